@@ -1,0 +1,291 @@
+// Package image names images in OCI Registry: it parses references, tells OCI
+// Registry's hosts from all others, and knows OCI's regions.
+//
+// It is pure: it trusts nothing outside its own tables and does no I/O. It does
+// not resolve tags, and it says nothing about whether an image exists.
+package image
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// Class says which registry a reference leads to.
+//
+// The policies decide the same in Rego (policies/lib/ocir.rego); both are held
+// to policies/lib/testdata/references.json.
+type Class uint8
+
+const (
+	// Doubtful is a reference that does not parse, that may mean OCI Registry
+	// without saying so canonically, or that a container runtime may read as the
+	// id of an image already on the node. It is never admitted.
+	Doubtful Class = iota
+	// Other is an image of another registry, Docker Hub's short names included.
+	Other
+	// OCIRegistry is an image under one of OCI Registry's canonical hosts.
+	OCIRegistry
+)
+
+func (c Class) String() string {
+	switch c {
+	case Other:
+		return "other"
+	case OCIRegistry:
+		return "oci-registry"
+	default:
+		return "doubtful"
+	}
+}
+
+var (
+	// ErrNotOCIRegistry is a well-formed reference to another registry.
+	ErrNotOCIRegistry = errors.New("not an image of OCI Registry")
+	// ErrDoubtful is a reference of class Doubtful.
+	ErrDoubtful = errors.New("not a reference that can be relied on")
+)
+
+// Limits of a reference. A host is at most a DNS name and a port, a path at most
+// 255 bytes as the distribution specification has it; maxReference leaves room
+// for both with tag and digest.
+const (
+	maxReference = 1024
+	maxPath      = 255
+	maxTag       = 128
+)
+
+// Reference names an image in OCI Registry under a canonical host. References
+// are comparable; the zero value names nothing.
+type Reference struct {
+	region    Region
+	host      string
+	namespace string
+	repo      string
+	tag       string
+	digest    string
+}
+
+// Parse reads a reference to an image of OCI Registry. The error is
+// ErrNotOCIRegistry for an image of another registry, and ErrDoubtful for what
+// cannot be relied on to name one image of one registry.
+func Parse(s string) (Reference, error) {
+	ref, class, why := parse(s)
+	switch class {
+	case OCIRegistry:
+		return ref, nil
+	case Other:
+		return Reference{}, ErrNotOCIRegistry
+	default:
+		return Reference{}, fmt.Errorf("%w: %s", ErrDoubtful, why)
+	}
+}
+
+// Classify says which registry s leads to.
+func Classify(s string) Class {
+	_, class, _ := parse(s)
+	return class
+}
+
+// Region is where the image is stored.
+func (r Reference) Region() Region { return r.region }
+
+// Host is the canonical registry host the reference was written with. One
+// registry answers under several, so it does not identify the image.
+func (r Reference) Host() string { return r.host }
+
+// Namespace is the Object Storage namespace of the tenancy that owns the image.
+func (r Reference) Namespace() string { return r.namespace }
+
+// Repository is the name of the repository, without host and namespace, as
+// OCI's APIs and signed messages carry it. It may hold slashes.
+func (r Reference) Repository() string { return r.repo }
+
+// Tag is the tag, or empty. Beside a digest it has no effect.
+func (r Reference) Tag() string { return r.tag }
+
+// Digest is "sha256:" and 64 lower-case hexadecimal digits, or empty.
+func (r Reference) Digest() string { return r.digest }
+
+// Name is the reference without tag and digest.
+func (r Reference) Name() string { return r.host + "/" + r.namespace + "/" + r.repo }
+
+// WithDigest returns the reference with its digest replaced.
+func (r Reference) WithDigest(digest string) (Reference, error) {
+	if !ValidDigest(digest) {
+		return Reference{}, fmt.Errorf("not a sha256 digest: %.100q", digest)
+	}
+	r.digest = digest
+	return r, nil
+}
+
+// String is the canonical form; it parses back to the same reference.
+func (r Reference) String() string {
+	if r == (Reference{}) {
+		return ""
+	}
+	s := r.Name()
+	if r.tag != "" {
+		s += ":" + r.tag
+	}
+	if r.digest != "" {
+		s += "@" + r.digest
+	}
+	return s
+}
+
+// ValidDigest reports whether s is "sha256:" and 64 lower-case hexadecimal
+// digits, the only digests that OCI Registry gives to images.
+func ValidDigest(s string) bool {
+	hex, ok := strings.CutPrefix(s, "sha256:")
+	return ok && len(hex) == 64 && isHex(hex)
+}
+
+func parse(s string) (Reference, Class, string) {
+	if s == "" || len(s) > maxReference {
+		return Reference{}, Doubtful, fmt.Sprintf("a reference has 1 to %d bytes", maxReference)
+	}
+	name, digest, pinned := strings.Cut(s, "@")
+	if pinned && !ValidDigest(digest) {
+		return Reference{}, Doubtful, "after @ stands something other than sha256: and 64 lower-case hexadecimal digits"
+	}
+	host, rest := cutHost(name)
+	path, tag, tagged := cutTag(rest)
+	if host != "" && !validHost(host) {
+		return Reference{}, Doubtful, "the host is not well formed"
+	}
+	if !validPath(path) || tagged && !validTag(tag) {
+		return Reference{}, Doubtful, "the name or the tag is not well formed"
+	}
+
+	if host == "" {
+		// Container runtimes take "sha256:<hex>", and any prefix of an image's id,
+		// for an image that is already on the node, whatever registry it came from.
+		if path == "sha256" || !tagged && !pinned && isHex(path) {
+			return Reference{}, Doubtful, "a container runtime may read it as the id of an image on the node"
+		}
+		return Reference{}, Other, ""
+	}
+	region, canonical := byHost[host]
+	if !canonical {
+		if looksLikeOCIR(host) {
+			return Reference{}, Doubtful, "the host looks like OCI Registry's and is none of its canonical ones"
+		}
+		return Reference{}, Other, ""
+	}
+	namespace, repo, ok := strings.Cut(path, "/")
+	if !ok {
+		return Reference{}, Doubtful, "an image of OCI Registry has a namespace and a repository"
+	}
+	return Reference{region, host, namespace, repo, tag, digest}, OCIRegistry, ""
+}
+
+// cutHost splits off the first component if it is a host by Docker's rule: it
+// holds a dot or a colon, or an upper-case letter, or is "localhost".
+func cutHost(name string) (host, rest string) {
+	first, rest, ok := strings.Cut(name, "/")
+	if !ok || first != "localhost" && !strings.ContainsAny(first, ".:") && first == strings.ToLower(first) {
+		return "", name
+	}
+	return first, rest
+}
+
+func cutTag(rest string) (path, tag string, ok bool) {
+	i := strings.LastIndexByte(rest, ':')
+	if i < 0 || strings.IndexByte(rest[i:], '/') >= 0 {
+		return rest, "", false
+	}
+	return rest[:i], rest[i+1:], true
+}
+
+// looksLikeOCIR errs on the side of doubt: a port, a final dot or upper case
+// reach the same servers as the canonical host and would escape a comparison.
+func looksLikeOCIR(host string) bool {
+	host = strings.ToLower(host)
+	if i := strings.LastIndexByte(host, ':'); i >= 0 {
+		host = host[:i]
+	}
+	host = strings.TrimSuffix(host, ".")
+	if host == "ocir.io" || strings.HasSuffix(host, ".ocir.io") {
+		return true
+	}
+	after, ok := strings.CutPrefix(host, "ocir.")
+	return ok && strings.Contains(after, ".oci.")
+}
+
+func validHost(s string) bool {
+	if addr, ok := strings.CutPrefix(s, "["); ok {
+		addr, port, ok := strings.Cut(addr, "]")
+		return ok && addr != "" && all(addr, func(c byte) bool { return isHexDigit(c) || 'A' <= c && c <= 'F' || c == ':' }) &&
+			(port == "" || validPort(port))
+	}
+	name, port := s, ""
+	if i := strings.IndexByte(s, ':'); i >= 0 {
+		name, port = s[:i], s[i:]
+	}
+	for label := range strings.SplitSeq(name, ".") {
+		if label == "" || label[0] == '-' || label[len(label)-1] == '-' ||
+			!all(label, func(c byte) bool { return isAlnum(c) || c == '-' }) {
+			return false
+		}
+	}
+	return port == "" || validPort(port)
+}
+
+func validPort(s string) bool {
+	return len(s) >= 2 && len(s) <= 6 && s[0] == ':' && all(s[1:], isDigit)
+}
+
+// validPath checks the path components of the distribution specification:
+// lower-case words joined by ".", "_", "__" or any number of "-".
+func validPath(s string) bool {
+	if len(s) > maxPath {
+		return false
+	}
+	for component := range strings.SplitSeq(s, "/") {
+		if !validComponent(component) {
+			return false
+		}
+	}
+	return true
+}
+
+func validComponent(s string) bool {
+	word := func(c byte) bool { return 'a' <= c && c <= 'z' || isDigit(c) }
+	for {
+		n := span(s, word)
+		if n == 0 {
+			return false
+		}
+		if s = s[n:]; s == "" {
+			return true
+		}
+		n = span(s, func(c byte) bool { return !word(c) })
+		switch sep := s[:n]; {
+		case sep == ".", sep == "_", sep == "__", strings.Trim(sep, "-") == "":
+		default:
+			return false
+		}
+		s = s[n:]
+	}
+}
+
+func validTag(s string) bool {
+	return s != "" && len(s) <= maxTag && s[0] != '.' && s[0] != '-' &&
+		all(s, func(c byte) bool { return isAlnum(c) || c == '_' || c == '.' || c == '-' })
+}
+
+func span(s string, in func(byte) bool) int {
+	n := 0
+	for n < len(s) && in(s[n]) {
+		n++
+	}
+	return n
+}
+
+func all(s string, in func(byte) bool) bool { return span(s, in) == len(s) }
+
+func isDigit(c byte) bool    { return '0' <= c && c <= '9' }
+func isHexDigit(c byte) bool { return isDigit(c) || 'a' <= c && c <= 'f' }
+func isAlnum(c byte) bool    { return isDigit(c) || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' }
+func isHex(s string) bool    { return all(s, isHexDigit) }

@@ -1,0 +1,141 @@
+package image_test
+
+import (
+	"encoding/json"
+	"errors"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/oke-sign/oke-sign/provider/image"
+)
+
+// The table is read by the tests of the Rego as well.
+func TestClassify(t *testing.T) {
+	data, err := os.ReadFile("../../policies/lib/testdata/references.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var table struct {
+		References []struct{ Ref, Class, Why string }
+	}
+	if err := json.Unmarshal(data, &table); err != nil {
+		t.Fatal(err)
+	}
+	if len(table.References) < 100 {
+		t.Fatalf("only %d references", len(table.References))
+	}
+	for _, row := range table.References {
+		if got := image.Classify(row.Ref).String(); got != row.Class {
+			t.Errorf("%.200q (%s): got %s, want %s", row.Ref, row.Why, got, row.Class)
+		}
+		ref, err := image.Parse(row.Ref)
+		want := map[string]error{"oci-registry": nil, "other": image.ErrNotOCIRegistry, "doubtful": image.ErrDoubtful}[row.Class]
+		if !errors.Is(err, want) {
+			t.Errorf("%.200q (%s): got error %v, want %v", row.Ref, row.Why, err, want)
+		}
+		if got := ref.String(); err == nil && got != row.Ref || err != nil && got != "" {
+			t.Errorf("%.200q (%s): prints as %q", row.Ref, row.Why, got)
+		}
+	}
+}
+
+func TestParse(t *testing.T) {
+	const digest = "sha256:ee44b399df993016003bf5466bd3eeb221305e9d0fa831606bc7902d149c775b"
+	type parts struct{ region, host, namespace, repository, tag, digest, name string }
+	for s, want := range map[string]parts{
+		"phx.ocir.io/ansh81vru1zp/project01/ngnix-lb@" + digest: {
+			"us-phoenix-1", "phx.ocir.io", "ansh81vru1zp", "project01/ngnix-lb", "", digest, "phx.ocir.io/ansh81vru1zp/project01/ngnix-lb"},
+		"ocir.us-ashburn-1.oci.oraclecloud.com/ns/web:v1": {
+			"us-ashburn-1", "ocir.us-ashburn-1.oci.oraclecloud.com", "ns", "web", "v1", "", "ocir.us-ashburn-1.oci.oraclecloud.com/ns/web"},
+		"us-ashburn-1.ocir.io/ns/a/b:v1@" + digest: {
+			"us-ashburn-1", "us-ashburn-1.ocir.io", "ns", "a/b", "v1", digest, "us-ashburn-1.ocir.io/ns/a/b"},
+	} {
+		r, err := image.Parse(s)
+		if err != nil {
+			t.Errorf("%s: %v", s, err)
+		}
+		got := parts{r.Region().ID(), r.Host(), r.Namespace(), r.Repository(), r.Tag(), r.Digest(), r.Name()}
+		if got != want {
+			t.Errorf("%s:\n got %v\nwant %v", s, got, want)
+		}
+	}
+}
+
+func TestWithDigest(t *testing.T) {
+	ref, err := image.Parse("iad.ocir.io/ns/web:v1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	digest := "sha256:" + strings.Repeat("0a", 32)
+	got, err := ref.WithDigest(digest)
+	if want := "iad.ocir.io/ns/web:v1@" + digest; err != nil || got.String() != want {
+		t.Errorf("got %s, %v; want %s", got, err, want)
+	}
+	for _, bad := range []string{"", digest + "0", strings.ToUpper(digest), "sha512:" + strings.Repeat("0", 128), digest + "@" + digest} {
+		if got, err := ref.WithDigest(bad); err == nil || got != (image.Reference{}) {
+			t.Errorf("%q: got %s, %v", bad, got, err)
+		}
+	}
+}
+
+func TestRegions(t *testing.T) {
+	regions := image.Regions()
+	if len(regions) != 85 {
+		t.Errorf("%d regions, want 85", len(regions))
+	}
+	names := make(map[string]bool)
+	for _, r := range regions {
+		if r.IsZero() || r.Domain() == "" || r.Realm() == "" || len(r.Key()) != 3 {
+			t.Errorf("incomplete: %q, key %q, realm %q, domain %q", r.ID(), r.Key(), r.Realm(), r.Domain())
+		}
+		for _, name := range []string{r.ID(), r.Key()} {
+			if names[name] {
+				t.Errorf("%s names two regions", name)
+			}
+			names[name] = true
+			if got, err := image.ParseRegion(name); got != r || err != nil {
+				t.Errorf("%s: got %v, %v", name, got, err)
+			}
+		}
+	}
+	for _, bad := range []string{"", "IAD", "us-ashburn-1 ", "xyz", "oraclecloud.com"} {
+		if got, err := image.ParseRegion(bad); err == nil || !got.IsZero() {
+			t.Errorf("%q: got %v, %v", bad, got, err)
+		}
+	}
+	if image.Regions()[0] = (image.Region{}); image.Regions()[0].IsZero() {
+		t.Error("a caller can write to the table")
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add("iad.ocir.io/ns/repo:v1@sha256:ee44b399df993016003bf5466bd3eeb221305e9d0fa831606bc7902d149c775b")
+	f.Add("[::1]:5000/a__b:c")
+	f.Add("user@iad.ocir.io.:443//x")
+	f.Fuzz(func(t *testing.T, s string) {
+		ref, err := image.Parse(s)
+		if (err == nil) != (image.Classify(s) == image.OCIRegistry) {
+			t.Fatalf("%q: error %v, class %v", s, err, image.Classify(s))
+		}
+		if err != nil {
+			if ref != (image.Reference{}) {
+				t.Errorf("%q: an error with a reference", s)
+			}
+			if strings.Contains(s, ".ocir.io/") && errors.Is(err, image.ErrNotOCIRegistry) && strings.Index(s, ".ocir.io/") < strings.IndexByte(s, '/') {
+				t.Errorf("%q: under ocir.io, and held to be another registry's", s)
+			}
+			return
+		}
+		if ref.String() != s {
+			t.Errorf("%q prints as %q", s, ref)
+		}
+		// What a request to OCI is made of holds nothing that could leave its place.
+		if strings.ContainsAny(ref.Namespace()+ref.Repository()+ref.Tag(), "*?#%\\@ ") || strings.Contains(ref.Repository(), "..") {
+			t.Errorf("%q: %q, %q", s, ref.Namespace(), ref.Repository())
+		}
+		if ref.Digest() != "" && !image.ValidDigest(ref.Digest()) {
+			t.Errorf("%q: digest %q", s, ref.Digest())
+		}
+	})
+}

@@ -1,0 +1,119 @@
+package signature
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/oke-sign/oke-sign/provider/image"
+)
+
+// Lengths of the parts of an OCID, in bytes. The unique part of a key's OCID has
+// been 60 for every key seen, and Oracle's own CLI insists on it.
+const (
+	maxOCID         = 255
+	maxVaultExt     = 63
+	keyUniqueLength = 60
+)
+
+// KeyID is the OCID of a master key of OCI Vault. Key ids are comparable; the
+// zero value is the id of no key.
+type KeyID struct {
+	ocid   string
+	ext    string
+	region image.Region
+}
+
+// ParseKeyID reads the OCID of a key:
+// ocid1.key.<realm>.<region>.<vault extension>.<unique>. Hosts to contact are
+// derived from its parts, so nothing but this form is accepted; the region must
+// be one that package image knows, and of that realm.
+func ParseKeyID(s string) (KeyID, error) {
+	bad := func(why string) (KeyID, error) {
+		return KeyID{}, fmt.Errorf("not the OCID of a key: %.120q: %s", s, why)
+	}
+	parts := strings.Split(s, ".")
+	if len(s) > maxOCID || len(parts) != 6 || parts[0] != "ocid1" || parts[1] != "key" {
+		return bad("want ocid1.key.<realm>.<region>.<vault>.<unique>")
+	}
+	region, err := image.ParseRegion(parts[3])
+	if err != nil {
+		return bad(err.Error())
+	}
+	if region.Realm() != parts[2] {
+		return bad(fmt.Sprintf("region %s is of realm %s", region, region.Realm()))
+	}
+	ext, unique := parts[4], parts[5]
+	if len(ext) < 1 || len(ext) > maxVaultExt || !lowerAlnum(ext) {
+		return bad("the vault's part is 1 to 63 lower-case letters and digits")
+	}
+	if len(unique) != keyUniqueLength || !lowerAlnum(unique) {
+		return bad("the last part is 60 lower-case letters and digits")
+	}
+	return KeyID{ocid: s, ext: ext, region: region}, nil
+}
+
+func (k KeyID) String() string { return k.ocid }
+
+// Region is where the key's vault is.
+func (k KeyID) Region() image.Region { return k.region }
+
+// VaultExtension is the vault's part of the OCID, the first part of the names of
+// the vault's hosts.
+func (k KeyID) VaultExtension() string { return k.ext }
+
+// Short is the end of the OCID, by which people tell keys apart: "…v3t6jcf64a".
+func (k KeyID) Short() string { return Short(k.ocid) }
+
+// IsZero reports whether k is the id of no key.
+func (k KeyID) IsZero() bool { return k == KeyID{} }
+
+// KeyVersionID is the OCID of a version of a key. Its layout varies, so no part
+// of it is read; the zero value is the id of no version.
+type KeyVersionID struct{ ocid string }
+
+// ParseKeyVersionID reads the OCID of a key version. Records carry what their
+// uploader liked and it becomes a path segment, so nothing passes that could
+// leave the segment.
+func ParseKeyVersionID(s string) (KeyVersionID, error) {
+	rest, ok := strings.CutPrefix(s, "ocid1.keyversion.")
+	if !ok || rest == "" || len(s) > maxOCID || strings.Contains(s, "..") ||
+		strings.ContainsFunc(rest, func(r rune) bool {
+			return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || r == '.' || r == '_' || r == '-')
+		}) {
+		return KeyVersionID{}, fmt.Errorf("not the OCID of a key version: %.120q", s)
+	}
+	return KeyVersionID{s}, nil
+}
+
+func (v KeyVersionID) String() string { return v.ocid }
+
+// Short is the end of the OCID: "…5slkxvenra".
+func (v KeyVersionID) Short() string { return Short(v.ocid) }
+
+// IsZero reports whether v is the id of no version.
+func (v KeyVersionID) IsZero() bool { return v == KeyVersionID{} }
+
+// Short is the last ten bytes of an OCID after an ellipsis, the part that OCI
+// Registry itself shows in a signature's display name. It is fit for messages
+// whatever s holds: records are hostile, so all but printable ASCII is replaced.
+func Short(s string) string {
+	ellipsis := ""
+	if len(s) > 10 {
+		s, ellipsis = s[len(s)-10:], "…"
+	}
+	return ellipsis + strings.Map(func(r rune) rune {
+		if r <= ' ' || r > '~' {
+			return '?'
+		}
+		return r
+	}, s)
+}
+
+func lowerAlnum(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; (c < 'a' || c > 'z') && (c < '0' || c > '9') {
+			return false
+		}
+	}
+	return true
+}

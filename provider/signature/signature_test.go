@@ -1,0 +1,241 @@
+package signature_test
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/oke-sign/oke-sign/provider/image"
+	"github.com/oke-sign/oke-sign/provider/signature"
+)
+
+// vector is one record made with another implementation (OpenSSL), and the
+// reason that the verdict about it must give.
+type vector struct {
+	Name        string
+	Image       string
+	AllowedKeys []string
+	PublicKey   string `json:"publicKeyPEM"`
+	Record      struct {
+		KeyID        string `json:"kmsKeyId"`
+		KeyVersionID string `json:"kmsKeyVersionId"`
+		Algorithm    string `json:"signingAlgorithm"`
+		Message      string
+		Signature    string
+		State        string `json:"lifecycleState"`
+	}
+	Want string
+}
+
+func (v vector) record() signature.Record {
+	r := v.Record
+	return signature.Record{
+		KeyID: r.KeyID, KeyVersionID: r.KeyVersionID, Algorithm: r.Algorithm,
+		Message: r.Message, Signature: r.Signature, State: r.State,
+	}
+}
+
+func vectors(t testing.TB) []vector {
+	t.Helper()
+	data, err := os.ReadFile("testdata/signatures.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var file struct{ Vectors []vector }
+	if err := json.Unmarshal(data, &file); err != nil {
+		t.Fatal(err)
+	}
+	if len(file.Vectors) != 47 {
+		t.Fatalf("%d vectors, want 47", len(file.Vectors))
+	}
+	return file.Vectors
+}
+
+func TestVectors(t *testing.T) {
+	for _, v := range vectors(t) {
+		t.Run(v.Name, func(t *testing.T) {
+			ref, err := image.Parse(v.Image)
+			if err != nil {
+				t.Fatal(err)
+			}
+			pub, err := signature.ParsePublicKey(v.PublicKey)
+			if err != nil {
+				t.Fatal(err)
+			}
+			m, err := signature.Verify(v.record(), pub, ref)
+			got := "signed"
+			switch {
+			case v.Record.State != signature.StateAvailable:
+				got = "unsigned" // such records are not looked at; package verdict tests that
+			case errors.Is(err, signature.ErrWrongImage):
+				got = "wrong-image"
+			case errors.Is(err, signature.ErrWrongKey):
+				got = "wrong-key"
+			case errors.Is(err, signature.ErrBadSignature):
+				got = "bad-signature"
+			case err != nil:
+				t.Fatalf("an error of no kind: %v", err)
+			}
+			if got != v.Want {
+				t.Errorf("got %s (%v), want %s", got, err, v.Want)
+			}
+			if err != nil && m != (signature.Message{}) {
+				t.Errorf("an error with a message: %+v", m)
+			}
+		})
+	}
+}
+
+// Every field that is bound to the image or the record is changed alone, in a
+// message that is then signed by the right key.
+func TestVerifyBindsEveryField(t *testing.T) {
+	priv, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ref, err := image.Parse("iad.ocir.io/ns/app/web@sha256:" + strings.Repeat("a", 64))
+	if err != nil {
+		t.Fatal(err)
+	}
+	good := signature.Message{
+		ImageDigest: ref.Digest(), RepositoryName: "app/web", Region: "us-phoenix-1",
+		KeyID:        "ocid1.key.oc1.iad.ext." + strings.Repeat("k", 60),
+		KeyVersionID: "ocid1.keyversion.oc1.iad.ext.v", Algorithm: string(signature.SHA256),
+	}
+	for name, test := range map[string]struct {
+		change func(*signature.Message)
+		want   error
+	}{
+		"nothing":                   {func(*signature.Message) {}, nil},
+		"another digest":            {func(m *signature.Message) { m.ImageDigest = "sha256:" + strings.Repeat("b", 64) }, signature.ErrWrongImage},
+		"another repository":        {func(m *signature.Message) { m.RepositoryName = "app" }, signature.ErrWrongImage},
+		"repository with namespace": {func(m *signature.Message) { m.RepositoryName = "ns/app/web" }, signature.ErrWrongImage},
+		"another key":               {func(m *signature.Message) { m.KeyID += "x" }, signature.ErrWrongKey},
+		"another version":           {func(m *signature.Message) { m.KeyVersionID += "x" }, signature.ErrWrongKey},
+		"another algorithm":         {func(m *signature.Message) { m.Algorithm = string(signature.SHA512) }, signature.ErrBadSignature},
+		"digest and algorithm":      {func(m *signature.Message) { m.ImageDigest, m.Algorithm = "sha256:", "x" }, signature.ErrWrongImage},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := good
+			test.change(&m)
+			rec := sign(t, priv, good, m.Encode())
+			if _, err := signature.Verify(rec, &priv.PublicKey, ref); !errors.Is(err, test.want) {
+				t.Errorf("got %v, want %v", err, test.want)
+			}
+		})
+	}
+
+	t.Run("a reference without a digest", func(t *testing.T) {
+		tagged, err := image.Parse("iad.ocir.io/ns/app/web:1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := signature.Verify(sign(t, priv, good, good.Encode()), &priv.PublicKey, tagged); !errors.Is(err, signature.ErrWrongImage) {
+			t.Errorf("got %v", err)
+		}
+	})
+	t.Run("a huge message", func(t *testing.T) {
+		m := good
+		m.Description = strings.Repeat("x", 1<<20)
+		if _, err := signature.Verify(sign(t, priv, good, m.Encode()), &priv.PublicKey, ref); !errors.Is(err, signature.ErrBadSignature) {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+// sign makes the record that m describes, whatever text its key signs.
+func sign(t *testing.T, priv *rsa.PrivateKey, m signature.Message, text []byte) signature.Record {
+	t.Helper()
+	h := crypto.SHA256.New()
+	h.Write(text)
+	sig, err := rsa.SignPSS(rand.Reader, priv, crypto.SHA256, h.Sum(nil), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return signature.Record{
+		KeyID: m.KeyID, KeyVersionID: m.KeyVersionID, Algorithm: m.Algorithm,
+		Message:   base64.StdEncoding.EncodeToString(text),
+		Signature: base64.StdEncoding.EncodeToString(sig),
+	}
+}
+
+func TestParsePublicKey(t *testing.T) {
+	good := vectors(t)[0].PublicKey
+	ec, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ecDER, err := x509.MarshalPKIXPublicKey(&ec.PublicKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, _ := pem.Decode([]byte(good))
+	for name, test := range map[string]struct {
+		text string
+		ok   bool
+	}{
+		"as OCI returns it":       {good, true},
+		"without final line feed": {strings.TrimSpace(good), true},
+		"with CRLF":               {strings.ReplaceAll(good, "\n", "\r\n"), true},
+		"empty":                   {"", false},
+		"two blocks":              {good + good, false},
+		"something before":        {"x\n" + good, false},
+		"something after":         {good + "x", false},
+		"a broken block before":   {"-----BEGIN PUBLIC KEY-----\n!\n-----END PUBLIC KEY-----\n" + good, false},
+		"with headers":            {strings.Replace(good, "-----\n", "-----\nA: b\n\n", 1), false},
+		"of another type":         {string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: block.Bytes})), false},
+		"ECDSA":                   {string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: ecDER})), false},
+		"RSA of 1024 bits":        {shortKey, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			pub, err := signature.ParsePublicKey(test.text)
+			if (err == nil) != test.ok {
+				t.Errorf("error %v, want ok %v", err, test.ok)
+			}
+			if err != nil && pub != nil {
+				t.Error("an error with a key")
+			}
+		})
+	}
+}
+
+// shortKey was made with `openssl genrsa 1024 | openssl rsa -pubout`.
+const shortKey = `-----BEGIN PUBLIC KEY-----
+MIGfMA0GCSqGSIb3DQEBAQUAA4GNADCBiQKBgQDAPBGaBi3bZgRjz73AytR9nmL4
+TjZbTIdJIzhmzjSAM685kjMGlX44g4a1w2BbwfSVgv4ulALTkURsZ4jdBWSvw051
+WmXxQMyUkVKuKaVxs++krJ4SZg4s1DeTMh8P0VxSB2bn5+GyKpz7cRQWJGFabLCw
+fu8V//P1PIY++8GBAQIDAQAB
+-----END PUBLIC KEY-----
+`
+
+func FuzzParsePublicKey(f *testing.F) {
+	f.Add(vectors(f)[0].PublicKey)
+	f.Add(shortKey)
+	f.Fuzz(func(t *testing.T, text string) {
+		pub, err := signature.ParsePublicKey(text)
+		if err != nil {
+			if pub != nil {
+				t.Error("an error with a key")
+			}
+			return
+		}
+		der, err := x509.MarshalPKIXPublicKey(pub)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := signature.ParsePublicKey(string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})))
+		if err != nil || !again.Equal(pub) {
+			t.Errorf("does not parse back: %v", err)
+		}
+	})
+}
