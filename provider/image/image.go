@@ -110,6 +110,16 @@ func (r Reference) Digest() string { return r.digest }
 // Name is the reference without tag and digest.
 func (r Reference) Name() string { return r.host + "/" + r.namespace + "/" + r.repo }
 
+// Identity is the reference without its tag, and under the same one of its
+// registry's hosts whichever it was written with: two references that pin the
+// same image have the same identity.
+func (r Reference) Identity() Reference {
+	if r != (Reference{}) {
+		r.host, r.tag = "ocir."+r.region.id+".oci."+r.region.Domain(), ""
+	}
+	return r
+}
+
 // WithDigest returns the reference with its digest replaced.
 func (r Reference) WithDigest(digest string) (Reference, error) {
 	if !ValidDigest(digest) {

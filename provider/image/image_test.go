@@ -62,6 +62,23 @@ func TestParse(t *testing.T) {
 	}
 }
 
+func TestIdentity(t *testing.T) {
+	const digest = "@sha256:ee44b399df993016003bf5466bd3eeb221305e9d0fa831606bc7902d149c775b"
+	const want = "ocir.us-ashburn-1.oci.oraclecloud.com/ns/web" + digest
+	for _, s := range []string{want, "iad.ocir.io/ns/web" + digest, "us-ashburn-1.ocir.io/ns/web:v1" + digest} {
+		ref, err := image.Parse(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := ref.Identity().String(); got != want {
+			t.Errorf("%s: got %s, want %s", s, got, want)
+		}
+	}
+	if got := (image.Reference{}).Identity(); got != (image.Reference{}) {
+		t.Errorf("nothing became %s", got)
+	}
+}
+
 func TestWithDigest(t *testing.T) {
 	ref, err := image.Parse("iad.ocir.io/ns/web:v1")
 	if err != nil {

@@ -1,0 +1,380 @@
+package verdict
+
+import (
+	"context"
+	"crypto/rsa"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/oke-sign/oke-sign/provider/cache"
+	"github.com/oke-sign/oke-sign/provider/image"
+	"github.com/oke-sign/oke-sign/provider/signature"
+)
+
+// MaxRecords is how many records of one image are looked at: an image that has
+// more was flooded, and an honest signature is among the newest or the oldest.
+const MaxRecords = 250
+
+// How long things are remembered. A deleted record counts for at most
+// signedFor, a disabled key for at most stateFor, a new signature is seen after
+// at most deniedFor; each plus the time Gatekeeper keeps answers itself.
+const (
+	signedFor = 10 * time.Minute
+	stateFor  = 60 * time.Second
+	deniedFor = 30 * time.Second
+)
+
+// Config is where a Checker gets what it decides from. All functions are
+// required, are called by many goroutines at once, and report what they could
+// not find out as an error.
+type Config struct {
+	// Covers reports whether the image is of a tenancy that the others can ask.
+	Covers func(image.Reference) bool
+	// Records returns the signature records of the image that ref pins, newest
+	// first, at most MaxRecords.
+	Records func(ctx context.Context, ref image.Reference) ([]signature.Record, error)
+	// Exists reports whether there is such an image. It is asked only when there
+	// is no record, because OCI gives an empty list for an image it does not have.
+	Exists func(ctx context.Context, ref image.Reference) (bool, error)
+	// Key returns the present state of a key. That it is not found is a state.
+	Key func(ctx context.Context, id signature.KeyID) (Key, error)
+	// PublicKey returns the public key of a version that Key listed.
+	PublicKey func(ctx context.Context, id signature.KeyID, version signature.KeyVersionID) (*rsa.PublicKey, error)
+
+	// MaxImages bounds how many images are remembered; zero means 100 000.
+	MaxImages int
+	// Timeout bounds the gathering for one image, which goes on when nobody
+	// waits for it any more; zero means 15 seconds.
+	Timeout time.Duration
+	// Now is the clock; nil means time.Now.
+	Now func() time.Time
+}
+
+// Checker answers whether images are signed by allowed keys, and remembers what
+// it found out. It is safe for concurrent use.
+type Checker struct {
+	cfg      Config
+	evidence *cache.Cache[question, gathered]
+	keys     *cache.Cache[signature.KeyID, keyState]
+	public   *cache.Cache[version, *rsa.PublicKey]
+}
+
+// question is what evidence is remembered by: the image without its tag and
+// without the one of its registry's hosts it was called by, and the allowed keys.
+type question struct {
+	image image.Reference
+	keys  string
+}
+
+type version struct {
+	key signature.KeyID
+	id  signature.KeyVersionID
+}
+
+// gathered is evidence, and what decides how long it may be remembered.
+type gathered struct {
+	Evidence
+	signed bool // at the time, it made the image signed
+	at     time.Time
+}
+
+// keyState is a key as Vault described it at a time.
+type keyState struct {
+	Key
+	at time.Time
+}
+
+// New makes a Checker.
+func New(cfg Config) *Checker {
+	if cfg.MaxImages == 0 {
+		cfg.MaxImages = 100_000
+	}
+	if cfg.Timeout == 0 {
+		cfg.Timeout = 15 * time.Second
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	c := &Checker{cfg: cfg}
+	c.evidence = cache.New(cache.Config[question, gathered]{
+		Load: c.gather,
+		Keep: func(g gathered) time.Duration {
+			if g.signed {
+				return signedFor
+			}
+			return deniedFor
+		},
+		Max: cfg.MaxImages, Timeout: cfg.Timeout, Now: cfg.Now,
+	})
+	c.keys = cache.New(cache.Config[signature.KeyID, keyState]{
+		Load: func(ctx context.Context, id signature.KeyID) (keyState, error) {
+			at := cfg.Now()
+			k, err := cfg.Key(ctx, id)
+			return keyState{k, at}, err
+		},
+		Keep: func(k keyState) time.Duration {
+			if k.State == Enabled {
+				return stateFor
+			}
+			return deniedFor
+		},
+		Max: 1000, Timeout: cfg.Timeout, Now: cfg.Now,
+	})
+	c.public = cache.New(cache.Config[version, *rsa.PublicKey]{
+		Load: func(ctx context.Context, v version) (*rsa.PublicKey, error) { return cfg.PublicKey(ctx, v.key, v.id) },
+		// A version's public key never changes; the day lets go of what is unused.
+		Keep: func(*rsa.PublicKey) time.Duration { return 24 * time.Hour },
+		Max:  1000, Timeout: cfg.Timeout, Now: cfg.Now,
+	})
+	return c
+}
+
+// Check says whether the image that ref pins is signed by one of the allowed
+// keys. An error means that it could not be found out.
+func (c *Checker) Check(ctx context.Context, ref image.Reference, allowed []signature.KeyID) (Verdict, error) {
+	if ref.Digest() == "" {
+		return Verdict{Reason: NoDigest, Detail: "a tag can be moved to another image at any time; name the digest"}, nil
+	}
+	if !c.cfg.Covers(ref) {
+		return Verdict{Reason: NotCovered, Detail: fmt.Sprintf("namespace %s in %s is of no tenancy that was configured", ref.Namespace(), ref.Region())}, nil
+	}
+	q := question{image: ref.Identity(), keys: join(allowed)}
+	g, err := c.evidence.Get(ctx, q)
+	if err != nil {
+		return Verdict{}, err
+	}
+	v, err := c.judge(ctx, g.Evidence, allowed)
+	if err != nil || v.Signed || !c.old(g.at) {
+		return v, err
+	}
+	// The evidence was a yes when it was gathered and would be kept for long; a
+	// key has been disabled since. A newer signature may be there by now.
+	c.evidence.Discard(q, func(g gathered) bool { return c.old(g.at) })
+	if g, err = c.evidence.Get(ctx, q); err != nil {
+		return Verdict{}, err
+	}
+	return c.judge(ctx, g.Evidence, allowed)
+}
+
+// old says that what was found out at a time must not deny any more.
+func (c *Checker) old(at time.Time) bool { return c.cfg.Now().Sub(at) > deniedFor }
+
+// Wait returns when no gathering is under way. Check must not be called any more.
+func (c *Checker) Wait() {
+	c.evidence.Wait()
+	c.keys.Wait()
+	c.public.Wait()
+}
+
+// Images is about how many images are remembered.
+func (c *Checker) Images() int { return c.evidence.Len() }
+
+// judge decides on evidence with the keys as they are now.
+func (c *Checker) judge(ctx context.Context, ev Evidence, allowed []signature.KeyID) (Verdict, error) {
+	keys := make(map[signature.KeyID]Key)
+	asked := make(map[signature.KeyID]bool)
+	var unknown []error
+	for _, f := range ev.Findings {
+		if f.Reason != Signed {
+			continue
+		}
+		if !asked[f.Key] {
+			asked[f.Key] = true
+			k, err := c.keys.Get(ctx, f.Key)
+			if err != nil {
+				unknown = append(unknown, err)
+				continue
+			}
+			keys[f.Key] = k.Key
+		}
+		if k, ok := keys[f.Key]; ok && k.unusable(f.Version) == "" {
+			break // one proof is enough, and the other keys need not be asked for
+		}
+	}
+	v := Decide(ev, allowed, keys)
+	if !v.Signed {
+		v.Kept = deniedFor
+		if len(unknown) > 0 {
+			return Verdict{}, errors.Join(unknown...)
+		}
+	}
+	return v, nil
+}
+
+// gather finds out about one image. If a part could not be found out and the
+// rest does not make the image signed, that is an error: the missing part might.
+func (c *Checker) gather(ctx context.Context, q question) (gathered, error) {
+	at := c.cfg.Now()
+	allowed, err := split(q.keys)
+	if err != nil {
+		return gathered{}, err
+	}
+	records, err := c.cfg.Records(ctx, q.image)
+	if err != nil {
+		return gathered{}, err
+	}
+	ev := Evidence{Capped: len(records) >= MaxRecords}
+	byKey := make(map[signature.KeyID][]signature.Record)
+	for _, rec := range records[:min(len(records), MaxRecords)] {
+		if rec.State != signature.StateAvailable {
+			ev.Unusable++
+			continue
+		}
+		ev.Records++
+		if id, err := signature.ParseKeyID(rec.KeyID); err == nil && slices.Contains(allowed, id) {
+			byKey[id] = append(byKey[id], rec)
+		} else {
+			if short := signature.Short(rec.KeyID); !slices.Contains(ev.OtherKeys, short) {
+				ev.OtherKeys = append(ev.OtherKeys, short)
+			}
+		}
+	}
+	if len(records) == 0 {
+		exists, err := c.cfg.Exists(ctx, q.image)
+		if err != nil {
+			return gathered{}, err
+		}
+		ev.Missing = !exists
+	}
+
+	findings := make([][]Finding, len(allowed))
+	failed := make([]error, len(allowed))
+	var group errgroup.Group // a key that cannot be asked for does not stop the others
+	for i, id := range allowed {
+		if len(byKey[id]) > 0 {
+			group.Go(func() error {
+				findings[i], failed[i] = c.examine(ctx, q.image, id, byKey[id])
+				return nil
+			})
+		}
+	}
+	_ = group.Wait()
+	ev.Findings = slices.Concat(findings...)
+	slices.SortStableFunc(ev.Findings, func(a, b Finding) int { return b.SignedAt.Compare(a.SignedAt) })
+
+	unknown := errors.Join(failed...)
+	v, err := c.judge(ctx, ev, allowed)
+	if err != nil {
+		return gathered{}, errors.Join(err, unknown)
+	}
+	if unknown != nil && !v.Signed {
+		return gathered{}, unknown
+	}
+	return gathered{Evidence: ev, signed: v.Signed && unknown == nil, at: at}, nil
+}
+
+// examine holds the records that name one allowed key against it. One proof per
+// version is enough, and more than one way to fail need not be told.
+func (c *Checker) examine(ctx context.Context, ref image.Reference, id signature.KeyID, records []signature.Record) ([]Finding, error) {
+	key, err := c.listing(ctx, id, records)
+	if err != nil {
+		return nil, err
+	}
+	var findings []Finding
+	var unknown []error
+	proven := make(map[signature.KeyVersionID]bool)
+	failed := make(map[Reason]bool)
+	for _, rec := range records {
+		f, err := c.finding(ctx, ref, key, rec)
+		switch {
+		case err != nil:
+			unknown = append(unknown, err)
+		case f.Reason == Signed && !proven[f.Version]:
+			proven[f.Version] = true
+			findings = append(findings, f)
+		case f.Reason != Signed && !failed[f.Reason]:
+			failed[f.Reason] = true
+			findings = append(findings, f)
+		}
+	}
+	return findings, firstOf(unknown)
+}
+
+// listing is the key with its versions. If a record names a version that is not
+// among those remembered, the key may have been rotated since: it is asked for
+// again, unless that was done a short while ago, whatever records say.
+func (c *Checker) listing(ctx context.Context, id signature.KeyID, records []signature.Record) (Key, error) {
+	k, err := c.keys.Get(ctx, id)
+	if err != nil || !c.old(k.at) {
+		return k.Key, err
+	}
+	listed := func(rec signature.Record) bool {
+		version, err := signature.ParseKeyVersionID(rec.KeyVersionID)
+		_, ok := k.Versions[version]
+		return err == nil && ok
+	}
+	if !slices.ContainsFunc(records, func(rec signature.Record) bool { return !listed(rec) }) {
+		return k.Key, nil
+	}
+	c.keys.Discard(id, func(k keyState) bool { return c.old(k.at) })
+	k, err = c.keys.Get(ctx, id)
+	return k.Key, err
+}
+
+// finding is what one record comes to. Only versions that Vault lists for the
+// key are asked for: what a record names is its uploader's word.
+func (c *Checker) finding(ctx context.Context, ref image.Reference, key Key, rec signature.Record) (Finding, error) {
+	f := Finding{Key: key.ID, Signature: rec.ID, Algorithm: rec.Algorithm, SignedAt: rec.TimeCreated}
+	id, err := signature.ParseKeyVersionID(rec.KeyVersionID)
+	if err != nil {
+		f.Reason, f.Detail = KeyUnusable, fmt.Sprintf("signature %s names no version of key %s", signature.Short(rec.ID), key.ID.Short())
+		return f, nil
+	}
+	f.Version = id
+	if why := key.unusable(id); why != "" {
+		f.Reason, f.Detail = KeyUnusable, why
+		return f, nil
+	}
+	pub, err := c.public.Get(ctx, version{key.ID, id})
+	if err != nil {
+		return Finding{}, err
+	}
+	_, err = signature.Verify(rec, pub, ref)
+	switch {
+	case err == nil:
+		f.Reason = Signed
+		return f, nil
+	case errors.Is(err, signature.ErrWrongImage):
+		f.Reason = WrongImage
+	case errors.Is(err, signature.ErrWrongKey):
+		f.Reason = WrongKey
+	default:
+		f.Reason = BadSignature
+	}
+	f.Detail = err.Error()
+	return f, nil
+}
+
+func firstOf(errs []error) error {
+	if len(errs) == 0 {
+		return nil
+	}
+	return errs[0]
+}
+
+// join makes the allowed keys comparable, whatever their order.
+func join(keys []signature.KeyID) string {
+	ids := make([]string, len(keys))
+	for i, k := range keys {
+		ids[i] = k.String()
+	}
+	slices.Sort(ids)
+	return strings.Join(slices.Compact(ids), " ")
+}
+
+func split(keys string) ([]signature.KeyID, error) {
+	var ids []signature.KeyID
+	for s := range strings.FieldsSeq(keys) {
+		id, err := signature.ParseKeyID(s)
+		if err != nil {
+			return nil, err
+		}
+		ids = append(ids, id)
+	}
+	return ids, nil
+}

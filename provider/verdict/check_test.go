@@ -1,0 +1,545 @@
+package verdict_test
+
+import (
+	"context"
+	"crypto"
+	"crypto/rand"
+	"crypto/rsa"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/oke-sign/oke-sign/provider/image"
+	"github.com/oke-sign/oke-sign/provider/signature"
+	"github.com/oke-sign/oke-sign/provider/verdict"
+)
+
+// world is what OCI holds, for a Checker to ask. Calls are counted; an error set
+// for one is returned instead of its answer.
+type world struct {
+	t       *testing.T
+	mu      sync.Mutex
+	now     time.Time
+	records []signature.Record
+	exists  bool
+	covered bool
+	keys    map[signature.KeyID]verdict.Key
+	public  map[signature.KeyVersionID]*rsa.PublicKey
+	fail    map[string]error // by call, "Key a"
+	calls   map[string]int
+}
+
+func newWorld(t *testing.T) *world {
+	return &world{
+		t: t, now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), exists: true, covered: true,
+		keys: make(map[signature.KeyID]verdict.Key), public: make(map[signature.KeyVersionID]*rsa.PublicKey),
+		fail: make(map[string]error), calls: make(map[string]int),
+	}
+}
+
+func (w *world) call(name string) error {
+	w.calls[name]++
+	return w.fail[name]
+}
+
+func (w *world) change(f func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	f()
+}
+
+func (w *world) pass(d time.Duration) { w.change(func() { w.now = w.now.Add(d) }) }
+
+func (w *world) count(name string) int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.calls[name]
+}
+
+func (w *world) checker() *verdict.Checker {
+	return verdict.New(verdict.Config{
+		Covers: func(image.Reference) bool { return w.covered },
+		Records: func(context.Context, image.Reference) ([]signature.Record, error) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			return w.records, w.call("Records")
+		},
+		Exists: func(context.Context, image.Reference) (bool, error) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			return w.exists, w.call("Exists")
+		},
+		Key: func(_ context.Context, id signature.KeyID) (verdict.Key, error) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			k, ok := w.keys[id]
+			if !ok {
+				k = verdict.Key{ID: id, State: verdict.NotFound}
+			}
+			return k, w.call("Key " + id.Short()[len("…"):][:1])
+		},
+		PublicKey: func(_ context.Context, _ signature.KeyID, version signature.KeyVersionID) (*rsa.PublicKey, error) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			if w.public[version] == nil {
+				w.t.Errorf("asked for the public key of %s", version)
+			}
+			return w.public[version], w.call("PublicKey")
+		},
+		Now: func() time.Time {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			return w.now
+		},
+	})
+}
+
+// private keys are slow to make; the tests share them by letter.
+var private = func() func(string) *rsa.PrivateKey {
+	var mu sync.Mutex
+	keys := make(map[string]*rsa.PrivateKey)
+	return func(letter string) *rsa.PrivateKey {
+		mu.Lock()
+		defer mu.Unlock()
+		if keys[letter] == nil {
+			k, err := rsa.GenerateKey(rand.Reader, 2048)
+			if err != nil {
+				panic(err)
+			}
+			keys[letter] = k
+		}
+		return keys[letter]
+	}
+}()
+
+// addKey puts an enabled RSA key with one version into the vault.
+func (w *world) addKey(letter string) signature.KeyID {
+	id, version := keyID(w.t, letter), versionID(w.t, letter+"1")
+	w.keys[id] = verdict.Key{ID: id, State: verdict.Enabled, Algorithm: "RSA",
+		Versions: map[signature.KeyVersionID]string{version: verdict.Enabled}}
+	w.public[version] = &private(letter).PublicKey
+	return id
+}
+
+// sign makes an honest record for ref by a key.
+func (w *world) sign(letter string, ref image.Reference) signature.Record {
+	w.t.Helper()
+	m := signature.Message{
+		ImageDigest: ref.Digest(), RepositoryName: ref.Repository(), Region: ref.Region().ID(),
+		KeyID: keyID(w.t, letter).String(), KeyVersionID: versionID(w.t, letter+"1").String(), Algorithm: string(signature.SHA256),
+	}
+	text := m.Encode()
+	h := crypto.SHA256.New()
+	h.Write(text)
+	sig, err := rsa.SignPSS(rand.Reader, private(letter), crypto.SHA256, h.Sum(nil), nil)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return signature.Record{
+		ID: "ocid1.containerimagesignature.oc1.iad.0.ns." + letter + "signature", KeyID: m.KeyID, KeyVersionID: m.KeyVersionID, Algorithm: m.Algorithm,
+		Message: base64.StdEncoding.EncodeToString(text), Signature: base64.StdEncoding.EncodeToString(sig),
+		State: signature.StateAvailable, TimeCreated: w.now,
+	}
+}
+
+func reference(t testing.TB, digit string) image.Reference {
+	t.Helper()
+	ref, err := image.Parse("iad.ocir.io/ns/web@sha256:" + strings.Repeat(digit, 64))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ref
+}
+
+func TestVectors(t *testing.T) {
+	data, err := os.ReadFile("../signature/testdata/signatures.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var file struct {
+		Vectors []struct {
+			Name, Image, Want string
+			AllowedKeys       []string
+			PublicKey         string `json:"publicKeyPEM"`
+			Record            struct {
+				KeyID        string `json:"kmsKeyId"`
+				KeyVersionID string `json:"kmsKeyVersionId"`
+				Algorithm    string `json:"signingAlgorithm"`
+				Message      string
+				Signature    string
+				State        string `json:"lifecycleState"`
+			}
+		}
+	}
+	if err := json.Unmarshal(data, &file); err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range file.Vectors {
+		t.Run(v.Name, func(t *testing.T) {
+			w := newWorld(t)
+			ref, err := image.Parse(v.Image)
+			if err != nil {
+				t.Fatal(err)
+			}
+			pub, err := signature.ParsePublicKey(v.PublicKey)
+			if err != nil {
+				t.Fatal(err)
+			}
+			version, err := signature.ParseKeyVersionID(v.Record.KeyVersionID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var allowed []signature.KeyID
+			for _, s := range v.AllowedKeys {
+				id, err := signature.ParseKeyID(s)
+				if err != nil {
+					t.Fatal(err)
+				}
+				allowed = append(allowed, id)
+				w.keys[id] = verdict.Key{ID: id, State: verdict.Enabled, Algorithm: "RSA",
+					Versions: map[signature.KeyVersionID]string{version: verdict.Enabled}}
+			}
+			w.public[version] = pub
+			r := v.Record
+			w.records = []signature.Record{{KeyID: r.KeyID, KeyVersionID: r.KeyVersionID, Algorithm: r.Algorithm,
+				Message: r.Message, Signature: r.Signature, State: r.State}}
+			got, err := w.checker().Check(t.Context(), ref, allowed)
+			if err != nil || string(got.Reason) != v.Want || got.Signed != (v.Want == "signed") {
+				t.Errorf("got %+v, %v; want %s", got, err, v.Want)
+			}
+		})
+	}
+}
+
+func TestCheck(t *testing.T) {
+	ref, other := reference(t, "1"), reference(t, "2")
+	broken := errors.New("OCI is not well")
+	for name, test := range map[string]struct {
+		arrange func(*world)
+		want    verdict.Reason // empty: an error
+	}{
+		"no record":                 {func(w *world) {}, verdict.Unsigned},
+		"no image":                  {func(w *world) { w.exists = false }, verdict.ImageNotFound},
+		"not covered":               {func(w *world) { w.covered = false }, verdict.NotCovered},
+		"a good record":             {func(w *world) { w.records = append(w.records, w.sign("a", ref)) }, verdict.Signed},
+		"the second allowed key":    {func(w *world) { w.records = append(w.records, w.sign("b", ref)) }, verdict.Signed},
+		"a key that is not allowed": {func(w *world) { w.records = append(w.records, w.sign("c", ref)) }, verdict.KeyNotAllowed},
+		"a record of another image": {func(w *world) { w.records = append(w.records, w.sign("a", other)) }, verdict.WrongImage},
+		"a bad record hides no good one, before": {func(w *world) {
+			w.records = append(w.records, w.sign("a", other), w.sign("c", ref), w.sign("b", ref))
+		}, verdict.Signed},
+		"a bad record hides no good one, after": {func(w *world) {
+			w.records = append(w.records, w.sign("b", ref), w.sign("a", other), signature.Record{State: "AVAILABLE"})
+		}, verdict.Signed},
+		"a record of an unknown algorithm before": {func(w *world) {
+			odd := w.sign("a", ref)
+			odd.Algorithm = "SHA_3"
+			w.records = append(w.records, odd, w.sign("a", ref))
+		}, verdict.Signed},
+		"a deleted record": {func(w *world) {
+			gone := w.sign("a", ref)
+			gone.State = "DELETED"
+			w.records = append(w.records, gone)
+		}, verdict.Unsigned},
+		"a record that says nothing": {func(w *world) { w.records = append(w.records, signature.Record{State: "AVAILABLE"}) }, verdict.KeyNotAllowed},
+		"a version with a path": {func(w *world) {
+			rec := w.sign("a", ref)
+			rec.KeyVersionID = "ocid1.keyversion.oc1/../../keys/x"
+			w.records = append(w.records, rec)
+		}, verdict.KeyUnusable},
+		"a version that is not listed": {func(w *world) {
+			rec := w.sign("a", ref)
+			rec.KeyVersionID = versionID(w.t, "z9").String()
+			w.records = append(w.records, rec)
+		}, verdict.KeyUnusable},
+		"a version of the other allowed key": {func(w *world) {
+			rec := w.sign("a", ref)
+			rec.KeyVersionID = versionID(w.t, "b1").String()
+			w.records = append(w.records, rec)
+		}, verdict.KeyUnusable},
+		"the key is disabled": {func(w *world) {
+			w.records = append(w.records, w.sign("a", ref))
+			k := w.keys[keyID(w.t, "a")]
+			k.State = "DISABLED"
+			w.keys[k.ID] = k
+		}, verdict.KeyUnusable},
+		"the key is gone": {func(w *world) {
+			w.records = append(w.records, w.sign("a", ref))
+			delete(w.keys, keyID(w.t, "a"))
+		}, verdict.KeyUnusable},
+		"one key is disabled, the other proves": {func(w *world) {
+			w.records = append(w.records, w.sign("a", ref), w.sign("b", ref))
+			k := w.keys[keyID(w.t, "a")]
+			k.State = "DISABLED"
+			w.keys[k.ID] = k
+		}, verdict.Signed},
+		"records cannot be listed":           {func(w *world) { w.fail["Records"] = broken }, ""},
+		"the image cannot be looked up":      {func(w *world) { w.fail["Exists"] = broken }, ""},
+		"the key cannot be asked for":        {func(w *world) { w.records = append(w.records, w.sign("a", ref)); w.fail["Key a"] = broken }, ""},
+		"the public key cannot be asked for": {func(w *world) { w.records = append(w.records, w.sign("a", ref)); w.fail["PublicKey"] = broken }, ""},
+		"one key cannot be asked for, and the other does not prove": {func(w *world) {
+			w.records = append(w.records, w.sign("a", ref), w.sign("b", other))
+			w.fail["Key a"] = broken
+		}, ""},
+		"one key cannot be asked for, the other proves": {func(w *world) {
+			w.records = append(w.records, w.sign("a", ref), w.sign("b", ref))
+			w.fail["Key a"] = broken
+		}, verdict.Signed},
+		"a key that is not allowed is never asked for": {func(w *world) {
+			w.records = append(w.records, w.sign("c", ref))
+			w.fail["Key c"] = broken
+		}, verdict.KeyNotAllowed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			a, b := w.addKey("a"), w.addKey("b")
+			w.addKey("c")
+			test.arrange(w)
+			got, err := w.checker().Check(t.Context(), ref, []signature.KeyID{a, b})
+			switch {
+			case test.want == "":
+				if !errors.Is(err, broken) || got != (verdict.Verdict{}) {
+					t.Errorf("got %+v, %v; want the error", got, err)
+				}
+			case err != nil || got.Reason != test.want || got.Signed != (test.want == verdict.Signed):
+				t.Errorf("got %+v, %v; want %s", got, err, test.want)
+			case (got.Detail == "") != got.Signed:
+				t.Errorf("detail %q", got.Detail)
+			}
+		})
+	}
+
+	t.Run("no digest", func(t *testing.T) {
+		w := newWorld(t)
+		tagged, err := image.Parse("iad.ocir.io/ns/web:v1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := w.checker().Check(t.Context(), tagged, []signature.KeyID{w.addKey("a")})
+		if err != nil || got.Signed || got.Reason != verdict.NoDigest || len(w.calls) > 0 {
+			t.Errorf("got %+v, %v, calls %v", got, err, w.calls)
+		}
+	})
+}
+
+func TestHowOldAnAnswerCanBe(t *testing.T) {
+	ref := reference(t, "1")
+	start := func(t *testing.T) (*world, func() verdict.Verdict) {
+		w := newWorld(t)
+		w.addKey("a")
+		w.addKey("b")
+		c := w.checker()
+		t.Cleanup(c.Wait)
+		return w, func() verdict.Verdict {
+			t.Helper()
+			v, err := c.Check(t.Context(), ref, []signature.KeyID{keyID(t, "a"), keyID(t, "b")})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return v
+		}
+	}
+
+	t.Run("a new signature counts after 30 s", func(t *testing.T) {
+		w, check := start(t)
+		if v := check(); v.Signed || v.Kept != 30*time.Second {
+			t.Fatalf("got %+v", v)
+		}
+		w.change(func() { w.records = append(w.records, w.sign("a", ref)) })
+		w.pass(30*time.Second + 1)
+		if v := check(); !v.Signed || v.Kept != 0 {
+			t.Errorf("got %+v", v)
+		}
+	})
+	t.Run("a deleted record stops counting after 10 min", func(t *testing.T) {
+		w, check := start(t)
+		w.records = append(w.records, w.sign("a", ref))
+		if !check().Signed {
+			t.Fatal("not signed")
+		}
+		w.change(func() { w.records = nil })
+		w.pass(10*time.Minute + 1)
+		if v := check(); v.Signed {
+			t.Errorf("got %+v", v)
+		}
+	})
+	t.Run("a disabled key stops counting after 60 s", func(t *testing.T) {
+		w, check := start(t)
+		w.records = append(w.records, w.sign("a", ref))
+		if !check().Signed {
+			t.Fatal("not signed")
+		}
+		w.change(func() {
+			k := w.keys[keyID(t, "a")]
+			k.State = "DISABLED"
+			w.keys[k.ID] = k
+		})
+		w.pass(60*time.Second + 1)
+		if v := check(); v.Signed || v.Reason != verdict.KeyUnusable {
+			t.Errorf("got %+v", v)
+		}
+		w.change(func() { w.records = append(w.records, w.sign("b", ref)) })
+		w.pass(30*time.Second + 1)
+		if v := check(); !v.Signed {
+			t.Errorf("a new signature by another key does not count: %+v", v)
+		}
+	})
+	t.Run("a key enabled again counts after 30 s", func(t *testing.T) {
+		w, check := start(t)
+		w.records = append(w.records, w.sign("a", ref))
+		k := w.keys[keyID(t, "a")]
+		disabled := k
+		disabled.State = "DISABLED"
+		w.keys[k.ID] = disabled
+		if check().Signed {
+			t.Fatal("signed")
+		}
+		w.change(func() { w.keys[k.ID] = k })
+		w.pass(30*time.Second + 1)
+		if v := check(); !v.Signed {
+			t.Errorf("got %+v", v)
+		}
+	})
+	t.Run("a signature by a new version counts after 30 s", func(t *testing.T) {
+		w, check := start(t)
+		a := keyID(t, "a")
+		rec := w.sign("a", ref)
+		w.change(func() { w.records = []signature.Record{w.sign("c", ref)} })
+		old := w.keys[a]
+		rotatedAway := old
+		rotatedAway.Versions = map[signature.KeyVersionID]string{versionID(t, "a0"): verdict.Enabled}
+		w.change(func() {
+			w.keys[a] = rotatedAway
+			bad := rec
+			bad.KeyVersionID = "ocid1.keyversion.none"
+			w.records = []signature.Record{bad} // so that the key has been asked for
+		})
+		if check().Signed {
+			t.Fatal("signed")
+		}
+		w.change(func() { w.keys[a], w.records = old, []signature.Record{rec} })
+		w.pass(30*time.Second + 1)
+		if v := check(); !v.Signed {
+			t.Errorf("got %+v", v)
+		}
+	})
+	t.Run("errors are not kept", func(t *testing.T) {
+		w := newWorld(t)
+		a := w.addKey("a")
+		w.records = append(w.records, w.sign("a", ref))
+		c := w.checker()
+		for _, call := range []string{"Records", "Key a", "PublicKey"} {
+			w.change(func() { w.fail = map[string]error{call: errors.New("no")} })
+			if v, err := c.Check(t.Context(), ref, []signature.KeyID{a}); err == nil || v.Signed {
+				t.Fatalf("%s fails: got %+v, %v", call, v, err)
+			}
+		}
+		w.change(func() { w.fail = nil })
+		if v, err := c.Check(t.Context(), ref, []signature.KeyID{a}); err != nil || !v.Signed {
+			t.Errorf("got %+v, %v", v, err)
+		}
+	})
+	t.Run("an incomplete yes is not kept for long", func(t *testing.T) {
+		w, check := start(t)
+		w.records = append(w.records, w.sign("a", ref), w.sign("b", ref))
+		w.fail["Key a"] = errors.New("no")
+		if !check().Signed {
+			t.Fatal("not signed")
+		}
+		w.change(func() {
+			w.fail = nil
+			k := w.keys[keyID(t, "b")]
+			k.State = "DISABLED"
+			w.keys[k.ID] = k
+		})
+		w.pass(61 * time.Second)
+		if v := check(); !v.Signed || v.Key != keyID(t, "a").String() {
+			t.Errorf("got %+v", v)
+		}
+	})
+}
+
+func TestCallsDoNotGrow(t *testing.T) {
+	ref := reference(t, "1")
+	t.Run("with records that name versions of their own", func(t *testing.T) {
+		w := newWorld(t)
+		a := w.addKey("a")
+		for i := range 199 {
+			rec := w.sign("a", ref)
+			rec.KeyVersionID = fmt.Sprintf("ocid1.keyversion.oc1.iad.hostile%d", i)
+			w.records = append(w.records, rec)
+		}
+		w.records = append(w.records, w.sign("a", ref))
+		v, err := w.checker().Check(t.Context(), ref, []signature.KeyID{a})
+		if err != nil || !v.Signed {
+			t.Fatalf("got %+v, %v", v, err)
+		}
+		if w.calls["Records"] != 1 || w.calls["Key a"] != 1 || w.calls["PublicKey"] != 1 {
+			t.Errorf("calls %v", w.calls)
+		}
+	})
+	t.Run("with requests at once", func(t *testing.T) {
+		w := newWorld(t)
+		a := w.addKey("a")
+		w.records = append(w.records, w.sign("a", ref))
+		c := w.checker()
+		var group sync.WaitGroup
+		var signed atomic.Int64
+		for range 100 {
+			group.Go(func() {
+				if v, err := c.Check(t.Context(), ref, []signature.KeyID{a}); err == nil && v.Signed {
+					signed.Add(1)
+				}
+			})
+		}
+		group.Wait()
+		if signed.Load() != 100 || w.count("Records") != 1 || w.count("Key a") != 1 || w.count("PublicKey") != 1 {
+			t.Errorf("%d signed, calls %v", signed.Load(), w.calls)
+		}
+	})
+	t.Run("with the order of the keys, the host or the tag", func(t *testing.T) {
+		w := newWorld(t)
+		a, b := w.addKey("a"), w.addKey("b")
+		c := w.checker()
+		alias, err := image.Parse("ocir.us-ashburn-1.oci.oraclecloud.com/ns/web:v1@" + ref.Digest())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, ref := range []image.Reference{ref, alias} {
+			for _, keys := range [][]signature.KeyID{{a, b}, {b, a}, {a, b, a}} {
+				if _, err := c.Check(t.Context(), ref, keys); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if w.calls["Records"] != 1 {
+			t.Errorf("calls %v", w.calls)
+		}
+		if _, err := c.Check(t.Context(), ref, []signature.KeyID{a}); err != nil || w.calls["Records"] != 2 {
+			t.Errorf("another set of keys shares the answer: calls %v, %v", w.calls, err)
+		}
+	})
+}
+
+// More records than are looked at must not cost more, nor hide that they do.
+func TestCap(t *testing.T) {
+	ref := reference(t, "1")
+	w := newWorld(t)
+	a := w.addKey("a")
+	w.addKey("c")
+	flood := w.sign("c", ref)
+	for range verdict.MaxRecords {
+		w.records = append(w.records, flood)
+	}
+	v, err := w.checker().Check(t.Context(), ref, []signature.KeyID{a})
+	if err != nil || v.Signed || !v.Capped || !strings.Contains(v.Detail, "more records") {
+		t.Errorf("got %+v, %v", v, err)
+	}
+}

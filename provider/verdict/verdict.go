@@ -1,0 +1,249 @@
+// Package verdict decides whether an image is signed by an allowed key.
+//
+// Decide is the decision and nothing else: it is pure. Checker gathers what the
+// decision needs, from functions that it is given, and remembers it for a time.
+// A verdict, whichever way it goes, is an answer and may be remembered; an error
+// is the lack of one, is never remembered, and is never a yes.
+//
+// Nothing in a signature record is trusted before its signature is verified, and
+// what is asked of OCI Vault depends on the allowed keys alone, not on what the
+// records say or how many there are.
+package verdict
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/oke-sign/oke-sign/provider/signature"
+)
+
+// Reason says in one word why a verdict is what it is.
+type Reason string
+
+// The reasons. An image with several records gets the first of these that one
+// of its records leads to.
+const (
+	Signed        Reason = "signed"          // a record proves an allowed key for exactly this image
+	WrongImage    Reason = "wrong-image"     // verifies, but the message is about another image, or is no message
+	WrongKey      Reason = "wrong-key"       // verifies, but the message names another key or version than the record
+	BadSignature  Reason = "bad-signature"   // does not verify, or not by an algorithm that counts
+	KeyUnusable   Reason = "key-unusable"    // the key or its version is not enabled, or is not one that Vault lists
+	KeyNotAllowed Reason = "key-not-allowed" // records, none by an allowed key
+	Unsigned      Reason = "unsigned"        // the image is there, and no usable record
+	ImageNotFound Reason = "image-not-found" // no such image, or the principal may not read it
+	NotCovered    Reason = "not-covered"     // of no tenancy that was configured, or of another realm
+
+	NoDigest       Reason = "no-digest"        // the reference names no digest: settled without a call
+	NotOCIRegistry Reason = "not-oci-registry" // not an image of OCI Registry: settled without a call
+)
+
+// precedence orders the reasons that records lead to.
+var precedence = []Reason{Signed, WrongImage, WrongKey, BadSignature, KeyUnusable}
+
+// Reasons returns every reason there is.
+func Reasons() []Reason {
+	return append(slices.Clone(precedence), KeyNotAllowed, Unsigned, ImageNotFound, NotCovered, NoDigest, NotOCIRegistry)
+}
+
+// Verdict is the answer to one question: is this image signed by one of these
+// keys? Its zero value says no.
+type Verdict struct {
+	Signed     bool   `json:"signed"`
+	Reason     Reason `json:"reason"`
+	Detail     string `json:"detail,omitempty"`     // of a denial, for people
+	Key        string `json:"key,omitempty"`        // the key that signed
+	KeyVersion string `json:"keyVersion,omitempty"` // and its version
+	Signature  string `json:"signature,omitempty"`  // the record that proves it
+	Algorithm  string `json:"algorithm,omitempty"`
+	SignedAt   string `json:"signedAt,omitempty"` // RFC 3339, UTC; when the record was made, by OCI's clock
+
+	// Capped is set when the image has more records than were looked at.
+	Capped bool `json:"-"`
+	// Kept is for how long a Checker gives the same denial again before it looks
+	// anew.
+	Kept time.Duration `json:"-"`
+}
+
+// Key is a master key as OCI Vault describes it. Its state changes; the public
+// keys of its versions do not.
+type Key struct {
+	ID        signature.KeyID
+	State     string // lifecycle state, or NotFound
+	Algorithm string // of the key's shape: "RSA", "AES", "ECDSA"
+	// Versions are those that Vault lists for the key, with their states.
+	Versions map[signature.KeyVersionID]string
+}
+
+// Lifecycle states of keys and their versions that matter here.
+const (
+	Enabled  = "ENABLED"
+	NotFound = "NOT_FOUND" // not one of Vault's: it does not find the key, or the principal may not read it
+)
+
+// unusable says why a version of the key proves nothing now, or "".
+func (k Key) unusable(id signature.KeyVersionID) string {
+	state, listed := k.Versions[id]
+	switch {
+	case k.State == NotFound:
+		return fmt.Sprintf("OCI Vault does not find key %s, or this principal may not read it", k.ID.Short())
+	case k.State != Enabled:
+		return fmt.Sprintf("key %s is %s", k.ID.Short(), plain(k.State))
+	case k.Algorithm != "RSA":
+		return fmt.Sprintf("key %s is an %s key, and images are signed with RSA keys", k.ID.Short(), plain(k.Algorithm))
+	case !listed:
+		return fmt.Sprintf("version %s is not one of key %s", id.Short(), k.ID.Short())
+	case state != Enabled:
+		return fmt.Sprintf("version %s of key %s is %s", id.Short(), k.ID.Short(), plain(state))
+	}
+	return ""
+}
+
+// Finding is what one record of an image came to under an allowed key.
+type Finding struct {
+	Reason    Reason // Signed, or what it failed for
+	Detail    string // why it failed
+	Key       signature.KeyID
+	Version   signature.KeyVersionID
+	Signature string // the record
+	Algorithm string
+	SignedAt  time.Time
+}
+
+// Evidence is all that is known about one image before the keys' present states
+// are considered.
+type Evidence struct {
+	Findings  []Finding // of the records that name an allowed key, newest first
+	Records   int       // usable records, of whatever key
+	Unusable  int       // records that are not available
+	OtherKeys []string  // ends of the keys that the other usable records name, each once
+	Missing   bool      // there is no such image
+	Capped    bool      // there are more records than were looked at
+}
+
+// Decide says whether evidence and the present states of the allowed keys make
+// the image signed. A proof counts only while keys holds its key, and the key
+// and the version are enabled.
+func Decide(ev Evidence, allowed []signature.KeyID, keys map[signature.KeyID]Key) Verdict {
+	v := decide(ev, allowed, keys)
+	if v.Capped = ev.Capped; ev.Capped && !v.Signed {
+		v.Detail += "; the image has more records than are looked at"
+	}
+	return v
+}
+
+func decide(ev Evidence, allowed []signature.KeyID, keys map[signature.KeyID]Key) Verdict {
+	var worst *Finding
+	for i := range ev.Findings {
+		f := ev.Findings[i]
+		if f.Reason == Signed {
+			key, known := keys[f.Key]
+			why := key.unusable(f.Version)
+			switch {
+			case !known || !slices.Contains(allowed, f.Key):
+				why = fmt.Sprintf("the state of key %s is not known", f.Key.Short())
+			case why == "":
+				return Verdict{
+					Signed: true, Reason: Signed,
+					Key: f.Key.String(), KeyVersion: f.Version.String(), Signature: plain(f.Signature),
+					Algorithm: f.Algorithm, SignedAt: timestamp(f.SignedAt),
+				}
+			}
+			f.Reason, f.Detail = KeyUnusable, why
+		}
+		if worst == nil || rank(f.Reason) < rank(worst.Reason) {
+			worst = &f
+		}
+	}
+	switch {
+	case worst != nil:
+		return Verdict{Reason: worst.Reason, Detail: describe(*worst)}
+	case ev.Records > 0:
+		return Verdict{Reason: KeyNotAllowed, Detail: fmt.Sprintf("%s, by %s; allowed: %s",
+			count(ev.Records, "signature"), keyList(ev.OtherKeys), allowedList(allowed))}
+	case ev.Missing:
+		return Verdict{Reason: ImageNotFound, Detail: "no such image, or this principal may not read it"}
+	case ev.Unusable > 0:
+		return Verdict{Reason: Unsigned, Detail: fmt.Sprintf("no signature; %s not available", count(ev.Unusable, "record"))}
+	default:
+		return Verdict{Reason: Unsigned, Detail: "no signature"}
+	}
+}
+
+func describe(f Finding) string {
+	if f.Reason == KeyUnusable {
+		return f.Detail
+	}
+	return fmt.Sprintf("signature %s by key %s: %s", signature.Short(f.Signature), f.Key.Short(), f.Detail)
+}
+
+// rank orders reasons; what is none of the known ones comes last and so is
+// never preferred, and it is no yes either.
+func rank(r Reason) int {
+	if i := slices.Index(precedence, r); i >= 0 {
+		return i
+	}
+	return len(precedence)
+}
+
+// maxKeysShown bounds the keys that a detail names: records are as many as
+// somebody liked to upload.
+const maxKeysShown = 3
+
+func keyList(short []string) string {
+	if len(short) == 0 {
+		return "no key that it names"
+	}
+	word := "key"
+	if len(short) > 1 {
+		word = "keys"
+	}
+	more := ""
+	if n := len(short) - maxKeysShown; n > 0 {
+		short, more = short[:maxKeysShown], fmt.Sprintf(" and %d more", n)
+	} else if len(short) > 1 {
+		last := len(short) - 1
+		short, more = short[:last], " and "+short[last]
+	}
+	return word + " " + strings.Join(short, ", ") + more
+}
+
+func allowedList(keys []signature.KeyID) string {
+	if len(keys) == 0 {
+		return "none"
+	}
+	short := make([]string, len(keys))
+	for i, k := range keys {
+		short[i] = k.Short()
+	}
+	return strings.Join(short, ", ")
+}
+
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// plain makes a text of OCI's fit for a message: printable ASCII, at most an
+// OCID's length.
+func plain(s string) string {
+	const most = 255
+	s = strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' {
+			return '?'
+		}
+		return r
+	}, s[:min(len(s), most)])
+	return cmp.Or(s, "unknown")
+}
+
+func timestamp(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format(time.RFC3339)
+}
