@@ -1,0 +1,284 @@
+// Package cache remembers what calls to other services returned: one flight
+// per key, bounded in entries and in loads, each entry for a time of its own,
+// renewed ahead of its end by those who use it.
+//
+// It is made for evidence that decides admission, so it keeps to four rules. A
+// value is never served past its time, which is counted from when its load
+// began. An error is never kept. A refresh that fails extends nothing. And a
+// load belongs to nobody: it outlives the caller that caused it, because the
+// next one will ask for the same thing.
+//
+// It does not know what it holds, does no I/O of its own and logs nothing.
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/maypok86/otter/v2"
+)
+
+// ErrTimeout is the cause of the end of a load that took longer than
+// Config.Timeout. Errors that hold it also hold context.DeadlineExceeded.
+var ErrTimeout = fmt.Errorf("loading took too long: %w", context.DeadlineExceeded)
+
+// Config says what a Cache loads and how long it keeps it.
+type Config[K comparable, V any] struct {
+	// Load fetches the value of a key. Its context carries the values of the
+	// caller that caused it, but neither its deadline nor its cancellation.
+	Load func(ctx context.Context, key K) (V, error)
+	// Keep says how long a value may be served; nothing at or below zero is kept.
+	Keep func(V) time.Duration
+	// Max is how many entries are held at most. Zero means 10 000.
+	Max int
+	// Timeout is how long one load may take. Zero means 15 seconds.
+	Timeout time.Duration
+	// Loads is how many loads may run at once, refreshes only in half of them.
+	// A caller waits for its turn as long as its context lets it; a refresh
+	// that finds no room is left to the next caller. Zero means 64.
+	Loads int
+	// Now is the clock. Nil means time.Now.
+	Now func() time.Time
+}
+
+// Cache is a memory for calls, safe for concurrent use.
+type Cache[K comparable, V any] struct {
+	cfg   Config[K, V]
+	store *otter.Cache[K, entry[V]]
+	slots chan struct{}
+	loads sync.WaitGroup
+
+	mu      sync.Mutex
+	flights map[K]*flight[V]
+}
+
+type entry[V any] struct {
+	value   V
+	expires time.Time
+	renew   time.Time // when the next caller begins a refresh
+}
+
+// flight is one load and those who wait for it. value and err are written
+// before done is closed and never after.
+type flight[V any] struct {
+	done  chan struct{}
+	value V
+	err   error
+}
+
+// New makes a Cache. It panics without Load or Keep, which is a mistake in the
+// program and not in what it is given.
+func New[K comparable, V any](cfg Config[K, V]) *Cache[K, V] {
+	if cfg.Load == nil || cfg.Keep == nil {
+		panic("cache: Load and Keep are required")
+	}
+	if cfg.Max <= 0 {
+		cfg.Max = 10_000
+	}
+	if cfg.Timeout <= 0 {
+		cfg.Timeout = 15 * time.Second
+	}
+	if cfg.Loads <= 0 {
+		cfg.Loads = 64
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	return &Cache[K, V]{
+		cfg: cfg,
+		// The store bounds the number of entries and nothing else. Time is
+		// judged here, against one clock and to the nanosecond.
+		store:   otter.Must(&otter.Options[K, entry[V]]{MaximumSize: cfg.Max}),
+		slots:   make(chan struct{}, cfg.Loads),
+		flights: make(map[K]*flight[V]),
+	}
+}
+
+// Get returns the value of key, from memory or by a load that all who ask for
+// the same key share. A caller whose context ends leaves with its error, while
+// the load goes on and fills the cache.
+func (c *Cache[K, V]) Get(ctx context.Context, key K) (V, error) {
+	now := c.cfg.Now()
+	if e, ok := c.store.GetIfPresent(key); ok && now.Before(e.expires) {
+		if !now.Before(e.renew) {
+			c.refresh(ctx, key)
+		}
+		return e.value, nil
+	}
+	f, err := c.join(ctx, key)
+	if err != nil {
+		var none V
+		return none, err
+	}
+	select {
+	case <-f.done:
+		return f.value, f.err
+	default:
+	}
+	select {
+	case <-f.done:
+		return f.value, f.err
+	case <-ctx.Done():
+		var none V
+		return none, context.Cause(ctx)
+	}
+}
+
+// Forget drops what is known about key. Those who wait for a load that is under
+// way still get its value, but it is not kept, and the next Get loads anew.
+func (c *Cache[K, V]) Forget(key K) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.flights, key)
+	c.store.Invalidate(key)
+}
+
+// Len is about how many entries are held, expired ones included.
+func (c *Cache[K, V]) Len() int {
+	return c.store.EstimatedSize()
+}
+
+// Wait returns when no load is under way. It is for shutting down: nothing may
+// call Get any more.
+func (c *Cache[K, V]) Wait() {
+	c.loads.Wait()
+}
+
+// join returns the flight for key, and begins one if there is none.
+func (c *Cache[K, V]) join(ctx context.Context, key K) (*flight[V], error) {
+	if f := c.begin(ctx, key); f != nil {
+		return f, nil
+	}
+	// All slots are taken. Waiting here, and not inside a flight, keeps the
+	// number of goroutines that a flood of keys can cause at that of callers.
+	select {
+	case c.slots <- struct{}{}:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if f := c.known(key); f != nil {
+		<-c.slots
+		return f, nil
+	}
+	return c.launch(ctx, key), nil
+}
+
+// begin joins the flight for key or begins one, unless all slots are taken.
+func (c *Cache[K, V]) begin(ctx context.Context, key K) *flight[V] {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if f := c.known(key); f != nil {
+		return f
+	}
+	select {
+	case c.slots <- struct{}{}:
+		return c.launch(ctx, key)
+	default:
+		return nil
+	}
+}
+
+// known returns the flight that is under way, or one that has just landed
+// between the caller's look into the store and now: without the second look a
+// burst would now and then load twice. The caller holds c.mu.
+func (c *Cache[K, V]) known(key K) *flight[V] {
+	if f, ok := c.flights[key]; ok {
+		return f
+	}
+	e, ok := c.store.GetIfPresent(key)
+	if now := c.cfg.Now(); !ok || !now.Before(e.expires) || !now.Before(e.renew) {
+		return nil
+	}
+	f := &flight[V]{done: make(chan struct{}), value: e.value}
+	close(f.done)
+	return f
+}
+
+// refresh begins a load that nobody waits for. Half of the slots stay free for
+// those who do wait.
+func (c *Cache[K, V]) refresh(ctx context.Context, key K) {
+	if 2*len(c.slots) < cap(c.slots) {
+		c.begin(ctx, key)
+	}
+}
+
+// launch starts a flight. The caller holds c.mu and one slot.
+func (c *Cache[K, V]) launch(ctx context.Context, key K) *flight[V] {
+	f := &flight[V]{done: make(chan struct{})}
+	c.flights[key] = f
+	c.loads.Go(func() {
+		defer func() { <-c.slots }()
+		c.fly(context.WithoutCancel(ctx), key, f)
+	})
+	return f
+}
+
+func (c *Cache[K, V]) fly(ctx context.Context, key K, f *flight[V]) {
+	ctx, cancel := context.WithTimeoutCause(ctx, c.cfg.Timeout, ErrTimeout)
+	defer cancel()
+	// Age counts from the question and not from the answer: whatever changed
+	// while the service was answering may not be in the answer.
+	began := c.cfg.Now()
+	f.value, f.err = c.load(ctx, key)
+	defer close(f.done)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.flights[key] != f {
+		return // forgotten meanwhile
+	}
+	delete(c.flights, key)
+	if f.err != nil {
+		c.postpone(key)
+		return
+	}
+	if keep := c.cfg.Keep(f.value); keep > 0 {
+		c.store.Set(key, entry[V]{value: f.value, expires: began.Add(keep), renew: began.Add(keep / 4 * 3)})
+	} else {
+		c.store.Invalidate(key)
+	}
+}
+
+// postpone makes the next refresh of an entry that could not be refreshed wait
+// a little, or a popular key would ask a service in trouble without a pause.
+// How long the entry may be served stays as it is.
+func (c *Cache[K, V]) postpone(key K) {
+	now := c.cfg.Now()
+	c.store.ComputeIfPresent(key, func(e entry[V]) (entry[V], otter.ComputeOp) {
+		e.renew = now.Add(max(time.Second, e.expires.Sub(now)/4))
+		return e, otter.WriteOp
+	})
+}
+
+// load calls Load and turns a panic into an error: the flight is no longer on
+// the goroutine of the request, where the HTTP server would have contained it,
+// and those who wait for it must get an answer.
+func (c *Cache[K, V]) load(ctx context.Context, key K) (value V, err error) {
+	returned := false
+	defer func() {
+		if r := recover(); r != nil {
+			var none V
+			value, err = none, &PanicError{Value: r, Stack: debug.Stack()}
+		} else if !returned {
+			err = errors.New("the load ended without returning")
+		}
+	}()
+	value, err = c.cfg.Load(ctx, key)
+	returned = true
+	return value, err
+}
+
+// PanicError says that a load panicked. Its text leaves the stack out.
+type PanicError struct {
+	Value any
+	Stack []byte
+}
+
+func (e *PanicError) Error() string {
+	return fmt.Sprintf("internal error: panic: %v", e.Value)
+}

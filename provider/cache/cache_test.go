@@ -1,0 +1,422 @@
+package cache_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/oke-sign/oke-sign/provider/cache"
+)
+
+var errDown = errors.New("the service is down")
+
+func always(d time.Duration) func(string) time.Duration {
+	return func(string) time.Duration { return d }
+}
+
+func TestOneFlightPerKey(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var loads atomic.Int64
+		c := cache.New(cache.Config[string, string]{
+			Load: func(_ context.Context, key string) (string, error) {
+				loads.Add(1)
+				time.Sleep(60 * time.Millisecond)
+				return "value of " + key, nil
+			},
+			Keep: always(time.Minute),
+		})
+		var wg sync.WaitGroup
+		for range 1000 {
+			wg.Go(func() {
+				if got, err := c.Get(t.Context(), "a"); got != "value of a" || err != nil {
+					t.Errorf("got %q, %v", got, err)
+				}
+			})
+		}
+		wg.Wait()
+		if got := loads.Load(); got != 1 {
+			t.Errorf("a burst of 1000 made %d loads, want 1", got)
+		}
+	})
+}
+
+// TestBurstWhileLanding has no fake clock: callers run while flights land.
+func TestBurstWhileLanding(t *testing.T) {
+	const keys = 200
+	var loads atomic.Int64
+	c := cache.New(cache.Config[int, int]{
+		Load: func(_ context.Context, key int) (int, error) {
+			loads.Add(1)
+			runtime.Gosched()
+			return key * 2, nil
+		},
+		Keep: func(int) time.Duration { return time.Hour },
+	})
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for key := range keys {
+				if got, err := c.Get(t.Context(), key); got != key*2 || err != nil {
+					t.Errorf("key %d: got %d, %v", key, got, err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if got := loads.Load(); got != keys {
+		t.Errorf("%d loads of %d keys", got, keys)
+	}
+}
+
+func TestHowLongAValueIsServed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := 0
+		c := cache.New(cache.Config[string, int]{
+			Load: func(context.Context, string) (int, error) {
+				n++
+				if n == 1 {
+					time.Sleep(2 * time.Second) // its age counts from here
+				}
+				return n, nil
+			},
+			Keep: func(int) time.Duration { return 40 * time.Second },
+		})
+		get := func(want int) {
+			t.Helper()
+			if got, err := c.Get(t.Context(), "a"); got != want || err != nil {
+				t.Errorf("got %d, %v, want %d", got, err, want)
+			}
+			synctest.Wait()
+		}
+		get(1)
+		time.Sleep(27 * time.Second) // 29 s after the load began
+		get(1)
+		if n != 1 {
+			t.Errorf("refreshed before three quarters of its time")
+		}
+		time.Sleep(time.Second)
+		get(1) // this caller causes the refresh and does not wait for it
+		get(2)
+		time.Sleep(40 * time.Second) // nobody asked in between
+		get(3)
+	})
+}
+
+func TestAgeCountsFromTheStartOfTheLoad(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		loads := 0
+		c := cache.New(cache.Config[string, string]{
+			Load: func(context.Context, string) (string, error) {
+				loads++
+				time.Sleep(10 * time.Second)
+				return "evidence", nil
+			},
+			Keep: always(12 * time.Second),
+		})
+		began := time.Now()
+		if _, err := c.Get(t.Context(), "a"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * time.Second)
+		if _, err := c.Get(t.Context(), "a"); err != nil {
+			t.Fatal(err)
+		}
+		if age := time.Since(began); loads != 2 || age != 22*time.Second {
+			t.Errorf("after %v: %d loads, want a second one that was waited for", age, loads)
+		}
+	})
+}
+
+func TestErrorsAreNotKept(t *testing.T) {
+	loads := 0
+	c := cache.New(cache.Config[string, string]{
+		Load: func(context.Context, string) (string, error) {
+			loads++
+			if loads == 1 {
+				return "a value beside an error", errDown
+			}
+			return "good", nil
+		},
+		Keep: always(time.Hour),
+	})
+	if _, err := c.Get(t.Context(), "a"); !errors.Is(err, errDown) {
+		t.Errorf("first: %v", err)
+	}
+	if got, err := c.Get(t.Context(), "a"); got != "good" || err != nil {
+		t.Errorf("second: %q, %v", got, err)
+	}
+}
+
+func TestAFailedRefreshExtendsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		loads := 0
+		c := cache.New(cache.Config[string, string]{
+			Load: func(context.Context, string) (string, error) {
+				loads++
+				if loads > 1 {
+					return "", errDown
+				}
+				return "old", nil
+			},
+			Keep: always(40 * time.Second),
+		})
+		served := 0
+		began := time.Now()
+		for {
+			got, err := c.Get(t.Context(), "a")
+			if err != nil {
+				if !errors.Is(err, errDown) {
+					t.Fatal(err)
+				}
+				break
+			}
+			if got != "old" {
+				t.Fatalf("got %q", got)
+			}
+			served++
+			time.Sleep(10 * time.Millisecond)
+		}
+		if age := time.Since(began); age != 40*time.Second {
+			t.Errorf("served until %v, want 40s", age)
+		}
+		// 1000 callers came after three quarters of the time: a service in
+		// trouble must not hear from each of them.
+		if loads < 3 || loads > 12 {
+			t.Errorf("%d loads for %d callers, want a few", loads, served)
+		}
+	})
+}
+
+func TestACallerLeavesAndTheLoadGoesOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		type who struct{}
+		loads := 0
+		c := cache.New(cache.Config[string, string]{
+			Load: func(ctx context.Context, _ string) (string, error) {
+				loads++
+				select {
+				case <-time.After(3 * time.Second):
+					return fmt.Sprint("for ", ctx.Value(who{})), nil
+				case <-ctx.Done():
+					return "", context.Cause(ctx)
+				}
+			},
+			Keep: always(time.Minute),
+		})
+		ctx, cancel := context.WithTimeout(context.WithValue(t.Context(), who{}, "the first"), time.Second)
+		defer cancel()
+		began := time.Now()
+		if _, err := c.Get(ctx, "a"); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("got %v, want the caller's deadline", err)
+		}
+		if took := time.Since(began); took != time.Second {
+			t.Errorf("the caller left after %v", took)
+		}
+		c.Wait()
+		if got, err := c.Get(t.Context(), "a"); got != "for the first" || err != nil || loads != 1 {
+			t.Errorf("got %q, %v after %d loads", got, err, loads)
+		}
+	})
+}
+
+func TestALoadThatHangsEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := cache.New(cache.Config[string, string]{
+			Load: func(ctx context.Context, _ string) (string, error) {
+				<-ctx.Done()
+				return "", context.Cause(ctx)
+			},
+			Keep:    always(time.Minute),
+			Timeout: 5 * time.Second,
+		})
+		_, err := c.Get(context.WithoutCancel(t.Context()), "a")
+		if !errors.Is(err, cache.ErrTimeout) || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+func TestLoadsAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var running, most atomic.Int64
+		c := cache.New(cache.Config[int, int]{
+			Load: func(_ context.Context, key int) (int, error) {
+				most.Store(max(most.Load(), running.Add(1)))
+				defer running.Add(-1)
+				time.Sleep(time.Second)
+				return key, nil
+			},
+			Keep:  func(int) time.Duration { return time.Hour },
+			Loads: 4,
+		})
+		var wg sync.WaitGroup
+		var late atomic.Int64
+		for key := range 20 {
+			wg.Go(func() {
+				ctx, cancel := context.WithTimeout(t.Context(), 2500*time.Millisecond)
+				defer cancel()
+				if _, err := c.Get(ctx, key); err != nil {
+					if !errors.Is(err, context.DeadlineExceeded) {
+						t.Error(err)
+					}
+					late.Add(1)
+				}
+			})
+		}
+		wg.Wait()
+		if got := most.Load(); got != 4 {
+			t.Errorf("%d loads at once, want 4", got)
+		}
+		// 4 after 1 s and 4 after 2 s; 4 more had begun; the rest never did.
+		if got := late.Load(); got != 12 {
+			t.Errorf("%d callers left without an answer, want 12", got)
+		}
+		c.Wait()
+		if got := c.Len(); got != 12 {
+			t.Errorf("%d values kept, want 12", got)
+		}
+	})
+}
+
+func TestRefreshesLeaveRoomForThoseWhoWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		slow := false
+		c := cache.New(cache.Config[int, int]{
+			Load: func(_ context.Context, key int) (int, error) {
+				if slow && key < 100 {
+					time.Sleep(9 * time.Second)
+				}
+				return key, nil
+			},
+			Keep:  func(int) time.Duration { return 40 * time.Second },
+			Loads: 4,
+		})
+		for key := range 8 {
+			if _, err := c.Get(t.Context(), key); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(30 * time.Second)
+		slow = true
+		for key := range 8 {
+			if _, err := c.Get(t.Context(), key); err != nil {
+				t.Fatal(err)
+			}
+		}
+		began := time.Now()
+		if _, err := c.Get(t.Context(), 100); err != nil || time.Since(began) != 0 {
+			t.Errorf("a new key waited %v behind refreshes: %v", time.Since(began), err)
+		}
+		c.Wait()
+	})
+}
+
+func TestEntriesAreBounded(t *testing.T) {
+	c := cache.New(cache.Config[int, [64]byte]{
+		Load: func(context.Context, int) (v [64]byte, err error) { return v, nil },
+		Keep: func([64]byte) time.Duration { return time.Hour },
+		Max:  100,
+	})
+	for key := range 50_000 {
+		if _, err := c.Get(t.Context(), key); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// The store evicts in the background and may be a little over for a moment.
+	if got := c.Len(); got > 1000 {
+		t.Errorf("%d entries, want about 100", got)
+	}
+}
+
+func TestForget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		loads := 0
+		c := cache.New(cache.Config[string, int]{
+			Load: func(context.Context, string) (int, error) {
+				loads++
+				n := loads
+				time.Sleep(time.Second)
+				return n, nil
+			},
+			Keep: func(int) time.Duration { return time.Hour },
+		})
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if got, err := c.Get(t.Context(), "a"); got != 1 || err != nil {
+				t.Errorf("the one who waited: %d, %v", got, err)
+			}
+		})
+		synctest.Wait()
+		c.Forget("a") // what is under way must not come back
+		if got, err := c.Get(t.Context(), "a"); got != 2 || err != nil {
+			t.Errorf("after Forget: %d, %v", got, err)
+		}
+		wg.Wait()
+		if got, err := c.Get(t.Context(), "a"); got != 2 || err != nil {
+			t.Errorf("later: %d, %v", got, err)
+		}
+		c.Forget("a")
+		if got, err := c.Get(t.Context(), "a"); got != 3 || err != nil {
+			t.Errorf("after the second Forget: %d, %v", got, err)
+		}
+	})
+}
+
+func TestNothingToKeep(t *testing.T) {
+	loads := 0
+	c := cache.New(cache.Config[string, int]{
+		Load: func(context.Context, string) (int, error) { loads++; return loads, nil },
+		Keep: func(int) time.Duration { return 0 },
+	})
+	for want := 1; want <= 3; want++ {
+		if got, err := c.Get(t.Context(), "a"); got != want || err != nil {
+			t.Errorf("got %d, %v, want %d", got, err, want)
+		}
+	}
+}
+
+func TestAPanicIsAnErrorForThoseWhoWait(t *testing.T) {
+	c := cache.New(cache.Config[string, string]{
+		Load: func(context.Context, string) (string, error) { panic("boom") },
+		Keep: always(time.Hour),
+	})
+	_, err := c.Get(t.Context(), "a")
+	var p *cache.PanicError
+	if !errors.As(err, &p) || p.Value != "boom" || !strings.Contains(string(p.Stack), "cache_test.go") {
+		t.Errorf("got %v", err)
+	}
+	if strings.Contains(err.Error(), "cache_test.go") {
+		t.Errorf("the text shows the stack: %v", err)
+	}
+}
+
+func TestALoadThatExitsItsGoroutine(t *testing.T) {
+	c := cache.New(cache.Config[string, string]{
+		Load: func(context.Context, string) (string, error) { runtime.Goexit(); return "", nil },
+		Keep: always(time.Hour),
+	})
+	if _, err := c.Get(t.Context(), "a"); err == nil {
+		t.Error("no error")
+	}
+}
+
+func BenchmarkHit(b *testing.B) {
+	c := cache.New(cache.Config[string, string]{
+		Load: func(_ context.Context, key string) (string, error) { return key, nil },
+		Keep: always(time.Hour),
+	})
+	ctx := b.Context()
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := c.Get(ctx, "a"); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
