@@ -26,6 +26,8 @@ import (
 // Config.Timeout. Errors that hold it also hold context.DeadlineExceeded.
 var ErrTimeout = fmt.Errorf("loading took too long: %w", context.DeadlineExceeded)
 
+var errNoReturn = errors.New("internal error: the load ended without returning")
+
 // Config says what a Cache loads and how long it keeps it.
 type Config[K comparable, V any] struct {
 	// Load fetches the value of a key. Its context carries the values of the
@@ -225,7 +227,13 @@ func (c *Cache[K, V]) fly(ctx context.Context, key K, f *flight[V]) {
 	// Age counts from the question and not from the answer: whatever changed
 	// while the service was answering may not be in the answer.
 	began := c.cfg.Now()
+	f.err = errNoReturn
+	defer c.land(key, f, began) // even when Load ends its goroutine
 	f.value, f.err = c.load(ctx, key)
+}
+
+// land keeps what a flight brought, and lets those who wait for it go.
+func (c *Cache[K, V]) land(key K, f *flight[V], began time.Time) {
 	defer close(f.done)
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -259,18 +267,13 @@ func (c *Cache[K, V]) postpone(key K) {
 // the goroutine of the request, where the HTTP server would have contained it,
 // and those who wait for it must get an answer.
 func (c *Cache[K, V]) load(ctx context.Context, key K) (value V, err error) {
-	returned := false
 	defer func() {
 		if r := recover(); r != nil {
 			var none V
 			value, err = none, &PanicError{Value: r, Stack: debug.Stack()}
-		} else if !returned {
-			err = errors.New("the load ended without returning")
 		}
 	}()
-	value, err = c.cfg.Load(ctx, key)
-	returned = true
-	return value, err
+	return c.cfg.Load(ctx, key)
 }
 
 // PanicError says that a load panicked. Its text leaves the stack out.

@@ -15,6 +15,8 @@ const (
 	keyUniqueLength = 60
 )
 
+const versionCharset = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-"
+
 // KeyID is the OCID of a master key of OCI Vault. Key ids are comparable; the
 // zero value is the id of no key.
 type KeyID struct {
@@ -77,9 +79,7 @@ type KeyVersionID struct{ ocid string }
 func ParseKeyVersionID(s string) (KeyVersionID, error) {
 	rest, ok := strings.CutPrefix(s, "ocid1.keyversion.")
 	if !ok || rest == "" || len(s) > maxOCID || strings.Contains(s, "..") ||
-		strings.ContainsFunc(rest, func(r rune) bool {
-			return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || r == '.' || r == '_' || r == '-')
-		}) {
+		strings.Trim(rest, versionCharset) != "" { // nothing is left of what holds nothing else
 		return KeyVersionID{}, fmt.Errorf("not the OCID of a key version: %.120q", s)
 	}
 	return KeyVersionID{s}, nil

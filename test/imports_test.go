@@ -1,0 +1,93 @@
+package test
+
+import (
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/oke-sign/oke-sign/"
+
+// dependencies returns what each package of the project imports, directly and
+// through others, tests left out.
+func dependencies(t *testing.T) map[string][]string {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), "go", "list", "-f", `{{.ImportPath}}:{{range .Deps}} {{.}}{{end}}`, module+"...").Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	deps := make(map[string][]string)
+	for line := range strings.Lines(string(out)) {
+		pkg, list, _ := strings.Cut(strings.TrimSpace(line), ":")
+		deps[strings.TrimPrefix(pkg, module)] = strings.Fields(list)
+	}
+	for _, pkg := range []string{"provider/image", "provider/signature", "provider/verdict", "provider/server", "plugin/cmd", "plugin/gate"} {
+		if deps[pkg] == nil {
+			t.Fatalf("no package %s: the rules below would hold for nothing", pkg)
+		}
+	}
+	return deps
+}
+
+// imports returns what each package of the project imports itself.
+func imports(t *testing.T) map[string][]string {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), "go", "list", "-f", `{{.ImportPath}}:{{range .Imports}} {{.}}{{end}}`, module+"...").Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	list := make(map[string][]string)
+	for line := range strings.Lines(string(out)) {
+		pkg, names, _ := strings.Cut(strings.TrimSpace(line), ":")
+		list[strings.TrimPrefix(pkg, module)] = strings.Fields(names)
+	}
+	return list
+}
+
+func under(path string, roots ...string) bool {
+	return slices.ContainsFunc(roots, func(root string) bool { return path == root || strings.HasPrefix(path, root+"/") })
+}
+
+func std(path string) bool {
+	first, _, _ := strings.Cut(path, "/")
+	return !strings.Contains(first, ".")
+}
+
+// The rules keep what decides small enough to be read whole, and the cloud's and
+// the cluster's libraries out of it.
+func TestImportRules(t *testing.T) {
+	const (
+		sdk        = "github.com/oracle/oci-go-sdk"
+		opa        = "github.com/open-policy-agent"
+		kubernetes = "k8s.io"
+	)
+	for pkg, deps := range dependencies(t) {
+		for _, dep := range deps {
+			own := strings.TrimPrefix(dep, module)
+			switch {
+			case pkg == "provider/image" && !std(dep):
+				t.Errorf("%s depends on %s: the standard library only", pkg, dep)
+			case pkg == "provider/signature" && !std(dep) && own != "provider/image":
+				t.Errorf("%s depends on %s: the standard library and provider/image only", pkg, dep)
+			case under(pkg, "provider") && under(dep, opa):
+				t.Errorf("%s depends on %s: nothing under provider does", pkg, dep)
+			case under(pkg, "provider") && !under(pkg, "provider/certs", "provider/oke-sign-provider") &&
+				(under(dep, kubernetes) || under(dep, "sigs.k8s.io")):
+				t.Errorf("%s depends on %s: certs and the main program only", pkg, dep)
+			case under(pkg, "plugin") && under(own, "provider/server"):
+				t.Errorf("%s depends on %s: the plugin never does", pkg, dep)
+			case !under(pkg, "test") && under(own, "test"):
+				t.Errorf("%s depends on %s: only tests do", pkg, dep)
+			}
+		}
+	}
+	for pkg, names := range imports(t) {
+		for _, name := range names {
+			// Under test, the SDK's own clients play Oracle's and attackers' parts.
+			if under(name, sdk) && !under(pkg, "provider/registry", "provider/vault", "provider/scanning", "provider/principal", "plugin/cluster", "test") {
+				t.Errorf("%s imports %s: only the packages that talk to OCI do", pkg, name)
+			}
+		}
+	}
+}
