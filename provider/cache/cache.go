@@ -6,7 +6,8 @@
 // value is never served past its time, which is counted from when its load
 // began. An error is never kept. A refresh that fails extends nothing. And a
 // load belongs to nobody: it outlives the caller that caused it, because the
-// next one will ask for the same thing.
+// next one will ask for the same thing, but one that may hang holds up nobody
+// who comes later.
 //
 // It does not know what it holds, does no I/O of its own and logs nothing.
 package cache
@@ -39,6 +40,11 @@ type Config[K comparable, V any] struct {
 	Max int
 	// Timeout is how long one load may take. Zero means 15 seconds.
 	Timeout time.Duration
+	// Patience is how long a load may have been under way for another caller to
+	// join it; later ones begin a load of their own. A service that hung and is
+	// well again answers new calls, and may never answer the old one. Zero means
+	// a second.
+	Patience time.Duration
 	// Loads is how many loads may run at once, refreshes only in half of them.
 	// A caller waits for its turn as long as its context lets it; a refresh
 	// that finds no room is left to the next caller. Zero means 64.
@@ -60,6 +66,7 @@ type Cache[K comparable, V any] struct {
 
 type entry[V any] struct {
 	value   V
+	began   time.Time // the load of it
 	expires time.Time
 	renew   time.Time // when the next caller begins a refresh
 }
@@ -67,6 +74,7 @@ type entry[V any] struct {
 // flight is one load and those who wait for it. value and err are written
 // before done is closed and never after.
 type flight[V any] struct {
+	began time.Time
 	done  chan struct{}
 	value V
 	err   error
@@ -83,6 +91,9 @@ func New[K comparable, V any](cfg Config[K, V]) *Cache[K, V] {
 	}
 	if cfg.Timeout <= 0 {
 		cfg.Timeout = 15 * time.Second
+	}
+	if cfg.Patience <= 0 {
+		cfg.Patience = time.Second
 	}
 	if cfg.Loads <= 0 {
 		cfg.Loads = 64
@@ -130,13 +141,16 @@ func (c *Cache[K, V]) Get(ctx context.Context, key K) (V, error) {
 	}
 }
 
-// Forget drops what is known about key. Those who wait for a load that is under
-// way still get its value, but it is not kept, and the next Get loads anew.
-func (c *Cache[K, V]) Forget(key K) {
+// Discard drops the value held for key if it is stale by the caller's own
+// measure. A load that is under way goes on and is kept if it began later than
+// the value's. So however many callers find the same value stale at once, the
+// next Gets share one load.
+func (c *Cache[K, V]) Discard(key K, stale func(V) bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	delete(c.flights, key)
-	c.store.Invalidate(key)
+	if e, ok := c.store.GetIfPresent(key); ok && stale(e.value) {
+		c.store.Invalidate(key)
+	}
 }
 
 // Len is about how many entries are held, expired ones included.
@@ -190,11 +204,12 @@ func (c *Cache[K, V]) begin(ctx context.Context, key K) *flight[V] {
 // between the caller's look into the store and now: without the second look a
 // burst would now and then load twice. The caller holds c.mu.
 func (c *Cache[K, V]) known(key K) *flight[V] {
-	if f, ok := c.flights[key]; ok {
+	now := c.cfg.Now()
+	if f, ok := c.flights[key]; ok && now.Sub(f.began) <= c.cfg.Patience {
 		return f
 	}
 	e, ok := c.store.GetIfPresent(key)
-	if now := c.cfg.Now(); !ok || !now.Before(e.expires) || !now.Before(e.renew) {
+	if !ok || !now.Before(e.expires) || !now.Before(e.renew) {
 		return nil
 	}
 	f := &flight[V]{done: make(chan struct{}), value: e.value}
@@ -212,7 +227,9 @@ func (c *Cache[K, V]) refresh(ctx context.Context, key K) {
 
 // launch starts a flight. The caller holds c.mu and one slot.
 func (c *Cache[K, V]) launch(ctx context.Context, key K) *flight[V] {
-	f := &flight[V]{done: make(chan struct{})}
+	// Age counts from the question and not from the answer: whatever changes
+	// while the service is answering may not be in the answer.
+	f := &flight[V]{began: c.cfg.Now(), done: make(chan struct{})}
 	c.flights[key] = f
 	c.loads.Go(func() {
 		defer func() { <-c.slots }()
@@ -224,29 +241,28 @@ func (c *Cache[K, V]) launch(ctx context.Context, key K) *flight[V] {
 func (c *Cache[K, V]) fly(ctx context.Context, key K, f *flight[V]) {
 	ctx, cancel := context.WithTimeoutCause(ctx, c.cfg.Timeout, ErrTimeout)
 	defer cancel()
-	// Age counts from the question and not from the answer: whatever changed
-	// while the service was answering may not be in the answer.
-	began := c.cfg.Now()
 	f.err = errNoReturn
-	defer c.land(key, f, began) // even when Load ends its goroutine
+	defer c.land(key, f) // even when Load ends its goroutine
 	f.value, f.err = c.load(ctx, key)
 }
 
 // land keeps what a flight brought, and lets those who wait for it go.
-func (c *Cache[K, V]) land(key K, f *flight[V], began time.Time) {
+func (c *Cache[K, V]) land(key K, f *flight[V]) {
 	defer close(f.done)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.flights[key] != f {
-		return // forgotten meanwhile
+	if c.flights[key] == f { // a later one may have taken its place
+		delete(c.flights, key)
 	}
-	delete(c.flights, key)
 	if f.err != nil {
 		c.postpone(key)
 		return
 	}
+	if held, ok := c.store.GetIfPresent(key); ok && held.began.After(f.began) {
+		return
+	}
 	if keep := c.cfg.Keep(f.value); keep > 0 {
-		c.store.Set(key, entry[V]{value: f.value, expires: began.Add(keep), renew: began.Add(keep / 4 * 3)})
+		c.store.Set(key, entry[V]{value: f.value, began: f.began, expires: f.began.Add(keep), renew: f.began.Add(keep / 4 * 3)})
 	} else {
 		c.store.Invalidate(key)
 	}

@@ -335,38 +335,78 @@ func TestEntriesAreBounded(t *testing.T) {
 	}
 }
 
-func TestForget(t *testing.T) {
+func TestDiscard(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		loads := 0
 		c := cache.New(cache.Config[string, int]{
-			Load: func(context.Context, string) (int, error) {
-				loads++
-				n := loads
-				time.Sleep(time.Second)
-				return n, nil
-			},
+			Load: func(context.Context, string) (int, error) { loads++; return loads, nil },
 			Keep: func(int) time.Duration { return time.Hour },
 		})
-		var wg sync.WaitGroup
-		wg.Go(func() {
-			if got, err := c.Get(t.Context(), "a"); got != 1 || err != nil {
-				t.Errorf("the one who waited: %d, %v", got, err)
+		get := func(want int) {
+			t.Helper()
+			if got, err := c.Get(t.Context(), "a"); got != want || err != nil {
+				t.Errorf("got %d, %v; want %d", got, err, want)
 			}
-		})
-		synctest.Wait()
-		c.Forget("a") // what is under way must not come back
-		if got, err := c.Get(t.Context(), "a"); got != 2 || err != nil {
-			t.Errorf("after Forget: %d, %v", got, err)
 		}
-		wg.Wait()
-		if got, err := c.Get(t.Context(), "a"); got != 2 || err != nil {
-			t.Errorf("later: %d, %v", got, err)
-		}
-		c.Forget("a")
-		if got, err := c.Get(t.Context(), "a"); got != 3 || err != nil {
-			t.Errorf("after the second Forget: %d, %v", got, err)
-		}
+		get(1)
+		c.Discard("a", func(int) bool { return false })
+		get(1)
+		c.Discard("a", func(n int) bool { return n == 1 })
+		get(2)
+		c.Discard("a", func(n int) bool { return n == 1 }) // somebody who saw the first value and is late
+		get(2)
+		c.Discard("b", func(int) bool { t.Error("asked about a key that is not held"); return true })
 	})
+}
+
+// A service hangs, and is well again: the first to ask then gets an answer, and
+// what was asked before comes to nothing or is kept, but takes nobody along.
+func TestHungLoadHoldsUpNobody(t *testing.T) {
+	for name, test := range map[string]struct {
+		first time.Duration // that the first load takes
+		want  int           // what is held in the end
+	}{
+		"it never answers":          {time.Hour, 2},
+		"it answers late":           {3 * time.Second, 2}, // an older answer replaces no newer one
+		"it answers before anybody": {1500 * time.Millisecond, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var loads atomic.Int64
+				c := cache.New(cache.Config[string, int]{
+					Load: func(ctx context.Context, _ string) (int, error) {
+						n, takes := int(loads.Add(1)), time.Millisecond
+						if n == 1 {
+							takes = test.first
+						}
+						select {
+						case <-time.After(takes):
+							return n, nil
+						case <-ctx.Done():
+							return 0, context.Cause(ctx)
+						}
+					},
+					Keep: func(int) time.Duration { return time.Hour },
+				})
+				ctx, cancel := context.WithTimeout(t.Context(), 1200*time.Millisecond)
+				defer cancel()
+				if _, err := c.Get(ctx, "a"); !errors.Is(err, context.DeadlineExceeded) {
+					t.Errorf("got %v while the service hangs", err)
+				}
+				if test.want == 1 {
+					time.Sleep(test.first)
+				}
+				began := time.Now()
+				if got, err := c.Get(t.Context(), "a"); got != test.want || err != nil || time.Since(began) > time.Millisecond {
+					t.Errorf("got %d, %v after %s", got, err, time.Since(began))
+				}
+				c.Wait()
+				if got, err := c.Get(t.Context(), "a"); got != test.want || err != nil || int(loads.Load()) != test.want {
+					t.Errorf("in the end: %d, %v after %d loads", got, err, loads.Load())
+				}
+			})
+		})
+	}
 }
 
 func TestNothingToKeep(t *testing.T) {
