@@ -1,0 +1,279 @@
+package principal
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/oracle/oci-go-sdk/v65/common"
+)
+
+const (
+	maxAnswer   = 4 << 20
+	maxRefusal  = 64 << 10
+	maxAttempts = 3
+	firstPause  = 100 * time.Millisecond
+	// leastTime is what an attempt needs to have a chance: with less than that
+	// left it is better to say now what was wrong.
+	leastTime = 20 * time.Millisecond
+	userAgent = "oke-sign"
+)
+
+// Call says where a request goes.
+type Call struct {
+	Service   string // such as "artifacts"
+	Operation string // such as "ListContainerImageSignatures"
+	Method    string
+	// Host is derived from package image's table of regions by who makes the
+	// call, and from nothing that came from outside.
+	Host string
+	// Path is the operation's path with the service's base path and the
+	// placeholders of the SDK's request type, such as "/20160918/container/images/{imageId}".
+	Path string
+	// Repeatable says that sending the request twice does no more than once,
+	// for methods other than GET.
+	Repeatable bool
+}
+
+// Do sends a request of the SDK's and decodes the JSON of the answer. A refusal
+// is an [*Error]. Throttled and failed attempts are repeated a few times as long
+// as the caller's deadline allows and nothing could be done twice by it.
+func (p *Principal) Do(ctx context.Context, call Call, request common.OCIRequest, answer any) (http.Header, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, p.cfg.Timeout, lateError{p.cfg.Timeout})
+	defer cancel()
+	var before error
+	for n := 1; ; n++ {
+		began := time.Now()
+		header, err := p.attempt(ctx, call, request, answer)
+		if p.cfg.Observe != nil {
+			p.cfg.Observe(Attempt{call.Service, call.Operation, outcome(ctx, err), time.Since(began)})
+		}
+		if err == nil {
+			return header, nil
+		}
+		if before != nil && ctx.Err() != nil {
+			return nil, fmt.Errorf("%w; before that: %w", err, before)
+		}
+		if n == maxAttempts || !call.mayRepeat() || !worthRepeating(ctx, err) || !pause(ctx, pauseAfter(err, n)) {
+			return nil, err
+		}
+		before = err
+	}
+}
+
+// attempt sends the request once. It is built and signed anew each time, because
+// OCI refuses a date older than five minutes and wants request ids to differ.
+func (p *Principal) attempt(ctx context.Context, call Call, request common.OCIRequest, answer any) (http.Header, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, p.cfg.Attempt, lateError{p.cfg.Attempt})
+	defer cancel()
+	began := time.Now()
+	fail := func(err error) (http.Header, error) {
+		return nil, &failure{op: call.Operation, host: call.Host, err: explain(ctx, err, time.Since(began))}
+	}
+	release, err := p.hosts.acquire(ctx, call.Host)
+	if err != nil {
+		return nil, &failure{op: call.Operation, host: call.Host, err: err}
+	}
+	defer release()
+	req, err := p.build(ctx, call, request)
+	if err != nil {
+		return fail(err)
+	}
+	res, err := p.transport.RoundTrip(req)
+	if err != nil {
+		return fail(&brokenError{err})
+	}
+	defer res.Body.Close() //nolint:errcheck // only read from
+	if res.StatusCode < 200 || res.StatusCode > 299 {
+		return nil, refusal(call, res)
+	}
+	body, err := readBody(res.Body, maxAnswer)
+	if err != nil {
+		return fail(err)
+	}
+	if err := decode(body, answer); err != nil {
+		return nil, call.Malformed("%d bytes of %.40q: %w", len(body), res.Header.Get("Content-Type"), err)
+	}
+	return res.Header, nil
+}
+
+// build makes the HTTP request. Whatever the SDK thinks of hosts is overwritten.
+func (p *Principal) build(ctx context.Context, call Call, request common.OCIRequest) (*http.Request, error) {
+	made, err := request.HTTPRequest(call.Method, call.Path, nil, nil)
+	if err != nil {
+		return nil, err
+	}
+	req := made.WithContext(ctx)
+	req.URL.Scheme, req.URL.Host, req.Host = "https", call.Host, ""
+	// Who calls has checked what became a part of the path. This is the last
+	// line: a path that a server could read in two ways is not sent.
+	if path := req.URL.EscapedPath(); path != req.URL.Path || strings.Contains(path+"/", "/../") || strings.Contains(path+"/", "/./") {
+		return nil, fmt.Errorf("not a path that may be sent: %.120q", path)
+	}
+	req.Header.Set("User-Agent", userAgent)
+	id, err := p.identify()
+	if err != nil {
+		return nil, err
+	}
+	if err := common.DefaultRequestSigner(id).Sign(req); err != nil {
+		return nil, err
+	}
+	if req.Body == nil || req.Body == http.NoBody {
+		return req, nil
+	}
+	// The SDK leaves a body that can be read once. Go's transport must be able
+	// to send it again on a fresh connection when an idle one turns out closed.
+	body, err := io.ReadAll(req.Body)
+	if err != nil {
+		return nil, err
+	}
+	req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
+	req.Body, _ = req.GetBody()
+	if call.Repeatable {
+		req.Header["Idempotency-Key"] = nil // tells the transport, and is not sent
+	}
+	return req, nil
+}
+
+// refusal reads OCI's error, or says that there is something else in its place.
+func refusal(call Call, res *http.Response) error {
+	e := &Error{
+		Operation: call.Operation, Host: call.Host, Status: res.StatusCode,
+		RequestID:  printable(res.Header.Get("opc-request-id"), 120),
+		retryAfter: retryAfter(res.Header.Get("Retry-After"), time.Now()),
+	}
+	var told struct{ Code, Message string }
+	body, err := readBody(res.Body, maxRefusal)
+	switch {
+	case res.StatusCode >= 300 && res.StatusCode <= 399:
+		e.Message = "redirects are not followed"
+	case err != nil || json.Unmarshal(body, &told) != nil || told.Code == "":
+		e.Message = "no error of OCI's; something on the way may have answered"
+	default:
+		e.Code, e.Message = printable(told.Code, 60), printable(told.Message, 300)
+	}
+	if res.StatusCode == http.StatusUnauthorized {
+		if at, err := http.ParseTime(res.Header.Get("Date")); err == nil {
+			if off := time.Since(at).Round(time.Second); off.Abs() > 4*time.Minute {
+				e.Hint = fmt.Sprintf("this machine's clock is %s off OCI's", off)
+			}
+		}
+	}
+	return e
+}
+
+func readBody(r io.Reader, limit int64) ([]byte, error) {
+	body, err := io.ReadAll(io.LimitReader(r, limit+1))
+	if err != nil {
+		return nil, &brokenError{err}
+	}
+	if int64(len(body)) > limit {
+		return nil, fmt.Errorf("%w: more than %d bytes", errMalformed, limit)
+	}
+	return body, nil
+}
+
+// decode reads JSON into answer; nil wants none. A bare null would leave answer
+// as it is, and nothing would look like an answer with nothing in it.
+func decode(body []byte, answer any) error {
+	if answer == nil {
+		return nil
+	}
+	if string(bytes.TrimSpace(body)) == "null" {
+		return errors.New("JSON null")
+	}
+	return json.Unmarshal(body, answer)
+}
+
+func (c Call) mayRepeat() bool { return c.Method == http.MethodGet || c.Repeatable }
+
+// worthRepeating says whether the next attempt may go better than the last.
+func worthRepeating(ctx context.Context, err error) bool {
+	if ctx.Err() != nil || IsMalformed(err) || NoSuchHost(err) {
+		return false
+	}
+	if e, ok := errors.AsType[*Error](err); ok {
+		switch e.Status {
+		case http.StatusTooManyRequests, http.StatusInternalServerError, http.StatusBadGateway,
+			http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+			return true
+		}
+		return false
+	}
+	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return false
+	}
+	if _, ok := errors.AsType[*proxyRefusal](err); ok {
+		return false
+	}
+	_, broken := errors.AsType[*brokenError](err)
+	return broken
+}
+
+// pauseAfter is how long to wait after the nth attempt: as long as OCI says, or
+// twice as long as the last time, give or take half so that callers spread.
+func pauseAfter(err error, n int) time.Duration {
+	d := firstPause << (n - 1)
+	d += rand.N(d) - d/2 //nolint:gosec // it only has to differ between callers
+	if e, ok := errors.AsType[*Error](err); ok {
+		d = max(d, e.retryAfter)
+	}
+	return d
+}
+
+// pause waits, unless the wait would leave no time for another attempt.
+func pause(ctx context.Context, d time.Duration) bool {
+	if end, ok := ctx.Deadline(); ok && time.Until(end) < d+leastTime {
+		return false
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func retryAfter(s string, now time.Time) time.Duration {
+	if n, err := strconv.ParseUint(s, 10, 31); err == nil {
+		return time.Duration(n) * time.Second
+	}
+	if at, err := http.ParseTime(s); err == nil {
+		return max(0, at.Sub(now))
+	}
+	return 0
+}
+
+// outcome names how an attempt ended, for metrics.
+func outcome(ctx context.Context, err error) string {
+	e, refused := errors.AsType[*Error](err)
+	switch {
+	case err == nil:
+		return "ok"
+	case refused && e.Status == http.StatusTooManyRequests:
+		return "throttled"
+	case refused && e.Status >= 500:
+		return "failing"
+	case refused:
+		return "refused"
+	case IsMalformed(err):
+		return "malformed"
+	case errors.Is(ctx.Err(), context.Canceled):
+		return "canceled"
+	case errors.Is(err, context.DeadlineExceeded):
+		return "late"
+	default:
+		return "unreachable"
+	}
+}

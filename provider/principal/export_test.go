@@ -1,0 +1,10 @@
+package principal
+
+// ParseProfile and Printable let tests of hostile input skip the files and the
+// network around them.
+func ParseProfile(data []byte, name string) (map[string]string, error) {
+	p, err := parseProfile(data, name)
+	return p.values, err
+}
+
+var Printable = printable

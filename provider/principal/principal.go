@@ -1,0 +1,203 @@
+// Package principal is who this process is to OCI, and the one way to OCI that
+// every client of an OCI service takes.
+//
+// It takes from the OCI SDK what says how requests look and are signed: the
+// request and model types, their marshalling and the signer. It does not take
+// how the SDK sends them. There, environment variables, a regions file and
+// instance metadata choose hosts, a 401 costs three seconds of sleep, retries
+// outlive deadlines, a JSON null for a body panics, and a body of another
+// content type is an empty answer. Here, hosts come from package image's table
+// and nowhere else, redirects are refused, bodies are bounded, and whoever
+// calls gets an answer or an error within their deadline.
+//
+// It trusts the configuration file it is given, the machine's certificate
+// authorities, and the proxy that the environment names with carrying bytes and
+// nothing more. It does not trust what OCI answers to be short, well-formed or
+// about what was asked; the last is for the caller to check.
+package principal
+
+import (
+	"context"
+	"crypto/rsa"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/oracle/oci-go-sdk/v65/common"
+
+	"github.com/oke-sign/oke-sign/provider/image"
+)
+
+// The kinds of principal.
+const (
+	KindConfig  = "config"  // a profile of an OCI configuration file: an API key, or a session token in a profile without user
+	KindSession = "session" // a profile's session token
+)
+
+// Config says who to be.
+type Config struct {
+	// Kind is KindConfig or KindSession. Empty means KindConfig.
+	Kind string
+	// ConfigFile is the OCI configuration file. Empty means ~/.oci/config.
+	ConfigFile string
+	// Profile is the profile in it. Empty means DEFAULT. A profile inherits
+	// nothing from another one.
+	Profile string
+	// Passphrase opens the private key. Empty means the profile's pass_phrase.
+	Passphrase string
+	// Region replaces the profile's region, if not empty.
+	Region string
+
+	// CAFile holds the certificate authorities to trust, in PEM, in place of the
+	// system's. Oracle's own tools take it from OCI_DEFAULT_CERTS_PATH. Empty
+	// means the system's, which SSL_CERT_FILE replaces on most systems.
+	CAFile string
+	// Timeout is how long one call may take, its repetitions included, when the
+	// caller's context allows more. Zero means 30 seconds.
+	Timeout time.Duration
+	// Attempt is how long one attempt of a call may take. Zero means 10 seconds.
+	Attempt time.Duration
+	// Concurrency is how many calls to one host may run at once; others wait.
+	// Zero means 32.
+	Concurrency int
+	// Observe is told of every attempt, if not nil. All its strings are from
+	// fixed sets: fit for labels of a metric.
+	Observe func(Attempt)
+}
+
+// Attempt is one request that was sent to OCI, or tried to be.
+type Attempt struct {
+	Service   string // such as "artifacts"
+	Operation string // such as "ListContainerImageSignatures"
+	Outcome   string // ok, refused, throttled, failing, malformed, late, canceled or unreachable
+	Took      time.Duration
+}
+
+// Principal is an identity with a way to OCI. It is safe for concurrent use.
+type Principal struct {
+	cfg       Config
+	name      string
+	tenancy   string
+	region    image.Region
+	identify  func() (credential, error)
+	transport http.RoundTripper
+	hosts     hosts
+}
+
+// credential is what one request is signed with. It is taken anew for each, so
+// that a token that was renewed on disk counts at once.
+type credential struct {
+	keyID string
+	key   *rsa.PrivateKey
+}
+
+var _ common.KeyProvider = credential{}
+
+func (c credential) KeyID() (string, error)                  { return c.keyID, nil }
+func (c credential) PrivateRSAKey() (*rsa.PrivateKey, error) { return c.key, nil }
+
+// New reads who to be and prepares the way to OCI. It asks OCI nothing.
+func New(_ context.Context, cfg Config) (*Principal, error) {
+	if cfg.Kind == "" {
+		cfg.Kind = KindConfig
+	}
+	if cfg.Kind != KindConfig && cfg.Kind != KindSession {
+		return nil, fmt.Errorf("no such kind of principal: %.40q (want %s or %s)", cfg.Kind, KindConfig, KindSession)
+	}
+	if cfg.Profile == "" {
+		cfg.Profile = "DEFAULT"
+	}
+	if cfg.Timeout <= 0 {
+		cfg.Timeout = 30 * time.Second
+	}
+	if cfg.Attempt <= 0 {
+		cfg.Attempt = 10 * time.Second
+	}
+	if cfg.Concurrency <= 0 {
+		cfg.Concurrency = 32
+	}
+	prof, err := readProfile(cfg.ConfigFile, cfg.Profile)
+	if err != nil {
+		return nil, err
+	}
+	p := &Principal{cfg: cfg, name: prof.String(), hosts: hosts{limit: cfg.Concurrency}}
+	if err := p.locate(prof, cfg.Region); err != nil {
+		return nil, fmt.Errorf("%s: %w", prof, err)
+	}
+	if p.identify, err = prof.identify(cfg); err != nil {
+		return nil, fmt.Errorf("%s: %w", prof, err)
+	}
+	if _, err := p.identify(); err != nil { // a token that is no good now will not get better
+		return nil, fmt.Errorf("%s: %w", prof, err)
+	}
+	if p.transport, err = newTransport(cfg); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// locate takes tenancy and region from a profile, and holds them against each
+// other: a tenancy is in one realm, and a region that is not known has no hosts
+// that could be trusted.
+func (p *Principal) locate(prof profile, region string) error {
+	tenancy, err := prof.need("tenancy")
+	if err != nil {
+		return err
+	}
+	if !isOCID(tenancy, "tenancy") {
+		return fmt.Errorf("tenancy is not the OCID of a tenancy: %.80q", tenancy)
+	}
+	if region == "" {
+		if region, err = prof.need("region"); err != nil {
+			return err
+		}
+	}
+	at, err := image.ParseRegion(strings.ToLower(region))
+	if err != nil {
+		return err
+	}
+	if realm := strings.Split(tenancy, ".")[2]; realm != at.Realm() {
+		return fmt.Errorf("the tenancy is in realm %s and region %s in realm %s", realm, at, at.Realm())
+	}
+	p.tenancy, p.region = tenancy, at
+	return nil
+}
+
+// Tenancy is the OCID of the principal's tenancy.
+func (p *Principal) Tenancy() string { return p.tenancy }
+
+// Region is where the principal's calls go unless what is asked for lies
+// elsewhere.
+func (p *Principal) Region() image.Region { return p.region }
+
+// Realm is the realm of the tenancy, such as oc1. Nothing in another realm can
+// be reached.
+func (p *Principal) Realm() string { return p.region.Realm() }
+
+// String says where the identity comes from. It holds no secret.
+func (p *Principal) String() string { return p.name }
+
+// isOCID reports whether s is an OCID of the kind, fit for a path segment, a
+// query or the key id of a request's signature.
+func isOCID(s, kind string) bool {
+	rest, ok := strings.CutPrefix(s, "ocid1."+kind+".")
+	realm, _, dots := strings.Cut(rest, ".")
+	return ok && dots && realm != "" && Segment(s)
+}
+
+// Segment reports whether s may become a segment of a path as it is: the SDK
+// does not escape path parameters, and "." or ".." would leave the segment.
+// Every OCID passes; many have two dots in a row inside.
+func Segment(s string) bool {
+	if len(s) > 255 || strings.Trim(s, ".") == "" {
+		return false
+	}
+	return consists(s, letters+"._-")
+}
+
+const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+
+// consists reports whether there is nothing in s but characters of set: Trim
+// stops at the first that is not.
+func consists(s, set string) bool { return strings.Trim(s, set) == "" }

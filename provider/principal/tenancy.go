@@ -1,0 +1,133 @@
+package principal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/oracle/oci-go-sdk/v65/common"
+	"github.com/oracle/oci-go-sdk/v65/identity"
+	"github.com/oracle/oci-go-sdk/v65/objectstorage"
+)
+
+// Limits for the compartments of a tenancy: OCI allows a few thousand.
+const (
+	maxCompartments = 10_000
+	maxPages        = 200
+)
+
+// Namespace finds the name by which images of the principal's own tenancy are
+// called. Object Storage tells it to every principal without any permission,
+// whereas the registry's own configuration takes a right on the root compartment
+// that a principal with rights on compartments only does not have.
+func (p *Principal) Namespace(ctx context.Context) (string, error) {
+	call := Call{
+		Service: "objectstorage", Operation: "GetNamespace", Method: http.MethodGet,
+		Host: "objectstorage." + p.region.ID() + "." + p.region.Domain(), Path: "/n/",
+	}
+	var namespace string
+	if _, err := p.Do(ctx, call, objectstorage.GetNamespaceRequest{}, &namespace); err != nil {
+		return "", fmt.Errorf("finding the namespace of the tenancy: %w", err)
+	}
+	if !Segment(namespace) || strings.Contains(namespace, ".") {
+		return "", fmt.Errorf("finding the namespace of the tenancy: %w", call.Malformed("no namespace: %.80q", namespace))
+	}
+	return namespace, nil
+}
+
+// Compartment is a part of the tenancy; the tenancy itself is one, its root.
+type Compartment struct {
+	ID, Name string
+}
+
+// Compartments lists the root and all compartments below it that the principal
+// has any rights on.
+func (p *Principal) Compartments(ctx context.Context) ([]Compartment, error) {
+	call := Call{
+		Service: "identity", Operation: "ListCompartments", Method: http.MethodGet,
+		Host: "identity." + p.region.ID() + ".oci." + p.region.Domain(), Path: "/20160918/compartments",
+	}
+	request := identity.ListCompartmentsRequest{
+		CompartmentId:          common.String(p.tenancy),
+		CompartmentIdInSubtree: common.Bool(true),
+		AccessLevel:            identity.ListCompartmentsAccessLevelAccessible,
+		LifecycleState:         identity.CompartmentLifecycleStateActive,
+	}
+	found := []Compartment{{ID: p.tenancy, Name: "(root)"}}
+	seen := map[string]bool{p.tenancy: true}
+	err := Pages(func(page *string) (*string, error) {
+		request.Page = page
+		var items []identity.Compartment
+		header, err := p.Do(ctx, call, request, &items)
+		if err != nil {
+			return nil, err
+		}
+		for _, item := range items {
+			if item.Id == nil || !isOCID(*item.Id, "compartment") {
+				return nil, call.Malformed("a compartment without an OCID")
+			}
+			if seen[*item.Id] || item.LifecycleState != identity.CompartmentLifecycleStateActive {
+				continue
+			}
+			if len(found) > maxCompartments {
+				return nil, call.Malformed("more than %d compartments", maxCompartments)
+			}
+			seen[*item.Id] = true
+			found = append(found, Compartment{ID: *item.Id, Name: Text(item.Name)})
+		}
+		return NextPage(header), nil
+	}, maxPages)
+	if err != nil {
+		return nil, fmt.Errorf("listing compartments: %w", err)
+	}
+	slices.SortFunc(found[1:], func(a, b Compartment) int {
+		return strings.Compare(a.Name+"\x00"+a.ID, b.Name+"\x00"+b.ID)
+	})
+	return found, nil
+}
+
+var errPages = errors.New("the list does not end")
+
+// Pages calls fetch with one page token after another until it returns none. A
+// page with nothing in it is not the last one unless it says so. A token that
+// comes back, or more than limit pages, ends it with an error: half a list must
+// not pass for a whole one.
+func Pages(fetch func(page *string) (*string, error), limit int) error {
+	seen := make(map[string]bool)
+	var page *string
+	for range limit {
+		next, err := fetch(page)
+		if err != nil {
+			return err
+		}
+		if next == nil {
+			return nil
+		}
+		if seen[*next] {
+			return fmt.Errorf("%w: the same page was offered twice", errPages)
+		}
+		seen[*next] = true
+		page = next
+	}
+	return fmt.Errorf("%w: not after %d pages", errPages, limit)
+}
+
+// NextPage returns the token of the page that follows an answer, or nil.
+func NextPage(header http.Header) *string {
+	if next := header.Get("opc-next-page"); next != "" {
+		return &next
+	}
+	return nil
+}
+
+// Text is a string of an answer, made fit for people to read. It is not for
+// anything that is compared or sent back.
+func Text(s *string) string {
+	if s == nil {
+		return ""
+	}
+	return printable(*s, 255)
+}

@@ -1,0 +1,121 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/singleflight"
+
+	"github.com/oke-sign/oke-sign/provider/image"
+)
+
+const (
+	// placeFor is how long it is remembered where a repository lies, and that a
+	// principal has no right on a root compartment. Neither decides anything:
+	// they save calls, and being wrong costs some.
+	placeFor  = 10 * time.Minute
+	maxPlaces = 10_000
+)
+
+// places remembers in which compartments repositories lie.
+type places struct {
+	flights singleflight.Group
+
+	mu       sync.Mutex
+	known    map[repository]placed
+	rootless map[root]time.Time // until when
+}
+
+type repository struct{ region, namespace, name string }
+
+type root struct{ region, tenancy string }
+
+type placed struct {
+	compartment string
+	until       time.Time
+}
+
+func newPlaces() *places {
+	return &places{known: make(map[repository]placed), rootless: make(map[root]time.Time)}
+}
+
+func repositoryOf(ref image.Reference) repository {
+	return repository{ref.Region().ID(), ref.Namespace(), ref.Repository()}
+}
+
+// rooted reports whether a list at the tenancy's root is worth trying.
+func (p *places) rooted(ref image.Reference, tenancy string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return !time.Now().Before(p.rootless[root{ref.Region().ID(), tenancy}])
+}
+
+// unroot remembers that it was not. Tenancies and regions are few.
+func (p *places) unroot(ref image.Reference, tenancy string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.rootless[root{ref.Region().ID(), tenancy}] = time.Now().Add(placeFor)
+}
+
+// recall returns the compartment of a repository, or "" if it is not known.
+func (p *places) recall(ref image.Reference) string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if at, ok := p.known[repositoryOf(ref)]; ok && time.Now().Before(at.until) {
+		return at.compartment
+	}
+	return ""
+}
+
+func (p *places) forget(ref image.Reference) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.known, repositoryOf(ref))
+}
+
+func (p *places) remember(ref image.Reference, compartment string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.known) >= maxPlaces {
+		clear(p.known) // rare, and a look-up for each repository makes up for it
+	}
+	p.known[repositoryOf(ref)] = placed{compartment, time.Now().Add(placeFor)}
+}
+
+// find looks up the compartment of a repository, once for all who ask at the
+// same time, by the image of the one that came first. If that image is not
+// there, those of the others still may be.
+func (p *places) find(ctx context.Context, ref image.Reference, look func(context.Context, image.Reference) (Image, error)) (string, error) {
+	repo := repositoryOf(ref)
+	result := p.flights.DoChan(repo.region+"/"+repo.namespace+"/"+repo.name, func() (any, error) {
+		if at := p.recall(ref); at != "" { // somebody found it a moment ago
+			return found{Image{CompartmentID: at}, ref}, nil
+		}
+		img, err := look(context.WithoutCancel(ctx), ref)
+		if err == nil {
+			p.remember(ref, img.CompartmentID)
+		}
+		return found{img, ref}, err
+	})
+	select {
+	case r := <-result:
+		at, _ := r.Val.(found)
+		if errors.Is(r.Err, ErrNotFound) && at.ref != ref {
+			img, err := look(ctx, ref)
+			if err == nil {
+				p.remember(ref, img.CompartmentID)
+			}
+			return img.CompartmentID, err
+		}
+		return at.image.CompartmentID, r.Err
+	case <-ctx.Done():
+		return "", context.Cause(ctx)
+	}
+}
+
+type found struct {
+	image Image
+	ref   image.Reference
+}

@@ -1,0 +1,216 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/oracle/oci-go-sdk/v65/artifacts"
+	"github.com/oracle/oci-go-sdk/v65/common"
+
+	"github.com/oke-sign/oke-sign/provider/image"
+	"github.com/oke-sign/oke-sign/provider/principal"
+	"github.com/oke-sign/oke-sign/provider/signature"
+)
+
+// How many records of one image are read. Anybody who may push can add records,
+// but not records older than those that were there, so a flood hides an honest
+// signature neither among the newest nor among the oldest.
+const (
+	newest   = 200
+	oldest   = 50
+	maxPages = 60
+)
+
+// Bounds for the fields of a record, in bytes. A message is at most 4096 bytes
+// and a signature 512, both in base64. A field beyond its bound is taken for
+// empty, so that the record is seen and proves nothing.
+const (
+	maxMessage   = 6 << 10
+	maxSignature = 1 << 10
+	maxField     = 255
+)
+
+// summary is what is used of artifacts.ContainerImageSignatureSummary. The tags,
+// which are most of a record, are left unread.
+type summary struct {
+	ID               string    `json:"id"`
+	ImageID          string    `json:"imageId"`
+	KeyID            string    `json:"kmsKeyId"`
+	KeyVersionID     string    `json:"kmsKeyVersionId"`
+	SigningAlgorithm string    `json:"signingAlgorithm"`
+	Message          string    `json:"message"`
+	Signature        string    `json:"signature"`
+	LifecycleState   string    `json:"lifecycleState"`
+	DisplayName      string    `json:"displayName"`
+	CreatedBy        string    `json:"createdBy"`
+	TimeCreated      time.Time `json:"timeCreated"`
+}
+
+// Records returns the signature records of the image that ref pins, newest
+// first: all of them, or the 200 newest and the 50 oldest.
+func (c *Client) Records(ctx context.Context, ref image.Reference) ([]signature.Record, error) {
+	tenancy, err := c.tenancy(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	if ref.Digest() == "" {
+		return nil, fmt.Errorf("%s: it has no digest", ref)
+	}
+	// OCI takes the repository's name in this list for a pattern.
+	if strings.Contains(ref.Repository(), "*") {
+		return nil, fmt.Errorf("%s: no repository is called that", ref)
+	}
+	if len(c.compartments) > 0 {
+		return c.recordsIn(ctx, ref, c.compartments)
+	}
+	if c.places.rooted(ref, tenancy) {
+		records, err := c.list(ctx, ref, place{tenancy, true})
+		if !principal.IsNotFound(err) {
+			return records, err
+		}
+		// No right on the root compartment. A right on the image's may do.
+		c.places.unroot(ref, tenancy)
+	}
+	return c.recordsWhereItIs(ctx, ref)
+}
+
+// recordsIn looks in one compartment after another. A repository lies in one of
+// them, so the first that has records has them all.
+func (c *Client) recordsIn(ctx context.Context, ref image.Reference, compartments []string) ([]signature.Record, error) {
+	var failed error
+	for _, compartment := range compartments {
+		records, err := c.list(ctx, ref, place{compartment, false})
+		if err == nil && len(records) > 0 {
+			return records, nil
+		}
+		if failed == nil {
+			failed = err
+		}
+	}
+	return nil, failed
+}
+
+// recordsWhereItIs finds out in which compartment the repository lies, or
+// remembers it, and looks there.
+func (c *Client) recordsWhereItIs(ctx context.Context, ref image.Reference) ([]signature.Record, error) {
+	known := c.places.recall(ref)
+	if known != "" {
+		records, err := c.list(ctx, ref, place{known, false})
+		if len(records) > 0 || err != nil && !principal.IsNotFound(err) {
+			return records, err
+		}
+		// Nothing there: either there is nothing, or the repository has moved.
+		c.places.forget(ref)
+	}
+	at, err := c.places.find(ctx, ref, c.Image)
+	if errors.Is(err, ErrNotFound) {
+		return nil, nil // an image that is not there has no records
+	}
+	if err != nil {
+		return nil, err
+	}
+	return c.list(ctx, ref, place{at, false})
+}
+
+// place is where a list is asked for: a compartment alone, or a tenancy with all
+// that is below it.
+type place struct {
+	compartment string
+	below       bool
+}
+
+// list reads the records of an image in one place.
+func (c *Client) list(ctx context.Context, ref image.Reference, in place) ([]signature.Record, error) {
+	records, more, err := c.walk(ctx, ref, in, newest, artifacts.ListContainerImageSignaturesSortOrderDesc)
+	if err != nil {
+		return nil, err
+	}
+	if more {
+		first, _, err := c.walk(ctx, ref, in, oldest, artifacts.ListContainerImageSignaturesSortOrderAsc)
+		if err != nil {
+			return nil, err
+		}
+		seen := make(map[string]bool, len(records))
+		for _, r := range records {
+			seen[r.ID] = true
+		}
+		for _, r := range first {
+			if !seen[r.ID] {
+				records = append(records, r)
+			}
+		}
+	}
+	slices.SortStableFunc(records, func(a, b signature.Record) int { return b.TimeCreated.Compare(a.TimeCreated) })
+	return records, nil
+}
+
+// walk reads pages until it has enough records, and says whether there are more.
+func (c *Client) walk(ctx context.Context, ref image.Reference, in place, enough int, order artifacts.ListContainerImageSignaturesSortOrderEnum) ([]signature.Record, bool, error) {
+	from := call(ref, "ListContainerImageSignatures", http.MethodGet, "/container/imageSignatures")
+	request := artifacts.ListContainerImageSignaturesRequest{
+		CompartmentId:  common.String(in.compartment),
+		RepositoryName: common.String(ref.Repository()),
+		ImageDigest:    common.String(ref.Digest()),
+		SortBy:         artifacts.ListContainerImageSignaturesSortByTimecreated,
+		SortOrder:      order,
+	}
+	if in.below {
+		request.CompartmentIdInSubtree = common.Bool(true)
+	}
+	var records []signature.Record
+	more := false
+	err := principal.Pages(func(page *string) (*string, error) {
+		request.Page = page
+		var answer struct {
+			Items *[]summary `json:"items"`
+		}
+		header, err := c.who.Do(ctx, from, request, &answer)
+		if err != nil {
+			return nil, err
+		}
+		if answer.Items == nil {
+			return nil, from.Malformed("a list without items")
+		}
+		for _, item := range *answer.Items {
+			if len(records) == enough {
+				more = true
+				return nil, nil
+			}
+			records = append(records, item.record())
+		}
+		next := principal.NextPage(header)
+		if next != nil && len(records) == enough {
+			more = true
+			return nil, nil
+		}
+		return next, nil
+	}, maxPages)
+	if err != nil {
+		return nil, false, fmt.Errorf("listing the signatures of %s: %w", ref, err)
+	}
+	return records, more, nil
+}
+
+func (s summary) record() signature.Record {
+	return signature.Record{
+		ID: bounded(s.ID, maxField), ImageID: bounded(s.ImageID, maxField),
+		KeyID: bounded(s.KeyID, maxField), KeyVersionID: bounded(s.KeyVersionID, maxField),
+		Algorithm: bounded(s.SigningAlgorithm, maxField),
+		Message:   bounded(s.Message, maxMessage), Signature: bounded(s.Signature, maxSignature),
+		State:     bounded(s.LifecycleState, maxField),
+		CreatedBy: bounded(s.CreatedBy, maxField), DisplayName: bounded(s.DisplayName, maxField),
+		TimeCreated: s.TimeCreated,
+	}
+}
+
+func bounded(s string, limit int) string {
+	if len(s) > limit {
+		return ""
+	}
+	return s
+}

@@ -1,0 +1,246 @@
+// Package registry reads what OCI Registry knows about images and their
+// signatures, through the Artifacts API, and uploads signatures.
+//
+// It contacts the Artifacts host of the region that an image's reference names,
+// which package image took from its own table, and no other. It returns
+// signature records as they are: whoever may push to a repository may upload
+// any record, so nothing in one is to be believed before package signature has
+// proven it. What it does promise is that an answer is about what was asked, is
+// bounded, and is whole: a list that could not be read to its end, or that OCI
+// would not give, is an error and never a shorter list.
+//
+// It remembers where repositories lie and nothing else.
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/oracle/oci-go-sdk/v65/artifacts"
+	"github.com/oracle/oci-go-sdk/v65/common"
+
+	"github.com/oke-sign/oke-sign/provider/image"
+	"github.com/oke-sign/oke-sign/provider/principal"
+)
+
+// ErrNotFound says that OCI has no such image, or that this principal may not
+// read it; OCI does not say which.
+var ErrNotFound = errors.New("no such image, or this principal may not read it")
+
+// ErrNotCovered says that an image is of no tenancy that the Client may ask.
+var ErrNotCovered = errors.New("its namespace is of no tenancy that was configured")
+
+const basePath = "/20160918"
+
+// Config says which images a Client covers and where it looks for them.
+type Config struct {
+	// Tenancies are further tenancies than the principal's own, by namespace:
+	// OCI tells nobody whose a namespace is. The principal's own may be among
+	// them, which saves the call that finds its namespace.
+	Tenancies map[string]string
+	// Compartments are where to look for signatures, in place of the whole
+	// tenancy: for principals that have rights on compartments only.
+	Compartments []string
+}
+
+// Client asks OCI Registry as one principal. It is safe for concurrent use.
+type Client struct {
+	who          *principal.Principal
+	compartments []string
+	places       *places
+
+	mu         sync.Mutex
+	tenancies  map[string]string // by namespace
+	discovered bool              // the principal's own is among them
+}
+
+// New makes a Client. It asks OCI nothing; Discover does.
+func New(who *principal.Principal, cfg Config) (*Client, error) {
+	c := &Client{
+		who:          who,
+		compartments: cfg.Compartments,
+		tenancies:    make(map[string]string, len(cfg.Tenancies)+1),
+		places:       newPlaces(),
+	}
+	for namespace, tenancy := range cfg.Tenancies {
+		if !principal.Segment(namespace) {
+			return nil, fmt.Errorf("not a namespace: %.80q", namespace)
+		}
+		if !strings.HasPrefix(tenancy, "ocid1.tenancy.") || !principal.Segment(tenancy) {
+			return nil, fmt.Errorf("not the OCID of the tenancy of namespace %s: %.80q", namespace, tenancy)
+		}
+		if realm, _, _ := strings.Cut(strings.TrimPrefix(tenancy, "ocid1.tenancy."), "."); realm != who.Realm() {
+			return nil, fmt.Errorf("the tenancy of namespace %s is in realm %.20s; this principal is in %s and reaches no other", namespace, realm, who.Realm())
+		}
+		c.discovered = c.discovered || tenancy == who.Tenancy()
+	}
+	maps.Copy(c.tenancies, cfg.Tenancies)
+	for _, compartment := range cfg.Compartments {
+		if !principal.Segment(compartment) || !strings.HasPrefix(compartment, "ocid1.compartment.") && !strings.HasPrefix(compartment, "ocid1.tenancy.") {
+			return nil, fmt.Errorf("not the OCID of a compartment: %.80q", compartment)
+		}
+	}
+	return c, nil
+}
+
+// Discover finds the namespace of the principal's own tenancy, once. Until then
+// Covers does not know it and says yes to every namespace of the realm, and the
+// first call that needs to know finds out.
+func (c *Client) Discover(ctx context.Context) error {
+	c.mu.Lock()
+	done := c.discovered
+	c.mu.Unlock()
+	if done {
+		return nil
+	}
+	namespace, err := c.who.Namespace(ctx)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if other := c.tenancies[namespace]; other != "" && other != c.who.Tenancy() {
+		return fmt.Errorf("namespace %s is configured for another tenancy, but it is the principal's own", namespace)
+	}
+	c.tenancies[namespace], c.discovered = c.who.Tenancy(), true
+	return nil
+}
+
+// Covers reports whether the image is of a tenancy that can be asked: one that
+// was configured or the principal's own, in the principal's realm.
+func (c *Client) Covers(ref image.Reference) bool {
+	if ref.Region().IsZero() || ref.Region().Realm() != c.who.Realm() {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.tenancies[ref.Namespace()] != "" || !c.discovered
+}
+
+// tenancy is the OCID of the tenancy that an image belongs to.
+func (c *Client) tenancy(ctx context.Context, ref image.Reference) (string, error) {
+	for range 2 {
+		covered := c.Covers(ref)
+		c.mu.Lock()
+		tenancy := c.tenancies[ref.Namespace()]
+		c.mu.Unlock()
+		if !covered {
+			break
+		}
+		if tenancy != "" {
+			return tenancy, nil
+		}
+		if err := c.Discover(ctx); err != nil {
+			return "", err
+		}
+	}
+	return "", fmt.Errorf("%s: %w", ref, ErrNotCovered)
+}
+
+// call is a call of the Artifacts API of the region that an image is in.
+func call(ref image.Reference, operation, method, path string) principal.Call {
+	return principal.Call{
+		Service: "artifacts", Operation: operation, Method: method, Path: basePath + path,
+		Host: "artifacts." + ref.Region().ID() + ".oci." + ref.Region().Domain(),
+	}
+}
+
+// Image is an image that OCI Registry has.
+type Image struct {
+	ID            string
+	CompartmentID string // of its repository
+	Digest        string
+	RepositoryID  string
+	Repository    string
+	Tags          []string
+	TimeCreated   time.Time
+}
+
+// Image finds an image by its digest, or by its tag if the reference has no
+// digest.
+func (c *Client) Image(ctx context.Context, ref image.Reference) (Image, error) {
+	if _, err := c.tenancy(ctx, ref); err != nil {
+		return Image{}, err
+	}
+	uri := ref.Namespace() + "/" + ref.Repository()
+	switch {
+	case ref.Digest() != "":
+		uri += "@" + ref.Digest()
+	case ref.Tag() != "":
+		uri += ":" + ref.Tag()
+	default:
+		return Image{}, fmt.Errorf("%s: it has neither a tag nor a digest", ref)
+	}
+	lookup := call(ref, "LookupContainerImageByUri", http.MethodPost, "/container/images/actions/lookupImageByUri")
+	lookup.Repeatable = true // it changes nothing
+	var found artifacts.ContainerImage
+	_, err := c.who.Do(ctx, lookup, artifacts.LookupContainerImageByUriRequest{
+		LookupContainerImageByUriDetails: artifacts.LookupContainerImageByUriDetails{ImageUri: common.String(uri)},
+	}, &found)
+	if principal.IsNotFound(err) {
+		return Image{}, fmt.Errorf("%w: %w", ErrNotFound, err)
+	}
+	if err != nil {
+		return Image{}, err
+	}
+	img, err := readImage(lookup, found)
+	if err != nil {
+		return Image{}, err
+	}
+	if img.Repository != ref.Repository() || ref.Digest() != "" && img.Digest != ref.Digest() {
+		return Image{}, lookup.Malformed("asked for %s, got %.100q with digest %s", uri, img.Repository, img.Digest)
+	}
+	if found.LifecycleState != artifacts.ContainerImageLifecycleStateAvailable {
+		return Image{}, fmt.Errorf("%w: its state is %.20q", ErrNotFound, found.LifecycleState)
+	}
+	return img, nil
+}
+
+// readImage takes from an answer what is used of it. What becomes part of a
+// later request has to look the way it should.
+func readImage(from principal.Call, found artifacts.ContainerImage) (Image, error) {
+	img := Image{
+		ID: deref(found.Id), CompartmentID: deref(found.CompartmentId), Digest: deref(found.Digest),
+		RepositoryID: deref(found.RepositoryId), Repository: deref(found.RepositoryName),
+	}
+	if found.TimeCreated != nil {
+		img.TimeCreated = found.TimeCreated.Time
+	}
+	for _, version := range found.Versions {
+		if tag := principal.Text(version.Version); tag != "" {
+			img.Tags = append(img.Tags, tag)
+		}
+	}
+	switch {
+	case !strings.HasPrefix(img.ID, "ocid1.containerimage.") || !principal.Segment(img.ID):
+		return Image{}, from.Malformed("id %.100q is not the OCID of an image", img.ID)
+	case !principal.Segment(img.CompartmentID):
+		return Image{}, from.Malformed("compartmentId %.100q is not an OCID", img.CompartmentID)
+	case !image.ValidDigest(img.Digest):
+		return Image{}, from.Malformed("digest %.100q is no digest", img.Digest)
+	}
+	return img, nil
+}
+
+// Exists reports whether OCI Registry has the image and this principal may read
+// it.
+func (c *Client) Exists(ctx context.Context, ref image.Reference) (bool, error) {
+	_, err := c.Image(ctx, ref)
+	if errors.Is(err, ErrNotFound) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+func deref(s *string) string {
+	if s == nil {
+		return ""
+	}
+	return *s
+}

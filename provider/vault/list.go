@@ -1,0 +1,111 @@
+package vault
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/oracle/oci-go-sdk/v65/common"
+	"github.com/oracle/oci-go-sdk/v65/keymanagement"
+
+	"github.com/oke-sign/oke-sign/provider/principal"
+	"github.com/oke-sign/oke-sign/provider/signature"
+)
+
+const maxListed = 5000
+
+// Vault is a vault of the principal's region.
+type Vault struct {
+	ID                 string
+	Name               string
+	CompartmentID      string
+	State              string // such as ACTIVE
+	ManagementEndpoint string
+	CryptoEndpoint     string
+	TimeCreated        time.Time
+}
+
+// Vaults lists the vaults that lie in a compartment, in the principal's region.
+func (c *Client) Vaults(ctx context.Context, compartment string) ([]Vault, error) {
+	region := c.who.Region()
+	call := principal.Call{
+		Service: "keymanagement", Operation: "ListVaults", Method: http.MethodGet,
+		Host: "kms." + region.ID() + "." + region.Domain(), Path: basePath + "/vaults",
+	}
+	request := keymanagement.ListVaultsRequest{CompartmentId: common.String(compartment)}
+	var vaults []Vault
+	err := pages(func(page *string) (*string, error) {
+		request.Page = page
+		var items []keymanagement.VaultSummary
+		header, err := c.who.Do(ctx, call, request, &items)
+		if err != nil {
+			return nil, notFound(err)
+		}
+		for _, item := range items {
+			v := Vault{
+				ID: deref(item.Id), Name: principal.Text(item.DisplayName), CompartmentID: deref(item.CompartmentId),
+				State:              string(item.LifecycleState),
+				ManagementEndpoint: deref(item.ManagementEndpoint), CryptoEndpoint: deref(item.CryptoEndpoint),
+			}
+			if item.TimeCreated != nil {
+				v.TimeCreated = item.TimeCreated.Time
+			}
+			if !principal.Segment(v.ID) {
+				return nil, call.Malformed("a vault with the id %.120q", v.ID)
+			}
+			if vaults = append(vaults, v); len(vaults) > maxListed {
+				return nil, call.Malformed("more than %d vaults", maxListed)
+			}
+		}
+		return principal.NextPage(header), nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("listing vaults: %w", err)
+	}
+	return vaults, nil
+}
+
+// Keys lists the keys of a vault that lie in a compartment, which need not be
+// the vault's. Their lengths are not in the list.
+func (c *Client) Keys(ctx context.Context, in Vault, compartment string) ([]Key, error) {
+	endpoint, err := ParseEndpoint(c.who.Region(), in.ManagementEndpoint)
+	if err != nil {
+		return nil, err
+	}
+	call := principal.Call{
+		Service: "keymanagement", Operation: "ListKeys", Method: http.MethodGet,
+		Host: endpoint.host(management), Path: basePath + "/keys",
+	}
+	request := keymanagement.ListKeysRequest{CompartmentId: common.String(compartment)}
+	var keys []Key
+	err = pages(func(page *string) (*string, error) {
+		request.Page = page
+		var items []keymanagement.KeySummary
+		header, err := c.who.Do(ctx, call, request, &items)
+		if err != nil {
+			return nil, notFound(err)
+		}
+		for _, item := range items {
+			id, err := signature.ParseKeyID(deref(item.Id))
+			if err != nil {
+				return nil, call.Malformed("%w", err)
+			}
+			key := Key{
+				ID: id, Name: principal.Text(item.DisplayName), CompartmentID: deref(item.CompartmentId), VaultID: deref(item.VaultId),
+				State: string(item.LifecycleState), Algorithm: string(item.Algorithm), Protection: string(item.ProtectionMode),
+			}
+			if item.TimeCreated != nil {
+				key.TimeCreated = item.TimeCreated.Time
+			}
+			if keys = append(keys, key); len(keys) > maxListed {
+				return nil, call.Malformed("more than %d keys", maxListed)
+			}
+		}
+		return principal.NextPage(header), nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("listing the keys of vault %s: %w", in.Name, err)
+	}
+	return keys, nil
+}

@@ -1,0 +1,270 @@
+// Package vault reads keys of OCI Vault and signs with them, through the Key
+// Management API.
+//
+// It contacts hosts that it derives from the OCID of a key that its caller
+// trusts, from the region table of package image, or from OCI's own list of
+// vaults as long as they lie under the realm's domain. So a caller must hand it
+// keys that somebody allowed, and never one that only a signature record names.
+//
+// Keys and versions are returned as they are now: nothing is remembered but
+// which of its two names a vault's host answers to. OCI Vault answers ten reads
+// a second for a whole tenancy, so who asks often should remember.
+package vault
+
+import (
+	"context"
+	"crypto/rsa"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/oracle/oci-go-sdk/v65/common"
+	"github.com/oracle/oci-go-sdk/v65/keymanagement"
+
+	"github.com/oke-sign/oke-sign/provider/principal"
+	"github.com/oke-sign/oke-sign/provider/signature"
+)
+
+// ErrNotFound says that OCI has no such key, version, vault or compartment, or
+// that this principal may not read it; OCI does not say which.
+var ErrNotFound = errors.New("not found, or this principal may not read it")
+
+const (
+	basePath    = "/20180608"
+	maxPages    = 60
+	maxVersions = 2000
+)
+
+// Config of a Client.
+type Config struct {
+	// Endpoints are the hosts of vaults, where they cannot be derived from the
+	// OCIDs of their keys.
+	Endpoints []Endpoint
+}
+
+// Client asks OCI Vault as one principal. It is safe for concurrent use.
+type Client struct {
+	who   *principal.Principal
+	hosts *hosts
+}
+
+// New makes a Client. It asks OCI nothing.
+func New(who *principal.Principal, cfg Config) *Client {
+	return &Client{who: who, hosts: newHosts(cfg.Endpoints)}
+}
+
+// Key is a master key.
+type Key struct {
+	ID            signature.KeyID
+	Name          string
+	CompartmentID string
+	VaultID       string
+	State         string // such as ENABLED
+	Algorithm     string // AES, RSA or ECDSA
+	Bits          int    // zero for an ECDSA key, and in lists
+	CurveID       string // of an ECDSA key, such as NIST_P256
+	Protection    string // HSM, SOFTWARE or EXTERNAL
+	Current       signature.KeyVersionID
+	TimeCreated   time.Time
+}
+
+// Version is a version of a key.
+type Version struct {
+	ID          signature.KeyVersionID
+	State       string // such as ENABLED
+	TimeCreated time.Time
+}
+
+// Key reads a key.
+func (c *Client) Key(ctx context.Context, id signature.KeyID) (Key, error) {
+	var key Key
+	err := c.manage(ctx, id, "GetKey", "/keys/{keyId}", func(call principal.Call) error {
+		var got keymanagement.Key
+		if _, err := c.who.Do(ctx, call, keymanagement.GetKeyRequest{KeyId: common.String(id.String())}, &got); err != nil {
+			return err
+		}
+		var err error
+		key, err = readKey(call, id, got)
+		return err
+	})
+	if err != nil {
+		return Key{}, fmt.Errorf("reading key %s: %w", id.Short(), err)
+	}
+	return key, nil
+}
+
+func readKey(call principal.Call, id signature.KeyID, got keymanagement.Key) (Key, error) {
+	if deref(got.Id) != id.String() {
+		return Key{}, call.Malformed("asked for key %s, got %.120q", id.Short(), deref(got.Id))
+	}
+	key := Key{
+		ID: id, Name: principal.Text(got.DisplayName), CompartmentID: deref(got.CompartmentId), VaultID: deref(got.VaultId),
+		State: string(got.LifecycleState), Protection: string(got.ProtectionMode),
+	}
+	if key.State == "" || got.KeyShape == nil || got.KeyShape.Algorithm == "" {
+		return Key{}, call.Malformed("a key without a state or a shape")
+	}
+	key.Algorithm = string(got.KeyShape.Algorithm)
+	if key.Algorithm == string(keymanagement.KeyShapeAlgorithmEcdsa) {
+		key.CurveID = string(got.KeyShape.CurveId)
+	} else if n := got.KeyShape.Length; n != nil && *n > 0 && *n <= 1<<13 {
+		key.Bits = *n * 8
+	}
+	if current := deref(got.CurrentKeyVersion); current != "" { // a key that is being created has none
+		version, err := signature.ParseKeyVersionID(current)
+		if err != nil {
+			return Key{}, call.Malformed("currentKeyVersion: %w", err)
+		}
+		key.Current = version
+	}
+	if got.TimeCreated != nil {
+		key.TimeCreated = got.TimeCreated.Time
+	}
+	return key, nil
+}
+
+// Versions lists all versions of a key, newest first.
+func (c *Client) Versions(ctx context.Context, id signature.KeyID) ([]Version, error) {
+	var versions []Version
+	err := c.manage(ctx, id, "ListKeyVersions", "/keys/{keyId}/keyVersions", func(call principal.Call) error {
+		versions = nil
+		request := keymanagement.ListKeyVersionsRequest{KeyId: common.String(id.String())}
+		return pages(func(page *string) (*string, error) {
+			request.Page = page
+			var items []keymanagement.KeyVersionSummary
+			header, err := c.who.Do(ctx, call, request, &items)
+			if err != nil {
+				return nil, err
+			}
+			for _, item := range items {
+				v, err := readVersion(call, id, item)
+				if err != nil {
+					return nil, err
+				}
+				if versions = append(versions, v); len(versions) > maxVersions {
+					return nil, call.Malformed("more than %d versions", maxVersions)
+				}
+			}
+			return principal.NextPage(header), nil
+		})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("listing the versions of key %s: %w", id.Short(), err)
+	}
+	slices.SortStableFunc(versions, func(a, b Version) int { return b.TimeCreated.Compare(a.TimeCreated) })
+	return versions, nil
+}
+
+func readVersion(call principal.Call, key signature.KeyID, item keymanagement.KeyVersionSummary) (Version, error) {
+	if deref(item.KeyId) != key.String() {
+		return Version{}, call.Malformed("asked for versions of key %s, got one of %.120q", key.Short(), deref(item.KeyId))
+	}
+	id, err := signature.ParseKeyVersionID(deref(item.Id))
+	if err != nil {
+		return Version{}, call.Malformed("%w", err)
+	}
+	v := Version{ID: id, State: string(item.LifecycleState)}
+	if item.TimeCreated != nil {
+		v.TimeCreated = item.TimeCreated.Time
+	}
+	return v, nil
+}
+
+// PublicKey reads the public key of a version. The version should be one that
+// Versions has listed for the key: what OCI answers counts only if it says that
+// it is about this version of this key.
+func (c *Client) PublicKey(ctx context.Context, id signature.KeyID, version signature.KeyVersionID) (*rsa.PublicKey, error) {
+	var public *rsa.PublicKey
+	err := c.manage(ctx, id, "GetKeyVersion", "/keys/{keyId}/keyVersions/{keyVersionId}", func(call principal.Call) error {
+		var got keymanagement.KeyVersion
+		_, err := c.who.Do(ctx, call, keymanagement.GetKeyVersionRequest{
+			KeyId: common.String(id.String()), KeyVersionId: common.String(version.String()),
+		}, &got)
+		if err != nil {
+			return err
+		}
+		if deref(got.Id) != version.String() || deref(got.KeyId) != id.String() {
+			return call.Malformed("asked for version %s of key %s, got %.120q of %.120q", version.Short(), id.Short(), deref(got.Id), deref(got.KeyId))
+		}
+		if got.PublicKey == nil {
+			return errors.New("it has no public key, so it is not an RSA key")
+		}
+		if public, err = signature.ParsePublicKey(*got.PublicKey); err != nil {
+			return call.Malformed("publicKey: %w", err)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading version %s of key %s: %w", version.Short(), id.Short(), err)
+	}
+	return public, nil
+}
+
+// Sign has OCI Vault sign a message, which does not leave this process as
+// anything but what is signed. The caller should verify what comes back.
+func (c *Client) Sign(ctx context.Context, id signature.KeyID, version signature.KeyVersionID, alg signature.Algorithm, message []byte) ([]byte, error) {
+	if len(message) > signature.MaxMessage {
+		return nil, fmt.Errorf("signing with key %s: the message has %d bytes; OCI Vault signs %d at most", id.Short(), len(message), signature.MaxMessage)
+	}
+	var signed []byte
+	err := c.at(ctx, id, crypto, func(host string) error {
+		call := principal.Call{
+			Service: "keymanagement", Operation: "Sign", Method: http.MethodPost, Host: host,
+			Path: basePath + "/sign", Repeatable: true, // a second signature is as good as the first
+		}
+		var got keymanagement.SignedData
+		_, err := c.who.Do(ctx, call, keymanagement.SignRequest{SignDataDetails: keymanagement.SignDataDetails{
+			Message:          common.String(base64.StdEncoding.EncodeToString(message)),
+			KeyId:            common.String(id.String()),
+			KeyVersionId:     common.String(version.String()),
+			SigningAlgorithm: keymanagement.SignDataDetailsSigningAlgorithmEnum(alg),
+			MessageType:      keymanagement.SignDataDetailsMessageTypeRaw,
+		}}, &got)
+		if err != nil {
+			return err
+		}
+		if deref(got.KeyId) != id.String() || deref(got.KeyVersionId) != version.String() || string(got.SigningAlgorithm) != string(alg) {
+			return call.Malformed("asked key %s, version %s, for %s; %.120q, %.120q, answered with %.40q", id.Short(), version.Short(), alg,
+				deref(got.KeyId), deref(got.KeyVersionId), got.SigningAlgorithm)
+		}
+		signed, err = base64.StdEncoding.Strict().DecodeString(deref(got.Signature))
+		if err != nil || len(signed) == 0 {
+			return call.Malformed("the signature is no base64")
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("signing with key %s: %w", id.Short(), err)
+	}
+	return signed, nil
+}
+
+// manage makes a reading call at the management host of a key's vault.
+func (c *Client) manage(ctx context.Context, id signature.KeyID, operation, path string, do func(principal.Call) error) error {
+	return c.at(ctx, id, management, func(host string) error {
+		err := do(principal.Call{Service: "keymanagement", Operation: operation, Method: http.MethodGet, Host: host, Path: basePath + path})
+		return notFound(err)
+	})
+}
+
+// notFound marks OCI's answer that there is no such thing.
+func notFound(err error) error {
+	if principal.IsNotFound(err) {
+		return fmt.Errorf("%w: %w", ErrNotFound, err)
+	}
+	return err
+}
+
+func pages(fetch func(page *string) (*string, error)) error {
+	return principal.Pages(fetch, maxPages)
+}
+
+func deref(s *string) string {
+	if s == nil {
+		return ""
+	}
+	return *s
+}

@@ -1,0 +1,554 @@
+package vault_test
+
+import (
+	"context"
+	"crypto/rsa"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/oke-sign/oke-sign/provider/image"
+	"github.com/oke-sign/oke-sign/provider/principal"
+	"github.com/oke-sign/oke-sign/provider/signature"
+	"github.com/oke-sign/oke-sign/provider/vault"
+	"github.com/oke-sign/oke-sign/test/ocitest"
+)
+
+var cloud *ocitest.Cloud
+
+func TestMain(m *testing.M) { os.Exit(ocitest.Main(m, &cloud)) } //nolint:forbidigo // a test's main
+
+// world is a tenancy with a vault, and one who may do everything there.
+type world struct {
+	*ocitest.Tenancy
+	vault *ocitest.Vault
+	c     *vault.Client
+}
+
+func newWorld(t *testing.T, cfg ocitest.TenancyConfig) *world {
+	t.Helper()
+	w := &world{Tenancy: cloud.NewTenancy(t, cfg)}
+	w.vault = w.NewVault("vault", "")
+	w.c = w.as(t, w.Admin(), vault.Config{})
+	return w
+}
+
+func (w *world) as(t *testing.T, user *ocitest.User, cfg vault.Config) *vault.Client {
+	t.Helper()
+	who, err := principal.New(t.Context(), principal.Config{ConfigFile: user.ConfigFile()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return vault.New(who, cfg)
+}
+
+func keyID(t *testing.T, s string) signature.KeyID {
+	t.Helper()
+	id, err := signature.ParseKeyID(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+func versionID(t *testing.T, s string) signature.KeyVersionID {
+	t.Helper()
+	id, err := signature.ParseKeyVersionID(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+func TestKey(t *testing.T) {
+	w := newWorld(t, ocitest.TenancyConfig{})
+	for name, test := range map[string]struct {
+		shape ocitest.Shape
+		want  vault.Key
+	}{
+		"RSA 2048": {ocitest.RSA2048, vault.Key{Algorithm: "RSA", Bits: 2048}},
+		"RSA 4096": {ocitest.RSA4096, vault.Key{Algorithm: "RSA", Bits: 4096}},
+		"AES":      {ocitest.AES256, vault.Key{Algorithm: "AES", Bits: 256}},
+		"P-384":    {ocitest.P384, vault.Key{Algorithm: "ECDSA", CurveID: "NIST_P384"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			key := w.vault.NewKey(name, test.shape)
+			test.want.ID, test.want.Name, test.want.State = keyID(t, key.ID), name, "ENABLED"
+			test.want.CompartmentID, test.want.VaultID = w.ID, w.vault.ID
+			test.want.Current = versionID(t, key.Version())
+			got, err := w.c.Key(t.Context(), test.want.ID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got.TimeCreated.IsZero() || got.Protection == "" {
+				t.Errorf("got %+v", got)
+			}
+			test.want.TimeCreated, test.want.Protection = got.TimeCreated, got.Protection
+			if diff := cmp.Diff(test.want, got, cmp.Comparer(func(a, b signature.KeyID) bool { return a == b }),
+				cmp.Comparer(func(a, b signature.KeyVersionID) bool { return a == b })); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+	key := w.vault.NewKey("disabled", ocitest.AES256)
+	key.SetState("DISABLED")
+	if got, err := w.c.Key(t.Context(), keyID(t, key.ID)); got.State != "DISABLED" || err != nil {
+		t.Errorf("got %+v, %v", got, err)
+	}
+	key.Delete()
+	_, err := w.c.Key(t.Context(), keyID(t, key.ID))
+	if !errors.Is(err, vault.ErrNotFound) || !principal.IsNotFound(err) || !strings.Contains(err.Error(), "opc-request-id") {
+		t.Errorf("deleted: %v", err)
+	}
+	if _, err := w.as(t, w.NewUser("stranger"), vault.Config{}).Key(t.Context(), keyID(t, w.vault.NewKey("k", ocitest.AES256).ID)); !errors.Is(err, vault.ErrNotFound) {
+		t.Errorf("without a right: %v", err)
+	}
+}
+
+func TestVersionsAndTheirPublicKeys(t *testing.T) {
+	w := newWorld(t, ocitest.TenancyConfig{})
+	key := w.vault.NewKey("key", ocitest.RSA2048)
+	id := keyID(t, key.ID)
+	want := []string{key.Version()}
+	var publics []any
+	publics = append(publics, key.Public())
+	for range 12 { // more than the smallest page
+		want = append(want, key.Rotate())
+		publics = append(publics, key.Public())
+	}
+	key.SetVersionState(want[3], "PENDING_DELETION")
+	slices.Reverse(want)
+	slices.Reverse(publics)
+
+	got, err := w.c.Versions(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ids []string
+	for _, v := range got {
+		ids = append(ids, v.ID.String())
+		state := "ENABLED"
+		if v.ID.String() == want[len(want)-1-3] {
+			state = "PENDING_DELETION"
+		}
+		if v.State != state {
+			t.Errorf("%s is %s", v.ID.Short(), v.State)
+		}
+	}
+	if diff := cmp.Diff(want, ids); diff != "" {
+		t.Error(diff)
+	}
+	for i, v := range got[:3] {
+		public, err := w.c.PublicKey(t.Context(), id, v.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !public.Equal(publics[i]) {
+			t.Errorf("version %d has another public key", i)
+		}
+	}
+
+	other := w.vault.NewKey("other", ocitest.RSA2048)
+	for name, version := range map[string]string{
+		"a version of another key": other.Version(),
+		"a version that is not":    strings.Repeat("x", 0) + want[0][:len(want[0])-4] + "zzzz",
+	} {
+		if got, err := w.c.PublicKey(t.Context(), id, versionID(t, version)); err == nil {
+			t.Errorf("%s: %v", name, got.Size())
+		}
+	}
+	aes := w.vault.NewKey("aes", ocitest.AES256)
+	if _, err := w.c.PublicKey(t.Context(), keyID(t, aes.ID), versionID(t, aes.Version())); err == nil || !strings.Contains(err.Error(), "no public key") {
+		t.Errorf("of an AES key: %v", err)
+	}
+	ec := w.vault.NewKey("ec", ocitest.P256)
+	if _, err := w.c.PublicKey(t.Context(), keyID(t, ec.ID), versionID(t, ec.Version())); err == nil {
+		t.Error("of an ECDSA key: no error")
+	}
+}
+
+func TestSign(t *testing.T) {
+	w := newWorld(t, ocitest.TenancyConfig{})
+	key := w.vault.NewKey("key", ocitest.RSA2048)
+	id, version := keyID(t, key.ID), versionID(t, key.Version())
+	public, ok := key.Public().(*rsa.PublicKey)
+	if !ok {
+		t.Fatal("not RSA")
+	}
+	message := []byte(`{"description":"über <all> & \u2028"}`)
+	for _, alg := range []signature.Algorithm{signature.SHA224, signature.SHA256, signature.SHA384, signature.SHA512} {
+		sig, err := w.c.Sign(t.Context(), id, version, alg, message)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h := alg.Hash().New()
+		h.Write(message)
+		if err := rsa.VerifyPSS(public, alg.Hash(), h.Sum(nil), sig, nil); err != nil {
+			t.Errorf("%s: %v", alg, err)
+		}
+	}
+	if _, err := w.c.Sign(t.Context(), id, version, signature.SHA256, make([]byte, signature.MaxMessage)); err != nil {
+		t.Errorf("the longest message: %v", err)
+	}
+	before := w.Calls()["keymanagement.Sign"]
+	if _, err := w.c.Sign(t.Context(), id, version, signature.SHA256, make([]byte, signature.MaxMessage+1)); err == nil || w.Calls()["keymanagement.Sign"] != before {
+		t.Errorf("a message that is too long: %v", err)
+	}
+	for _, r := range w.Requests() {
+		if r.Operation == "keymanagement.Sign" && !strings.HasPrefix(r.Host, w.vault.Extension+"-crypto.kms.us-ashburn-1.") {
+			t.Errorf("signed at %s", r.Host)
+		}
+	}
+	key.SetState("DISABLED")
+	if _, err := w.c.Sign(t.Context(), id, version, signature.SHA256, message); err == nil || !strings.Contains(err.Error(), "signing with key …") {
+		t.Errorf("with a disabled key: %v", err)
+	}
+	for field, value := range map[string]any{
+		"keyId": "x", "keyVersionId": "x", "signingAlgorithm": "SHA_512_RSA_PKCS_PSS", "signature": "not base64",
+	} {
+		w := newWorld(t, ocitest.TenancyConfig{})
+		key := w.vault.NewKey("key", ocitest.RSA2048)
+		w.Fault(ocitest.Fault{Operation: "keymanagement.Sign", Kind: ocitest.Set, Set: map[string]any{field: value}})
+		got, err := w.c.Sign(t.Context(), keyID(t, key.ID), versionID(t, key.Version()), signature.SHA256, message)
+		if !principal.IsMalformed(err) || got != nil {
+			t.Errorf("answered with another %s: %x, %v", field, got, err)
+		}
+	}
+}
+
+func TestAnswersThatLie(t *testing.T) {
+	tests := map[string]struct {
+		operation string
+		set       map[string]any // in the true answer, or
+		list      string         // in place of it, after KEY has been replaced
+	}{
+		"another key":                    {operation: "GetKey", set: map[string]any{"id": "ocid1.key.oc1.iad.x.y"}},
+		"no key":                         {operation: "GetKey", set: map[string]any{"id": nil}},
+		"a key without a state":          {operation: "GetKey", set: map[string]any{"lifecycleState": nil}},
+		"a key without a shape":          {operation: "GetKey", set: map[string]any{"keyShape": nil}},
+		"a current version to escape by": {operation: "GetKey", set: map[string]any{"currentKeyVersion": "ocid1.keyversion.oc1/../x"}},
+		"versions of another key":        {operation: "ListKeyVersions", list: `[{"id":"ocid1.keyversion.oc1.iad.a","keyId":"KEY"},{"id":"ocid1.keyversion.oc1.iad.b","keyId":"ocid1.key.oc1.iad.x.y"}]`},
+		"a version to escape by":         {operation: "ListKeyVersions", list: `[{"id":"../../x","keyId":"KEY"}]`},
+		"a version without an id":        {operation: "ListKeyVersions", list: `[{"keyId":"KEY"}]`},
+		"a version that is null":         {operation: "ListKeyVersions", list: `[null]`},
+		"no list":                        {operation: "ListKeyVersions", list: `{}`},
+		"null":                           {operation: "ListKeyVersions", list: `null`},
+		"another version":                {operation: "GetKeyVersion", set: map[string]any{"id": "ocid1.keyversion.oc1.iad.other"}},
+		"a version of another key":       {operation: "GetKeyVersion", set: map[string]any{"keyId": "ocid1.key.oc1.iad.x.y"}},
+		"a public key that is none":      {operation: "GetKeyVersion", set: map[string]any{"publicKey": "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"}},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, ocitest.TenancyConfig{})
+			key := w.vault.NewKey("key", ocitest.RSA2048)
+			id := keyID(t, key.ID)
+			fault := ocitest.Fault{Operation: "keymanagement." + test.operation, Kind: ocitest.Set, Set: test.set}
+			if test.list != "" {
+				fault.Kind, fault.Body = ocitest.Body, strings.ReplaceAll(test.list, "KEY", key.ID)
+			}
+			w.Fault(fault)
+			var err error
+			switch test.operation {
+			case "GetKey":
+				_, err = w.c.Key(t.Context(), id)
+			case "ListKeyVersions":
+				_, err = w.c.Versions(t.Context(), id)
+			default:
+				_, err = w.c.PublicKey(t.Context(), id, versionID(t, key.Version()))
+			}
+			if !principal.IsMalformed(err) {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+	t.Run("no public key", func(t *testing.T) {
+		w := newWorld(t, ocitest.TenancyConfig{})
+		key := w.vault.NewKey("key", ocitest.RSA2048)
+		w.Fault(ocitest.Fault{Operation: "keymanagement.GetKeyVersion", Kind: ocitest.Set, Set: map[string]any{"publicKey": nil}})
+		if got, err := w.c.PublicKey(t.Context(), keyID(t, key.ID), versionID(t, key.Version())); err == nil {
+			t.Errorf("got %v", got)
+		}
+	})
+	t.Run("versions without an end", func(t *testing.T) {
+		w := newWorld(t, ocitest.TenancyConfig{})
+		key := w.vault.NewKey("key", ocitest.RSA2048)
+		w.Fault(ocitest.Fault{Operation: "keymanagement.ListKeyVersions", Kind: ocitest.Body, Body: "[]", Headers: map[string]string{"opc-next-page": "x"}})
+		if got, err := w.c.Versions(t.Context(), keyID(t, key.ID)); err == nil {
+			t.Errorf("got %v", got)
+		}
+	})
+}
+
+// TestWhichHost is about the two names that a vault's hosts may have.
+func TestWhichHost(t *testing.T) {
+	for _, region := range []string{"us-ashburn-1", "eu-paris-1"} {
+		for _, form := range []string{"listed", "inverse", "both"} {
+			t.Run(region+" "+form, func(t *testing.T) {
+				switches, err := ocitest.FromEnvironment()
+				if err != nil {
+					t.Fatal(err)
+				}
+				switches.VaultHosts = form
+				w := newWorld(t, ocitest.TenancyConfig{Region: region, Switches: &switches})
+				key := w.vault.NewKey("key", ocitest.RSA2048)
+				for range 3 {
+					if _, err := w.c.Key(t.Context(), keyID(t, key.ID)); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if _, err := w.c.Sign(t.Context(), keyID(t, key.ID), versionID(t, key.Version()), signature.SHA256, []byte("m")); err != nil {
+					t.Fatal(err)
+				}
+				oci := (region == "eu-paris-1") != (form == "inverse")
+				for _, r := range w.Requests() {
+					if strings.Contains(r.Host, ".oci.") != oci {
+						t.Errorf("%s went to %s", r.Operation, r.Host)
+					}
+				}
+			})
+		}
+	}
+	t.Run("neither name exists", func(t *testing.T) {
+		w := newWorld(t, ocitest.TenancyConfig{})
+		id := keyID(t, "ocid1.key.oc1.iad.nosuchvault."+strings.Repeat("a", 60))
+		_, err := w.c.Key(t.Context(), id)
+		if err == nil || errors.Is(err, vault.ErrNotFound) || !principal.NoSuchHost(err) {
+			t.Fatalf("got %v", err)
+		}
+		for _, host := range []string{"nosuchvault-management.kms.us-ashburn-1.oraclecloud.com", "nosuchvault-management.kms.us-ashburn-1.oci.oraclecloud.com"} {
+			if !strings.Contains(err.Error(), host) {
+				t.Errorf("%v\nshould name %s", err, host)
+			}
+		}
+	})
+	t.Run("a refusal is no reason to ask another host", func(t *testing.T) {
+		w := newWorld(t, ocitest.TenancyConfig{})
+		key := w.vault.NewKey("key", ocitest.RSA2048)
+		w.Fault(ocitest.Fault{Operation: "keymanagement.GetKey", Kind: ocitest.Status, Status: 403, Code: "NotAuthorized"})
+		if _, err := w.c.Key(t.Context(), keyID(t, key.ID)); err == nil {
+			t.Error("no error")
+		}
+		if n := w.Calls()["keymanagement.GetKey"]; n != 1 {
+			t.Errorf("%d calls", n)
+		}
+	})
+	t.Run("a key of another realm", func(t *testing.T) {
+		w := newWorld(t, ocitest.TenancyConfig{})
+		_, err := w.c.Key(t.Context(), keyID(t, "ocid1.key.oc2.us-luke-1.somevault."+strings.Repeat("a", 60)))
+		if err == nil || !strings.Contains(err.Error(), "the key is in realm oc2") {
+			t.Errorf("got %v", err)
+		}
+		if _, err := w.c.Key(t.Context(), signature.KeyID{}); !errors.Is(err, vault.ErrNotFound) {
+			t.Errorf("no key at all: %v", err)
+		}
+	})
+	t.Run("an endpoint that is given", func(t *testing.T) {
+		switches := ocitest.Strict()
+		switches.VaultHosts = "inverse"
+		w := newWorld(t, ocitest.TenancyConfig{Switches: &switches})
+		key := w.vault.NewKey("key", ocitest.RSA2048)
+		given, err := vault.ParseEndpoint(w.Region, "https://"+w.vault.Extension+"-crypto.kms.us-ashburn-1.oci.oraclecloud.com/")
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := w.as(t, w.NewUser("second", "Administrators"), vault.Config{Endpoints: []vault.Endpoint{given}})
+		if _, err := c.Key(t.Context(), keyID(t, key.ID)); err != nil {
+			t.Error(err)
+		}
+		wrong, err := vault.ParseEndpoint(w.Region, "https://"+w.vault.Extension+"-management.kms.us-ashburn-1.oraclecloud.com")
+		if err != nil {
+			t.Fatal(err)
+		}
+		c = w.as(t, w.NewUser("third", "Administrators"), vault.Config{Endpoints: []vault.Endpoint{wrong}})
+		if _, err := c.Key(t.Context(), keyID(t, key.ID)); !principal.NoSuchHost(err) {
+			t.Errorf("at an endpoint that is not there: %v", err)
+		}
+	})
+}
+
+func TestParseEndpoint(t *testing.T) {
+	region, err := image.ParseRegion("us-ashburn-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, good := range []string{
+		"https://b5q4-management.kms.us-ashburn-1.oraclecloud.com",
+		"https://b5q4-crypto.kms.us-ashburn-1.oci.oraclecloud.com/",
+		"https://b5q4-management.private.kms.oraclecloud.com",
+	} {
+		if _, err := vault.ParseEndpoint(region, good); err != nil {
+			t.Error(err)
+		}
+	}
+	for name, bad := range map[string]string{
+		"nothing":              "",
+		"no scheme":            "b5q4-management.kms.us-ashburn-1.oraclecloud.com",
+		"in the clear":         "http://b5q4-management.kms.us-ashburn-1.oraclecloud.com",
+		"another domain":       "https://b5q4-management.kms.us-ashburn-1.oraclecloud.com.evil.com",
+		"a domain that ends":   "https://b5q4-management.eviloraclecloud.com",
+		"the domain alone":     "https://b5q4-management.oraclecloud.com.",
+		"another realm":        "https://b5q4-management.kms.us-luke-1.oraclegovcloud.com",
+		"a port":               "https://b5q4-management.kms.us-ashburn-1.oraclecloud.com:8443",
+		"a user":               "https://a@b5q4-management.kms.us-ashburn-1.oraclecloud.com",
+		"a path":               "https://b5q4-management.kms.us-ashburn-1.oraclecloud.com/x",
+		"a query":              "https://b5q4-management.kms.us-ashburn-1.oraclecloud.com?x",
+		"a fragment":           "https://b5q4-management.kms.us-ashburn-1.oraclecloud.com#x",
+		"another service":      "https://artifacts.us-ashburn-1.oci.oraclecloud.com",
+		"no vault":             "https://-management.kms.us-ashburn-1.oraclecloud.com",
+		"a name that is none":  "https://b5q4-management.kms_us.oraclecloud.com",
+		"a name in capitals":   "https://B5Q4-management.kms.us-ashburn-1.oraclecloud.com",
+		"two hosts in one":     "https://evil.com\\b5q4-management.kms.us-ashburn-1.oraclecloud.com",
+		"an empty label":       "https://b5q4-management..oraclecloud.com",
+		"a host with no vault": "https://a.b-management.kms.us-ashburn-1.oraclecloud.com",
+	} {
+		if got, err := vault.ParseEndpoint(region, bad); err == nil || got != (vault.Endpoint{}) {
+			t.Errorf("%s: got %v, %v", name, got, err)
+		}
+	}
+	if _, err := vault.ParseEndpoint(image.Region{}, "https://b5q4-management.kms.us-ashburn-1."); err == nil {
+		t.Error("in no region: no error")
+	}
+}
+
+func FuzzParseEndpoint(f *testing.F) {
+	region, err := image.ParseRegion("us-ashburn-1")
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add("https://b5q4-management.kms.us-ashburn-1.oraclecloud.com/")
+	f.Add("https://b5q4-crypto.kms.us-ashburn-1.oci.oraclecloud.com")
+	f.Add("https://a@b-management.oraclecloud.com:1/?#")
+	f.Fuzz(func(t *testing.T, s string) {
+		got, err := vault.ParseEndpoint(region, s)
+		if err != nil {
+			if got != (vault.Endpoint{}) {
+				t.Errorf("%v beside %v", got, err)
+			}
+			return
+		}
+		// What parses prints back the same, and lies where it must.
+		again, err := vault.ParseEndpoint(region, got.String())
+		if err != nil || again != got || !strings.HasSuffix(got.String(), ".oraclecloud.com") {
+			t.Errorf("%q: %s, %v", s, got, err)
+		}
+	})
+}
+
+func TestVaultsAndTheirKeys(t *testing.T) {
+	w := newWorld(t, ocitest.TenancyConfig{})
+	team := w.NewCompartment("team", "")
+	var vaults []string
+	for i := range 12 { // more than the smallest page
+		vaults = append(vaults, w.NewVault(fmt.Sprint("vault-", i), team).ID)
+	}
+	got, err := w.c.Vaults(t.Context(), team)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ids []string
+	for _, v := range got {
+		ids = append(ids, v.ID)
+		if v.State != "ACTIVE" || v.CompartmentID != team || !strings.HasPrefix(v.Name, "vault-") || v.TimeCreated.IsZero() {
+			t.Errorf("got %+v", v)
+		}
+	}
+	slices.Sort(ids)
+	slices.Sort(vaults)
+	if diff := cmp.Diff(vaults, ids); diff != "" {
+		t.Error(diff)
+	}
+
+	rootVaults, err := w.c.Vaults(t.Context(), w.ID)
+	if err != nil || len(rootVaults) != 1 {
+		t.Fatal(rootVaults, err)
+	}
+	want := map[string]string{}
+	for i := range 12 {
+		shape, alg := ocitest.AES256, "AES"
+		if i%2 == 0 {
+			shape, alg = ocitest.P256, "ECDSA"
+		}
+		want[w.vault.NewKey(fmt.Sprint("key-", i), shape).ID] = alg
+	}
+	keys, err := w.c.Keys(t.Context(), rootVaults[0], w.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := map[string]string{}
+	for _, k := range keys {
+		found[k.ID.String()] = k.Algorithm
+		if k.State != "ENABLED" || k.VaultID != w.vault.ID || k.CompartmentID != w.ID || k.Name == "" {
+			t.Errorf("got %+v", k)
+		}
+	}
+	if diff := cmp.Diff(want, found); diff != "" {
+		t.Error(diff)
+	}
+	if keys, err := w.c.Keys(t.Context(), rootVaults[0], team); len(keys) != 0 || err != nil {
+		t.Errorf("in another compartment: %v, %v", keys, err)
+	}
+
+	t.Run("an endpoint that is not OCI's", func(t *testing.T) {
+		for _, endpoint := range []string{"https://evil.example.com", "https://x-management.evil.example.com", "", "http://127.0.0.1:1"} {
+			before := len(w.Requests())
+			if keys, err := w.c.Keys(t.Context(), vault.Vault{Name: "v", ManagementEndpoint: endpoint}, w.ID); err == nil {
+				t.Errorf("%s: %v", endpoint, keys)
+			}
+			if len(w.Requests()) != before {
+				t.Errorf("%s: a request was made", endpoint)
+			}
+		}
+	})
+	t.Run("a right that is missing", func(t *testing.T) {
+		switches := ocitest.Strict()
+		w := newWorld(t, ocitest.TenancyConfig{Switches: &switches})
+		stranger := w.as(t, w.NewUser("stranger"), vault.Config{})
+		if _, err := stranger.Vaults(t.Context(), w.ID); !errors.Is(err, vault.ErrNotFound) {
+			t.Errorf("got %v", err)
+		}
+	})
+	for name, fault := range map[string]ocitest.Fault{
+		"a vault without an id":    {Operation: "keymanagement.ListVaults", Kind: ocitest.Body, Body: `[{"displayName":"v"}]`},
+		"a vault to escape by":     {Operation: "keymanagement.ListVaults", Kind: ocitest.Body, Body: `[{"id":"../x"}]`},
+		"vaults without an end":    {Operation: "keymanagement.ListVaults", Kind: ocitest.Body, Body: "[]", Headers: map[string]string{"opc-next-page": "x"}},
+		"an object and no list":    {Operation: "keymanagement.ListVaults", Kind: ocitest.Body, Body: "{}"},
+		"null":                     {Operation: "keymanagement.ListVaults", Kind: ocitest.Body, Body: "null"},
+		"a key whose OCID is none": {Operation: "keymanagement.ListKeys", Kind: ocitest.Body, Body: `[{"id":"ocid1.key.oc1.iad.evil.x"}]`},
+		"keys without an end":      {Operation: "keymanagement.ListKeys", Kind: ocitest.Body, Body: "[]", Headers: map[string]string{"opc-next-page": "x"}},
+		"keys that could not be":   {Operation: "keymanagement.ListKeys", Kind: ocitest.Status, Status: 500, Code: "InternalServerError"},
+		"vaults that could not be": {Operation: "keymanagement.ListVaults", Kind: ocitest.Status, Status: 400, Code: "InvalidParameter"},
+		"an id that is a number":   {Operation: "keymanagement.ListKeys", Kind: ocitest.Body, Body: `[{"id":7}]`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, ocitest.TenancyConfig{})
+			w.vault.NewKey("key", ocitest.AES256)
+			w.Fault(fault)
+			vaults, err := w.c.Vaults(t.Context(), w.ID)
+			if fault.Operation == "keymanagement.ListVaults" {
+				if err == nil || errors.Is(err, vault.ErrNotFound) {
+					t.Errorf("got %v, %v", vaults, err)
+				}
+				return
+			}
+			if err != nil || len(vaults) != 1 {
+				t.Fatal(vaults, err)
+			}
+			if keys, err := w.c.Keys(t.Context(), vaults[0], w.ID); err == nil {
+				t.Errorf("got %v", keys)
+			}
+		})
+	}
+	t.Run("nobody waits", func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if _, err := w.c.Vaults(ctx, w.ID); !errors.Is(err, context.Canceled) {
+			t.Errorf("got %v", err)
+		}
+	})
+}
