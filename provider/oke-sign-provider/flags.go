@@ -1,0 +1,148 @@
+package main
+
+import (
+	"cmp"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/oke-sign/oke-sign/provider/principal"
+)
+
+// options are the flags.
+type options struct {
+	addr, healthAddr string
+	tlsCert, tlsKey  string
+	clientCA         string
+	clientName       string
+
+	auth         string
+	configFile   string
+	profile      string
+	tenancies    map[string]string // namespace to OCID
+	compartments []string
+	endpoints    []string // of vaults
+	ociCA        string   // file of the authorities that OCI's certificates must come from
+
+	timeout   time.Duration
+	logFormat string
+	version   bool
+}
+
+// usageError is a mistake in the command line.
+type usageError struct{ error }
+
+func wrong(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+// parse reads the command line and refuses what cannot work, before anything is
+// opened. Of the environment it takes what Oracle's own tools take.
+func parse(with process) (options, error) {
+	o := options{
+		tenancies: make(map[string]string),
+		ociCA:     with.getenv("OCI_DEFAULT_CERTS_PATH"),
+	}
+	configFile := cmp.Or(with.getenv("OCI_CONFIG_FILE"), with.getenv("OCI_CLI_CONFIG_FILE"))
+	flags := flag.NewFlagSet("oke-sign-provider", flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	flags.StringVar(&o.addr, "addr", ":8443", "`address` to answer Gatekeeper on")
+	flags.StringVar(&o.healthAddr, "health-addr", ":8081", "`address` for /healthz, /readyz and /metrics, without TLS")
+	flags.StringVar(&o.tlsCert, "tls-cert", "", "PEM `file` of the serving certificate; read again when it changes")
+	flags.StringVar(&o.tlsKey, "tls-key", "", "PEM `file` of its private key; read again when it changes")
+	flags.StringVar(&o.clientCA, "client-ca", "", "PEM `file` of the CA whose clients may ask; read again when it changes; anybody may if not given")
+	flags.StringVar(&o.clientName, "client-name", "", "DNS `name` that a client's certificate must carry, for instance gatekeeper-webhook-service.gatekeeper-system.svc")
+	flags.StringVar(&o.auth, "auth", principal.KindConfig, "`kind` of identity to ask OCI with: config (a profile's API key) or session (a profile's session token)")
+	flags.StringVar(&o.configFile, "config-file", configFile, "OCI configuration `file`; OCI_CONFIG_FILE or ~/.oci/config if not given")
+	flags.StringVar(&o.profile, "profile", "DEFAULT", "`profile` in the configuration file")
+	flags.Func("tenancy", "`NAMESPACE=OCID` of a further tenancy whose images are covered; may be repeated", o.addTenancy)
+	flags.Func("compartment", "`OCID` of a compartment to look for images in, instead of the whole tenancy; may be repeated", o.addCompartment)
+	flags.Func("vault-endpoint", "`URL` of a vault's management endpoint, where it does not follow from the OCIDs of its keys; may be repeated", func(s string) error {
+		o.endpoints = append(o.endpoints, s)
+		return nil
+	})
+	flags.DurationVar(&o.timeout, "timeout", 1300*time.Millisecond, "`time` for one request; keep it below the timeout of the Provider object, and that below the webhook's")
+	flags.StringVar(&o.logFormat, "log-format", "json", "`format` of the log on standard error: json or text")
+	flags.BoolVar(&o.version, "version", false, "print the version and exit")
+
+	if err := flags.Parse(with.args); err != nil {
+		if err == flag.ErrHelp { //nolint:errorlint // the package documents the value itself
+			help(with.stdout, flags)
+			return options{}, err
+		}
+		return options{}, usageError{err}
+	}
+	if flags.NArg() > 0 {
+		return options{}, wrong("unexpected argument %q: everything is a flag here", flags.Arg(0))
+	}
+	if o.version {
+		return o, nil
+	}
+	return o, o.validate()
+}
+
+func (o *options) addTenancy(s string) error {
+	namespace, ocid, ok := strings.Cut(s, "=")
+	if !ok || namespace == "" || !strings.HasPrefix(ocid, "ocid1.tenancy.") {
+		return fmt.Errorf("want NAMESPACE=OCID, for instance idwpqivumvev=ocid1.tenancy.oc1..aaaa")
+	}
+	if known, again := o.tenancies[namespace]; again && known != ocid {
+		return fmt.Errorf("namespace %s is given with two tenancies", namespace)
+	}
+	o.tenancies[namespace] = ocid
+	return nil
+}
+
+func (o *options) addCompartment(s string) error {
+	if !strings.HasPrefix(s, "ocid1.compartment.") && !strings.HasPrefix(s, "ocid1.tenancy.") {
+		return fmt.Errorf("want the OCID of a compartment or of a tenancy")
+	}
+	o.compartments = append(o.compartments, s)
+	return nil
+}
+
+func (o *options) validate() error {
+	const most = 25 * time.Second // the API server waits 30 s for a webhook at most
+	switch {
+	case o.tlsCert == "" || o.tlsKey == "":
+		return wrong("--tls-cert and --tls-key are required: Gatekeeper speaks nothing but TLS")
+	case o.clientName != "" && o.clientCA == "":
+		return wrong("--client-name without --client-ca: a name means nothing unless a CA vouches for it")
+	case o.timeout <= 0 || o.timeout > most:
+		return wrong("--timeout %s: want more than 0 and at most %s", o.timeout, most)
+	case o.logFormat != "json" && o.logFormat != "text":
+		return wrong("--log-format %q: want json or text", o.logFormat)
+	}
+	switch o.auth {
+	case principal.KindConfig, principal.KindSession:
+		return nil
+	case "workload", "instance", "resource":
+		return wrong("--auth %s is not supported by this version: use config or session", o.auth)
+	default:
+		return wrong("--auth %q: want config or session", o.auth)
+	}
+}
+
+func (o *options) logger(out io.Writer) *slog.Logger {
+	if o.logFormat == "text" {
+		return slog.New(slog.NewTextHandler(out, nil))
+	}
+	return slog.New(slog.NewJSONHandler(out, nil))
+}
+
+// help prints the flags with the two dashes that everybody types.
+func help(out io.Writer, flags *flag.FlagSet) {
+	var b strings.Builder
+	b.WriteString("oke-sign-provider tells Gatekeeper which images are signed, in OCI, by keys that the policy allows.\n\n" +
+		"Usage: oke-sign-provider --tls-cert FILE --tls-key FILE --client-ca FILE [flags]\n\n")
+	flags.VisitAll(func(f *flag.Flag) {
+		name, usage := flag.UnquoteUsage(f)
+		fmt.Fprintf(&b, "  %s\n        %s", strings.TrimSpace("--"+f.Name+" "+name), usage)
+		if f.DefValue != "" && f.DefValue != "false" {
+			fmt.Fprintf(&b, " (default %s)", f.DefValue)
+		}
+		b.WriteByte('\n')
+	})
+	_, _ = io.WriteString(out, b.String()) // who asked for help and closed the stream wants none
+}

@@ -1,0 +1,100 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"flag"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func environment(env map[string]string) func(string) string {
+	return func(name string) string { return env[name] }
+}
+
+func TestParse(t *testing.T) {
+	tls := []string{"--tls-cert", "c", "--tls-key", "k"}
+	tests := map[string]struct {
+		args []string
+		env  map[string]string
+		want func(*options) // what differs from the defaults
+		err  string         // part of it
+	}{
+		"the least that works": {args: tls, want: func(*options) {}},
+		"everything": {
+			args: append([]string{
+				"--addr", "127.0.0.1:1", "--health-addr=127.0.0.1:2", "--client-ca", "ca", "--client-name", "n",
+				"--auth", "session", "--config-file", "f", "--profile", "p", "--timeout", "2s", "--log-format", "text",
+				"--tenancy", "a=ocid1.tenancy.oc1..x", "--tenancy", "b=ocid1.tenancy.oc1..y",
+				"--vault-endpoint", "https://v", "--compartment", "ocid1.compartment.oc1..c", "--compartment", "ocid1.tenancy.oc1..t",
+			}, tls...),
+			want: func(o *options) {
+				o.addr, o.healthAddr, o.clientCA, o.clientName = "127.0.0.1:1", "127.0.0.1:2", "ca", "n"
+				o.auth, o.configFile, o.profile, o.timeout, o.logFormat = "session", "f", "p", 2*time.Second, "text"
+				o.tenancies = map[string]string{"a": "ocid1.tenancy.oc1..x", "b": "ocid1.tenancy.oc1..y"}
+				o.endpoints = []string{"https://v"}
+				o.compartments = []string{"ocid1.compartment.oc1..c", "ocid1.tenancy.oc1..t"}
+			},
+		},
+		"what Oracle's tools read of the environment": {
+			args: tls, env: map[string]string{"OCI_CONFIG_FILE": "e", "OCI_DEFAULT_CERTS_PATH": "ca"},
+			want: func(o *options) { o.configFile, o.ociCA = "e", "ca" },
+		},
+		"a flag beats the environment": {
+			args: append([]string{"--config-file", "f"}, tls...), env: map[string]string{"OCI_CLI_CONFIG_FILE": "e"},
+			want: func(o *options) { o.configFile = "f" },
+		},
+		"no certificate":                 {args: nil, err: "--tls-cert and --tls-key are required"},
+		"no key":                         {args: tls[:2], err: "--tls-cert and --tls-key are required"},
+		"a name that nobody vouches for": {args: append([]string{"--client-name", "n"}, tls...), err: "--client-name without --client-ca"},
+		"a kind that is not there yet":   {args: append([]string{"--auth", "workload"}, tls...), err: "--auth workload is not supported by this version: use config or session"},
+		"a kind that does not exist":     {args: append([]string{"--auth", "basic"}, tls...), err: `--auth "basic": want config or session`},
+		"no time":                        {args: append([]string{"--timeout", "0s"}, tls...), err: "--timeout 0s"},
+		"more time than anybody has":     {args: append([]string{"--timeout", "1m"}, tls...), err: "--timeout 1m0s"},
+		"a number without a unit":        {args: append([]string{"--timeout", "2"}, tls...), err: "timeout"},
+		"an unknown format":              {args: append([]string{"--log-format", "xml"}, tls...), err: `--log-format "xml"`},
+		"an unknown flag":                {args: append([]string{"--insecure"}, tls...), err: "insecure"},
+		"an argument":                    {args: append(tls, "serve"), err: `unexpected argument "serve"`},
+		"a tenancy without a namespace":  {args: append([]string{"--tenancy", "ocid1.tenancy.oc1..x"}, tls...), err: "want NAMESPACE=OCID"},
+		"a namespace of two tenancies":   {args: append([]string{"--tenancy", "a=ocid1.tenancy.oc1..x", "--tenancy", "a=ocid1.tenancy.oc1..y"}, tls...), err: "two tenancies"},
+		"a compartment by its name":      {args: append([]string{"--compartment", "prod"}, tls...), err: "want the OCID"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			got, err := parse(process{args: tt.args, getenv: environment(tt.env), stdout: &bytes.Buffer{}})
+			if tt.err != "" {
+				var usage usageError
+				if !errors.As(err, &usage) || !strings.Contains(err.Error(), tt.err) {
+					t.Errorf("got error %v, want one of usage with %q", err, tt.err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := options{
+				addr: ":8443", healthAddr: ":8081", tlsCert: "c", tlsKey: "k", auth: "config", profile: "DEFAULT",
+				timeout: 1300 * time.Millisecond, logFormat: "json", tenancies: map[string]string{},
+			}
+			tt.want(&want)
+			if diff := cmp.Diff(want, got, cmp.AllowUnexported(options{})); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestHelp(t *testing.T) {
+	var out bytes.Buffer
+	if _, err := parse(process{args: []string{"--help"}, getenv: environment(nil), stdout: &out}); !errors.Is(err, flag.ErrHelp) {
+		t.Errorf("got %v, want flag.ErrHelp", err)
+	}
+	for _, want := range []string{"Usage: oke-sign-provider", "--tls-cert file", "--timeout time", "(default 1.3s)", "--tenancy NAMESPACE=OCID", "--version\n"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("help lacks %q:\n%s", want, out.String())
+		}
+	}
+}

@@ -1,0 +1,39 @@
+// Command oke-sign-provider answers Gatekeeper's external data requests: is this
+// image signed, in OCI, by one of these keys?
+//
+// It is the only place that knows all the parts: who asks OCI (principal), what
+// is asked (registry, vault), what decides (verdict), what is remembered (inside
+// verdict), and what speaks to Gatekeeper (server, certs). It decides nothing
+// itself.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+// version is set by the linker for a release; nothing else writes to it.
+var version string
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// The first signal asks to finish what was begun, the second kills.
+	context.AfterFunc(ctx, stop)
+	err := run(ctx, process{args: os.Args[1:], getenv: os.Getenv, stdout: os.Stdout, stderr: os.Stderr})
+	stop()
+	var wrong usageError
+	switch {
+	case err == nil, errors.Is(err, flag.ErrHelp):
+	case errors.As(err, &wrong):
+		fmt.Fprintf(os.Stderr, "oke-sign-provider: %v\nRun oke-sign-provider --help for the flags.\n", err)
+		os.Exit(2)
+	default:
+		fmt.Fprintf(os.Stderr, "oke-sign-provider: %v\n", err)
+		os.Exit(1)
+	}
+}

@@ -1,0 +1,108 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/oke-sign/oke-sign/provider/principal"
+	"github.com/oke-sign/oke-sign/provider/registry"
+	"github.com/oke-sign/oke-sign/provider/signature"
+	"github.com/oke-sign/oke-sign/provider/vault"
+	"github.com/oke-sign/oke-sign/provider/verdict"
+)
+
+// oci is what decides, and what it asks.
+type oci struct {
+	who      *principal.Principal
+	registry *registry.Client
+	vault    *vault.Client
+	checker  *verdict.Checker
+}
+
+// connect reads who to be and prepares the way to OCI. It asks OCI nothing: what
+// it complains about is in the flags or in a file.
+func (p *provider) connect(ctx context.Context) (err error) {
+	o := new(oci)
+	o.who, err = principal.New(ctx, principal.Config{
+		Kind: p.auth, ConfigFile: p.configFile, Profile: p.profile, CAFile: p.ociCA,
+		Observe: observe(p.metrics),
+	})
+	if err != nil {
+		return err
+	}
+	if o.registry, err = registry.New(o.who, registry.Config{Tenancies: p.tenancies, Compartments: p.compartments}); err != nil {
+		return err
+	}
+	var vaults vault.Config
+	for _, url := range p.endpoints {
+		at, err := vault.ParseEndpoint(o.who.Region(), url)
+		if err != nil {
+			return fmt.Errorf("--vault-endpoint: %w", err)
+		}
+		vaults.Endpoints = append(vaults.Endpoints, at)
+	}
+	o.vault = vault.New(o.who, vaults)
+	o.checker = verdict.New(verdict.Config{
+		Covers:    o.registry.Covers,
+		Records:   o.registry.Records,
+		Exists:    o.registry.Exists,
+		Key:       o.key,
+		PublicKey: o.vault.PublicKey,
+	})
+	p.metrics.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "oke_sign_cached_images",
+		Help: "Images whose evidence is remembered, one for each set of allowed keys.",
+	}, func() float64 { return float64(o.checker.Images()) }))
+	p.oci = o
+	return nil
+}
+
+// key is the present state of a key and its versions, asked for side by side.
+// That Vault does not find the key is an answer.
+func (o *oci) key(ctx context.Context, id signature.KeyID) (verdict.Key, error) {
+	var key vault.Key
+	var versions []vault.Version
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() (err error) {
+		key, err = o.vault.Key(ctx, id)
+		return err
+	})
+	group.Go(func() (err error) {
+		versions, err = o.vault.Versions(ctx, id)
+		return err
+	})
+	switch err := group.Wait(); {
+	case errors.Is(err, vault.ErrNotFound):
+		return verdict.Key{ID: id, State: verdict.NotFound}, nil
+	case err != nil:
+		return verdict.Key{}, err
+	}
+	found := verdict.Key{ID: id, State: key.State, Algorithm: key.Algorithm, Versions: make(map[signature.KeyVersionID]string, len(versions))}
+	for _, v := range versions {
+		found.Versions[v.ID] = v.State
+	}
+	return found, nil
+}
+
+// observe counts the requests to OCI. All labels are from sets that package
+// principal fixes.
+func observe(metrics prometheus.Registerer) func(principal.Attempt) {
+	calls := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "oke_sign_oci_requests_total",
+		Help: "Requests to OCI, repetitions included, by what came of them.",
+	}, []string{"service", "operation", "outcome"})
+	took := prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name:    "oke_sign_oci_request_duration_seconds",
+		Help:    "Time that requests to OCI took.",
+		Buckets: []float64{.01, .025, .05, .1, .2, .4, .8, 1.5, 3, 10},
+	}, []string{"service", "operation"})
+	metrics.MustRegister(calls, took)
+	return func(a principal.Attempt) {
+		calls.WithLabelValues(a.Service, a.Operation, a.Outcome).Inc()
+		took.WithLabelValues(a.Service, a.Operation).Observe(a.Took.Seconds())
+	}
+}

@@ -1,0 +1,486 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/open-policy-agent/frameworks/constraint/pkg/apis/externaldata/unversioned"
+	"github.com/open-policy-agent/frameworks/constraint/pkg/externaldata"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/oke-sign/oke-sign/test/ocitest"
+	"github.com/oke-sign/oke-sign/test/pki"
+)
+
+var cloud *ocitest.Cloud
+
+func TestMain(m *testing.M) { os.Exit(ocitest.Main(m, &cloud)) } //nolint:forbidigo // the main function of this test
+
+const gatekeeper = "gatekeeper-webhook-service.gatekeeper-system.svc"
+
+// running is the whole program, its files and its log.
+type running struct {
+	t       *testing.T
+	addr    string
+	health  string
+	dir     string
+	ca      *pki.Authority
+	caller  tls.Certificate
+	stop    context.CancelFunc
+	stopped chan error
+
+	mu  sync.Mutex
+	log []map[string]any
+}
+
+// start runs the program for a user of OCI until the test ends.
+func start(t *testing.T, who *ocitest.User, flags ...string) *running {
+	t.Helper()
+	r := &running{t: t, dir: t.TempDir(), stopped: make(chan error, 1)}
+	var err error
+	if r.ca, err = pki.NewAuthority("test-ca"); err != nil {
+		t.Fatal(err)
+	}
+	own, err := r.ca.Issue(pki.Leaf{Names: []string{"127.0.0.1"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	caller, err := r.ca.Issue(pki.Leaf{Names: []string{gatekeeper}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.caller, err = caller.TLS(); err != nil {
+		t.Fatal(err)
+	}
+	r.write("tls.crt", own.Cert)
+	r.write("tls.key", own.Key)
+	r.write("ca.crt", r.ca.PEM())
+
+	args := append([]string{
+		"--addr", "127.0.0.1:0", "--health-addr", "127.0.0.1:0",
+		"--tls-cert", r.file("tls.crt"), "--tls-key", r.file("tls.key"),
+		"--client-ca", r.file("ca.crt"), "--client-name", gatekeeper,
+		"--config-file", who.ConfigFile(),
+		"--timeout", "15s", // for machines that do other things as well
+	}, flags...)
+	ctx, cancel := context.WithCancel(context.Background())
+	r.stop = cancel
+	reader, writer := io.Pipe()
+	var wait sync.WaitGroup
+	wait.Go(func() {
+		err := run(ctx, process{args: args, getenv: os.Getenv, stdout: io.Discard, stderr: writer})
+		_ = writer.Close()
+		r.stopped <- err
+	})
+	serving := make(chan struct{})
+	wait.Go(func() { r.read(reader, serving) })
+	t.Cleanup(func() {
+		cancel()
+		wait.Wait()
+		if t.Failed() {
+			for _, line := range r.lines("") {
+				t.Log(line)
+			}
+		}
+	})
+	select {
+	case <-serving:
+	case err := <-r.stopped:
+		t.Fatalf("ended at once: %v", err)
+	}
+	return r
+}
+
+func (r *running) file(name string) string { return filepath.Join(r.dir, name) }
+
+func (r *running) write(name string, content []byte) {
+	r.t.Helper()
+	if err := os.WriteFile(r.file(name), content, 0o600); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// read collects the log, and learns from it where the program serves.
+func (r *running) read(log io.Reader, serving chan<- struct{}) {
+	for s := bufio.NewScanner(log); s.Scan(); {
+		var line map[string]any
+		if err := json.Unmarshal(s.Bytes(), &line); err != nil {
+			r.t.Errorf("not a line of JSON: %s", s.Text())
+			continue
+		}
+		r.mu.Lock()
+		r.log = append(r.log, line)
+		r.mu.Unlock()
+		if line["msg"] == "serving" {
+			r.addr, _ = line["addr"].(string)
+			r.health, _ = line["healthAddr"].(string)
+			close(serving)
+		}
+	}
+}
+
+// lines are those of the log with this message, or all.
+func (r *running) lines(message string) []map[string]any {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var found []map[string]any
+	for _, line := range r.log {
+		if message == "" || line["msg"] == message {
+			found = append(found, line)
+		}
+	}
+	return found
+}
+
+// ask sends questions by Gatekeeper's own client.
+func (r *running) ask(keys ...string) externaldata.ProviderResponse {
+	r.t.Helper()
+	provider := &unversioned.Provider{
+		ObjectMeta: metav1.ObjectMeta{Name: r.t.Name()},
+		Spec: unversioned.ProviderSpec{
+			URL: "https://" + r.addr + "/v1/signatures", Timeout: 30,
+			CABundle: base64.StdEncoding.EncodeToString(r.ca.PEM()),
+		},
+	}
+	r.t.Cleanup(func() { externaldata.DefaultClientCache().Invalidate(r.t.Name()) })
+	answer, _, err := externaldata.DefaultSendRequestToProvider(r.t.Context(), provider, keys, &r.caller)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return *answer
+}
+
+// get reads a page of the health address.
+func (r *running) get(path string) (int, string) {
+	r.t.Helper()
+	req, err := http.NewRequestWithContext(r.t.Context(), http.MethodGet, "http://"+r.health+path, nil)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	resp, err := new(http.Transport).RoundTrip(req)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return resp.StatusCode, string(body)
+}
+
+// until asks again and again, because the other side takes its time.
+func until(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !holds() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatalf("waited in vain: %s", what)
+		}
+	}
+}
+
+func question(image string, keys ...string) string {
+	b, err := json.Marshal(map[string]any{"image": image, "keys": keys})
+	if err != nil {
+		panic(err)
+	}
+	return string(b)
+}
+
+// values are the verdicts of an answer by key, without what differs each time.
+func values(answer externaldata.ProviderResponse) map[string]string {
+	got := make(map[string]string)
+	for _, item := range answer.Response.Items {
+		v, _ := item.Value.(map[string]any)
+		got[item.Key] = fmt.Sprintf("%v %v %v", v["signed"], v["reason"], item.Error)
+	}
+	return got
+}
+
+func TestVerdicts(t *testing.T) {
+	t.Parallel()
+	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
+	vault := tenancy.NewVault("v", "")
+	mine, other := vault.NewKey("mine", ocitest.RSA2048), vault.NewKey("other", ocitest.RSA2048)
+	good, bad := tenancy.NewImage("app", "v1"), tenancy.NewImage("app", "v2")
+	tenancy.Add(good.Sign(mine, "SHA_256_RSA_PKCS_PSS"))
+	moved := good.Sign(mine, "SHA_256_RSA_PKCS_PSS") // a genuine signature, attached to another image
+	third := tenancy.NewImage("app", "v3")
+	moved.ImageID = third.ID
+	tenancy.Add(moved)
+	gone, off := vault.NewKey("gone", ocitest.RSA2048), vault.NewKey("off", ocitest.RSA2048)
+	tenancy.Add(good.Sign(gone, "SHA_256_RSA_PKCS_PSS"), good.Sign(off, "SHA_512_RSA_PKCS_PSS"))
+	gone.Delete()
+	off.SetState("DISABLED")
+
+	r := start(t, tenancy.Admin())
+	until(t, "ready", func() bool { status, _ := r.get("/readyz"); return status == http.StatusOK })
+	asked := map[string]string{
+		question(good.Ref(), mine.ID):                              "true signed ",
+		question(good.Ref(), gone.ID):                              "false key-unusable ",
+		question(good.Ref(), off.ID):                               "false key-unusable ",
+		question(good.Ref(), other.ID):                             "false key-not-allowed ",
+		question(bad.Ref(), mine.ID):                               "false unsigned ",
+		question(third.Ref(), mine.ID):                             "false wrong-image ",
+		question("iad.ocir.io/nobody/app@"+good.Digest, mine.ID):   "false not-covered ",
+		question(strings.Split(good.Ref(), "@")[0]+":v1", mine.ID): "false no-digest ",
+		question("docker.io/library/nginx:latest", mine.ID):        "false not-oci-registry ",
+	}
+	var keys []string
+	for key := range asked {
+		keys = append(keys, key)
+	}
+	answer := r.ask(keys...)
+	if diff := cmp.Diff(asked, values(answer)); diff != "" || answer.Response.SystemError != "" {
+		t.Errorf("systemError %q, verdicts (-want +got):\n%s", answer.Response.SystemError, diff)
+	}
+	if got := len(r.lines("decision")); got != len(asked) {
+		t.Errorf("%d lines of decisions, want %d", got, len(asked))
+	}
+	_, metrics := r.get("/metrics")
+	for _, want := range []string{
+		`oke_sign_verdicts_total{reason="signed"} 1`,
+		`oke_sign_oci_requests_total{operation="ListContainerImageSignatures",outcome="ok",service="artifacts"} `,
+		`oke_sign_request_duration_seconds_count{outcome="answered"} 1`,
+		"oke_sign_cached_images ",
+	} {
+		if !strings.Contains(metrics, want) {
+			t.Errorf("/metrics lacks %s", want)
+		}
+	}
+	if strings.Contains(metrics, good.Digest) || strings.Contains(metrics, mine.ID) {
+		t.Error("/metrics names an image or a key")
+	}
+}
+
+// While OCI fails nothing is a yes, and nothing of it is remembered.
+func TestOutage(t *testing.T) {
+	t.Parallel()
+	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
+	key := tenancy.NewVault("v", "").NewKey("k", ocitest.RSA2048)
+	img := tenancy.NewImage("app")
+	tenancy.Add(img.Sign(key, "SHA_256_RSA_PKCS_PSS"))
+	r := start(t, tenancy.Admin())
+	asked := question(img.Ref(), key.ID)
+
+	fault := tenancy.Fault(ocitest.Fault{Operation: "artifacts.ListContainerImageSignatures", Kind: ocitest.Status, Status: 503})
+	answer := r.ask(asked)
+	if len(answer.Response.Items) != 0 || !strings.Contains(answer.Response.SystemError, img.Ref()) || !strings.Contains(answer.Response.SystemError, "503") {
+		t.Errorf("while OCI fails: %+v", answer.Response)
+	}
+	cloud.ClearFault(fault)
+	answer = r.ask(asked)
+	if got := values(answer)[asked]; got != "true signed " {
+		t.Errorf("the next answer: %+v", answer.Response)
+	}
+}
+
+// An OCI that does not answer costs the budget and no more, and what was begun
+// goes on: the next answer is there.
+func TestBudget(t *testing.T) {
+	t.Parallel()
+	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
+	key := tenancy.NewVault("v", "").NewKey("k", ocitest.RSA2048)
+	slow, quick := tenancy.NewImage("slow"), tenancy.NewImage("quick")
+	tenancy.Add(slow.Sign(key, "SHA_256_RSA_PKCS_PSS"), quick.Sign(key, "SHA_256_RSA_PKCS_PSS"))
+	r := start(t, tenancy.Admin(), "--timeout", "500ms")
+	until(t, "a warm answer", func() bool {
+		return values(r.ask(question(quick.Ref(), key.ID)))[question(quick.Ref(), key.ID)] == "true signed "
+	})
+
+	tenancy.Fault(ocitest.Fault{Operation: "artifacts.ListContainerImageSignatures", Kind: ocitest.Latency, Delay: ocitest.Duration(3 * time.Second), Count: 1})
+	began := time.Now()
+	answer := r.ask(question(slow.Ref(), key.ID), question(quick.Ref(), key.ID))
+	if took := time.Since(began); took > 2500*time.Millisecond {
+		t.Errorf("answered after %v, want about 500ms", took)
+	}
+	if diff := cmp.Diff(map[string]string{question(quick.Ref(), key.ID): "true signed "}, values(answer)); diff != "" {
+		t.Errorf("verdicts (-want +got):\n%s", diff)
+	}
+	if !strings.Contains(answer.Response.SystemError, slow.Ref()) {
+		t.Errorf("systemError %q does not name %s", answer.Response.SystemError, slow.Ref())
+	}
+	until(t, "the slow image's verdict", func() bool {
+		return values(r.ask(question(slow.Ref(), key.ID)))[question(slow.Ref(), key.ID)] == "true signed "
+	})
+	if n := tenancy.Calls()["artifacts.ListContainerImageSignatures"]; n != 2 {
+		t.Errorf("%d lists for two images", n)
+	}
+}
+
+func TestNotReadyWithoutOCI(t *testing.T) {
+	t.Parallel()
+	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
+	fault := tenancy.Fault(ocitest.Fault{Operation: "objectstorage.GetNamespace", Kind: ocitest.Status, Status: 503})
+	r := start(t, tenancy.Admin())
+	until(t, "an attempt", func() bool { return len(r.lines("not ready")) > 0 })
+	if status, body := r.get("/healthz"); status != http.StatusOK {
+		t.Errorf("/healthz: %d %s", status, body)
+	}
+	if status, body := r.get("/readyz"); status != http.StatusServiceUnavailable || !strings.Contains(body, "finding the namespace of the tenancy") {
+		t.Errorf("/readyz: %d %s", status, body)
+	}
+	asked := question("iad.ocir.io/"+tenancy.Namespace+"/app@sha256:"+strings.Repeat("0", 64), "ocid1.key.oc1.iad.b5r7bu4kaaeug."+strings.Repeat("a", 60))
+	if answer := r.ask(asked); len(answer.Response.Items) != 0 || answer.Response.SystemError == "" {
+		t.Errorf("asked before it knows its tenancy: %+v", answer.Response)
+	}
+	cloud.ClearFault(fault)
+	until(t, "ready", func() bool { status, _ := r.get("/readyz"); return status == http.StatusOK })
+}
+
+// A request that is under way when the program is told to stop gets its answer.
+func TestShutdown(t *testing.T) {
+	t.Parallel()
+	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
+	key := tenancy.NewVault("v", "").NewKey("k", ocitest.RSA2048)
+	img := tenancy.NewImage("app")
+	tenancy.Add(img.Sign(key, "SHA_256_RSA_PKCS_PSS"))
+	r := start(t, tenancy.Admin())
+	until(t, "ready", func() bool { status, _ := r.get("/readyz"); return status == http.StatusOK })
+
+	tenancy.Fault(ocitest.Fault{Operation: "artifacts.ListContainerImageSignatures", Kind: ocitest.Latency, Delay: ocitest.Duration(400 * time.Millisecond)})
+	asked := question(img.Ref(), key.ID)
+	var wait sync.WaitGroup
+	var answer externaldata.ProviderResponse
+	wait.Go(func() { answer = r.ask(asked) })
+	until(t, "the call to OCI", func() bool { return tenancy.Calls()["artifacts.ListContainerImageSignatures"] > 0 })
+	r.stop()
+	until(t, "shutting down", func() bool { return len(r.lines("shutting down")) > 0 })
+	wait.Wait()
+	if got := values(answer)[asked]; got != "true signed " {
+		t.Errorf("answer of the request under way: %+v", answer.Response)
+	}
+	if err := <-r.stopped; err != nil {
+		t.Errorf("ended with %v", err)
+	}
+	if _, err := net.DialTimeout("tcp", r.addr, time.Second); err == nil {
+		t.Error("still listening after the end")
+	}
+}
+
+// Certificates change while the program runs, and so does who may ask.
+func TestRenewal(t *testing.T) {
+	t.Parallel()
+	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
+	r := start(t, tenancy.Admin())
+	next, err := pki.NewAuthority("next-ca")
+	if err != nil {
+		t.Fatal(err)
+	}
+	own, err := next.Issue(pki.Leaf{Names: []string{"127.0.0.1"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	caller, err := next.Issue(pki.Leaf{Names: []string{gatekeeper}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.write("tls.key", own.Key) // for a moment the two do not match
+	r.write("tls.crt", own.Cert)
+	r.write("ca.crt", next.PEM())
+	until(t, "two files read again", func() bool { return len(r.lines("certificates reloaded")) >= 2 })
+
+	r.ca = next
+	asked := question("nginx", "ocid1.key.oc1.iad.b5r7bu4kaaeug."+strings.Repeat("a", 60))
+	if answer := r.ask(asked); !strings.Contains(answer.Response.SystemError, "not accepted") {
+		t.Errorf("by the old client certificate: %+v", answer.Response)
+	}
+	if r.caller, err = caller.TLS(); err != nil {
+		t.Fatal(err)
+	}
+	externaldata.DefaultClientCache().Invalidate(t.Name())
+	if got := values(r.ask(asked))[asked]; got != "false not-oci-registry " {
+		t.Errorf("by the new client certificate: %q", got)
+	}
+}
+
+// What is wrong with how it was started is said before it serves, with the flag
+// or the file to look at.
+func TestStartRefused(t *testing.T) {
+	t.Parallel()
+	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
+	config := tenancy.Admin().ConfigFile()
+	ca, err := pki.NewAuthority("ca")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pair, err := ca.Issue(pki.Leaf{Names: []string{"a"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	path := func(name string) string { return filepath.Join(dir, name) }
+	for name, content := range map[string][]byte{"crt": pair.Cert, "key": pair.Key, "ca": ca.PEM(), "junk": []byte("junk")} {
+		if err := os.WriteFile(path(name), content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	taken, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = taken.Close() }()
+
+	for name, tt := range map[string]struct {
+		flags []string // after those that work
+		says  []string
+	}{
+		"no certificate file":        {[]string{"--tls-cert", path("none")}, []string{"reading the serving certificate", path("none"), "no such file"}},
+		"no certificate in it":       {[]string{"--tls-cert", path("junk")}, []string{path("junk"), "failed to find any PEM data"}},
+		"a CA file with nothing":     {[]string{"--client-ca", path("junk")}, []string{"CA of clients", path("junk"), "holds no certificate"}},
+		"no configuration file":      {[]string{"--config-file", path("none")}, []string{path("none")}},
+		"no such profile":            {[]string{"--profile", "NOBODY"}, []string{"NOBODY", config}},
+		"no session in a profile":    {[]string{"--auth", "session"}, []string{"DEFAULT", "security_token_file"}},
+		"an endpoint elsewhere":      {[]string{"--vault-endpoint", "https://evil.example"}, []string{"--vault-endpoint", "evil.example"}},
+		"a tenancy of other realm":   {[]string{"--tenancy", "ns=ocid1.tenancy.oc2..x"}, []string{"realm oc2"}},
+		"an address that is taken":   {[]string{"--addr", taken.Addr().String()}, []string{"listening for Gatekeeper", "address already in use"}},
+		"a port that does not exist": {[]string{"--health-addr", "127.0.0.1:99999"}, []string{"listening for probes and metrics", "99999"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			args := append([]string{
+				"--addr", "127.0.0.1:0", "--health-addr", "127.0.0.1:0", "--config-file", config,
+				"--tls-cert", path("crt"), "--tls-key", path("key"), "--client-ca", path("ca"),
+			}, tt.flags...)
+			err := run(t.Context(), process{args: args, getenv: os.Getenv, stdout: io.Discard, stderr: io.Discard})
+			if err == nil {
+				t.Fatal("it ran")
+			}
+			for _, want := range tt.says {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("%q lacks %q", err, want)
+				}
+			}
+		})
+	}
+}
+
+func TestVersion(t *testing.T) {
+	t.Parallel()
+	var out strings.Builder
+	if err := run(t.Context(), process{args: []string{"--version"}, getenv: os.Getenv, stdout: &out, stderr: io.Discard}); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.HasPrefix(out.String(), "oke-sign-provider ") || !strings.HasSuffix(out.String(), "\n") {
+		t.Errorf("printed %q", out.String())
+	}
+}

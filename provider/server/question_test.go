@@ -1,0 +1,267 @@
+package server_test
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/oke-sign/oke-sign/provider/server"
+)
+
+var (
+	keyA = "ocid1.key.oc1.iad.b5r7bu4kaaeug." + strings.Repeat("a", 60)
+	keyB = "ocid1.key.oc1.iad.b5r7bu4kaaeug." + strings.Repeat("b", 60)
+)
+
+const pinned = "iad.ocir.io/idwpqivumvev/scan-test@sha256:ee44f2ebbc5b6bdd6f0b6d6f6c6f5a1ab45fe0f4b2a3a1f1b6d0d4c3b2a19081"
+
+// ask is a question as the policy asks it.
+func ask(image string, keys ...string) string {
+	b, err := json.Marshal(map[string]any{"image": image, "keys": keys})
+	if err != nil {
+		panic(err)
+	}
+	return string(b)
+}
+
+func TestParseQuestion(t *testing.T) {
+	quoted := func(s string) string { return `"` + s + `"` }
+	six := make([]string, 6)
+	for i := range six {
+		six[i] = keyA[:len(keyA)-1] + string(rune('a'+i))
+	}
+	tests := map[string]struct {
+		key   string
+		image string
+		keys  []string
+		err   string // part of it; empty: a question
+	}{
+		"one key":                     {key: ask(pinned, keyA), image: pinned, keys: []string{keyA}},
+		"two keys":                    {key: ask(pinned, keyA, keyB), image: pinned, keys: []string{keyA, keyB}},
+		"five keys":                   {key: ask(pinned, six[:5]...), image: pinned, keys: six[:5]},
+		"white space and other order": {key: " { \"keys\" :\t[ " + quoted(keyA) + " ] ,\n\"image\": " + quoted(pinned) + " } ", image: pinned, keys: []string{keyA}},
+		"an image that is no reference is still a question": {key: ask("a<b>\n\u2028😀", keyA), image: "a<b>\n\u2028😀", keys: []string{keyA}},
+		"escapes in a value": {key: `{"image":"\u0061\ud83d\ude00\/\"\\\b\f\n\r\t","keys":["` + keyA + `"]}`, image: "a😀/\"\\\b\f\n\r\t", keys: []string{keyA}},
+
+		"nothing":                      {key: "", err: "expected an object"},
+		"an image alone":               {key: pinned, err: "expected an object"},
+		"a string":                     {key: quoted(pinned), err: "expected an object"},
+		"an array":                     {key: `[]`, err: "expected an object"},
+		"null":                         {key: `null`, err: "expected an object"},
+		"an empty object":              {key: `{}`, err: "image is missing"},
+		"no image":                     {key: `{"keys":["` + keyA + `"]}`, err: "image is missing"},
+		"an empty image":               {key: ask("", keyA), err: "image is missing"},
+		"a null image":                 {key: `{"image":null,"keys":["` + keyA + `"]}`, err: "expected a string"},
+		"an image in an array":         {key: `{"image":["a"],"keys":["` + keyA + `"]}`, err: "expected a string"},
+		"keys is missing":              {key: `{"image":"` + pinned + `"}`, err: "keys is missing or empty"},
+		"no keys":                      {key: `{"image":"` + pinned + `","keys":[]}`, err: "keys is missing or empty"},
+		"keys is null":                 {key: `{"image":"` + pinned + `","keys":null}`, err: "expected an array"},
+		"keys is a string":             {key: `{"image":"` + pinned + `","keys":"` + keyA + `"}`, err: "expected an array"},
+		"keys holds null":              {key: `{"image":"` + pinned + `","keys":[null]}`, err: "expected a string"},
+		"six keys":                     {key: ask(pinned, six...), err: "more than 5 keys"},
+		"keys out of order":            {key: ask(pinned, keyB, keyA), err: "not sorted"},
+		"a key twice":                  {key: ask(pinned, keyA, keyA), err: "given twice"},
+		"an empty key":                 {key: ask(pinned, ""), err: "not the OCID of a key"},
+		"the OCID of something else":   {key: ask(pinned, "ocid1.vault.oc1.iad.b5r7bu4kaaeug.x"), err: "not the OCID of a key"},
+		"a good key and another thing": {key: ask(pinned, keyA, "x"), err: "not the OCID of a key"},
+		"image twice":                  {key: `{"image":"a","image":"` + pinned + `","keys":["` + keyA + `"]}`, err: "image is given twice"},
+		"keys twice":                   {key: `{"image":"a","keys":["` + keyA + `"],"keys":["` + keyB + `"]}`, err: "keys is given twice"},
+		"image in another case beside": {key: `{"image":"a","Image":"b","keys":["` + keyA + `"]}`, err: `unknown field "Image"`},
+		"image in another case":        {key: `{"Image":"b","keys":["` + keyA + `"]}`, err: `unknown field "Image"`},
+		"keys with a Kelvin sign":      {key: `{"image":"b","` + "\u212a" + `eys":["` + keyA + `"]}`, err: "unknown field"},
+		"a field name in escapes":      {key: `{"\u0069mage":"b","keys":["` + keyA + `"]}`, err: "unknown field"},
+		"one field more":               {key: `{"image":"b","keys":["` + keyA + `"],"x":1}`, err: `unknown field "x"`},
+		"something after the object":   {key: ask(pinned, keyA) + "{}", err: "expected nothing more"},
+		"a byte order mark":            {key: "\ufeff" + ask(pinned, keyA), err: "expected an object"},
+		"a comma too many":             {key: `{"image":"b","keys":["` + keyA + `"],}`, err: "expected a string"},
+		"a comma too many in keys":     {key: `{"image":"b","keys":["` + keyA + `",]}`, err: "expected a string"},
+		"a comma too few":              {key: `{"image":"b" "keys":["` + keyA + `"]}`, err: "expected a comma"},
+		"no colon":                     {key: `{"image" "b","keys":["` + keyA + `"]}`, err: "expected a colon"},
+		"not closed":                   {key: `{"image":"b","keys":["` + keyA + `"]`, err: "expected a comma or the end of an object"},
+		"a string not closed":          {key: `{"image":"b`, err: "expected the end of a string"},
+		"an escape not closed":         {key: `{"image":"b\`, err: "expected the rest of an escape"},
+		"a short escape":               {key: `{"image":"\u00"}`, err: "four hexadecimal digits"},
+		"an unknown escape":            {key: `{"image":"\x41"}`, err: "JSON's escapes"},
+		"half a surrogate pair":        {key: `{"image":"\ud83d","keys":["` + keyA + `"]}`, err: "surrogate pair"},
+		"the wrong half first":         {key: `{"image":"\ude00\ud83d","keys":["` + keyA + `"]}`, err: "surrogate pair"},
+		"a line break in a string":     {key: "{\"image\":\"a\nb\",\"keys\":[\"" + keyA + "\"]}", err: "no control character"},
+		"a NUL in a string":            {key: "{\"image\":\"\\u0061\x00\",\"keys\":[]}", err: "no control character"},
+		"invalid UTF-8":                {key: "{\"image\":\"\xff\",\"keys\":[\"" + keyA + "\"]}", err: "not valid UTF-8"},
+		"too long":                     {key: ask(strings.Repeat("a", server.MaxQuestion), keyA), err: "not valid UTF-8 of at most"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			image, allowed, err := server.ParseQuestion(tt.key)
+			if tt.err != "" {
+				if err == nil || !strings.Contains(err.Error(), tt.err) {
+					t.Errorf("got error %v, want a part %q", err, tt.err)
+				}
+				if image != "" || allowed != nil {
+					t.Errorf("got %q, %v beside an error", image, allowed)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			var keys []string
+			for _, id := range allowed {
+				keys = append(keys, id.String())
+			}
+			if image != tt.image || !slices.Equal(keys, tt.keys) {
+				t.Errorf("got %q, %q; want %q, %q", image, keys, tt.image, tt.keys)
+			}
+		})
+	}
+}
+
+func TestDecodeRequest(t *testing.T) {
+	const head = `{"apiVersion":"externaldata.gatekeeper.sh/v1beta1","kind":"ProviderRequest",`
+	many := func(n int) string {
+		return head + `"request":{"keys":[` + strings.TrimSuffix(strings.Repeat(`"a",`, n), ",") + `]}}`
+	}
+	tests := map[string]struct {
+		body string
+		keys []string
+		err  string
+	}{
+		"as Gatekeeper sends it":        {body: head + `"request":{"keys":["a","a","{\"x\":\"é\"}"]}}`, keys: []string{"a", "a", `{"x":"é"}`}},
+		"fields of a later release":     {body: `{"x":[{"keys":["no"]},-1.5e3,true,null,"\""],` + head[1:] + `"request":{"idempotent":{},"keys":["a"],"y":""},"Kind":7}`, keys: []string{"a"}},
+		"as many keys as there may be":  {body: many(server.MaxKeys), keys: strings.Split(strings.TrimSuffix(strings.Repeat("a,", server.MaxKeys), ","), ",")},
+		"an empty key is a key":         {body: head + `"request":{"keys":[""]}}`, keys: []string{""}},
+		"one key too many":              {body: many(server.MaxKeys + 1), err: "more than 256 keys"},
+		"the rest after it is not read": {body: strings.TrimSuffix(many(server.MaxKeys+1), "]}}") + "\x01", err: "more than 256 keys"},
+		"a key too long":                {body: head + `"request":{"keys":["` + strings.Repeat("a", server.MaxQuestion+1) + `"]}}`, err: "a key of more than"},
+
+		"nothing":                   {body: "", err: "expected an object"},
+		"text":                      {body: "hello", err: "expected an object"},
+		"null":                      {body: "null", err: "expected an object"},
+		"an array":                  {body: "[]", err: "expected an object"},
+		"an empty object":           {body: "{}", err: `apiVersion is ""`},
+		"another version":           {body: `{"apiVersion":"externaldata.gatekeeper.sh/v1alpha1","kind":"ProviderRequest","request":{"keys":["a"]}}`, err: "apiVersion is"},
+		"another kind":              {body: `{"apiVersion":"externaldata.gatekeeper.sh/v1beta1","kind":"ProviderResponse","request":{"keys":["a"]}}`, err: "kind is"},
+		"no request":                {body: strings.TrimSuffix(head, ",") + "}", err: "request.keys is missing"},
+		"request is null":           {body: head + `"request":null}`, err: "expected an object"},
+		"keys is missing":           {body: head + `"request":{}}`, err: "request.keys is missing"},
+		"no keys":                   {body: head + `"request":{"keys":[]}}`, err: "request.keys is missing or empty"},
+		"keys is null":              {body: head + `"request":{"keys":null}}`, err: "expected an array"},
+		"keys is a string":          {body: head + `"request":{"keys":"a"}}`, err: "expected an array"},
+		"a key is a number":         {body: head + `"request":{"keys":[1]}}`, err: "expected a string"},
+		"a key is null":             {body: head + `"request":{"keys":["a",null]}}`, err: "expected a string"},
+		"keys twice":                {body: head + `"request":{"keys":["a"],"keys":["b"]}}`, err: "keys is given twice"},
+		"request twice":             {body: head + `"request":{"keys":["a"]},"request":{"keys":["b"]}}`, err: "request is given twice"},
+		"keys in another case":      {body: head + `"request":{"Keys":["a"]}}`, err: "request.keys is missing"},
+		"keys in escaped spelling":  {body: head + `"request":{"\u006beys":["a"]}}`, err: "request.keys is missing"},
+		"something after it":        {body: many(1) + "x", err: "expected nothing more"},
+		"cut off":                   {body: strings.TrimSuffix(many(1), "}"), err: "end of an object"},
+		"invalid UTF-8":             {body: strings.Replace(many(1), "a", "\xff", 1), err: "not valid UTF-8"},
+		"an unknown field is wrong": {body: `{"x":01,` + head[1:] + `"request":{"keys":["a"]}}`, err: "expected a value"},
+		"a bare word":               {body: `{"x":nul,` + head[1:] + `"request":{"keys":["a"]}}`, err: "expected a value"},
+		"nested without end":        {body: `{"x":` + strings.Repeat("[", 100_000), err: "nested too deeply"},
+		"objects without end":       {body: strings.Repeat(`{"x":`, 100_000), err: "nested too deeply"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			req, err := server.DecodeRequest(tt.body)
+			if tt.err == "" && err != nil || tt.err != "" && (err == nil || !strings.Contains(err.Error(), tt.err)) {
+				t.Fatalf("got error %v, want %q", err, tt.err)
+			}
+			if diff := cmp.Diff(tt.keys, req.Request.Keys); diff != "" {
+				t.Errorf("keys (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// Whatever is taken for a question reads the same to encoding/json, and says the
+// same when it is written again.
+func FuzzParseQuestion(f *testing.F) {
+	for _, s := range []string{
+		ask(pinned, keyA), ask(pinned, keyA, keyB), `{"image":"\ud83d\ude00","keys":[]}`, `{"image":"a","Image":"b"}`, "", "null",
+		` {"keys":["` + keyA + `"],"image":"\u0061\/"} `, `{"image":"a","keys":["` + keyA + `"],"x":{}}`,
+	} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, key string) {
+		image, allowed, err := server.ParseQuestion(key)
+		if err != nil {
+			if image != "" || allowed != nil {
+				t.Fatalf("got %q, %v beside an error", image, allowed)
+			}
+			return
+		}
+		if len(allowed) < 1 || len(allowed) > 5 || image == "" || !utf8.ValidString(image) {
+			t.Fatalf("accepted image %q, keys %v", image, allowed)
+		}
+		var keys []string
+		for _, id := range allowed {
+			keys = append(keys, id.String())
+		}
+		if !slices.IsSorted(keys) || len(slices.Compact(slices.Clone(keys))) != len(keys) {
+			t.Fatalf("accepted keys %q", keys)
+		}
+		var std map[string]any
+		if err := json.Unmarshal([]byte(key), &std); err != nil {
+			t.Fatalf("accepted what encoding/json does not: %v", err)
+		}
+		again := ask(image, keys...)
+		var want map[string]any
+		if err := json.Unmarshal([]byte(again), &want); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, std); diff != "" {
+			t.Fatalf("encoding/json reads it otherwise (-ours +theirs):\n%s", diff)
+		}
+		if _, _, err := server.ParseQuestion(again); err != nil {
+			t.Fatalf("%s does not parse again: %v", again, err)
+		}
+	})
+}
+
+// Whatever is taken for a request is valid JSON, within the limits, and holds
+// the keys that encoding/json finds in it, as far as that tells the fields apart.
+func FuzzDecodeRequest(f *testing.F) {
+	const head = `{"apiVersion":"externaldata.gatekeeper.sh/v1beta1","kind":"ProviderRequest",`
+	for _, s := range []string{
+		head + `"request":{"keys":["a","a","{\"x\":\"é\"}"]}}`, head + `"request":{"keys":[]},"x":[1,{"y":null}]}`,
+		head + `"request":{"Keys":["a"],"keys":["\ud83d\ude00"]}}`, "", "{}", "[[[[", `{"x":-0.1e+5}`,
+	} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, body string) {
+		req, err := server.DecodeRequest(body)
+		if err != nil {
+			if diff := cmp.Diff(server.ProviderRequest{}, req); diff != "" {
+				t.Fatalf("not zero beside an error: %s", diff)
+			}
+			return
+		}
+		if n := len(req.Request.Keys); n < 1 || n > server.MaxKeys {
+			t.Fatalf("accepted %d keys", n)
+		}
+		for _, k := range req.Request.Keys {
+			if len(k) > server.MaxQuestion || !utf8.ValidString(k) {
+				t.Fatalf("accepted key %q", k)
+			}
+		}
+		var std map[string]any
+		if err := json.Unmarshal([]byte(body), &std); err != nil {
+			t.Fatalf("accepted what encoding/json does not: %v", err)
+		}
+		// A map keeps the last of fields whose names only escapes tell apart.
+		if strings.Contains(body, `\u`) {
+			return
+		}
+		var keys []string
+		for _, k := range std["request"].(map[string]any)["keys"].([]any) {
+			keys = append(keys, k.(string))
+		}
+		if diff := cmp.Diff(keys, req.Request.Keys); diff != "" {
+			t.Fatalf("encoding/json reads other keys (-theirs +ours):\n%s", diff)
+		}
+	})
+}

@@ -1,0 +1,275 @@
+package server
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"unicode/utf16"
+	"unicode/utf8"
+)
+
+// maxDepth bounds the recursion over fields that nobody reads.
+const maxDepth = 32
+
+// scanner reads JSON out of a string that is known to be valid UTF-8. Unlike
+// encoding/json it tells a field given twice or spelled otherwise from the one
+// meant, keeps no more than it is asked for, and can stop in the middle: ten
+// thousand keys cost no more than the first one too many.
+type scanner struct {
+	text string
+	pos  int
+}
+
+// field is a field of an object that the caller wants: read consumes its value.
+type field struct {
+	name string
+	read func() error
+	seen bool
+}
+
+// object reads an object. Fields match by their exact spelling, escapes
+// included, and at most once; the value of any other field is left to other,
+// which is nil where there must be none.
+func (s *scanner) object(fields []field, other func() error) error {
+	if !s.eat('{') {
+		return s.expected("an object")
+	}
+	if s.eat('}') {
+		return nil
+	}
+	for {
+		s.space()
+		start := s.pos
+		if _, err := s.str(); err != nil {
+			return err
+		}
+		name := s.text[start+1 : s.pos-1]
+		if !s.eat(':') {
+			return s.expected("a colon")
+		}
+		if err := s.member(name, fields, other); err != nil {
+			return err
+		}
+		if s.eat('}') {
+			return nil
+		}
+		if !s.eat(',') {
+			return s.expected("a comma or the end of an object")
+		}
+	}
+}
+
+func (s *scanner) member(name string, fields []field, other func() error) error {
+	for i := range fields {
+		f := &fields[i]
+		if f.name != name {
+			continue
+		}
+		if f.seen {
+			return fmt.Errorf("field %s is given twice", name)
+		}
+		f.seen = true
+		return f.read()
+	}
+	if other == nil {
+		return fmt.Errorf("unknown field %.40q", name)
+	}
+	return other()
+}
+
+// array reads an array; element consumes one of its values.
+func (s *scanner) array(element func() error) error {
+	if !s.eat('[') {
+		return s.expected("an array")
+	}
+	if s.eat(']') {
+		return nil
+	}
+	for {
+		if err := element(); err != nil {
+			return err
+		}
+		if s.eat(']') {
+			return nil
+		}
+		if !s.eat(',') {
+			return s.expected("a comma or the end of an array")
+		}
+	}
+}
+
+// str reads a string. One without escapes is a part of the text, not a copy.
+func (s *scanner) str() (string, error) {
+	if !s.eat('"') {
+		return "", s.expected("a string")
+	}
+	for start := s.pos; s.pos < len(s.text); s.pos++ {
+		switch c := s.text[s.pos]; {
+		case c == '"':
+			s.pos++
+			return s.text[start : s.pos-1], nil
+		case c == '\\':
+			return s.escaped(start)
+		case c < ' ':
+			return "", s.expected("no control character")
+		}
+	}
+	return "", s.expected("the end of a string")
+}
+
+// escaped reads the rest of a string that began at start and has its first
+// escape at the current position.
+func (s *scanner) escaped(start int) (string, error) {
+	var out []byte
+	for s.pos < len(s.text) {
+		switch c := s.text[s.pos]; {
+		case c == '"':
+			out = append(out, s.text[start:s.pos]...)
+			s.pos++
+			return string(out), nil
+		case c == '\\':
+			out = append(out, s.text[start:s.pos]...)
+			s.pos++
+			var err error
+			if out, err = s.escape(out); err != nil {
+				return "", err
+			}
+			start = s.pos
+		case c < ' ':
+			return "", s.expected("no control character")
+		default:
+			s.pos++
+		}
+	}
+	return "", s.expected("the end of a string")
+}
+
+func (s *scanner) escape(out []byte) ([]byte, error) {
+	if s.pos == len(s.text) {
+		return nil, s.expected("the rest of an escape")
+	}
+	c := s.text[s.pos]
+	s.pos++
+	switch c {
+	case '"', '\\', '/':
+		return append(out, c), nil
+	case 'b':
+		return append(out, '\b'), nil
+	case 'f':
+		return append(out, '\f'), nil
+	case 'n':
+		return append(out, '\n'), nil
+	case 'r':
+		return append(out, '\r'), nil
+	case 't':
+		return append(out, '\t'), nil
+	case 'u':
+		return s.unicode(out)
+	default:
+		return nil, s.expected("one of JSON's escapes")
+	}
+}
+
+// unicode refuses half of a surrogate pair, where other readers put U+FFFD: the
+// key could not be echoed byte for byte.
+func (s *scanner) unicode(out []byte) ([]byte, error) {
+	r, err := s.hex4()
+	if err != nil {
+		return nil, err
+	}
+	if utf16.IsSurrogate(r) {
+		if !strings.HasPrefix(s.text[s.pos:], `\u`) {
+			return nil, s.expected("the second half of a surrogate pair")
+		}
+		s.pos += 2
+		low, err := s.hex4()
+		if err != nil {
+			return nil, err
+		}
+		if r = utf16.DecodeRune(r, low); r == utf8.RuneError {
+			return nil, s.expected("a surrogate pair")
+		}
+	}
+	return utf8.AppendRune(out, r), nil
+}
+
+func (s *scanner) hex4() (rune, error) {
+	if len(s.text)-s.pos < 4 {
+		return 0, s.expected("four hexadecimal digits")
+	}
+	digits := s.text[s.pos : s.pos+4]
+	n, err := strconv.ParseUint(digits, 16, 16)
+	if err != nil {
+		return 0, s.expected("four hexadecimal digits")
+	}
+	s.pos += 4
+	return rune(n), nil
+}
+
+// skip reads any value and forgets it.
+func (s *scanner) skip(depth int) error {
+	if depth > maxDepth {
+		return errors.New("nested too deeply")
+	}
+	deeper := func() error { return s.skip(depth + 1) }
+	switch s.peek() {
+	case '{':
+		return s.object(nil, deeper)
+	case '[':
+		return s.array(deeper)
+	case '"':
+		_, err := s.str()
+		return err
+	}
+	start := s.pos
+	for s.pos < len(s.text) && !strings.ContainsRune(" \t\r\n,:]}", rune(s.text[s.pos])) {
+		s.pos++
+	}
+	if !json.Valid([]byte(s.text[start:s.pos])) {
+		s.pos = start
+		return s.expected("a value")
+	}
+	return nil
+}
+
+// end makes sure that nothing is left.
+func (s *scanner) end() error {
+	if s.space(); s.pos < len(s.text) {
+		return s.expected("nothing more")
+	}
+	return nil
+}
+
+// eat takes the byte c, if it is the next one after any white space.
+func (s *scanner) eat(c byte) bool {
+	if s.peek() != c {
+		return false
+	}
+	s.pos++
+	return true
+}
+
+// peek is the next byte after any white space; 0, which no JSON holds, at the end.
+func (s *scanner) peek() byte {
+	if s.space(); s.pos < len(s.text) {
+		return s.text[s.pos]
+	}
+	return 0
+}
+
+func (s *scanner) space() {
+	for s.pos < len(s.text) {
+		switch s.text[s.pos] {
+		case ' ', '\t', '\n', '\r':
+			s.pos++
+		default:
+			return
+		}
+	}
+}
+
+func (s *scanner) expected(what string) error {
+	return fmt.Errorf("at byte %d: expected %s", s.pos, what)
+}

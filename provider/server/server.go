@@ -1,0 +1,256 @@
+// Package server answers Gatekeeper's external data requests over HTTP: which of
+// these images are signed by a key that the policy allows?
+//
+// It decodes, bounds, fans out, keeps the time and encodes; what is signed is
+// decided by the Check it is given. It trusts nobody: whatever arrives is
+// bounded before it is read and read strictly, and whatever does not end in a
+// verdict ends in an answer that admits nothing.
+//
+// What becomes of a question depends on what Gatekeeper does with the answer. It
+// keeps items, values and errors alike, for minutes, and never keeps a
+// systemError. Therefore:
+//
+//   - a verdict, yes or no, is the value of an item;
+//   - a key that is no question is an item with an error: it can never be
+//     answered, however often it is asked;
+//   - what could not be found out (OCI throttles, is slow, is down, the budget is
+//     spent, the code panicked) is left out of the items and named in
+//     systemError, so that nothing of it is remembered;
+//   - a request that is refused as a whole has no items, a systemError that says
+//     why, and a status from 400 on. Gatekeeper looks at the systemError only.
+//
+// The package knows nothing of OCI, caches or certificates, and does not
+// terminate TLS.
+package server
+
+import (
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/oke-sign/oke-sign/provider/verdict"
+)
+
+// Path is where the questions about signatures are posted.
+const Path = "/v1/signatures"
+
+// Config says how Handler answers. Check is required.
+type Config struct {
+	// Check decides; see its type.
+	Check Check
+	// Authorize says whether the caller behind a connection may ask, and its
+	// error why not. It runs on every request, before the body is read. Nil:
+	// whoever can connect may ask.
+	Authorize func(*tls.ConnectionState) error
+	// Budget is the time for one request, from its headers to its answer; 1.3 s
+	// if zero. It must be shorter than the time-out of Gatekeeper's Provider
+	// object, which drops everything that comes later.
+	Budget time.Duration
+	// Parallel is how many questions of one request are looked into at a time;
+	// 16 if zero.
+	Parallel int
+	// Requests is how many requests are read and decided at a time; 128 if zero.
+	// Further ones wait within their budget. It bounds the memory that bodies and
+	// answers take.
+	Requests int
+	// Log gets one line for each decision; discarded if nil.
+	Log *slog.Logger
+	// Metrics is where the handler registers its metrics; none if nil.
+	Metrics prometheus.Registerer
+}
+
+type handler struct {
+	Config
+	slots   chan struct{}
+	reasons []verdict.Reason
+	spent   error // says that the budget is
+	metrics *metrics
+}
+
+// Handler answers POST requests on Path, and everything else in the protocol's
+// own form with a systemError.
+func Handler(cfg Config) http.Handler {
+	if cfg.Budget <= 0 {
+		cfg.Budget = 1300 * time.Millisecond
+	}
+	if cfg.Parallel <= 0 {
+		cfg.Parallel = 16
+	}
+	if cfg.Requests <= 0 {
+		cfg.Requests = 128
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	return &handler{
+		Config:  cfg,
+		slots:   make(chan struct{}, cfg.Requests),
+		reasons: verdict.Reasons(),
+		spent:   fmt.Errorf("%w within %s, the time for one request; it is still being asked", errBudgetSpent, cfg.Budget),
+		metrics: newMetrics(cfg.Metrics),
+	}
+}
+
+// HTTP serves h within limits of time and size that no caller of this service
+// needs to exceed. HTTP/2 stays off: Gatekeeper speaks HTTP/1.1, and what is not
+// spoken cannot be abused.
+func HTTP(h http.Handler) *http.Server {
+	var protocols http.Protocols
+	protocols.SetHTTP1(true)
+	return &http.Server{
+		Handler:           h,
+		Protocols:         &protocols,
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       10 * time.Second,
+		WriteTimeout:      15 * time.Second,
+		IdleTimeout:       2 * time.Minute, // Gatekeeper's client drops idle connections after 90 s
+		MaxHeaderBytes:    16 << 10,
+	}
+}
+
+// refusal is why a request is not answered at all, with the status that fits.
+type refusal struct {
+	status int
+	reason string
+}
+
+func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	began := time.Now()
+	deadline := began.Add(h.Budget)
+	conn := http.NewResponseController(w)
+	limit(conn, deadline)
+
+	keys, refused := h.admit(w, r, deadline)
+	if refused != nil {
+		h.Log.Warn("request refused", "status", refused.status, "reason", refused.reason, "remote", r.RemoteAddr)
+		h.metrics.request("refused", time.Since(began))
+		// A caller that is still sending when the connection ends may miss the
+		// answer, so what it has yet to send is taken in and dropped, up to a
+		// size and no longer than the deadline; not a stranger's, though.
+		if refused.status != http.StatusForbidden {
+			_, _ = io.CopyN(io.Discard, r.Body, maxDropped)
+		}
+		w.Header().Set("Connection", "close")
+		write(w, refused.status, Response{SystemError: "oke-sign-provider: " + refused.reason})
+		return
+	}
+	defer h.release()
+	// From here on net/http reads ahead, to notice when the caller leaves. Out of
+	// time it would take the caller for gone, with all that is still to come on
+	// this connection.
+	limit(conn, time.Time{})
+
+	answer := h.decide(r.Context(), keys, deadline)
+	outcome := "answered"
+	if answer.SystemError != "" {
+		outcome = "incomplete"
+	}
+	h.metrics.request(outcome, time.Since(began))
+	write(w, http.StatusOK, answer)
+}
+
+// admit takes the request in step by step, each of which may refuse it: who asks
+// and where before anything is read, then the body, then what it says. Without a
+// refusal the caller owes a release.
+func (h *handler) admit(w http.ResponseWriter, r *http.Request, deadline time.Time) ([]string, *refusal) {
+	if h.Authorize != nil {
+		if err := h.Authorize(r.TLS); err != nil {
+			return nil, &refusal{http.StatusForbidden, err.Error()}
+		}
+	}
+	if r.URL.Path != Path {
+		return nil, &refusal{http.StatusNotFound, "nothing is served here; questions go to " + Path}
+	}
+	if r.Method != http.MethodPost {
+		w.Header().Set("Allow", http.MethodPost)
+		return nil, &refusal{http.StatusMethodNotAllowed, fmt.Sprintf("method %.20q: only POST asks a question", r.Method)}
+	}
+	if r.ContentLength > maxBody {
+		return nil, tooLarge()
+	}
+
+	wait := time.NewTimer(time.Until(deadline))
+	defer wait.Stop()
+	select {
+	case h.slots <- struct{}{}:
+	case <-wait.C:
+		return nil, &refusal{http.StatusServiceUnavailable, fmt.Sprintf("busy with %d other requests", h.Requests)}
+	case <-r.Context().Done():
+		return nil, &refusal{http.StatusServiceUnavailable, "the caller has gone"}
+	}
+	body, refused := read(w, r)
+	if refused == nil {
+		var req ProviderRequest
+		if req, refused = decode(body); refused == nil {
+			return req.Request.Keys, nil
+		}
+	}
+	h.release()
+	return nil, refused
+}
+
+func (h *handler) release() { <-h.slots }
+
+// limit sets the time by which the request must have been read; zero lifts it.
+func limit(conn *http.ResponseController, deadline time.Time) {
+	_ = conn.SetReadDeadline(deadline) // it fails on a closed connection, and so does the next read
+}
+
+// read takes at most maxBody bytes.
+func read(w http.ResponseWriter, r *http.Request) (string, *refusal) {
+	var body strings.Builder
+	_, err := io.Copy(&body, http.MaxBytesReader(w, r.Body, maxBody))
+	var large *http.MaxBytesError
+	switch {
+	case errors.As(err, &large):
+		return "", tooLarge()
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return "", &refusal{http.StatusRequestTimeout, "the body took longer than the whole request may"}
+	case err != nil:
+		return "", &refusal{http.StatusBadRequest, "reading the body: " + oneLine(err.Error(), maxCause)}
+	}
+	return body.String(), nil
+}
+
+func decode(body string) (ProviderRequest, *refusal) {
+	req, err := decodeRequest(body)
+	switch {
+	case errors.Is(err, errTooManyKeys), errors.Is(err, errKeyTooLong):
+		return ProviderRequest{}, &refusal{http.StatusRequestEntityTooLarge, "the request has " + err.Error()}
+	case err != nil:
+		return ProviderRequest{}, &refusal{http.StatusBadRequest, "not a request of the external data protocol: " + oneLine(err.Error(), maxCause)}
+	}
+	return req, nil
+}
+
+func tooLarge() *refusal {
+	return &refusal{http.StatusRequestEntityTooLarge, "the request has more than " + strconv.Itoa(maxBody) + " bytes"}
+}
+
+// write is the one place that answers.
+func write(w http.ResponseWriter, status int, response Response) {
+	response.Idempotent = true
+	body, err := json.Marshal(ProviderResponse{APIVersion: apiVersion, Kind: kindResponse, Response: response})
+	if err != nil {
+		// Only a verdict that does not encode leads here; the answer without
+		// items always does.
+		write(w, http.StatusInternalServerError, Response{SystemError: "encoding the answer: " + oneLine(err.Error(), maxCause)})
+		return
+	}
+	header := w.Header()
+	header.Set("Content-Type", "application/json")
+	header.Set("Content-Length", strconv.Itoa(len(body)))
+	header.Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(status)
+	_, _ = w.Write(body) // it fails when the caller has left; nobody is there to be told
+}

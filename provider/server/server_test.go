@@ -1,0 +1,842 @@
+package server_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"reflect"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/open-policy-agent/frameworks/constraint/pkg/apis/externaldata/unversioned"
+	"github.com/open-policy-agent/frameworks/constraint/pkg/externaldata"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/oke-sign/oke-sign/provider/certs"
+	"github.com/oke-sign/oke-sign/provider/image"
+	"github.com/oke-sign/oke-sign/provider/server"
+	"github.com/oke-sign/oke-sign/provider/signature"
+	"github.com/oke-sign/oke-sign/provider/verdict"
+	"github.com/oke-sign/oke-sign/test/pki"
+)
+
+const gatekeeper = "gatekeeper-webhook-service.gatekeeper-system.svc"
+
+// signed says yes to everything, so that whatever a test sees refused was
+// refused by the server.
+func signed(_ context.Context, _ image.Reference, allowed []signature.KeyID) (verdict.Verdict, error) {
+	return verdict.Verdict{Signed: true, Reason: verdict.Signed, Key: allowed[0].String()}, nil
+}
+
+// service is a server over TLS, as main runs it.
+type service struct {
+	addr   string
+	ca     *pki.Authority
+	caller pki.Pair
+	read   *atomic.Int64 // bytes taken off the wire
+	t      *testing.T
+}
+
+func serve(t *testing.T, cfg server.Config) *service {
+	t.Helper()
+	s := &service{t: t, read: new(atomic.Int64)}
+	var err error
+	if s.ca, err = pki.NewAuthority("test-ca"); err != nil {
+		t.Fatal(err)
+	}
+	own := s.issue(s.ca, pki.Leaf{Names: []string{"127.0.0.1"}})
+	s.caller = s.issue(s.ca, pki.Leaf{Names: []string{gatekeeper}})
+
+	dir := t.TempDir()
+	for name, content := range map[string][]byte{"tls.crt": own.Cert, "tls.key": own.Key, "ca.crt": s.ca.PEM()} {
+		if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	serving, err := certs.LoadServing(filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	callers, err := certs.LoadCallers(filepath.Join(dir, "ca.crt"), gatekeeper)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.Authorize = callers.Authorize
+
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.addr = listener.Addr().String()
+	srv := server.HTTP(server.Handler(cfg))
+	srv.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+	var wait sync.WaitGroup
+	wait.Go(func() {
+		if err := srv.Serve(tls.NewListener(counted{listener, s.read}, certs.TLS(serving))); !errors.Is(err, http.ErrServerClosed) {
+			t.Errorf("serving: %v", err)
+		}
+	})
+	t.Cleanup(func() {
+		_ = srv.Close()
+		wait.Wait()
+	})
+	return s
+}
+
+func (s *service) issue(ca *pki.Authority, leaf pki.Leaf) pki.Pair {
+	s.t.Helper()
+	pair, err := ca.Issue(leaf)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return pair
+}
+
+// config is the TLS of a client that shows the given certificate, or none.
+func (s *service) config(caller *pki.Pair) *tls.Config {
+	s.t.Helper()
+	cfg := &tls.Config{RootCAs: s.ca.Pool(), ServerName: "127.0.0.1"}
+	if caller != nil {
+		cert, err := caller.TLS()
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		cfg.Certificates = []tls.Certificate{cert}
+	}
+	return cfg
+}
+
+// post sends a body as caller and returns what came back, which has to be an
+// answer of the protocol whatever the body was.
+func (s *service) post(caller *pki.Pair, body string) (int, externaldata.ProviderResponse) {
+	s.t.Helper()
+	return s.send(caller, http.MethodPost, server.Path, strings.NewReader(body))
+}
+
+func (s *service) send(caller *pki.Pair, method, path string, body io.Reader) (int, externaldata.ProviderResponse) {
+	s.t.Helper()
+	transport := &http.Transport{TLSClientConfig: s.config(caller)}
+	defer transport.CloseIdleConnections()
+	req, err := http.NewRequestWithContext(s.t.Context(), method, "https://"+s.addr+path, body)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	resp, err := transport.RoundTrip(req)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	return resp.StatusCode, parse(s.t, resp)
+}
+
+func parse(t *testing.T, resp *http.Response) externaldata.ProviderResponse {
+	t.Helper()
+	content, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := resp.Header.Get("Content-Type"); got != "application/json" {
+		t.Errorf("Content-Type is %q", got)
+	}
+	var answer externaldata.ProviderResponse
+	if err := json.Unmarshal(content, &answer); err != nil {
+		t.Fatalf("not an answer of the protocol: %v: %.200q", err, content)
+	}
+	if answer.APIVersion != "externaldata.gatekeeper.sh/v1beta1" || answer.Kind != externaldata.ProviderResponseKind {
+		t.Errorf("answer is %s %s", answer.APIVersion, answer.Kind)
+	}
+	return answer
+}
+
+func envelope(keys ...string) string {
+	b, err := json.Marshal(externaldata.NewProviderRequest(keys))
+	if err != nil {
+		panic(err)
+	}
+	return string(b)
+}
+
+// yes lists the keys that an answer would admit.
+func yes(answer externaldata.ProviderResponse) []string {
+	var keys []string
+	for _, item := range answer.Response.Items {
+		value, _ := item.Value.(map[string]any)
+		if item.Error == "" && value["signed"] == true {
+			keys = append(keys, item.Key)
+		}
+	}
+	return keys
+}
+
+// counted counts what its connections read.
+type counted struct {
+	net.Listener
+	read *atomic.Int64
+}
+
+func (l counted) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	return countedConn{c, l.read}, err
+}
+
+type countedConn struct {
+	net.Conn
+	read *atomic.Int64
+}
+
+func (c countedConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	c.read.Add(int64(n))
+	return n, err
+}
+
+// Gatekeeper's own client, over TLS with its certificate.
+func TestGatekeepersClient(t *testing.T) {
+	s := serve(t, server.Config{Check: signed})
+	cert, err := s.caller.TLS()
+	if err != nil {
+		t.Fatal(err)
+	}
+	provider := &unversioned.Provider{
+		ObjectMeta: metav1.ObjectMeta{Name: "oke-sign"},
+		Spec: unversioned.ProviderSpec{
+			URL: "https://" + s.addr + server.Path, Timeout: 5,
+			CABundle: base64.StdEncoding.EncodeToString(s.ca.PEM()),
+		},
+	}
+	t.Cleanup(func() { externaldata.DefaultClientCache().Invalidate("oke-sign") })
+	keys := []string{ask(pinned, keyA), ask("nginx:latest", keyA), ask(pinned, keyA), "no question"}
+	answer, status, err := externaldata.DefaultSendRequestToProvider(t.Context(), provider, keys, &cert)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := &externaldata.ProviderResponse{
+		APIVersion: "externaldata.gatekeeper.sh/v1beta1",
+		Kind:       "ProviderResponse",
+		Response: externaldata.Response{
+			Idempotent: true,
+			Items: []externaldata.Item{
+				{Key: keys[0], Value: map[string]any{"signed": true, "reason": "signed", "key": keyA}},
+				{Key: keys[1], Value: map[string]any{"signed": false, "reason": "not-oci-registry", "detail": "not an image of OCI Registry"}},
+				{Key: keys[3], Error: "not a question: at byte 0: expected an object"},
+			},
+		},
+	}
+	if diff := cmp.Diff(want, answer); diff != "" || status != http.StatusOK {
+		t.Errorf("status %d, answer (-want +got):\n%s", status, diff)
+	}
+}
+
+// The structs of the protocol are Gatekeeper's: same fields, same order, same
+// names on the wire.
+func TestWireStructs(t *testing.T) {
+	for _, tt := range []struct{ ours, theirs any }{
+		{server.ProviderRequest{}, externaldata.ProviderRequest{}},
+		{server.ProviderResponse{}, externaldata.ProviderResponse{}},
+	} {
+		same(t, reflect.TypeOf(tt.ours), reflect.TypeOf(tt.theirs))
+	}
+}
+
+func same(t *testing.T, ours, theirs reflect.Type) {
+	t.Helper()
+	if ours.Kind() != theirs.Kind() {
+		t.Errorf("%v is a %v, %v a %v", ours, ours.Kind(), theirs, theirs.Kind())
+		return
+	}
+	switch ours.Kind() {
+	case reflect.Slice:
+		same(t, ours.Elem(), theirs.Elem())
+	case reflect.Struct:
+		if ours.NumField() != theirs.NumField() {
+			t.Errorf("%v has %d fields, %v has %d", ours, ours.NumField(), theirs, theirs.NumField())
+			return
+		}
+		for i := range ours.NumField() {
+			a, b := ours.Field(i), theirs.Field(i)
+			if a.Name != b.Name || a.Tag.Get("json") != b.Tag.Get("json") {
+				t.Errorf("%v.%s %s is %s %s in %v", ours, a.Name, a.Tag, b.Name, b.Tag, theirs)
+			}
+			same(t, a.Type, b.Type)
+		}
+	}
+}
+
+// Nothing that is malformed gets a yes, a silence or a broken connection.
+func TestBadInput(t *testing.T) {
+	var asked atomic.Int64
+	s := serve(t, server.Config{Check: func(ctx context.Context, ref image.Reference, allowed []signature.KeyID) (verdict.Verdict, error) {
+		asked.Add(1)
+		return signed(ctx, ref, allowed)
+	}})
+	other, err := pki.NewAuthority("test-ca")
+	if err != nil {
+		t.Fatal(err)
+	}
+	stranger := s.issue(other, pki.Leaf{Names: []string{gatekeeper}})
+	neighbour := s.issue(s.ca, pki.Leaf{Names: []string{"some.other.svc"}})
+	late := s.issue(s.ca, pki.Leaf{Names: []string{gatekeeper}, NotAfter: time.Now().Add(-time.Minute)})
+	good := envelope(ask(pinned, keyA))
+	times := func(n int, key string) string { return envelope(slices.Repeat([]string{key}, n)...) }
+
+	tests := map[string]struct {
+		caller *pki.Pair
+		method string
+		path   string
+		body   string
+		status int
+		says   string // part of systemError
+		errors int    // items with an error
+	}{
+		"no client certificate":           {caller: nil, body: good, status: 403, says: "no client certificate was presented"},
+		"a certificate by another CA":     {caller: &stranger, body: good, status: 403, says: "unknown authority"},
+		"a certificate for another name":  {caller: &neighbour, body: good, status: 403, says: `not for "gatekeeper-webhook-service`},
+		"an expired certificate":          {caller: &late, body: good, status: 403, says: "expired"},
+		"no certificate and a wrong path": {caller: nil, path: "/", body: good, status: 403, says: "no client certificate was presented"},
+		"GET":                             {caller: &s.caller, method: http.MethodGet, status: 405, says: `method "GET"`},
+		"PUT":                             {caller: &s.caller, method: http.MethodPut, body: good, status: 405, says: `method "PUT"`},
+		"a method of one's own":           {caller: &s.caller, method: "VERIFY", body: good, status: 405, says: `method "VERIFY"`},
+		"another path":                    {caller: &s.caller, path: "/v1/signature", body: good, status: 404, says: server.Path},
+		"the path of the health address":  {caller: &s.caller, path: "/healthz", body: good, status: 404, says: server.Path},
+		"a path that leads there":         {caller: &s.caller, path: "/v1/x/../signatures", body: good, status: 404, says: server.Path},
+		"an empty body":                   {caller: &s.caller, body: "", status: 400, says: "expected an object"},
+		"no JSON":                         {caller: &s.caller, body: "hello", status: 400, says: "expected an object"},
+		"null":                            {caller: &s.caller, body: "null", status: 400, says: "expected an object"},
+		"half of a body":                  {caller: &s.caller, body: good[:len(good)/2], status: 400, says: "expected"},
+		"two bodies":                      {caller: &s.caller, body: good + good, status: 400, says: "expected nothing more"},
+		"another version":                 {caller: &s.caller, body: strings.Replace(good, "v1beta1", "v1", 1), status: 400, says: "apiVersion"},
+		"another kind":                    {caller: &s.caller, body: strings.Replace(good, "ProviderRequest", "ProviderResponse", 1), status: 400, says: "kind"},
+		"empty keys":                      {caller: &s.caller, body: envelope(), status: 400, says: "request.keys is missing or empty"},
+		"10 000 keys":                     {caller: &s.caller, body: times(10_000, "k"), status: 413, says: "more than 256 keys"},
+		"10 000 questions":                {caller: &s.caller, body: times(10_000, ask(pinned, keyA)), status: 413, says: "more than 1048576 bytes"},
+		"a key of 1 MB":                   {caller: &s.caller, body: envelope(strings.Repeat("k", 1_000_000)), status: 413, says: "a key of more than 4096 bytes"},
+		"a key of 2 MB":                   {caller: &s.caller, body: envelope(strings.Repeat("k", 2_000_000)), status: 413, says: "more than 1048576 bytes"},
+		"a body nested without end":       {caller: &s.caller, body: strings.Repeat(`{"a":`, 100_000), status: 400, says: "nested too deeply"},
+		"a key that is empty":             {caller: &s.caller, body: envelope(""), status: 200, errors: 1},
+		"a key that is an image":          {caller: &s.caller, body: envelope(pinned), status: 200, errors: 1},
+		"a question without keys":         {caller: &s.caller, body: envelope(ask(pinned)), status: 200, errors: 1},
+		"a question with a key of none":   {caller: &s.caller, body: envelope(ask(pinned, "*")), status: 200, errors: 1},
+		"a question about two images":     {caller: &s.caller, body: envelope(`{"image":"x","image":"` + pinned + `","keys":["` + keyA + `"]}`), status: 200, errors: 1},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			method, path := tt.method, tt.path
+			if method == "" {
+				method = http.MethodPost
+			}
+			if path == "" {
+				path = server.Path
+			}
+			status, answer := s.send(tt.caller, method, path, strings.NewReader(tt.body))
+			if status != tt.status {
+				t.Errorf("status %d, want %d", status, tt.status)
+			}
+			if got := answer.Response.SystemError; !strings.Contains(got, tt.says) || (got == "") != (tt.says == "") || len(got) > server.MaxSystemError {
+				t.Errorf("systemError %.300q, want a part %q", got, tt.says)
+			}
+			if got := yes(answer); got != nil {
+				t.Errorf("said yes to %q", got)
+			}
+			failed := 0
+			for _, item := range answer.Response.Items {
+				if item.Error != "" {
+					failed++
+				}
+			}
+			if failed != tt.errors || len(answer.Response.Items) != tt.errors {
+				t.Errorf("items %v, want %d errors and nothing else", answer.Response.Items, tt.errors)
+			}
+		})
+	}
+	if n := asked.Load(); n != 0 {
+		t.Errorf("bad input led to %d checks", n)
+	}
+	if _, answer := s.post(&s.caller, good); len(yes(answer)) != 1 {
+		t.Errorf("a good request after all that: %+v", answer)
+	}
+}
+
+// What is refused is not read to its end, and what is read is not kept.
+func TestBodyWithoutEnd(t *testing.T) {
+	s := serve(t, server.Config{Check: signed})
+	for name, tt := range map[string]struct {
+		caller *pki.Pair
+		start  string
+		status int
+		most   int64
+	}{
+		"one key that never ends": {&s.caller, envelope("x")[:len(envelope("x"))-len(`"]}}`)], 413, server.MaxBody + 640<<10},
+		"white space":             {&s.caller, "", 413, server.MaxBody + 640<<10},
+		"by a stranger":           {nil, "", 403, 640 << 10},
+	} {
+		t.Run(name, func(t *testing.T) {
+			before := s.read.Load()
+			conn, err := tls.Dial("tcp", s.addr, s.config(tt.caller))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = conn.Close() }()
+			if _, err := io.WriteString(conn, "POST "+server.Path+" HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"); err != nil {
+				t.Fatal(err)
+			}
+			var wait sync.WaitGroup
+			wait.Go(func() { // until the server cuts the line
+				chunk := func(s string) error {
+					_, err := fmt.Fprintf(conn, "%x\r\n%s\r\n", len(s), s)
+					return err
+				}
+				err := chunk(tt.start + " ")
+				for filler := strings.Repeat(" ", 32<<10); err == nil; {
+					err = chunk(filler)
+				}
+			})
+			resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			answer := parse(t, resp)
+			if resp.StatusCode != tt.status || answer.Response.SystemError == "" || len(answer.Response.Items) != 0 {
+				t.Errorf("status %d, answer %+v, want %d and a systemError alone", resp.StatusCode, answer, tt.status)
+			}
+			_ = conn.Close()
+			wait.Wait()
+			if got := s.read.Load() - before; got > tt.most {
+				t.Errorf("took %d bytes off the wire, want at most %d", got, tt.most)
+			}
+		})
+	}
+}
+
+// A body that trickles in costs the budget and no more.
+func TestSlowBody(t *testing.T) {
+	s := serve(t, server.Config{Check: signed, Budget: 200 * time.Millisecond})
+	began := time.Now()
+	conn, err := tls.Dial("tcp", s.addr, s.config(&s.caller))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	if _, err := io.WriteString(conn, "POST "+server.Path+" HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{"); err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer := parse(t, resp)
+	if resp.StatusCode != http.StatusRequestTimeout || !strings.Contains(answer.Response.SystemError, "took longer") {
+		t.Errorf("status %d, systemError %q", resp.StatusCode, answer.Response.SystemError)
+	}
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("answered after %v", took)
+	}
+}
+
+// A request that took all of its time, whatever its check did, leaves its
+// connection fit for the next one.
+func TestConnectionOutlivesTheBudget(t *testing.T) {
+	release := make(chan struct{})
+	defer close(release)
+	var calls atomic.Int64
+	s := serve(t, server.Config{Budget: time.Second, Check: func(ctx context.Context, ref image.Reference, allowed []signature.KeyID) (verdict.Verdict, error) {
+		if calls.Add(1) == 1 {
+			<-release
+		}
+		return signed(ctx, ref, allowed)
+	}})
+	conn, err := tls.Dial("tcp", s.addr, s.config(&s.caller))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	r := bufio.NewReader(conn)
+	body := envelope(ask(pinned, keyA))
+	for want := range 2 {
+		if _, err := fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", server.Path, len(body), body); err != nil {
+			t.Fatal(err)
+		}
+		resp, err := http.ReadResponse(r, nil)
+		if err != nil {
+			t.Fatalf("request %d on the same connection: %v", want, err)
+		}
+		if answer := parse(t, resp); len(yes(answer)) != want {
+			t.Errorf("request %d: %+v", want, answer)
+		}
+	}
+}
+
+// Refusing costs little memory, whatever is refused.
+func TestRefusalIsCheap(t *testing.T) {
+	const head = `{"apiVersion":"externaldata.gatekeeper.sh/v1beta1","kind":"ProviderRequest",`
+	for name, tt := range map[string]struct {
+		body string
+		most uint64
+	}{
+		"as many empty keys as fit":      {head + `"request":{"keys":[` + strings.Repeat(`"",`, 330_000), 64 << 10},
+		"a key as long as fits":          {head + `"request":{"keys":["` + strings.Repeat("x", 1_000_000) + `"]}}`, 16 << 10},
+		"one of escapes":                 {head + `"request":{"keys":["` + strings.Repeat(`\\`, 500_000) + `"]}}`, 4 << 20},
+		"many unknown fields":            {head + strings.Repeat(`"x":1,`, 150_000), 4 << 20},
+		"nested as deeply as is allowed": {head + strings.Repeat(`"x":`+strings.Repeat("[", 30)+strings.Repeat("]", 30)+",", 15_000), 64 << 20},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			_, err := server.DecodeRequest(tt.body)
+			runtime.ReadMemStats(&after)
+			if err == nil {
+				t.Error("accepted")
+			}
+			if got := after.TotalAlloc - before.TotalAlloc; got > tt.most {
+				t.Errorf("%d bytes allocated for a body of %d, want at most %d", got, len(tt.body), tt.most)
+			}
+		})
+	}
+}
+
+// bubble answers one request without a network, in a bubble's time.
+func bubble(t *testing.T, cfg server.Config, keys ...string) (time.Duration, externaldata.ProviderResponse) {
+	t.Helper()
+	w := httptest.NewRecorder()
+	began := time.Now()
+	server.Handler(cfg).ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodPost, server.Path, strings.NewReader(envelope(keys...))))
+	took := time.Since(began)
+	resp := w.Result()
+	if resp.StatusCode != http.StatusOK {
+		t.Errorf("status %d", resp.StatusCode)
+	}
+	return took, parse(t, resp)
+}
+
+func images(n int) []string {
+	keys := make([]string, n)
+	for i := range keys {
+		keys[i] = ask(fmt.Sprintf("iad.ocir.io/ns/repo%d@sha256:%064d", i, i), keyA)
+	}
+	return keys
+}
+
+func TestCheckThatListens(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		check := func(ctx context.Context, ref image.Reference, allowed []signature.KeyID) (verdict.Verdict, error) {
+			if ref.Repository() == "repo1" {
+				<-ctx.Done()
+				return verdict.Verdict{}, fmt.Errorf("listing signatures: %w", context.Cause(ctx))
+			}
+			return signed(ctx, ref, allowed)
+		}
+		keys := images(3)
+		took, answer := bubble(t, server.Config{Check: check}, keys...)
+		if took > 1300*time.Millisecond || took < 1200*time.Millisecond {
+			t.Errorf("took %v, want nearly all of 1.3 s", took)
+		}
+		if diff := cmp.Diff([]string{keys[0], keys[2]}, yes(answer)); diff != "" {
+			t.Errorf("yes to (-want +got):\n%s", diff)
+		}
+		want := fmt.Sprintf("iad.ocir.io/ns/repo1@sha256:%064d: listing signatures: no answer from OCI within 1.3s, the time for one request; it is still being asked", 1)
+		if got := answer.Response.SystemError; got != want {
+			t.Errorf("systemError %q, want %q", got, want)
+		}
+	})
+}
+
+func TestCheckThatDoesNotListen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		var late atomic.Int64
+		check := func(ctx context.Context, ref image.Reference, allowed []signature.KeyID) (verdict.Verdict, error) {
+			if ref.Repository() != "repo0" {
+				<-release
+				late.Add(1)
+			}
+			return signed(ctx, ref, allowed)
+		}
+		keys := images(40)
+		took, answer := bubble(t, server.Config{Check: check, Budget: 500 * time.Millisecond, Parallel: 4}, keys...)
+		if took != 500*time.Millisecond {
+			t.Errorf("took %v, want 500ms", took)
+		}
+		if diff := cmp.Diff(keys[:1], yes(answer)); diff != "" {
+			t.Errorf("yes to (-want +got):\n%s", diff)
+		}
+		got := answer.Response.SystemError
+		if len(got) > server.MaxSystemError || !strings.HasPrefix(got, "iad.ocir.io/ns/repo1@sha256:") {
+			t.Errorf("systemError of %d bytes: %q", len(got), got)
+		}
+		shown := strings.Count(got, "no answer from OCI within 500ms")
+		if want := fmt.Sprintf("\nand %d more", 39-shown); shown < 5 || !strings.HasSuffix(got, want) {
+			t.Errorf("systemError shows %d: %q, want it to end in %q", shown, got, want)
+		}
+		// What was under way goes on; what was not begun is not begun after the
+		// answer was given.
+		close(release)
+		synctest.Wait()
+		if n := late.Load(); n != 4 {
+			t.Errorf("%d checks ran on after the answer, want the 4 that were under way", n)
+		}
+	})
+}
+
+func TestFanOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var running, most, calls atomic.Int64
+		check := func(ctx context.Context, ref image.Reference, allowed []signature.KeyID) (verdict.Verdict, error) {
+			calls.Add(1)
+			n := running.Add(1)
+			defer running.Add(-1)
+			for {
+				if m := most.Load(); n <= m || most.CompareAndSwap(m, n) {
+					break
+				}
+			}
+			time.Sleep(60 * time.Millisecond)
+			return signed(ctx, ref, allowed)
+		}
+		keys := images(20)
+		took, answer := bubble(t, server.Config{Check: check, Parallel: 5}, append(keys, keys...)...)
+		if took != 240*time.Millisecond || most.Load() != 5 || calls.Load() != 20 {
+			t.Errorf("took %v with %d at once in %d calls; want 240ms with 5 in 20", took, most.Load(), calls.Load())
+		}
+		if diff := cmp.Diff(keys, yes(answer)); diff != "" {
+			t.Errorf("yes to (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// Whatever goes wrong in a check, its image is named and the others are answered.
+func TestCheckThatFails(t *testing.T) {
+	denied := verdict.Verdict{Reason: verdict.Unsigned, Detail: "no signature", Kept: 30 * time.Second}
+	for name, tt := range map[string]struct {
+		verdict verdict.Verdict
+		err     error
+		panics  bool
+		says    string         // of systemError
+		value   map[string]any // of the item
+	}{
+		"it fails":                   {err: errors.New("artifacts ListContainerImageSignatures: 429 TooManyRequests"), says: "429 TooManyRequests"},
+		"it fails with a yes beside": {verdict: verdict.Verdict{Signed: true, Reason: verdict.Signed, Key: keyA}, err: errors.New("odd"), says: ": odd"},
+		"it fails in many lines":     {err: errors.New("a\nb\r\x1b[31mc\u2028d"), says: ": a b ?[31mc d"},
+		"it fails at great length":   {err: errors.New(strings.Repeat("é", 4000)), says: "é…"},
+		"it panics":                  {panics: true, says: "internal error, see the provider's log"},
+		"a yes for another reason":   {verdict: verdict.Verdict{Signed: true, Reason: verdict.Unsigned, Key: keyA}, says: "contradicts itself"},
+		"a yes without a reason":     {verdict: verdict.Verdict{Signed: true, Key: keyA}, says: "contradicts itself"},
+		"a yes by a key not asked":   {verdict: verdict.Verdict{Signed: true, Reason: verdict.Signed, Key: keyB}, says: "contradicts itself"},
+		"a yes by no key":            {verdict: verdict.Verdict{Signed: true, Reason: verdict.Signed}, says: "contradicts itself"},
+		"a no for the reason of yes": {verdict: verdict.Verdict{Reason: verdict.Signed}, says: "contradicts itself"},
+		"an unknown reason":          {verdict: verdict.Verdict{Reason: "because"}, says: "contradicts itself"},
+		"the zero verdict":           {says: "contradicts itself"},
+		"a denial": {verdict: denied, value: map[string]any{
+			"signed": false, "reason": "unsigned", "detail": "no signature (checked again after 30s)",
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			check := func(ctx context.Context, ref image.Reference, allowed []signature.KeyID) (verdict.Verdict, error) {
+				if ref.Repository() != "repo1" {
+					return signed(ctx, ref, allowed)
+				}
+				if tt.panics {
+					panic("on purpose")
+				}
+				return tt.verdict, tt.err
+			}
+			keys := images(3)
+			_, answer := bubble(t, server.Config{Check: check}, keys...)
+			if diff := cmp.Diff([]string{keys[0], keys[2]}, yes(answer)); diff != "" {
+				t.Errorf("yes to (-want +got):\n%s", diff)
+			}
+			got := answer.Response.SystemError
+			if (got == "") != (tt.says == "") || !strings.Contains(got, tt.says) || strings.ContainsAny(got, "\n\r\x1b\u2028") || len(got) > server.MaxSystemError {
+				t.Errorf("systemError %q, want a part %q", got, tt.says)
+			}
+			if tt.says != "" && !strings.HasPrefix(got, "iad.ocir.io/ns/repo1@sha256:") {
+				t.Errorf("systemError %q does not name the image", got)
+			}
+			items := 2
+			if tt.value != nil {
+				items = 3
+				if diff := cmp.Diff(any(tt.value), answer.Response.Items[1].Value); diff != "" {
+					t.Errorf("value (-want +got):\n%s", diff)
+				}
+			}
+			if len(answer.Response.Items) != items {
+				t.Errorf("items %v, want %d", answer.Response.Items, items)
+			}
+		})
+	}
+}
+
+// Requests beyond the limit wait for their turn, or until their caller leaves.
+func TestRequestsAtATime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var running, most atomic.Int64
+		h := server.Handler(server.Config{Requests: 2, Check: func(ctx context.Context, ref image.Reference, allowed []signature.KeyID) (verdict.Verdict, error) {
+			if n := running.Add(1); n > most.Load() {
+				most.Store(n)
+			}
+			defer running.Add(-1)
+			time.Sleep(100 * time.Millisecond)
+			return signed(ctx, ref, allowed)
+		}})
+		send := func(ctx context.Context) *http.Response {
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, httptest.NewRequestWithContext(ctx, http.MethodPost, server.Path, strings.NewReader(envelope(images(1)...))))
+			return w.Result()
+		}
+		began := time.Now()
+		var wait sync.WaitGroup
+		for range 6 {
+			wait.Go(func() {
+				if answer := parse(t, send(t.Context())); len(yes(answer)) != 1 {
+					t.Errorf("in its turn: %+v", answer)
+				}
+			})
+		}
+		synctest.Wait()
+		wait.Go(func() {
+			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+			defer cancel()
+			resp := send(ctx)
+			if answer := parse(t, resp); resp.StatusCode != http.StatusServiceUnavailable || len(yes(answer)) != 0 {
+				t.Errorf("whose caller has left: %d %+v", resp.StatusCode, answer)
+			}
+		})
+		wait.Wait()
+		if took := time.Since(began); most.Load() != 2 || took != 300*time.Millisecond {
+			t.Errorf("%d checks at once in %v, want 2 in 300ms", most.Load(), took)
+		}
+	})
+}
+
+func TestLogAndMetrics(t *testing.T) {
+	var log bytes.Buffer
+	registry := prometheus.NewRegistry()
+	check := func(ctx context.Context, ref image.Reference, allowed []signature.KeyID) (verdict.Verdict, error) {
+		switch ref.Repository() {
+		case "repo0":
+			return signed(ctx, ref, allowed)
+		case "repo1":
+			return verdict.Verdict{Reason: verdict.Unsigned, Detail: "no signature", Capped: true}, nil
+		default:
+			return verdict.Verdict{}, errors.New("503")
+		}
+	}
+	h := server.Handler(server.Config{Check: check, Metrics: registry, Parallel: 1, Log: slog.New(slog.NewJSONHandler(&log, nil))})
+	for _, body := range []string{envelope(append(images(3), "secret\nno question")...), "secret body"} {
+		h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), http.MethodPost, server.Path, strings.NewReader(body)))
+	}
+
+	if strings.Contains(log.String(), "secret") {
+		t.Errorf("the log holds what was sent:\n%s", log.String())
+	}
+	var got []map[string]any
+	for l := range strings.Lines(log.String()) {
+		var m map[string]any
+		if err := json.Unmarshal([]byte(l), &m); err != nil {
+			t.Fatal(err)
+		}
+		if _, ok := m["duration"]; ok != strings.Contains(m["msg"].(string), "decision") {
+			t.Errorf("a decision has a duration, nothing else has: %s", l)
+		}
+		for _, volatile := range []string{"time", "duration", "remote"} {
+			delete(m, volatile)
+		}
+		got = append(got, m)
+	}
+	name := func(n int) string { return "iad.ocir.io/ns/repo" + strconv.Itoa(n) + fmt.Sprintf("@sha256:%064d", n) }
+	want := []map[string]any{
+		{"level": "INFO", "msg": "decision", "image": name(0), "verdict": "signed", "reason": "signed", "key": keyA},
+		{"level": "INFO", "msg": "decision", "image": name(1), "verdict": "not-signed", "reason": "unsigned", "detail": "no signature"},
+		{"level": "WARN", "msg": "no decision", "image": name(2), "error": "503"},
+		{"level": "WARN", "msg": "not a question", "error": "at byte 0: expected an object"},
+		{"level": "WARN", "msg": "request refused", "status": 400., "reason": "not a request of the external data protocol: at byte 0: expected an object"},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("log (-want +got):\n%s", diff)
+	}
+
+	if problems, err := testutil.GatherAndLint(registry); err != nil || len(problems) > 0 {
+		t.Errorf("lint: %v, %v", problems, err)
+	}
+	err := testutil.GatherAndCompare(registry, strings.NewReader(`
+# HELP oke_sign_malformed_questions_total Keys that were no question.
+# TYPE oke_sign_malformed_questions_total counter
+oke_sign_malformed_questions_total 1
+# HELP oke_sign_verdicts_capped_total Verdicts on images with more signature records than are looked at.
+# TYPE oke_sign_verdicts_capped_total counter
+oke_sign_verdicts_capped_total 1
+# HELP oke_sign_verdicts_missing_total Questions that got no verdict, by cause.
+# TYPE oke_sign_verdicts_missing_total counter
+oke_sign_verdicts_missing_total{cause="deadline"} 0
+oke_sign_verdicts_missing_total{cause="panic"} 0
+oke_sign_verdicts_missing_total{cause="upstream"} 1
+# HELP oke_sign_verdicts_total Verdicts given, by reason.
+# TYPE oke_sign_verdicts_total counter
+oke_sign_verdicts_total{reason="bad-signature"} 0
+oke_sign_verdicts_total{reason="image-not-found"} 0
+oke_sign_verdicts_total{reason="key-not-allowed"} 0
+oke_sign_verdicts_total{reason="key-unusable"} 0
+oke_sign_verdicts_total{reason="no-digest"} 0
+oke_sign_verdicts_total{reason="not-covered"} 0
+oke_sign_verdicts_total{reason="not-oci-registry"} 0
+oke_sign_verdicts_total{reason="signed"} 1
+oke_sign_verdicts_total{reason="unsigned"} 1
+oke_sign_verdicts_total{reason="wrong-image"} 0
+oke_sign_verdicts_total{reason="wrong-key"} 0
+`), "oke_sign_malformed_questions_total", "oke_sign_verdicts_capped_total", "oke_sign_verdicts_missing_total", "oke_sign_verdicts_total")
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+func TestHealth(t *testing.T) {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(prometheus.NewCounter(prometheus.CounterOpts{Name: "test_total", Help: "A test."}))
+	var ready error
+	h := server.Health(func() error { return ready }, registry)
+	tests := []struct {
+		name   string
+		ready  error
+		method string
+		path   string
+		status int
+		body   string
+	}{
+		{"alive though not ready", errors.New("no"), "GET", "/healthz", 200, "ok\n"},
+		{"not ready, and why", errors.New("principal: no\nkey"), "GET", "/readyz", 503, "principal: no key\n"},
+		{"ready", nil, "GET", "/readyz", 200, "ready\n"},
+		{"metrics", nil, "GET", "/metrics", 200, "test_total 0"},
+		{"another path", nil, "GET", "/v1/signatures", 404, "not found"},
+		{"another method", nil, "POST", "/readyz", 405, "Method Not Allowed"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			ready = tt.ready
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), tt.method, tt.path, nil))
+			if w.Code != tt.status || !strings.Contains(w.Body.String(), tt.body) {
+				t.Errorf("got %d %q, want %d %q", w.Code, w.Body, tt.status, tt.body)
+			}
+		})
+	}
+}

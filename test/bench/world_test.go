@@ -1,0 +1,47 @@
+package main
+
+import (
+	"testing"
+
+	"github.com/oke-sign/oke-sign/provider/image"
+	"github.com/oke-sign/oke-sign/provider/signature"
+	"github.com/oke-sign/oke-sign/provider/verdict"
+)
+
+// What is measured is a decision: it takes a real signature to get a yes.
+func TestWorld(t *testing.T) {
+	w, err := newWorld(keysPerRequest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	check := w.checker()
+	verdictOn := func(i int) verdict.Verdict {
+		t.Helper()
+		ref, err := image.Parse(w.images[i])
+		if err != nil {
+			t.Fatal(err)
+		}
+		v, err := check.Check(t.Context(), ref, []signature.KeyID{w.key})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+	for i := range w.images[1:] {
+		if v := verdictOn(i + 1); !v.Signed {
+			t.Errorf("%s: %+v", w.images[i+1], v)
+		}
+	}
+	first, err := image.Parse(w.images[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := image.Parse(w.images[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.records[first.Identity()] = w.records[second.Identity()]
+	if v := verdictOn(0); v.Reason != verdict.WrongImage {
+		t.Errorf("with another image's signature: %+v", v)
+	}
+}
