@@ -1,0 +1,55 @@
+package gate
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"github.com/open-policy-agent/frameworks/constraint/pkg/client/drivers/rego"
+	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/topdown"
+)
+
+// A Rego driver registers external_data for the whole process, bound to itself:
+// of two engines, the first would put its questions to the second's providers,
+// and read the second's memory. So each driver's function is taken out of OPA's
+// table again and found through the context of the evaluation that calls it.
+
+// evaluation keeps the table still while Rego is compiled or evaluated. It guards
+// OPA's global state, and so must be global itself.
+var evaluation sync.RWMutex
+
+// builtin is one driver's external_data.
+type builtin struct{ call topdown.BuiltinFunc }
+
+type builtinKey struct{}
+
+// within returns a context in which external_data is b.
+func (b builtin) within(ctx context.Context) context.Context {
+	return context.WithValue(ctx, builtinKey{}, b)
+}
+
+const builtinName = "external_data"
+
+func newDriver(args []rego.Arg) (*rego.Driver, builtin, error) {
+	evaluation.Lock()
+	defer evaluation.Unlock()
+	driver, err := rego.New(args...)
+	if err != nil {
+		return nil, builtin{}, err
+	}
+	b := builtin{topdown.GetBuiltin(builtinName)}
+	if b.call == nil {
+		return nil, builtin{}, errors.New("the driver has registered no external_data")
+	}
+	topdown.RegisterBuiltinFunc(builtinName, dispatch)
+	return driver, b, nil
+}
+
+func dispatch(bctx topdown.BuiltinContext, args []*ast.Term, iter func(*ast.Term) error) error {
+	b, ok := bctx.Context.Value(builtinKey{}).(builtin)
+	if !ok {
+		return errors.New("external_data was called outside an engine")
+	}
+	return b.call(bctx, args, iter)
+}

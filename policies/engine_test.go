@@ -1,0 +1,525 @@
+package policies_test
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	admissionv1 "k8s.io/api/admission/v1"
+	authenticationv1 "k8s.io/api/authentication/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"github.com/oke-sign/oke-sign/plugin/gate"
+	"github.com/oke-sign/oke-sign/plugin/gate/gatetest"
+	"github.com/oke-sign/oke-sign/policies"
+)
+
+const (
+	digest    = "@sha256:ee44b399df993016003bf5466bd3eeb221305e9d0fa831606bc7902d149c775b"
+	goodImage = "iad.ocir.io/ns/good" + digest
+	badImage  = "iad.ocir.io/ns/bad" + digest
+)
+
+var (
+	keyA = "ocid1.key.oc1.iad.b5q4c5lnaahik." + strings.Repeat("a", 60)
+	keyB = "ocid1.key.oc1.iad.b5q4c5lnaahik." + strings.Repeat("b", 60)
+
+	signed   = map[string]any{"signed": true, "reason": "signed"}
+	unsigned = map[string]any{"signed": false, "reason": "unsigned", "detail": "the image has no signature"}
+
+	breakGlass = map[string]string{"oracle.image-policy.k8s.io/break-glass": "true"}
+)
+
+// vouch says that good images are signed and others are not.
+func vouch(key string) any {
+	if strings.Contains(key, "/good") {
+		return signed
+	}
+	return unsigned
+}
+
+// engine has the installed templates of the constraints, or all if there are none
+// yet, and p as the provider oke-sign.
+func engine(t *testing.T, p *gatetest.Provider, constraints ...string) *gate.Engine {
+	t.Helper()
+	e, err := gate.New(gate.Config{Certificate: p.Certificate, Key: p.Key})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(e.Close)
+	for _, kind := range []string{policies.SignedImages, policies.ImageDigests, policies.BreakGlass} {
+		if all := strings.Join(constraints, ""); all != "" && !strings.Contains(all, kind) {
+			continue
+		}
+		text, err := policies.Templates.ReadFile(strings.ToLower(kind) + "/template.yaml")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := e.AddTemplate(t.Context(), text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := e.AddProvider(gate.Provider{Name: "oke-sign", URL: p.URL, CABundle: p.CA, Timeout: time.Second}); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range constraints {
+		if err := e.AddConstraint(t.Context(), []byte(c)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return e
+}
+
+func constraint(kind, name, action, parameters string) string {
+	return fmt.Sprintf(`{"apiVersion": "constraints.gatekeeper.sh/v1beta1", "kind": %q, "metadata": {"name": %q},
+		"spec": {"enforcementAction": %q, "parameters": %s}}`, kind, name, action, parameters)
+}
+
+func signedBy(keys ...string) string {
+	return constraint(policies.SignedImages, "signed", "deny", `{"keys": ["`+strings.Join(keys, `", "`)+`"]}`)
+}
+
+func pod(annotations map[string]string, images ...string) *unstructured.Unstructured {
+	containers := []any{}
+	for i, image := range images {
+		containers = append(containers, map[string]any{"name": fmt.Sprintf("c%d", i), "image": image})
+	}
+	object := &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": "v1",
+		"kind":       "Pod",
+		"metadata":   map[string]any{"name": "web", "namespace": "default"},
+		"spec":       map[string]any{"containers": containers},
+	}}
+	object.SetAnnotations(annotations)
+	return object
+}
+
+func create(object *unstructured.Unstructured) gate.Request {
+	return gate.Request{
+		Operation: admissionv1.Create,
+		Object:    object,
+		User:      authenticationv1.UserInfo{Username: "alice"},
+	}
+}
+
+func review(t *testing.T, e *gate.Engine, r gate.Request) gate.Decision {
+	t.Helper()
+	d, err := e.Review(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// reasons are the beginnings of messages: place and reason.
+func reasons(violations []gate.Violation) []string {
+	got := []string{}
+	for _, v := range violations {
+		parts := strings.SplitN(v.Message, ": ", 3)
+		got = append(got, strings.Join(parts[:min(2, len(parts))], ": "))
+	}
+	slices.Sort(got)
+	return got
+}
+
+// Every answer of a provider but one plain yes refuses the Pod, and none of them
+// is a reason to refuse it for good.
+func TestOnlyAYesAdmits(t *testing.T) {
+	yes := gatetest.Each(vouch)
+	item := func(key string, fields gatetest.Item) gatetest.Item {
+		fields["key"] = key
+		return fields
+	}
+	one := func(make func(key string) gatetest.Item) gatetest.Answer {
+		return func(keys []string) (int, string) {
+			items := []gatetest.Item{}
+			for _, key := range keys {
+				items = append(items, make(key))
+			}
+			return http.StatusOK, gatetest.Response("", items...)
+		}
+	}
+	body := func(status int, body string) gatetest.Answer {
+		return func([]string) (int, string) { return status, body }
+	}
+	for name, tc := range map[string]struct {
+		answer gatetest.Answer
+		want   string
+	}{
+		"unsigned":            {one(func(k string) gatetest.Item { return item(k, gatetest.Item{"value": unsigned}) }), "unsigned"},
+		"no items":            {body(200, gatetest.Response("")), "no-answer"},
+		"items are null":      {body(200, `{"response": {"items": null}}`), "no-answer"},
+		"a system error":      {body(200, gatetest.Response("OCI is unreachable")), "no-answer"},
+		"an empty object":     {body(200, `{}`), "no-answer"},
+		"a list":              {body(200, `[]`), "no-answer"},
+		"null":                {body(200, `null`), "no-answer"},
+		"nothing":             {body(200, ``), "no-answer"},
+		"half of it":          {body(200, `{"response": {"items": [{"key":`), "no-answer"},
+		"HTML":                {body(502, `<html>Bad Gateway</html>`), "no-answer"},
+		"503 with JSON":       {body(503, `{"error": "overloaded"}`), "no-answer"},
+		"401 with JSON":       {body(401, `{}`), "no-answer"},
+		"an item error":       {one(func(k string) gatetest.Item { return item(k, gatetest.Item{"error": "no"}) }), "no-answer"},
+		"a yes with an error": {one(func(k string) gatetest.Item { return item(k, gatetest.Item{"value": signed, "error": "no"}) }), "no-answer"},
+		"no value":            {one(func(k string) gatetest.Item { return item(k, gatetest.Item{}) }), "no-answer"},
+		"a null value":        {one(func(k string) gatetest.Item { return item(k, gatetest.Item{"value": nil}) }), "no-answer"},
+		"true as text":        {one(func(k string) gatetest.Item { return item(k, gatetest.Item{"value": map[string]any{"signed": "true"}}) }), "no-answer"},
+		"one for true":        {one(func(k string) gatetest.Item { return item(k, gatetest.Item{"value": map[string]any{"signed": 1}}) }), "no-answer"},
+		"plain true":          {one(func(k string) gatetest.Item { return item(k, gatetest.Item{"value": true}) }), "no-answer"},
+		"JSON as text":        {one(func(k string) gatetest.Item { return item(k, gatetest.Item{"value": `{"signed": true}`}) }), "no-answer"},
+		"a verdict in a list": {one(func(k string) gatetest.Item { return item(k, gatetest.Item{"value": []any{signed}}) }), "no-answer"},
+		"the reason only": {one(func(k string) gatetest.Item {
+			return item(k, gatetest.Item{"value": map[string]any{"reason": "signed"}})
+		}), "no-answer"},
+		"another image": {one(func(k string) gatetest.Item {
+			return item(strings.Replace(k, "/good", "/other", 1), gatetest.Item{"value": signed})
+		}), "no-answer"},
+		"other keys": {one(func(string) gatetest.Item {
+			return item(gate.Question(goodImage, []string{keyB}), gatetest.Item{"value": signed})
+		}), "no-answer"},
+		"the image alone": {one(func(string) gatetest.Item { return item(goodImage, gatetest.Item{"value": signed}) }), "no-answer"},
+		"the question respelled": {one(func(k string) gatetest.Item {
+			return item(strings.Replace(k, ",", ", ", 1), gatetest.Item{"value": signed})
+		}), "no-answer"},
+		"a key that is missing": {one(func(string) gatetest.Item { return gatetest.Item{"value": signed} }), "no-answer"},
+		"an empty key":          {one(func(string) gatetest.Item { return gatetest.Item{"key": "", "value": signed} }), "no-answer"},
+		"two answers that differ": {func(k []string) (int, string) {
+			return 200, gatetest.Response("", item(k[0], gatetest.Item{"value": signed}), item(k[0], gatetest.Item{"value": unsigned}))
+		}, "no-answer"},
+		"a yes, then an error": {func(k []string) (int, string) {
+			return 200, gatetest.Response("", item(k[0], gatetest.Item{"value": signed}), item(k[0], gatetest.Item{"error": "no"}))
+		}, "no-answer"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := gatetest.Start(t, tc.answer)
+			e := engine(t, p, signedBy(keyA))
+			d := review(t, e, create(pod(nil, goodImage)))
+			if diff := cmp.Diff([]string{"containers/c0: " + tc.want}, reasons(d.Denied)); diff != "" {
+				t.Error(diff)
+			}
+			// The same engine, the same provider, another Pod: nothing but the
+			// answer was wrong.
+			p.Answer(yes)
+			if d := review(t, e, create(pod(nil, "iad.ocir.io/ns/good-too"+digest))); !d.Allowed() {
+				t.Errorf("a good image is refused: %v", d.Denied)
+			}
+		})
+	}
+}
+
+func TestAProviderThatIsNotThere(t *testing.T) {
+	p := gatetest.Start(t, gatetest.Each(vouch))
+	stuck := make(chan struct{})
+	defer close(stuck)
+	hanging := gatetest.Start(t, func([]string) (int, string) { <-stuck; return 200, "{}" })
+	other := gatetest.Start(t, gatetest.Each(vouch))
+	for name, provider := range map[string]gate.Provider{
+		"another name": {Name: "other", URL: p.URL, CABundle: p.CA, Timeout: time.Second},
+		"closed port":  {Name: "oke-sign", URL: "https://127.0.0.1:1/", CABundle: p.CA, Timeout: time.Second},
+		"hanging":      {Name: "oke-sign", URL: hanging.URL, CABundle: hanging.CA, Timeout: time.Second},
+		"another CA":   {Name: "oke-sign", URL: p.URL, CABundle: other.CA, Timeout: time.Second},
+		"no such host": {Name: "oke-sign", URL: "https://oke-sign.invalid/", CABundle: p.CA, Timeout: time.Second},
+		"no such path": {Name: "oke-sign", URL: p.URL + "\x7f", CABundle: p.CA, Timeout: time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := gate.Config{Certificate: p.Certificate, Key: p.Key}
+			if name == "hanging" {
+				cfg = gate.Config{Certificate: hanging.Certificate, Key: hanging.Key}
+			}
+			e, err := gate.New(cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer e.Close()
+			text, err := policies.Templates.ReadFile("okesignedimages/template.yaml")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := e.AddTemplate(t.Context(), text); err != nil {
+				t.Fatal(err)
+			}
+			if err := e.AddConstraint(t.Context(), []byte(signedBy(keyA))); err != nil {
+				t.Fatal(err)
+			}
+			// Gatekeeper's webhook refuses some of these itself.
+			_ = e.AddProvider(provider)
+			d := review(t, e, create(pod(nil, goodImage)))
+			if diff := cmp.Diff([]string{"containers/c0: no-answer"}, reasons(d.Denied)); diff != "" {
+				t.Error(diff)
+			}
+			if _, ok := e.Remembered("oke-sign", gate.Question(goodImage, []string{keyA})); ok {
+				t.Error("the lack of an answer is remembered")
+			}
+		})
+	}
+}
+
+func TestOneBadImageInEveryPosition(t *testing.T) {
+	p := gatetest.Start(t, gatetest.Each(vouch))
+	e := engine(t, p, signedBy(keyA))
+	images := []string{goodImage, "iad.ocir.io/ns/good-2" + digest, "iad.ocir.io/ns/good-3" + digest, "iad.ocir.io/ns/good-4:v1" + digest}
+	if d := review(t, e, create(pod(nil, images...))); !d.Allowed() {
+		t.Fatal(d.Denied)
+	}
+	for i := range images {
+		mixed := slices.Clone(images)
+		mixed[i] = badImage
+		d := review(t, e, create(pod(nil, mixed...)))
+		if diff := cmp.Diff([]string{fmt.Sprintf("containers/c%d: unsigned", i)}, reasons(d.Denied)); diff != "" {
+			t.Error(diff)
+		}
+	}
+}
+
+// What an answer is kept under holds the keys, so that policies with other keys do
+// not share it; one request asks for all that is not known yet.
+func TestQuestions(t *testing.T) {
+	p := gatetest.Start(t, func(keys []string) (int, string) {
+		items := []gatetest.Item{}
+		for _, key := range keys {
+			verdict := unsigned
+			if strings.Contains(key, keyA) {
+				verdict = signed
+			}
+			items = append(items, gatetest.Item{"key": key, "value": verdict})
+		}
+		return http.StatusOK, gatetest.Response("", items...)
+	})
+	e := engine(t, p, signedBy(keyB, keyA, keyB))
+	if d := review(t, e, create(pod(nil, goodImage, badImage, goodImage))); !d.Allowed() {
+		t.Fatal(d.Denied)
+	}
+	if err := e.AddConstraint(t.Context(), []byte(signedBy(keyB))); err != nil {
+		t.Fatal(err)
+	}
+	if d := review(t, e, create(pod(nil, goodImage))); d.Allowed() {
+		t.Error("a verdict for two keys was good for one of them")
+	}
+	want := [][]string{
+		{gate.Question(badImage, []string{keyA, keyB}), gate.Question(goodImage, []string{keyA, keyB})},
+		{gate.Question(goodImage, []string{keyB})},
+	}
+	if diff := cmp.Diff(want, p.Requests()); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestNobodyIsAskedWithoutNeed(t *testing.T) {
+	p := gatetest.Start(t, gatetest.Each(vouch))
+	exempt := constraint(policies.SignedImages, "signed", "deny",
+		`{"keys": ["`+keyA+`"], "otherRegistries": "Allow", "exemptImages": ["iad.ocir.io/ns/tools/**"]}`)
+	e := engine(t, p, exempt)
+	old := pod(nil, badImage, "nginx:latest")
+	relabelled := old.DeepCopy()
+	relabelled.SetLabels(map[string]string{"a": "b"})
+	for name, request := range map[string]gate.Request{
+		"an update of a label": {Operation: admissionv1.Update, Object: relabelled, OldObject: old},
+		"a deletion":           {Operation: admissionv1.Delete, Object: old, OldObject: old},
+		"exempt":               create(pod(nil, "iad.ocir.io/ns/tools/debug:v1")),
+		"another registry":     create(pod(nil, "nginx:latest")),
+		"break-glass":          create(pod(breakGlass, badImage)),
+	} {
+		if d := review(t, e, request); !d.Allowed() {
+			t.Errorf("%s: %v", name, d.Denied)
+		}
+	}
+	if got := p.Requests(); len(got) != 0 {
+		t.Errorf("asked %v", got)
+	}
+	d := review(t, e, gate.Request{Operation: admissionv1.Update, Object: pod(nil, badImage, goodImage), OldObject: pod(nil, goodImage)})
+	if diff := cmp.Diff([]string{"containers/c0: unsigned"}, reasons(d.Denied)); diff != "" {
+		t.Errorf("a new image on update: %s", diff)
+	}
+}
+
+func TestDoubtfulReferencesUnderEverySetting(t *testing.T) {
+	p := gatetest.Start(t, gatetest.Each(func(string) any { return signed }))
+	var doubtful []string
+	for _, v := range readVectors(t) {
+		if v := v.(map[string]any); v["class"] == "doubtful" {
+			doubtful = append(doubtful, v["ref"].(string))
+		}
+	}
+	for name, constraint := range map[string]string{
+		"keys":                constraint(policies.SignedImages, "c", "deny", `{"keys": ["`+keyA+`"], "otherRegistries": "Allow", "exemptImages": ["iad.ocir.io/ns/**", "quay.io/a/**", "iad.ocir.io:443/ns/repo"]}`),
+		"any key":             constraint(policies.SignedImages, "c", "deny", `{"keys": [], "otherRegistries": "Allow", "exemptImages": ["iad.ocir.io/ns/**", "quay.io/a/**", "iad.ocir.io:443/ns/repo"]}`),
+		"digests":             constraint(policies.ImageDigests, "c", "deny", `{"exemptImages": ["iad.ocir.io/ns/**", "quay.io/a/**", "iad.ocir.io:443/ns/repo"]}`),
+		"digests of one kind": constraint(policies.ImageDigests, "c", "deny", `{"registries": "OCIRegistry", "exemptImages": ["iad.ocir.io/ns/**", "quay.io/a/**"]}`),
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := engine(t, p, constraint)
+			for _, ref := range doubtful {
+				d := review(t, e, create(pod(breakGlass, ref)))
+				if got := reasons(d.Denied); len(got) != 1 || got[0] != "containers/c0: doubtful" && got[0] != "containers/c0: no-image" {
+					t.Errorf("%q: got %v", ref, got)
+				}
+			}
+		})
+	}
+	if got := p.Requests(); len(got) != 0 {
+		t.Errorf("asked %v", got)
+	}
+}
+
+// The API server refuses parameters without keys. It does not refuse a constraint
+// without parameters.
+func TestKeysMustBeGiven(t *testing.T) {
+	p := gatetest.Start(t, gatetest.Each(func(string) any { return signed }))
+	e := engine(t, p)
+	for name, parameters := range map[string]string{
+		"missing":   `{}`,
+		"misspelt":  `{"key": ["` + keyA + `"]}`,
+		"null":      `{"keys": null}`,
+		"text":      `{"keys": "` + keyA + `"}`,
+		"six":       `{"keys": ["` + strings.Repeat(keyA+`", "`, 5) + keyB + `"]}`,
+		"no key":    `{"keys": ["ocid1.vault.oc1.iad.x.y"]}`,
+		"two lines": `{"keys": ["` + keyA + `\n"]}`,
+		"unknown":   `{"keys": [], "more": 1}`,
+	} {
+		if err := e.AddConstraint(t.Context(), []byte(constraint(policies.SignedImages, "c", "deny", parameters))); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+	bare := `{"apiVersion": "constraints.gatekeeper.sh/v1beta1", "kind": "OKESignedImages", "metadata": {"name": "bare"}, "spec": {}}`
+	if err := e.AddConstraint(t.Context(), []byte(bare)); err != nil {
+		t.Fatal(err)
+	}
+	d := review(t, e, create(pod(nil, goodImage)))
+	if diff := cmp.Diff([]string{"containers/c0: no-keys"}, reasons(d.Denied)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestWhatIsAdmittedUnverifiedIsReported(t *testing.T) {
+	p := gatetest.Start(t, gatetest.Each(vouch))
+	e := engine(t, p,
+		constraint(policies.SignedImages, "any", "deny", `{"keys": []}`),
+		constraint(policies.SignedImages, "any-report", "warn", `{"keys": [], "report": true}`),
+		constraint(policies.BreakGlass, "glass", "deny", `{"requireReason": false}`),
+		constraint(policies.BreakGlass, "glass-report", "warn", `{"report": true}`),
+	)
+	for name, tc := range map[string]struct {
+		object *unstructured.Unstructured
+		want   []string
+	}{
+		"no key is listed": {pod(nil, badImage), []string{"containers/c0: no-key-listed"}},
+		"break-glass":      {pod(breakGlass, badImage), []string{"break-glass: in-use"}},
+	} {
+		for point, request := range map[string]gate.Request{"webhook": create(tc.object), "audit": {Object: tc.object}} {
+			d := review(t, e, request)
+			if !d.Allowed() {
+				t.Errorf("%s, %s: %v", name, point, d.Denied)
+			}
+			if diff := cmp.Diff(tc.want, reasons(d.Warnings)); diff != "" {
+				t.Errorf("%s, %s: %s", name, point, diff)
+			}
+		}
+	}
+}
+
+// A break-glass policy in the engine, with the real clock.
+func TestBreakGlass(t *testing.T) {
+	p := gatetest.Start(t, gatetest.Each(vouch))
+	e := engine(t, p, signedBy(keyA),
+		constraint(policies.BreakGlass, "glass", "deny", `{"users": ["alice"], "maxDuration": "8h", "requireReason": true}`))
+	marks := func(until time.Duration) map[string]string {
+		return map[string]string{
+			"oracle.image-policy.k8s.io/break-glass": "true",
+			"oke-sign.dev/break-glass-reason":        "INC-7",
+			"oke-sign.dev/break-glass-until":         time.Now().Add(until).UTC().Format(time.RFC3339),
+		}
+	}
+	for name, tc := range map[string]struct {
+		annotations map[string]string
+		user        string
+		want        []string
+	}{
+		"as it should be": {marks(time.Hour), "alice", []string{}},
+		"another user":    {marks(time.Hour), "bob", []string{"break-glass: not-allowed"}},
+		"a controller":    {marks(time.Hour), "system:serviceaccount:kube-system:replicaset-controller", []string{}},
+		"too late":        {marks(-time.Hour), "alice", []string{"break-glass: expired"}},
+		"too long":        {marks(9 * time.Hour), "alice", []string{"break-glass: too-long"}},
+		"misspelt": {map[string]string{"oracle.image-policy.k8s.io/break-glass": "yes"}, "alice",
+			[]string{"break-glass: no-effect", "containers/c0: unsigned"}},
+	} {
+		request := create(pod(tc.annotations, badImage))
+		request.User.Username = tc.user
+		if diff := cmp.Diff(tc.want, reasons(review(t, e, request).Denied)); diff != "" {
+			t.Errorf("%s: %s", name, diff)
+		}
+	}
+}
+
+// Recorded verdicts are for tests of manifests; with a user at the other end they
+// are worth nothing, whoever wrote them into the cluster.
+func TestRecordedVerdictsAdmitNobody(t *testing.T) {
+	e, err := gate.New(gate.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	text, err := policies.Recorded.ReadFile("okesignedimages/recorded/template.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	record := &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": "v1",
+		"kind":       "ConfigMap",
+		"metadata":   map[string]any{"name": "oke-sign-verdicts", "namespace": "oke-sign"},
+		"data": map[string]any{
+			"verdicts.json": fmt.Sprintf(`[{"question": {"image": %q, "keys": [%q]}, "verdict": {"signed": true}}]`, goodImage, keyA),
+		},
+	}}
+	for _, err := range []error{
+		e.AddTemplate(t.Context(), text),
+		e.AddConstraint(t.Context(), []byte(signedBy(keyA))),
+		e.AddData(t.Context(), record),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if d := review(t, e, gate.Request{Object: pod(nil, goodImage)}); !d.Allowed() {
+		t.Errorf("without a user: %v", d.Denied)
+	}
+	for _, image := range []string{badImage, "iad.ocir.io/ns/good:v1" + digest} {
+		if d := review(t, e, gate.Request{Object: pod(nil, image)}); d.Allowed() {
+			t.Errorf("admitted %s, which is not recorded", image)
+		}
+	}
+	d := review(t, e, create(pod(nil, goodImage)))
+	if diff := cmp.Diff([]string{"containers/c0: no-answer"}, reasons(d.Denied)); diff != "" {
+		t.Errorf("with a user: %s", diff)
+	}
+}
+
+func TestWorkloadsAreReadByTheirShape(t *testing.T) {
+	p := gatetest.Start(t, gatetest.Each(vouch))
+	e := engine(t, p, signedBy(keyA))
+	podSpec := "{containers: [{name: a, image: '" + goodImage + "'}, {name: b, image: '" + badImage + "'}]}"
+	for kind, text := range map[string]string{
+		"Deployment": "{apiVersion: apps/v1, kind: Deployment, metadata: {name: x, namespace: default}, spec: {template: {spec: " + podSpec + "}}}",
+		"CronJob":    "{apiVersion: batch/v1, kind: CronJob, metadata: {name: x, namespace: default}, spec: {jobTemplate: {spec: {template: {spec: " + podSpec + "}}}}}",
+		"Rollout":    "{apiVersion: argoproj.io/v1alpha1, kind: Rollout, metadata: {name: x, namespace: default}, spec: {template: {spec: " + podSpec + "}}}",
+		"Service":    "{apiVersion: serving.knative.dev/v1, kind: Service, metadata: {name: x, namespace: default}, spec: {template: {spec: " + podSpec + "}}}",
+	} {
+		object, err := gate.Object([]byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := review(t, e, create(object))
+		if diff := cmp.Diff([]string{"containers/b: unsigned"}, reasons(d.Denied)); diff != "" {
+			t.Errorf("%s: %s", kind, diff)
+		}
+	}
+	ingress, err := gate.Object([]byte("{apiVersion: networking.k8s.io/v1, kind: Ingress, metadata: {name: x, namespace: default}, spec: {}}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"object: no-pod-spec"}, reasons(review(t, e, create(ingress)).Denied)); diff != "" {
+		t.Errorf("Ingress: %s", diff)
+	}
+}

@@ -1,0 +1,91 @@
+# Names of images: which registry a reference leads to, and which references an
+# exemption covers. Go decides the same in provider/image; both are held to
+# testdata/references.json.
+package lib.ocir
+
+import data.lib.regions
+
+# read says what a reference means. Its class is "oci-registry" for a canonical
+# host of OCI Registry, "other" for what cannot lead there, and "doubtful" for all
+# else: what does not parse, what may reach OCI Registry under a host that only
+# resembles its own, and what a node may take for the id of an image it holds. The
+# digest is what pins the image, or empty; a tag can come to mean another image.
+default read(_) := {"class": "doubtful", "doubt": "not of the form host/path:tag@sha256:<64 hex digits>", "digest": ""}
+
+read(ref) := object.union(name, class(name)) if name := parse(ref)
+
+class(name) := {"class": "oci-registry"} if {
+	name.host in regions.hosts
+	contains(name.path, "/") # a namespace and a repository
+} else := {"class": "doubtful", "doubt": "OCI Registry is <region key>.ocir.io or ocir.<region>.oci.<domain>, then /<namespace>/<repository>; no port"} if {
+	resembles(name.host)
+} else := {"class": "doubtful", "doubt": "a node may take this for the id of an image that it holds already"} if {
+	image_id(name)
+} else := {"class": "other"}
+
+# parse is undefined unless all of ref is host, path, tag and digest, of which
+# only the path must be there. As for Docker, a first component with a dot, a
+# colon or an upper-case letter is a host, and so is localhost.
+parse(ref) := {"host": host, "path": path, "tag": tag, "digest": digest} if {
+	count(ref) <= 1024
+	[[_, host, path, tag, digest]] := regex.find_all_string_submatch_n(
+		`^(?:([^/]*[.:A-Z][^/]*|localhost)/)?([a-z0-9]+(?:(?:\.|__?|-+|/)[a-z0-9]+)*)(?::([A-Za-z0-9_][A-Za-z0-9_.-]*))?(?:@(sha256:[0-9a-f]+))?$`,
+		ref, 1,
+	)
+	well_formed(host)
+	count(path) <= 255
+	count(tag) <= 128
+	count(digest) in {0, 71}
+}
+
+well_formed(host) if host in regions.hosts
+
+well_formed("")
+
+well_formed(host) if {
+	regex.match(`^(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(?::[0-9]{1,5})?$`, host)
+	not regex.match(`^[.-]|\.[.-]|-\.|[.-](?::|$)`, host) # labels begin and end in a letter or digit
+}
+
+# Upper case and a port reach the same servers as the canonical host.
+resembles(host) if regex.match(`(?i)^(?:.*\.)?ocir\.io(?::[0-9]*)?$`, host)
+
+resembles(host) if regex.match(`(?i)^ocir\..*\.oci\.`, host)
+
+image_id(name) if {
+	name.host == ""
+	name.path == "sha256"
+}
+
+image_id(name) if {
+	name.host == ""
+	name.tag == ""
+	name.digest == ""
+	regex.match(`^[0-9a-f]+$`, name.path)
+}
+
+# exempt says whether one of the patterns covers a name that was read. A pattern is
+# a host and a path, perhaps with a final /** for whatever lies below the path, and
+# perhaps with a digest. A name without a host is never exempt: the node decides
+# which registry it means.
+exempt(name, patterns) if {
+	name.class != "doubtful"
+	some pattern in patterns
+	[[_, host, path, below, digest]] := regex.find_all_string_submatch_n(
+		`^([^/]+)/([a-z0-9]+(?:(?:\.|__?|-+|/)[a-z0-9]+)*)(/\*\*)?(?:@(sha256:[0-9a-f]{64}))?$`,
+		pattern, 1,
+	)
+	host == name.host
+	covers(path, below, name.path)
+	digest in {"", name.digest}
+}
+
+covers(path, below, whole) if {
+	below == ""
+	path == whole
+}
+
+covers(path, below, whole) if {
+	below == "/**"
+	startswith(whole, concat("", [path, "/"]))
+}

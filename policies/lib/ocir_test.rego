@@ -1,0 +1,90 @@
+package lib.ocir_test
+
+import data.lib.ocir
+
+digest := "sha256:ee44b399df993016003bf5466bd3eeb221305e9d0fa831606bc7902d149c775b"
+
+other_digest := "sha256:0000b399df993016003bf5466bd3eeb221305e9d0fa831606bc7902d149c775b"
+
+test_classes_agree_with_the_shared_table if {
+	count(data.references) > 50
+	some class in ["doubtful", "oci-registry", "other"]
+	count([v | some v in data.references; v.class == class]) > 10
+	wrong := [sprintf("%s (%s)", [v.ref, v.why]) | some v in data.references; ocir.read(v.ref).class != v.class]
+	print(wrong)
+	count(wrong) == 0
+}
+
+test_what_is_no_string_is_doubtful if {
+	every ref in [null, 1, true, [], {}, ["nginx"], {"image": "nginx"}, {"nginx"}] {
+		name := ocir.read(ref)
+		name.class == "doubtful"
+		name.digest == ""
+		not ocir.exempt(name, ["quay.io/a/**"])
+	}
+}
+
+test_doubt_is_always_put_in_words if {
+	said := {vector.ref | some vector in data.references; is_string(ocir.read(vector.ref).doubt)}
+	said == {vector.ref | some vector in data.references; vector.class == "doubtful"}
+	is_string(ocir.read(null).doubt)
+}
+
+test_only_a_whole_digest_pins[ref] if {
+	some ref, want in {
+		"iad.ocir.io/ns/repo": "",
+		"iad.ocir.io/ns/repo:v1": "",
+		concat("@", ["iad.ocir.io/ns/repo", digest]): digest,
+		concat("@", ["iad.ocir.io/ns/repo:v1", digest]): digest,
+		concat("@", ["iad.ocir.io/ns/repo", upper(digest)]): "",
+		concat("@", ["iad.ocir.io/ns/repo", digest, digest]): "",
+		concat("@", ["nginx", digest]): digest,
+		concat(":", ["nginx", digest]): "",
+	}
+	ocir.read(ref).digest == want
+}
+
+# Patterns, with what they cover and what they only seem to.
+test_exemptions[note] if {
+	some note, case in {
+		"the image itself": {"pattern": "quay.io/a/b", "yes": ["quay.io/a/b", "quay.io/a/b:1"], "no": [
+			"quay.io/a/b/c", "quay.io/a/bc", "quay.io/a", "quay.io/x/quay.io/a/b",
+			"evil.com/quay.io/a/b", "quay.io:443/a/b", "Quay.io/a/b", "quay.io.evil.com/a/b", "a/b",
+		]},
+		"all below a path": {"pattern": "quay.io/a/**", "yes": ["quay.io/a/b", "quay.io/a/b/c:1"], "no": ["quay.io/a", "quay.io/ab/c", "quay.io/b/a/c", "quay.io/aa", "a/b"]},
+		"a host with a port": {"pattern": "registry:5000/a", "yes": ["registry:5000/a"], "no": ["registry/a", "registry:500/a"]},
+		"dots are dots": {"pattern": "quay.io/a.b", "yes": ["quay.io/a.b"], "no": ["quay.io/axb", "quayxio/a.b"]},
+		"one digest": {
+			"pattern": concat("@", ["quay.io/a/b", digest]),
+			"yes": [concat("@", ["quay.io/a/b", digest]), concat("@", ["quay.io/a/b:1", digest])],
+			"no": ["quay.io/a/b", concat("@", ["quay.io/a/b", other_digest])],
+		},
+		"one digest below a path": {
+			"pattern": concat("@", ["quay.io/a/**", digest]),
+			"yes": [concat("@", ["quay.io/a/b", digest])],
+			"no": ["quay.io/a/b", concat("@", ["quay.io/a/b", other_digest])],
+		},
+		"OCI Registry": {"pattern": "iad.ocir.io/ns/**", "yes": ["iad.ocir.io/ns/repo"], "no": ["phx.ocir.io/ns/repo", "IAD.ocir.io/ns/repo", "iad.ocir.io:443/ns/repo", "us-ashburn-1.ocir.io/ns/repo"]},
+		"a doubtful host": {"pattern": "xyz.ocir.io/ns/**", "yes": [], "no": ["xyz.ocir.io/ns/repo"]},
+		"a host with a port that is doubtful": {"pattern": "iad.ocir.io:443/ns/repo", "yes": [], "no": ["iad.ocir.io:443/ns/repo"]},
+		"a tag": {"pattern": "quay.io/a/b:1", "yes": [], "no": ["quay.io/a/b:1", "quay.io/a/b"]},
+		"a whole host": {"pattern": "quay.io/**", "yes": [], "no": ["quay.io/a", "quay.io/a/b"]},
+		"everything": {"pattern": "**", "yes": [], "no": ["quay.io/a", "nginx"]},
+		"stars inside": {"pattern": "quay.io/*/b", "yes": [], "no": ["quay.io/a/b", "quay.io/*/b"]},
+		"stars and more": {"pattern": "quay.io/a/**/b", "yes": [], "no": ["quay.io/a/b", "quay.io/a/x/b"]},
+		"an expression": {"pattern": ".*/.*", "yes": [], "no": ["quay.io/a"]},
+		"no host": {"pattern": "library/nginx", "yes": [], "no": ["library/nginx", "docker.io/library/nginx"]},
+		"nothing": {"pattern": "", "yes": [], "no": ["nginx", "quay.io/a"]},
+		"no string": {"pattern": 1, "yes": [], "no": ["nginx", "quay.io/a"]},
+	}
+	wrong := {ref | some ref in case.yes; not ocir.exempt(ocir.read(ref), [case.pattern])} | {ref | some ref in case.no; ocir.exempt(ocir.read(ref), [case.pattern])}
+	print(note, wrong)
+	count(wrong) == 0
+}
+
+test_any_pattern_is_enough if {
+	ocir.exempt(ocir.read("quay.io/a/b"), [1, "quay.io/x", "quay.io/a/b"])
+	not ocir.exempt(ocir.read("quay.io/a/b"), [])
+	not ocir.exempt(ocir.read("quay.io/a/b"), "quay.io/a/b")
+	not ocir.exempt(ocir.read("quay.io/a/b"), null)
+}

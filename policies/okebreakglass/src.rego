@@ -1,0 +1,159 @@
+# Who may break the glass, why, and for how long. This policy only refuses; what
+# an annotation in use lets in is up to the other policies.
+package okebreakglass
+
+import data.lib.breakglass
+import data.lib.images
+import data.lib.message
+
+violation contains message.violation("break-glass", "no-effect", detail, value) if {
+	some annotations in judged
+	value := annotations[breakglass.annotation]
+	not value in {"true", "false"}
+	detail := sprintf("%s lets images in with the value \"true\" only, so this does nothing", [breakglass.annotation])
+}
+
+violation contains message.violation("break-glass", "no-reason", detail, "(none)") if {
+	some annotations in used
+	input.parameters.requireReason == true
+	not explained(annotations)
+	detail := sprintf("say why, in the annotation %s", [breakglass.reason])
+}
+
+violation contains message.violation("break-glass", reason, detail, end(annotations)) if {
+	some annotations in used
+	timed(annotations)
+	not in_time(annotations)
+	reason := overtime(annotations)
+	detail := sprintf("%s must be a time (RFC 3339) in the future%s", [breakglass.until, within])
+}
+
+violation contains message.violation("break-glass", "not-allowed", detail, input.review.userInfo.username) if {
+	count(used) > 0
+	not permitted
+	detail := sprintf("the policy lets only these do so: users %v, groups %v, service accounts %v", [
+		object.get(input.parameters, "users", []),
+		object.get(input.parameters, "groups", []),
+		object.get(input.parameters, "serviceAccounts", []),
+	])
+}
+
+violation contains problem if some problem in images.unreadable
+
+# With report, every use is listed.
+violation contains message.violation("break-glass", "in-use", detail, why(annotations)) if {
+	input.parameters.report == true
+	some annotations in used
+	detail := sprintf("images of OCI Registry get in here, signed or not, until %v", [end(annotations)])
+}
+
+used contains annotations if {
+	some annotations in judged
+	breakglass.in_use(annotations)
+}
+
+# On UPDATE only a change of these annotations, or of the images, is judged: what
+# the network or a controller notes on a running Pod breaks no glass, and one that
+# has run out of time can still be deleted.
+judged contains pod.annotations if {
+	changed
+	some pod in images.pods(images.reviewed)
+}
+
+changed if not input.review.operation == "UPDATE"
+
+changed if count(images.judged) > 0
+
+changed if not marks(images.reviewed) == marks(input.review.oldObject)
+
+marks(obj) := {[name, value] |
+	some pod in images.pods(obj)
+	some name in breakglass.names
+	value := pod.annotations[name]
+}
+
+explained(annotations) if regex.match(`[^\s]`, annotations[breakglass.reason])
+
+default why(_) := "(no reason given)"
+
+why(annotations) := annotations[breakglass.reason]
+
+# An end that is announced is kept, whether or not the policy asks for one.
+timed(_) if input.parameters.maxDuration
+
+timed(annotations) if annotations[breakglass.until]
+
+in_time(annotations) if {
+	end_ns(annotations) > time.now_ns()
+	end_ns(annotations) <= latest
+}
+
+end_ns(annotations) := time.parse_rfc3339_ns(annotations[breakglass.until])
+
+latest := time.now_ns() + time.parse_duration_ns(input.parameters.maxDuration)
+
+latest := 9223372036854775807 if not input.parameters.maxDuration
+
+default overtime(_) := "bad-end"
+
+overtime(annotations) := "expired" if {
+	end_ns(annotations) <= time.now_ns()
+} else := "too-long" if {
+	end_ns(annotations) > latest
+} else := "no-end" if {
+	not annotations[breakglass.until]
+}
+
+default end(_) := "(no end)"
+
+end(annotations) := annotations[breakglass.until]
+
+default within := ""
+
+within := sprintf(", at most %v from now", [input.parameters.maxDuration]) if input.parameters.maxDuration
+
+# Who asks is known for an admission request only; the audit sees the object
+# without its author.
+permitted if not input.review.userInfo.username
+
+permitted if {
+	every name in ["users", "groups", "serviceAccounts"] {
+		object.get(input.parameters, name, []) == []
+	}
+}
+
+permitted if input.review.userInfo.username in input.parameters.users
+
+permitted if {
+	some group in input.review.userInfo.groups
+	group in input.parameters.groups
+}
+
+permitted if {
+	some account in input.parameters.serviceAccounts
+	[namespace, name] := split(account, "/")
+	input.review.userInfo.username == sprintf("system:serviceaccount:%s:%s", [namespace, name])
+}
+
+# A controller makes what somebody else asked for, and that request was judged
+# when it came. Only the pairs that Kubernetes itself has count: an owner
+# reference is written by whoever likes to, and a controller that updates a Pod
+# asks for something new.
+permitted if {
+	input.review.operation == "CREATE"
+	input.review.kind.kind in makes[input.review.userInfo.username]
+	groups[input.review.kind.kind] == input.review.kind.group
+}
+
+groups := {"Job": "batch", "Pod": "", "ReplicaSet": "apps"}
+
+makes := {
+	"system:kube-controller-manager": {"Job", "Pod", "ReplicaSet"},
+	"system:serviceaccount:kube-system:cronjob-controller": {"Job"},
+	"system:serviceaccount:kube-system:daemon-set-controller": {"Pod"},
+	"system:serviceaccount:kube-system:deployment-controller": {"ReplicaSet"},
+	"system:serviceaccount:kube-system:job-controller": {"Pod"},
+	"system:serviceaccount:kube-system:replicaset-controller": {"Pod"},
+	"system:serviceaccount:kube-system:replication-controller": {"Pod"},
+	"system:serviceaccount:kube-system:statefulset-controller": {"Pod"},
+}

@@ -1,0 +1,260 @@
+package okebreakglass_test
+
+import data.okebreakglass
+
+now := time.parse_rfc3339_ns("2021-12-21T12:00:00Z")
+
+mark := "oracle.image-policy.k8s.io/break-glass"
+
+used := {mark: "true"}
+
+explained := object.union(used, {"oke-sign.dev/break-glass-reason": "INC-7"})
+
+until(time) := object.union(used, {"oke-sign.dev/break-glass-until": time})
+
+pod(annotations) := {"metadata": {"annotations": annotations}, "spec": {"containers": [{"name": "c", "image": "a"}]}}
+
+deployment(annotations) := {"spec": {"template": pod(annotations)}}
+
+request(operation, user, kind, object) := {
+	"operation": operation,
+	"userInfo": user,
+	"kind": kind,
+	"object": object,
+}
+
+alice := {"username": "alice", "groups": ["system:authenticated", "sre"]}
+
+pod_kind := {"group": "", "version": "v1", "kind": "Pod"}
+
+reasons(parameters, review) := got if {
+	messages := {violation.msg | some violation in okebreakglass.violation} with input as {"parameters": parameters, "review": review}
+		with time.now_ns as now
+	got := {reason | some message in messages; [_, reason] := array.slice(split(message, ": "), 0, 2)}
+}
+
+create(parameters, annotations) := got if {
+	got := reasons(parameters, request("CREATE", alice, pod_kind, pod(annotations)))
+	got == reasons(parameters, request("CREATE", alice, {"group": "apps", "kind": "Deployment"}, deployment(annotations)))
+}
+
+test_pods_that_break_no_glass_pass_whatever_the_policy if {
+	parameters := {"users": ["nobody"], "requireReason": true, "maxDuration": "1h", "report": true}
+	every annotations in [{}, null, {"other": "true"}, {mark: "false"}, {"oke-sign.dev/break-glass-until": "never"}] {
+		create(parameters, annotations) == set()
+	}
+	reasons(parameters, request("CREATE", alice, {"group": "apps", "kind": "Deployment"}, object.union(
+		deployment({}),
+		{"metadata": {"annotations": used}},
+	))) == set()
+}
+
+test_only_one_spelling_has_an_effect[note] if {
+	some note, value in {
+		"yes": "yes",
+		"True": "True",
+		"empty": "",
+		"a space": "true ",
+		"boolean": true,
+		"null": null,
+	}
+	create({}, {mark: value}) == {"no-effect"}
+}
+
+test_anybody_may_by_default if {
+	create({}, used) == set()
+	create({"users": [], "groups": [], "serviceAccounts": []}, used) == set()
+}
+
+test_reasons[note] if {
+	some note, case in {
+		"given": {"annotations": explained, "want": set()},
+		"missing": {"annotations": used, "want": {"no-reason"}},
+		"empty": {"annotations": object.union(explained, {"oke-sign.dev/break-glass-reason": ""}), "want": {"no-reason"}},
+		"blank": {"annotations": object.union(explained, {"oke-sign.dev/break-glass-reason": " \t\n"}), "want": {"no-reason"}},
+		"no text": {"annotations": object.union(explained, {"oke-sign.dev/break-glass-reason": 1}), "want": {"no-reason"}},
+	}
+	create({"requireReason": true}, case.annotations) == case.want
+	create({"requireReason": false}, case.annotations) == set()
+}
+
+test_duration[note] if {
+	some note, case in {
+		"missing": {"annotations": used, "want": {"no-end"}},
+		"in time": {"annotations": until("2021-12-21T13:59:59Z"), "want": set()},
+		"at the last moment": {"annotations": until("2021-12-21T14:00:00Z"), "want": set()},
+		"another zone": {"annotations": until("2021-12-21T22:30:00+09:00"), "want": set()},
+		"too long": {"annotations": until("2021-12-21T14:00:01Z"), "want": {"too-long"}},
+		"far too long": {"annotations": until("9999-12-31T23:59:59Z"), "want": {"bad-end"}},
+		"over": {"annotations": until("2021-12-21T11:59:59Z"), "want": {"expired"}},
+		"just over": {"annotations": until("2021-12-21T12:00:00Z"), "want": {"expired"}},
+		"no time": {"annotations": until("tomorrow"), "want": {"bad-end"}},
+		"a date": {"annotations": until("2021-12-22"), "want": {"bad-end"}},
+		"empty": {"annotations": until(""), "want": {"bad-end"}},
+		"no text": {"annotations": until(5), "want": {"bad-end"}},
+	}
+	create({"maxDuration": "2h"}, case.annotations) == case.want
+	create({"maxDuration": "120m"}, case.annotations) == case.want
+}
+
+test_an_end_that_is_announced_is_kept if {
+	create({}, until("2021-12-21T11:59:59Z")) == {"expired"}
+	create({}, until("tomorrow")) == {"bad-end"}
+	create({}, until("2121-12-21T12:00:00Z")) == set()
+}
+
+test_a_duration_that_cannot_be_read_admits_nothing if {
+	every duration in ["2 hours", "", 7, [], {}, null] {
+		create({"maxDuration": duration}, until("2021-12-21T12:00:01Z")) == {"bad-end"}
+	}
+}
+
+test_who[note] if {
+	some note, case in {
+		"the user": {"parameters": {"users": ["alice"]}, "want": set()},
+		"another user": {"parameters": {"users": ["bob"]}, "want": {"not-allowed"}},
+		"part of the name": {"parameters": {"users": ["ali", "alice2", "ALICE"]}, "want": {"not-allowed"}},
+		"the group": {"parameters": {"users": ["bob"], "groups": ["sre"]}, "want": set()},
+		"another group": {"parameters": {"groups": ["dev"]}, "want": {"not-allowed"}},
+		"a group of the user's name": {"parameters": {"groups": ["alice"]}, "want": {"not-allowed"}},
+		"a user of the group's name": {"parameters": {"users": ["sre"]}, "want": {"not-allowed"}},
+		"a service account of the user's name": {"parameters": {"serviceAccounts": ["default/alice"]}, "want": {"not-allowed"}},
+		"users that are no list": {"parameters": {"users": "alice2"}, "want": {"not-allowed"}},
+		"users that are null": {"parameters": {"users": null}, "want": {"not-allowed"}},
+	}
+	create(case.parameters, used) == case.want
+}
+
+test_service_accounts if {
+	review := request("CREATE", {"username": "system:serviceaccount:ops:deployer"}, pod_kind, pod(used))
+	reasons({"serviceAccounts": ["ops/deployer"]}, review) == set()
+	reasons({"users": ["system:serviceaccount:ops:deployer"]}, review) == set()
+	every account in ["ops/deploy", "op/deployer", "deployer", "ops/deployer/", "ops:deployer", 1] {
+		reasons({"serviceAccounts": [account]}, review) == {"not-allowed"}
+	}
+}
+
+test_who_is_not_judged_without_a_user if {
+	every user in [{}, null, {"groups": ["dev"]}] {
+		reasons({"users": ["bob"]}, request("", user, pod_kind, pod(used))) == set()
+	}
+	reasons({"users": ["bob"], "requireReason": true}, {"object": pod(used), "kind": pod_kind}) == {"no-reason"}
+}
+
+kinds := {
+	"Pod": {"group": "", "kind": "Pod"},
+	"Job": {"group": "batch", "kind": "Job"},
+	"ReplicaSet": {"group": "apps", "kind": "ReplicaSet"},
+	"Deployment": {"group": "apps", "kind": "Deployment"},
+	"CronJob": {"group": "batch", "kind": "CronJob"},
+	"Pod of another group": {"group": "example.com", "kind": "Pod"},
+	"Job of another group": {"group": "example.com", "kind": "Job"},
+	"ReplicaSet of the old group": {"group": "extensions", "kind": "ReplicaSet"},
+}
+
+controllers := {
+	"system:kube-controller-manager": {"Pod", "Job", "ReplicaSet"},
+	"system:serviceaccount:kube-system:deployment-controller": {"ReplicaSet"},
+	"system:serviceaccount:kube-system:cronjob-controller": {"Job"},
+	"system:serviceaccount:kube-system:replicaset-controller": {"Pod"},
+	"system:serviceaccount:kube-system:replication-controller": {"Pod"},
+	"system:serviceaccount:kube-system:statefulset-controller": {"Pod"},
+	"system:serviceaccount:kube-system:daemon-set-controller": {"Pod"},
+	"system:serviceaccount:kube-system:job-controller": {"Pod"},
+	"system:serviceaccount:default:replicaset-controller": set(),
+	"system:serviceaccount:kube-system:replicaset-controller2": set(),
+	"system:serviceaccount:kube-system:default": set(),
+	"replicaset-controller": set(),
+	"system:kube-scheduler": set(),
+}
+
+test_controllers_are_exempt_from_who_in_exact_pairs[user] if {
+	some user, made in controllers
+	exempt := {name |
+		some name, kind in kinds
+		reasons({"users": ["bob"]}, request("CREATE", {"username": user}, kind, pod(used))) == set()
+	}
+	exempt == made
+	every kind in kinds {
+		old := {"oldObject": pod({})}
+		reasons({"users": ["bob"]}, object.union(request("UPDATE", {"username": user}, kind, pod(used)), old)) == {"not-allowed"}
+	}
+}
+
+test_controllers_are_exempt_from_nothing_else if {
+	user := {"username": "system:serviceaccount:kube-system:replicaset-controller"}
+	parameters := {"users": ["bob"], "requireReason": true, "maxDuration": "1h"}
+	reasons(parameters, request("CREATE", user, pod_kind, pod(until("2021-12-21T11:00:00Z")))) == {"no-reason", "expired"}
+	reasons(parameters, request("CREATE", user, pod_kind, pod({mark: "yes"}))) == {"no-effect"}
+}
+
+test_an_owner_proves_nothing if {
+	owned := object.union(pod(used), {"metadata": {"ownerReferences": [{"kind": "ReplicaSet", "name": "x", "controller": true}]}})
+	reasons({"users": ["bob"]}, request("CREATE", alice, pod_kind, owned)) == {"not-allowed"}
+}
+
+update(old, new) := reasons(
+	{"users": ["bob"], "requireReason": true, "maxDuration": "1h", "report": true},
+	object.union(request("UPDATE", alice, pod_kind, new), {"oldObject": old}),
+)
+
+test_updates[note] if {
+	expired := object.union(until("2020-01-01T00:00:00Z"), {"oke-sign.dev/break-glass-reason": "INC-7"})
+	other_image := {"spec": {"containers": [{"name": "c", "image": "b"}]}}
+	some note, case in {
+		"nothing changes": {"old": pod(expired), "new": pod(expired), "want": set()},
+		"the network notes an address": {"old": pod(expired), "new": pod(object.union(expired, {"cni": "10.0.0.1"})), "want": set()},
+		"a finalizer goes": {"old": object.union(pod(expired), {"metadata": {"finalizers": ["x"]}}), "new": pod(expired), "want": set()},
+		"the annotation goes": {"old": pod(expired), "new": pod({}), "want": set()},
+		"the annotation comes": {"old": pod({}), "new": pod(expired), "want": {"not-allowed", "expired", "in-use"}},
+		"false becomes true": {"old": pod({mark: "false"}), "new": pod(expired), "want": {"not-allowed", "expired", "in-use"}},
+		"the end moves": {
+			"old": pod(expired),
+			"new": pod(object.union(expired, {"oke-sign.dev/break-glass-until": "2021-12-21T12:30:00Z"})),
+			"want": {"not-allowed", "in-use"},
+		},
+		"the reason goes": {"old": pod(expired), "new": pod(until("2020-01-01T00:00:00Z")), "want": {"not-allowed", "expired", "in-use", "no-reason"}},
+		"an image changes": {"old": pod(expired), "new": object.union(pod(expired), other_image), "want": {"not-allowed", "expired", "in-use"}},
+		"a debug container comes": {
+			"old": pod(expired),
+			"new": object.union(pod(expired), {"spec": {"ephemeralContainers": [{"name": "d", "image": "busybox"}]}}),
+			"want": {"not-allowed", "expired", "in-use"},
+		},
+		"an image goes": {
+			"old": object.union(pod(expired), {"spec": {"initContainers": [{"name": "d", "image": "busybox"}]}}),
+			"new": pod(expired),
+			"want": set(),
+		},
+		"an image changes without break-glass": {"old": pod({}), "new": object.union(pod({}), other_image), "want": set()},
+		"a misspelling comes": {"old": pod({}), "new": pod({mark: "yes"}), "want": {"no-effect"}},
+		"a misspelling stays": {"old": pod({mark: "yes"}), "new": pod({mark: "yes"}), "want": set()},
+		"the old object is missing": {"old": null, "new": pod(expired), "want": {"not-allowed", "expired", "in-use"}},
+	}
+	got := update(case.old, case.new)
+	print(note, got)
+	got == case.want
+}
+
+test_what_is_deleted_is_not_judged if {
+	reasons({"users": ["bob"], "requireReason": true, "report": true}, request("DELETE", alice, pod_kind, pod(used))) == set()
+}
+
+test_report_lists_every_use_and_refuses_as_before if {
+	create({"report": true}, used) == {"in-use"}
+	create({"report": true, "requireReason": true}, used) == {"in-use", "no-reason"}
+	create({"report": true}, {mark: "yes"}) == {"no-effect"}
+	reasons({"report": true}, {"object": pod(explained)}) == {"in-use"}
+	create({"report": "true"}, used) == set()
+}
+
+test_every_pod_of_an_object_is_judged if {
+	jobs := {"spec": {"replicatedJobs": [
+		{"template": {"spec": {"template": pod(explained)}}},
+		{"template": {"spec": {"template": pod(used)}}},
+	]}}
+	reasons({"requireReason": true}, request("CREATE", alice, {"group": "jobset.x-k8s.io", "kind": "JobSet"}, jobs)) == {"no-reason"}
+}
+
+test_objects_without_a_pod_are_refused if {
+	reasons({}, request("CREATE", alice, {"group": "", "kind": "Service"}, {"spec": {}})) == {"no-pod-spec"}
+}

@@ -1,0 +1,279 @@
+package okesignedimages_test
+
+import data.okesignedimages
+
+# The provider of these tests vouches for whatever has "good" in its name.
+vouch(_, questions) := {
+	"responses": [[question, verdict(question)] | some question in questions],
+	"errors": [],
+	"status_code": 200,
+	"system_error": "",
+}
+
+verdict(question) := {"signed": true, "reason": "signed"} if contains(question, "good")
+
+else := {"signed": false, "reason": "unsigned", "detail": "no signature"}
+
+digest := "@sha256:ee44b399df993016003bf5466bd3eeb221305e9d0fa831606bc7902d149c775b"
+
+good := concat("", ["iad.ocir.io/ns/good", digest])
+
+bad := concat("", ["iad.ocir.io/ns/bad", digest])
+
+key(letter) := concat("", ["ocid1.key.oc1.iad.b5q4c5lnaahik.", concat("", [letter | some _ in numbers.range(1, 60)])])
+
+keys := [key("b"), key("a"), key("b")]
+
+break_glass := {"oracle.image-policy.k8s.io/break-glass": "true"}
+
+pod(annotations, refs) := {
+	"metadata": {"annotations": annotations},
+	"spec": {"containers": [{"name": sprintf("c%d", [i]), "image": ref} | some i, ref in refs]},
+}
+
+# found are the place and the reason of every violation.
+found(parameters, object) := got if {
+	messages := {violation.msg | some violation in okesignedimages.violation} with input as {
+		"parameters": parameters,
+		"review": {"operation": "CREATE", "object": object},
+	}
+		with data.lib.fetch.answers as vouch
+	got := {concat(": ", array.slice(split(message, ": "), 0, 2)) | some message in messages}
+}
+
+refused(parameters, object, reason) if found(parameters, object) == {sprintf("containers/c0: %s", [reason])}
+
+admitted(parameters, object) if found(parameters, object) == set()
+
+test_signed_is_admitted_and_unsigned_is_not if {
+	admitted({"keys": keys}, pod({}, [good]))
+	refused({"keys": keys}, pod({}, [bad]), "unsigned")
+}
+
+# First that applies, from the top.
+test_decision_order[note] if {
+	doubtful := concat("", ["IAD.ocir.io/ns/good", digest])
+	everything := {"keys": [], "otherRegistries": "Allow", "exemptImages": ["IAD.ocir.io/ns/good", "iad.ocir.io/**"]}
+	some note, case in {
+		"doubtful, whatever lets others in": {"refused": "doubtful", "ref": doubtful, "parameters": everything, "annotations": break_glass},
+		"exempt": {"refused": null, "ref": bad, "parameters": {"keys": keys, "exemptImages": ["iad.ocir.io/ns/bad"]}, "annotations": {}},
+		"exempt in another registry": {"refused": null, "ref": "quay.io/a/b:1", "parameters": {"keys": keys, "exemptImages": ["quay.io/a/**"]}, "annotations": {}},
+		"exempt without keys": {"refused": null, "ref": bad, "parameters": {"exemptImages": ["iad.ocir.io/ns/bad"]}, "annotations": {}},
+		"other registry": {"refused": "not-oci-registry", "ref": "nginx:latest", "parameters": {"keys": keys}, "annotations": {}},
+		"other registry denied": {"refused": "not-oci-registry", "ref": "nginx:latest", "parameters": {"keys": keys, "otherRegistries": "Deny"}, "annotations": {}},
+		"other registry allowed": {"refused": null, "ref": "nginx:latest", "parameters": {"keys": keys, "otherRegistries": "Allow"}, "annotations": {}},
+		"other registry misspelt": {"refused": "not-oci-registry", "ref": "nginx:latest", "parameters": {"keys": keys, "otherRegistries": "allow"}, "annotations": {}},
+		"break-glass is for OCI Registry": {"refused": "not-oci-registry", "ref": "nginx:latest", "parameters": {"keys": keys}, "annotations": break_glass},
+		"no keys are for OCI Registry": {"refused": "not-oci-registry", "ref": "nginx:latest", "parameters": {"keys": []}, "annotations": {}},
+		"break-glass": {"refused": null, "ref": bad, "parameters": {"keys": keys}, "annotations": break_glass},
+		"break-glass by tag": {"refused": null, "ref": "iad.ocir.io/ns/bad:1", "parameters": {"keys": keys}, "annotations": break_glass},
+		"break-glass without keys": {"refused": null, "ref": bad, "parameters": {}, "annotations": break_glass},
+		"break-glass ignored": {"refused": "unsigned", "ref": bad, "parameters": {"keys": keys, "breakGlass": "Ignore"}, "annotations": break_glass},
+		"break-glass honoured in lower case": {"refused": "unsigned", "ref": bad, "parameters": {"keys": keys, "breakGlass": "honor"}, "annotations": break_glass},
+		"no keys": {"refused": null, "ref": bad, "parameters": {"keys": []}, "annotations": {}},
+		"no keys by tag": {"refused": null, "ref": "iad.ocir.io/ns/bad:1", "parameters": {"keys": []}, "annotations": {}},
+		"tag": {"refused": "no-digest", "ref": "iad.ocir.io/ns/good:latest", "parameters": {"keys": keys}, "annotations": {}},
+		"neither tag nor digest": {"refused": "no-digest", "ref": "iad.ocir.io/ns/good", "parameters": {"keys": keys}, "annotations": {}},
+		"tag and digest": {"refused": null, "ref": concat("", ["iad.ocir.io/ns/good:v1", digest]), "parameters": {"keys": keys}, "annotations": {}},
+	}
+	reasons := {sprintf("containers/c0: %s", [reason]) | some reason in [case.refused]; reason != null}
+	found(case.parameters, pod(case.annotations, [case.ref])) == reasons
+}
+
+test_only_a_literal_empty_list_means_any_key[note] if {
+	some note, parameters in {
+		"missing": {},
+		"misspelt": {"key": []},
+		"null": {"keys": null},
+		"text": {"keys": ""},
+		"a key as text": {"keys": key("a")},
+		"object": {"keys": {}},
+		"false": {"keys": false},
+		"number": {"keys": 0},
+		"a list of what is no text": {"keys": [1]},
+		"a list with a null": {"keys": [null]},
+		"a list in a list": {"keys": [[]]},
+		"one key and something else": {"keys": [key("a"), {}]},
+	}
+	refused(parameters, pod({}, [good]), "no-keys")
+}
+
+test_break_glass_is_spelled_one_way_only[note] if {
+	some note, annotations in {
+		"True": {"oracle.image-policy.k8s.io/break-glass": "True"},
+		"yes": {"oracle.image-policy.k8s.io/break-glass": "yes"},
+		"space": {"oracle.image-policy.k8s.io/break-glass": "true "},
+		"boolean": {"oracle.image-policy.k8s.io/break-glass": true},
+		"empty": {"oracle.image-policy.k8s.io/break-glass": ""},
+		"false": {"oracle.image-policy.k8s.io/break-glass": "false"},
+		"another name": {"image-policy.k8s.io/break-glass": "true"},
+		"upper case": {"oracle.image-policy.k8s.io/Break-Glass": "true"},
+		"no annotations": null,
+		"a list": ["oracle.image-policy.k8s.io/break-glass"],
+	}
+	refused({"keys": keys}, pod(annotations, [bad]), "unsigned")
+}
+
+test_break_glass_belongs_to_the_pod if {
+	containers := [{"name": "c0", "image": bad}]
+	refused(
+		{"keys": keys}, {
+			"metadata": {"annotations": break_glass},
+			"spec": {"template": {"spec": {"containers": containers}}},
+		},
+		"unsigned",
+	)
+	admitted({"keys": keys}, {"spec": {"template": {"metadata": {"annotations": break_glass}, "spec": {"containers": containers}}}})
+	refused({"keys": keys}, {"metadata": {"labels": break_glass}, "spec": {"containers": containers}}, "unsigned")
+	refused({"keys": keys}, {"spec": {"annotations": break_glass, "containers": containers}}, "unsigned")
+}
+
+test_one_bad_image_among_good_ones_in_every_position if {
+	every i in numbers.range(0, 4) {
+		refs := [ref | some n in numbers.range(0, 4); ref := {true: bad, false: good}[n == i]]
+		found({"keys": keys}, pod({}, refs)) == {sprintf("containers/c%d: unsigned", [i])}
+	}
+	every field in ["containers", "initContainers", "ephemeralContainers"] {
+		holder := {"spec": object.union({"containers": [{"name": "c", "image": good}]}, {field: [
+			{"name": "a", "image": good},
+			{"name": "b", "image": bad},
+		]})}
+		found({"keys": keys}, holder) == {sprintf("%s/b: unsigned", [field])}
+	}
+	found({"keys": keys}, {"spec": {
+		"containers": [{"name": "c", "image": good}],
+		"volumes": [{"name": "v", "image": {"reference": bad}}, {"name": "w", "image": {"reference": good}}],
+	}}) == {"volumes/v: unsigned"}
+}
+
+test_images_that_are_none[note] if {
+	some note, container in {
+		"missing": {"name": "c0"},
+		"empty": {"name": "c0", "image": ""},
+		"null": {"name": "c0", "image": null},
+	}
+	some parameters in [{"keys": keys}, {"keys": [], "otherRegistries": "Allow"}]
+	object := {"metadata": {"annotations": break_glass}, "spec": {"containers": [container, {"name": "c1", "image": good}]}}
+	refused(parameters, object, "no-image")
+}
+
+test_images_that_are_no_text[note] if {
+	some note, image in {"number": 1, "list": [good], "object": {"ref": good}, "true": true}
+	object := {"metadata": {"annotations": break_glass}, "spec": {"containers": [{"name": "c0", "image": image}]}}
+	refused({"keys": [], "otherRegistries": "Allow"}, object, "doubtful")
+}
+
+# Nothing but one plain yes to the question asked is a yes.
+test_answers_that_are_no_yes[note] if {
+	question := json.marshal({"image": good, "keys": sort({k | some k in keys})})
+	yes := {"signed": true, "reason": "signed"}
+	some note, answer in {
+		"nothing": {},
+		"lists are null": {"responses": null, "errors": null, "status_code": 500, "system_error": "connection refused"},
+		"lists are empty": {"responses": [], "errors": [], "status_code": 503, "system_error": ""},
+		"null": null,
+		"text": "signed",
+		"an item error": {"responses": [], "errors": [[question, "no"]]},
+		"a yes and an error": {"responses": [[question, yes]], "errors": [[question, "no"]]},
+		"a yes and a no": {"responses": [[question, yes], [question, {"signed": false, "reason": "unsigned"}]], "errors": []},
+		"two kinds of yes": {"responses": [[question, yes], [question, {"signed": true}]], "errors": []},
+		"a yes to another question": {"responses": [["other", yes]], "errors": []},
+		"for another image": {"responses": [[json.marshal({"image": bad, "keys": sort({k | some k in keys})}), yes]], "errors": []},
+		"for other keys": {"responses": [[json.marshal({"image": good, "keys": [key("a")]}), yes]], "errors": []},
+		"for no keys": {"responses": [[json.marshal({"image": good, "keys": []}), yes]], "errors": []},
+		"the same in other words": {"responses": [[concat("", [question, " "]), yes]], "errors": []},
+		"signed is text": {"responses": [[question, {"signed": "true"}]], "errors": []},
+		"signed is a number": {"responses": [[question, {"signed": 1}]], "errors": []},
+		"signed is missing": {"responses": [[question, {"reason": "signed"}]], "errors": []},
+		"signed is null": {"responses": [[question, {"signed": null}]], "errors": []},
+		"the value is true": {"responses": [[question, true]], "errors": []},
+		"the value is null": {"responses": [[question, null]], "errors": []},
+		"the value is text": {"responses": [[question, "signed"]], "errors": []},
+		"the value is a list": {"responses": [[question, [yes]]], "errors": []},
+		"the value is one deeper": {"responses": [[question, {"verdict": yes}]], "errors": []},
+		"the item is too short": {"responses": [[question]], "errors": []},
+		"the item is too long": {"responses": [[question, yes, yes]], "errors": []},
+		"responses are an object": {"responses": {question: yes}, "errors": []},
+		"a no that says signed": {"responses": [[question, {"signed": false, "reason": "signed"}]], "errors": []},
+		"a no with a long reason": {"responses": [[question, {"signed": false, "reason": "x: y"}]], "errors": []},
+		"a no with a reason that is no text": {"responses": [[question, {"signed": false, "reason": {}}]], "errors": []},
+		"a system error that is no text": {"responses": [], "errors": [], "system_error": {"a": 1}},
+	}
+	messages := {violation.msg | some violation in okesignedimages.violation} with input as {
+		"parameters": {"keys": keys},
+		"review": {"operation": "CREATE", "object": pod({}, [good])},
+	}
+		with data.lib.fetch.answers as answer
+	print(note, messages)
+	count(messages) == 1
+	every message in messages {
+		startswith(message, "containers/c0: no-answer: could not find out whether it is signed, from provider oke-sign: ")
+		endswith(message, good)
+	}
+}
+
+test_a_failed_function_is_no_yes if {
+	count(okesignedimages.violation) == 1 with input as {
+		"parameters": {"keys": keys},
+		"review": {"operation": "CREATE", "object": pod({}, [good])},
+	}
+		with data.lib.fetch.answers as undefined_answers
+}
+
+undefined_answers(_, _) := answer if {
+	answer := data.nowhere
+}
+
+test_every_question_is_asked_once_and_sorted if {
+	want := [sprintf(`{"image":"%s","keys":["%s","%s"]}`, [ref, key("a"), key("b")]) | some ref in [bad, good]]
+	got := [question | some question in okesignedimages.questions] with input as {
+		"parameters": {"keys": keys},
+		"review": {"operation": "CREATE", "object": pod({}, [good, bad, good, "nginx", "iad.ocir.io/ns/good:1", 7])},
+	}
+	sort(got) == want
+}
+
+test_nothing_is_asked_for_what_is_settled if {
+	every parameters in [{"keys": []}, {"keys": keys, "exemptImages": ["iad.ocir.io/ns/good"]}, {}] {
+		okesignedimages.questions == {} with input as {
+			"parameters": parameters,
+			"review": {"operation": "CREATE", "object": pod({}, [good])},
+		}
+	}
+	okesignedimages.questions == {} with input as {
+		"parameters": {"keys": keys},
+		"review": {"operation": "UPDATE", "object": pod({"a": "b"}, [good]), "oldObject": pod({}, [good])},
+	}
+}
+
+test_doubtful_references_are_refused_under_every_setting if {
+	doubtful := [vector.ref | some vector in data.references; vector.class == "doubtful"]
+	count(doubtful) > 50
+	every other in ["Allow", "Deny"] {
+		every list in [[], keys] {
+			parameters := {"keys": list, "otherRegistries": other, "breakGlass": "Honor", "exemptImages": doubtful}
+			count(found(parameters, pod(break_glass, doubtful))) == count(doubtful)
+		}
+	}
+}
+
+# The report comes on top of what is refused anyway.
+test_report_lists_what_only_the_want_of_keys_admits[note] if {
+	some note, case in {
+		"no keys": {"parameters": {"keys": []}, "want": {"containers/c0: no-key-listed", "containers/c1: no-key-listed", "containers/c2: not-oci-registry"}},
+		"keys": {"parameters": {"keys": keys}, "want": {"containers/c1: unsigned", "containers/c2: not-oci-registry"}},
+		"missing keys": {"parameters": {}, "want": {"containers/c0: no-keys", "containers/c1: no-keys", "containers/c2: not-oci-registry"}},
+		"exempt": {"parameters": {"keys": [], "exemptImages": ["iad.ocir.io/ns/good", "iad.ocir.io/ns/bad"]}, "want": {"containers/c2: not-oci-registry"}},
+	}
+	parameters := object.union(case.parameters, {"report": true})
+	found(parameters, pod({}, [good, bad, "nginx"])) == case.want
+}
+
+test_break_glass_is_reported_elsewhere if {
+	admitted({"keys": [], "report": true}, pod(break_glass, [bad]))
+}
+
+test_objects_without_images_are_refused if {
+	count(okesignedimages.violation) == 1 with input as {"parameters": {"keys": []}, "review": {"object": {"spec": {}}}}
+	count(okesignedimages.violation) == 1 with input as {"parameters": {"keys": []}}
+}

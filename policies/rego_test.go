@@ -1,0 +1,324 @@
+package policies_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/format"
+	"github.com/open-policy-agent/opa/v1/rego"
+	"github.com/open-policy-agent/opa/v1/storage"
+	"github.com/open-policy-agent/opa/v1/storage/inmem"
+	"github.com/open-policy-agent/opa/v1/tester"
+	"github.com/open-policy-agent/opa/v1/types"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/yaml"
+
+	"github.com/oke-sign/oke-sign/plugin/gate/gatetest"
+	"github.com/oke-sign/oke-sign/policies"
+	"github.com/oke-sign/oke-sign/policies/internal/inline"
+	"github.com/oke-sign/oke-sign/provider/image"
+)
+
+// Gatekeeper adds this built-in function to those of OPA.
+var externalData = &ast.Builtin{
+	Name: "external_data",
+	Decl: types.NewFunction(types.Args(types.A), types.A),
+}
+
+func TestRegoIsFormatted(t *testing.T) {
+	for name, text := range sources(t) {
+		want, err := format.SourceWithOpts(name, text, format.Opts{RegoVersion: ast.RegoV1})
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if diff := cmp.Diff(string(want), string(text)); diff != "" {
+			t.Errorf("%s is not formatted as opa fmt does (-want +got):\n%s", name, diff)
+		}
+	}
+}
+
+// TestRegoIsStrict is opa check --strict. The ways to fetch verdicts are one
+// package each and never meet.
+func TestRegoIsStrict(t *testing.T) {
+	for _, fetch := range []string{"live", "recorded", "http"} {
+		compile(t, modules(t, fetch))
+	}
+}
+
+// A policy that reads a record instead of asking must be the same policy.
+func TestRecordedTemplatesDifferInFetchOnly(t *testing.T) {
+	for _, kind := range []string{policies.SignedImages, policies.ImageDigests, policies.BreakGlass} {
+		dir := strings.ToLower(kind)
+		live, libs := template(t, policies.Templates, dir+"/template.yaml")
+		recorded, recordedLibs := template(t, policies.Recorded, dir+"/recorded/template.yaml")
+		if diff := cmp.Diff(live, recorded); diff != "" {
+			t.Errorf("%s: templates differ beside their libraries:\n%s", kind, diff)
+		}
+		differing := []string{}
+		for name := range libs {
+			if libs[name] != recordedLibs[name] {
+				differing = append(differing, name)
+			}
+		}
+		want := []string{}
+		if kind == policies.SignedImages {
+			want = []string{"lib.fetch"}
+		}
+		if diff := cmp.Diff(want, differing); diff != "" || len(libs) != len(recordedLibs) {
+			t.Errorf("%s: libraries that differ: %s", kind, diff)
+		}
+		if text := fmt.Sprint(recorded, recordedLibs); strings.Contains(text, "external_data(") {
+			t.Errorf("%s: the recorded template asks a provider", kind)
+		}
+		if text := fmt.Sprint(live, libs); strings.Contains(text, "http.send") || strings.Contains(text, "data.inventory") {
+			t.Errorf("%s: the live template finds verdicts elsewhere than at the provider", kind)
+		}
+	}
+}
+
+// template reads a ConstraintTemplate: all of it but its libraries, and these by
+// their packages.
+func template(t *testing.T, files fs.FS, name string) (map[string]any, map[string]string) {
+	t.Helper()
+	text, err := fs.ReadFile(files, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var object map[string]any
+	if err := yaml.Unmarshal(text, &object); err != nil {
+		t.Fatal(err)
+	}
+	targets, _, err := unstructured.NestedSlice(object, "spec", "targets")
+	if err != nil || len(targets) != 1 {
+		t.Fatal(len(targets), err)
+	}
+	code := targets[0].(map[string]any)["code"].([]any)[0].(map[string]any)["source"].(map[string]any)
+	libs := map[string]string{}
+	for _, lib := range code["libs"].([]any) {
+		m, err := ast.ParseModuleWithOpts(name, lib.(string), ast.ParserOptions{RegoVersion: ast.RegoV1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		libs[strings.TrimPrefix(m.Package.Path.String(), "data.")] = lib.(string)
+	}
+	delete(code, "libs")
+	object["spec"].(map[string]any)["targets"] = targets
+	return object, libs
+}
+
+// TestFetchOverHTTP asks a provider without Gatekeeper, as conftest does.
+func TestFetchOverHTTP(t *testing.T) {
+	p := gatetest.Start(t, gatetest.Each(vouch))
+	read := func(file string) string {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	provider := map[string]any{"url": p.URL, "ca": string(p.CA), "cert": read(p.Certificate), "key": read(p.Key)}
+	compiled := compile(t, modules(t, "http"))
+	for name, tc := range map[string]struct {
+		answer gatetest.Answer
+		change map[string]any
+		image  string
+		want   string
+	}{
+		"signed":   {image: goodImage},
+		"unsigned": {image: badImage, want: "containers/c0: unsigned"},
+		"an item error": {image: goodImage, answer: func(k []string) (int, string) {
+			return 200, gatetest.Response("", gatetest.Item{"key": k[0], "value": signed, "error": "no"})
+		}, want: "containers/c0: no-answer"},
+		"a system error":        {image: goodImage, answer: func([]string) (int, string) { return 200, gatetest.Response("down") }, want: "containers/c0: no-answer"},
+		"503":                   {image: goodImage, answer: func([]string) (int, string) { return 503, "{}" }, want: "containers/c0: no-answer"},
+		"no JSON":               {image: goodImage, answer: func([]string) (int, string) { return 200, "yes" }, want: "containers/c0: no-answer"},
+		"items that are odd":    {image: goodImage, answer: func([]string) (int, string) { return 200, `{"response": {"items": ["yes", 1, null]}}` }, want: "containers/c0: no-answer"},
+		"no provider":           {image: goodImage, change: map[string]any{"url": nil}, want: "containers/c0: no-answer"},
+		"a closed port":         {image: goodImage, change: map[string]any{"url": "https://127.0.0.1:1"}, want: "containers/c0: no-answer"},
+		"no client certificate": {image: goodImage, change: map[string]any{"cert": nil}, want: "containers/c0: no-answer"},
+		"no CA":                 {image: goodImage, change: map[string]any{"ca": nil}, want: "containers/c0: no-answer"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if tc.answer == nil {
+				tc.answer = gatetest.Each(vouch)
+			}
+			p.Answer(tc.answer)
+			at := maps.Clone(provider)
+			for field, value := range tc.change {
+				at[field] = value
+				if value == nil {
+					delete(at, field)
+				}
+			}
+			result, err := rego.New(
+				rego.Compiler(compiled),
+				rego.Store(inmem.NewFromObject(map[string]any{"oke_sign": map[string]any{"provider": at}})),
+				rego.Query("[v.msg | some v in data.okesignedimages.violation]"),
+				rego.SetRegoVersion(ast.RegoV1),
+				rego.Input(map[string]any{
+					"review":     map[string]any{"object": pod(nil, tc.image).Object},
+					"parameters": map[string]any{"keys": []any{keyA}},
+				}),
+			).Eval(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			messages := result[0].Expressions[0].Value.([]any)
+			if tc.want == "" {
+				if len(messages) != 0 {
+					t.Errorf("got %v", messages)
+				}
+				return
+			}
+			if len(messages) != 1 || !strings.HasPrefix(messages[0].(string), tc.want+": ") {
+				t.Errorf("got %v, want one %q", messages, tc.want)
+			}
+		})
+	}
+}
+
+// TestRego runs the *_test.rego files, as opa test does.
+func TestRego(t *testing.T) {
+	vectors := readVectors(t)
+	// Vectors with control characters are data here, so they need no quoting.
+	store := inmem.NewFromObject(map[string]any{"references": vectors})
+	ctx := t.Context()
+	parsed := modules(t, "live")
+	runner := tester.NewRunner().
+		SetCompiler(compiler()).
+		SetStore(store).
+		SetDefaultRegoVersion(ast.RegoV1).
+		CapturePrintOutput(true).
+		SetTimeout(time.Minute)
+	txn := storage.NewTransactionOrDie(ctx, store)
+	defer store.Abort(ctx, txn)
+	results, err := runner.SetModules(parsed).RunTests(ctx, txn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ran := 0
+	for r := range results {
+		ran++
+		name := r.Package + "." + r.Name
+		switch {
+		case r.Error != nil:
+			t.Errorf("%s: %v", name, r.Error)
+		case !r.Pass():
+			t.Errorf("%s failed at %s\n%s", name, r.Location, r.Output)
+		}
+	}
+	if ran < 10 {
+		t.Errorf("only %d tests ran", ran)
+	}
+}
+
+func TestGeneratedFilesAreCurrent(t *testing.T) {
+	files, err := inline.Files(os.DirFS("."))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range files {
+		got, err := os.ReadFile(name)
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		if !bytes.Equal(got, want) {
+			t.Errorf("%s is out of date; run make generate", name)
+		}
+	}
+}
+
+// TestClassesAgree holds the table that Rego reads as data to what Go decides,
+// so that neither can drift from the other.
+func TestClassesAgree(t *testing.T) {
+	for _, v := range readVectors(t) {
+		v := v.(map[string]any)
+		ref, want := v["ref"].(string), v["class"].(string)
+		if got := image.Classify(ref).String(); got != want {
+			t.Errorf("image.Classify(%q) = %s, want %s (%s)", ref, got, want, v["why"])
+		}
+	}
+}
+
+func readVectors(t *testing.T) []any {
+	t.Helper()
+	text, err := os.ReadFile("lib/testdata/references.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var table struct {
+		References []any `json:"references"`
+	}
+	if err := json.Unmarshal(text, &table); err != nil {
+		t.Fatal(err)
+	}
+	if len(table.References) < 50 {
+		t.Fatalf("only %d vectors", len(table.References))
+	}
+	return table.References
+}
+
+// sources are all Rego files by name.
+func sources(t *testing.T) map[string][]byte {
+	t.Helper()
+	files := map[string][]byte{}
+	err := fs.WalkDir(os.DirFS("."), ".", func(name string, _ fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(name, ".rego") {
+			return err
+		}
+		files[name], err = os.ReadFile(name)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return files
+}
+
+// modules are the Rego files with one way to fetch verdicts.
+func modules(t *testing.T, fetch string) map[string]*ast.Module {
+	t.Helper()
+	parsed := map[string]*ast.Module{}
+	for name, text := range sources(t) {
+		if path.Dir(name) == "lib/fetch" && path.Base(name) != fetch+".rego" {
+			continue
+		}
+		m, err := ast.ParseModuleWithOpts(name, string(text), ast.ParserOptions{RegoVersion: ast.RegoV1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		parsed[name] = m
+	}
+	return parsed
+}
+
+func compiler() *ast.Compiler {
+	capabilities := ast.CapabilitiesForThisVersion()
+	capabilities.Builtins = append(capabilities.Builtins, externalData)
+	return ast.NewCompiler().
+		WithCapabilities(capabilities).
+		WithStrict(true).
+		WithEnablePrintStatements(true)
+}
+
+func compile(t *testing.T, parsed map[string]*ast.Module) *ast.Compiler {
+	t.Helper()
+	c := compiler()
+	c.Compile(parsed)
+	if c.Failed() {
+		t.Fatal(c.Errors)
+	}
+	return c
+}
