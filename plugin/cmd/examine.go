@@ -1,0 +1,230 @@
+package cmd
+
+import (
+	"context"
+	"crypto/rsa"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/oke-sign/oke-sign/provider/cache"
+	"github.com/oke-sign/oke-sign/provider/image"
+	"github.com/oke-sign/oke-sign/provider/registry"
+	"github.com/oke-sign/oke-sign/provider/signature"
+	"github.com/oke-sign/oke-sign/provider/vault"
+	"github.com/oke-sign/oke-sign/provider/verdict"
+)
+
+// checker decides as the provider does, from the same evidence.
+func (c *cloud) checker() *verdict.Checker {
+	return verdict.New(verdict.Config{
+		Covers:  c.registry.Covers,
+		Records: c.registry.Records,
+		Exists:  c.registry.Exists,
+		Key: func(ctx context.Context, id signature.KeyID) (verdict.Key, error) {
+			key, err := c.key(ctx, id)
+			return key.state(), err
+		},
+		PublicKey: c.vault.PublicKey,
+	})
+}
+
+// masterKey is a key of OCI Vault with its versions.
+type masterKey struct {
+	vault.Key
+	versions []vault.Version
+	missing  bool // not found, or not readable: OCI says the same for both
+}
+
+// key asks OCI Vault for a key and its versions. That there is no such key is an
+// answer.
+func (c *cloud) key(ctx context.Context, id signature.KeyID) (masterKey, error) {
+	key, err := c.vault.Key(ctx, id)
+	if errors.Is(err, vault.ErrNotFound) {
+		return masterKey{Key: vault.Key{ID: id}, missing: true}, nil
+	}
+	if err != nil {
+		return masterKey{}, err
+	}
+	versions, err := c.vault.Versions(ctx, id)
+	return masterKey{Key: key, versions: versions}, err
+}
+
+func (k masterKey) state() verdict.Key {
+	if k.missing {
+		return verdict.Key{ID: k.ID, State: verdict.NotFound}
+	}
+	v := verdict.Key{ID: k.ID, State: k.State, Algorithm: k.Algorithm, Versions: make(map[signature.KeyVersionID]string, len(k.versions))}
+	for _, version := range k.versions {
+		v.Versions[version.ID] = version.State
+	}
+	return v
+}
+
+// examiner holds records against the keys that they name.
+//
+// A record's key is its uploader's word, and asking OCI Vault for it would make
+// us call at a vault that the uploader chose. They could have put it up to learn
+// from its audit log who looks at the image, or let everybody read a key in it
+// that is called as one of ours. So only keys that the user has named are asked
+// for, and keys of vaults that OCI lists as the user's own; and of the latter
+// maxKeys at most, however many the records name, because OCI Vault answers ten
+// reads a second for the whole tenancy.
+type examiner struct {
+	named  []signature.KeyID
+	own    func() *survey // the user's vaults
+	keys   *cache.Cache[signature.KeyID, lookedUp]
+	public *cache.Cache[keyVersion, *rsa.PublicKey]
+	budget chan struct{} // one token for each key that may still be asked for
+}
+
+// lookedUp is a key, or why there is none. A command asks once for each key:
+// what failed for one record will not do better for the next.
+type lookedUp struct {
+	masterKey
+	err error
+}
+
+type keyVersion struct {
+	key     signature.KeyID
+	version signature.KeyVersionID
+}
+
+const maxKeys = 20
+
+var (
+	errTooManyKeys  = fmt.Errorf("the records name more than %d keys, and this one was not looked up", maxKeys)
+	errForeignVault = errors.New("its key lies in none of the vaults that you may list; --key names a key to look up")
+)
+
+// examiner makes an examiner that asks for the named keys, and for those of the
+// vaults that survey finds. Without survey, it asks for the named ones only.
+func (c *cloud) examiner(survey func() *survey, named ...signature.KeyID) *examiner {
+	e := &examiner{named: named, own: survey, budget: make(chan struct{}, maxKeys)}
+	for range maxKeys {
+		e.budget <- struct{}{}
+	}
+	e.keys = cache.New(cache.Config[signature.KeyID, lookedUp]{
+		Load: func(ctx context.Context, id signature.KeyID) (lookedUp, error) {
+			if err := e.admit(id); err != nil {
+				return lookedUp{err: err}, nil
+			}
+			key, err := c.key(ctx, id)
+			return lookedUp{key, err}, nil
+		},
+		Keep:    func(lookedUp) time.Duration { return time.Hour }, // a command does not run that long
+		Timeout: time.Minute,
+	})
+	e.public = cache.New(cache.Config[keyVersion, *rsa.PublicKey]{
+		Load: func(ctx context.Context, v keyVersion) (*rsa.PublicKey, error) {
+			return c.vault.PublicKey(ctx, v.key, v.version)
+		},
+		Keep: func(*rsa.PublicKey) time.Duration { return time.Hour },
+	})
+	return e
+}
+
+// admit says whether a key may be asked for.
+func (e *examiner) admit(id signature.KeyID) error {
+	if slices.Contains(e.named, id) {
+		return nil
+	}
+	if e.own == nil {
+		return errForeignVault
+	}
+	found := e.own()
+	if !found.has(id) {
+		if len(found.failed) > 0 {
+			return found.failed[0]
+		}
+		return errForeignVault
+	}
+	select {
+	case <-e.budget:
+		return nil
+	default:
+		return errTooManyKeys
+	}
+}
+
+// has reports whether the vault of a key is among those that were found.
+func (s *survey) has(id signature.KeyID) bool {
+	return id.Region() == s.cloud.who.Region() && slices.ContainsFunc(s.vaults, func(v vault.Vault) bool {
+		return strings.HasPrefix(v.ManagementEndpoint, "https://"+id.VaultExtension()+"-management.")
+	})
+}
+
+// examine says whether a record proves what it claims about the image that ref
+// pins, under the key that it names, and returns that key as far as it is known.
+func (e *examiner) examine(ctx context.Context, ref image.Reference, rec signature.Record) (verdict.Verdict, masterKey, error) {
+	id, err := signature.ParseKeyID(rec.KeyID)
+	if err != nil {
+		return verdict.Verdict{Reason: verdict.KeyUnusable, Detail: "it names no key of OCI Vault"}, masterKey{}, nil
+	}
+	if rec.State != signature.StateAvailable {
+		return verdict.Verdict{Reason: verdict.Unsigned, Detail: "the record is " + clip(rec.State, 40)}, masterKey{}, nil
+	}
+	found, err := e.keys.Get(ctx, id)
+	if err = errors.Join(err, found.err); err != nil {
+		return verdict.Verdict{}, masterKey{}, err
+	}
+	key, state := found.masterKey, found.state()
+	decide := func(f verdict.Finding) verdict.Verdict {
+		f.Key, f.Signature, f.Algorithm, f.SignedAt = id, rec.ID, rec.Algorithm, rec.TimeCreated
+		return verdict.Decide(verdict.Evidence{Findings: []verdict.Finding{f}, Records: 1},
+			[]signature.KeyID{id}, map[signature.KeyID]verdict.Key{id: state})
+	}
+	version, err := signature.ParseKeyVersionID(rec.KeyVersionID)
+	if err != nil {
+		return decide(verdict.Finding{Reason: verdict.KeyUnusable, Detail: "it names no version of its key"}), key, nil
+	}
+	// Decide says of an unusable key or version why it is; only a version that
+	// Vault lists has a public key to ask for.
+	if v := decide(verdict.Finding{Reason: verdict.Signed, Version: version}); !v.Signed {
+		return v, key, nil
+	}
+	pub, err := e.public.Get(ctx, keyVersion{id, version})
+	if err != nil {
+		return verdict.Verdict{}, key, err
+	}
+	_, err = signature.Verify(rec, pub, ref)
+	switch {
+	case err == nil:
+		return decide(verdict.Finding{Reason: verdict.Signed, Version: version}), key, nil
+	case errors.Is(err, signature.ErrWrongImage):
+		return decide(verdict.Finding{Reason: verdict.WrongImage, Version: version, Detail: err.Error()}), key, nil
+	case errors.Is(err, signature.ErrWrongKey):
+		return decide(verdict.Finding{Reason: verdict.WrongKey, Version: version, Detail: err.Error()}), key, nil
+	default:
+		return decide(verdict.Finding{Reason: verdict.BadSignature, Version: version, Detail: err.Error()}), key, nil
+	}
+}
+
+// pinned looks an image up by tag or digest, and returns it with the reference
+// that pins it.
+func (c *cloud) pinned(ctx context.Context, ref image.Reference) (registry.Image, image.Reference, error) {
+	img, err := c.registry.Image(ctx, ref)
+	if errors.Is(err, registry.ErrNotFound) {
+		what := "no image with this digest"
+		if ref.Digest() == "" {
+			what = "no image with this tag"
+		}
+		return registry.Image{}, image.Reference{}, &refusal{
+			fmt.Errorf("OCI Registry has %s in %s, or you may not read it", what, ref.Name()),
+			"check the name and the region, and that a policy lets you `read repos`",
+		}
+	}
+	if errors.Is(err, registry.ErrNotCovered) {
+		return registry.Image{}, image.Reference{}, &refusal{
+			fmt.Errorf("namespace %s is not your tenancy's", ref.Namespace()),
+			"if it is another one's that you may use, say whose: --tenancy " + ref.Namespace() + "=ocid1.tenancy...",
+		}
+	}
+	if err != nil {
+		return registry.Image{}, image.Reference{}, err
+	}
+	at, err := ref.WithDigest(img.Digest)
+	return img, at, err
+}

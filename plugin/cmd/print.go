@@ -1,0 +1,187 @@
+package cmd
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf16"
+
+	"github.com/spf13/pflag"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/cli-runtime/pkg/printers"
+	"sigs.k8s.io/yaml"
+)
+
+var formats = []string{"table", "wide", "json", "yaml", "name"}
+
+// output is the format that data is printed in.
+type output struct{ format string }
+
+func (o *output) bind(flags *pflag.FlagSet) {
+	flags.StringVarP(&o.format, "output", "o", "table", "`FORMAT` of the output: "+strings.Join(formats, ", ")+".")
+}
+
+func (o *output) validate() error {
+	if slices.Contains(formats, o.format) {
+		return nil
+	}
+	return usage(fmt.Sprintf("--output %q is no format", o.format), "use -o "+strings.Join(formats, ", -o "))
+}
+
+// table reports whether people read the output, line by line.
+func (o *output) table() bool { return o.format == "table" || o.format == "wide" }
+
+// data is what a command found out, in the three forms it can be printed in.
+type data struct {
+	value   any // for json and yaml
+	columns []column
+	blocks  []block
+	names   []string
+	nothing string // is said of a block without rows
+}
+
+// block is a part of a table under a title of its own, or without one.
+type block struct {
+	title string
+	rows  [][]string
+}
+
+// column is a column of a table; wide ones are left out unless asked for.
+type column struct {
+	name string
+	wide bool
+}
+
+// print writes the data as a whole, so that a reader never takes a part for it.
+func (o *output) print(w io.Writer, d data) error {
+	var b bytes.Buffer
+	var err error
+	switch o.format {
+	case "json":
+		err = writeJSON(&b, d.value)
+	case "yaml":
+		err = writeYAML(&b, d.value)
+	case "name":
+		for _, name := range d.names {
+			fmt.Fprintln(&b, printable(name))
+		}
+	default:
+		err = writeTable(&b, d, o.format == "wide")
+	}
+	if err != nil {
+		return fmt.Errorf("printing: %w", err)
+	}
+	if _, err := w.Write(b.Bytes()); err != nil {
+		return fmt.Errorf("writing the output: %w", err)
+	}
+	return nil
+}
+
+func writeJSON(b *bytes.Buffer, v any) error {
+	text, err := escapedJSON(v, func(r rune) string {
+		high, low := utf16.EncodeRune(r)
+		return fmt.Sprintf(`\u%04x\u%04x`, high, low)
+	})
+	b.Write(text)
+	return err
+}
+
+// writeYAML goes by way of the escaped JSON: the YAML library refuses to read
+// control characters as they are, and escapes them when it writes.
+func writeYAML(b *bytes.Buffer, v any) error {
+	text, err := escapedJSON(v, func(r rune) string { return fmt.Sprintf(`\U%08x`, r) }) // YAML knows no surrogates
+	if err != nil {
+		return err
+	}
+	text, err = yaml.JSONToYAML(text)
+	b.Write(text)
+	return err
+}
+
+// escapedJSON escapes what is not visible even where JSON would not have to:
+// terminals obey some of it, and JSON is read on terminals too. How to escape
+// what takes more than four digits is left to the caller.
+func escapedJSON(v any, long func(rune) string) ([]byte, error) {
+	var plain, escaped bytes.Buffer
+	enc := json.NewEncoder(&plain)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", "  ")
+	if err := enc.Encode(v); err != nil {
+		return nil, err
+	}
+	for _, r := range plain.String() {
+		switch {
+		case r == '\n' || unicode.IsPrint(r):
+			escaped.WriteRune(r)
+		case r > 0xffff:
+			escaped.WriteString(long(r))
+		default:
+			fmt.Fprintf(&escaped, `\u%04x`, r)
+		}
+	}
+	return escaped.Bytes(), nil
+}
+
+// writeTable writes blocks one below the other. Those without a title make one
+// table with what stands before and after them.
+func writeTable(b *bytes.Buffer, d data, wide bool) error {
+	var plain [][]string
+	for _, block := range d.blocks {
+		if block.title == "" {
+			plain = append(plain, block.rows...)
+		}
+	}
+	if err := writeRows(b, d.columns, plain, wide); err != nil {
+		return err
+	}
+	for i, block := range d.blocks {
+		if block.title == "" {
+			continue
+		}
+		if i > 0 {
+			b.WriteByte('\n')
+		}
+		b.WriteString(printable(block.title) + "\n")
+		var rows bytes.Buffer
+		if err := writeRows(&rows, d.columns, block.rows, wide); err != nil {
+			return err
+		}
+		for line := range strings.Lines(rows.String()) {
+			b.WriteString("  " + line)
+		}
+		if len(block.rows) == 0 {
+			b.WriteString("  " + d.nothing + "\n")
+		}
+	}
+	return nil
+}
+
+func writeRows(b *bytes.Buffer, columns []column, rows [][]string, wide bool) error {
+	table := &metav1.Table{}
+	for _, c := range columns {
+		priority := int32(0)
+		if c.wide {
+			priority = 1
+		}
+		table.ColumnDefinitions = append(table.ColumnDefinitions, metav1.TableColumnDefinition{Name: c.name, Type: "string", Priority: priority})
+	}
+	for _, row := range rows {
+		cells := make([]any, len(row))
+		for i, cell := range row {
+			cells[i] = printable(cell)
+		}
+		table.Rows = append(table.Rows, metav1.TableRow{Cells: cells})
+	}
+	var padded bytes.Buffer
+	if err := printers.NewTablePrinter(printers.PrintOptions{Wide: wide}).PrintObj(table, &padded); err != nil {
+		return err
+	}
+	for line := range strings.Lines(padded.String()) {
+		b.WriteString(strings.TrimRight(line, " \n") + "\n")
+	}
+	return nil
+}

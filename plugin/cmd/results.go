@@ -1,0 +1,139 @@
+package cmd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// result is what came of one target of a command.
+type result struct {
+	target string // as a person named it
+	value  any    // its element in json and yaml
+	title  string // of its rows, if they are not part of a table with those of others
+	rows   [][]string
+	names  []string
+	note   string // a remark about it
+	no     bool   // the answer is no
+	err    error  // could not find out, or could not do; then nothing else counts
+}
+
+// failure is the element of a target that nothing is known about.
+type failure struct {
+	Image string `json:"image,omitempty"`
+	Error string `json:"error"`
+}
+
+// common is an error that hit every target alike and is told once.
+type common struct{ error }
+
+func (c common) Unwrap() error { return c.error }
+
+// allFailed is the result of not getting as far as the targets.
+func allFailed(targets []string, err error) []result {
+	results := make([]result, len(targets))
+	for i, t := range targets {
+		results[i] = result{target: t, err: common{err}}
+	}
+	return results
+}
+
+// each works on all targets, several at once. When ctx ends, what is left is not
+// begun, and says so.
+func each(ctx context.Context, targets []string, work func(ctx context.Context, i int) result) []result {
+	results := make([]result, len(targets))
+	var group errgroup.Group
+	group.SetLimit(parallel)
+	for i, target := range targets {
+		group.Go(func() error {
+			if ctx.Err() != nil {
+				results[i] = result{err: ctx.Err()}
+			} else {
+				results[i] = work(ctx, i)
+			}
+			if results[i].target == "" {
+				results[i].target = target
+			}
+			results[i].err = because(ctx, results[i].err)
+			return nil
+		})
+	}
+	_ = group.Wait() // no function returns one: every target has its own
+	return results
+}
+
+// maxComplaints bounds the errors told one by one: a thousand images of an
+// unreachable region say no more than ten.
+const maxComplaints = 10
+
+// finish prints the results and makes the command's outcome of them: not knowing
+// outweighs a no, and a no outweighs a yes.
+func (g *global) finish(out output, columns []column, results []result) error {
+	d := data{columns: columns, nothing: "no signatures"}
+	elements := make([]any, 0, len(results))
+	outcome := error(nil)
+	for _, r := range results {
+		switch {
+		case r.err != nil:
+			outcome = errFailed
+			elements = append(elements, failure{Image: r.target, Error: clip(r.err.Error(), 1000)})
+		case r.no && outcome == nil:
+			outcome = errNo
+		}
+		if r.err == nil {
+			elements = append(elements, r.value)
+		}
+		if r.title != "" || len(r.rows) > 0 {
+			d.blocks = append(d.blocks, block{r.title, r.rows})
+		}
+		d.names = append(d.names, r.names...)
+	}
+	d.value = elements
+	if err := out.print(g.streams.Out, d); err != nil {
+		return err
+	}
+	for _, r := range results {
+		if r.err == nil && r.note != "" {
+			g.remark("%s", r.note)
+		}
+	}
+	g.complainAbout(results)
+	return outcome
+}
+
+func (g *global) complainAbout(results []result) {
+	told, left := 0, 0
+	seen := make(map[string]bool)
+	for _, r := range results {
+		if r.err == nil {
+			continue
+		}
+		err, hint := r.err, ""
+		var refused *refusal
+		if errors.As(err, &refused) {
+			hint = refused.hint
+		}
+		var shared common
+		if !errors.As(err, &shared) && r.target != "" {
+			err = fmt.Errorf("%s: %w", r.target, err)
+		}
+		switch text := err.Error(); {
+		case seen[text]:
+		case told == maxComplaints:
+			left++
+		default:
+			seen[text] = true
+			told++
+			if seen[hint] {
+				hint = ""
+			}
+			seen[hint] = true
+			complain(g.streams.ErrOut, err, hint)
+		}
+	}
+	if left > 0 {
+		g.remark("and %s more", count(left, "error"))
+	}
+}

@@ -1,0 +1,315 @@
+package cmd_test
+
+import (
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"os/signal"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"k8s.io/cli-runtime/pkg/genericiooptions"
+
+	"github.com/oke-sign/oke-sign/plugin/cmd"
+	"github.com/oke-sign/oke-sign/test/ocitest"
+)
+
+var update = flag.Bool("update", false, "write what commands print into the scripts' golden files")
+
+// TestMain makes the test binary the command as well: scripts run it as a
+// process of its own, which reads proxy and certificates from its environment
+// exactly as the real one does.
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"kubectl-oke_sign": func() {
+		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+		defer stop()
+		os.Exit(cmd.Run(ctx, cmd.Config{
+			Args:    os.Args[1:],
+			Streams: genericiooptions.IOStreams{In: os.Stdin, Out: os.Stdout, ErrOut: os.Stderr},
+			Getenv:  os.Getenv,
+			Version: "v1.2.3-test",
+		}))
+	}})
+}
+
+// TestScripts runs every script against an OCI of its own: a tenancy with a
+// vault of four keys and two repositories of two images each, nothing signed.
+func TestScripts(t *testing.T) {
+	material, err := newMaterial()
+	if err != nil {
+		t.Fatal(err)
+	}
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		UpdateScripts:       *update,
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Setup:               func(env *testscript.Env) error { return setup(env, material) },
+		Condition: func(name string) (bool, error) {
+			s, err := ocitest.FromEnvironment()
+			switch name {
+			case "upload-twice":
+				return s.UploadTwice, err
+			case "denied-lists-are-empty":
+				return s.ListDenied == "empty", err
+			}
+			return false, fmt.Errorf("no condition is called %q", name)
+		},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			"exits":   exits,
+			"key":     keyState,
+			"rotate":  rotate,
+			"version": versionState,
+			"become":  become,
+			"fault":   fault,
+			"calls":   calls,
+			"attach":  attach,
+			"scrub":   scrub,
+			"message": message,
+			"second":  second,
+			"stored":  stored,
+			"long":    long,
+		},
+	})
+}
+
+// material is private keys, made once because making them takes long.
+type material struct {
+	small, large, curve crypto.Signer
+}
+
+func newMaterial() (m material, err error) {
+	var errs [3]error
+	m.small, errs[0] = rsa.GenerateKey(rand.Reader, 2048)
+	m.large, errs[1] = rsa.GenerateKey(rand.Reader, 3072)
+	m.curve, errs[2] = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	return m, errors.Join(errs[:]...)
+}
+
+// world is what the commands of a script work on.
+type world struct {
+	cloud   *ocitest.Cloud
+	tenancy *ocitest.Tenancy
+	vault   *ocitest.Vault
+	keys    map[string]*ocitest.Key
+}
+
+type worldKey struct{}
+
+func setup(env *testscript.Env, m material) error {
+	tb, ok := env.T().(testing.TB)
+	if !ok {
+		return fmt.Errorf("%T is no test", env.T())
+	}
+	cloud := ocitest.Start(tb, ocitest.Config{})
+	tenancy := cloud.NewTenancy(tb, ocitest.TenancyConfig{Namespace: "idwpqivumvev"})
+	compartment := tenancy.NewCompartment("containers", "")
+	vault := tenancy.NewVault("image-vault", compartment)
+	w := &world{cloud: cloud, tenancy: tenancy, vault: vault, keys: map[string]*ocitest.Key{
+		"image-key":   vault.ImportKey("image-key", ocitest.RSA2048, m.small),
+		"release-key": vault.ImportKey("release-key", ocitest.RSA3072, m.large),
+		"etcd-key":    vault.NewKey("etcd-key", ocitest.AES256),
+		"ec-key":      vault.ImportKey("ec-key", ocitest.P256, m.curve),
+	}}
+	env.Values[worldKey{}] = w
+
+	env.Vars = append(env.Vars, cloud.Env()...)
+	env.Vars = append(env.Vars, "OCI_CONFIG_FILE="+tenancy.Admin().ConfigFile(), "HOME="+env.WorkDir,
+		"TENANCY="+tenancy.ID, "COMPARTMENT="+compartment, "VAULT="+vault.ID)
+	for name, k := range w.keys {
+		name = variable(name)
+		env.Vars = append(env.Vars, name+"="+k.ID, name+"_SHORT="+short(k.ID), name+"_VERSION="+k.Version())
+	}
+	for _, repository := range []string{"scan-test", "project01/ngnix-lb"} {
+		tenancy.NewRepository(repository, compartment)
+		for _, tag := range []string{"v1", "latest"} {
+			img := tenancy.NewImage(repository, tag)
+			name := variable(repository + "_" + tag) // SCAN_TEST_LATEST
+			env.Vars = append(env.Vars, name+"="+img.Ref(), name+"_DIGEST="+img.Digest, name+"_ID="+img.ID)
+		}
+	}
+	return nil
+}
+
+func variable(name string) string {
+	return strings.ToUpper(strings.NewReplacer("-", "_", "/", "_", ":", "_").Replace(name))
+}
+
+func short(ocid string) string { return "…" + ocid[len(ocid)-10:] }
+
+func of(ts *testscript.TestScript) *world { return ts.Value(worldKey{}).(*world) }
+
+func (w *world) key(ts *testscript.TestScript, name string) *ocitest.Key {
+	k := w.keys[name]
+	if k == nil {
+		ts.Fatalf("no key is called %q", name)
+	}
+	return k
+}
+
+// exits CODE COMMAND...: the command ends with exactly this exit code.
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	want, err := strconv.Atoi(args[0])
+	if err != nil || neg || len(args) < 2 {
+		ts.Fatalf("usage: exits CODE COMMAND...")
+	}
+	got := 0
+	if err := ts.Exec(args[1], args[2:]...); err != nil {
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) {
+			ts.Fatalf("%s: %v", args[1], err)
+		}
+		got = exit.ExitCode()
+	}
+	if got != want {
+		ts.Fatalf("exit code %d, want %d", got, want)
+	}
+}
+
+// key NAME STATE: the key is in this lifecycle state from now on.
+func keyState(ts *testscript.TestScript, _ bool, args []string) {
+	of(ts).key(ts, args[0]).SetState(args[1])
+}
+
+// rotate NAME VARIABLE: the key has a new version, whose OCID is in the variable.
+func rotate(ts *testscript.TestScript, _ bool, args []string) {
+	ts.Setenv(args[1], of(ts).key(ts, args[0]).Rotate())
+}
+
+// version NAME OCID STATE: the version of the key is in this lifecycle state.
+func versionState(ts *testscript.TestScript, _ bool, args []string) {
+	of(ts).key(ts, args[0]).SetVersionState(args[1], args[2])
+}
+
+// become NAME [STATEMENT...]: commands run as a user who may do what the policy
+// statements say and nothing else.
+func become(ts *testscript.TestScript, _ bool, args []string) {
+	w := of(ts)
+	w.tenancy.Allow(args[1:]...)
+	ts.Setenv("OCI_CONFIG_FILE", w.tenancy.NewUser(args[0]).ConfigFile())
+}
+
+// fault JSON: requests go wrong; "fault clear": they no longer do.
+func fault(ts *testscript.TestScript, _ bool, args []string) {
+	if args[0] == "clear" {
+		of(ts).cloud.ClearFaults()
+		return
+	}
+	var f ocitest.Fault
+	if err := json.Unmarshal([]byte(args[0]), &f); err != nil {
+		ts.Fatalf("reading a fault: %v", err)
+	}
+	if _, err := of(ts).cloud.SetFault(f); err != nil {
+		ts.Fatalf("%v", err)
+	}
+}
+
+// calls OPERATION N: OCI has been asked for it so many times, by all commands
+// since the last "calls reset".
+func calls(ts *testscript.TestScript, _ bool, args []string) {
+	if args[0] == "reset" {
+		of(ts).cloud.ResetCalls()
+		return
+	}
+	want, err := strconv.Atoi(args[1])
+	if err != nil {
+		ts.Fatalf("usage: calls OPERATION N")
+	}
+	if got := of(ts).cloud.Calls()[args[0]]; got != want {
+		ts.Fatalf("%s was called %d times, want %d; all calls: %v", args[0], got, want, of(ts).cloud.Calls())
+	}
+}
+
+// attach JSON: a signature record is there, past every check that OCI makes.
+func attach(ts *testscript.TestScript, _ bool, args []string) {
+	var r ocitest.Record
+	if err := json.Unmarshal([]byte(args[0]), &r); err != nil {
+		ts.Fatalf("reading a record: %v", err)
+	}
+	of(ts).tenancy.Add(r)
+}
+
+// message KEY TEXT M S: the text signed by the key, as a record carries both, in
+// the variables M and S.
+func message(ts *testscript.TestScript, _ bool, args []string) {
+	m, s := of(ts).key(ts, args[0]).SignMessage("SHA_256_RSA_PKCS_PSS", []byte(args[1]))
+	ts.Setenv(args[2], m)
+	ts.Setenv(args[3], s)
+}
+
+// second NAME: another key of the name is there, in the same vault.
+func second(ts *testscript.TestScript, _ bool, args []string) {
+	of(ts).vault.NewKey(args[0], ocitest.AES256)
+}
+
+// stored FILE: the message of the newest signature record, as OCI keeps it, and
+// its OCID in the variable SIGNATURE.
+func stored(ts *testscript.TestScript, _ bool, args []string) {
+	resp, err := http.Get(of(ts).cloud.URL() + "/_emulator/state")
+	if err != nil {
+		ts.Fatalf("%v", err)
+	}
+	defer resp.Body.Close() //nolint:errcheck // it was read
+	var state struct {
+		Signatures map[string]struct {
+			Seq     int64
+			Message []byte
+		}
+	}
+	if err := json.NewDecoder(resp.Body).Decode(&state); err != nil {
+		ts.Fatalf("reading the state: %v", err)
+	}
+	newest := ""
+	for id, s := range state.Signatures {
+		if newest == "" || s.Seq > state.Signatures[newest].Seq {
+			newest = id
+		}
+	}
+	if newest == "" {
+		ts.Fatalf("no signature is there")
+	}
+	ts.Setenv("SIGNATURE", newest)
+	if err := os.WriteFile(ts.MkAbs(args[0]), append(state.Signatures[newest].Message, '\n'), 0o600); err != nil {
+		ts.Fatalf("%v", err)
+	}
+}
+
+// long VARIABLE N: a text of so many bytes.
+func long(ts *testscript.TestScript, _ bool, args []string) {
+	n, err := strconv.Atoi(args[1])
+	if err != nil {
+		ts.Fatalf("usage: long VARIABLE N")
+	}
+	ts.Setenv(args[0], strings.Repeat("x", n))
+}
+
+// scrub FILE NEW: what differs from run to run has a name in NEW instead.
+func scrub(ts *testscript.TestScript, _ bool, args []string) {
+	text := ts.ReadFile(args[0])
+	for _, s := range []struct{ pattern, name string }{
+		{`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ`, "<time>"},
+		{`ocid1\.containerimagesignature\.[a-z0-9.-]+`, "<signature>"},
+		{`ocid1\.user\.[a-z0-9.-]+`, "<user>"},
+		{`127\.0\.0\.1:\d+`, "<proxy>"},
+		{`[0-9A-Za-z/-]{20,}/[0-9A-Za-z]{20,}`, "<request>"},
+	} {
+		text = regexp.MustCompile(s.pattern).ReplaceAllString(text, s.name)
+	}
+	if err := os.WriteFile(ts.MkAbs(args[1]), []byte(text), 0o600); err != nil {
+		ts.Fatalf("%v", err)
+	}
+}

@@ -1,0 +1,480 @@
+package cmd
+
+import (
+	"cmp"
+	"context"
+	"crypto/rsa"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"time"
+	"unicode/utf8"
+
+	"github.com/spf13/cobra"
+
+	"github.com/oke-sign/oke-sign/provider/image"
+	"github.com/oke-sign/oke-sign/provider/registry"
+	"github.com/oke-sign/oke-sign/provider/signature"
+)
+
+type signOptions struct {
+	*global
+	key         string
+	version     string
+	algorithm   string
+	description string
+	metadata    string
+	resolve     bool
+	force       bool
+	out         output
+
+	images       []string
+	refs         []image.Reference
+	versionID    signature.KeyVersionID
+	anyAlgorithm bool // none was named: a signature by any counts as made before
+	hasMetadata  bool
+}
+
+func newSign(g *global) *cobra.Command {
+	o := &signOptions{global: g}
+	cmd := &cobra.Command{
+		Use:   "sign IMAGE... --key OCID|NAME",
+		Short: "Sign images with a key of OCI Vault",
+		Long: `Sign images in OCI Registry with an RSA key of OCI Vault.
+
+The signature is the one that ` + "`oci artifacts container image-signature sign-upload`" + `
+makes, byte for byte. Everything is checked before anything is signed: if one
+image of several cannot be signed, none is. A signature is verified before it is
+uploaded. An image that the key has signed before is left as it is, so a command
+that stopped half way can be run again.`,
+		Example: `  kubectl oke-sign sign ` + exampleTag + ` --resolve --key image-key
+
+  # By the key's OCID, with what should be known about the image later
+  kubectl oke-sign sign $IMAGE --key ` + exampleKey + ` \
+    --description "nightly build" --metadata '{"buildNumber":"123"}'`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o.anyAlgorithm = !cmd.Flags().Changed("algorithm")
+			o.hasMetadata = cmd.Flags().Changed("metadata")
+			if err := o.complete(args); err != nil {
+				return err
+			}
+			if err := o.validate(); err != nil {
+				return err
+			}
+			return o.run(cmd.Context())
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&o.key, "key", "", "Key to sign with: its `OCID`, or its name if no other key has it.")
+	flags.StringVar(&o.version, "key-version", "", "`OCID` of the version of the key; the current one unless given.")
+	flags.StringVar(&o.algorithm, "algorithm", string(signature.SHA256), "Signature algorithm `NAME`: SHA_224_RSA_PKCS_PSS, SHA_256_…, SHA_384_… or SHA_512_….")
+	flags.StringVar(&o.description, "description", "", "`TEXT` that is signed with the image.")
+	flags.StringVar(&o.metadata, "metadata", "", "`JSON` that is signed with the image.")
+	flags.BoolVar(&o.resolve, "resolve", false, "Sign the image that a tag points to now.")
+	flags.BoolVar(&o.force, "force", false, "Make another signature where the key has signed before.")
+	o.out.bind(flags)
+	return cmd
+}
+
+// complete reads the arguments. Everything about them that can be wrong is wrong
+// use, and is found before OCI is asked for anything.
+func (o *signOptions) complete(args []string) error {
+	seen := make(map[image.Reference]bool)
+	for _, s := range args {
+		ref, err := image.Parse(s)
+		switch {
+		case errors.Is(err, image.ErrNotOCIRegistry):
+			return usage(fmt.Sprintf("%q is not an image of OCI Registry", s), "only images there can be signed: <region>.ocir.io/<namespace>/<repository>@sha256:<digest>; push it there first")
+		case err != nil:
+			return usage(fmt.Sprintf("%q: %v", s, err), "write it as <region>.ocir.io/<namespace>/<repository>@sha256:<digest>")
+		case ref.Digest() == "" && !o.resolve:
+			return usage(fmt.Sprintf("%q names no digest, and a tag can be moved between looking and signing", s),
+				"add --resolve to sign what the tag points to now; kubectl oke-sign signatures IMAGE shows the digest")
+		case seen[ref]:
+			continue
+		}
+		seen[ref] = true
+		o.images, o.refs = append(o.images, s), append(o.refs, ref)
+	}
+	o.algorithm = strings.ToUpper(o.algorithm)
+	if o.version != "" {
+		id, err := signature.ParseKeyVersionID(o.version)
+		if err != nil {
+			return usage("--key-version: "+err.Error(), "leave it out to sign with the key's current version")
+		}
+		o.versionID = id
+	}
+	return nil
+}
+
+func (o *signOptions) validate() error {
+	switch _, err := signature.ParseAlgorithm(o.algorithm); {
+	case len(o.images) == 0:
+		return usage("no image named", "for instance kubectl oke-sign sign "+exampleTag+" --resolve --key image-key")
+	case o.key == "":
+		return usage("--key is missing", "kubectl oke-sign keys list shows which keys can sign images")
+	case err != nil:
+		return usage("--algorithm: "+err.Error(), fmt.Sprintf("use %s, %s, %s or %s", signature.SHA224, signature.SHA256, signature.SHA384, signature.SHA512))
+	case !utf8.ValidString(o.description):
+		return usage("--description is not valid UTF-8", "write it in UTF-8")
+	case !utf8.ValidString(o.metadata):
+		return usage("--metadata is not valid UTF-8", "write it in UTF-8")
+	case o.hasMetadata && !json.Valid([]byte(o.metadata)):
+		return usage(fmt.Sprintf("--metadata is not JSON: %s", clip(o.metadata, 60)), `for instance --metadata '{"buildNumber":"123"}'`)
+	}
+	if strings.HasPrefix(o.key, "ocid1.") {
+		if _, err := signature.ParseKeyID(o.key); err != nil {
+			return usage("--key: "+err.Error(), "kubectl oke-sign keys list -o wide shows the OCIDs of keys")
+		}
+	}
+	return cmp.Or(o.global.validate(), o.out.validate())
+}
+
+// signer signs with one version of one key.
+type signer struct {
+	*cloud
+	examiner  *examiner
+	key       masterKey
+	version   signature.KeyVersionID
+	public    *rsa.PublicKey
+	algorithm signature.Algorithm
+}
+
+// job is one image to be signed.
+type job struct {
+	ref     image.Reference // with its digest
+	image   registry.Image
+	message signature.Message
+	before  *signature.Record // of this key, and it holds
+}
+
+var signColumns = []column{{name: "image"}, {name: "result"}, {name: "key"}, {name: "version", wide: true},
+	{name: "algorithm", wide: true}, {name: "signature"}, {name: "signed at"}}
+
+func (o *signOptions) run(ctx context.Context) error {
+	ctx, cancel := o.within(ctx)
+	defer cancel()
+	s, err := o.signer(ctx)
+	var wrong *usageError
+	if errors.As(err, &wrong) {
+		return err
+	}
+	if err != nil {
+		return o.finish(o.out, signColumns, allFailed(o.images, because(ctx, err)))
+	}
+
+	jobs, results, err := o.prepare(ctx, s)
+	if err != nil {
+		return err
+	}
+	if jobs == nil {
+		return o.finish(o.out, signColumns, results)
+	}
+	results = o.signAll(ctx, s, jobs)
+	outcome := o.finish(o.out, signColumns, results)
+	o.tally(results)
+	return outcome
+}
+
+// signer finds the key and the version to sign with, and refuses those that
+// cannot sign images.
+func (o *signOptions) signer(ctx context.Context) (*signer, error) {
+	c, err := o.connectImages(ctx)
+	if err != nil {
+		return nil, err
+	}
+	id, err := o.keyID(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	for _, ref := range o.refs {
+		// OCI verifies a signature with the vaults of the image's own region.
+		if ref.Region() != id.Region() {
+			return nil, usage(fmt.Sprintf("key %s lies in a vault of %s, and %s in %s", id.Short(), id.Region(), ref.Name(), ref.Region()),
+				"sign with a key of the image's region: OCI does not find the keys of another one when it verifies")
+		}
+	}
+	key, err := c.key(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	if err := refuse(key); err != nil {
+		return nil, err
+	}
+	version, err := o.pick(key)
+	if err != nil {
+		return nil, err
+	}
+	public, err := c.vault.PublicKey(ctx, id, version)
+	if err != nil {
+		return nil, err
+	}
+	return &signer{cloud: c, examiner: c.examiner(nil, id), key: key, version: version, public: public, algorithm: signature.Algorithm(o.algorithm)}, nil
+}
+
+// keyID is the key that --key names, by OCID or by name.
+func (o *signOptions) keyID(ctx context.Context, c *cloud) (signature.KeyID, error) {
+	if strings.HasPrefix(o.key, "ocid1.") {
+		return signature.ParseKeyID(o.key)
+	}
+	found := o.survey(ctx, c)
+	found.list(ctx)
+	var named []foundKey
+	for _, k := range found.keys {
+		if k.Name == o.key {
+			named = append(named, k)
+		}
+	}
+	switch {
+	// A key that could not be listed may have the name too.
+	case len(found.failed) > 0:
+		return signature.KeyID{}, &refusal{fmt.Errorf("looking for a key named %q: %w", o.key, found.failed[0]), "name the key by its OCID"}
+	case len(named) == 0:
+		return signature.KeyID{}, &refusal{fmt.Errorf("no key is named %q in region %s", o.key, c.who.Region()), "kubectl oke-sign keys list shows the keys"}
+	case len(named) > 1:
+		var ids []string
+		for _, k := range named {
+			ids = append(ids, fmt.Sprintf("%s (vault %s, %s)", k.ID, k.vault.Name, k.State))
+		}
+		return signature.KeyID{}, &refusal{fmt.Errorf("%d keys are named %q: %s", len(named), o.key, strings.Join(ids, ", ")), "name one by its OCID"}
+	}
+	return named[0].ID, nil
+}
+
+// refuse says why a key cannot sign images, and what to do instead.
+func refuse(key masterKey) error {
+	name := fmt.Sprintf("key %s (%s)", key.Name, key.ID.Short())
+	const others = "kubectl oke-sign keys list shows the keys that can"
+	switch {
+	case key.missing:
+		return &refusal{fmt.Errorf("OCI Vault has no key %s, or you may not read it", key.ID), "check --key, and that a policy lets you `use keys`"}
+	case key.Protection == "EXTERNAL":
+		return &refusal{fmt.Errorf("%s is kept outside OCI Vault, and cannot sign images", name), others}
+	case key.Algorithm == "AES":
+		return &refusal{fmt.Errorf("%s is an AES key, and AES keys cannot sign", name), "sign with an RSA key; " + others}
+	case key.Algorithm == "ECDSA":
+		return &refusal{fmt.Errorf("%s is an ECDSA key, and OCI Registry knows signatures by RSA keys only", name), "sign with an RSA key; " + others}
+	case key.Algorithm != "RSA":
+		return &refusal{fmt.Errorf("%s is no RSA key, and only those sign images", name), others}
+	case key.State == "PENDING_DELETION" || key.State == "SCHEDULING_DELETION" || key.State == "DELETING" || key.State == "DELETED":
+		return &refusal{fmt.Errorf("%s is %s, and signatures by it would not hold", name, key.State), "sign with another key, or cancel the deletion in OCI Vault"}
+	case key.State != "ENABLED":
+		return &refusal{fmt.Errorf("%s is %s", name, key.State), "enable it in OCI Vault, or sign with another key"}
+	}
+	return nil
+}
+
+// pick is the version to sign with. One that is not listed or not enabled would
+// make signatures that nobody accepts.
+func (o *signOptions) pick(key masterKey) (signature.KeyVersionID, error) {
+	id, hint := key.Current, "name an enabled version with --key-version, or rotate the key in OCI Vault"
+	if !o.versionID.IsZero() {
+		id, hint = o.versionID, "leave --key-version out to sign with the key's current version"
+	}
+	for _, v := range key.versions {
+		switch {
+		case v.ID != id:
+		case v.State != "ENABLED":
+			return signature.KeyVersionID{}, &refusal{fmt.Errorf("version %s of key %s is %s", id.Short(), key.Name, v.State), hint}
+		default:
+			return id, nil
+		}
+	}
+	return signature.KeyVersionID{}, &refusal{fmt.Errorf("version %s is not one of key %s (%s)", id, key.Name, key.ID.Short()), hint}
+}
+
+var errOtherRefused = errors.New("not signed, because another image was refused")
+
+// prepare looks all images up before one is signed. If one of them cannot be
+// signed, it returns the results that say so, and no jobs.
+func (o *signOptions) prepare(ctx context.Context, s *signer) ([]job, []result, error) {
+	jobs := make([]job, len(o.refs))
+	results := each(ctx, o.images, func(ctx context.Context, i int) result {
+		var err error
+		jobs[i], err = o.job(ctx, s, o.refs[i])
+		return result{err: err}
+	})
+	refused := false
+	for _, r := range results {
+		var wrong *usageError
+		if errors.As(r.err, &wrong) {
+			return nil, nil, wrong
+		}
+		refused = refused || r.err != nil
+	}
+	if !refused {
+		return jobs, nil, nil
+	}
+	for i := range results {
+		if results[i].err == nil {
+			results[i].err = common{errOtherRefused}
+		}
+	}
+	return nil, results, nil
+}
+
+func (o *signOptions) job(ctx context.Context, s *signer, ref image.Reference) (job, error) {
+	img, ref, err := s.pinned(ctx, ref)
+	if err != nil {
+		return job{}, err
+	}
+	j := job{ref: ref, image: img, message: signature.Message{
+		Description:    o.description,
+		ImageDigest:    ref.Digest(),
+		KeyID:          s.key.ID.String(),
+		KeyVersionID:   s.version.String(),
+		Metadata:       o.metadata,
+		Region:         s.who.Region().ID(),
+		RepositoryName: ref.Repository(),
+		Algorithm:      string(s.algorithm),
+	}}
+	if n := len(j.message.Encode()); n > signature.MaxMessage {
+		return job{}, usage(fmt.Sprintf("the message to sign for %s has %d bytes, and OCI Vault signs %d at most", ref, n, signature.MaxMessage),
+			fmt.Sprintf("shorten --description or --metadata by %d bytes", n-signature.MaxMessage))
+	}
+	if o.force {
+		return j, nil
+	}
+	j.before, err = o.before(ctx, s, ref)
+	return j, err
+}
+
+// before finds a signature that this command would only repeat.
+func (o *signOptions) before(ctx context.Context, s *signer, ref image.Reference) (*signature.Record, error) {
+	records, err := s.registry.Records(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	for _, rec := range records {
+		if rec.KeyID != s.key.ID.String() ||
+			!o.versionID.IsZero() && rec.KeyVersionID != s.version.String() ||
+			!o.anyAlgorithm && rec.Algorithm != string(s.algorithm) {
+			continue
+		}
+		v, _, err := s.examiner.examine(ctx, ref, rec)
+		if err != nil {
+			return nil, err
+		}
+		if v.Signed {
+			return &rec, nil
+		}
+	}
+	return nil, nil
+}
+
+var errStopped = errors.New("not signed: stopped at the first failure")
+
+// signAll signs what is not signed yet. After a failure nothing new is begun:
+// what failed for one image, a permission or a key, fails for the others too.
+func (o *signOptions) signAll(ctx context.Context, s *signer, jobs []job) []result {
+	names := make([]string, len(jobs))
+	first := make(map[image.Reference]int) // two tags, or two hosts, may name one image
+	for i, j := range jobs {
+		names[i] = j.ref.String()
+		if _, again := first[j.ref.Identity()]; !again {
+			first[j.ref.Identity()] = i
+		}
+	}
+	var stopped atomic.Bool
+	results := each(ctx, names, func(ctx context.Context, i int) result {
+		j := jobs[i]
+		switch {
+		case j.before != nil:
+			return o.show(j, *j.before, false)
+		case first[j.ref.Identity()] != i:
+			return result{} // filled in below
+		case stopped.Load():
+			return result{err: common{errStopped}}
+		}
+		rec, err := s.sign(ctx, j)
+		if err != nil {
+			stopped.Store(true)
+			return result{err: err}
+		}
+		return o.show(j, rec, true)
+	})
+	for i, j := range jobs {
+		if same := first[j.ref.Identity()]; same != i && results[i].value == nil && results[i].err == nil {
+			results[i] = results[same]
+			results[i].target = names[i]
+		}
+	}
+	return results
+}
+
+// tally says how far a batch came, if it did not come to its end.
+func (o *signOptions) tally(results []result) {
+	done := 0
+	for _, r := range results {
+		if r.err == nil {
+			done++
+		}
+	}
+	if len(results) > 1 && done < len(results) {
+		o.remark("%d of %s signed; run the same command again for the rest", done, count(len(results), "image"))
+	}
+}
+
+// uploadTimeout bounds an upload that has begun. It is not broken off when the
+// command is: nobody would know whether it took place.
+const uploadTimeout = 15 * time.Second
+
+// sign makes one signature, makes sure that it proves what it should, and only
+// then stores it.
+func (s *signer) sign(ctx context.Context, j job) (signature.Record, error) {
+	message := j.message.Encode()
+	sig, err := s.vault.Sign(ctx, s.key.ID, s.version, s.algorithm, message)
+	if err != nil {
+		return signature.Record{}, err
+	}
+	made := signature.Record{
+		KeyID:        s.key.ID.String(),
+		KeyVersionID: s.version.String(),
+		Algorithm:    string(s.algorithm),
+		Message:      base64.StdEncoding.EncodeToString(message),
+		Signature:    base64.StdEncoding.EncodeToString(sig),
+	}
+	if _, err := signature.Verify(made, s.public, j.ref); err != nil {
+		return signature.Record{}, fmt.Errorf("OCI Vault made a signature that does not hold, and nothing was uploaded: %w", err)
+	}
+
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), uploadTimeout)
+	defer cancel()
+	return s.registry.Upload(ctx, registry.Upload{
+		Reference: j.ref, Image: j.image, KeyID: s.key.ID, KeyVersion: s.version, Algorithm: s.algorithm,
+		Message: message, Signature: sig,
+	})
+}
+
+// signed is an image with the signature that it has now.
+type signed struct {
+	Image      string `json:"image"`
+	Created    bool   `json:"created"` // by this command; false: it was there
+	Signature  string `json:"signature"`
+	Key        string `json:"key"`
+	KeyVersion string `json:"keyVersion"`
+	Algorithm  string `json:"algorithm"`
+	SignedAt   string `json:"signedAt,omitempty"`
+}
+
+func (o *signOptions) show(j job, rec signature.Record, created bool) result {
+	v := signed{
+		Image: j.ref.String(), Created: created, Signature: rec.ID,
+		Key: rec.KeyID, KeyVersion: rec.KeyVersionID, Algorithm: rec.Algorithm, SignedAt: timestamp(rec.TimeCreated),
+	}
+	word, name, id := "signed before", brief(v.Image), short(v.Signature)
+	note := fmt.Sprintf("%s is signed by this key already, since %s; --force makes another signature", name, v.SignedAt)
+	if created {
+		word, note = "signed", ""
+	}
+	if o.out.format == "wide" {
+		name, id = v.Image, v.Signature
+	}
+	return result{
+		target: v.Image, value: v, names: []string{v.Image}, note: note,
+		rows: [][]string{{name, word, short(v.Key), short(v.KeyVersion), v.Algorithm, id, v.SignedAt}},
+	}
+}

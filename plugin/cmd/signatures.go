@@ -1,0 +1,211 @@
+package cmd
+
+import (
+	"cmp"
+	"context"
+	"encoding/base64"
+	"fmt"
+	"sync"
+
+	"github.com/spf13/cobra"
+
+	"github.com/oke-sign/oke-sign/provider/image"
+	"github.com/oke-sign/oke-sign/provider/signature"
+)
+
+type signaturesOptions struct {
+	*global
+	keys []string
+	out  output
+
+	images []string
+	refs   []image.Reference
+	named  []signature.KeyID
+}
+
+func newSignatures(g *global) *cobra.Command {
+	o := &signaturesOptions{global: g}
+	cmd := &cobra.Command{
+		Use:   "signatures IMAGE...",
+		Short: "List the signatures of images, and say which hold",
+		Long: `List the signatures that images have, by whom they were made, and whether each
+holds: that it verifies with the key it names, that the key is enabled, and that
+it is about exactly this image. Keys are looked up in the vaults that you may
+list, and those of --key.
+
+An image named by tag is looked up first, and shown with its digest. That a
+signature holds says nothing about whether its key is one to be trusted: whoever
+may push can attach signatures. For that there is kubectl oke-sign verify. With -o name, the OCIDs of the signatures are printed.`,
+		Example: `  kubectl oke-sign signatures ` + exampleTag + `
+
+  # The digest that a tag points to now
+  kubectl oke-sign signatures ` + exampleTag + ` -o json | jq -r '.[].digest'`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := o.complete(args); err != nil {
+				return err
+			}
+			if err := o.validate(); err != nil {
+				return err
+			}
+			return o.run(cmd.Context())
+		},
+	}
+	cmd.Flags().StringSliceVar(&o.keys, "key", nil, "`OCID`s of keys to verify with that lie in vaults you may not list.")
+	o.out.bind(cmd.Flags())
+	return cmd
+}
+
+func (o *signaturesOptions) complete(args []string) error {
+	for _, s := range args {
+		ref, err := image.Parse(s)
+		if err != nil {
+			return usage(fmt.Sprintf("%q: %v", s, err), "write it as <region>.ocir.io/<namespace>/<repository>:<tag> or @sha256:<digest>")
+		}
+		if ref.Tag() == "" && ref.Digest() == "" {
+			return usage(fmt.Sprintf("%q names neither a tag nor a digest", s), "add :latest, or the tag that is meant")
+		}
+		o.images, o.refs = append(o.images, s), append(o.refs, ref)
+	}
+	var err error
+	o.named, err = parseKeys(o.keys)
+	return err
+}
+
+func (o *signaturesOptions) validate() error {
+	if len(o.refs) == 0 {
+		return usage("no image named", "for instance kubectl oke-sign signatures "+exampleTag)
+	}
+	return cmp.Or(o.global.validate(), o.out.validate())
+}
+
+// signedImage is an image with its signatures.
+type signedImage struct {
+	Image      string            `json:"image"`
+	Reference  string            `json:"reference"` // the image by its digest
+	Digest     string            `json:"digest"`
+	ID         string            `json:"id"`
+	Tags       []string          `json:"tags,omitempty"`
+	Signatures []listedSignature `json:"signatures"`
+}
+
+// listedSignature is a record. Description and metadata are told of a message
+// only once its signature has been verified: before, they are anybody's.
+type listedSignature struct {
+	ID          string `json:"id"`
+	Holds       string `json:"holds"` // yes, no, unknown
+	Reason      string `json:"reason,omitempty"`
+	Detail      string `json:"detail,omitempty"`
+	Key         string `json:"key"`
+	KeyName     string `json:"keyName,omitempty"`
+	KeyVersion  string `json:"keyVersion"`
+	Algorithm   string `json:"algorithm"`
+	SignedAt    string `json:"signedAt,omitempty"`
+	SignedBy    string `json:"signedBy,omitempty"`
+	Description string `json:"description,omitempty"`
+	Metadata    string `json:"metadata,omitempty"`
+}
+
+var signatureColumns = []column{{name: "signed at"}, {name: "key"}, {name: "holds"},
+	{name: "version", wide: true}, {name: "algorithm", wide: true}, {name: "signed by", wide: true}, {name: "id", wide: true}, {name: "description"}}
+
+func (o *signaturesOptions) run(ctx context.Context) error {
+	ctx, cancel := o.within(ctx)
+	defer cancel()
+	c, err := o.connectImages(ctx)
+	if err != nil {
+		return o.finish(o.out, signatureColumns, allFailed(o.images, because(ctx, err)))
+	}
+	e := c.examiner(sync.OnceValue(func() *survey { return o.survey(ctx, c) }), o.named...)
+	return o.finish(o.out, signatureColumns, each(ctx, o.images, func(ctx context.Context, i int) result {
+		return o.list(ctx, c, e, i)
+	}))
+}
+
+func (o *signaturesOptions) list(ctx context.Context, c *cloud, e *examiner, i int) result {
+	img, ref, err := c.pinned(ctx, o.refs[i])
+	if err != nil {
+		return result{err: err}
+	}
+	records, err := c.registry.Records(ctx, ref)
+	if err != nil {
+		return result{err: err}
+	}
+	v := signedImage{
+		Image: o.images[i], Reference: ref.String(), Digest: ref.Digest(),
+		ID: img.ID, Tags: img.Tags, Signatures: []listedSignature{},
+	}
+	r := result{title: v.Reference}
+	who := o.signers(ctx, c, ref, records)
+	for i, rec := range records {
+		s := listed(ctx, e, ref, rec)
+		s.SignedBy = who[i]
+		v.Signatures = append(v.Signatures, s)
+		r.names = append(r.names, s.ID)
+		r.rows = append(r.rows, o.row(s))
+	}
+	r.value = v
+	return r
+}
+
+// maxSigners bounds the calls that find out who made the signatures of an image;
+// records beyond it are shown without.
+const maxSigners = 50
+
+// signers asks who made the records, which lists of OCI leave out. What cannot
+// be found out is left out too: it is a word of OCI's, and proves nothing.
+func (o *signaturesOptions) signers(ctx context.Context, c *cloud, ref image.Reference, records []signature.Record) []string {
+	who := make([]string, len(records))
+	if o.out.format == "table" || o.out.format == "name" {
+		return who // it has no place there
+	}
+	group := limited()
+	for i := range records[:min(len(records), maxSigners)] {
+		group.Go(func() error {
+			if rec, err := c.registry.Record(ctx, ref, records[i].ID); err == nil {
+				who[i] = rec.CreatedBy
+			}
+			return nil
+		})
+	}
+	_ = group.Wait()
+	return who
+}
+
+// listed is one record, and what there is to say about it. A key that cannot be
+// asked for leaves this record unknown, and the others as they are.
+func listed(ctx context.Context, e *examiner, ref image.Reference, rec signature.Record) listedSignature {
+	s := listedSignature{
+		ID: rec.ID, Key: rec.KeyID, KeyVersion: rec.KeyVersionID, Algorithm: rec.Algorithm,
+		SignedAt: timestamp(rec.TimeCreated),
+	}
+	verdict, key, err := e.examine(ctx, ref, rec)
+	s.KeyName = key.Name
+	switch {
+	case err != nil:
+		s.Holds, s.Detail = "unknown", clip(because(ctx, err).Error(), 400)
+	case !verdict.Signed:
+		s.Holds, s.Reason, s.Detail = "no", string(verdict.Reason), verdict.Detail
+	default:
+		s.Holds = "yes"
+		text, err := base64.StdEncoding.DecodeString(rec.Message)
+		if err != nil {
+			break
+		}
+		if m, err := signature.ParseMessage(text); err == nil {
+			s.Description, s.Metadata = m.Description, m.Metadata
+		}
+	}
+	return s
+}
+
+func (o *signaturesOptions) row(s listedSignature) []string {
+	holds := s.Holds
+	if s.Holds == "no" {
+		holds = "no: " + s.Reason
+	}
+	key, version, description := clip(cmp.Or(s.KeyName, short(s.Key)), 40), short(s.KeyVersion), clip(s.Description, 40)
+	if o.out.format == "wide" {
+		key, version, description = s.Key, s.KeyVersion, clip(s.Description, 200)
+	}
+	return []string{s.SignedAt, key, holds, version, s.Algorithm, s.SignedBy, s.ID, description}
+}

@@ -1,0 +1,193 @@
+package cmd
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/oke-sign/oke-sign/provider/image"
+	"github.com/oke-sign/oke-sign/provider/registry"
+	"github.com/oke-sign/oke-sign/provider/signature"
+	"github.com/oke-sign/oke-sign/provider/verdict"
+)
+
+// maxAllowed is how many keys an image policy may list, in OKE's own policy and
+// in ours.
+const maxAllowed = 5
+
+type verifyOptions struct {
+	*global
+	keys    []string
+	resolve bool
+	out     output
+
+	images  []string
+	allowed []signature.KeyID
+}
+
+func newVerify(g *global) *cobra.Command {
+	o := &verifyOptions{global: g}
+	cmd := &cobra.Command{
+		Use:   "verify IMAGE... --key OCID[,OCID]",
+		Short: "Find out whether images are signed by a key",
+		Long: `Find out whether each image is signed by at least one of up to five keys.
+
+The answer is the one that oke-sign gives in a cluster: the signature must verify
+with a key that is enabled now, and be about exactly this digest, repository, key
+and key version. Exit code 0: all are signed. 3: one is not. 1: could not find
+out. With -o name, the images that are signed are printed.`,
+		Example: `  kubectl oke-sign verify ` + exampleTag + ` --resolve \
+    --key ` + exampleKey + `
+
+  # In a pipeline: what is not signed, and why
+  kubectl oke-sign verify $IMAGES --key $KEY -o json | jq '.[] | select(.signed != true)'`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := o.complete(args); err != nil {
+				return err
+			}
+			if err := o.validate(); err != nil {
+				return err
+			}
+			return o.run(cmd.Context())
+		},
+	}
+	cmd.Flags().StringSliceVar(&o.keys, "key", nil, "`OCID`s of the keys to accept, one to five. May be repeated.")
+	cmd.Flags().BoolVar(&o.resolve, "resolve", false, "Judge the image that a tag points to now.")
+	o.out.bind(cmd.Flags())
+	return cmd
+}
+
+func (o *verifyOptions) complete(args []string) error {
+	o.images = args
+	var err error
+	o.allowed, err = parseKeys(o.keys)
+	return err
+}
+
+// parseKeys reads the keys of --key, each once. Names are for signing: what an
+// image must be signed by is told by OCID, because a name belongs to whoever
+// gave it to a key last.
+func parseKeys(ocids []string) ([]signature.KeyID, error) {
+	var ids []signature.KeyID
+	for _, s := range ocids {
+		id, err := signature.ParseKeyID(strings.TrimSpace(s))
+		if err != nil {
+			return nil, usage("--key: "+err.Error(), "kubectl oke-sign keys list -o wide shows the OCIDs of keys")
+		}
+		if !slices.Contains(ids, id) {
+			ids = append(ids, id)
+		}
+	}
+	return ids, nil
+}
+
+func (o *verifyOptions) validate() error {
+	switch {
+	case len(o.images) == 0:
+		return usage("no image named", "for instance kubectl oke-sign verify "+exampleTag+" --resolve --key OCID")
+	case len(o.allowed) == 0:
+		return usage("--key is missing", "name the keys to accept; kubectl oke-sign keys list -o wide shows them")
+	case len(o.allowed) > maxAllowed:
+		return usage(fmt.Sprintf("--key lists %d keys, and a policy holds %d at most", len(o.allowed), maxAllowed), "ask again for the others")
+	}
+	return cmp.Or(o.global.validate(), o.out.validate())
+}
+
+// judged is an image and its verdict.
+type judged struct {
+	Image string `json:"image"`
+	verdict.Verdict
+}
+
+func (o *verifyOptions) run(ctx context.Context) error {
+	columns := []column{{name: "image"}, {name: "signed"}, {name: "reason"},
+		{name: "key", wide: true}, {name: "version", wide: true}, {name: "algorithm", wide: true}, {name: "signed at", wide: true}, {name: "detail"}}
+	ctx, cancel := o.within(ctx)
+	defer cancel()
+
+	refs := make([]image.Reference, len(o.images))
+	settled := make([]*verdict.Verdict, len(o.images))
+	ask := false
+	for i, s := range o.images {
+		ref, err := image.Parse(s)
+		switch {
+		case err != nil:
+			settled[i] = &verdict.Verdict{Reason: verdict.NotOCIRegistry, Detail: err.Error()}
+		case ref.Digest() == "" && !o.resolve:
+			settled[i] = &verdict.Verdict{Reason: verdict.NoDigest, Detail: "a tag can be moved; name the digest, or add --resolve"}
+		default:
+			refs[i], ask = ref, true
+		}
+	}
+	var cloud *cloud
+	var checker *verdict.Checker
+	if ask {
+		var err error
+		if cloud, err = o.connectImages(ctx); err != nil {
+			return o.finish(o.out, columns, allFailed(o.images, because(ctx, err)))
+		}
+		checker = cloud.checker()
+	}
+	return o.finish(o.out, columns, each(ctx, o.images, func(ctx context.Context, i int) result {
+		if settled[i] != nil {
+			return o.show(o.images[i], *settled[i])
+		}
+		ref, v, err := o.resolved(ctx, cloud, refs[i])
+		if err == nil && v == nil {
+			var got verdict.Verdict
+			got, err = checker.Check(ctx, ref, o.allowed)
+			v = &got
+		}
+		if err != nil {
+			return result{err: err, rows: [][]string{{o.name(o.images[i]), "unknown", "error", "", "", "", "", "see the error"}}}
+		}
+		return o.show(ref.String(), *v)
+	}))
+}
+
+// resolved gives a reference its digest. That there is no such image is a verdict.
+func (o *verifyOptions) resolved(ctx context.Context, c *cloud, ref image.Reference) (image.Reference, *verdict.Verdict, error) {
+	if ref.Digest() != "" {
+		return ref, nil, nil
+	}
+	img, err := c.registry.Image(ctx, ref)
+	if errors.Is(err, registry.ErrNotFound) {
+		return ref, &verdict.Verdict{Reason: verdict.ImageNotFound, Detail: "no such tag, or you may not read it"}, nil
+	}
+	if err != nil {
+		return image.Reference{}, nil, err
+	}
+	ref, err = ref.WithDigest(img.Digest)
+	return ref, nil, err
+}
+
+func (o *verifyOptions) show(name string, v verdict.Verdict) result {
+	r := result{target: name, value: judged{name, v}, no: !v.Signed}
+	word, detail := "no", v.Detail
+	if v.Signed {
+		word, r.names = "yes", []string{name}
+		detail = fmt.Sprintf("by key %s at %s", short(v.Key), v.SignedAt)
+	}
+	r.rows = [][]string{{o.name(name), word, string(v.Reason), v.Key, v.KeyVersion, v.Algorithm, v.SignedAt, detail}}
+	return r
+}
+
+func (o *verifyOptions) name(image string) string {
+	if o.out.format == "wide" {
+		return image
+	}
+	return brief(image)
+}
+
+// short is the end of an OCID, or nothing for none.
+func short(ocid string) string {
+	if ocid == "" {
+		return ""
+	}
+	return signature.Short(ocid)
+}
