@@ -1,0 +1,602 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	admissionv1 "k8s.io/api/admission/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"github.com/oke-sign/oke-sign/plugin/gate"
+	"github.com/oke-sign/oke-sign/policies"
+	"github.com/oke-sign/oke-sign/provider/signature"
+	"github.com/oke-sign/oke-sign/test/pki"
+)
+
+// pod creates a Pod with one image and says what became of it.
+func (s *story) pod(ctx context.Context, image, annotation string) (string, error) {
+	pod := map[string]any{
+		"apiVersion": "v1", "kind": "Pod", "metadata": map[string]any{"name": "attack"},
+		"spec": map[string]any{"containers": []any{map[string]any{"name": "main", "image": image}}},
+	}
+	if annotation != "" {
+		pod["metadata"].(map[string]any)["annotations"] = map[string]any{"oracle.image-policy.k8s.io/break-glass": annotation}
+	}
+	return s.object(ctx, pod)
+}
+
+func (s *story) object(ctx context.Context, object map[string]any) (string, error) {
+	text, err := json.Marshal(object)
+	if err != nil {
+		return "", err
+	}
+	o, err := s.cluster.apply(ctx, string(text))
+	return o.summary(), err
+}
+
+// chapterRecords attaches records to images that somebody with the right to push
+// could attach, and that look more and more like genuine ones.
+func (s *story) chapterRecords(ctx context.Context) error {
+	s.chapter("10", "Records that somebody who may push could attach")
+	retired, err := s.cloud.newKey(ctx, s.vault, "retired-key")
+	if err != nil {
+		return err
+	}
+	if err := s.allow(ctx, s.imageKey, retired); err != nil {
+		return err
+	}
+	const pss = "SHA_256_RSA_PKCS_PSS"
+	otherVersion := s.imageKey.Version[:len(s.imageKey.Version)-1] + "0"
+	type forgery struct {
+		message   signature.Message
+		text      func(string) string // of the message, changed before it is signed
+		signer    keyOf
+		algorithm string
+		change    func(*record)
+	}
+	for i, test := range []struct {
+		what, want string
+		forge      func(*forgery)
+	}{
+		{"an honest record", "admitted", func(*forgery) {}},
+		{"the message is about another digest", "refused: wrong-image", func(f *forgery) { f.message.ImageDigest = "sha256:" + strings.Repeat("0", 64) }},
+		{"the message is about another repository", "refused: wrong-image", func(f *forgery) { f.message.RepositoryName = "scan-test" }},
+		{"the message is no JSON", "refused: wrong-image", func(f *forgery) { f.text = func(string) string { return "trust me" } }},
+		{"the message names two digests", "refused: wrong-image", func(f *forgery) {
+			f.text = func(t string) string {
+				return strings.Replace(t, `{`, `{"imageDigest":"sha256:`+strings.Repeat("0", 64)+`",`, 1)
+			}
+		}},
+		{"the message names a second digest in another case", "refused: wrong-image", func(f *forgery) {
+			f.text = func(t string) string {
+				return strings.Replace(t, `{`, `{"ImageDigest":"sha256:`+strings.Repeat("0", 64)+`",`, 1)
+			}
+		}},
+		{"something stands after the message", "refused: wrong-image", func(f *forgery) { f.text = func(t string) string { return t + "{}" } }},
+		{"the message names another key", "refused: wrong-key", func(f *forgery) { f.message.KeyID = s.releaseKey.ID }},
+		{"the message names another version of the key", "refused: wrong-key", func(f *forgery) { f.message.KeyVersionID = otherVersion }},
+		{"the message names another algorithm", "refused: bad-signature", func(f *forgery) { f.message.Algorithm = "SHA_512_RSA_PKCS_PSS" }},
+		{"signed by another key than the record says", "refused: bad-signature", func(f *forgery) { f.signer = s.releaseKey }},
+		{"signed by another algorithm than the record says", "refused: bad-signature", func(f *forgery) { f.algorithm = "SHA_256_RSA_PKCS1_V1_5" }},
+		{"an algorithm that OCI Registry does not know", "refused: bad-signature", func(f *forgery) {
+			f.algorithm, f.message.Algorithm = "SHA_256_RSA_PKCS1_V1_5", "SHA_256_RSA_PKCS1_V1_5"
+			f.change = func(r *record) { r.Algorithm = f.algorithm }
+		}},
+		{"a signature of nothing", "refused: bad-signature", func(f *forgery) { f.change = func(r *record) { r.Signature = "" } }},
+		{"a message with one byte changed", "refused: bad-signature", func(f *forgery) {
+			f.change = func(r *record) {
+				text, _ := base64.StdEncoding.DecodeString(r.Message) // it was encoded here
+				r.Message = base64.StdEncoding.EncodeToString(bytes.Replace(text, []byte("us-ashburn-1"), []byte("us-ashburn-2"), 1))
+			}
+		}},
+		{"base64 with a line break", "refused: bad-signature", func(f *forgery) {
+			f.change = func(r *record) { r.Message = r.Message[:76] + "\n" + r.Message[76:] }
+		}},
+		{"a key version with a path in it", "refused: key-unusable", func(f *forgery) {
+			f.change = func(r *record) { r.KeyVersionID = "ocid1.keyversion.oc1/../../../" + s.releaseKey.ID }
+		}},
+		{"a key version that Vault does not list", "refused: key-unusable", func(f *forgery) {
+			f.message.KeyVersionID = otherVersion
+			f.change = func(r *record) { r.KeyVersionID = otherVersion }
+		}},
+		{"a key that nobody listed", "refused: key-not-allowed", func(f *forgery) {
+			f.signer, f.message.KeyID, f.message.KeyVersionID = s.releaseKey, s.releaseKey.ID, s.releaseKey.Version
+			f.change = func(r *record) { r.KeyID, r.KeyVersionID = s.releaseKey.ID, s.releaseKey.Version }
+		}},
+		{"a record that was deleted", "refused: unsigned", func(f *forgery) { f.change = func(r *record) { r.State = "DELETED" } }},
+		{"a listed key that has been disabled", "refused: key-unusable", func(f *forgery) {
+			f.signer, f.message.KeyID, f.message.KeyVersionID = retired, retired.ID, retired.Version
+			f.change = func(r *record) { r.KeyID, r.KeyVersionID = retired.ID, retired.Version }
+		}},
+	} {
+		repository := fmt.Sprintf("attack/record-%d", i)
+		digest, err := s.cloud.push(ctx, s.vault, repository)
+		if err != nil {
+			return err
+		}
+		f := forgery{
+			message: signature.Message{
+				ImageDigest: digest, RepositoryName: repository, Region: "us-ashburn-1",
+				KeyID: s.imageKey.ID, KeyVersionID: s.imageKey.Version, Algorithm: pss,
+			},
+			text: func(t string) string { return t }, signer: s.imageKey, algorithm: pss, change: func(*record) {},
+		}
+		test.forge(&f)
+		text := f.text(string(f.message.Encode()))
+		sig, err := s.cloud.sign(ctx, s.vault, f.signer, f.algorithm, text)
+		if err != nil {
+			return err
+		}
+		if strings.HasSuffix(test.what, "disabled") {
+			if err := s.cloud.disableKey(ctx, s.vault, retired); err != nil {
+				return err
+			}
+		}
+		r := record{
+			Image: registry + repository + "@" + digest, KeyID: s.imageKey.ID, KeyVersionID: s.imageKey.Version, Algorithm: pss,
+			Message: base64.StdEncoding.EncodeToString([]byte(text)), Signature: sig,
+		}
+		f.change(&r)
+		if err := s.cloud.attach(ctx, r); err != nil {
+			return err
+		}
+		got, err := s.pod(ctx, r.Image, "")
+		if err != nil {
+			return err
+		}
+		s.expect(test.what, test.want, got)
+	}
+	if err := s.allow(ctx, s.imageKey); err != nil {
+		return err
+	}
+	return s.flood(ctx)
+}
+
+// flood buries an honest signature under more records than are looked at, and
+// signs one image that others have signed badly.
+func (s *story) flood(ctx context.Context) error {
+	genuine, err := s.pinned(ctx, scanTest, "latest")
+	if err != nil {
+		return err
+	}
+	bad, err := s.recordsOf(ctx, genuine)
+	if err != nil {
+		return err
+	}
+	for _, test := range []struct {
+		what          string
+		before, after int
+	}{
+		{"an honest record after 3 bad ones", 3, 0},
+		{"an honest record before 300 bad ones", 0, 300},
+	} {
+		repository := fmt.Sprintf("attack/flood-%d", test.after)
+		digest, err := s.cloud.push(ctx, s.vault, repository)
+		if err != nil {
+			return err
+		}
+		image := registry + repository + "@" + digest
+		attach := func(n int) error {
+			for range n {
+				r := bad[0]
+				// Another algorithm, so that the honest one is no second record of
+				// the same key, version and algorithm.
+				r.Image, r.Algorithm = image, "SHA_512_RSA_PKCS_PSS"
+				if err := s.cloud.attach(ctx, r); err != nil {
+					return err
+				}
+			}
+			return nil
+		}
+		if err := attach(test.before); err != nil {
+			return err
+		}
+		r, err := s.quietly(ctx, "sign", image, "--key", s.imageKey.ID)
+		if err != nil {
+			return err
+		}
+		if r.code != 0 {
+			return fmt.Errorf("signing %s: %s", image, r.stderr)
+		}
+		if err := attach(test.after); err != nil {
+			return err
+		}
+		got, err := s.pod(ctx, image, "")
+		if err != nil {
+			return err
+		}
+		s.expect(test.what, "admitted", got)
+	}
+
+	copied, err := s.cloud.copyTo(ctx, s.vault, genuine, "attack/copy")
+	if err != nil {
+		return err
+	}
+	moved := bad[0]
+	moved.Image = registry + "attack/copy@" + copied
+	if err := s.cloud.attach(ctx, moved); err != nil {
+		return err
+	}
+	got, err := s.pod(ctx, moved.Image, "")
+	if err != nil {
+		return err
+	}
+	s.expect("the same image copied to another repository, signature and all", "refused: wrong-image", got)
+	return nil
+}
+
+// chapterPods hides one bad image among good ones, wherever a Pod has images.
+func (s *story) chapterPods(ctx context.Context) error {
+	s.chapter("11", "One bad image among good ones")
+	good, err := s.pinned(ctx, scanTest, "latest")
+	if err != nil {
+		return err
+	}
+	bad, err := s.cloud.push(ctx, s.vault, "attack/hidden")
+	if err != nil {
+		return err
+	}
+	bad = registry + "attack/hidden@" + bad
+	type list = []any
+	container := func(image string) any { return map[string]any{"name": "c", "image": image} }
+	volume := func(image string) any {
+		return map[string]any{"name": "v", "image": map[string]any{"reference": image}}
+	}
+	full := func() map[string]any {
+		return map[string]any{
+			"containers":     list{container(good), container(good)},
+			"initContainers": list{container(good)}, "ephemeralContainers": list{container(good)},
+			"volumes": list{map[string]any{"name": "e", "emptyDir": map[string]any{}}, volume(good)},
+		}
+	}
+	nameless := map[string]any{"name": "c"}
+	for _, test := range []struct {
+		what, want string
+		field      string
+		value      any
+	}{
+		{"good images everywhere", "admitted", "", nil},
+		{"the first container", "refused: unsigned", "containers", list{container(bad), container(good)}},
+		{"the last container", "refused: unsigned", "containers", list{container(good), container(bad)}},
+		{"an init container", "refused: unsigned", "initContainers", list{container(bad)}},
+		{"an ephemeral container", "refused: unsigned", "ephemeralContainers", list{container(bad)}},
+		{"an image volume", "refused: unsigned", "volumes", list{volume(bad)}},
+		{"a container without an image", "refused: no-image", "containers", list{container(good), nameless}},
+		{"a container with an empty image", "refused: no-image", "containers", list{container("")}},
+		{"a container with a number for an image", "refused: doubtful", "containers", list{map[string]any{"name": "c", "image": 1}}},
+		{"containers that are no list", "refused: unreadable, unsigned", "initContainers", map[string]any{"a": container(bad)}},
+	} {
+		spec := full()
+		if test.field != "" {
+			spec[test.field] = test.value
+		}
+		got, err := s.object(ctx, map[string]any{
+			"apiVersion": "v1", "kind": "Pod", "metadata": map[string]any{"name": "hide"}, "spec": spec,
+		})
+		if err != nil {
+			return err
+		}
+		s.expect(test.what, test.want, got)
+	}
+	return s.updates(ctx, bad)
+}
+
+// updates changes a Pod that runs, while OCI is down and while it is not.
+func (s *story) updates(ctx context.Context, bad string) error {
+	running, err := s.cloud.push(ctx, s.vault, "attack/running")
+	if err != nil {
+		return err
+	}
+	pod := func(image, label string) *unstructured.Unstructured {
+		return &unstructured.Unstructured{Object: map[string]any{
+			"apiVersion": "v1", "kind": "Pod",
+			"metadata": map[string]any{"name": "running", "namespace": "default", "labels": map[string]any{"app": label}},
+			"spec":     map[string]any{"containers": []any{map[string]any{"name": "c", "image": image}}},
+		}}
+	}
+	update := func(old, new *unstructured.Unstructured) (string, error) {
+		d, err := s.cluster.engine.Review(ctx, gate.Request{Operation: admissionv1.Update, Object: new, OldObject: old, User: alice})
+		o := outcome{refused: lines(d.Denied), replicas: 1}
+		if d.Allowed() {
+			o.ready = 1
+		}
+		return o.summary(), err
+	}
+	old := registry + "attack/running@" + running
+	if err := s.cloud.admin(ctx, http.MethodPost, "faults", map[string]any{"kind": "unreachable", "host": "*"}, nil); err != nil {
+		return err
+	}
+	got, err := update(pod(old, "a"), pod(old, "b"))
+	if err != nil {
+		return err
+	}
+	s.expect("OCI is down: a label of a running Pod changes", "admitted", got)
+	if err := s.cloud.admin(ctx, http.MethodDelete, "faults", nil, nil); err != nil {
+		return err
+	}
+	if got, err = update(pod(old, "a"), pod(bad, "a")); err != nil {
+		return err
+	}
+	s.expect("the image of a running Pod changes to an unsigned one", "refused: unsigned", got)
+	return nil
+}
+
+// chapterReferences names OCI Registry's images in ways that a policy might take
+// for another registry's, where other registries are let in.
+func (s *story) chapterReferences(ctx context.Context) error {
+	s.chapter("12", "References that are not what they seem (otherRegistries: Allow)")
+	digest, err := s.cloud.push(ctx, s.vault, "attack/alias")
+	if err != nil {
+		return err
+	}
+	err = s.cluster.enforce(ctx, "{keys: ["+s.imageKey.ID+"], otherRegistries: Allow, exemptImages: [iad.ocir.io/idwpqivumvev/exempt/**]}")
+	if err != nil {
+		return err
+	}
+	name := "idwpqivumvev/attack/alias@" + digest
+	for _, test := range []struct{ what, image, want string }{
+		{"the canonical host", "iad.ocir.io/" + name, "refused: unsigned"},
+		{"upper case", "IAD.ocir.io/" + name, "refused: doubtful"},
+		{"a port", "iad.ocir.io:443/" + name, "refused: doubtful"},
+		{"a final dot", "iad.ocir.io./" + name, "refused: doubtful"},
+		{"user information", "user@iad.ocir.io/" + name, "refused: doubtful"},
+		{"a scheme", "https://iad.ocir.io/" + name, "refused: doubtful"},
+		{"a region that is none", "xyz.ocir.io/" + name, "refused: doubtful"},
+		{"a letter of another alphabet", "iad.оcir.io/" + name, "refused: doubtful"},
+		{"the domain of another realm", "ocir.us-ashburn-1.oci.oraclecloud8.com/" + name, "refused: doubtful"},
+		{"two digests", "iad.ocir.io/" + name + "@" + digest, "refused: doubtful"},
+		{"a digest by another algorithm", "iad.ocir.io/idwpqivumvev/attack/alias@sha512:" + strings.Repeat(digest[7:], 2), "refused: doubtful"},
+		{"a digest in upper case", "iad.ocir.io/idwpqivumvev/attack/alias@sha256:" + strings.ToUpper(digest[7:]), "refused: doubtful"},
+		{"the id of an image on the node", digest, "refused: doubtful"},
+		{"a prefix of such an id", digest[7:19], "refused: doubtful"},
+		{"a namespace of another tenancy", "iad.ocir.io/elsewhere/alias@" + digest, "refused: not-covered"},
+		{"an image that is not there", "iad.ocir.io/idwpqivumvev/attack/none@" + digest, "refused: image-not-found"},
+		{"beside an exemption", "iad.ocir.io/idwpqivumvev/exempt-not/a@" + digest, "refused: image-not-found"},
+		{"a look-alike host is another registry", "phx.ocir.io.example.com/" + name, "admitted"},
+	} {
+		for _, annotation := range []string{"", "true"} {
+			if annotation != "" && test.want != "refused: doubtful" {
+				continue // break-glass lets in the rest, as it should
+			}
+			got, err := s.pod(ctx, test.image, annotation)
+			if err != nil {
+				return err
+			}
+			what, want := test.what, test.want
+			if annotation != "" {
+				what, got = what+", under break-glass", strings.TrimSuffix(got, "; warned: in-use")
+			}
+			s.expect(what, want, got)
+		}
+	}
+	return s.allow(ctx, s.imageKey)
+}
+
+// chapterCallers asks the provider directly, as Gatekeeper and as others.
+func (s *story) chapterCallers(ctx context.Context) error {
+	s.chapter("13", "Who asks the provider, and what")
+	image, err := s.pinned(ctx, scanTest, "latest")
+	if err != nil {
+		return err
+	}
+	stranger, err := pki.NewAuthority("a stranger")
+	if err != nil {
+		return err
+	}
+	certificate := func(a *pki.Authority, name string) []tls.Certificate {
+		pair, issueErr := a.Issue(pki.Leaf{Names: []string{name}})
+		c, pairErr := pair.TLS()
+		if issueErr != nil || pairErr != nil {
+			err = fmt.Errorf("making a certificate: %w", fmt.Errorf("%w, %w", issueErr, pairErr))
+		}
+		return []tls.Certificate{c}
+	}
+	gatekeeper := certificate(s.provider.authority, gatekeeperName)
+	nobody := certificate(s.provider.authority, "somebody-else.default.svc")
+	forged := certificate(stranger, gatekeeperName)
+	if err != nil {
+		return err
+	}
+	request := func(keys ...string) string {
+		text, _ := json.Marshal(map[string]any{ // strings always encode
+			"apiVersion": "externaldata.gatekeeper.sh/v1beta1", "kind": "ProviderRequest", "request": map[string]any{"keys": keys},
+		})
+		return string(text)
+	}
+	question := gate.Question(image, []string{s.imageKey.ID})
+	for _, test := range []struct {
+		what, want string
+		as         []tls.Certificate
+		method     string
+		body       string
+	}{
+		{"Gatekeeper, an honest question", "200, signed", gatekeeper, "POST", request(question)},
+		{"without a certificate", "403, no answer", nil, "POST", request(question)},
+		{"with a certificate of another name", "403, no answer", nobody, "POST", request(question)},
+		{"with a certificate of another authority", "403, no answer", forged, "POST", request(question)},
+		{"another method", "405, no answer", gatekeeper, "GET", ""},
+		{"no JSON", "400, no answer", gatekeeper, "POST", "signed: true"},
+		{"another version of the protocol", "400, no answer", gatekeeper, "POST", strings.Replace(request(question), "v1beta1", "v9", 1)},
+		{"10 000 questions", "413, no answer", gatekeeper, "POST", request(strings.Split(strings.Repeat(question+"|", 9_999)+question, "|")...)},
+		{"a question of 1 MB", "413, no answer", gatekeeper, "POST", request(strings.Repeat("x", 1<<20))},
+		{"a question without keys", "200, no answer", gatekeeper, "POST", request(gate.Question(image, nil))},
+		{"no question at all", "200, no answer", gatekeeper, "POST", request("is this signed?")},
+	} {
+		client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{
+			RootCAs: s.provider.authority.Pool(), Certificates: test.as, MinVersion: tls.VersionTLS13,
+		}}}
+		got := ask(ctx, client, test.method, "https://"+s.provider.addr+"/v1/signatures", test.body)
+		s.expect(test.what, test.want, got)
+	}
+	return nil
+}
+
+func ask(ctx context.Context, client *http.Client, method, url, body string) string {
+	request, err := http.NewRequestWithContext(ctx, method, url, strings.NewReader(body))
+	if err != nil {
+		return err.Error()
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		return "no connection"
+	}
+	defer func() { _ = response.Body.Close() }()
+	text, err := io.ReadAll(io.LimitReader(response.Body, 16<<20))
+	if err != nil {
+		return "no connection"
+	}
+	var answer struct {
+		Kind     string
+		Response struct {
+			Items []struct {
+				Value struct{ Signed bool }
+				Error string
+			}
+			SystemError string
+		}
+	}
+	said := "no answer"
+	if err := json.Unmarshal(text, &answer); err != nil || answer.Kind != "ProviderResponse" {
+		said = "not in the protocol's form: " + string(text[:min(len(text), 200)])
+	}
+	told := answer.Response.SystemError != ""
+	for _, item := range answer.Response.Items {
+		told = told || item.Error != ""
+		if item.Value.Signed {
+			said = "signed"
+		}
+	}
+	if said == "no answer" && !told {
+		said = "silence"
+	}
+	return fmt.Sprintf("%d, %s", response.StatusCode, said)
+}
+
+// chapterSigning has the plugin sign what it must not.
+func (s *story) chapterSigning(ctx context.Context) error {
+	s.chapter("14", "What kubectl oke-sign does not sign")
+	digest, err := s.cloud.push(ctx, s.vault, "attack/sign")
+	if err != nil {
+		return err
+	}
+	image := registry + "attack/sign@" + digest
+	long := strings.Repeat("x", 4096)
+	for _, test := range []struct {
+		what, says string
+		args       []string
+	}{
+		{"with an AES key", "AES", []string{image, "--key", s.aesKey.ID}},
+		{"with an ECDSA key", "ECDSA", []string{image, "--key", s.ecKey.ID}},
+		{"a digest that OCI Registry does not have", "sha256:000", []string{registry + "attack/sign@sha256:" + strings.Repeat("0", 64), "--key", s.imageKey.ID}},
+		{"a tag", "--resolve", []string{registry + "attack/sign:v1", "--key", s.imageKey.ID}},
+		{"with metadata that is no JSON", "--metadata", []string{image, "--key", s.imageKey.ID, "--metadata", "{build: 1}"}},
+		{"a message of more than 4096 bytes", "--description", []string{image, "--key", s.imageKey.ID, "--description", long}},
+		{"an image of another registry", "OCI Registry", []string{"docker.io/library/nginx@" + digest, "--key", s.imageKey.ID}},
+	} {
+		shown := append([]string{"sign"}, test.args...)
+		r, err := s.quietly(ctx, shown...)
+		if err != nil {
+			return err
+		}
+		got := "refused, and says why"
+		switch {
+		case r.code == 0:
+			got = "signed"
+		case !strings.Contains(r.stderr+r.stdout, test.says):
+			got = "refused, without a word of " + test.says
+		}
+		s.expect(test.what, "refused, and says why", got)
+		s.indent(strings.Replace(r.stderr, long, "…", 1))
+	}
+	_, err = s.recordsOf(ctx, image)
+	s.expect("records that came of it", "none", map[bool]string{true: "none", false: "some"}[err != nil])
+	return nil
+}
+
+func (s *story) chapterProviderGone(ctx context.Context) error {
+	s.chapter("15", "The provider is gone")
+	image, err := s.pinned(ctx, scanTest, "latest")
+	if err != nil {
+		return err
+	}
+	s.provider.stop()
+	if err := s.allow(ctx, s.imageKey, s.releaseKey, s.aesKey); err != nil { // a question that was never asked before
+		return err
+	}
+	o, err := s.deploy(ctx, "nobody-to-ask", image, "")
+	if err != nil {
+		return err
+	}
+	s.expect("a signed image, and nobody to say so", "0/3; refused: no-answer; warned: no-answer", o.summary())
+	s.expect("what Gatekeeper remembers of it", "nothing", s.remembered(image, s.imageKey, s.releaseKey, s.aesKey))
+	return nil
+}
+
+// remembered says whether Gatekeeper would answer without asking the provider.
+func (s *story) remembered(image string, keys ...keyOf) string {
+	var ids []string
+	for _, k := range keys {
+		ids = append(ids, k.ID)
+	}
+	if _, ok := s.cluster.engine.Remembered("oke-sign", gate.Question(image, ids)); ok {
+		return "an answer"
+	}
+	return "nothing"
+}
+
+// withoutSchema deploys an image under a policy whose keys were misspelt, and
+// whose template checks no constraint.
+func (s *story) withoutSchema(ctx context.Context, image string) (outcome, error) {
+	text, err := policies.Templates.ReadFile("okesignedimages/template.yaml")
+	if err != nil {
+		return outcome{}, err
+	}
+	defer func() { err = s.cluster.engine.AddTemplate(ctx, text) }()
+	template, err := gate.Object(text)
+	if err != nil {
+		return outcome{}, err
+	}
+	if err := unstructured.SetNestedMap(template.Object, map[string]any{
+		"legacySchema":    false,
+		"openAPIV3Schema": map[string]any{"type": "object", "x-kubernetes-preserve-unknown-fields": true},
+	}, "spec", "crd", "spec", "validation"); err != nil {
+		return outcome{}, err
+	}
+	loose, err := template.MarshalJSON()
+	if err != nil {
+		return outcome{}, err
+	}
+	if err := s.cluster.engine.AddTemplate(ctx, loose); err != nil {
+		return outcome{}, err
+	}
+	if err := s.cluster.enforce(ctx, "{kesy: ["+s.imageKey.ID+"]}"); err != nil {
+		return outcome{}, err
+	}
+	return s.deploy(ctx, "misspelt", image, "")
+}
+
+func loginOf(text []byte) (authn.Authenticator, error) {
+	var file struct {
+		Auths map[string]struct{ Auth string }
+	}
+	if err := json.Unmarshal(text, &file); err != nil {
+		return nil, err
+	}
+	for _, entry := range file.Auths {
+		login, err := base64.StdEncoding.DecodeString(entry.Auth)
+		if err != nil {
+			return nil, err
+		}
+		user, password, _ := strings.Cut(string(login), ":")
+		return &authn.Basic{Username: user, Password: password}, nil
+	}
+	return nil, fmt.Errorf("no login in the docker config")
+}

@@ -1,0 +1,204 @@
+// Command demo tells oke-sign's story with real parts and no cloud: OCI played
+// over its real wire protocol by a process, the provider as a process that wants
+// client certificates, kubectl oke-sign as a user runs it, and Gatekeeper's own
+// engine with the shipped ConstraintTemplates, which asks the provider as it does
+// in a cluster.
+//
+// Only the API server and its controllers are missing: this program creates what
+// they would, and lets the engine decide. It ends with a table of what was
+// expected and what came, and fails if one line differs.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/oke-sign/oke-sign/plugin/gate"
+	"github.com/oke-sign/oke-sign/test/pki"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	bin := flag.String("bin", "bin", "`directory` of the programs that make build leaves")
+	flag.Parse()
+	info, err := os.Stdout.Stat()
+	color := err == nil && info.Mode()&os.ModeCharDevice != 0 && os.Getenv("NO_COLOR") == ""
+	err = demo(ctx, *bin, os.Environ(), printer{os.Stdout, color})
+	stop()
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "demo: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+// gatekeeperName is the name in the certificate that Gatekeeper shows providers.
+const gatekeeperName = "gatekeeper-webhook-service.gatekeeper-system.svc"
+
+func demo(ctx context.Context, bin string, environ []string, out printer) (err error) {
+	began := time.Now()
+	home, err := os.MkdirTemp("", "oke-sign-demo-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(home)) }()
+
+	emulator, line, err := start(ctx, environ, " ready at ", filepath.Join(bin, "oci-emulator"),
+		"--listen", "127.0.0.1:0", "--home", filepath.Join(home, "oci"), "--seed", "demo")
+	if err != nil {
+		return err
+	}
+	defer emulator.stop()
+	_, address, _ := strings.Cut(line, " ready at ")
+	address, _, _ = strings.Cut(address, ",")
+	env, err := readEnv(environ, filepath.Join(home, "oci", "env"))
+	if err != nil {
+		return err
+	}
+
+	provider, err := startProvider(ctx, bin, home, env)
+	if err != nil {
+		return err
+	}
+	defer func() { provider.stop() }()
+	c, err := newCluster(ctx, gate.Config{Certificate: provider.certificate, Key: provider.key, Memory: memory}, gate.Provider{
+		Name: "oke-sign", URL: "https://" + provider.addr + "/v1/signatures", CABundle: provider.authority.PEM(), Timeout: 2 * time.Second,
+	})
+	if err != nil {
+		return err
+	}
+	defer c.engine.Close()
+	cloud, err := connect(address, filepath.Join(home, "oci"))
+	if err != nil {
+		return err
+	}
+
+	s := &story{printer: out, bin: bin, env: env, cluster: c, cloud: cloud, provider: provider}
+	s.say("Ready in %s: %s and %s run, and Gatekeeper's engine holds the policies.", time.Since(began).Round(100*time.Millisecond), emulator.name, provider.name)
+	if err := s.tell(ctx); err != nil {
+		return fmt.Errorf("%w\n\nThe provider's log ends:\n%s", err, provider.log)
+	}
+	return s.table(time.Since(began))
+}
+
+// providerProcess is the running provider and the certificates around it.
+type providerProcess struct {
+	*process
+	addr             string
+	certificate, key string // files: what Gatekeeper shows
+	authority        *pki.Authority
+}
+
+func startProvider(ctx context.Context, bin, home string, env []string) (*providerProcess, error) {
+	authority, err := pki.NewAuthority("oke-sign demo")
+	if err != nil {
+		return nil, err
+	}
+	p := &providerProcess{authority: authority, certificate: filepath.Join(home, "gatekeeper.crt"), key: filepath.Join(home, "gatekeeper.key")}
+	write := func(cert, key, name string) error {
+		pair, err := authority.Issue(pki.Leaf{Names: []string{name}})
+		if err != nil {
+			return err
+		}
+		return errors.Join(os.WriteFile(cert, pair.Cert, 0o600), os.WriteFile(key, pair.Key, 0o600))
+	}
+	cert, key, ca := filepath.Join(home, "tls.crt"), filepath.Join(home, "tls.key"), filepath.Join(home, "ca.crt")
+	if err := errors.Join(write(cert, key, "127.0.0.1"), write(p.certificate, p.key, gatekeeperName), os.WriteFile(ca, authority.PEM(), 0o600)); err != nil {
+		return nil, err
+	}
+	p.process, _, err = start(ctx, env, `"ready"`, filepath.Join(bin, "oke-sign-provider"),
+		"--addr", "127.0.0.1:0", "--health-addr", "127.0.0.1:0", "--tls-cert", cert, "--tls-key", key,
+		"--client-ca", ca, "--client-name", gatekeeperName, "--auth", "config", "--config-file", filepath.Join(home, "oci", "config"))
+	if err != nil {
+		return nil, err
+	}
+	for line := range strings.Lines(p.log.String()) {
+		var entry struct{ Msg, Addr string }
+		if json.Unmarshal([]byte(line), &entry) == nil && entry.Msg == "serving" {
+			p.addr = entry.Addr
+		}
+	}
+	if p.addr == "" {
+		p.stop()
+		return nil, fmt.Errorf("the provider does not say where it listens:\n%s", p.log)
+	}
+	return p, nil
+}
+
+// readEnv adds to an environment what the emulator wrote for its clients.
+func readEnv(environ []string, file string) ([]string, error) {
+	text, err := os.ReadFile(file) //nolint:gosec // of our own directory
+	if err != nil {
+		return nil, err
+	}
+	env := slices.DeleteFunc(slices.Clone(environ), func(e string) bool {
+		return strings.HasPrefix(e, "OCI_") || strings.HasPrefix(e, "KUBE")
+	})
+	for line := range strings.Lines(string(text)) {
+		name, value, ok := strings.Cut(strings.TrimPrefix(strings.TrimSpace(line), "export "), "=")
+		if ok {
+			env = append(env, name+"="+strings.Trim(value, "'"))
+		}
+	}
+	return env, nil
+}
+
+// printer writes the story for people.
+type printer struct {
+	io.Writer
+	color bool
+}
+
+func (p printer) paint(code, text string) string {
+	if !p.color {
+		return text
+	}
+	return "\x1b[" + code + "m" + text + "\x1b[0m"
+}
+
+func (p printer) say(format string, args ...any) {
+	_, _ = fmt.Fprintf(p, format+"\n", args...) // a reader that has gone needs no story
+}
+
+// admin sends a request to the emulator's own pages.
+func (c *oracleCloud) admin(ctx context.Context, method, page string, body, into any) error {
+	var reader io.Reader
+	if body != nil {
+		text, err := json.Marshal(body)
+		if err != nil {
+			return err
+		}
+		reader = strings.NewReader(string(text))
+	}
+	request, err := http.NewRequestWithContext(ctx, method, c.address+"/_emulator/"+page, reader)
+	if err != nil {
+		return err
+	}
+	response, err := c.local.Do(request)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = response.Body.Close() }()
+	text, err := io.ReadAll(io.LimitReader(response.Body, 64<<20))
+	if err != nil {
+		return err
+	}
+	if response.StatusCode >= 300 {
+		return fmt.Errorf("%s %s: %s: %s", method, page, response.Status, text)
+	}
+	if into == nil {
+		return nil
+	}
+	return json.Unmarshal(text, into)
+}

@@ -1,0 +1,127 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// process is a program of the demo that keeps running. What it writes to
+// standard error is kept, to be shown if it fails.
+type process struct {
+	name string
+	cmd  *exec.Cmd
+	log  *tail
+	done chan struct{}
+	err  error // of its end, once done is closed
+}
+
+// start runs a program and returns its first line on standard output or standard
+// error that holds ready.
+func start(ctx context.Context, env []string, ready, program string, args ...string) (*process, string, error) {
+	// The program is stopped by us, in order; the context ends only the wait.
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), program, args...)
+	cmd.Env = env
+	// Ctrl-C reaches the demo, which stops its processes itself.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	reader, writer, err := os.Pipe()
+	if err != nil {
+		return nil, "", err
+	}
+	cmd.Stdout, cmd.Stderr = writer, writer
+	if err := cmd.Start(); err != nil {
+		return nil, "", errors.Join(err, reader.Close(), writer.Close())
+	}
+	_ = writer.Close()
+	p := &process{name: filepath.Base(program), cmd: cmd, log: &tail{}, done: make(chan struct{})}
+	found := make(chan string, 1)
+	go func() {
+		lines := bufio.NewScanner(reader)
+		lines.Buffer(nil, 1<<20)
+		for lines.Scan() {
+			p.log.add(lines.Text())
+			if strings.Contains(lines.Text(), ready) {
+				select {
+				case found <- lines.Text():
+				default:
+				}
+			}
+		}
+		_, _ = io.Copy(io.Discard, reader)
+		_ = reader.Close()
+		p.err = cmd.Wait()
+		close(p.done)
+	}()
+	select {
+	case line := <-found:
+		return p, line, nil
+	case <-p.done:
+		return nil, "", fmt.Errorf("%s ended (%v) before it was ready:\n%s", p.name, p.err, p.log)
+	case <-time.After(30 * time.Second):
+		p.stop()
+		return nil, "", fmt.Errorf("%s is not ready after 30 s:\n%s", p.name, p.log)
+	case <-ctx.Done():
+		p.stop()
+		return nil, "", ctx.Err()
+	}
+}
+
+// stop ends the program, by force if it does not listen.
+func (p *process) stop() {
+	_ = p.cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-p.done:
+	case <-time.After(10 * time.Second):
+		_ = p.cmd.Process.Kill()
+		<-p.done
+	}
+}
+
+// tail keeps the last lines of a log.
+type tail struct {
+	mu    sync.Mutex
+	lines []string
+}
+
+func (t *tail) add(line string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.lines = append(t.lines, line); len(t.lines) > 200 {
+		t.lines = t.lines[1:]
+	}
+}
+
+func (t *tail) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return strings.Join(t.lines, "\n")
+}
+
+// result is what a command came back with.
+type result struct {
+	stdout, stderr string
+	code           int
+}
+
+// run runs a command to its end.
+func run(ctx context.Context, env []string, program string, args ...string) (result, error) {
+	var stdout, stderr bytes.Buffer
+	cmd := exec.CommandContext(ctx, program, args...)
+	cmd.Env, cmd.Stdout, cmd.Stderr = env, &stdout, &stderr
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		return result{}, fmt.Errorf("running %s: %w", filepath.Base(program), err)
+	}
+	return result{stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()}, ctx.Err()
+}

@@ -1,0 +1,589 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+)
+
+// story is the demo as it goes.
+type story struct {
+	printer
+	bin      string
+	env      []string
+	cluster  *cluster
+	cloud    *oracleCloud
+	provider *providerProcess
+
+	vault      vaultOf
+	imageKey   keyOf
+	releaseKey keyOf
+	aesKey     keyOf
+	ecKey      keyOf
+
+	step string
+	rows []row
+}
+
+// row is one line of the table at the end.
+type row struct{ step, what, want, got string }
+
+func (r row) ok() bool { return r.want == r.got }
+
+// Images of the story, in OCI Registry.
+const (
+	registry = "iad.ocir.io/idwpqivumvev/"
+	scanTest = registry + "scan-test"
+	nginxLB  = registry + "project01/ngnix-lb"
+)
+
+func (s *story) tell(ctx context.Context) error {
+	for _, chapter := range []func(context.Context) error{
+		s.chapterKeys, s.chapterSign, s.chapterUnsigned, s.chapterSigned, s.chapterKeysOfPolicy,
+		s.chapterBreakGlass, s.chapterTransplant, s.chapterOutage,
+		s.chapterRecords, s.chapterPods, s.chapterReferences, s.chapterCallers, s.chapterSigning, s.chapterProviderGone,
+	} {
+		if err := chapter(ctx); err != nil {
+			return fmt.Errorf("%s: %w", s.step, err)
+		}
+	}
+	return nil
+}
+
+// chapter begins a step.
+func (s *story) chapter(number, title string) {
+	s.step = number
+	s.say("\n%s", s.paint("1", number+". "+title))
+}
+
+// expect notes what a step came to; a difference fails the demo at its end.
+func (s *story) expect(what, want, got string) {
+	r := row{s.step, what, want, got}
+	s.rows = append(s.rows, r)
+	if r.ok() {
+		s.say("  %s %s: %s", s.paint("32", "✔"), what, got)
+	} else {
+		s.say("  %s %s: got %s, want %s", s.paint("31", "✘"), what, got, want)
+	}
+}
+
+// table prints every line and fails if one differs.
+func (s *story) table(took time.Duration) error {
+	s.say("\n%s", s.paint("1", fmt.Sprintf("%-4s %-62s %-44s %s", "STEP", "WHAT", "EXPECTED", "GOT")))
+	differ := 0
+	for _, r := range s.rows {
+		got := "the same"
+		if !r.ok() {
+			differ++
+			got = s.paint("31", r.got)
+		}
+		s.say("%-4s %-62s %-44s %s", r.step, r.what, r.want, got)
+	}
+	if differ > 0 {
+		return fmt.Errorf("%d of %d came out otherwise than expected", differ, len(s.rows))
+	}
+	s.say("\nAll %d came out as expected, in %s.", len(s.rows), took.Round(100*time.Millisecond))
+	return nil
+}
+
+// kubectl runs the plugin as kubectl would, and shows it.
+func (s *story) kubectl(ctx context.Context, args ...string) (result, error) {
+	s.say("  %s", s.paint("36", "$ kubectl oke-sign "+strings.Join(quoted(args), " ")))
+	r, err := s.quietly(ctx, args...)
+	if err != nil {
+		return r, err
+	}
+	s.indent(r.stdout)
+	s.indent(r.stderr)
+	if r.code != 0 {
+		s.say("    %s", s.paint("2", fmt.Sprintf("exit code %d", r.code)))
+	}
+	return r, nil
+}
+
+func (s *story) quietly(ctx context.Context, args ...string) (result, error) {
+	return run(ctx, s.env, filepath.Join(s.bin, "kubectl-oke_sign"), args...)
+}
+
+func quoted(args []string) []string {
+	plain := regexp.MustCompile(`^[A-Za-z0-9@%+=:,./_-]+$`)
+	out := make([]string, len(args))
+	for i, a := range args {
+		if out[i] = a; !plain.MatchString(a) {
+			out[i] = "'" + a + "'"
+		}
+	}
+	return out
+}
+
+func (s *story) indent(text string) {
+	for line := range strings.Lines(text) {
+		s.say("    %s", strings.TrimRight(line, "\n"))
+	}
+}
+
+// deploy applies a Deployment of three Pods with one image.
+func (s *story) deploy(ctx context.Context, name, image, annotation string) (outcome, error) {
+	what := image
+	annotations := ""
+	if annotation != "" {
+		what += ", break-glass " + annotation
+		annotations = fmt.Sprintf("      annotations: {oracle.image-policy.k8s.io/break-glass: %q}\n", annotation)
+	}
+	s.say("  %s", s.paint("36", fmt.Sprintf("$ kubectl apply -f %s.yaml    # %s", name, what)))
+	o, err := s.cluster.apply(ctx, fmt.Sprintf(`apiVersion: apps/v1
+kind: Deployment
+metadata: {name: %[1]s}
+spec:
+  replicas: 3
+  selector: {matchLabels: {app: %[1]s}}
+  template:
+    metadata:
+      labels: {app: %[1]s}
+%[3]s    spec:
+      containers:
+      - {name: nginx, image: %[2]q}
+`, name, image, annotations))
+	if err != nil {
+		return o, err
+	}
+	for _, w := range o.warnings {
+		s.say("    %s %s", s.paint("33", "Warning:"), w)
+	}
+	if len(o.refused) > 0 {
+		for _, r := range o.refused {
+			s.say("    Error: admission webhook \"validation.gatekeeper.sh\" denied the request: %s", r)
+		}
+		return o, nil
+	}
+	s.say("    deployment.apps/%s created, %d of %d Pods running", name, o.ready, o.replicas)
+	told := make(map[string]bool)
+	for _, e := range o.events { // each Pod's refusal carries OCI's request id: one is enough
+		if short := violation.FindString(e); !told[short] {
+			told[short] = true
+			s.say("    FailedCreate: %s", e)
+		}
+	}
+	return o, nil
+}
+
+// violation is the beginning of an engine's message: constraint, place, reason.
+var violation = regexp.MustCompile(`^\[[^\]]+\] [^:]+: ([a-z-]+): `)
+
+// reasons are the words for which an engine's messages refuse.
+func reasons(messages []string) string {
+	var words []string
+	for _, m := range messages {
+		word := m // a message of another form shows itself whole, and fails the step
+		if found := violation.FindStringSubmatch(m); found != nil {
+			word = found[1]
+		}
+		words = append(words, word)
+	}
+	slices.Sort(words)
+	return strings.Join(slices.Compact(words), ", ")
+}
+
+// summary is what became of something applied, in a few words.
+func (o outcome) summary() string {
+	var parts []string
+	switch {
+	case len(o.refused) > 0:
+		return "refused: " + reasons(o.refused)
+	case o.replicas == 1 && o.ready == 1:
+		parts = append(parts, "admitted")
+	default:
+		parts = append(parts, fmt.Sprintf("%d/%d", o.ready, o.replicas))
+	}
+	if len(o.events) > 0 {
+		parts = append(parts, "refused: "+reasons(o.events))
+	}
+	if len(o.warnings) > 0 {
+		parts = append(parts, "warned: "+reasons(o.warnings))
+	}
+	return strings.Join(parts, "; ")
+}
+
+func (s *story) allow(ctx context.Context, keys ...keyOf) error {
+	var ids, names []string
+	for _, k := range keys {
+		ids, names = append(ids, k.ID), append(names, k.Name)
+	}
+	s.say("  %s", s.paint("36", fmt.Sprintf("$ kubectl apply -f policy.yaml    # OKESignedImages, keys: [%s]", strings.Join(names, ", "))))
+	return s.cluster.enforce(ctx, "{keys: ["+strings.Join(ids, ", ")+"]}")
+}
+
+// digestOf asks for the digest that a tag points to, as a user would.
+func (s *story) digestOf(ctx context.Context, reference string) (string, error) {
+	r, err := s.quietly(ctx, "signatures", reference, "-o", "json")
+	if err != nil {
+		return "", err
+	}
+	var images []struct{ Digest string }
+	if err := json.Unmarshal([]byte(r.stdout), &images); err != nil || len(images) != 1 || images[0].Digest == "" {
+		return "", fmt.Errorf("signatures %s: no digest in %s%s", reference, r.stdout, r.stderr)
+	}
+	return images[0].Digest, nil
+}
+
+func (s *story) pinned(ctx context.Context, repository, tag string) (string, error) {
+	digest, err := s.digestOf(ctx, repository+":"+tag)
+	return repository + "@" + digest, err
+}
+
+func (s *story) chapterKeys(ctx context.Context) error {
+	s.chapter("1", "OCI Registry has images, OCI Vault has keys")
+	for _, repository := range []string{scanTest, nginxLB} {
+		if _, err := s.kubectl(ctx, "signatures", repository+":latest"); err != nil {
+			return err
+		}
+	}
+
+	s.chapter("2", "Which keys can sign images?")
+	if _, err := s.kubectl(ctx, "keys", "list"); err != nil {
+		return err
+	}
+	r, err := s.quietly(ctx, "keys", "list", "-o", "json")
+	if err != nil {
+		return err
+	}
+	var keys []struct {
+		ID, Name, VaultID, Reason string
+		Usable                    bool
+	}
+	if err := json.Unmarshal([]byte(r.stdout), &keys); err != nil {
+		return fmt.Errorf("%w: %s%s", err, r.stdout, r.stderr)
+	}
+	known := make(map[string]*keyOf)
+	for name, k := range map[string]*keyOf{"image-key": &s.imageKey, "release-key": &s.releaseKey, "etcd-key": &s.aesKey, "ec-key": &s.ecKey} {
+		known[name] = k
+	}
+	usable := make(map[string]string)
+	for _, k := range keys {
+		usable[k.Name] = map[bool]string{true: "usable", false: "not usable"}[k.Usable]
+		if k.Usable != (k.Reason == "") {
+			usable[k.Name] += ", and the reason is " + k.Reason
+		}
+		if known[k.Name] == nil {
+			return fmt.Errorf("a key called %q", k.Name)
+		}
+		*known[k.Name] = keyOf{Name: k.Name, ID: k.ID}
+		if s.vault, err = s.cloud.vault(ctx, k.VaultID); err != nil {
+			return err
+		}
+	}
+	for _, k := range known {
+		if err := s.cloud.currentVersion(ctx, s.vault, k); err != nil {
+			return err
+		}
+	}
+	s.expect("RSA 2048 key", "usable", usable["image-key"])
+	s.expect("RSA 4096 key", "usable", usable["release-key"])
+	s.expect("AES key, with the reason", "not usable", usable["etcd-key"])
+	s.expect("ECDSA key, with the reason", "not usable", usable["ec-key"])
+	return nil
+}
+
+func (s *story) chapterSign(ctx context.Context) error {
+	s.chapter("3", "Sign an image")
+	image, err := s.pinned(ctx, scanTest, "latest")
+	if err != nil {
+		return err
+	}
+	r, err := s.kubectl(ctx, "sign", image, "--key", s.imageKey.ID, "--description", "image-sign demo")
+	if err != nil {
+		return err
+	}
+	s.expect("sign", "exit code 0", code(r))
+	r, err = s.kubectl(ctx, "signatures", image)
+	if err != nil {
+		return err
+	}
+	s.expect("signatures shows description and key", "exit code 0, yes", code(r)+", "+yes(strings.Contains(r.stdout, "image-sign demo") && strings.Contains(r.stdout, "image-key")))
+	r, err = s.kubectl(ctx, "verify", image, "--key", s.imageKey.ID)
+	if err != nil {
+		return err
+	}
+	s.expect("verify with its key", "exit code 0, signed", code(r)+", "+word(r.stdout, "signed"))
+	r, err = s.kubectl(ctx, "verify", image, "--key", s.releaseKey.ID)
+	if err != nil {
+		return err
+	}
+	s.expect("verify with another key", "exit code 3, key-not-allowed", code(r)+", "+word(r.stdout, "key-not-allowed"))
+	r, err = s.kubectl(ctx, "sign", image, "--key", s.imageKey.ID)
+	if err != nil {
+		return err
+	}
+	again, err := s.recordsOf(ctx, image)
+	if err != nil {
+		return err
+	}
+	s.expect("sign again: no second record", "exit code 0, 1 record", fmt.Sprintf("%s, %d record", code(r), len(again)))
+	return nil
+}
+
+func (s *story) chapterUnsigned(ctx context.Context) error {
+	s.chapter("4", "What is not signed does not run")
+	if err := s.allow(ctx, s.imageKey); err != nil {
+		return err
+	}
+	o, err := s.deploy(ctx, "unsigned-nginx", "nginx:latest", "")
+	if err != nil {
+		return err
+	}
+	s.expect("nginx:latest from Docker Hub", "0/3; refused: no-digest, not-oci-registry; warned: not-oci-registry", o.summary())
+	image, err := s.pinned(ctx, scanTest, "v1")
+	if err != nil {
+		return err
+	}
+	if o, err = s.deploy(ctx, "unsigned-scan-test", image, ""); err != nil {
+		return err
+	}
+	s.expect("an unsigned image of OCI Registry", "0/3; refused: unsigned; warned: unsigned", o.summary())
+	return nil
+}
+
+func (s *story) chapterSigned(ctx context.Context) error {
+	s.chapter("5", "What is signed runs, by its digest")
+	image, err := s.pinned(ctx, scanTest, "latest")
+	if err != nil {
+		return err
+	}
+	o, err := s.deploy(ctx, "signed-nginx", image, "")
+	if err != nil {
+		return err
+	}
+	s.expect("the signed image by digest", "3/3", o.summary())
+	alias := strings.Replace(image, "iad.ocir.io", "ocir.us-ashburn-1.oci.oraclecloud.com", 1)
+	if o, err = s.deploy(ctx, "signed-alias", alias, ""); err != nil {
+		return err
+	}
+	s.expect("the same under the registry's other host", "3/3", o.summary())
+	if o, err = s.deploy(ctx, "signed-by-tag", scanTest+":latest", ""); err != nil {
+		return err
+	}
+	s.expect("by its tag", "0/3; refused: no-digest; warned: no-digest", o.summary())
+	s.expect("the message says how to pin", "yes", yes(strings.Contains(o.text(), "kubectl oke-sign pin") && strings.Contains(o.text(), "kubectl oke-sign signatures")))
+	r, err := s.kubectl(ctx, "signatures", scanTest+":latest")
+	if err != nil {
+		return err
+	}
+	_, digest, _ := strings.Cut(image, "@")
+	s.expect("signatures NAME:TAG shows the digest", "yes", yes(strings.Contains(r.stdout, digest)))
+	return nil
+}
+
+func (s *story) chapterKeysOfPolicy(ctx context.Context) error {
+	s.chapter("6", "Which keys the policy lists")
+	image, err := s.pinned(ctx, nginxLB, "latest")
+	if err != nil {
+		return err
+	}
+	r, err := s.kubectl(ctx, "sign", image, "--key", s.releaseKey.ID)
+	if err != nil {
+		return err
+	}
+	s.expect("sign with the other key", "exit code 0", code(r))
+	o, err := s.deploy(ctx, "released", image, "")
+	if err != nil {
+		return err
+	}
+	s.expect("signed by a key that is not listed", "0/3; refused: key-not-allowed; warned: key-not-allowed", o.summary())
+	s.expect("the message names both keys", "yes", yes(strings.Contains(o.text(), last(s.imageKey.ID)) && strings.Contains(o.text(), last(s.releaseKey.ID))))
+
+	if err := s.allow(ctx, s.imageKey, s.releaseKey); err != nil {
+		return err
+	}
+	if o, err = s.deploy(ctx, "released", image, ""); err != nil {
+		return err
+	}
+	s.expect("two keys listed, one of them signed", "3/3", o.summary())
+
+	unsigned, err := s.pinned(ctx, scanTest, "v1")
+	if err != nil {
+		return err
+	}
+	if err := s.allow(ctx); err != nil {
+		return err
+	}
+	if o, err = s.deploy(ctx, "anything", unsigned, ""); err != nil {
+		return err
+	}
+	s.expect("no key listed, an unsigned image: admitted, reported", "3/3; warned: no-key-listed", o.summary())
+
+	s.say("  %s", s.paint("36", "$ kubectl apply -f policy.yaml    # OKESignedImages, kesy: [image-key]"))
+	err = s.cluster.enforce(ctx, "{kesy: ["+s.imageKey.ID+"]}")
+	s.expect("keys misspelt: the policy's schema", "refused", refused(err))
+	if err != nil {
+		s.indent(err.Error())
+	}
+	// Where the API server is told not to validate, it drops the unknown field
+	// instead, and what arrives has no keys. The engine's own check is the same
+	// schema, so the template is loosened for what only an API server can do.
+	if o, err = s.withoutSchema(ctx, unsigned); err != nil {
+		return err
+	}
+	s.expect("keys misspelt, past every schema", "0/3; refused: no-keys; warned: no-keys", o.summary())
+	six := strings.Repeat(s.imageKey.ID+", ", 5) + s.releaseKey.ID
+	s.expect("a sixth key", "refused", refused(s.cluster.enforce(ctx, "{keys: ["+six+"]}")))
+	return s.allow(ctx, s.imageKey)
+}
+
+func (s *story) chapterBreakGlass(ctx context.Context) error {
+	s.chapter("7", "Break-glass")
+	image, err := s.pinned(ctx, scanTest, "v1")
+	if err != nil {
+		return err
+	}
+	o, err := s.deploy(ctx, "emergency", image, "true")
+	if err != nil {
+		return err
+	}
+	s.expect(`"true" on an unsigned image: admitted, reported`, "3/3; warned: in-use", o.summary())
+	if o, err = s.deploy(ctx, "emergency", image, "yes"); err != nil {
+		return err
+	}
+	s.expect(`"yes" has no effect`, "refused: no-effect", o.summary())
+	if o, err = s.deploy(ctx, "emergency", "docker.io/library/nginx@sha256:"+strings.Repeat("0", 64), "true"); err != nil {
+		return err
+	}
+	s.expect(`"true" on an image of another registry`, "0/3; refused: not-oci-registry; warned: in-use, not-oci-registry", o.summary())
+	return nil
+}
+
+func (s *story) chapterTransplant(ctx context.Context) error {
+	s.chapter("8", "A genuine signature, moved to another image")
+	from, err := s.pinned(ctx, scanTest, "latest")
+	if err != nil {
+		return err
+	}
+	to, err := s.pinned(ctx, nginxLB, "v1")
+	if err != nil {
+		return err
+	}
+	genuine, err := s.recordsOf(ctx, from)
+	if err != nil {
+		return err
+	}
+	moved := genuine[0]
+	moved.Image = to
+	s.say("  Whoever may push to %s attaches scan-test's signature to it.", nginxLB)
+	if err := s.cloud.attach(ctx, moved); err != nil {
+		return err
+	}
+	valid, err := s.cloud.verifyAsOracle(ctx, s.vault, moved)
+	if err != nil {
+		return err
+	}
+	s.expect("Oracle's own verify, which reads no message", "valid", map[bool]string{true: "valid", false: "not valid"}[valid])
+	r, err := s.kubectl(ctx, "verify", to, "--key", s.imageKey.ID)
+	if err != nil {
+		return err
+	}
+	s.expect("kubectl oke-sign verify", "exit code 3, wrong-image", code(r)+", "+word(r.stdout, "wrong-image"))
+	o, err := s.deploy(ctx, "transplant", to, "")
+	if err != nil {
+		return err
+	}
+	s.expect("admission", "0/3; refused: wrong-image; warned: wrong-image", o.summary())
+	return nil
+}
+
+func (s *story) chapterOutage(ctx context.Context) error {
+	s.chapter("9", "OCI cannot be reached")
+	image, err := s.pinned(ctx, scanTest, "v1")
+	if err != nil {
+		return err
+	}
+	if _, err := s.kubectl(ctx, "sign", image, "--key", s.releaseKey.ID); err != nil {
+		return err
+	}
+	if err := s.allow(ctx, s.imageKey, s.releaseKey); err != nil {
+		return err
+	}
+	for _, outage := range []struct {
+		what  string
+		fault map[string]any
+	}{
+		{"unreachable", map[string]any{"kind": "unreachable", "host": "artifacts.*"}},
+		{"429 Too Many Requests", map[string]any{"kind": "status", "operation": "artifacts.*", "status": 429, "code": "TooManyRequests"}},
+		{"no answer at all", map[string]any{"kind": "hang", "operation": "artifacts.*"}},
+	} {
+		s.say("  The Artifacts API of OCI: %s.", outage.what)
+		if err := s.cloud.admin(ctx, http.MethodPost, "faults", outage.fault, nil); err != nil {
+			return err
+		}
+		o, err := s.deploy(ctx, "during-an-outage", image, "")
+		if err != nil {
+			return err
+		}
+		s.expect("OCI is down: "+outage.what, "0/3; refused: no-answer; warned: no-answer", o.summary())
+		if err := s.cloud.admin(ctx, http.MethodDelete, "faults", nil, nil); err != nil {
+			return err
+		}
+		s.expect("what Gatekeeper remembers of it", "nothing", s.remembered(image, s.imageKey, s.releaseKey))
+	}
+	o, err := s.deploy(ctx, "after-outage", image, "")
+	if err != nil {
+		return err
+	}
+	s.expect("OCI is back: the very next try", "3/3", o.summary())
+	s.expect("what Gatekeeper remembers of it", "an answer", s.remembered(image, s.imageKey, s.releaseKey))
+	return s.allow(ctx, s.imageKey)
+}
+
+// recordsOf are the signature records that OCI Registry holds for an image.
+func (s *story) recordsOf(ctx context.Context, image string) ([]record, error) {
+	var state struct {
+		Images     map[string]struct{ ID, Digest string }
+		Signatures map[string]record // their image is its OCID
+	}
+	if err := s.cloud.admin(ctx, http.MethodGet, "state", nil, &state); err != nil {
+		return nil, err
+	}
+	_, digest, _ := strings.Cut(image, "@")
+	var records []record
+	for _, r := range state.Signatures {
+		if state.Images[r.Image].Digest == digest {
+			r.Image = image
+			records = append(records, r)
+		}
+	}
+	if len(records) == 0 {
+		return nil, errors.New("no records of " + image)
+	}
+	return records, nil
+}
+
+func code(r result) string { return fmt.Sprintf("exit code %d", r.code) }
+
+func yes(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
+}
+
+// word is the word if the text holds it as one.
+func word(text, want string) string {
+	if slices.Contains(strings.Fields(text), want) {
+		return want
+	}
+	return "no word of it"
+}
+
+func refused(err error) string {
+	if err != nil {
+		return "refused"
+	}
+	return "accepted"
+}
+
+func last(ocid string) string { return ocid[len(ocid)-10:] }

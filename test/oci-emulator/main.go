@@ -1,0 +1,104 @@
+// Command oci-emulator plays the parts of Oracle Cloud Infrastructure that image
+// signing touches, for clients that do not know (package test/ocitest).
+//
+// It listens on loopback only, says on every answer that it is not Oracle Cloud,
+// and guards nothing of value: whoever reaches its port may do anything.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/oke-sign/oke-sign/test/ocitest"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+	case errors.Is(err, errUse):
+		os.Exit(2)
+	case err != nil:
+		fmt.Fprintf(os.Stderr, "oci-emulator: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+// errUse is a command line that was not understood; flag has said why.
+var errUse = errors.New("wrong use")
+
+const usage = `oci-emulator plays Oracle Cloud Infrastructure for tests and demos. It is not Oracle Cloud.
+
+It is an HTTPS proxy on loopback that answers for OCI's host names: Artifacts, Key
+Management, Identity, Object Storage (namespace) and OCI Registry. It writes into
+--home what clients need, and prints one line when it is ready:
+
+  oci-emulator --listen 127.0.0.1:8040 --home /tmp/oci --seed demo &
+  . /tmp/oci/env
+  kubectl oke-sign keys list
+
+Its own pages are under http://127.0.0.1:PORT/_emulator/: faults, calls, requests,
+state, switches, signatures.
+
+`
+
+func run(ctx context.Context, args []string, out, errOut io.Writer) error {
+	flags := flag.NewFlagSet("oci-emulator", flag.ContinueOnError)
+	flags.SetOutput(errOut)
+	flags.Usage = func() {
+		fmt.Fprint(flags.Output(), usage) //nolint:errcheck // nowhere to report it
+		flags.PrintDefaults()
+	}
+	cfg := ocitest.Config{}
+	flags.StringVar(&cfg.Listen, "listen", "127.0.0.1:0", "loopback `address` to listen on; port 0 picks a free one")
+	flags.StringVar(&cfg.Home, "home", "", "`directory` for ca.pem, config and env")
+	flags.StringVar(&cfg.Seed, "seed", "bare", "what to begin with: bare (a tenancy and an administrator) or demo")
+	flags.StringVar(&cfg.State, "state", "", "`file` to load from if it exists, and to save to at the end and on POST /_emulator/save")
+	flags.StringVar(&cfg.Policy, "policy", "", "JSON `file` of users and IAM statements to add: {\"users\":[{\"name\":\"ci\"}],\"statements\":[\"Allow user ci to read repos in tenancy\"]}; their profiles are in --home/users/NAME")
+	switches := flags.String("switches", "strict", "what is unconfirmed about OCI: strict or lenient, and changes, as in lenient,salt=hash")
+	flags.DurationVar(&cfg.Settle, "settle", 0, "how long keys and vaults stay in states such as CREATING")
+	flags.IntVar(&cfg.VaultReads, "vault-reads", 0, "reads a second that a tenancy may make of its vaults; 0 is any number, OCI has 10")
+	verbose := flags.Bool("v", false, "log every request to standard error")
+	if err := flags.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			return err
+		}
+		return errUse
+	}
+	if flags.NArg() > 0 || cfg.Home == "" {
+		fmt.Fprintln(errOut, "oci-emulator: needs --home DIR and takes no arguments; --help says more") //nolint:errcheck // nowhere to report it
+		return errUse
+	}
+	level := slog.LevelInfo
+	if *verbose {
+		level = slog.LevelDebug
+	}
+	cfg.Log = slog.New(slog.NewTextHandler(errOut, &slog.HandlerOptions{Level: level}))
+	var err error
+	if cfg.Switches, err = ocitest.ParseSwitches(*switches); err != nil {
+		return fmt.Errorf("--switches: %w", err)
+	}
+	return serve(ctx, cfg, out)
+}
+
+func serve(ctx context.Context, cfg ocitest.Config, out io.Writer) error {
+	cloud, err := ocitest.New(cfg)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "oci-emulator (not Oracle Cloud) ready at %s, home %s\n", cloud.URL(), cloud.Home()) //nolint:errcheck // nowhere to report it
+	<-ctx.Done()
+	if cfg.State != "" {
+		err = cloud.Save()
+	}
+	return errors.Join(err, cloud.Close())
+}

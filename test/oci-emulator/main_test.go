@@ -1,0 +1,183 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// TestMain lets the test binary be the emulator, so that the process is tested
+// as a process.
+func TestMain(m *testing.M) {
+	if os.Getenv("OCI_EMULATOR_TEST_RUN") != "" {
+		main()
+		return
+	}
+	os.Exit(m.Run())
+}
+
+func command(args ...string) *exec.Cmd {
+	cmd := exec.Command(os.Args[0], args...)
+	cmd.Env = append(os.Environ(), "OCI_EMULATOR_TEST_RUN=1")
+	return cmd
+}
+
+// start runs the emulator until the test ends or stop is called, and returns
+// its address.
+func start(t *testing.T, args ...string) (url string, stop func()) {
+	t.Helper()
+	cmd := command(args...)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	stopped := false
+	stop = func() {
+		if stopped {
+			return
+		}
+		stopped = true
+		cmd.Process.Signal(syscall.SIGTERM) //nolint:errcheck // Wait says how it went
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("the emulator ended with %v", err)
+		}
+	}
+	t.Cleanup(stop)
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		t.Fatalf("no ready line: %v", err)
+	}
+	m := regexp.MustCompile(`^oci-emulator \(not Oracle Cloud\) ready at (http://127\.0\.0\.1:[0-9]+), home `).FindStringSubmatch(line)
+	if m == nil {
+		t.Fatalf("ready line %q", line)
+	}
+	return m[1], stop
+}
+
+func TestHome(t *testing.T) {
+	t.Parallel()
+	home := filepath.Join(t.TempDir(), "a home's")
+	url, _ := start(t, "--listen", "127.0.0.1:0", "--home", home, "--seed", "demo")
+
+	// What a shell makes of env, and nothing of this test's environment.
+	sh := exec.Command("/bin/sh", "-c", `. "$1" && env`, "sh", filepath.Join(home, "env"))
+	sh.Env = []string{"PATH=/usr/bin:/bin"}
+	b, err := sh.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]string{}
+	for line := range strings.Lines(string(b)) {
+		if name, value, ok := strings.Cut(strings.TrimSuffix(line, "\n"), "="); ok && name != "PATH" && name != "PWD" && name != "_" && name != "SHLVL" && name != "OLDPWD" {
+			got[name] = value
+		}
+	}
+	want := map[string]string{
+		"HTTPS_PROXY": url, "https_proxy": url, "NO_PROXY": "", "no_proxy": "",
+		"SSL_CERT_FILE": home + "/ca.pem", "OCI_DEFAULT_CERTS_PATH": home + "/ca.pem", "REQUESTS_CA_BUNDLE": home + "/ca.pem",
+		"OCI_CONFIG_FILE": home + "/config", "OCI_CLI_CONFIG_FILE": home + "/config",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("env (-want +got):\n%s", diff)
+	}
+	config, err := os.ReadFile(filepath.Join(home, "config"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, section := range []string{"[DEFAULT]", "[PASSPHRASE]", "[SESSION]"} {
+		if !bytes.Contains(config, []byte(section)) {
+			t.Errorf("no %s in config", section)
+		}
+	}
+	res, err := http.Get(url + "/_emulator/calls")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	var calls map[string]int
+	if err := json.NewDecoder(res.Body).Decode(&calls); err != nil || len(calls) != 0 {
+		t.Errorf("calls %v %v, want none yet", calls, err)
+	}
+	if res.Header.Get("X-Oci-Emulator") == "" {
+		t.Error("an answer does not say what it comes from")
+	}
+}
+
+func TestStateIsSavedAtTheEnd(t *testing.T) {
+	t.Parallel()
+	state := filepath.Join(t.TempDir(), "state.json")
+	keys := func() string {
+		t.Helper()
+		url, stop := start(t, "--home", t.TempDir(), "--state", state, "--switches", "lenient")
+		res, err := http.Get(url + "/_emulator/state")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		var s struct{ Tenancies map[string]any }
+		if err := json.NewDecoder(res.Body).Decode(&s); err != nil {
+			t.Fatal(err)
+		}
+		stop()
+		for id := range s.Tenancies {
+			return id
+		}
+		return ""
+	}
+	if first, second := keys(), keys(); first == "" || first != second {
+		t.Errorf("tenancy %q, and after a restart %q", first, second)
+	}
+}
+
+func TestUse(t *testing.T) {
+	t.Parallel()
+	busy, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer busy.Close()
+	for name, tt := range map[string]struct {
+		args []string
+		code int
+		want string
+	}{
+		"help":                       {[]string{"--help"}, 0, "It is not Oracle Cloud"},
+		"no home":                    {nil, 2, "--home"},
+		"an argument":                {[]string{"--home", t.TempDir(), "x"}, 2, "takes no arguments"},
+		"an unknown flag":            {[]string{"--nonsense"}, 2, "nonsense"},
+		"an address for everybody":   {[]string{"--home", t.TempDir(), "--listen", "0.0.0.0:0"}, 1, "not a loopback address"},
+		"an address that is taken":   {[]string{"--home", t.TempDir(), "--listen", busy.Addr().String()}, 1, "address already in use"},
+		"a seed that there is not":   {[]string{"--home", t.TempDir(), "--seed", "weed"}, 1, "weed"},
+		"switches that there is not": {[]string{"--home", t.TempDir(), "--switches", "odd"}, 1, "--switches"},
+		"a policy that is not there": {[]string{"--home", t.TempDir(), "--policy", "/nowhere/policy.json"}, 1, "policy"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cmd := command(tt.args...)
+			var errOut bytes.Buffer
+			cmd.Stderr = &errOut
+			out, _ := cmd.Output() // the exit code is looked at below
+			if got := cmd.ProcessState.ExitCode(); got != tt.code || !strings.Contains(errOut.String(), tt.want) {
+				t.Errorf("exit %d, %q, want %d, …%s…", got, errOut.String(), tt.code, tt.want)
+			}
+			if len(out) != 0 {
+				t.Errorf("standard output %q, want none", out)
+			}
+		})
+	}
+}

@@ -1,0 +1,335 @@
+package ocitest
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/md5" //nolint:gosec // OCI's fingerprints are MD5
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/subtle"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"math/big"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// maxSkew is how far the clocks of a client and OCI may lie apart.
+const maxSkew = 5 * time.Minute
+
+// unauthenticated is the one answer to every request whose signature does not
+// hold. Why it does not is for whoever debugs; OCI keeps that to itself.
+func unauthenticated(format string, args ...any) error {
+	return &failure{
+		401, "NotAuthenticated",
+		"The required information to complete authentication was not provided or was incorrect.",
+		fmt.Sprintf(format, args...),
+	}
+}
+
+// authorization is a request's Authorization header, taken apart by name: every
+// SDK writes the parameters in an order of its own.
+type authorization struct {
+	keyID     string
+	headers   []string
+	signature []byte
+}
+
+func parseAuthorization(header string) (authorization, error) {
+	rest, ok := strings.CutPrefix(header, "Signature ")
+	if !ok {
+		return authorization{}, fmt.Errorf("no Authorization of scheme Signature")
+	}
+	params := map[string]string{}
+	for rest = strings.TrimSpace(rest); rest != ""; {
+		name, after, ok := strings.Cut(rest, `="`)
+		if !ok {
+			return authorization{}, fmt.Errorf("a parameter of Authorization has no quoted value")
+		}
+		value, after, ok := strings.Cut(after, `"`)
+		if !ok {
+			return authorization{}, fmt.Errorf("a parameter of Authorization does not end")
+		}
+		name = strings.TrimSpace(name)
+		if _, twice := params[name]; twice {
+			return authorization{}, fmt.Errorf("parameter %s of Authorization stands twice", name)
+		}
+		params[name] = value
+		after = strings.TrimSpace(after)
+		if after != "" {
+			if after, ok = strings.CutPrefix(after, ","); !ok {
+				return authorization{}, fmt.Errorf("no comma between parameters of Authorization")
+			}
+		}
+		rest = strings.TrimSpace(after)
+	}
+	if v := params["version"]; v != "1" {
+		return authorization{}, fmt.Errorf("version %q of request signatures", v)
+	}
+	if a := params["algorithm"]; a != "rsa-sha256" {
+		return authorization{}, fmt.Errorf("algorithm %q", a)
+	}
+	sig, err := base64.StdEncoding.DecodeString(params["signature"])
+	if err != nil {
+		return authorization{}, fmt.Errorf("signature is no base64")
+	}
+	a := authorization{keyID: params["keyId"], signature: sig}
+	for name := range strings.SplitSeq(params["headers"], " ") {
+		a.headers = append(a.headers, strings.ToLower(name))
+	}
+	if a.keyID == "" {
+		return authorization{}, fmt.Errorf("no keyId")
+	}
+	return a, nil
+}
+
+// authenticate finds out who sent a request, from the raw request line and the
+// whole body. It takes Cloud.mu while it looks at the world.
+func (c *Cloud) authenticate(r *http.Request, body []byte) (*user, error) {
+	auth, err := parseAuthorization(r.Header.Get("Authorization"))
+	if err != nil {
+		return nil, unauthenticated("%v", err)
+	}
+	who, pub, err := c.keyHolder(auth.keyID)
+	if err != nil {
+		return nil, unauthenticated("%v", err)
+	}
+	text, err := signingString(r, auth.headers, body, c.cfg.Now())
+	if err != nil {
+		return nil, unauthenticated("%v", err)
+	}
+	sum := sha256.Sum256([]byte(text))
+	if err := rsa.VerifyPKCS1v15(pub, crypto.SHA256, sum[:], auth.signature); err != nil {
+		return nil, unauthenticated("the signature does not fit this signing string: %q", text)
+	}
+	return who, nil
+}
+
+// signingString is what the client must have signed, if the headers it chose
+// cover what they have to.
+func signingString(r *http.Request, headers []string, body []byte, now time.Time) (string, error) {
+	date := "date"
+	if r.Header.Get("X-Date") != "" {
+		date = "x-date" // it wins
+	}
+	needed := []string{date, "(request-target)", "host"}
+	switch r.Method {
+	case http.MethodPost, http.MethodPut, http.MethodPatch:
+		needed = append(needed, "content-length", "content-type", "x-content-sha256")
+		sum := sha256.Sum256(body)
+		if want := base64.StdEncoding.EncodeToString(sum[:]); r.Header.Get("X-Content-Sha256") != want {
+			return "", fmt.Errorf("x-content-sha256 is not the body's: %s", want)
+		}
+	}
+	for _, name := range needed {
+		if !slices.Contains(headers, name) {
+			return "", fmt.Errorf("%s is not among the signed headers", name)
+		}
+	}
+	at, err := http.ParseTime(r.Header.Get(date))
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", date, err)
+	}
+	if skew := now.Sub(at).Abs(); skew > maxSkew {
+		return "", fmt.Errorf("%s is %s away from OCI's clock", date, skew.Round(time.Second))
+	}
+	lines := make([]string, len(headers))
+	for i, name := range headers {
+		var value string
+		switch name {
+		case "(request-target)":
+			value = strings.ToLower(r.Method) + " " + r.RequestURI // as it came, never encoded anew
+		case "host":
+			value = r.Host
+		case "content-length":
+			value = strconv.FormatInt(r.ContentLength, 10)
+		default:
+			values := r.Header.Values(name)
+			if len(values) == 0 {
+				return "", fmt.Errorf("signed header %s is not there", name)
+			}
+			value = strings.Join(values, ", ")
+		}
+		lines[i] = name + ": " + value
+	}
+	return strings.Join(lines, "\n"), nil
+}
+
+// keyHolder finds the user and the public key behind a keyId.
+func (c *Cloud) keyHolder(keyID string) (*user, *rsa.PublicKey, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if token, ok := strings.CutPrefix(keyID, "ST$"); ok {
+		return c.readSession(token)
+	}
+	parts := strings.Split(keyID, "/")
+	if len(parts) != 3 {
+		return nil, nil, fmt.Errorf("keyId is neither tenancy/user/fingerprint nor ST$token")
+	}
+	u, ok := c.world.Users[parts[1]]
+	if !ok || u.Tenancy != parts[0] {
+		return nil, nil, fmt.Errorf("no user %s in tenancy %s", parts[1], parts[0])
+	}
+	der, ok := u.Keys[parts[2]]
+	if !ok {
+		return nil, nil, fmt.Errorf("user %s has no API key %s", u.Name, parts[2])
+	}
+	pub, err := x509.ParsePKIXPublicKey(der)
+	if err != nil {
+		return nil, nil, fmt.Errorf("reading the API key of %s: %w", u.Name, err)
+	}
+	k, ok := pub.(*rsa.PublicKey)
+	if !ok {
+		return nil, nil, fmt.Errorf("the API key of %s is no RSA key", u.Name)
+	}
+	return u, k, nil
+}
+
+// fingerprint is how OCI names an API key.
+func fingerprint(pub *rsa.PublicKey) (string, []byte, error) {
+	der, err := x509.MarshalPKIXPublicKey(pub)
+	if err != nil {
+		return "", nil, fmt.Errorf("encoding an API key: %w", err)
+	}
+	sum := md5.Sum(der) //nolint:gosec // OCI's fingerprints are MD5
+	parts := make([]string, len(sum))
+	for i, b := range sum {
+		parts[i] = hex.EncodeToString([]byte{b})
+	}
+	return strings.Join(parts, ":"), der, nil
+}
+
+// claims of a token that the emulator issued: a session token for the APIs, or
+// an access token of OCI Registry.
+type claims struct {
+	Issuer   string `json:"iss"`
+	Kind     string `json:"ptype"` // "session" or "registry"
+	Subject  string `json:"sub"`
+	Tenant   string `json:"tenant,omitempty"`
+	IssuedAt int64  `json:"iat"`
+	Expires  int64  `json:"exp"`
+	JWK      string `json:"jwk,omitempty"`   // public key of the session, JSON in a string as OCI has it
+	Scope    string `json:"scope,omitempty"` // of OCI Registry
+}
+
+type jwk struct {
+	Kty string `json:"kty"`
+	N   string `json:"n"`
+	E   string `json:"e"`
+}
+
+// issue signs claims into a token that says everything itself, so that tokens
+// outlive a restart on saved state.
+func (c *Cloud) issue(cl claims) (string, error) {
+	body, err := json.Marshal(cl)
+	if err != nil {
+		return "", fmt.Errorf("encoding a token: %w", err)
+	}
+	text := base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"ES256","kid":"oci-emulator","typ":"JWT"}`)) + "." +
+		base64.RawURLEncoding.EncodeToString(body)
+	sum := sha256.Sum256([]byte(text))
+	r, s, err := ecdsa.Sign(nil, c.ca.key, sum[:])
+	if err != nil {
+		return "", fmt.Errorf("signing a token: %w", err)
+	}
+	var sig [64]byte
+	r.FillBytes(sig[:32])
+	s.FillBytes(sig[32:])
+	return text + "." + base64.RawURLEncoding.EncodeToString(sig[:]), nil
+}
+
+func (c *Cloud) readToken(token, kind string) (claims, error) {
+	parts := strings.Split(token, ".")
+	if len(parts) != 3 {
+		return claims{}, fmt.Errorf("the token is no JWT")
+	}
+	sig, err := base64.RawURLEncoding.DecodeString(parts[2])
+	if err != nil || len(sig) != 64 {
+		return claims{}, fmt.Errorf("the token's signature is malformed")
+	}
+	sum := sha256.Sum256([]byte(parts[0] + "." + parts[1]))
+	if !ecdsa.Verify(&c.ca.key.PublicKey, sum[:], new(big.Int).SetBytes(sig[:32]), new(big.Int).SetBytes(sig[32:])) {
+		return claims{}, fmt.Errorf("the token was not issued here")
+	}
+	body, err := base64.RawURLEncoding.DecodeString(parts[1])
+	if err != nil {
+		return claims{}, fmt.Errorf("the token's claims are malformed")
+	}
+	var cl claims
+	if err := json.Unmarshal(body, &cl); err != nil {
+		return claims{}, fmt.Errorf("the token's claims are malformed")
+	}
+	if cl.Kind != kind {
+		return claims{}, fmt.Errorf("the token is for something else")
+	}
+	if c.cfg.Now().Unix() >= cl.Expires {
+		return claims{}, fmt.Errorf("the token ran out")
+	}
+	return cl, nil
+}
+
+func (c *Cloud) issueSession(u *user, pub *rsa.PublicKey, life time.Duration) (string, error) {
+	key, err := json.Marshal(jwk{
+		Kty: "RSA",
+		N:   base64.RawURLEncoding.EncodeToString(pub.N.Bytes()),
+		E:   base64.RawURLEncoding.EncodeToString(big.NewInt(int64(pub.E)).Bytes()),
+	})
+	if err != nil {
+		return "", fmt.Errorf("encoding a session key: %w", err)
+	}
+	now := c.cfg.Now()
+	return c.issue(claims{
+		Issuer: "oci-emulator", Kind: "session", Subject: u.ID, Tenant: u.Tenancy,
+		IssuedAt: now.Unix(), Expires: now.Add(life).Unix(), JWK: string(key),
+	})
+}
+
+// readSession is called with Cloud.mu held.
+func (c *Cloud) readSession(token string) (*user, *rsa.PublicKey, error) {
+	cl, err := c.readToken(token, "session")
+	if err != nil {
+		return nil, nil, err
+	}
+	u, ok := c.world.Users[cl.Subject]
+	if !ok {
+		return nil, nil, fmt.Errorf("the session is of a user who is gone")
+	}
+	var k jwk
+	if err := json.Unmarshal([]byte(cl.JWK), &k); err != nil {
+		return nil, nil, fmt.Errorf("the session carries no key")
+	}
+	n, err1 := base64.RawURLEncoding.DecodeString(k.N)
+	e, err2 := base64.RawURLEncoding.DecodeString(k.E)
+	if err1 != nil || err2 != nil || len(e) > 4 {
+		return nil, nil, fmt.Errorf("the session's key is malformed")
+	}
+	return u, &rsa.PublicKey{N: new(big.Int).SetBytes(n), E: int(new(big.Int).SetBytes(e).Int64())}, nil
+}
+
+// basicUser finds the user behind docker login: namespace/name and auth token.
+// It is called with Cloud.mu held.
+func (c *Cloud) basicUser(r *http.Request, realm string) (*user, bool) {
+	name, password, ok := r.BasicAuth()
+	if !ok {
+		return nil, false
+	}
+	namespace, name, ok := strings.Cut(name, "/")
+	if !ok {
+		return nil, false
+	}
+	t := c.world.tenancyByNamespace(namespace, realm)
+	if t == nil {
+		return nil, false
+	}
+	u := c.world.userByName(t.ID, name)
+	if u == nil || subtle.ConstantTimeCompare([]byte(u.AuthToken), []byte(password)) != 1 {
+		return nil, false
+	}
+	return u, true
+}

@@ -1,0 +1,223 @@
+package ocitest
+
+import (
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/oke-sign/oke-sign/provider/image"
+)
+
+// call is one request to one operation of OCI, authenticated and routed.
+type call struct {
+	*world
+	sw     Switches
+	region image.Region
+	vault  *vault // of a vault's own endpoint
+	op     string // as in "artifacts.GetContainerImage"
+
+	method string
+	path   map[string]string
+	query  url.Values
+	in     http.Header
+	body   []byte
+	who    *user // nil: nobody proved who they are
+
+	out    http.Header
+	status int // of a success
+	cloud  *Cloud
+}
+
+// failure is an answer of OCI that is no success.
+type failure struct {
+	status  int
+	code    string
+	message string
+	why     string // for whoever debugs; OCI itself would not say
+}
+
+func (f *failure) Error() string { return fmt.Sprintf("%d %s: %s", f.status, f.code, f.message) }
+
+func notFound(why string) error {
+	// The same for what is not there and for what the caller may not see.
+	return &failure{404, "NotAuthorizedOrNotFound", "Authorization failed or requested resource not found.", why}
+}
+
+func invalid(format string, args ...any) error {
+	return &failure{400, "InvalidParameter", fmt.Sprintf(format, args...), ""}
+}
+
+func missing(name string) error {
+	return &failure{400, "MissingParameter", "Missing required parameter " + name, ""}
+}
+
+func conflict(code, format string, args ...any) error {
+	return &failure{409, code, fmt.Sprintf(format, args...), ""}
+}
+
+// decode reads the request's JSON body.
+func (c *call) decode(into any) error {
+	if err := json.Unmarshal(c.body, into); err != nil {
+		return &failure{400, "CannotParseRequest", "Incorrectly formatted request. Please refer to our documentation for help.", err.Error()}
+	}
+	return nil
+}
+
+// required refuses a request in which a mandatory field is empty.
+func required(fields ...string) error {
+	for i := 0; i < len(fields); i += 2 {
+		if fields[i+1] == "" {
+			return missing(fields[i])
+		}
+	}
+	return nil
+}
+
+func oneOf(name, value string, allowed ...string) error {
+	if value != "" && !slices.Contains(allowed, value) {
+		return invalid("%s: %.80q is none of %s", name, value, strings.Join(allowed, ", "))
+	}
+	return nil
+}
+
+// ifMatch holds the request's if-match to a resource as it is before a change.
+func (c *call) ifMatch(resource any) error {
+	tag := shortHash(resource)
+	if want := c.in.Get("If-Match"); want != "" && want != "*" && want != tag {
+		return &failure{412, "NoEtagMatch", "The value of the If-Match header does not match the current ETag.", "etag is " + tag}
+	}
+	return nil
+}
+
+// tagged answers with a resource and its entity tag.
+func (c *call) tagged(resource any) (any, error) {
+	c.out.Set("Etag", shortHash(resource))
+	return resource, nil
+}
+
+// page cuts a list to the page that was asked for and says how many items come
+// after it. Page tokens hold for the query that they were handed out with.
+func page[T any](c *call, items []T) ([]T, int, error) {
+	limit := c.sw.PageLimit
+	if text := c.query.Get("limit"); text != "" {
+		n, err := strconv.Atoi(text)
+		switch {
+		case err != nil || n < 1:
+			return nil, 0, invalid("limit: %.40q is no positive number", text)
+		case n > c.sw.PageLimit && c.sw.OverLimit == "400":
+			return nil, 0, invalid("limit: %d is above %d", n, c.sw.PageLimit)
+		case n < limit:
+			limit = n
+		}
+	}
+	query := url.Values{}
+	for name, values := range c.query {
+		if name != "page" && name != "limit" {
+			query[name] = values
+		}
+	}
+	bound := shortHash([]any{c.op, c.path, query})[:12]
+
+	start, blank := 0, c.sw.EmptyPages
+	if token := c.query.Get("page"); token != "" {
+		var err error
+		if start, blank, err = parsePage(token, bound); err != nil {
+			return nil, 0, invalid("page: %.80q is no page of this list", token)
+		}
+	}
+	start = min(start, len(items))
+	if blank {
+		// A page may be empty and yet not the last one.
+		c.out.Set("Opc-Next-Page", formatPage(start, false, bound))
+		return items[start:start], len(items) - start, nil
+	}
+	end := min(start+limit, len(items))
+	if end < len(items) {
+		c.out.Set("Opc-Next-Page", formatPage(end, c.sw.EmptyPages, bound))
+	}
+	return items[start:end], len(items) - end, nil
+}
+
+func formatPage(start int, blank bool, bound string) string {
+	return base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil, "%d %t %s", start, blank, bound))
+}
+
+func parsePage(token, bound string) (start int, blank bool, err error) {
+	b, err := base64.RawURLEncoding.DecodeString(token)
+	if err != nil {
+		return 0, false, err
+	}
+	var got string
+	if _, err := fmt.Sscanf(string(b), "%d %t %s", &start, &blank, &got); err != nil {
+		return 0, false, err
+	}
+	if got != bound || start < 0 {
+		return 0, false, fmt.Errorf("handed out for another list")
+	}
+	return start, blank, nil
+}
+
+// sorted puts a list in the order that was asked for. Names ascend and times
+// descend unless the caller says otherwise; a list that nobody gave an order
+// has the one of the switch.
+func sorted[T interface{ seq() int64 }](c *call, items []T, name func(T) string) error {
+	by, order := c.query.Get("sortBy"), c.query.Get("sortOrder")
+	if err := oneOf("sortBy", by, "TIMECREATED", "DISPLAYNAME", "NAME"); err != nil {
+		return err
+	}
+	if err := oneOf("sortOrder", order, "ASC", "DESC"); err != nil {
+		return err
+	}
+	byName := by == "DISPLAYNAME" || by == "NAME"
+	switch {
+	case order != "":
+	case byName:
+		order = "ASC"
+	case by == "TIMECREATED":
+		order = "DESC"
+	default:
+		order = c.sw.Order
+	}
+	slices.SortStableFunc(items, func(a, b T) int {
+		n := int(a.seq() - b.seq())
+		if byName {
+			n = strings.Compare(name(a), name(b))
+		}
+		if order == "DESC" {
+			return -n
+		}
+		return n
+	})
+	return nil
+}
+
+// matches compares a name with a filter that may end in an asterisk.
+func matches(filter, name string) bool {
+	if filter == "" {
+		return true
+	}
+	if prefix, ok := strings.CutSuffix(filter, "*"); ok {
+		return strings.HasPrefix(name, prefix)
+	}
+	return filter == name
+}
+
+func exactly(filter, value string) bool { return filter == "" || filter == value }
+
+func requestID(client string) string {
+	var b [32]byte
+	rand.Read(b[:]) //nolint:errcheck // crypto/rand never fails
+	own := strings.ToUpper(hex.EncodeToString(b[:16]) + "/" + hex.EncodeToString(b[16:]))
+	// OCI keeps what the caller sent in front of its own.
+	if client != "" && len(client) <= 98 && !strings.ContainsFunc(client, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return client + "/" + own
+	}
+	return own
+}

@@ -1,0 +1,68 @@
+package ocitest
+
+import (
+	"maps"
+	"slices"
+)
+
+// maxRecent bounds how many requests are remembered.
+const maxRecent = 2000
+
+// Request is one that reached the cloud: where to, by whom, and what came of it.
+type Request struct {
+	Host      string `json:"host"`
+	Method    string `json:"method"`
+	Target    string `json:"target"` // as it came
+	Operation string `json:"operation"`
+	Tenancy   string `json:"tenancy,omitempty"`
+	User      string `json:"user,omitempty"`
+	Status    int    `json:"status,omitempty"` // 0: none was sent
+	Fault     string `json:"fault,omitempty"`
+}
+
+func (c *Cloud) note(r Request) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, tenancy := range []string{"", r.Tenancy} {
+		if c.calls[tenancy] == nil {
+			c.calls[tenancy] = map[string]int{}
+		}
+	}
+	c.calls[""][r.Operation]++
+	if r.Tenancy != "" {
+		c.calls[r.Tenancy][r.Operation]++
+	}
+	if len(c.recent) >= maxRecent {
+		c.recent = slices.Delete(c.recent, 0, maxRecent/2)
+	}
+	c.recent = append(c.recent, r)
+	c.cfg.Log.Debug("request", "host", r.Host, "method", r.Method, "target", r.Target, "operation", r.Operation, "status", r.Status, "fault", r.Fault)
+}
+
+// Calls counts requests by operation, such as "artifacts.GetContainerImage",
+// those that were refused included.
+func (c *Cloud) Calls() map[string]int { return c.callsOf("") }
+
+func (c *Cloud) callsOf(tenancy string) map[string]int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.calls[tenancy] == nil {
+		return map[string]int{}
+	}
+	return maps.Clone(c.calls[tenancy])
+}
+
+// ResetCalls begins to count anew and forgets the requests so far.
+func (c *Cloud) ResetCalls() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.calls = map[string]map[string]int{}
+	c.recent = nil
+}
+
+// Requests are the last ones that reached the cloud, oldest first.
+func (c *Cloud) Requests() []Request {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.recent)
+}

@@ -1,0 +1,245 @@
+package ocitest
+
+import (
+	"context"
+	"crypto/rsa"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+)
+
+// aboutHeader is on every answer, so that nobody takes one for Oracle's.
+const (
+	aboutHeader = "X-Oci-Emulator"
+	about       = "oke-sign's OCI emulator, not Oracle Cloud"
+)
+
+// Config of a [Cloud]. The zero value is a strict cloud, empty, on a free port.
+type Config struct {
+	// Listen is the loopback address to listen on; 127.0.0.1:0 if empty.
+	Listen string
+	// Home is the directory for the files that clients need; a temporary one
+	// that Close removes if empty.
+	Home string
+	// State is a file to load from, if it exists, and for Save; none if empty.
+	State string
+	// Seed is what the cloud begins with: "" is nothing, "bare" a tenancy and an
+	// administrator, "demo" also vaults, keys and images. A state that was loaded
+	// is not seeded again.
+	Seed string
+	// Policy is a JSON file of users and IAM statements to add to the seeded
+	// tenancy, {"users":[{"name":"ci","groups":["signers"]}],"statements":["Allow
+	// group signers to manage repos in tenancy"]}; none if empty. Each user has a
+	// config file in Home, users/NAME/config.
+	Policy string
+	// Switches are the preset of the environment if zero.
+	Switches Switches
+	// Settle is how long keys, vaults and records stay in a passing state such
+	// as CREATING; zero is not at all.
+	Settle time.Duration
+	// VaultReads is how many reads a second a tenancy may make of its vaults'
+	// management endpoints before it gets 429; zero is any number.
+	VaultReads int
+	// Now is the cloud's clock; time.Now if nil.
+	Now func() time.Time
+	// Log is for what happens inside; nothing is logged if nil.
+	Log *slog.Logger
+}
+
+// Cloud is a running emulator. All its methods may be used concurrently.
+type Cloud struct {
+	cfg      Config
+	temp     bool // whether Home goes with the cloud
+	ca       *authority
+	hosts    map[string]endpoint
+	routes   []route
+	admin    http.Handler
+	url      string
+	registry registryStore
+
+	outer, inner *http.Server
+	tunnels      *tunnels
+	wait         sync.WaitGroup
+	closing      context.Context // ends when the cloud closes, so that no hang outlives it
+	close        context.CancelFunc
+
+	mu     sync.Mutex
+	world  *world
+	faults []*activeFault
+	last   int64 // number of the newest fault
+	calls  map[string]map[string]int
+	recent []Request
+	tokens map[string]remembered
+	meters map[string]*meter
+
+	keys  []*rsa.PrivateKey // of users
+	dealt int
+}
+
+// New starts a cloud. Whoever started it closes it.
+func New(cfg Config) (*Cloud, error) {
+	if err := cfg.complete(); err != nil {
+		return nil, err
+	}
+	c := &Cloud{
+		cfg:    cfg,
+		hosts:  fixedHosts(),
+		routes: routes(),
+		calls:  map[string]map[string]int{},
+		tokens: map[string]remembered{},
+		meters: map[string]*meter{},
+	}
+	c.closing, c.close = context.WithCancel(context.Background())
+	c.admin = c.adminHandler()
+	c.registry.init()
+	ln, err := listen(cfg.Listen)
+	if err != nil {
+		return nil, err
+	}
+	c.url = "http://" + ln.Addr().String()
+	if err := c.prepare(); err != nil {
+		return nil, errors.Join(err, ln.Close())
+	}
+	c.serve(ln)
+	return c, nil
+}
+
+func (cfg *Config) complete() error {
+	if cfg.Listen == "" {
+		cfg.Listen = "127.0.0.1:0"
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Seed != "" && cfg.Seed != "bare" && cfg.Seed != "demo" {
+		return fmt.Errorf("no seed is called %q, only bare and demo", cfg.Seed)
+	}
+	if cfg.Switches == (Switches{}) {
+		var err error
+		if cfg.Switches, err = FromEnvironment(); err != nil {
+			return err
+		}
+	}
+	return cfg.Switches.Validate()
+}
+
+// listen refuses every address that another machine could reach: the emulator
+// believes whoever talks to it.
+func listen(addr string) (net.Listener, error) {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, fmt.Errorf("listening on %q: %w", addr, err)
+	}
+	if ip := net.ParseIP(host); ip == nil || !ip.IsLoopback() {
+		return nil, fmt.Errorf("listening on %q: not a loopback address such as 127.0.0.1:8040", addr)
+	}
+	ln, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("listening: %w", err)
+	}
+	return ln, nil
+}
+
+// prepare loads or sows the world and writes what clients need.
+func (c *Cloud) prepare() error {
+	if c.cfg.Home == "" {
+		dir, err := os.MkdirTemp("", "ocitest-")
+		if err != nil {
+			return fmt.Errorf("making a home: %w", err)
+		}
+		c.cfg.Home, c.temp = dir, true
+	}
+	home, err := filepath.Abs(c.cfg.Home)
+	if err != nil {
+		return fmt.Errorf("finding the home: %w", err)
+	}
+	c.cfg.Home = home
+	if err := os.MkdirAll(home, 0o700); err != nil {
+		return fmt.Errorf("making the home: %w", err)
+	}
+	loaded, err := c.load()
+	if err != nil {
+		return err
+	}
+	if !loaded {
+		c.world = newWorld(c.cfg.Now)
+		if c.ca, err = newAuthority(nil); err != nil {
+			return err
+		}
+		if err := c.sow(); err != nil {
+			return fmt.Errorf("sowing %s: %w", c.cfg.Seed, err)
+		}
+	}
+	if err := c.readPolicy(); err != nil {
+		return err
+	}
+	return c.writeHome()
+}
+
+// Close stops the cloud and everything that hangs in it, and saves nothing.
+func (c *Cloud) Close() error {
+	c.close()
+	err := errors.Join(c.outer.Close(), c.inner.Close(), c.tunnels.Close())
+	c.wait.Wait()
+	if c.temp {
+		err = errors.Join(err, os.RemoveAll(c.cfg.Home))
+	}
+	return err
+}
+
+// URL is where the proxy listens, and where the pages under /_emulator/ are.
+func (c *Cloud) URL() string { return c.url }
+
+// Home is the directory with ca.pem, config and env.
+func (c *Cloud) Home() string { return c.cfg.Home }
+
+// Switches are the cloud's own; a tenancy may have others.
+func (c *Cloud) Switches() Switches {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.cfg.Switches
+}
+
+// SetSwitches changes the cloud's switches while it runs.
+func (c *Cloud) SetSwitches(s Switches) error {
+	if err := s.Validate(); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.cfg.Switches = s
+	return nil
+}
+
+// switches of the tenancy that a compartment belongs to. Cloud.mu is held.
+func (c *Cloud) switches(w *world, compartmentID string) Switches {
+	if t := w.tenancyOf(compartmentID); t != nil && t.Switches != nil {
+		return *t.Switches
+	}
+	return c.cfg.Switches
+}
+
+func (c *Cloud) errorLog() *log.Logger {
+	return log.New(logWriter{c.cfg.Log}, "", 0)
+}
+
+// logWriter carries net/http's own remarks, mostly clients that went away.
+type logWriter struct{ log *slog.Logger }
+
+func (w logWriter) Write(p []byte) (int, error) {
+	w.log.Debug("http", "message", string(p))
+	return len(p), nil
+}
+
+var _ io.Writer = logWriter{}

@@ -1,0 +1,521 @@
+package ocitest
+
+import (
+	"crypto"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/oke-sign/oke-sign/provider/image"
+)
+
+// Start starts a cloud for one test and closes it after.
+//
+// Go reads HTTPS_PROXY and SSL_CERT_FILE once in a process, so a test that uses
+// clients in its own process needs [Main] instead; this one is for tests that
+// start programs with [Cloud.Env], and for clients with a transport of their own.
+func Start(tb testing.TB, cfg Config) *Cloud {
+	tb.Helper()
+	c, err := New(cfg)
+	if err != nil {
+		tb.Fatalf("starting the emulator: %v", err)
+	}
+	tb.Cleanup(func() {
+		if err := c.Close(); err != nil {
+			tb.Errorf("closing the emulator: %v", err)
+		}
+	})
+	return c
+}
+
+// Main runs the tests of a package against one cloud, which it leaves in cloud,
+// and returns the exit code. The environment points at the cloud before anything
+// can have read it. Tests keep apart by making a tenancy each:
+//
+//	var cloud *ocitest.Cloud
+//
+//	func TestMain(m *testing.M) { os.Exit(ocitest.Main(m, &cloud)) }
+func Main(m *testing.M, cloud **Cloud) int {
+	c, err := New(Config{})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "starting the emulator:", err)
+		return 1
+	}
+	for _, e := range c.Env() {
+		name, value, _ := strings.Cut(e, "=")
+		if err := os.Setenv(name, value); err != nil {
+			fmt.Fprintln(os.Stderr, "pointing at the emulator:", err)
+			return 1
+		}
+	}
+	*cloud = c
+	code := m.Run()
+	if err := c.Close(); err != nil {
+		fmt.Fprintln(os.Stderr, "closing the emulator:", err)
+		return 1
+	}
+	return code
+}
+
+// TenancyConfig is what a test may choose about a tenancy.
+type TenancyConfig struct {
+	Region    string    // home region; us-ashburn-1 if empty
+	Regions   []string  // others that it is subscribed to
+	Namespace string    // random if empty
+	Switches  *Switches // the cloud's if nil
+}
+
+// Tenancy is a customer of the cloud, for one test. What it makes lands in the
+// root compartment unless said otherwise; what fails, fails the test.
+type Tenancy struct {
+	ID        string
+	Namespace string
+	Region    image.Region
+
+	tb    testing.TB
+	cloud *Cloud
+	t     *tenancy
+}
+
+// NewTenancy makes a tenancy that shares nothing with others.
+func (c *Cloud) NewTenancy(tb testing.TB, cfg TenancyConfig) *Tenancy {
+	tb.Helper()
+	// Main reads the preset before go test begins to note what a test depends
+	// on. Without this, a result under one preset would be taken from the cache
+	// for the other.
+	os.Getenv(PresetEnv)
+	if cfg.Region == "" {
+		cfg.Region = "us-ashburn-1"
+	}
+	home, err := image.ParseRegion(cfg.Region)
+	if err != nil {
+		tb.Fatalf("making a tenancy: %v", err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	t, err := c.world.newTenancy("tenancy of "+tb.Name(), cfg.Namespace, home, cfg.Switches)
+	if err != nil {
+		tb.Fatalf("making a tenancy: %v", err)
+	}
+	t.Regions = append(t.Regions, cfg.Regions...)
+	return &Tenancy{ID: t.ID, Namespace: t.Namespace, Region: home, tb: tb, cloud: c, t: t}
+}
+
+// Switches are those that hold for the tenancy.
+func (t *Tenancy) Switches() Switches {
+	t.cloud.mu.Lock()
+	defer t.cloud.mu.Unlock()
+	return t.cloud.switches(t.cloud.world, t.ID)
+}
+
+// Allow adds policy statements in OCI's language, such as "Allow user ci to
+// read repos in tenancy".
+func (t *Tenancy) Allow(statements ...string) {
+	t.tb.Helper()
+	for _, s := range statements {
+		if err := ValidateStatement(s); err != nil {
+			t.tb.Fatal(err)
+		}
+	}
+	t.cloud.mu.Lock()
+	defer t.cloud.mu.Unlock()
+	t.t.Policies = append(t.t.Policies, statements...)
+}
+
+// NewCompartment makes a compartment below parent, or below the root.
+func (t *Tenancy) NewCompartment(name, parent string) string {
+	t.tb.Helper()
+	t.cloud.mu.Lock()
+	defer t.cloud.mu.Unlock()
+	if parent == "" {
+		parent = t.ID
+	}
+	c, err := t.cloud.world.newCompartment(parent, name)
+	if err != nil {
+		t.tb.Fatalf("making compartment %s: %v", name, err)
+	}
+	return c.ID
+}
+
+// User is somebody who may call OCI.
+type User struct {
+	ID        string
+	Name      string
+	AuthToken string // password for docker login, as Namespace/Name
+
+	tenancy *Tenancy
+	u       *user
+	dir     string
+}
+
+// NewUser makes a user, who may do what groups and statements allow. The group
+// Administrators may do everything.
+func (t *Tenancy) NewUser(name string, groups ...string) *User {
+	t.tb.Helper()
+	t.cloud.mu.Lock()
+	defer t.cloud.mu.Unlock()
+	u, err := t.cloud.world.newUser(t.ID, name, groups...)
+	if err != nil {
+		t.tb.Fatalf("making user %s: %v", name, err)
+	}
+	return &User{ID: u.ID, Name: name, AuthToken: u.AuthToken, tenancy: t, u: u}
+}
+
+// Admin makes an administrator.
+func (t *Tenancy) Admin() *User { return t.NewUser("admin", "Administrators") }
+
+// ConfigFile is an OCI config file with the user's profiles: an API key under
+// [ProfileDefault], the same with a pass phrase, and a session.
+func (u *User) ConfigFile() string {
+	u.tenancy.tb.Helper()
+	if u.dir == "" {
+		u.dir = u.tenancy.tb.TempDir()
+		if err := u.tenancy.cloud.writeProfiles(u.dir, u.u); err != nil {
+			u.tenancy.tb.Fatalf("writing the profiles of %s: %v", u.Name, err)
+		}
+	}
+	return filepath.Join(u.dir, "config")
+}
+
+// DockerConfig is a directory for DOCKER_CONFIG that logs the user in.
+func (u *User) DockerConfig() string {
+	u.tenancy.tb.Helper()
+	return filepath.Join(filepath.Dir(u.ConfigFile()), "docker")
+}
+
+// Shape is the kind of a key.
+type Shape uint8
+
+// Shapes of keys.
+const (
+	RSA2048 Shape = iota
+	RSA3072
+	RSA4096
+	AES256
+	P256
+	P384
+	P521
+)
+
+func (s Shape) shape() keyShape {
+	return [...]keyShape{
+		RSA2048: {"RSA", 256, ""}, RSA3072: {"RSA", 384, ""}, RSA4096: {"RSA", 512, ""}, AES256: {"AES", 32, ""},
+		P256: {"ECDSA", 32, "NIST_P256"}, P384: {"ECDSA", 48, "NIST_P384"}, P521: {"ECDSA", 66, "NIST_P521"},
+	}[s]
+}
+
+// Vault holds keys.
+type Vault struct {
+	ID        string
+	Extension string
+
+	tenancy *Tenancy
+	v       *vault
+}
+
+// NewVault makes a vault in a compartment, the root if empty.
+func (t *Tenancy) NewVault(name, compartmentID string) *Vault {
+	t.tb.Helper()
+	if compartmentID == "" {
+		compartmentID = t.ID
+	}
+	c := t.cloud
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	v := c.world.newVault(t.Region, compartmentID, name, c.switches(c.world, t.ID))
+	return &Vault{ID: v.ID, Extension: v.Extension, tenancy: t, v: v}
+}
+
+// Key is a key of a vault with one version or more.
+type Key struct {
+	ID string
+
+	vault *Vault
+	k     *key
+}
+
+// NewKey makes a key of new material in the vault's compartment.
+func (v *Vault) NewKey(name string, shape Shape) *Key {
+	v.tenancy.tb.Helper()
+	return v.newKey(name, shape.shape(), nil)
+}
+
+// ImportKey makes a key of material that the test has.
+func (v *Vault) ImportKey(name string, shape Shape, private crypto.Signer) *Key {
+	v.tenancy.tb.Helper()
+	der, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		v.tenancy.tb.Fatalf("importing %s: %v", name, err)
+	}
+	return v.newKey(name, shape.shape(), der)
+}
+
+func (v *Vault) newKey(name string, shape keyShape, material []byte) *Key {
+	v.tenancy.tb.Helper()
+	if material == nil { // outside the lock, because it takes long
+		var err error
+		if material, err = shape.generate(); err != nil {
+			v.tenancy.tb.Fatalf("making key %s: %v", name, err)
+		}
+	}
+	c := v.tenancy.cloud
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	k, err := c.world.newKey(v.v, v.v.Compartment, name, shape, material, c.switches(c.world, v.v.Compartment))
+	if err != nil {
+		v.tenancy.tb.Fatalf("making key %s: %v", name, err)
+	}
+	return &Key{ID: k.ID, vault: v, k: k}
+}
+
+// Version is the current version's OCID.
+func (k *Key) Version() string {
+	c := k.vault.tenancy.cloud
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return k.k.current().ID
+}
+
+// Rotate adds a version and returns its OCID.
+func (k *Key) Rotate() string {
+	t := k.vault.tenancy
+	t.tb.Helper()
+	c := t.cloud
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	v, err := c.world.newKeyVersion(k.k, nil, c.switches(c.world, k.k.Compartment))
+	if err != nil {
+		t.tb.Fatalf("rotating a key: %v", err)
+	}
+	return v.ID
+}
+
+// SetState puts the key into a lifecycle state, such as DISABLED.
+func (k *Key) SetState(state string) {
+	c := k.vault.tenancy.cloud
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	k.k.lifecycle = lifecycle{State: state}
+}
+
+// SetVersionState puts one version of the key into a lifecycle state.
+func (k *Key) SetVersionState(version, state string) {
+	t := k.vault.tenancy
+	t.tb.Helper()
+	t.cloud.mu.Lock()
+	defer t.cloud.mu.Unlock()
+	v := k.k.version(version)
+	if v == nil {
+		t.tb.Fatalf("key %s has no version %s", k.ID, version)
+	}
+	v.lifecycle = lifecycle{State: state}
+}
+
+// Delete removes the key as if it had never been.
+func (k *Key) Delete() {
+	c := k.vault.tenancy.cloud
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.world.Keys, k.ID)
+}
+
+// Public is the current version's public key.
+func (k *Key) Public() crypto.PublicKey {
+	t := k.vault.tenancy
+	t.tb.Helper()
+	t.cloud.mu.Lock()
+	defer t.cloud.mu.Unlock()
+	s, err := k.k.current().parsed()
+	if err != nil {
+		t.tb.Fatalf("reading a key: %v", err)
+	}
+	return s.Public()
+}
+
+// Image is an image in OCI Registry.
+type Image struct {
+	ID           string
+	RepositoryID string
+	Repository   string
+	Digest       string
+
+	tenancy *Tenancy
+}
+
+// NewRepository makes a repository in a compartment, the root if empty, and
+// returns its OCID.
+func (t *Tenancy) NewRepository(name, compartmentID string) string {
+	t.tb.Helper()
+	if compartmentID == "" {
+		compartmentID = t.ID
+	}
+	c := t.cloud
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	r, err := c.world.newRepository(t.Region.ID(), compartmentID, name, c.switches(c.world, compartmentID))
+	if err != nil {
+		t.tb.Fatalf("making repository %s: %v", name, err)
+	}
+	return r.ID
+}
+
+// NewImage pushes an image that is like no other into a repository, which is
+// made in the root compartment if it is not there.
+func (t *Tenancy) NewImage(repository string, tags ...string) *Image {
+	t.tb.Helper()
+	c := t.cloud
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	sw := c.switches(c.world, t.ID)
+	repo := t.repository(repository)
+	content := repository + " " + c.world.unique(20)
+	img, err := c.makeImage(repo, content, "", sw)
+	for _, tag := range tags {
+		if err == nil {
+			img, err = c.makeImage(repo, content, tag, sw)
+		}
+	}
+	if err != nil {
+		t.tb.Fatalf("making an image in %s: %v", repository, err)
+	}
+	return &Image{ID: img.ID, RepositoryID: repo.ID, Repository: repository, Digest: img.Digest, tenancy: t}
+}
+
+// repository finds or makes a repository. Cloud.mu is held.
+func (t *Tenancy) repository(name string) *repository {
+	t.tb.Helper()
+	w := t.cloud.world
+	if r := w.repositoryByName(t.Region.ID(), t.ID, name); r != nil {
+		return r
+	}
+	r, err := w.newRepository(t.Region.ID(), t.ID, name, t.cloud.switches(w, t.ID))
+	if err != nil {
+		t.tb.Fatalf("making repository %s: %v", name, err)
+	}
+	return r
+}
+
+// CopyTo pushes the same manifest, and so the same digest, to another repository
+// of the tenancy. In OCI that is another image, with signatures of its own.
+func (i *Image) CopyTo(repository string) *Image {
+	t := i.tenancy
+	t.tb.Helper()
+	c := t.cloud
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	sw := c.switches(c.world, t.ID)
+	repo := t.repository(repository)
+	from := c.world.Images[i.ID]
+	c.registry.copy(i.RepositoryID, repo.ID)
+	img, err := c.world.putManifest(repo, from.MediaType, from.Manifest, from.Digest, "", from.CreatedBy, sw)
+	if err != nil {
+		t.tb.Fatalf("copying an image: %v", err)
+	}
+	return &Image{ID: img.ID, RepositoryID: repo.ID, Repository: repository, Digest: img.Digest, tenancy: t}
+}
+
+// Ref is the image's reference by digest under the short host of its region.
+func (i *Image) Ref() string {
+	host := i.tenancy.Region.Key() + ".ocir.io"
+	if i.tenancy.Region.Realm() != "oc1" {
+		host = "ocir." + i.tenancy.Region.ID() + ".oci." + i.tenancy.Region.Domain()
+	}
+	return host + "/" + i.tenancy.Namespace + "/" + i.Repository + "@" + i.Digest
+}
+
+// Sign is a genuine record by the current version of a key for the image, not
+// yet attached to anything: change it at will and hand it to [Tenancy.Add].
+func (i *Image) Sign(k *Key, algorithm string) Record {
+	t := i.tenancy
+	t.tb.Helper()
+	message, err := json.Marshal(map[string]string{
+		"description": "", "imageDigest": i.Digest, "kmsKeyId": k.ID, "kmsKeyVersionId": k.Version(), "metadata": "",
+		"region": t.Region.ID(), "repositoryName": i.Repository, "signingAlgorithm": algorithm,
+	})
+	if err != nil {
+		t.tb.Fatalf("encoding a message: %v", err)
+	}
+	r := Record{ImageID: i.ID, KeyID: k.ID, KeyVersionID: k.Version(), Algorithm: algorithm}
+	r.Message, r.Signature = k.SignMessage(algorithm, message)
+	return r
+}
+
+// SignMessage signs any message with the key's current version, and returns
+// message and signature as a record carries them.
+func (k *Key) SignMessage(algorithm string, message []byte) (message64, signature64 string) {
+	t := k.vault.tenancy
+	t.tb.Helper()
+	s, err := parseScheme(algorithm)
+	if err != nil {
+		t.tb.Fatal(err)
+	}
+	t.cloud.mu.Lock()
+	signer, err := k.k.current().parsed()
+	salt := t.cloud.switches(t.cloud.world, t.ID).Salt
+	t.cloud.mu.Unlock()
+	if err != nil {
+		t.tb.Fatalf("reading a key: %v", err)
+	}
+	h := s.hash.New()
+	h.Write(message) //nolint:errcheck // a hash never fails
+	sig, err := s.sign(signer, h.Sum(nil), salt)
+	if err != nil {
+		t.tb.Fatalf("signing: %v", err)
+	}
+	return base64.StdEncoding.EncodeToString(message), base64.StdEncoding.EncodeToString(sig)
+}
+
+// Add attaches records past every check of OCI and returns their OCIDs.
+func (t *Tenancy) Add(records ...Record) []string {
+	t.tb.Helper()
+	var ids []string
+	for _, r := range records {
+		id, err := t.cloud.AddRecord(r)
+		if err != nil {
+			t.tb.Fatal(err)
+		}
+		ids = append(ids, id)
+	}
+	return ids
+}
+
+// Fault makes requests of the tenancy go wrong until the test ends.
+func (t *Tenancy) Fault(f Fault) int64 {
+	t.tb.Helper()
+	if f.Kind != Unreachable {
+		f.Tenancy = t.ID
+	}
+	id, err := t.cloud.SetFault(f)
+	if err != nil {
+		t.tb.Fatal(err)
+	}
+	t.tb.Cleanup(func() { t.cloud.ClearFault(id) })
+	return id
+}
+
+// Calls counts the tenancy's requests by operation.
+func (t *Tenancy) Calls() map[string]int { return t.cloud.callsOf(t.ID) }
+
+// Requests are the tenancy's last requests, oldest first.
+func (t *Tenancy) Requests() []Request {
+	return slices.DeleteFunc(t.cloud.Requests(), func(r Request) bool { return r.Tenancy != t.ID })
+}
+
+// Seeded is the tenancy of a seeded cloud, as a fixture of the test.
+func (c *Cloud) Seeded(tb testing.TB) *Tenancy {
+	tb.Helper()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	u, ok := c.world.Users[c.world.Operator]
+	if !ok {
+		tb.Fatal("the cloud was not seeded")
+	}
+	t := c.world.Tenancies[u.Tenancy]
+	return &Tenancy{ID: t.ID, Namespace: t.Namespace, Region: parseRegion(t.HomeRegion), tb: tb, cloud: c, t: t}
+}

@@ -1,0 +1,440 @@
+package ocitest
+
+import (
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+)
+
+// verbs are OCI's: each includes those before it.
+var verbs = [...]string{"inspect", "read", "use", "manage"}
+
+// permissionsOf says which permissions a verb adds for a resource type, as
+// Oracle's policy reference lists them.
+func permissionsOf(resource, verb string) []string {
+	switch resource + " " + verb {
+	case "repos inspect":
+		return []string{"REPOSITORY_INSPECT"}
+	case "repos read":
+		return []string{"REPOSITORY_READ"}
+	case "repos manage":
+		return []string{"REPOSITORY_CREATE", "REPOSITORY_DELETE", "REPOSITORY_UPDATE", "REPOSITORY_MANAGE"}
+	case "keys inspect":
+		return []string{"KEY_INSPECT"}
+	case "keys read":
+		return []string{"KEY_READ"}
+	case "keys use":
+		return []string{"KEY_ENCRYPT", "KEY_DECRYPT", "KEY_EXPORT", "KEY_SIGN", "KEY_VERIFY"}
+	case "keys manage":
+		return []string{"KEY_CREATE", "KEY_UPDATE", "KEY_ROTATE", "KEY_DELETE", "KEY_MOVE", "KEY_IMPORT", "KEY_BACKUP", "KEY_RESTORE"}
+	case "vaults inspect":
+		return []string{"VAULT_INSPECT"}
+	case "vaults read":
+		return []string{"VAULT_READ"}
+	case "vaults use":
+		return []string{"VAULT_CREATE_KEY", "VAULT_IMPORT_KEY"}
+	case "vaults manage":
+		return []string{"VAULT_CREATE", "VAULT_UPDATE", "VAULT_DELETE", "VAULT_MOVE"}
+	case "compartments inspect":
+		return []string{"COMPARTMENT_INSPECT"}
+	case "tenancies inspect":
+		return []string{"TENANCY_INSPECT"}
+	case "objectstorage-namespaces inspect", "objectstorage-namespaces read":
+		return []string{"OBJECTSTORAGE_NAMESPACE_READ"}
+	}
+	return nil
+}
+
+// resourceTypes maps what a statement may say to the types it means.
+func resourceTypes(name string) []string {
+	switch name {
+	case "all-resources":
+		return []string{"repos", "keys", "vaults", "compartments", "tenancies", "objectstorage-namespaces"}
+	case "repos", "keys", "vaults", "compartments", "tenancies", "objectstorage-namespaces":
+		return []string{name}
+	case "key-family":
+		return []string{"keys", "vaults"}
+	}
+	return nil
+}
+
+// statement is one line of an IAM policy, understood.
+type statement struct {
+	anyUser     bool
+	users       []string // names or OCIDs
+	groups      []string
+	permissions []string
+	location    string // "tenancy", or a compartment's OCID, name or path
+	all         bool   // whether all conditions must hold, or any
+	conditions  []condition
+}
+
+type condition struct {
+	variable string
+	negated  bool
+	value    string
+	pattern  bool
+}
+
+// words splits a statement, keeping quoted text and marks apart.
+func words(text string) ([]string, error) {
+	var out []string
+	for text = strings.TrimSpace(text); text != ""; text = strings.TrimLeft(text, " \t\n") {
+		switch text[0] {
+		case '{', '}', ',', '=':
+			out = append(out, text[:1])
+			text = text[1:]
+		case '!':
+			if !strings.HasPrefix(text, "!=") {
+				return nil, fmt.Errorf("a ! without =")
+			}
+			out = append(out, "!=")
+			text = text[2:]
+		case '\'', '/':
+			end := strings.IndexByte(text[1:], text[0])
+			if end < 0 {
+				return nil, fmt.Errorf("%c does not end", text[0])
+			}
+			out = append(out, text[:end+2])
+			text = text[end+2:]
+		default:
+			end := strings.IndexAny(text, " \t\n{},=!'")
+			if end < 0 {
+				end = len(text)
+			}
+			out = append(out, text[:end])
+			text = text[end:]
+		}
+	}
+	return out, nil
+}
+
+// parseStatement reads the part of OCI's policy language that the tools of this
+// project print: allow, subjects, a verb or permissions, a place, conditions.
+func parseStatement(text string) (statement, error) {
+	toks, err := words(text)
+	if err != nil {
+		return statement{}, fmt.Errorf("policy statement %q: %w", text, err)
+	}
+	p := parser{toks: toks}
+	s, err := p.statement()
+	if err != nil {
+		return statement{}, fmt.Errorf("policy statement %q: %w", text, err)
+	}
+	return s, nil
+}
+
+// ValidateStatement says what is wrong with a line of an IAM policy, if anything.
+func ValidateStatement(text string) error {
+	_, err := parseStatement(text)
+	return err
+}
+
+type parser struct{ toks []string }
+
+func (p *parser) next() string {
+	if len(p.toks) == 0 {
+		return ""
+	}
+	t := p.toks[0]
+	p.toks = p.toks[1:]
+	return t
+}
+
+func (p *parser) peek() string {
+	if len(p.toks) == 0 {
+		return ""
+	}
+	return p.toks[0]
+}
+
+func (p *parser) expect(word string) error {
+	if got := p.next(); !strings.EqualFold(got, word) {
+		return fmt.Errorf("%q stands where %q should", got, word)
+	}
+	return nil
+}
+
+func (p *parser) statement() (s statement, err error) {
+	if err := p.expect("allow"); err != nil {
+		return s, err
+	}
+	switch kind := strings.ToLower(p.next()); kind {
+	case "any-user":
+		s.anyUser = true
+	case "user", "group", "dynamic-group":
+		names := p.list()
+		if kind == "user" {
+			s.users = names
+		} else {
+			s.groups = names
+		}
+		if len(names) == 0 {
+			return s, fmt.Errorf("no %s is named", kind)
+		}
+	default:
+		return s, fmt.Errorf("subject %q is not known here", kind)
+	}
+	if err := p.expect("to"); err != nil {
+		return s, err
+	}
+	if s.permissions, err = p.permissions(); err != nil {
+		return s, err
+	}
+	if err := p.expect("in"); err != nil {
+		return s, err
+	}
+	switch kind := strings.ToLower(p.next()); kind {
+	case "tenancy":
+		s.location = "tenancy"
+	case "compartment":
+		if strings.EqualFold(p.peek(), "id") {
+			p.next()
+		}
+		s.location = strings.Trim(p.next(), "'")
+	default:
+		return s, fmt.Errorf("%q is no place", kind)
+	}
+	if s.location == "" {
+		return s, fmt.Errorf("no compartment is named")
+	}
+	if p.peek() == "" {
+		return s, nil
+	}
+	if err := p.expect("where"); err != nil {
+		return s, err
+	}
+	return s, p.conditions(&s)
+}
+
+// list reads names with commas between them; "id" before an OCID is optional.
+func (p *parser) list() []string {
+	var names []string
+	for {
+		if strings.EqualFold(p.peek(), "id") {
+			p.next()
+		}
+		names = append(names, strings.Trim(p.next(), "'"))
+		if p.peek() != "," {
+			return names
+		}
+		p.next()
+	}
+}
+
+func (p *parser) permissions() ([]string, error) {
+	if p.peek() == "{" {
+		p.next()
+		names := p.list()
+		return names, p.expect("}")
+	}
+	verb, resource := strings.ToLower(p.next()), strings.ToLower(p.next())
+	top := slices.Index(verbs[:], verb)
+	types := resourceTypes(resource)
+	if top < 0 || types == nil {
+		return nil, fmt.Errorf("%q %q is not known here", verb, resource)
+	}
+	var out []string
+	for _, t := range types {
+		for _, v := range verbs[:top+1] {
+			out = append(out, permissionsOf(t, v)...)
+		}
+	}
+	return out, nil
+}
+
+func (p *parser) conditions(s *statement) error {
+	s.all = true
+	block := false
+	if word := strings.ToLower(p.peek()); word == "all" || word == "any" {
+		s.all = word == "all"
+		p.next()
+		if err := p.expect("{"); err != nil {
+			return err
+		}
+		block = true
+	}
+	for {
+		c := condition{variable: strings.ToLower(p.next())}
+		switch op := p.next(); op {
+		case "=":
+		case "!=":
+			c.negated = true
+		default:
+			return fmt.Errorf("%q is no comparison", op)
+		}
+		value := p.next()
+		c.pattern = strings.HasPrefix(value, "/")
+		c.value = strings.Trim(value, "'/")
+		if c.variable == "" || value == "" {
+			return fmt.Errorf("a condition is not complete")
+		}
+		s.conditions = append(s.conditions, c)
+		switch {
+		case block && p.peek() == ",":
+			p.next()
+		case block:
+			if err := p.expect("}"); err != nil {
+				return err
+			}
+			block = false
+			fallthrough
+		default:
+			if rest := p.peek(); rest != "" {
+				return fmt.Errorf("%q stands after the end", rest)
+			}
+			return nil
+		}
+	}
+}
+
+// holds compares the variables of a request. A variable that the request does
+// not have makes its condition false, a negated one too: so does OCI's.
+func (c condition) holds(vars map[string]string) bool {
+	got, ok := vars[c.variable]
+	if !ok {
+		return false
+	}
+	same := strings.EqualFold(got, c.value)
+	if c.pattern {
+		// OCI's asterisk crosses slashes, path.Match's does not.
+		flat := func(s string) string { return strings.ToLower(strings.ReplaceAll(s, "/", "\x00")) }
+		same, _ = path.Match(flat(c.value), flat(got))
+	}
+	return same != c.negated
+}
+
+func (s statement) covers(u *user, permission string, vars map[string]string) bool {
+	subject := s.anyUser ||
+		slices.Contains(s.users, u.Name) || slices.Contains(s.users, u.ID) ||
+		slices.ContainsFunc(s.groups, func(g string) bool { return slices.Contains(u.Groups, g) })
+	if !subject || !slices.Contains(s.permissions, permission) {
+		return false
+	}
+	if len(s.conditions) == 0 {
+		return true
+	}
+	for _, c := range s.conditions {
+		if c.holds(vars) != s.all {
+			return !s.all
+		}
+	}
+	return s.all
+}
+
+// located finds the compartment that a statement is about.
+func (w *world) located(t *tenancy, location string) string {
+	if location == "tenancy" {
+		return t.ID
+	}
+	if c, ok := w.Compartments[location]; ok && c.Tenancy == t.ID {
+		return c.ID
+	}
+	at := t.ID
+	for name := range strings.SplitSeq(location, ":") {
+		found := ""
+		for _, c := range w.Compartments {
+			if c.Parent == at && strings.EqualFold(c.Name, name) {
+				found = c.ID
+			}
+		}
+		if found == "" {
+			return ""
+		}
+		at = found
+	}
+	return at
+}
+
+// may reports whether the caller has a permission in a compartment. target adds
+// variables of the resource, in pairs of name and value.
+func (c *call) may(permission, compartmentID string, target ...string) bool {
+	t := c.tenancyOf(compartmentID)
+	if c.who == nil || t == nil || c.who.Tenancy != t.ID {
+		return false
+	}
+	_, operation, _ := strings.Cut(c.op, ".")
+	vars := map[string]string{
+		"request.user.id":       c.who.ID,
+		"request.user.name":     c.who.Name,
+		"request.operation":     operation,
+		"request.permission":    permission,
+		"request.region":        c.region.Key(),
+		"target.compartment.id": compartmentID,
+	}
+	for i := 0; i < len(target); i += 2 {
+		vars[target[i]] = target[i+1]
+	}
+	for _, text := range t.Policies {
+		s, err := parseStatement(text)
+		if err != nil {
+			continue // refused when it was added
+		}
+		at := c.located(t, s.location)
+		if at != "" && c.within(compartmentID, at) && s.covers(c.who, permission, vars) {
+			return true
+		}
+	}
+	return false
+}
+
+// need is may, answered as OCI does.
+func (c *call) need(permission, compartmentID string, target ...string) error {
+	if c.may(permission, compartmentID, target...) {
+		return nil
+	}
+	name := "nobody"
+	if c.who != nil {
+		name = c.who.Name
+	}
+	return notFound(fmt.Sprintf("%s has no %s in %s", name, permission, compartmentID))
+}
+
+// scope is which compartments a list covers, or nil for none that may be seen.
+func (c *call) scope(permission string) (func(compartmentID string) bool, error) {
+	id := c.query.Get("compartmentId")
+	if id == "" {
+		return nil, missing("compartmentId")
+	}
+	in, ok := c.Compartments[id]
+	if !ok || c.who == nil || in.Tenancy != c.who.Tenancy {
+		return nil, notFound("no compartment " + id)
+	}
+	subtree := c.query.Get("compartmentIdInSubtree")
+	if err := oneOf("compartmentIdInSubtree", strings.ToLower(subtree), "true", "false"); err != nil {
+		return nil, err
+	}
+	if strings.EqualFold(subtree, "true") {
+		return c.subtree(permission, in)
+	}
+	if err := c.need(permission, id); err != nil {
+		if c.sw.ListDenied == "empty" {
+			return func(string) bool { return false }, nil
+		}
+		return nil, err
+	}
+	return func(other string) bool { return other == id }, nil
+}
+
+func (c *call) subtree(permission string, in *compartment) (func(string) bool, error) {
+	if in.ID != in.Tenancy {
+		return nil, invalid("compartmentIdInSubtree can only be true for the tenancy (root compartment)")
+	}
+	below := func(other string) bool { return c.within(other, in.ID) }
+	if c.may(permission, in.ID) {
+		return below, nil
+	}
+	visible := func(other string) bool { return below(other) && c.may(permission, other) }
+	switch c.sw.SubtreeWithoutRoot {
+	case "filtered":
+		return visible, nil
+	case "all":
+		for id := range c.Compartments {
+			if visible(id) {
+				return below, nil
+			}
+		}
+	}
+	return nil, c.need(permission, in.ID)
+}

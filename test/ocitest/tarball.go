@@ -1,0 +1,16 @@
+package ocitest
+
+import (
+	"archive/tar"
+	"bytes"
+)
+
+// tarball is a layer with one file, the same bytes every time.
+func tarball(name string, content []byte) []byte {
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	w.WriteHeader(&tar.Header{Name: name, Mode: 0o444, Size: int64(len(content)), Format: tar.FormatUSTAR}) //nolint:errcheck // a buffer takes everything
+	w.Write(content)                                                                                        //nolint:errcheck // as above
+	w.Close()                                                                                               //nolint:errcheck // as above
+	return b.Bytes()
+}
