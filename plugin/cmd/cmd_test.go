@@ -1,10 +1,14 @@
 package cmd_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"os"
+	"os/exec"
 	"strings"
 	"testing"
+	"time"
 
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 
@@ -44,5 +48,61 @@ func TestInterrupted(t *testing.T) {
 	}
 	if got := cloud.Calls(); len(got) > 0 {
 		t.Errorf("OCI was asked: %v", got)
+	}
+}
+
+// An upload that has begun is brought to its end, and Ctrl-C says what was done.
+func TestInterruptedUpload(t *testing.T) {
+	cloud := ocitest.Start(t, ocitest.Config{})
+	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
+	key := tenancy.NewVault("vault", "").NewKey("key", ocitest.RSA2048)
+	args := []string{"sign", "-o", "json", "--key", key.ID}
+	for range 20 {
+		args = append(args, tenancy.NewImage("web").Ref())
+	}
+	tenancy.Fault(ocitest.Fault{Kind: ocitest.Latency, Operation: "artifacts.CreateContainerImageSignature", Delay: ocitest.Duration(time.Second)})
+
+	var out, errOut bytes.Buffer
+	command := exec.CommandContext(t.Context(), "kubectl-oke_sign", args...)
+	command.Env = append(append(os.Environ(), cloud.Env()...), "OCI_CONFIG_FILE="+tenancy.Admin().ConfigFile())
+	command.Stdout, command.Stderr = &out, &errOut
+	if err := command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	poll := time.NewTicker(5 * time.Millisecond)
+	defer poll.Stop()
+	for tenancy.Calls()["artifacts.CreateContainerImageSignature"] == 0 {
+		select {
+		case <-poll.C:
+		case <-t.Context().Done():
+			t.Fatal("no upload was begun")
+		}
+	}
+	if err := command.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	_ = command.Wait() // the exit code tells
+	if got := command.ProcessState.ExitCode(); got != 1 {
+		t.Errorf("exit code %d, want 1", got)
+	}
+
+	var elements []struct{ Image, Signature, Error string }
+	if err := json.Unmarshal(out.Bytes(), &elements); err != nil {
+		t.Fatalf("%v, got %s", err, &out)
+	}
+	signed := 0
+	for _, e := range elements {
+		switch {
+		case e.Signature != "":
+			signed++
+		case !strings.HasPrefix(e.Error, "interrupted"):
+			t.Errorf("%s: %s", e.Image, e.Error)
+		}
+	}
+	if begun := tenancy.Calls()["artifacts.CreateContainerImageSignature"]; signed == 0 || signed != begun || signed == len(elements) {
+		t.Errorf("%d uploads begun, %d of %d said to be signed\n%s", begun, signed, len(elements), &errOut)
+	}
+	if !strings.Contains(errOut.String(), " images signed; run the same command again for the rest\n") {
+		t.Errorf("got %s", &errOut)
 	}
 }

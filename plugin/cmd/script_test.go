@@ -64,6 +64,8 @@ func TestScripts(t *testing.T) {
 			switch name {
 			case "upload-twice":
 				return s.UploadTwice, err
+			case "deleted-are-listed":
+				return s.DeletedRecords == "listed", err
 			case "denied-lists-are-empty":
 				return s.ListDenied == "empty", err
 			}
@@ -83,6 +85,8 @@ func TestScripts(t *testing.T) {
 			"second":  second,
 			"stored":  stored,
 			"long":    long,
+			"images":  images,
+			"flood":   flood,
 		},
 	})
 }
@@ -161,14 +165,23 @@ func (w *world) key(ts *testscript.TestScript, name string) *ocitest.Key {
 	return k
 }
 
-// exits CODE COMMAND...: the command ends with exactly this exit code.
+// exits CODE COMMAND...: the command ends with exactly this exit code. @FILE
+// stands for the words in a file.
 func exits(ts *testscript.TestScript, neg bool, args []string) {
 	want, err := strconv.Atoi(args[0])
 	if err != nil || neg || len(args) < 2 {
 		ts.Fatalf("usage: exits CODE COMMAND...")
 	}
+	var words []string
+	for _, arg := range args[2:] {
+		if file, ok := strings.CutPrefix(arg, "@"); ok {
+			words = append(words, strings.Fields(ts.ReadFile(file))...)
+		} else {
+			words = append(words, arg)
+		}
+	}
 	got := 0
-	if err := ts.Exec(args[1], args[2:]...); err != nil {
+	if err := ts.Exec(args[1], words...); err != nil {
 		var exit *exec.ExitError
 		if !errors.As(err, &exit) {
 			ts.Fatalf("%s: %v", args[1], err)
@@ -218,19 +231,24 @@ func fault(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// calls OPERATION N: OCI has been asked for it so many times, by all commands
-// since the last "calls reset".
+// calls OPERATION N, calls OPERATION FROM-TO: OCI has been asked for it so many
+// times, by all commands since the last "calls reset".
 func calls(ts *testscript.TestScript, _ bool, args []string) {
 	if args[0] == "reset" {
 		of(ts).cloud.ResetCalls()
 		return
 	}
-	want, err := strconv.Atoi(args[1])
-	if err != nil {
-		ts.Fatalf("usage: calls OPERATION N")
+	from, to, ranged := strings.Cut(args[1], "-")
+	if !ranged {
+		to = from
 	}
-	if got := of(ts).cloud.Calls()[args[0]]; got != want {
-		ts.Fatalf("%s was called %d times, want %d; all calls: %v", args[0], got, want, of(ts).cloud.Calls())
+	least, err := strconv.Atoi(from)
+	most, err2 := strconv.Atoi(to)
+	if err := errors.Join(err, err2); err != nil {
+		ts.Fatalf("usage: calls OPERATION N: %v", err)
+	}
+	if got := of(ts).cloud.Calls()[args[0]]; got < least || got > most {
+		ts.Fatalf("%s was called %d times, want %s; all calls: %v", args[0], got, args[1], of(ts).cloud.Calls())
 	}
 }
 
@@ -295,6 +313,35 @@ func long(ts *testscript.TestScript, _ bool, args []string) {
 		ts.Fatalf("usage: long VARIABLE N")
 	}
 	ts.Setenv(args[0], strings.Repeat("x", n))
+}
+
+// images N FILE: so many more images are in the registry, their references in
+// the file.
+func images(ts *testscript.TestScript, _ bool, args []string) {
+	n, err := strconv.Atoi(args[0])
+	if err != nil {
+		ts.Fatalf("usage: images N FILE")
+	}
+	var refs []string
+	for range n {
+		refs = append(refs, of(ts).tenancy.NewImage("scan-test").Ref())
+	}
+	if err := os.WriteFile(ts.MkAbs(args[1]), []byte(strings.Join(refs, "\n")+"\n"), 0o600); err != nil {
+		ts.Fatalf("%v", err)
+	}
+}
+
+// flood RECORD IMAGE N: so many copies of a record are attached to the image,
+// each naming another key of the vault.
+func flood(ts *testscript.TestScript, _ bool, args []string) {
+	n, err := strconv.Atoi(args[2])
+	if err != nil {
+		ts.Fatalf("usage: flood RECORD IMAGE N")
+	}
+	id := of(ts).key(ts, "image-key").ID
+	for i := range n {
+		of(ts).tenancy.Add(ocitest.Record{CopyOf: args[0], Image: args[1], KeyID: id[:len(id)-4] + fmt.Sprintf("%04d", i)})
+	}
 }
 
 // scrub FILE NEW: what differs from run to run has a name in NEW instead.

@@ -191,7 +191,7 @@ func (c *Client) walk(ctx context.Context, ref image.Reference, in place, enough
 		return next, nil
 	}, maxPages)
 	if err != nil {
-		return nil, false, fmt.Errorf("listing the signatures of %s: %w", ref, err)
+		return nil, false, fmt.Errorf("listing signatures: %w", err) // the caller knows of which image
 	}
 	return records, more, nil
 }

@@ -172,7 +172,7 @@ func TestAListIsWholeOrNone(t *testing.T) {
 	c := client(t, tenancy.Admin(), registry.Config{})
 	tenancy.Fault(ocitest.Fault{Operation: lists, Kind: ocitest.Status, Status: 500, Code: "InternalServerError", Skip: 1})
 	got, err := c.Records(t.Context(), parse(t, img.Ref()))
-	if err == nil || got != nil || !strings.Contains(err.Error(), "listing the signatures of iad.ocir.io/") || !strings.Contains(err.Error(), "500 InternalServerError") {
+	if err == nil || got != nil || !strings.Contains(err.Error(), "listing signatures: artifacts.") || !strings.Contains(err.Error(), "500 InternalServerError") {
 		t.Errorf("got %d records, %v", len(got), err)
 	}
 }
@@ -620,7 +620,7 @@ func TestUpload(t *testing.T) {
 		tenancy, _, up := setup(t)
 		tenancy.Allow("Allow user reader to read repos in tenancy")
 		_, err := client(t, tenancy.NewUser("reader"), registry.Config{}).Upload(t.Context(), up)
-		if !principal.IsNotFound(err) || !strings.Contains(err.Error(), "uploading the signature of iad.ocir.io/") {
+		if !principal.IsNotFound(err) || !strings.Contains(err.Error(), "uploading the signature: artifacts.") {
 			t.Errorf("got %v", err)
 		}
 	})

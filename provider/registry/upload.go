@@ -48,12 +48,12 @@ func (c *Client) Upload(ctx context.Context, up Upload) (signature.Record, error
 		OpcRetryToken:                        common.String(rand.Text()),
 	}, &made)
 	if err != nil {
-		return signature.Record{}, fmt.Errorf("uploading the signature of %s: %w", up.Reference, err)
+		return signature.Record{}, fmt.Errorf("uploading the signature: %w", err)
 	}
 	rec := made.record()
 	if rec.ID == "" || rec.ImageID != up.Image.ID || rec.Message != *details.Message || rec.Signature != *details.Signature ||
 		rec.KeyID != up.KeyID.String() || rec.KeyVersionID != up.KeyVersion.String() || rec.Algorithm != string(up.Algorithm) {
-		return signature.Record{}, fmt.Errorf("uploading the signature of %s: %w", up.Reference,
+		return signature.Record{}, fmt.Errorf("uploading the signature: %w",
 			to.Malformed("the record %.100q is not the one that was uploaded", rec.ID))
 	}
 	return rec, nil
