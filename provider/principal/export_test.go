@@ -8,3 +8,6 @@ func ParseProfile(data []byte, name string) (map[string]string, error) {
 }
 
 var Printable = printable
+
+// RefusedByProxy is the error of a call that a proxy would not carry.
+func RefusedByProxy(status int) error { return &proxyRefusal{proxy: "proxy:3128", status: status} }

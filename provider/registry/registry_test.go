@@ -403,7 +403,8 @@ func TestCovers(t *testing.T) {
 		}
 	})
 	t.Run("not finding out is an error", func(t *testing.T) {
-		tenancy.Fault(ocitest.Fault{Operation: "objectstorage.*", Kind: ocitest.Status, Status: 403, Code: "NotAuthorized"})
+		id := tenancy.Fault(ocitest.Fault{Operation: "objectstorage.*", Kind: ocitest.Status, Status: 403, Code: "NotAuthorized"})
+		defer cloud.ClearFault(id)
 		c := client(t, admin, registry.Config{})
 		if err := c.Discover(t.Context()); err == nil || !strings.Contains(err.Error(), "finding the namespace of the tenancy") {
 			t.Errorf("got %v", err)
@@ -414,8 +415,8 @@ func TestCovers(t *testing.T) {
 	})
 	t.Run("a namespace that is somebody else's", func(t *testing.T) {
 		c := client(t, admin, registry.Config{Tenancies: map[string]string{tenancy.Namespace: other.ID}})
-		if err := c.Discover(t.Context()); err == nil {
-			t.Error("no error")
+		if err := c.Discover(t.Context()); err == nil || !strings.Contains(err.Error(), "is configured for another tenancy") {
+			t.Errorf("got %v", err)
 		}
 	})
 	for name, cfg := range map[string]registry.Config{
@@ -542,6 +543,15 @@ func TestLookUpsThatLie(t *testing.T) {
 			}
 		})
 	}
+	t.Run("a tag without a digest", func(t *testing.T) {
+		tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
+		tenancy.NewImage("app", "v1")
+		tenancy.Fault(ocitest.Fault{Operation: lookups, Kind: ocitest.Set, Set: map[string]any{"digest": "sha256:../../x"}})
+		ref := parse(t, "iad.ocir.io/"+tenancy.Namespace+"/app:v1")
+		if got, err := client(t, tenancy.Admin(), registry.Config{}).Image(t.Context(), ref); !principal.IsMalformed(err) {
+			t.Errorf("got %+v, %v", got, err)
+		}
+	})
 	for _, state := range []string{"DELETED", "DELETING", "", "UNHEARD_OF"} {
 		tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
 		img := tenancy.NewImage("app")
@@ -643,5 +653,32 @@ func TestNothingIsAskedFor(t *testing.T) {
 	cancel()
 	if _, err := c.Exists(ctx, parse(t, "iad.ocir.io/"+tenancy.Namespace+"/app:v1")); !errors.Is(err, context.Canceled) {
 		t.Errorf("nobody waits: %v", err)
+	}
+}
+
+func TestRecord(t *testing.T) {
+	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
+	img := tenancy.NewImage("app")
+	ids := flood(tenancy, img, 1)
+	ids = append(ids, tenancy.Add(ocitest.Record{CopyOf: ids[0], ImageID: img.ID, CreatedBy: "somebody"})...)
+	c, ref := client(t, tenancy.Admin(), registry.Config{}), parse(t, img.Ref())
+	got, err := c.Record(t.Context(), ref, ids[1])
+	if err != nil || got.ID != ids[1] || got.ImageID != img.ID || got.CreatedBy != "somebody" {
+		t.Errorf("got %+v, %v", got, err)
+	}
+	for _, id := range []string{"", "..", "ocid1.containerimagesignature.oc1/../x", img.ID} {
+		if got, err := c.Record(t.Context(), ref, id); err == nil {
+			t.Errorf("%q: %+v", id, got)
+		}
+	}
+	if n := tenancy.Calls()["artifacts.GetContainerImageSignature"]; n != 1 {
+		t.Errorf("%d calls", n)
+	}
+	if _, err := c.Record(t.Context(), ref, ids[1][:len(ids[1])-4]+"zzzz"); !errors.Is(err, registry.ErrNotFound) {
+		t.Errorf("one that is not there: %v", err)
+	}
+	tenancy.Fault(ocitest.Fault{Operation: "artifacts.Get*", Kind: ocitest.Set, Set: map[string]any{"id": ids[0]}})
+	if got, err := c.Record(t.Context(), ref, ids[1]); !principal.IsMalformed(err) {
+		t.Errorf("another one: %+v, %v", got, err)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -28,6 +29,8 @@ type world struct {
 	*ocitest.Tenancy
 	vault *ocitest.Vault
 	c     *vault.Client
+
+	unreachable atomic.Int64 // attempts at hosts that are not there
 }
 
 func newWorld(t *testing.T, cfg ocitest.TenancyConfig) *world {
@@ -40,7 +43,11 @@ func newWorld(t *testing.T, cfg ocitest.TenancyConfig) *world {
 
 func (w *world) as(t *testing.T, user *ocitest.User, cfg vault.Config) *vault.Client {
 	t.Helper()
-	who, err := principal.New(t.Context(), principal.Config{ConfigFile: user.ConfigFile()})
+	who, err := principal.New(t.Context(), principal.Config{ConfigFile: user.ConfigFile(), Observe: func(a principal.Attempt) {
+		if a.Outcome == "unreachable" {
+			w.unreachable.Add(1)
+		}
+	}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -304,6 +311,9 @@ func TestWhichHost(t *testing.T) {
 				}
 				if _, err := w.c.Sign(t.Context(), keyID(t, key.ID), versionID(t, key.Version()), signature.SHA256, []byte("m")); err != nil {
 					t.Fatal(err)
+				}
+				if n := w.unreachable.Load(); n > 1 || form != "inverse" && n > 0 {
+					t.Errorf("%d attempts at hosts that are not there", n)
 				}
 				oci := (region == "eu-paris-1") != (form == "inverse")
 				for _, r := range w.Requests() {
