@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -22,6 +23,7 @@ import (
 	"github.com/open-policy-agent/frameworks/constraint/pkg/externaldata"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/oke-sign/oke-sign/provider/signature"
 	"github.com/oke-sign/oke-sign/test/ocitest"
 	"github.com/oke-sign/oke-sign/test/pki"
 )
@@ -200,6 +202,7 @@ func until(t *testing.T, what string, holds func() bool) {
 }
 
 func question(image string, keys ...string) string {
+	slices.Sort(keys) // as the policy does
 	b, err := json.Marshal(map[string]any{"image": image, "keys": keys})
 	if err != nil {
 		panic(err)
@@ -270,6 +273,53 @@ func TestVerdicts(t *testing.T) {
 	}
 	if strings.Contains(metrics, good.Digest) || strings.Contains(metrics, mine.ID) {
 		t.Error("/metrics names an image or a key")
+	}
+}
+
+// A record's key version is its uploader's word. One that climbs out of its place
+// in a URL would fetch the public key of an attacker's own key, from an OCI that
+// normalises paths, as the key of the policy.
+func TestClimbingKeyVersion(t *testing.T) {
+	t.Parallel()
+	for _, setting := range []string{"normalised", "refused"} {
+		t.Run(setting, func(t *testing.T) {
+			t.Parallel()
+			tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
+			switches := tenancy.Switches()
+			switches.DotDot = setting
+			tenancy = cloud.NewTenancy(t, ocitest.TenancyConfig{Switches: &switches})
+			vault := tenancy.NewVault("v", "")
+			mine, evil := vault.NewKey("mine", ocitest.RSA2048), vault.NewKey("evil", ocitest.RSA2048)
+			img := tenancy.NewImage("app")
+			for _, climb := range []string{"/../../../keys/", "%2F..%2F..%2F..%2Fkeys%2F", "/../../"} {
+				version := "ocid1.keyversion.x" + climb + evil.ID + "/keyVersions/" + evil.Version()
+				message := signature.Message{
+					ImageDigest: img.Digest, RepositoryName: "app", KeyID: mine.ID, KeyVersionID: version, Algorithm: string(signature.SHA256),
+				}
+				text, sig := evil.SignMessage(message.Algorithm, message.Encode())
+				tenancy.Add(ocitest.Record{
+					ImageID: img.ID, KeyID: mine.ID, KeyVersionID: version, Algorithm: message.Algorithm, Message: text, Signature: sig,
+				})
+			}
+			r := start(t, tenancy.Admin())
+			asked := question(img.Ref(), mine.ID)
+			answer := r.ask(asked)
+			if got := values(answer)[asked]; got != "false key-unusable " {
+				t.Errorf("got %+v", answer.Response)
+			}
+			asked = question(img.Ref(), evil.ID, mine.ID) // whoever lists the key means its honest signatures
+			if got := values(r.ask(asked))[asked]; got != "false key-unusable " {
+				t.Errorf("with the other key listed too: %s", got)
+			}
+			for _, req := range tenancy.Requests() {
+				if strings.Contains(req.Target, "..") && !strings.Contains(req.Target, "ocid1.tenancy.oc1..") || strings.Contains(req.Target, evil.Version()) {
+					t.Errorf("sent %s %s", req.Method, req.Target)
+				}
+			}
+			if len(tenancy.Requests()) == 0 {
+				t.Error("no request was noted")
+			}
+		})
 	}
 }
 
