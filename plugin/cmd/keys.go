@@ -102,12 +102,8 @@ func (o *keysListOptions) run(ctx context.Context) error {
 	for _, err := range s.failed {
 		results = append(results, result{err: because(ctx, err)})
 	}
-	if len(s.closed) > 0 && len(s.closed) == len(s.compartments) {
-		results = append(results, result{err: &refusal{
-			fmt.Errorf("you may not list vaults or keys in any of %s of region %s", count(len(s.compartments), "compartment"), c.who.Region()),
-			"ask for a policy that lets you `inspect vaults` and `inspect keys`, or name a compartment with --compartment",
-		}})
-		return o.finish(o.out, columns, results)
+	if err := s.blind(); err != nil {
+		return o.finish(o.out, columns, append(results, result{err: err}))
 	}
 	outcome := o.finish(o.out, columns, results)
 	if n := len(s.closed); n > 0 {
@@ -236,6 +232,17 @@ func (s *survey) note(in principal.Compartment, err error) {
 		s.closed[in.ID] = true
 	default:
 		s.failed = append(s.failed, fmt.Errorf("compartment %s: %w", cmp.Or(in.Name, in.ID), err))
+	}
+}
+
+// blind is the error of a survey that could look into nothing, or nil.
+func (s *survey) blind() error {
+	if len(s.closed) == 0 || len(s.closed) < len(s.compartments) {
+		return nil
+	}
+	return &refusal{
+		fmt.Errorf("you may not list vaults or keys in any of %s of region %s", count(len(s.compartments), "compartment"), s.cloud.who.Region()),
+		"ask for a policy that lets you `inspect vaults` and `inspect keys`, or name a compartment with --compartment",
 	}
 }
 

@@ -32,9 +32,6 @@ func (o *output) validate() error {
 	return usage(fmt.Sprintf("--output %q is no format", o.format), "use -o "+strings.Join(formats, ", -o "))
 }
 
-// table reports whether people read the output, line by line.
-func (o *output) table() bool { return o.format == "table" || o.format == "wide" }
-
 // data is what a command found out, in the three forms it can be printed in.
 type data struct {
 	value   any // for json and yaml

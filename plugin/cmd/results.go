@@ -1,6 +1,7 @@
 package cmd
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,9 +16,10 @@ type result struct {
 	title  string // of its rows, if they are not part of a table with those of others
 	rows   [][]string
 	names  []string
-	note   string // a remark about it
-	no     bool   // the answer is no
-	err    error  // could not find out, or could not do; then nothing else counts
+	notes  []string // remarks about it
+	no     bool     // the answer is no
+	part   error    // why a part of it is not known
+	err    error    // could not find out, or could not do; then nothing but rows counts
 }
 
 // failure is the element of a target that nothing is known about.
@@ -75,15 +77,16 @@ func (g *global) finish(out output, columns []column, results []result) error {
 	elements := make([]any, 0, len(results))
 	outcome := error(nil)
 	for _, r := range results {
-		switch {
-		case r.err != nil:
-			outcome = errFailed
+		if r.err != nil {
 			elements = append(elements, failure{Image: r.target, Error: clip(r.err.Error(), 1000)})
+		} else {
+			elements = append(elements, r.value)
+		}
+		switch {
+		case r.err != nil || r.part != nil:
+			outcome = errFailed
 		case r.no && outcome == nil:
 			outcome = errNo
-		}
-		if r.err == nil {
-			elements = append(elements, r.value)
 		}
 		if r.title != "" || len(r.rows) > 0 {
 			d.blocks = append(d.blocks, block{r.title, r.rows})
@@ -95,8 +98,8 @@ func (g *global) finish(out output, columns []column, results []result) error {
 		return err
 	}
 	for _, r := range results {
-		if r.err == nil && r.note != "" {
-			g.remark("%s", r.note)
+		for _, note := range r.notes {
+			g.remark("%s", note)
 		}
 	}
 	g.complainAbout(results)
@@ -107,10 +110,10 @@ func (g *global) complainAbout(results []result) {
 	told, left := 0, 0
 	seen := make(map[string]bool)
 	for _, r := range results {
-		if r.err == nil {
+		err, hint := cmp.Or(r.err, r.part), ""
+		if err == nil {
 			continue
 		}
-		err, hint := r.err, ""
 		var refused *refusal
 		if errors.As(err, &refused) {
 			hint = refused.hint

@@ -3,14 +3,11 @@ package cmd
 import (
 	"cmp"
 	"context"
-	"crypto/rsa"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
 	"sync/atomic"
-	"time"
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
@@ -45,11 +42,11 @@ func newSign(g *global) *cobra.Command {
 		Short: "Sign images with a key of OCI Vault",
 		Long: `Sign images in OCI Registry with an RSA key of OCI Vault.
 
-The signature is the one that ` + "`oci artifacts container image-signature sign-upload`" + `
-makes, byte for byte. Everything is checked before anything is signed: if one
-image of several cannot be signed, none is. A signature is verified before it is
-uploaded. An image that the key has signed before is left as it is, so a command
-that stopped half way can be run again.`,
+The signature is byte for byte the one that Oracle's own command makes,
+` + "`oci artifacts container image-signature sign-upload`" + `. Everything is checked
+before anything is signed: if one image of several cannot be signed, none is. A
+signature is verified before it is uploaded. An image that the key has signed
+before is left as it is, so a command that stopped half way can be run again.`,
 		Example: `  kubectl oke-sign sign ` + exampleTag + ` --resolve --key image-key
 
   # By the key's OCID, with what should be known about the image later
@@ -133,16 +130,6 @@ func (o *signOptions) validate() error {
 	return cmp.Or(o.global.validate(), o.out.validate())
 }
 
-// signer signs with one version of one key.
-type signer struct {
-	*cloud
-	examiner  *examiner
-	key       masterKey
-	version   signature.KeyVersionID
-	public    *rsa.PublicKey
-	algorithm signature.Algorithm
-}
-
 // job is one image to be signed.
 type job struct {
 	ref     image.Reference // with its digest
@@ -177,113 +164,6 @@ func (o *signOptions) run(ctx context.Context) error {
 	outcome := o.finish(o.out, signColumns, results)
 	o.tally(results)
 	return outcome
-}
-
-// signer finds the key and the version to sign with, and refuses those that
-// cannot sign images.
-func (o *signOptions) signer(ctx context.Context) (*signer, error) {
-	c, err := o.connectImages(ctx)
-	if err != nil {
-		return nil, err
-	}
-	id, err := o.keyID(ctx, c)
-	if err != nil {
-		return nil, err
-	}
-	for _, ref := range o.refs {
-		// OCI verifies a signature with the vaults of the image's own region.
-		if ref.Region() != id.Region() {
-			return nil, usage(fmt.Sprintf("key %s lies in a vault of %s, and %s in %s", id.Short(), id.Region(), ref.Name(), ref.Region()),
-				"sign with a key of the image's region: OCI does not find the keys of another one when it verifies")
-		}
-	}
-	key, err := c.key(ctx, id)
-	if err != nil {
-		return nil, err
-	}
-	if err := refuse(key); err != nil {
-		return nil, err
-	}
-	version, err := o.pick(key)
-	if err != nil {
-		return nil, err
-	}
-	public, err := c.vault.PublicKey(ctx, id, version)
-	if err != nil {
-		return nil, err
-	}
-	return &signer{cloud: c, examiner: c.examiner(nil, id), key: key, version: version, public: public, algorithm: signature.Algorithm(o.algorithm)}, nil
-}
-
-// keyID is the key that --key names, by OCID or by name.
-func (o *signOptions) keyID(ctx context.Context, c *cloud) (signature.KeyID, error) {
-	if strings.HasPrefix(o.key, "ocid1.") {
-		return signature.ParseKeyID(o.key)
-	}
-	found := o.survey(ctx, c)
-	found.list(ctx)
-	var named []foundKey
-	for _, k := range found.keys {
-		if k.Name == o.key {
-			named = append(named, k)
-		}
-	}
-	switch {
-	// A key that could not be listed may have the name too.
-	case len(found.failed) > 0:
-		return signature.KeyID{}, &refusal{fmt.Errorf("looking for a key named %q: %w", o.key, found.failed[0]), "name the key by its OCID"}
-	case len(named) == 0:
-		return signature.KeyID{}, &refusal{fmt.Errorf("no key is named %q in region %s", o.key, c.who.Region()), "kubectl oke-sign keys list shows the keys"}
-	case len(named) > 1:
-		var ids []string
-		for _, k := range named {
-			ids = append(ids, fmt.Sprintf("%s (vault %s, %s)", k.ID, k.vault.Name, k.State))
-		}
-		return signature.KeyID{}, &refusal{fmt.Errorf("%d keys are named %q: %s", len(named), o.key, strings.Join(ids, ", ")), "name one by its OCID"}
-	}
-	return named[0].ID, nil
-}
-
-// refuse says why a key cannot sign images, and what to do instead.
-func refuse(key masterKey) error {
-	name := fmt.Sprintf("key %s (%s)", key.Name, key.ID.Short())
-	const others = "kubectl oke-sign keys list shows the keys that can"
-	switch {
-	case key.missing:
-		return &refusal{fmt.Errorf("OCI Vault has no key %s, or you may not read it", key.ID), "check --key, and that a policy lets you `use keys`"}
-	case key.Protection == "EXTERNAL":
-		return &refusal{fmt.Errorf("%s is kept outside OCI Vault, and cannot sign images", name), others}
-	case key.Algorithm == "AES":
-		return &refusal{fmt.Errorf("%s is an AES key, and AES keys cannot sign", name), "sign with an RSA key; " + others}
-	case key.Algorithm == "ECDSA":
-		return &refusal{fmt.Errorf("%s is an ECDSA key, and OCI Registry knows signatures by RSA keys only", name), "sign with an RSA key; " + others}
-	case key.Algorithm != "RSA":
-		return &refusal{fmt.Errorf("%s is no RSA key, and only those sign images", name), others}
-	case key.State == "PENDING_DELETION" || key.State == "SCHEDULING_DELETION" || key.State == "DELETING" || key.State == "DELETED":
-		return &refusal{fmt.Errorf("%s is %s, and signatures by it would not hold", name, key.State), "sign with another key, or cancel the deletion in OCI Vault"}
-	case key.State != "ENABLED":
-		return &refusal{fmt.Errorf("%s is %s", name, key.State), "enable it in OCI Vault, or sign with another key"}
-	}
-	return nil
-}
-
-// pick is the version to sign with. One that is not listed or not enabled would
-// make signatures that nobody accepts.
-func (o *signOptions) pick(key masterKey) (signature.KeyVersionID, error) {
-	id, hint := key.Current, "name an enabled version with --key-version, or rotate the key in OCI Vault"
-	if !o.versionID.IsZero() {
-		id, hint = o.versionID, "leave --key-version out to sign with the key's current version"
-	}
-	for _, v := range key.versions {
-		switch {
-		case v.ID != id:
-		case v.State != "ENABLED":
-			return signature.KeyVersionID{}, &refusal{fmt.Errorf("version %s of key %s is %s", id.Short(), key.Name, v.State), hint}
-		default:
-			return id, nil
-		}
-	}
-	return signature.KeyVersionID{}, &refusal{fmt.Errorf("version %s is not one of key %s (%s)", id, key.Name, key.ID.Short()), hint}
 }
 
 var errOtherRefused = errors.New("not signed, because another image was refused")
@@ -378,12 +258,13 @@ func (o *signOptions) signAll(ctx context.Context, s *signer, jobs []job) []resu
 			first[j.ref.Identity()] = i
 		}
 	}
+	made := make([]signature.Record, len(jobs))
 	var stopped atomic.Bool
 	results := each(ctx, names, func(ctx context.Context, i int) result {
 		j := jobs[i]
 		switch {
 		case j.before != nil:
-			return o.show(j, *j.before, false)
+			return o.show(j, *j.before)
 		case first[j.ref.Identity()] != i:
 			return result{} // filled in below
 		case stopped.Load():
@@ -394,12 +275,18 @@ func (o *signOptions) signAll(ctx context.Context, s *signer, jobs []job) []resu
 			stopped.Store(true)
 			return result{err: err}
 		}
-		return o.show(j, rec, true)
+		made[i] = rec
+		return o.show(j, rec)
 	})
 	for i, j := range jobs {
-		if same := first[j.ref.Identity()]; same != i && results[i].value == nil && results[i].err == nil {
-			results[i] = results[same]
-			results[i].target = names[i]
+		same := first[j.ref.Identity()]
+		switch {
+		case same == i || j.before != nil || results[i].err != nil:
+		case results[same].err != nil:
+			results[i].err = results[same].err
+		default:
+			j.before = &made[same]
+			results[i] = o.show(j, made[same])
 		}
 	}
 	return results
@@ -418,37 +305,6 @@ func (o *signOptions) tally(results []result) {
 	}
 }
 
-// uploadTimeout bounds an upload that has begun. It is not broken off when the
-// command is: nobody would know whether it took place.
-const uploadTimeout = 15 * time.Second
-
-// sign makes one signature, makes sure that it proves what it should, and only
-// then stores it.
-func (s *signer) sign(ctx context.Context, j job) (signature.Record, error) {
-	message := j.message.Encode()
-	sig, err := s.vault.Sign(ctx, s.key.ID, s.version, s.algorithm, message)
-	if err != nil {
-		return signature.Record{}, err
-	}
-	made := signature.Record{
-		KeyID:        s.key.ID.String(),
-		KeyVersionID: s.version.String(),
-		Algorithm:    string(s.algorithm),
-		Message:      base64.StdEncoding.EncodeToString(message),
-		Signature:    base64.StdEncoding.EncodeToString(sig),
-	}
-	if _, err := signature.Verify(made, s.public, j.ref); err != nil {
-		return signature.Record{}, fmt.Errorf("OCI Vault made a signature that does not hold, and nothing was uploaded: %w", err)
-	}
-
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), uploadTimeout)
-	defer cancel()
-	return s.registry.Upload(ctx, registry.Upload{
-		Reference: j.ref, Image: j.image, KeyID: s.key.ID, KeyVersion: s.version, Algorithm: s.algorithm,
-		Message: message, Signature: sig,
-	})
-}
-
 // signed is an image with the signature that it has now.
 type signed struct {
 	Image      string `json:"image"`
@@ -460,21 +316,21 @@ type signed struct {
 	SignedAt   string `json:"signedAt,omitempty"`
 }
 
-func (o *signOptions) show(j job, rec signature.Record, created bool) result {
+func (o *signOptions) show(j job, rec signature.Record) result {
 	v := signed{
-		Image: j.ref.String(), Created: created, Signature: rec.ID,
+		Image: j.ref.String(), Created: j.before == nil, Signature: rec.ID,
 		Key: rec.KeyID, KeyVersion: rec.KeyVersionID, Algorithm: rec.Algorithm, SignedAt: timestamp(rec.TimeCreated),
 	}
 	word, name, id := "signed before", brief(v.Image), short(v.Signature)
-	note := fmt.Sprintf("%s is signed by this key already, since %s; --force makes another signature", name, v.SignedAt)
-	if created {
-		word, note = "signed", ""
+	notes := []string{fmt.Sprintf("%s is signed by this key already, since %s; --force makes another signature", name, v.SignedAt)}
+	if v.Created {
+		word, notes = "signed", nil
 	}
 	if o.out.format == "wide" {
 		name, id = v.Image, v.Signature
 	}
 	return result{
-		target: v.Image, value: v, names: []string{v.Image}, note: note,
+		target: v.Image, value: v, names: []string{v.Image}, notes: notes,
 		rows: [][]string{{name, word, short(v.Key), short(v.KeyVersion), v.Algorithm, id, v.SignedAt}},
 	}
 }

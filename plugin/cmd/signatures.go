@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/spf13/cobra"
@@ -34,8 +36,9 @@ it is about exactly this image. Keys are looked up in the vaults that you may
 list, and those of --key.
 
 An image named by tag is looked up first, and shown with its digest. That a
-signature holds says nothing about whether its key is one to be trusted: whoever
-may push can attach signatures. For that there is kubectl oke-sign verify. With -o name, the OCIDs of the signatures are printed.`,
+signature holds does not make its key one to be trusted, because whoever may
+push can attach signatures: for that there is kubectl oke-sign verify. With
+-o name, the OCIDs of the signatures are printed.`,
 		Example: `  kubectl oke-sign signatures ` + exampleTag + `
 
   # The digest that a tag points to now
@@ -106,7 +109,8 @@ type listedSignature struct {
 }
 
 var signatureColumns = []column{{name: "signed at"}, {name: "key"}, {name: "holds"},
-	{name: "version", wide: true}, {name: "algorithm", wide: true}, {name: "signed by", wide: true}, {name: "id", wide: true}, {name: "description"}}
+	{name: "version", wide: true}, {name: "algorithm", wide: true}, {name: "signed by", wide: true}, {name: "id", wide: true},
+	{name: "detail", wide: true}, {name: "description"}}
 
 func (o *signaturesOptions) run(ctx context.Context) error {
 	ctx, cancel := o.within(ctx)
@@ -137,7 +141,16 @@ func (o *signaturesOptions) list(ctx context.Context, c *cloud, e *examiner, i i
 	r := result{title: v.Reference}
 	who := o.signers(ctx, c, ref, records)
 	for i, rec := range records {
-		s := listed(ctx, e, ref, rec)
+		s, err := listed(ctx, e, ref, rec)
+		if err != nil {
+			note := brief(v.Reference) + ": " + s.Detail
+			switch {
+			case !errors.Is(err, errForeignVault) && !errors.Is(err, errTooManyKeys):
+				r.part = cmp.Or(r.part, err)
+			case !slices.Contains(r.notes, note):
+				r.notes = append(r.notes, note)
+			}
+		}
 		s.SignedBy = who[i]
 		v.Signatures = append(v.Signatures, s)
 		r.names = append(r.names, s.ID)
@@ -172,8 +185,9 @@ func (o *signaturesOptions) signers(ctx context.Context, c *cloud, ref image.Ref
 }
 
 // listed is one record, and what there is to say about it. A key that cannot be
-// asked for leaves this record unknown, and the others as they are.
-func listed(ctx context.Context, e *examiner, ref image.Reference, rec signature.Record) listedSignature {
+// asked for leaves this record unknown, and the others as they are; the error
+// says why.
+func listed(ctx context.Context, e *examiner, ref image.Reference, rec signature.Record) (listedSignature, error) {
 	s := listedSignature{
 		ID: rec.ID, Key: rec.KeyID, KeyVersion: rec.KeyVersionID, Algorithm: rec.Algorithm,
 		SignedAt: timestamp(rec.TimeCreated),
@@ -182,20 +196,19 @@ func listed(ctx context.Context, e *examiner, ref image.Reference, rec signature
 	s.KeyName = key.Name
 	switch {
 	case err != nil:
-		s.Holds, s.Detail = "unknown", clip(because(ctx, err).Error(), 400)
+		err = because(ctx, err)
+		s.Holds, s.Detail = "unknown", clip(err.Error(), 400)
 	case !verdict.Signed:
 		s.Holds, s.Reason, s.Detail = "no", string(verdict.Reason), verdict.Detail
 	default:
 		s.Holds = "yes"
-		text, err := base64.StdEncoding.DecodeString(rec.Message)
-		if err != nil {
-			break
-		}
+		// It has just been verified, so it decodes and parses.
+		text, _ := base64.StdEncoding.DecodeString(rec.Message)
 		if m, err := signature.ParseMessage(text); err == nil {
 			s.Description, s.Metadata = m.Description, m.Metadata
 		}
 	}
-	return s
+	return s, err
 }
 
 func (o *signaturesOptions) row(s listedSignature) []string {
@@ -207,5 +220,5 @@ func (o *signaturesOptions) row(s listedSignature) []string {
 	if o.out.format == "wide" {
 		key, version, description = s.Key, s.KeyVersion, clip(s.Description, 200)
 	}
-	return []string{s.SignedAt, key, holds, version, s.Algorithm, s.SignedBy, s.ID, description}
+	return []string{s.SignedAt, key, holds, version, s.Algorithm, s.SignedBy, s.ID, s.Detail, description}
 }

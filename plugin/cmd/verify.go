@@ -37,10 +37,12 @@ func newVerify(g *global) *cobra.Command {
 		Short: "Find out whether images are signed by a key",
 		Long: `Find out whether each image is signed by at least one of up to five keys.
 
-The answer is the one that oke-sign gives in a cluster: the signature must verify
-with a key that is enabled now, and be about exactly this digest, repository, key
-and key version. Exit code 0: all are signed. 3: one is not. 1: could not find
-out. With -o name, the images that are signed are printed.`,
+The answer is the one that oke-sign gives in a cluster: the signature must
+verify with a key that is enabled now, and be about exactly this digest,
+repository, key and key version.
+
+Exit code 0: all are signed. 3: one is not. 1: it could not be found out. With
+-o name, the images that are signed are printed, and no others.`,
 		Example: `  kubectl oke-sign verify ` + exampleTag + ` --resolve \
     --key ` + exampleKey + `
 

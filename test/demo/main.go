@@ -55,7 +55,8 @@ func demo(ctx context.Context, bin string, environ []string, out printer) (err e
 	defer func() { err = errors.Join(err, os.RemoveAll(home)) }()
 
 	emulator, line, err := start(ctx, environ, " ready at ", filepath.Join(bin, "oci-emulator"),
-		"--listen", "127.0.0.1:0", "--home", filepath.Join(home, "oci"), "--seed", "demo")
+		"--listen", "127.0.0.1:0", "--home", filepath.Join(home, "oci"), "--seed", "demo",
+		"--switches", "strict,deletedRecords=listed,dotDot=normalised") // the kinder it is to attackers, the more is shown
 	if err != nil {
 		return err
 	}

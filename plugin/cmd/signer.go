@@ -1,0 +1,172 @@
+package cmd
+
+import (
+	"context"
+	"crypto/rsa"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/oke-sign/oke-sign/provider/principal"
+	"github.com/oke-sign/oke-sign/provider/registry"
+	"github.com/oke-sign/oke-sign/provider/signature"
+	"github.com/oke-sign/oke-sign/provider/verdict"
+)
+
+// signer signs with one version of one key.
+type signer struct {
+	*cloud
+	examiner  *examiner
+	key       masterKey
+	version   signature.KeyVersionID
+	public    *rsa.PublicKey
+	algorithm signature.Algorithm
+}
+
+// signer finds the key and the version to sign with, and refuses those that
+// cannot sign images.
+func (o *signOptions) signer(ctx context.Context) (*signer, error) {
+	c, err := o.connectImages(ctx)
+	if err != nil {
+		return nil, err
+	}
+	id, err := o.keyID(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	for _, ref := range o.refs {
+		// Oracle's own tools look for the key in the vaults of one region only.
+		if ref.Region() != id.Region() {
+			return nil, usage(fmt.Sprintf("key %s lies in a vault of %s, and %s in %s", id.Short(), id.Region(), ref.Name(), ref.Region()),
+				"sign with a key of the image's region: Oracle's own tools would not find this one when they verify")
+		}
+	}
+	key, err := c.key(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	if err := refuse(key); err != nil {
+		return nil, err
+	}
+	version, err := o.pick(key)
+	if err != nil {
+		return nil, err
+	}
+	public, err := c.vault.PublicKey(ctx, id, version)
+	if err != nil {
+		return nil, err
+	}
+	return &signer{cloud: c, examiner: c.examiner(nil, id), key: key, version: version, public: public, algorithm: signature.Algorithm(o.algorithm)}, nil
+}
+
+// keyID is the key that --key names, by OCID or by name.
+func (o *signOptions) keyID(ctx context.Context, c *cloud) (signature.KeyID, error) {
+	if strings.HasPrefix(o.key, "ocid1.") {
+		return signature.ParseKeyID(o.key)
+	}
+	found := o.survey(ctx, c)
+	found.list(ctx)
+	var named []foundKey
+	for _, k := range found.keys {
+		if k.Name == o.key {
+			named = append(named, k)
+		}
+	}
+	switch {
+	// A key that could not be listed may have the name too.
+	case len(found.failed) > 0:
+		return signature.KeyID{}, &refusal{fmt.Errorf("looking for a key named %q: %w", o.key, found.failed[0]), "name the key by its OCID"}
+	case len(named) == 0 && found.blind() != nil:
+		return signature.KeyID{}, found.blind()
+	case len(named) == 0:
+		return signature.KeyID{}, &refusal{fmt.Errorf("no key is named %q in region %s", o.key, c.who.Region()), "kubectl oke-sign keys list shows the keys"}
+	case len(named) > 1:
+		var ids []string
+		for _, k := range named {
+			ids = append(ids, fmt.Sprintf("%s (vault %s, %s)", k.ID, k.vault.Name, k.State))
+		}
+		return signature.KeyID{}, &refusal{fmt.Errorf("%d keys are named %q: %s", len(named), o.key, strings.Join(ids, ", ")), "name one by its OCID"}
+	}
+	return named[0].ID, nil
+}
+
+// refuse says why a key cannot sign images, and what to do instead.
+func refuse(key masterKey) error {
+	name := fmt.Sprintf("key %s (%s)", key.Name, key.ID.Short())
+	const others = "kubectl oke-sign keys list shows the keys that can"
+	switch {
+	case key.missing:
+		return &refusal{fmt.Errorf("OCI Vault has no key %s, or you may not read it", key.ID), "check --key, and that a policy lets you `use keys`"}
+	case key.Protection == "EXTERNAL":
+		return &refusal{fmt.Errorf("%s is kept outside OCI Vault, and cannot sign images", name), others}
+	case key.Algorithm == "AES":
+		return &refusal{fmt.Errorf("%s is an AES key, and AES keys cannot sign", name), "sign with an RSA key; " + others}
+	case key.Algorithm == "ECDSA":
+		return &refusal{fmt.Errorf("%s is an ECDSA key, and OCI Registry knows signatures by RSA keys only", name), "sign with an RSA key; " + others}
+	case key.Algorithm != "RSA":
+		return &refusal{fmt.Errorf("%s is no RSA key, and only those sign images", name), others}
+	case key.State == "PENDING_DELETION" || key.State == "SCHEDULING_DELETION" || key.State == "DELETING" || key.State == "DELETED":
+		return &refusal{fmt.Errorf("%s is %s, and signatures by it would not hold", name, key.State), "sign with another key, or cancel the deletion in OCI Vault"}
+	case key.State != verdict.Enabled:
+		return &refusal{fmt.Errorf("%s is %s", name, key.State), "enable it in OCI Vault, or sign with another key"}
+	}
+	return nil
+}
+
+// pick is the version to sign with. One that is not listed or not enabled would
+// make signatures that nobody accepts.
+func (o *signOptions) pick(key masterKey) (signature.KeyVersionID, error) {
+	id, hint := key.Current, "name an enabled version with --key-version, or rotate the key in OCI Vault"
+	if !o.versionID.IsZero() {
+		id, hint = o.versionID, "leave --key-version out to sign with the key's current version"
+	}
+	for _, v := range key.versions {
+		switch {
+		case v.ID != id:
+		case v.State != verdict.Enabled:
+			return signature.KeyVersionID{}, &refusal{fmt.Errorf("version %s of key %s is %s", id.Short(), key.Name, v.State), hint}
+		default:
+			return id, nil
+		}
+	}
+	return signature.KeyVersionID{}, &refusal{fmt.Errorf("version %s is not one of key %s (%s)", id, key.Name, key.ID.Short()), hint}
+}
+
+// uploadTimeout bounds an upload that has begun. It is not broken off when the
+// command is: nobody would know whether it took place.
+const uploadTimeout = 15 * time.Second
+
+// sign makes one signature, makes sure that it proves what it should, and only
+// then stores it.
+func (s *signer) sign(ctx context.Context, j job) (signature.Record, error) {
+	message := j.message.Encode()
+	sig, err := s.vault.Sign(ctx, s.key.ID, s.version, s.algorithm, message)
+	if err != nil {
+		return signature.Record{}, err
+	}
+	made := signature.Record{
+		KeyID:        s.key.ID.String(),
+		KeyVersionID: s.version.String(),
+		Algorithm:    string(s.algorithm),
+		Message:      base64.StdEncoding.EncodeToString(message),
+		Signature:    base64.StdEncoding.EncodeToString(sig),
+	}
+	if _, err := signature.Verify(made, s.public, j.ref); err != nil {
+		return signature.Record{}, fmt.Errorf("OCI Vault made a signature that does not hold, and nothing was uploaded: %w", err)
+	}
+
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), uploadTimeout)
+	defer cancel()
+	rec, err := s.registry.Upload(ctx, registry.Upload{
+		Reference: j.ref, Image: j.image, KeyID: s.key.ID, KeyVersion: s.version, Algorithm: s.algorithm,
+		Message: message, Signature: sig,
+	})
+	if refused, ok := errors.AsType[*principal.Error](err); ok && refused.Status == http.StatusConflict {
+		// Whoever may push can put a broken record in the way of an honest one.
+		return signature.Record{}, &refusal{err, "kubectl oke-sign signatures shows which record is in the way; delete it, or sign with another --algorithm"}
+	}
+	return rec, err
+}
