@@ -6,6 +6,8 @@
 // verdicts instead are embedded apart, since they must never reach a cluster.
 package policies
 
+//go:generate go run ./internal/generate .
+
 import "embed"
 
 // Kinds of constraints that the templates define.

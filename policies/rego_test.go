@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"math/rand/v2"
 	"os"
 	"path"
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/open-policy-agent/opa/v1/ast"
@@ -249,6 +251,56 @@ func TestClassesAgree(t *testing.T) {
 		if got := image.Classify(ref).String(); got != want {
 			t.Errorf("image.Classify(%q) = %s, want %s (%s)", ref, got, want, v["why"])
 		}
+	}
+}
+
+// TestClassesAgreeOnAnything changes the shared vectors at random, by what matters
+// in a reference, and asks both languages.
+func TestClassesAgreeOnAnything(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	bits := strings.Split("A a K 0 . .. / // : @ - -- _ __ ___ % [ ] * \\ \n \x00 é K ſ ı 。 ocir.io .oci. OCIR. localhost sha256: :443 cafe "+digest, " ")
+	var refs []string
+	for _, v := range readVectors(t) {
+		ref := v.(map[string]any)["ref"].(string)
+		if !utf8.ValidString(ref) || len(ref) > 300 {
+			continue
+		}
+		for range 60 {
+			runes, bit := []rune(ref), bits[random.IntN(len(bits))]
+			i := random.IntN(len(runes) + 1)
+			j := min(len(runes), i+random.IntN(3))
+			switch random.IntN(4) {
+			case 0:
+				refs = append(refs, string(runes[:i])+strings.ToUpper(string(runes[i:j]))+string(runes[j:]))
+			case 1:
+				refs = append(refs, string(runes[:i])+string(runes[j:]))
+			default:
+				refs = append(refs, string(runes[:i])+bit+string(runes[j:]))
+			}
+		}
+	}
+	result, err := rego.New(
+		rego.Compiler(compile(t, modules(t, "live"))),
+		rego.Query("[data.lib.ocir.read(ref).class | some ref in input]"),
+		rego.SetRegoVersion(ast.RegoV1),
+		rego.Input(refs),
+	).Eval(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	classes := result[0].Expressions[0].Value.([]any)
+	if len(classes) != len(refs) {
+		t.Fatalf("%d classes for %d references", len(classes), len(refs))
+	}
+	count := map[any]int{}
+	for i, ref := range refs {
+		count[classes[i]]++
+		if want := image.Classify(ref).String(); classes[i] != want {
+			t.Errorf("%q is %s in Rego, %s in Go", ref, classes[i], want)
+		}
+	}
+	if len(count) != 3 {
+		t.Errorf("the references are of %d classes only: %v", len(count), count)
 	}
 }
 

@@ -46,7 +46,8 @@ const DefaultMemory = 3 * time.Minute
 // Config says how an Engine reaches providers and how long it believes them.
 type Config struct {
 	// Certificate and Key are PEM files with what the engine presents to
-	// providers; both are watched. Empty: it presents nothing.
+	// providers; both are watched. Empty: it presents nothing. The watch logs
+	// through controller-runtime, which complains on stderr if no logger is set.
 	Certificate, Key string
 	// Memory is how long an answer of a provider is kept, per question, as
 	// Gatekeeper's --external-data-provider-response-cache-ttl. Ages are counted

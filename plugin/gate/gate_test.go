@@ -309,3 +309,26 @@ func TestQuestion(t *testing.T) {
 		}
 	}
 }
+
+func FuzzObject(f *testing.F) {
+	f.Add([]byte("apiVersion: v1\nkind: Pod\nmetadata: {name: x}"))
+	f.Add([]byte(`{"apiVersion": "v1", "kind": "List", "items": [{"kind": "Pod"}]}`))
+	f.Add([]byte("kind: &a [*a]"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		object, err := gate.Object(text)
+		if err != nil {
+			return
+		}
+		raw, err := object.MarshalJSON()
+		if err != nil {
+			t.Fatalf("what was read cannot be written: %v", err)
+		}
+		again, err := gate.Object(raw)
+		if err != nil {
+			t.Fatalf("what was written cannot be read: %v", err)
+		}
+		if diff := cmp.Diff(object.Object, again.Object); diff != "" {
+			t.Error(diff)
+		}
+	})
+}

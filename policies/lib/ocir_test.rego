@@ -24,6 +24,12 @@ test_what_is_no_string_is_doubtful if {
 	}
 }
 
+test_upper_case_anywhere_in_the_host_is_doubtful if {
+	every host in ["OCIR.us-ashburn-1.oci.oraclecloud.com", "ocir.us-ashburn-1.OCI.oraclecloud.com", "iad.ocir.IO"] {
+		ocir.read(concat("/", [host, "ns/repo"])).class == "doubtful"
+	}
+}
+
 test_doubt_is_always_put_in_words if {
 	said := {vector.ref | some vector in data.references; is_string(ocir.read(vector.ref).doubt)}
 	said == {vector.ref | some vector in data.references; vector.class == "doubtful"}

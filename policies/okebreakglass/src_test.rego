@@ -235,6 +235,13 @@ test_updates[note] if {
 	got == case.want
 }
 
+test_an_old_object_counts_on_update_only if {
+	every operation in ["CREATE", "", "CONNECT"] {
+		review := object.union(request(operation, alice, pod_kind, pod(used)), {"oldObject": pod(used)})
+		reasons({"users": ["bob"]}, review) == {"not-allowed"}
+	}
+}
+
 test_what_is_deleted_is_not_judged if {
 	reasons({"users": ["bob"], "requireReason": true, "report": true}, request("DELETE", alice, pod_kind, pod(used))) == set()
 }

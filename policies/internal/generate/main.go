@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"log"
 	"os"
@@ -23,23 +24,26 @@ func run(args []string) error {
 	if len(args) != 1 {
 		return fmt.Errorf("want one argument, the folder of policies; got %d", len(args))
 	}
-	dir := args[0]
-	files, err := inline.Files(os.DirFS(dir))
+	dir, err := os.OpenRoot(args[0])
 	if err != nil {
 		return err
 	}
+	files, err := inline.Files(dir.FS())
+	if err != nil {
+		return errors.Join(err, dir.Close())
+	}
 	for file, text := range files {
-		file = filepath.Join(dir, filepath.FromSlash(file))
-		if old, err := os.ReadFile(file); err == nil && bytes.Equal(old, text) {
+		file = filepath.FromSlash(file)
+		if old, err := dir.ReadFile(file); err == nil && bytes.Equal(old, text) {
 			continue // keeps the modification time, which builds go by
 		}
-		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-			return err
+		if err := dir.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			return errors.Join(err, dir.Close())
 		}
-		if err := os.WriteFile(file, text, 0o644); err != nil {
-			return err
+		if err := dir.WriteFile(file, text, 0o644); err != nil {
+			return errors.Join(err, dir.Close())
 		}
 		fmt.Println(file)
 	}
-	return nil
+	return dir.Close()
 }
