@@ -245,12 +245,12 @@ func because(ctx context.Context, err error) error {
 	if err == nil || ctx.Err() == nil {
 		return err
 	}
-	why := error(errInterrupted)
+	var why error = errInterrupted
 	var late timeoutError
 	if errors.As(context.Cause(ctx), &late) {
 		why = late
 	}
-	if err == ctx.Err() {
+	if err == ctx.Err() { //nolint:errorlint // one that wraps it says more
 		return why
 	}
 	return fmt.Errorf("%w: %w", why, err)

@@ -54,7 +54,7 @@ vaults and those of the keys.`,
   kubectl oke-sign keys list -o json | jq -r '.[] | select(.usable).id'`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := cmp.Or(o.global.validate(), o.out.validate()); err != nil {
+			if err := cmp.Or(o.validate(), o.out.validate()); err != nil {
 				return err
 			}
 			return o.run(cmd.Context())

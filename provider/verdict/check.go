@@ -323,7 +323,7 @@ func (c *Checker) finding(ctx context.Context, ref image.Reference, key Key, rec
 	id, err := signature.ParseKeyVersionID(rec.KeyVersionID)
 	if err != nil {
 		f.Reason, f.Detail = KeyUnusable, fmt.Sprintf("signature %s names no version of key %s", signature.Short(rec.ID), key.ID.Short())
-		return f, nil //nolint:nilerr // what a record names is an answer, not a failure
+		return f, nil
 	}
 	f.Version = id
 	if why := key.unusable(id); why != "" {

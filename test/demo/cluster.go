@@ -38,9 +38,6 @@ type outcome struct {
 	events   []string // why replicas were refused
 }
 
-// admitted reports whether all that was asked for runs.
-func (o outcome) admitted() bool { return len(o.refused) == 0 && o.ready == o.replicas }
-
 // text is all that was said.
 func (o outcome) text() string {
 	return strings.Join(append(append(append([]string{}, o.refused...), o.warnings...), o.events...), "\n")

@@ -66,7 +66,7 @@ func start(ctx context.Context, env []string, ready, program string, args ...str
 	case line := <-found:
 		return p, line, nil
 	case <-p.done:
-		return nil, "", fmt.Errorf("%s ended (%v) before it was ready:\n%s", p.name, p.err, p.log)
+		return nil, "", errors.Join(p.err, fmt.Errorf("%s ended before it was ready:\n%s", p.name, p.log))
 	case <-time.After(30 * time.Second):
 		p.stop()
 		return nil, "", fmt.Errorf("%s is not ready after 30 s:\n%s", p.name, p.log)
