@@ -245,7 +245,7 @@ func because(ctx context.Context, err error) error {
 	if err == nil || ctx.Err() == nil {
 		return err
 	}
-	var why error = errInterrupted
+	why := errInterrupted
 	var late timeoutError
 	if errors.As(context.Cause(ctx), &late) {
 		why = late

@@ -454,7 +454,12 @@ func (s *story) chapterBreakGlass(ctx context.Context) error {
 	if o, err = s.deploy(ctx, "emergency", image, "yes"); err != nil {
 		return err
 	}
-	s.expect(`"yes" has no effect`, "refused: no-effect", o.summary())
+	s.expect(`"yes" is refused`, "refused: no-effect", o.summary())
+	pod, err := s.pod(ctx, image, "yes")
+	if err != nil {
+		return err
+	}
+	s.expect(`"yes" has no effect`, "refused: no-effect, unsigned", pod)
 	if o, err = s.deploy(ctx, "emergency", "docker.io/library/nginx@sha256:"+strings.Repeat("0", 64), "true"); err != nil {
 		return err
 	}
