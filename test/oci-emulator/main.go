@@ -91,7 +91,7 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) error {
 }
 
 func serve(ctx context.Context, cfg ocitest.Config, out io.Writer) error {
-	cloud, err := ocitest.New(cfg)
+	cloud, err := ocitest.New(cfg) //nolint:contextcheck // it listens, and waits for nobody
 	if err != nil {
 		return err
 	}

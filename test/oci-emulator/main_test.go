@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
 	"net"
 	"net/http"
@@ -13,6 +14,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -24,11 +26,11 @@ func TestMain(m *testing.M) {
 		main()
 		return
 	}
-	os.Exit(m.Run())
+	m.Run()
 }
 
-func command(args ...string) *exec.Cmd {
-	cmd := exec.Command(os.Args[0], args...)
+func command(ctx context.Context, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, os.Args[0], args...)
 	cmd.Env = append(os.Environ(), "OCI_EMULATOR_TEST_RUN=1")
 	return cmd
 }
@@ -37,7 +39,8 @@ func command(args ...string) *exec.Cmd {
 // its address.
 func start(t *testing.T, args ...string) (url string, stop func()) {
 	t.Helper()
-	cmd := command(args...)
+	// Not the test's context, which ends before the clean-up that stops it.
+	cmd := command(context.WithoutCancel(t.Context()), args...)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -150,7 +153,7 @@ func TestUse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer busy.Close()
+	t.Cleanup(func() { busy.Close() }) // after the parallel tests below
 	for name, tt := range map[string]struct {
 		args []string
 		code int
@@ -168,7 +171,9 @@ func TestUse(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			cmd := command(tt.args...)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			cmd := command(ctx, tt.args...)
 			var errOut bytes.Buffer
 			cmd.Stderr = &errOut
 			out, _ := cmd.Output() // the exit code is looked at below

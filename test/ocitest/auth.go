@@ -3,7 +3,7 @@ package ocitest
 import (
 	"crypto"
 	"crypto/ecdsa"
-	"crypto/md5" //nolint:gosec // OCI's fingerprints are MD5
+	"crypto/md5" // of fingerprints
 	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -197,7 +197,7 @@ func fingerprint(pub *rsa.PublicKey) (string, []byte, error) {
 	if err != nil {
 		return "", nil, fmt.Errorf("encoding an API key: %w", err)
 	}
-	sum := md5.Sum(der) //nolint:gosec // OCI's fingerprints are MD5
+	sum := md5.Sum(der)
 	parts := make([]string, len(sum))
 	for i, b := range sum {
 		parts[i] = hex.EncodeToString([]byte{b})

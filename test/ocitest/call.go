@@ -213,7 +213,7 @@ func exactly(filter, value string) bool { return filter == "" || filter == value
 
 func requestID(client string) string {
 	var b [32]byte
-	rand.Read(b[:]) //nolint:errcheck // crypto/rand never fails
+	rand.Read(b[:]) // never fails
 	own := strings.ToUpper(hex.EncodeToString(b[:16]) + "/" + hex.EncodeToString(b[16:]))
 	// OCI keeps what the caller sent in front of its own.
 	if client != "" && len(client) <= 98 && !strings.ContainsFunc(client, func(r rune) bool { return r <= ' ' || r > '~' }) {

@@ -184,7 +184,7 @@ func (f *activeFault) hit() bool {
 	if f.seen <= f.Skip || f.Count > 0 && f.hits >= f.Count {
 		return false
 	}
-	if f.Probability > 0 && rand.Float64() >= f.Probability { //nolint:gosec // a dice
+	if f.Probability > 0 && rand.Float64() >= f.Probability {
 		return false
 	}
 	f.hits++

@@ -253,7 +253,7 @@ func TestUnreachable(t *testing.T) {
 	if status, err := get(); err == nil {
 		t.Errorf("status %d on a connection that was open when the host went down", status)
 	}
-	if res, _ := connect(t, cloud, host+":443"); res.StatusCode != 503 || !strings.Contains(res.Header.Get("Proxy-Status"), "connection_refused") {
+	if res, _ := connect(t, cloud, host+":443"); res.StatusCode != http.StatusServiceUnavailable || !strings.Contains(res.Header.Get("Proxy-Status"), "connection_refused") {
 		t.Errorf("CONNECT: %d %s, want 503 connection_refused", res.StatusCode, res.Header.Get("Proxy-Status"))
 	}
 	cloud.ClearFault(id)

@@ -5,7 +5,6 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
-	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -34,31 +33,32 @@ func Start(tb testing.TB, cfg Config) *Cloud {
 	return c
 }
 
-// Main runs the tests of a package against one cloud, which it leaves in cloud,
-// and returns the exit code. The environment points at the cloud before anything
-// can have read it. Tests keep apart by making a tenancy each:
+// Main runs the tests of a package against one cloud, which it leaves in cloud.
+// The environment points at the cloud before anything can have read it. Tests
+// keep apart by making a tenancy each:
 //
 //	var cloud *ocitest.Cloud
 //
-//	func TestMain(m *testing.M) { os.Exit(ocitest.Main(m, &cloud)) }
+//	func TestMain(m *testing.M) { ocitest.Main(m, &cloud) }
+//
+// It returns the exit code, which package testing knows already. It panics where
+// the cloud cannot be started: a TestMain that returns without having run
+// anything would pass.
 func Main(m *testing.M, cloud **Cloud) int {
 	c, err := New(Config{})
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "starting the emulator:", err)
-		return 1
+		panic("starting the emulator: " + err.Error())
 	}
 	for _, e := range c.Env() {
 		name, value, _ := strings.Cut(e, "=")
 		if err := os.Setenv(name, value); err != nil {
-			fmt.Fprintln(os.Stderr, "pointing at the emulator:", err)
-			return 1
+			panic("pointing at the emulator: " + err.Error())
 		}
 	}
 	*cloud = c
 	code := m.Run()
 	if err := c.Close(); err != nil {
-		fmt.Fprintln(os.Stderr, "closing the emulator:", err)
-		return 1
+		panic("closing the emulator: " + err.Error())
 	}
 	return code
 }

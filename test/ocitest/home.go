@@ -65,7 +65,7 @@ func (c *Cloud) hasOperator() bool {
 
 // writeHome writes what clients need to find the cloud and to be somebody there.
 func (c *Cloud) writeHome() error {
-	if err := os.WriteFile(c.CAFile(), c.ca.pem(), 0o644); err != nil { //nolint:gosec // public
+	if err := os.WriteFile(c.CAFile(), c.ca.pem(), 0o644); err != nil {
 		return fmt.Errorf("writing the home: %w", err)
 	}
 	var lines strings.Builder
@@ -73,7 +73,7 @@ func (c *Cloud) writeHome() error {
 		name, value, _ := strings.Cut(e, "=")
 		fmt.Fprintf(&lines, "export %s='%s'\n", name, strings.ReplaceAll(value, "'", `'\''`))
 	}
-	if err := os.WriteFile(filepath.Join(c.cfg.Home, "env"), []byte(lines.String()), 0o644); err != nil { //nolint:gosec // no secrets
+	if err := os.WriteFile(filepath.Join(c.cfg.Home, "env"), []byte(lines.String()), 0o644); err != nil {
 		return fmt.Errorf("writing the home: %w", err)
 	}
 	operator, ok := c.world.Users[c.world.Operator]
@@ -103,16 +103,16 @@ func (c *Cloud) writeProfiles(dir string, u *user) error {
 	if err != nil {
 		return err
 	}
-	print, der, err := fingerprint(&api.PublicKey)
+	name, der, err := fingerprint(&api.PublicKey)
 	if err != nil {
 		return err
 	}
-	sessionPrint, _, err := fingerprint(&session.PublicKey)
+	sessionName, _, err := fingerprint(&session.PublicKey)
 	if err != nil {
 		return err
 	}
 	c.mu.Lock()
-	u.Keys = map[string][]byte{print: der}
+	u.Keys = map[string][]byte{name: der}
 	t := c.world.Tenancies[u.Tenancy]
 	c.mu.Unlock()
 	token, err := c.issueSession(u, &session.PublicKey, sessionLife)
@@ -137,19 +137,19 @@ func (c *Cloud) writeProfiles(dir string, u *user) error {
 	}
 	at := func(name string) string { return filepath.Join(dir, name) }
 	config := fmt.Sprintf("[%s]\nuser=%s\nfingerprint=%s\ntenancy=%s\nregion=%s\nkey_file=%s\n",
-		ProfileDefault, u.ID, print, t.ID, t.HomeRegion, at("api_key.pem")) +
+		ProfileDefault, u.ID, name, t.ID, t.HomeRegion, at("api_key.pem")) +
 		fmt.Sprintf("\n[%s]\nuser=%s\nfingerprint=%s\ntenancy=%s\nregion=%s\nkey_file=%s\npass_phrase=%s\n",
-			ProfilePassphrase, u.ID, print, t.ID, t.HomeRegion, at("api_key_protected.pem"), Passphrase) +
+			ProfilePassphrase, u.ID, name, t.ID, t.HomeRegion, at("api_key_protected.pem"), Passphrase) +
 		fmt.Sprintf("\n[%s]\nfingerprint=%s\ntenancy=%s\nregion=%s\nkey_file=%s\nsecurity_token_file=%s\n",
-			ProfileSession, sessionPrint, t.ID, t.HomeRegion, at("session_key.pem"), at("session_token"))
+			ProfileSession, sessionName, t.ID, t.HomeRegion, at("session_key.pem"), at("session_token"))
 	if err := os.MkdirAll(at("docker"), 0o700); err != nil {
 		return fmt.Errorf("writing profiles: %w", err)
 	}
-	for name, content := range map[string][]byte{
+	for file, content := range map[string][]byte{
 		"config": []byte(config), "api_key.pem": plain, "api_key_protected.pem": protected,
 		"session_key.pem": sessionKey, "session_token": []byte(token), "docker/config.json": login,
 	} {
-		if err := os.WriteFile(at(name), content, 0o600); err != nil {
+		if err := os.WriteFile(at(file), content, 0o600); err != nil {
 			return fmt.Errorf("writing profiles: %w", err)
 		}
 	}
@@ -213,8 +213,8 @@ func pemKey(k *rsa.PrivateKey, phrase string) ([]byte, error) {
 func encrypt(der []byte, phrase string) ([]byte, error) {
 	const rounds = 10_000
 	salt, iv := make([]byte, 16), make([]byte, aes.BlockSize)
-	rand.Read(salt) //nolint:errcheck // crypto/rand never fails
-	rand.Read(iv)   //nolint:errcheck // crypto/rand never fails
+	rand.Read(salt) // never fails
+	rand.Read(iv)   // never fails
 	secret, err := pbkdf2.Key(sha256.New, phrase, salt, rounds, 32)
 	if err != nil {
 		return nil, fmt.Errorf("deriving a key: %w", err)

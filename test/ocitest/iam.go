@@ -278,15 +278,18 @@ func (p *parser) conditions(s *statement) error {
 			if err := p.expect("}"); err != nil {
 				return err
 			}
-			block = false
-			fallthrough
+			return p.end()
 		default:
-			if rest := p.peek(); rest != "" {
-				return fmt.Errorf("%q stands after the end", rest)
-			}
-			return nil
+			return p.end()
 		}
 	}
+}
+
+func (p *parser) end() error {
+	if rest := p.peek(); rest != "" {
+		return fmt.Errorf("%q stands after the end", rest)
+	}
+	return nil
 }
 
 // holds compares the variables of a request. A variable that the request does

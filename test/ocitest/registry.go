@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -220,8 +221,8 @@ func cutLast(s, sep string) (before, after string, ok bool) {
 }
 
 func (p *pull) refuse(host string, err error) {
-	f, ok := err.(*registryFailure)
-	if !ok {
+	var f *registryFailure
+	if !errors.As(err, &f) {
 		f = &registryFailure{500, "UNKNOWN", err.Error()}
 	}
 	if f.status == 401 {

@@ -7,7 +7,6 @@ import (
 	"encoding/base64"
 	"encoding/pem"
 	"errors"
-	"os"
 	"strings"
 	"testing"
 
@@ -23,7 +22,7 @@ import (
 
 var cloud *ocitest.Cloud
 
-func TestMain(m *testing.M) { os.Exit(ocitest.Main(m, &cloud)) }
+func TestMain(m *testing.M) { ocitest.Main(m, &cloud) }
 
 // clients are the SDK's own, as anybody would make them from a profile.
 type clients struct {

@@ -105,7 +105,7 @@ func (c *Cloud) serveOCI(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if t.end.service == "ocir" && strings.HasPrefix(r.URL.Path, "/v2") {
-		c.serveRegistry(w, r, t)
+		c.serveRegistry(w, r, t) //nolint:contextcheck // the request carries it
 		return
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
@@ -206,7 +206,7 @@ func (c *Cloud) perform(r *http.Request, rt route, cl *call, t *tunnel, f *activ
 		return c.refusal(r, unauthenticated("the tenancy is not subscribed to %s", cl.region.ID()))
 	}
 	if t.end.vault != "" {
-		if cl.vault = cl.world.vaultByExtension(t.end.vault); cl.vault == nil {
+		if cl.vault = cl.vaultByExtension(t.end.vault); cl.vault == nil {
 			return c.refusal(r, notFound("the vault is gone"))
 		}
 		if t.end.service == "management" && r.Method == http.MethodGet && c.throttled(cl.vault) {

@@ -1,0 +1,99 @@
+#!/bin/bash
+# Asks a real tenancy what the switches of the emulator leave open, with Oracle's
+# own command line (oci) and openssl, and prints one line per switch.
+#
+#   KEY=ocid1.key…  IMAGE=ocid1.containerimage…  [LIMITED=PROFILE]  ./confirm.sh
+#
+# KEY is an RSA key and IMAGE an image that nobody relies on: the key is disabled
+# and enabled again, the image is signed and its signatures are deleted. LIMITED
+# is a profile of a user who may only `inspect repos` in the image's compartment,
+# which must lie below the root. What is not given is not asked.
+set -u
+oci="${OCI:-oci} --no-retry"
+: "${KEY:?the OCID of an RSA key that nobody relies on}" "${IMAGE:?the OCID of an image that nobody relies on}"
+algorithm=SHA_256_RSA_PKCS_PSS
+tmp=$(mktemp -d)
+trap 'rm -rf "$tmp"' EXIT
+
+say() { printf '%-20s %s\n' "$1" "$2"; }
+# run COMMAND…: its output, or "HTTP status code" of OCI's refusal.
+run() {
+  if $oci "$@" >"$tmp/out" 2>"$tmp/err"; then cat "$tmp/out"; return 0; fi
+  sed -n 's/^ *"status": \([0-9]*\).*/HTTP \1/p' "$tmp/err" | head -1
+  return 1
+}
+# field PATH COMMAND…: one value of the answer.
+field() { local path=$1; shift; run "$@" --query "$path" --raw-output; }
+
+image=(artifacts container image get --image-id "$IMAGE")
+compartment=$(field 'data."compartment-id"' "${image[@]}") || { echo "cannot read IMAGE: $compartment" >&2; exit 1; }
+repository=$(field 'data."repository-name"' "${image[@]}")
+digest=$(field 'data.digest' "${image[@]}")
+vault_ext=$(cut -d. -f5 <<<"$KEY")
+region=${REGION:-$(field 'data[?"is-home-region"]."region-name" | [0]' iam region-subscription list)}
+root=$(field 'data[0]."compartment-id"' iam compartment list --all)
+
+found=
+for form in "$region.oraclecloud.com" "$region.oci.oraclecloud.com"; do
+  management=https://$vault_ext-management.kms.$form
+  if version=$(field 'data."current-key-version"' kms management key get --key-id "$KEY" --endpoint "$management"); then
+    found="$found $form"; endpoint=$management crypto=https://$vault_ext-crypto.kms.$form current=$version
+  fi
+done
+say vaultHosts "answers:${found:- none}"
+[ -n "$found" ] || exit 1
+
+say ocidRegion "$(cut -d. -f4 <<<"$KEY")"
+say keyVersionOCID "$(cut -d. -f5-6 <<<"$current")"
+getversion=(kms management key-version get --key-id "$KEY" --key-version-id "$current" --endpoint "$endpoint")
+field 'data."public-key"' "${getversion[@]}" >"$tmp/key.pem"
+say pemLabel "$(head -1 "$tmp/key.pem")"
+
+printf message >"$tmp/message"
+sign=(kms crypto signed-data sign --key-id "$KEY" --message "$(base64 <"$tmp/message")" --message-type RAW --signing-algorithm $algorithm --endpoint "$crypto")
+field 'data.signature' "${sign[@]}" | base64 -d >"$tmp/signature"
+if grep -q RSA "$tmp/key.pem"; then openssl rsa -RSAPublicKey_in -in "$tmp/key.pem" -pubout -out "$tmp/key.pem" 2>/dev/null; fi
+salt=unknown
+for length in digest max; do
+  openssl dgst -sha256 -verify "$tmp/key.pem" -signature "$tmp/signature" -sigopt rsa_padding_mode:pss -sigopt "rsa_pss_saltlen:$length" "$tmp/message" >/dev/null 2>&1 && salt=$length
+done
+say salt "$salt (with MGF1 of the same hash)"
+
+run kms management key disable --key-id "$KEY" --endpoint "$endpoint" --wait-for-state DISABLED >/dev/null
+say disabledCrypto "$(run "${sign[@]}" | head -1)"
+say disabledVersion "$(field 'data."lifecycle-state"' "${getversion[@]}")"
+run kms management key enable --key-id "$KEY" --endpoint "$endpoint" --wait-for-state ENABLED >/dev/null
+
+list=(artifacts container image list --compartment-id "$compartment")
+say pageLimit "$(field 'length(data.items)' "${list[@]}" --limit 1000) items of a page of 1000 (HTTP 400: refused), $(field 'length(data.items)' "${list[@]}") without a limit"
+say order "$(field 'data.items[*]."display-name" | [[0], [-1]]' "${list[@]}" --all | tr -d ' \n') (first and last of an unsorted list; which was pushed first?)"
+say emptyPages "first page has $(field 'length(data.items)' "${list[@]}" --limit 1) of 1"
+say indexChildren "push an image index, then: oci artifacts container image list"
+say dotDot "not asked: this command line tidies paths before it signs them"
+
+upload=(artifacts container image-signature sign-upload --kms-key-id "$KEY" --kms-key-version-id "$current" --signing-algorithm $algorithm --image-id "$IMAGE")
+uploaded() { $oci "${upload[@]}" "$@" >"$tmp/out" 2>"$tmp/err" && echo accepted || sed -n 's/^ *"status": \([0-9]*\).*/refused, HTTP \1/p' "$tmp/err" | head -1; }
+if [ -n "$root" ] && [ "$root" != "$compartment" ]; then say uploadCompartment "$(uploaded --compartment-id "$root") with the root's compartment"; fi
+first=$(uploaded --compartment-id "$compartment")
+say uploadTwice "$first, then $(uploaded --compartment-id "$compartment")"
+# A genuine signature, by another algorithm, over a message that is not about this image.
+other=SHA_512_RSA_PKCS_PSS
+message=$(base64 <"$tmp/message")
+signature=$(field 'data.signature' kms crypto signed-data sign --key-id "$KEY" --message "$message" --message-type RAW --signing-algorithm $other --endpoint "$crypto")
+if answer=$(run artifacts container image-signature create --compartment-id "$compartment" --image-id "$IMAGE" --kms-key-id "$KEY" \
+  --kms-key-version-id "$current" --message "$message" --signature "$signature" --signing-algorithm $other)
+then say uploadValidation "accepted a message about nothing"
+else say uploadValidation "refused a message about nothing, $answer"; fi
+
+signatures=(artifacts container image-signature list --compartment-id "$compartment" --repository-name "$repository" --image-digest "$digest" --all)
+for id in $(field 'join(`" "`, data.items[?"lifecycle-state"==`AVAILABLE`].id)' "${signatures[@]}"); do
+  run artifacts container image-signature delete --image-signature-id "${id//\"/}" --force >/dev/null
+done
+say deletedRecords "$(field 'length(data.items)' "${signatures[@]}") records listed after all were deleted"
+
+if [ -n "${LIMITED:-}" ]; then
+  limited() { field "$1" --profile "$LIMITED" "${@:2}"; }
+  say subtreeWithoutRoot "$(limited "length(data.items)" artifacts container repository list --compartment-id "$root" --compartment-id-in-subtree true --all) repositories"
+  say listDenied "$(limited "length(data.items)" artifacts container repository list --compartment-id "$root" --all) repositories of the root"
+  say lookupPermission "$(limited data.digest artifacts container image lookup --image-uri "$(field data os ns get)/$repository@$digest") (a digest: inspect is enough)"
+fi
