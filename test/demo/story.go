@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"path/filepath"
 	"regexp"
@@ -179,20 +180,30 @@ func podManifest(image string) string {
 }
 
 // violation is the beginning of an engine's message: constraint, place, reason.
-var violation = regexp.MustCompile(`^\[[^\]]+\] [^:]+: ([a-z-]+): `)
+var violation = regexp.MustCompile(`^\[([^\]]+)\] [^:]+: ([a-z-]+): `)
 
-// reasons are the words for which an engine's messages refuse.
+// reasons are the words for which an engine's messages refuse, each with the
+// number of constraints that say so if there are several: where two defend, the
+// demo misses neither.
 func reasons(messages []string) string {
-	var words []string
+	said := make(map[string]map[string]bool) // constraints by word
 	for _, m := range messages {
-		word := m // a message of another form shows itself whole, and fails the step
+		word, constraint := m, "" // a message of another form shows itself whole, and fails the step
 		if found := violation.FindStringSubmatch(m); found != nil {
-			word = found[1]
+			constraint, word = found[1], found[2]
 		}
-		words = append(words, word)
+		if said[word] == nil {
+			said[word] = make(map[string]bool)
+		}
+		said[word][constraint] = true
 	}
-	slices.Sort(words)
-	return strings.Join(slices.Compact(words), ", ")
+	words := slices.Sorted(maps.Keys(said))
+	for i, word := range words {
+		if n := len(said[word]); n > 1 {
+			words[i] = fmt.Sprintf("%s by %d", word, n)
+		}
+	}
+	return strings.Join(words, ", ")
 }
 
 // summary is what became of something applied, in a few words.
@@ -373,7 +384,7 @@ func (s *story) chapterSigned(ctx context.Context) error {
 	if o, err = s.deploy(ctx, "signed-by-tag", scanTest+":latest", ""); err != nil {
 		return err
 	}
-	s.expect("by its tag", "0/3; refused: no-digest; warned: no-digest", o.summary())
+	s.expect("by its tag", "0/3; refused: no-digest by 2; warned: no-digest", o.summary())
 	s.expect("the message says how to pin", "yes", yes(strings.Contains(o.text(), "kubectl oke-sign pin") && strings.Contains(o.text(), "kubectl oke-sign signatures")))
 	r, err := s.kubectl(ctx, "signatures", scanTest+":latest")
 	if err != nil {
