@@ -7,6 +7,7 @@ var DecodeRequest = decodeRequest
 
 const (
 	MaxBody        = maxBody
+	MaxDropped     = maxDropped
 	MaxKeys        = maxKeys
 	MaxQuestion    = maxQuestion
 	MaxSystemError = maxSystemError
