@@ -199,8 +199,9 @@ func TestRegistryPermissions(t *testing.T) {
 				t.Errorf("pull: %d, want %d: %v", got, tt.pull, err)
 			}
 			img, _ := randomImage(t) // one that nobody else has pushed
-			if got := status(t, remote.Write(refOf(t, ref+":pushed"), img, tt.who)); got != tt.push {
-				t.Errorf("push: %d, want %d", got, tt.push)
+			err = remote.Write(refOf(t, ref+":pushed"), img, tt.who)
+			if got := status(t, err); got != tt.push {
+				t.Errorf("push: %d, want %d: %v", got, tt.push, err)
 			}
 		})
 	}
