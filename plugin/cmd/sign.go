@@ -42,7 +42,7 @@ func newSign(g *global) *cobra.Command {
 		Short: "Sign images with a key of OCI Vault",
 		Long: `Sign images in OCI Registry with an RSA key of OCI Vault.
 
-The signature is byte for byte the one that Oracle's own command makes,
+The signed message is byte for byte that of Oracle's own command,
 ` + "`oci artifacts container image-signature sign-upload`" + `. Everything is checked
 before anything is signed: if one image of several cannot be signed, none is. A
 signature is verified before it is uploaded. An image that the key has signed

@@ -275,13 +275,18 @@ func (p *pull) repository(reading bool) (string, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	denied := &registryFailure{403, "DENIED", "requested access to the resource is denied"}
+	name := "nobody"
 	if p.who == nil {
 		denied.status, denied.code = 401, "UNAUTHORIZED"
+	} else {
+		name = p.who.Name + " of " + p.who.Tenancy
 	}
 	t := c.world.tenancyByNamespace(p.namespace, p.region.Realm())
 	if t == nil {
+		denied.message += ": no tenancy has this namespace"
 		return "", denied
 	}
+	denied.message += fmt.Sprintf(": %s has no right to %s %s in %s", name, p.r.Method, p.name, t.ID)
 	cl := &call{world: c.world, sw: c.switches(c.world, t.ID), region: p.region, op: "registry.Pull", who: p.who, cloud: c}
 	permission := "REPOSITORY_READ"
 	if !reading {
