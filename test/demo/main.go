@@ -32,10 +32,12 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	bin := flag.String("bin", "bin", "`directory` of the programs that make build leaves")
+	// The kinder the emulated OCI is to attackers, the more is shown.
+	switches := flag.String("switches", "strict,deletedRecords=listed,dotDot=normalised", "what is unconfirmed about OCI, as oci-emulator has it")
 	flag.Parse()
 	info, err := os.Stdout.Stat()
 	color := err == nil && info.Mode()&os.ModeCharDevice != 0 && os.Getenv("NO_COLOR") == ""
-	err = demo(ctx, *bin, os.Environ(), printer{os.Stdout, color})
+	err = demo(ctx, *bin, *switches, printer{os.Stdout, color})
 	stop()
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "demo: %v\n", err)
@@ -46,8 +48,9 @@ func main() {
 // gatekeeperName is the name in the certificate that Gatekeeper shows providers.
 const gatekeeperName = "gatekeeper-webhook-service.gatekeeper-system.svc"
 
-func demo(ctx context.Context, bin string, environ []string, out printer) (err error) {
+func demo(ctx context.Context, bin, switches string, out printer) (err error) {
 	began := time.Now()
+	environ := os.Environ()
 	home, err := os.MkdirTemp("", "oke-sign-demo-")
 	if err != nil {
 		return err
@@ -55,8 +58,7 @@ func demo(ctx context.Context, bin string, environ []string, out printer) (err e
 	defer func() { err = errors.Join(err, os.RemoveAll(home)) }()
 
 	emulator, line, err := start(ctx, environ, " ready at ", filepath.Join(bin, "oci-emulator"),
-		"--listen", "127.0.0.1:0", "--home", filepath.Join(home, "oci"), "--seed", "demo",
-		"--switches", "strict,deletedRecords=listed,dotDot=normalised") // the kinder it is to attackers, the more is shown
+		"--listen", "127.0.0.1:0", "--home", filepath.Join(home, "oci"), "--seed", "demo", "--switches", switches)
 	if err != nil {
 		return err
 	}
