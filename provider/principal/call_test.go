@@ -573,3 +573,15 @@ func FuzzPrintable(f *testing.F) {
 		}
 	})
 }
+
+// "Not found" is an answer, and must not come from another call's connection.
+func TestNoCallGetsAnothersRefusal(t *testing.T) {
+	theirs := fmt.Errorf("net/http: %w", &principal.Error{Operation: "GetKey", Status: http.StatusNotFound, Code: "NotAuthorizedOrNotFound"})
+	if got := principal.Explained(t.Context(), theirs); got == nil || principal.IsNotFound(got) {
+		t.Errorf("got %v", got)
+	}
+	reset := errors.New("connection reset by peer")
+	if got := principal.Explained(t.Context(), reset); !errors.Is(got, reset) {
+		t.Errorf("got %v", got)
+	}
+}

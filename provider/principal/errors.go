@@ -81,6 +81,12 @@ func (e lateError) Is(target error) bool { return target == context.DeadlineExce
 // did: "context deadline exceeded" alone sends people looking in the wrong place.
 func explain(ctx context.Context, err error, waited time.Duration) error {
 	if ctx.Err() == nil {
+		// Go's transport may hand on a connection while the call before, answered
+		// without a body, is being given up, and then gives the next call the cause
+		// of that. What OCI refused another caller was not refused to this one.
+		if _, anothers := errors.AsType[*Error](err); anothers {
+			return &brokenError{errors.New("the connection broke under another call that was given up")}
+		}
 		return err
 	}
 	cause := context.Cause(ctx)

@@ -26,6 +26,16 @@ func login(t *ocitest.Tenancy, u *ocitest.User) remote.Option {
 	return remote.WithAuth(authn.FromConfig(authn.AuthConfig{Username: t.Namespace + "/" + u.Name, Password: u.AuthToken}))
 }
 
+// apart gives a test connections of its own. A push that is refused gives up its
+// other requests, and net/http may tell the cause to whoever is handed one of
+// their connections next.
+func apart(tb testing.TB) remote.Option {
+	tb.Helper()
+	own := remote.DefaultTransport.(*http.Transport).Clone()
+	tb.Cleanup(own.CloseIdleConnections)
+	return remote.WithTransport(own)
+}
+
 func refOf(tb testing.TB, s string) name.Reference {
 	tb.Helper()
 	r, err := name.ParseReference(s)
@@ -193,13 +203,14 @@ func TestRegistryPermissions(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			apart := apart(t)
 			ref := "iad.ocir.io/" + tenancy.Namespace + "/" + tt.repository
-			_, err := remote.Get(refOf(t, ref+":v1"), tt.who)
+			_, err := remote.Get(refOf(t, ref+":v1"), tt.who, apart)
 			if got := status(t, err); got != tt.pull {
 				t.Errorf("pull: %d, want %d: %v", got, tt.pull, err)
 			}
 			img, _ := randomImage(t) // one that nobody else has pushed
-			err = remote.Write(refOf(t, ref+":pushed"), img, tt.who)
+			err = remote.Write(refOf(t, ref+":pushed"), img, tt.who, apart)
 			if got := status(t, err); got != tt.push {
 				t.Errorf("push: %d, want %d: %v", got, tt.push, err)
 			}
@@ -235,7 +246,7 @@ func TestRepositoriesAreMadeByThePush(t *testing.T) {
 	c := newClients(t, admin)
 	img, _ := randomImage(t)
 	push := func(repository string) int {
-		return status(t, remote.Write(refOf(t, "iad.ocir.io/"+tenancy.Namespace+"/"+repository+":v1"), img, login(tenancy, admin)))
+		return status(t, remote.Write(refOf(t, "iad.ocir.io/"+tenancy.Namespace+"/"+repository+":v1"), img, login(tenancy, admin), apart(t)))
 	}
 	if got := push("first"); got != 200 {
 		t.Errorf("status %d, want the repository made", got)
