@@ -189,17 +189,7 @@ func (e *examiner) examine(ctx context.Context, ref image.Reference, rec signatu
 	if err != nil {
 		return verdict.Verdict{}, key, err
 	}
-	_, err = signature.Verify(rec, pub, ref)
-	switch {
-	case err == nil:
-		return decide(verdict.Finding{Reason: verdict.Signed, Version: version}), key, nil
-	case errors.Is(err, signature.ErrWrongImage):
-		return decide(verdict.Finding{Reason: verdict.WrongImage, Version: version, Detail: err.Error()}), key, nil
-	case errors.Is(err, signature.ErrWrongKey):
-		return decide(verdict.Finding{Reason: verdict.WrongKey, Version: version, Detail: err.Error()}), key, nil
-	default:
-		return decide(verdict.Finding{Reason: verdict.BadSignature, Version: version, Detail: err.Error()}), key, nil
-	}
+	return decide(verdict.Prove(ref, rec, id, version, pub)), key, nil
 }
 
 // pinned looks an image up by tag or digest, and returns it with the reference

@@ -319,35 +319,21 @@ func (c *Checker) listing(ctx context.Context, id signature.KeyID, records []sig
 // finding is what one record comes to. Only versions that Vault lists for the
 // key are asked for: what a record names is its uploader's word.
 func (c *Checker) finding(ctx context.Context, ref image.Reference, key Key, rec signature.Record) (Finding, error) {
-	f := Finding{Key: key.ID, Signature: rec.ID, Algorithm: rec.Algorithm, SignedAt: rec.TimeCreated}
+	unusable := Finding{Reason: KeyUnusable, Key: key.ID, Signature: rec.ID, Algorithm: rec.Algorithm, SignedAt: rec.TimeCreated}
 	id, err := signature.ParseKeyVersionID(rec.KeyVersionID)
 	if err != nil {
-		f.Reason, f.Detail = KeyUnusable, fmt.Sprintf("signature %s names no version of key %s", signature.Short(rec.ID), key.ID.Short())
-		return f, nil
+		unusable.Detail = fmt.Sprintf("signature %s names no version of key %s", signature.Short(rec.ID), key.ID.Short())
+		return unusable, nil
 	}
-	f.Version = id
-	if why := key.unusable(id); why != "" {
-		f.Reason, f.Detail = KeyUnusable, why
-		return f, nil
+	unusable.Version = id
+	if unusable.Detail = key.unusable(id); unusable.Detail != "" {
+		return unusable, nil
 	}
 	pub, err := c.public.Get(ctx, version{key.ID, id})
 	if err != nil {
 		return Finding{}, err
 	}
-	_, err = signature.Verify(rec, pub, ref)
-	switch {
-	case err == nil:
-		f.Reason = Signed
-		return f, nil
-	case errors.Is(err, signature.ErrWrongImage):
-		f.Reason = WrongImage
-	case errors.Is(err, signature.ErrWrongKey):
-		f.Reason = WrongKey
-	default:
-		f.Reason = BadSignature
-	}
-	f.Detail = err.Error()
-	return f, nil
+	return Prove(ref, rec, key.ID, id, pub), nil
 }
 
 func firstOf(errs []error) error {

@@ -12,11 +12,14 @@ package verdict
 
 import (
 	"cmp"
+	"crypto/rsa"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/oke-sign/oke-sign/provider/image"
 	"github.com/oke-sign/oke-sign/provider/signature"
 )
 
@@ -110,6 +113,25 @@ type Finding struct {
 	Signature string // the record
 	Algorithm string
 	SignedAt  time.Time
+}
+
+// Prove holds a record against the public key of the key version that it names.
+// Whether the key counts is not considered here; Decide does.
+func Prove(ref image.Reference, rec signature.Record, key signature.KeyID, version signature.KeyVersionID, pub *rsa.PublicKey) Finding {
+	f := Finding{Reason: Signed, Key: key, Version: version, Signature: rec.ID, Algorithm: rec.Algorithm, SignedAt: rec.TimeCreated}
+	_, err := signature.Verify(rec, pub, ref)
+	switch {
+	case err == nil:
+		return f
+	case errors.Is(err, signature.ErrWrongImage):
+		f.Reason = WrongImage
+	case errors.Is(err, signature.ErrWrongKey):
+		f.Reason = WrongKey
+	default:
+		f.Reason = BadSignature
+	}
+	f.Detail = err.Error()
+	return f
 }
 
 // Evidence is all that is known about one image before the keys' present states
