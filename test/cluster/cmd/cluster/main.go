@@ -1,0 +1,344 @@
+// Command cluster starts a real Kubernetes control plane with Gatekeeper and
+// oke-sign on this machine; see test/cluster/README.md.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/oke-sign/oke-sign/test/cluster"
+)
+
+func main() {
+	cluster.Enter()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	var exit exitCode
+	err := command().ExecuteContext(ctx)
+	if errors.As(err, &exit) {
+		os.Exit(int(exit))
+	}
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "cluster: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+// exitCode is that of a command that ran in a cluster.
+type exitCode int
+
+func (e exitCode) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
+
+func command() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "cluster",
+		Short:         "A Kubernetes control plane with Gatekeeper and oke-sign, as local processes",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	name := root.PersistentFlags().String("name", "default", "which of several clusters")
+	project := root.PersistentFlags().String("project", ".", "a folder of the checkout of oke-sign to run")
+	remote := func() (cluster.Remote, error) {
+		// Inside a cluster that one is meant.
+		if dir := os.Getenv("OKE_SIGN_CLUSTER"); dir != "" && !root.PersistentFlags().Changed("name") {
+			return cluster.Remote{Dir: dir}, nil
+		}
+		dir, err := home(*name)
+		return cluster.Remote{Dir: dir}, err
+	}
+	root.AddCommand(up(name, project), run(project), serve(),
+		&cobra.Command{
+			Use: "down", Short: "End the cluster and remove all that it left", Args: cobra.NoArgs,
+			RunE: func(cmd *cobra.Command, _ []string) error {
+				r, err := remote()
+				if err != nil {
+					return err
+				}
+				return errors.Join(r.Down(cmd.Context()), os.RemoveAll(r.Dir))
+			},
+		},
+		&cobra.Command{
+			Use: "kubeconfig", Short: "Print the path of the administrator's kubeconfig", Args: cobra.NoArgs,
+			RunE: func(cmd *cobra.Command, _ []string) error {
+				r, err := remote()
+				if err != nil {
+					return err
+				}
+				if _, err := r.Processes(cmd.Context()); err != nil {
+					return err
+				}
+				_, err = fmt.Fprintln(cmd.OutOrStdout(), filepath.Join(r.Dir, "kubeconfig"))
+				return err
+			},
+		},
+		&cobra.Command{
+			Use: "ps", Short: "List the processes of the cluster", Args: cobra.NoArgs,
+			RunE: func(cmd *cobra.Command, _ []string) error {
+				r, err := remote()
+				if err != nil {
+					return err
+				}
+				list, err := r.Processes(cmd.Context())
+				if err != nil {
+					return err
+				}
+				w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+				fmt.Fprintln(w, "NAME\tSTATE\tPID")
+				for _, p := range list {
+					fmt.Fprintf(w, "%s\t%s\t%d\n", p.Name, p.State, p.PID)
+				}
+				return w.Flush()
+			},
+		},
+		logs(remote),
+		&cobra.Command{
+			Use: "exec -- COMMAND ARGS…", Short: "Run a command inside a cluster that is up", Args: cobra.MinimumNArgs(1),
+			RunE: func(_ *cobra.Command, args []string) error {
+				r, err := remote()
+				if err != nil {
+					return err
+				}
+				return r.Exec(args)
+			},
+		},
+	)
+	for action, short := range map[string]string{
+		cluster.ActionStart:  "Start a process that was stopped",
+		cluster.ActionStop:   "Ask a process to end, and wait until it has",
+		cluster.ActionKill:   "End a process at once",
+		cluster.ActionPause:  "Stop a process where it stands, as if its machine hung",
+		cluster.ActionResume: "Let a paused process go on",
+	} {
+		root.AddCommand(&cobra.Command{
+			Use: action + " NAME…", Short: short, Args: cobra.MinimumNArgs(1),
+			RunE: func(cmd *cobra.Command, names []string) error {
+				r, err := remote()
+				if err != nil {
+					return err
+				}
+				for _, name := range names {
+					if err := r.Do(cmd.Context(), action, name); err != nil {
+						return err
+					}
+				}
+				return nil
+			},
+		})
+	}
+	return root
+}
+
+// home is the folder of the cluster of that name. It is short, for sockets.
+func home(name string) (string, error) {
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return "", err
+	}
+	if name == "" || strings.ContainsAny(name, "/.") {
+		return "", fmt.Errorf("--name %q: want a plain name", name)
+	}
+	return filepath.Join(cache, "oke-sign", "clusters", name), nil
+}
+
+// prepare builds what is needed and says where it is.
+func prepare(ctx context.Context, project, dir string) (cluster.Config, error) {
+	root, err := cluster.FindProject(project)
+	if err != nil {
+		return cluster.Config{}, err
+	}
+	programs, err := cluster.Build(ctx, filepath.Join(root, "test", "cluster"), os.Stderr)
+	if err != nil {
+		return cluster.Config{}, err
+	}
+	return cluster.Config{Dir: dir, Programs: programs, Project: root}, os.MkdirAll(filepath.Dir(dir), 0o755)
+}
+
+func up(name, project *string) *cobra.Command {
+	return &cobra.Command{
+		Use: "up", Short: "Start a cluster and leave it running", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			dir, err := home(*name)
+			if err != nil {
+				return err
+			}
+			if _, err := (cluster.Remote{Dir: dir}).Processes(cmd.Context()); err == nil {
+				return fmt.Errorf("a cluster named %s runs already; `cluster down --name %[1]s` ends it", *name)
+			}
+			if err := os.RemoveAll(dir); err != nil { // left by one that was killed
+				return err
+			}
+			if _, err := prepare(cmd.Context(), *project, dir); err != nil {
+				return err
+			}
+			if err := detach(cmd.Context(), dir, *project); err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), usage, dir, *name)
+			return nil
+		},
+	}
+}
+
+const usage = `
+The cluster is up. To use it:
+
+  export KUBECONFIG=%[1]s/kubeconfig
+  . %[1]s/oci.env                     # OCI, emulated: for kubectl oke-sign
+  kubectl get nodes
+
+To sign an image, and let only images signed with its key run:
+
+  bin/kubectl-oke_sign keys list
+  bin/kubectl-oke_sign sign iad.ocir.io/idwpqivumvev/scan-test:latest --key OCID
+  kubectl apply -f policies/okesignedimages/samples/one-key/constraint.yaml    # with that OCID in it
+
+To see how it fares, and to end it:
+
+  bin/cluster ps --name %[2]s
+  bin/cluster logs --name %[2]s kube-apiserver
+  bin/cluster down --name %[2]s
+`
+
+// detach starts a process of its own that holds the cluster, and waits until that
+// is ready, showing what it says.
+func detach(ctx context.Context, dir, project string) error {
+	said := dir + ".log"
+	log, err := os.Create(said)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	holder := exec.Command("/proc/self/exe", "serve", "--project", project, dir)
+	holder.Stdout, holder.Stderr = log, log
+	holder.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := holder.Start(); err != nil {
+		return err
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- holder.Wait() }()
+	show, err := os.Open(said)
+	if err != nil {
+		return err
+	}
+	defer show.Close()
+	for {
+		if _, err := io.Copy(os.Stderr, show); err != nil {
+			return err
+		}
+		if _, err := os.Stat(filepath.Join(dir, "ready")); err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			err := holder.Process.Signal(syscall.SIGTERM)
+			<-ended
+			return errors.Join(ctx.Err(), err, os.RemoveAll(dir))
+		case err := <-ended:
+			_, _ = io.Copy(os.Stderr, show)
+			return errors.Join(fmt.Errorf("the cluster did not come up; its logs are in %s", filepath.Join(dir, "log")), err)
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// serve is what detach starts.
+func serve() *cobra.Command {
+	return &cobra.Command{
+		Use: "serve DIR", Hidden: true, Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			project, err := cmd.Flags().GetString("project")
+			if err != nil {
+				return err
+			}
+			cfg, err := prepare(cmd.Context(), project, args[0])
+			if err != nil {
+				return err
+			}
+			return hold(cmd.Context(), cfg)
+		},
+	}
+}
+
+func hold(ctx context.Context, cfg cluster.Config) error {
+	c, err := cluster.Start(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	code, err := c.Wait()
+	if err == nil && code != 0 {
+		err = exitCode(code)
+	}
+	return err
+}
+
+func run(project *string) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "run [flags] -- COMMAND ARGS…",
+		Short: "Run a command inside a cluster that lasts as long as it",
+		Long: "Starts a cluster, runs the command inside it with KUBECONFIG set and kubectl, helm\n" +
+			"and oke-sign on its PATH, and ends the cluster. The exit code is the command's.",
+		Args: cobra.MinimumNArgs(1),
+	}
+	logs := cmd.Flags().String("logs", "", "folder to leave the logs in")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		scratch, err := os.MkdirTemp("", "cluster-")
+		if err != nil {
+			return err
+		}
+		defer os.RemoveAll(scratch)
+		cfg, err := prepare(cmd.Context(), *project, filepath.Join(scratch, "c"))
+		if err != nil {
+			return err
+		}
+		cfg.Command = args
+		err = hold(cmd.Context(), cfg)
+		if *logs != "" {
+			if err := os.RemoveAll(*logs); err != nil {
+				return err
+			}
+			err = errors.Join(err, os.CopyFS(*logs, os.DirFS(filepath.Join(cfg.Dir, "log"))))
+		}
+		return err
+	}
+	return cmd
+}
+
+func logs(remote func() (cluster.Remote, error)) *cobra.Command {
+	return &cobra.Command{
+		Use: "logs NAME", Short: "Print what a process has logged; ps lists the names", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			r, err := remote()
+			if err != nil {
+				return err
+			}
+			list, err := r.Processes(cmd.Context())
+			if err != nil {
+				return err
+			}
+			for _, p := range list {
+				if p.Name == args[0] {
+					log, err := os.Open(p.Log)
+					if err != nil {
+						return err
+					}
+					defer log.Close()
+					_, err = io.Copy(cmd.OutOrStdout(), log)
+					return err
+				}
+			}
+			return fmt.Errorf("no process is named %s", args[0])
+		},
+	}
+}

@@ -1,0 +1,180 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/oke-sign/oke-sign/test/cluster/kubelet"
+	"github.com/oke-sign/oke-sign/test/cluster/services"
+)
+
+// node is the Node whose Pods are processes, and can be taken away and brought
+// back.
+type node struct {
+	*inside
+	mu      sync.Mutex
+	kubelet *kubelet.Kubelet // nil while it is stopped
+	cancel  context.CancelFunc
+	ended   chan error
+}
+
+// processNode is its name, and its Pods' addresses.
+const (
+	processNode      = "processes"
+	processAddresses = "10.244.1.0/24"
+)
+
+// clients is a client for controllers, which ask more than a person does.
+func (c *inside) clients() (*kubernetes.Clientset, error) {
+	config, err := clientcmd.BuildConfigFromFlags("", c.inner("admin"))
+	if err != nil {
+		return nil, err
+	}
+	config.QPS, config.Burst = 100, 200
+	return kubernetes.NewForConfig(config)
+}
+
+// logger writes to a log of the cluster until the process ends.
+func (c *inside) logger(name string) (*slog.Logger, error) {
+	log, err := os.OpenFile(c.path("log", name+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	return slog.New(slog.NewTextHandler(log, nil)), nil
+}
+
+// forwardServices makes Services reachable, for as long as the cluster lives.
+func (c *inside) forwardServices() error {
+	client, err := c.clients()
+	if err != nil {
+		return err
+	}
+	log, err := c.logger("services")
+	if err != nil {
+		return err
+	}
+	go func() {
+		err := services.Run(context.Background(), services.Config{
+			Client: client, Hosts: c.path("hosts"), API: netip.MustParseAddrPort(apiServer), Log: log,
+		})
+		log.Error("ended", "err", err)
+	}()
+	return nil
+}
+
+func (n *node) start() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.kubelet != nil {
+		return errors.New("the kubelet runs already")
+	}
+	client, err := n.clients()
+	if err != nil {
+		return err
+	}
+	log, err := n.logger("kubelet")
+	if err != nil {
+		return err
+	}
+	n.kubelet = kubelet.New(kubelet.Config{
+		Client: client,
+		Node:   processNode,
+		Prefix: netip.MustParsePrefix(processAddresses),
+		Dir:    n.path("kubelet"),
+		Programs: map[string]kubelet.Program{
+			"openpolicyagent/gatekeeper": {Path: filepath.Join(n.Programs, "gatekeeper"), Args: gatekeeperArgs},
+			"oke-sign-provider":          {Path: filepath.Join(n.Project, "bin", "oke-sign-provider")},
+		},
+		Log: log,
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	n.cancel, n.ended = cancel, make(chan error, 1)
+	go func() {
+		err := n.kubelet.Run(ctx)
+		if err != nil {
+			log.Error("ended", "err", err)
+		}
+		n.ended <- err
+	}()
+	return nil
+}
+
+// gatekeeperArgs lets Gatekeeper listen on its Pod's address, where it listens on
+// every one, and on a port of its own where it cannot be told an address.
+func gatekeeperArgs(pod *corev1.Pod, _ *corev1.Container, args []string) []string {
+	ip := pod.Status.PodIP
+	port := "20" + fmt.Sprintf("%03s", ip[strings.LastIndexByte(ip, '.')+1:])
+	return append(args, "--host="+ip, "--health-addr="+ip+":9090", "--prometheus-port="+port)
+}
+
+// stop ends every container of the Node, as a machine does that is switched off:
+// nobody tells the API server.
+func (n *node) stop(ctx context.Context) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.kubelet == nil {
+		return nil
+	}
+	n.cancel()
+	select {
+	case err := <-n.ended:
+		n.kubelet = nil
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (n *node) containers() []kubelet.Process {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.kubelet == nil {
+		return nil
+	}
+	return n.kubelet.Processes()
+}
+
+func (n *node) processes() []Process {
+	list := []Process{{Name: "kubelet", State: "running", Log: n.path("log", "kubelet.log")}}
+	if n.mu.Lock(); n.kubelet == nil {
+		list[0].State = "stopped"
+	}
+	n.mu.Unlock()
+	for _, p := range n.containers() {
+		list = append(list, Process{Name: containerName(p), State: "running", PID: p.PID, Log: p.Log})
+	}
+	return list
+}
+
+func containerName(p kubelet.Process) string {
+	return p.Namespace + "/" + p.Pod + "/" + p.Container
+}
+
+// do sends a signal to a container. What ends of it comes back: that is what a
+// kubelet is for.
+func (n *node) do(action, name string) error {
+	signal, ok := map[string]syscall.Signal{
+		ActionStop: syscall.SIGTERM, ActionKill: syscall.SIGKILL, ActionPause: syscall.SIGSTOP, ActionResume: syscall.SIGCONT,
+	}[action]
+	if !ok {
+		return fmt.Errorf("cannot %s a container; delete its Pod, or stop it", action)
+	}
+	for _, p := range n.containers() {
+		if containerName(p) == name {
+			return syscall.Kill(p.PID, signal)
+		}
+	}
+	return fmt.Errorf("no process is named %s", name)
+}
