@@ -75,13 +75,31 @@ func Start(ctx context.Context, cfg Config) (*Cluster, error) {
 		return nil, err
 	}
 	c := &Cluster{ended: make(chan struct{})}
+	if err := c.begin(ctx, cfg); err != nil {
+		return nil, errors.Join(err, c.close())
+	}
+	context.AfterFunc(ctx, func() {
+		select {
+		case <-c.ended:
+		case <-time.After(grace):
+		}
+		c.holder.Close()
+	})
+	return c, nil
+}
+
+// grace is how long a command inside, which had the same signal as the outside,
+// has for its own clean-up.
+const grace = 15 * time.Second
+
+func (c *Cluster) begin(ctx context.Context, cfg Config) error {
 	for _, door := range []struct {
 		address *string
 		socket  string
 	}{{&cfg.API, "api.sock"}, {&cfg.OCI, "oci.sock"}} {
 		listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 		if err != nil {
-			return nil, errors.Join(err, c.close())
+			return err
 		}
 		c.doors = append(c.doors, listener)
 		*door.address = listener.Addr().String()
@@ -90,41 +108,30 @@ func Start(ctx context.Context, cfg Config) (*Cluster, error) {
 	c.cfg = cfg
 	text, err := json.Marshal(cfg)
 	if err != nil {
-		return nil, errors.Join(err, c.close())
+		return err
 	}
 	if err := os.WriteFile(cfg.path("config.json"), text, 0o600); err != nil {
-		return nil, errors.Join(err, c.close())
+		return err
 	}
 	read, write, err := os.Pipe()
 	if err != nil {
-		return nil, errors.Join(err, c.close())
+		return err
 	}
+	defer read.Close()
 	c.holder = write
 	c.cmd = exec.Command("/proc/self/exe")
 	c.cmd.Args = []string{insideArg, string(text)}
 	c.cmd.Stdin, c.cmd.Stdout, c.cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	c.cmd.ExtraFiles = []*os.File{read}
 	c.cmd.SysProcAttr = namespaces()
-	err = c.cmd.Start()
-	read.Close()
-	if err == nil {
-		err = os.WriteFile(cfg.path("pid"), fmt.Append(nil, c.cmd.Process.Pid), 0o644)
-	}
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("namespaces of its own, which need root or unprivileged user namespaces: %w", err), c.close())
+	if err := c.cmd.Start(); err != nil {
+		return fmt.Errorf("namespaces of its own, which need root or unprivileged user namespaces: %w", err)
 	}
 	go func() {
 		c.err = c.cmd.Wait()
 		close(c.ended)
 	}()
-	context.AfterFunc(ctx, func() {
-		select {
-		case <-c.ended:
-		case <-time.After(15 * time.Second): // a command inside has the same signal and its own clean-up
-		}
-		write.Close()
-	})
-	return c, nil
+	return os.WriteFile(cfg.path("pid"), fmt.Append(nil, c.cmd.Process.Pid), 0o644)
 }
 
 // Ready waits until everything of the cluster is up.

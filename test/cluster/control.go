@@ -78,7 +78,9 @@ func (r Remote) Exec(command []string) error {
 	if os.Geteuid() != 0 {
 		args = append(args, "--user", "--preserve-credentials")
 	}
-	return syscall.Exec(enter, append(append(args, "--"), command...), cfg.environ())
+	cmd := exec.Cmd{Env: cfg.environ()}
+	// Environ leaves one of each name: of two, programs do not agree which counts.
+	return syscall.Exec(enter, append(append(args, "--"), command...), cmd.Environ())
 }
 
 func (r Remote) call(ctx context.Context, method, path string, into any) error {

@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net/http"
 	"os"
 	"os/exec"
@@ -63,7 +62,9 @@ func enter(cfg Config) int {
 }
 
 func (c *inside) live(ctx context.Context) (int, error) {
-	if err := c.up(ctx); err != nil {
+	if err := c.up(ctx); ctx.Err() != nil {
+		return 130, errors.New("interrupted while it came up")
+	} else if err != nil {
 		return 1, err
 	}
 	if len(c.Command) > 0 {
@@ -197,7 +198,7 @@ func (c *inside) list() []*program {
 			"--listen-client-urls=" + etcdClients, "--advertise-client-urls=" + etcdClients,
 			"--listen-peer-urls=" + etcdPeers, "--initial-advertise-peer-urls=" + etcdPeers, "--initial-cluster=default=" + etcdPeers,
 			"--log-level=warn",
-		}, ready: httpOK(nil, etcdClients+"/health")},
+		}, ready: etcdReady},
 		{name: "kube-apiserver", args: []string{
 			"--etcd-servers=" + etcdClients,
 			"--bind-address=127.0.0.1", "--advertise-address=127.0.0.1", "--secure-port=6443",
@@ -224,6 +225,8 @@ func (c *inside) list() []*program {
 			"--config=" + filepath.Join(c.Programs, "kwok-stages.yaml"), "--kubeconfig=" + c.inner("admin"),
 			"--manage-all-nodes=false", "--manage-nodes-with-annotation-selector=kwok.x-k8s.io/node=fake",
 			"--node-ip=127.0.0.1", "--cidr=10.244.0.0/24", "--server-address=" + kwokServer,
+			// Its default is none, and a Node without a lease is taken for dead every 50 s.
+			"--node-lease-duration-seconds=40",
 		}},
 		{name: "oci-emulator", path: filepath.Join(c.Project, "bin", "oci-emulator"), args: []string{
 			"--listen=" + emulator, "--home=" + c.path("oci"), "--seed=demo", "--state=" + c.path("oci-state.json"),
@@ -257,13 +260,19 @@ func (c *inside) startAll(names ...string) func(context.Context) error {
 	}
 }
 
+func etcdReady(ctx context.Context) error {
+	_, err := get(ctx, http.DefaultClient, etcdClients+"/health")
+	return err
+}
+
 func (c *inside) apiReady(ctx context.Context) error {
 	client, err := c.adminClient()
 	if err != nil {
 		return fatal{err}
 	}
 	defer client.CloseIdleConnections()
-	return httpOK(client, "https://"+apiServer+"/readyz")(ctx)
+	_, err = get(ctx, client, "https://"+apiServer+"/readyz")
+	return err
 }
 
 // adminClient speaks to the API server as its administrator.
@@ -281,31 +290,26 @@ func (c *inside) adminClient() (*http.Client, error) {
 	return &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{certificate}}}}, nil
 }
 
-func httpOK(client *http.Client, url string) func(context.Context) error {
-	if client == nil {
-		client = http.DefaultClient
+func get(ctx context.Context, client *http.Client, url string) ([]byte, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return nil, err
 	}
-	return func(ctx context.Context) error {
-		request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-		if err != nil {
-			return err
-		}
-		answer, err := client.Do(request)
-		if err != nil {
-			return err
-		}
-		defer answer.Body.Close()
-		text, err := io.ReadAll(io.LimitReader(answer.Body, 4096))
-		if answer.StatusCode != http.StatusOK {
-			return fmt.Errorf("%s: %s: %s", url, answer.Status, text)
-		}
-		return err
+	answer, err := client.Do(request)
+	if err != nil {
+		return nil, err
 	}
+	defer answer.Body.Close()
+	text, err := io.ReadAll(answer.Body)
+	if answer.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("%s: %s: %s", url, answer.Status, text)
+	}
+	return text, err
 }
 
 // emulatorReady also writes, for the host's side, how its clients find it there.
 func (c *inside) emulatorReady(ctx context.Context) error {
-	if err := httpOK(nil, "http://"+emulator+"/_emulator/calls")(ctx); err != nil {
+	if _, err := get(ctx, http.DefaultClient, "http://"+emulator+"/_emulator/calls"); err != nil {
 		return err
 	}
 	env, err := os.ReadFile(c.path("oci", "env"))
@@ -313,6 +317,27 @@ func (c *inside) emulatorReady(ctx context.Context) error {
 		return err
 	}
 	return os.WriteFile(c.path("oci.env"), bytes.ReplaceAll(env, []byte(emulator), []byte(c.OCI)), 0o644)
+}
+
+// policy writes a policy that knows the emulator's key, for whoever wants one.
+func (c *inside) policy(ctx context.Context) error {
+	var state struct {
+		Keys map[string]struct{ ID, Name string }
+	}
+	text, err := get(ctx, http.DefaultClient, "http://"+emulator+"/_emulator/state")
+	if err == nil {
+		err = json.Unmarshal(text, &state)
+	}
+	if err != nil {
+		return err
+	}
+	for _, key := range state.Keys {
+		if key.Name == "image-key" {
+			_, err := c.render("policy.yaml", map[string]any{"Key": key.ID})
+			return err
+		}
+	}
+	return errors.New("the emulator has no image-key")
 }
 
 // nodes adds the Nodes that kwok pretends and the one whose Pods are processes.
@@ -334,12 +359,8 @@ func (c *inside) nodes(ctx context.Context) error {
 
 // gatekeeper is installed as its users install it, by its own chart.
 func (c *inside) gatekeeper(ctx context.Context) error {
-	values, err := fs.ReadFile(manifests, "manifests/gatekeeper-values.yaml")
+	here, err := c.render("gatekeeper-values.yaml", nil)
 	if err != nil {
-		return err
-	}
-	here := c.path("gatekeeper-values.yaml")
-	if err := os.WriteFile(here, values, 0o644); err != nil {
 		return err
 	}
 	return c.run(ctx, nil, "helm", "install", "gatekeeper", filepath.Join(c.Programs, "gatekeeper-chart"),
@@ -386,6 +407,7 @@ func (c *inside) okeSign(ctx context.Context) error {
 			return c.apply(ctx, "external-data.yaml", map[string]any{"ProviderCA": base64.StdEncoding.EncodeToString(trusted)})
 		},
 		func() error { return c.templates(ctx) },
+		func() error { return c.policy(ctx) },
 		func() error {
 			return c.kubectl(ctx, nil, "-n", "oke-sign", "rollout", "status", "deployment/oke-sign", "--timeout="+startUp.String())
 		},
@@ -447,18 +469,23 @@ func (c *inside) templates(ctx context.Context) error {
 	})
 }
 
-// apply applies one of the manifests, filled in with values.
-func (c *inside) apply(ctx context.Context, name string, values map[string]any) error {
+// render fills in one of the manifests and leaves it in the cluster's folder.
+func (c *inside) render(name string, values map[string]any) (file string, err error) {
 	t, err := template.New(name).Option("missingkey=error").ParseFS(manifests, "manifests/"+name)
 	if err != nil {
-		return err
+		return "", err
 	}
-	var text strings.Builder
+	var text bytes.Buffer
 	if err := t.Execute(&text, values); err != nil {
-		return err
+		return "", err
 	}
-	file := c.path("applied-" + name)
-	if err := os.WriteFile(file, []byte(text.String()), 0o600); err != nil {
+	file = c.path(name)
+	return file, os.WriteFile(file, text.Bytes(), 0o600)
+}
+
+func (c *inside) apply(ctx context.Context, name string, values map[string]any) error {
+	file, err := c.render(name, values)
+	if err != nil {
 		return err
 	}
 	return c.kubectl(ctx, nil, "apply", "-f", file)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -111,8 +112,12 @@ func (r *root) enter() error {
 	if err != nil {
 		return err
 	}
-	if err := unix.Dup2(null, 0); err != nil {
+	if err := unix.Dup3(null, 0, 0); err != nil {
 		return err
+	}
+	// What else is open here is not the container's business.
+	if err := unix.CloseRange(3, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		return fmt.Errorf("close files: %w", err)
 	}
 	return r.become()
 }
@@ -203,21 +208,9 @@ func (r *root) become() error {
 	return nil
 }
 
-// mapped says whether an id, "uid" or "gid", exists in this user namespace. In one
-// that an ordinary user made, only root does.
-func mapped(kind string, id int) (bool, error) {
-	b, err := os.ReadFile("/proc/self/" + kind + "_map")
-	if err != nil {
-		return false, err
-	}
-	for line := range strings.Lines(string(b)) {
-		var first, outside, count int
-		if _, err := fmt.Sscan(line, &first, &outside, &count); err != nil {
-			return false, fmt.Errorf("%s_map: %w", kind, err)
-		}
-		if first <= id && id-first < count {
-			return true, nil
-		}
-	}
-	return false, nil
+// users says whether there are others than root. In a user namespace that an
+// ordinary user made there are not, and nobody may leave a group there.
+func users() (bool, error) {
+	b, err := os.ReadFile("/proc/self/setgroups")
+	return strings.TrimSpace(string(b)) == "allow", err
 }

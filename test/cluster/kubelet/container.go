@@ -359,12 +359,7 @@ func (r *root) secure(pod *corev1.Pod, c *corev1.Container) error {
 	if sc.RunAsNonRoot != nil && *sc.RunAsNonRoot && id.User == 0 {
 		return refusal{"CreateContainerConfigError", errors.New("must not run as root, and user 0 is root")}
 	}
-	for _, g := range append(id.Groups, id.Group) {
-		if ok, err := mapped("gid", g); !ok || err != nil {
-			return err
-		}
-	}
-	if ok, err := mapped("uid", id.User); !ok || err != nil {
+	if ok, err := users(); !ok || err != nil {
 		return err
 	}
 	r.Identity = id

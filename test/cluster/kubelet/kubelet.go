@@ -105,8 +105,15 @@ func New(cfg Config) *Kubelet {
 // processes, and tells the API server nothing: the next Run starts them again. It
 // can be called once.
 func (k *Kubelet) Run(ctx context.Context) error {
-	if err := k.register(ctx); err != nil {
-		return fmt.Errorf("register node %s: %w", k.Node, err)
+	// Controllers write to a new Node at the same time, and the API server may not
+	// be there yet.
+	for err := k.register(ctx); err != nil; err = k.register(ctx) {
+		k.Log.Warn("register node, again in a moment", "node", k.Node, "err", err)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(registerAgain):
+		}
 	}
 	broadcaster := record.NewBroadcaster()
 	defer broadcaster.Shutdown()

@@ -1,6 +1,7 @@
 package kubelet_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -40,7 +41,46 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(128)
 	}
+	if os.Args[0] == holderName {
+		fmt.Fprintln(os.Stderr, hold())
+		os.Exit(1)
+	}
 	os.Exit(kubetest.Main(m))
+}
+
+// held is what another process needs to run a kubelet.
+type held struct {
+	Config       rest.TLSClientConfig
+	Host         string
+	Dir, Program string
+}
+
+const (
+	holderName = "holder"
+	heldNode   = "held"
+)
+
+// hold runs a kubelet until it is killed.
+func hold() error {
+	var h held
+	if err := json.NewDecoder(os.Stdin).Decode(&h); err != nil {
+		return err
+	}
+	client, err := kubernetes.NewForConfig(&rest.Config{Host: h.Host, TLSClientConfig: h.Config})
+	if err != nil {
+		return err
+	}
+	return kubelet.New(settings(client, heldNode, "10.244.2.0/24", h)).Run(context.Background())
+}
+
+func settings(client kubernetes.Interface, node, prefix string, h held) kubelet.Config {
+	return kubelet.Config{
+		Client: client, Node: node, Prefix: netip.MustParsePrefix(prefix), Dir: h.Dir,
+		Programs: map[string]kubelet.Program{image: {Path: h.Program, Args: func(pod *corev1.Pod, _ *corev1.Container, args []string) []string {
+			return append(args, "--listen="+pod.Status.PodIP+":8080")
+		}}},
+		Log: slog.New(slog.DiscardHandler),
+	}
 }
 
 const (
@@ -99,13 +139,9 @@ func newMachine(t *testing.T) *machine {
 func (m *machine) start(t *testing.T) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	m.kubelet = kubelet.New(kubelet.Config{
-		Client: m.client, Node: nodeName, Prefix: netip.MustParsePrefix("10.244.1.0/24"), Dir: m.dir,
-		Programs: map[string]kubelet.Program{image: {Path: m.program, Args: func(pod *corev1.Pod, _ *corev1.Container, args []string) []string {
-			return append(args, "--listen="+pod.Status.PodIP+":8080")
-		}}},
-		Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
-	})
+	cfg := settings(m.client, nodeName, "10.244.1.0/24", held{Dir: m.dir, Program: m.program})
+	cfg.Log = slog.New(slog.NewTextHandler(t.Output(), nil))
+	m.kubelet = kubelet.New(cfg)
 	ended := make(chan error, 1)
 	go func() { ended <- m.kubelet.Run(ctx) }()
 	stopped := false
@@ -130,7 +166,9 @@ func (m *machine) create(t *testing.T, text string) *corev1.Pod {
 	if err := yaml.UnmarshalStrict([]byte(text), &pod); err != nil {
 		t.Fatal(err)
 	}
-	pod.Spec.NodeName = nodeName
+	if pod.Spec.NodeName == "" {
+		pod.Spec.NodeName = nodeName
+	}
 	if pod.Spec.Containers == nil {
 		pod.Spec.Containers = []corev1.Container{{}}
 	}
@@ -263,6 +301,7 @@ func TestKubelet(t *testing.T) {
 	t.Run("containers start and end in their order", m.order)
 	t.Run("what can not be run says why", m.refuses)
 	t.Run("the Node is there and lives", m.lives)
+	t.Run("no program outlives a kubelet that is killed", m.outlivesNot)
 	t.Run("a kubelet that comes back runs its Pods again", m.comesBack)
 }
 
@@ -395,11 +434,11 @@ spec:
 // wholeMachine says whether users other than root exist here.
 func wholeMachine(t *testing.T) bool {
 	t.Helper()
-	b, err := os.ReadFile("/proc/self/uid_map")
+	b, err := os.ReadFile("/proc/self/setgroups")
 	if err != nil {
 		t.Fatal(err)
 	}
-	return strings.Contains(string(b), "4294967295")
+	return strings.HasPrefix(string(b), "allow")
 }
 
 func (m *machine) follows(t *testing.T) {
@@ -552,7 +591,7 @@ spec:
   restartPolicy: OnFailure
   initContainers:
   - {name: first, image: `+image+`, args: [--write=/shared/log, --line=first, --exit=0], volumeMounts: [{name: shared, mountPath: /shared}]}
-  - {name: beside, image: `+image+`, restartPolicy: Always, args: [--write=/shared/log, --line=beside], volumeMounts: [{name: shared, mountPath: /shared}]}
+  - {name: beside, image: `+image+`, restartPolicy: Always, args: [--write=/shared/log, --line=beside], startupProbe: {tcpSocket: {port: 8080}, periodSeconds: 1}, volumeMounts: [{name: shared, mountPath: /shared}]}
   containers:
   - {name: main, args: [--write=/shared/log, --line=main, --exit=0], volumeMounts: [{name: shared, mountPath: /shared}]}
   volumes: [{name: shared, hostPath: {path: `+shared+`}}]
@@ -562,10 +601,8 @@ spec:
 	if err != nil {
 		t.Fatal(err)
 	}
-	// A line of the sidecar is not there for sure when the next container starts.
-	lines := strings.Fields(string(log))
-	if len(lines) != 3 || lines[0] != "first" || !slices.Contains(lines, "beside") || !slices.Contains(lines, "main") {
-		t.Errorf("started %q", lines)
+	if diff := cmp.Diff("first\nbeside\nmain\n", string(log)); diff != "" {
+		t.Errorf("started (-want +got):\n%s", diff)
 	}
 	if pod.Status.InitContainerStatuses[1].State.Terminated == nil {
 		t.Error("the sidecar runs though what it served has ended")
@@ -655,6 +692,30 @@ func (m *machine) lives(t *testing.T) {
 	eventually(t, func() error {
 		if !renewed().After(first) {
 			return errors.New("the lease is not renewed")
+		}
+		return nil
+	})
+}
+
+func (m *machine) outlivesNot(t *testing.T) {
+	told, err := json.Marshal(held{Config: m.config.TLSClientConfig, Host: m.config.Host, Dir: t.TempDir(), Program: m.program})
+	if err != nil {
+		t.Fatal(err)
+	}
+	holder := &exec.Cmd{Path: "/proc/self/exe", Args: []string{holderName}, Stdin: bytes.NewReader(told), Stderr: t.Output()}
+	if err := holder.Start(); err != nil {
+		t.Fatal(err)
+	}
+	m.create(t, "metadata: {name: held}\nspec: {nodeName: "+heldNode+", containers: [{args: [--stubborn], securityContext: {runAsUser: 1000}}]}")
+	pod := m.await(t, "held", ready)
+	mustCall(t, http.MethodGet, pod, "/readyz", nil)
+	if err := holder.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = holder.Wait() // killed
+	eventually(t, func() error {
+		if _, err := call(t, http.MethodGet, pod, "/readyz", nil); !errors.Is(err, syscall.ECONNREFUSED) {
+			return fmt.Errorf("the program answers: %w", err)
 		}
 		return nil
 	})

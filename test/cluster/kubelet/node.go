@@ -24,7 +24,8 @@ const (
 	renewEvery   = leaseSeconds / 4 * time.Second
 	// The lease says that the Node lives; its status only has to be renewed now and
 	// then, lest somebody else's word on it stays.
-	beatEvery = time.Minute
+	beatEvery     = time.Minute
+	registerAgain = 200 * time.Millisecond
 )
 
 // register makes the Node, or takes over the one that is there, and declares it

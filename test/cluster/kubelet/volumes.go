@@ -156,7 +156,7 @@ func share(pod *corev1.Pod, dir string) error {
 		return nil
 	}
 	group := int(*pod.Spec.SecurityContext.FSGroup)
-	if ok, err := mapped("gid", group); !ok || err != nil {
+	if ok, err := users(); !ok || err != nil {
 		return err
 	}
 	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {

@@ -66,7 +66,10 @@ func command() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return errors.Join(r.Down(cmd.Context()), os.RemoveAll(r.Dir))
+				if err := r.Down(cmd.Context()); err != nil {
+					return err
+				}
+				return errors.Join(os.RemoveAll(r.Dir), os.Remove(r.Dir+".log"))
 			},
 		},
 		&cobra.Command{
@@ -195,14 +198,14 @@ const usage = `
 The cluster is up. To use it:
 
   export KUBECONFIG=%[1]s/kubeconfig
-  . %[1]s/oci.env                     # OCI, emulated: for kubectl oke-sign
-  kubectl get nodes
+  . %[1]s/oci.env    # OCI, emulated: for kubectl oke-sign
 
-To sign an image, and let only images signed with its key run:
+Nothing is refused yet. To let only images run that are signed with image-key:
 
+  kubectl apply -f %[1]s/policy.yaml
+  kubectl create deployment unsigned --image=iad.ocir.io/idwpqivumvev/scan-test:latest
   bin/kubectl-oke_sign keys list
   bin/kubectl-oke_sign sign iad.ocir.io/idwpqivumvev/scan-test:latest --key OCID
-  kubectl apply -f policies/okesignedimages/samples/one-key/constraint.yaml    # with that OCID in it
 
 To see how it fares, and to end it:
 
@@ -244,7 +247,7 @@ func detach(ctx context.Context, dir, project string) error {
 		case <-ctx.Done():
 			err := holder.Process.Signal(syscall.SIGTERM)
 			<-ended
-			return errors.Join(ctx.Err(), err, os.RemoveAll(dir))
+			return errors.Join(errors.New("interrupted"), err, os.RemoveAll(dir), os.Remove(said))
 		case err := <-ended:
 			_, _ = io.Copy(os.Stderr, show)
 			return errors.Join(fmt.Errorf("the cluster did not come up; its logs are in %s", filepath.Join(dir, "log")), err)

@@ -3,6 +3,7 @@
 package kubetest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -36,7 +37,7 @@ func Main(m *testing.M) int {
 		}
 		return m.Run()
 	}
-	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+	cmd := exec.CommandContext(context.Background(), "/proc/self/exe", os.Args[1:]...)
 	cmd.Env = append(os.Environ(), inner+"=1")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{
@@ -94,7 +95,7 @@ func API(t *testing.T) *rest.Config {
 		Set("service-cluster-ip-range", Services).
 		Set("advertise-address", "127.0.0.1").
 		Set("endpoint-reconciler-type", "none"). // which would not have such an address
-		Disable("disable-admission-plugins") // Pods get their ServiceAccount
+		Disable("disable-admission-plugins")     // Pods get their ServiceAccount
 	config, err := env.Start()
 	if err != nil {
 		t.Fatal(err)
