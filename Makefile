@@ -59,6 +59,7 @@ cluster: ## a real control plane with Gatekeeper and oke-sign on this machine
 .PHONY: e2e
 e2e: ## end-to-end tests on such a control plane; logs are left in bin/e2e-logs
 	$(build_cluster)
+	cd test/cluster && KUBEBUILDER_ASSETS=$$(../../bin/cluster build) go test -trimpath ./...
 	go test -c -o bin/e2e.test ./test/e2e
 	bin/cluster run --logs bin/e2e-logs -- bin/e2e.test -test.v -test.parallel 4 -test.timeout 30m
 

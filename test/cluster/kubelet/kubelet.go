@@ -191,10 +191,11 @@ func (k *Kubelet) observe(ctx context.Context, object *corev1.Pod) {
 		if podutil.IsPodTerminal(object) && object.DeletionTimestamp == nil {
 			return // ended under an earlier Run; seen again when it is deleted
 		}
-		p = k.newPod(ctx, object)
+		created, life := k.newPod(ctx, object)
+		p = created
 		k.pods[object.UID] = p
 		k.wg.Go(func() {
-			p.run(ctx)
+			p.run(ctx, life)
 			k.mu.Lock()
 			delete(k.pods, p.uid)
 			k.mu.Unlock()

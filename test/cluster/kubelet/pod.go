@@ -36,8 +36,7 @@ type pod struct {
 	pokes           chan struct{} // something has changed
 	gone            chan struct{} // closed when the object is
 	kill            func()
-	ctx             context.Context //nolint:containedctx // ends when the Pod is to end; its cause is an ending
-	stop            context.CancelCauseFunc
+	stop            context.CancelCauseFunc // ends the Pod's life; the cause is an ending
 
 	// Written before the containers run, and never after.
 	addr    netip.Addr
@@ -51,7 +50,9 @@ type pod struct {
 	over bool // no container will run any more
 }
 
-func (k *Kubelet) newPod(ctx context.Context, object *corev1.Pod) *pod {
+// newPod returns a Pod to run, and its life: a context that ends when the Pod is to
+// end, or the Kubelet is.
+func (k *Kubelet) newPod(ctx context.Context, object *corev1.Pod) (*pod, context.Context) {
 	p := &pod{
 		kubelet: k, uid: object.UID, namespace: object.Namespace, name: object.Name,
 		dir:    filepath.Join(k.Dir, "pods", string(object.UID)),
@@ -60,7 +61,8 @@ func (k *Kubelet) newPod(ctx context.Context, object *corev1.Pod) *pod {
 		sent:   object.Status,
 		wanted: object,
 	}
-	p.ctx, p.stop = context.WithCancelCause(ctx)
+	life, stop := context.WithCancelCause(ctx)
+	p.stop = stop
 	p.kill = sync.OnceFunc(func() {
 		close(p.gone)
 		p.stop(ending{})
@@ -71,7 +73,7 @@ func (k *Kubelet) newPod(ctx context.Context, object *corev1.Pod) *pod {
 	for i := range object.Spec.Containers {
 		p.mains = append(p.mains, p.newContainer(&object.Spec.Containers[i], object.Status.ContainerStatuses))
 	}
-	return p
+	return p, life
 }
 
 // newContainer carries on from what an earlier Run reported.
@@ -136,10 +138,10 @@ func (p *pod) event(kind, reason, message string) {
 }
 
 // run runs the Pod until it is deleted or the Kubelet ends.
-func (p *pod) run(ctx context.Context) {
+func (p *pod) run(ctx, life context.Context) {
 	defer p.stop(nil)
 	if !podutil.IsPodTerminal(p.object()) {
-		p.live(ctx)
+		p.live(ctx, life)
 		p.kubelet.addresses.free(p.addr)
 	}
 	if ctx.Err() != nil {
@@ -161,12 +163,12 @@ func (p *pod) run(ctx context.Context) {
 
 // live keeps the Pod running, its volumes filled and its status reported until it
 // is to end and has.
-func (p *pod) live(ctx context.Context) {
+func (p *pod) live(ctx, life context.Context) {
 	var worked chan struct{} // closed when the containers have ended; nil until they run
-	stopped := p.ctx.Done()
+	stopped := life.Done()
 	for {
 		again := resync
-		if p.ctx.Err() == nil {
+		if life.Err() == nil {
 			if err := p.prepare(); err != nil {
 				p.event(corev1.EventTypeWarning, "FailedMount", err.Error())
 				again = retry
@@ -174,16 +176,16 @@ func (p *pod) live(ctx context.Context) {
 				worked = make(chan struct{})
 				go func() {
 					defer close(worked)
-					p.work()
+					p.work(life)
 				}()
 			}
 		}
-		p.over = p.over || (p.ctx.Err() != nil && worked == nil)
+		p.over = p.over || (life.Err() != nil && worked == nil)
 		if err := p.report(ctx); err != nil && ctx.Err() == nil {
 			p.kubelet.Log.Warn("report pod", "namespace", p.namespace, "pod", p.name, "err", err)
 			again = retry
 		}
-		if p.over && p.ctx.Err() != nil {
+		if p.over && life.Err() != nil {
 			return
 		}
 		select {
@@ -223,13 +225,13 @@ func (p *pod) prepare() error {
 }
 
 // work runs the Pod's containers in their order until all have ended.
-func (p *pod) work() {
+func (p *pod) work(life context.Context) {
 	// Sidecars end after the containers that they serve.
-	beside, end := context.WithCancelCause(context.WithoutCancel(p.ctx))
+	beside, end := context.WithCancelCause(context.WithoutCancel(life))
 	var sidecars sync.WaitGroup
 	defer sidecars.Wait()
 	defer func() {
-		why := context.Cause(p.ctx)
+		why := context.Cause(life)
 		if why == nil {
 			why = ending{p.grace()}
 		}
@@ -237,7 +239,7 @@ func (p *pod) work() {
 	}()
 	for _, c := range p.inits {
 		if !podutil.IsRestartableInitContainer(c.spec) {
-			if !c.run(p.ctx) {
+			if !c.run(life) {
 				return
 			}
 			continue
@@ -245,13 +247,13 @@ func (p *pod) work() {
 		sidecars.Go(func() { c.run(beside) })
 		select {
 		case <-c.up:
-		case <-p.ctx.Done():
+		case <-life.Done():
 			return
 		}
 	}
 	var mains sync.WaitGroup
 	for _, c := range p.mains {
-		mains.Go(func() { c.run(p.ctx) })
+		mains.Go(func() { c.run(life) })
 	}
 	mains.Wait()
 }

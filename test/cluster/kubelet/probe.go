@@ -65,7 +65,7 @@ func (c *container) liveness(ctx context.Context, p *corev1.Probe, sick chan<- s
 			failures = 0
 			continue
 		}
-		c.pod.event(corev1.EventTypeWarning, "Unhealthy", fmt.Sprintf("container %s: liveness probe: %s", c.spec.Name, why))
+		c.unhealthy("liveness", why)
 		if failures++; failures >= p.FailureThreshold {
 			sick <- "liveness probe: " + why
 			return
@@ -75,24 +75,31 @@ func (c *container) liveness(ctx context.Context, p *corev1.Probe, sick chan<- s
 
 func (c *container) readiness(ctx context.Context, p *corev1.Probe) {
 	ready, row := false, int32(0) // answers in a row that say otherwise
-	every := min(eager, period(p))
+	every, told := min(eager, period(p)), ""
 	for wait(ctx, initial(p)); ctx.Err() == nil; wait(ctx, every) {
 		why := c.ask(p)
+		if why != told {
+			told = why
+			c.unhealthy("readiness", why)
+		}
 		if ready == (why == "") {
 			row = 0
 			continue
 		}
 		row++
-		switch {
-		case !ready && row >= p.SuccessThreshold:
-			every = period(p)
-		case ready && row >= p.FailureThreshold:
-			c.pod.event(corev1.EventTypeWarning, "Unhealthy", fmt.Sprintf("container %s: readiness probe: %s", c.spec.Name, why))
-		default:
+		if (!ready && row < p.SuccessThreshold) || (ready && row < p.FailureThreshold) {
 			continue
 		}
+		every = period(p)
 		ready, row = !ready, 0
 		c.set(func() { c.ready = ready })
+	}
+}
+
+// unhealthy has people see what a probe does not like, if anything.
+func (c *container) unhealthy(probe, why string) {
+	if why != "" {
+		c.pod.event(corev1.EventTypeWarning, "Unhealthy", fmt.Sprintf("container %s: %s probe: %s", c.spec.Name, probe, why))
 	}
 }
 

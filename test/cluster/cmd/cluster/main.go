@@ -60,6 +60,17 @@ func command() *cobra.Command {
 	}
 	root.AddCommand(up(name, project), run(project), serve(),
 		&cobra.Command{
+			Use: "build", Short: "Build the programs, unless that was done, and print the folder they are in", Args: cobra.NoArgs,
+			RunE: func(cmd *cobra.Command, _ []string) error {
+				cfg, err := prepare(cmd.Context(), *project, "")
+				if err != nil {
+					return err
+				}
+				_, err = fmt.Fprintln(cmd.OutOrStdout(), cfg.Programs)
+				return err
+			},
+		},
+		&cobra.Command{
 			Use: "down", Short: "End the cluster and remove all that it left", Args: cobra.NoArgs,
 			RunE: func(cmd *cobra.Command, _ []string) error {
 				r, err := remote()
@@ -165,7 +176,7 @@ func prepare(ctx context.Context, project, dir string) (cluster.Config, error) {
 	if err != nil {
 		return cluster.Config{}, err
 	}
-	return cluster.Config{Dir: dir, Programs: programs, Project: root}, os.MkdirAll(filepath.Dir(dir), 0o755)
+	return cluster.Config{Dir: dir, Programs: programs, Project: root}, nil
 }
 
 func up(name, project *string) *cobra.Command {
@@ -180,6 +191,9 @@ func up(name, project *string) *cobra.Command {
 				return fmt.Errorf("a cluster named %s runs already; `cluster down --name %[1]s` ends it", *name)
 			}
 			if err := os.RemoveAll(dir); err != nil { // left by one that was killed
+				return err
+			}
+			if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
 				return err
 			}
 			if _, err := prepare(cmd.Context(), *project, dir); err != nil {
