@@ -12,6 +12,9 @@ BINARIES := ./provider/oke-sign-provider ./plugin/kubectl-oke_sign ./test/oci-em
 # The race detector needs a C compiler; without one the tests run without it.
 RACE     := $(shell command -v gcc >/dev/null && echo CGO_ENABLED=1 go test -race || echo go test)
 LINT     := bin/tools/golangci-lint
+# What users run the policies with; the tests of the policies do, too.
+CONFTEST := bin/tools/conftest
+GATOR    := bin/tools/gator
 
 # Builds packages into bin/; of the module in
 # another folder, if one is given. Prints what is downloaded and how many packages
@@ -39,9 +42,9 @@ demo: ## the whole story with real parts: no cloud account, no cluster
 	@bin/demo --bin bin
 
 .PHONY: test
-test: ## everything that needs no cluster, under both guesses at what is unknown about OCI
+test: $(CONFTEST) $(GATOR) ## everything that needs no cluster, under both guesses at what is unknown about OCI
 	$(RACE) ./provider/... ./test/ocitest/...
-	go test ./plugin/... ./policies/... $$(go list ./test/... | grep -v -e /test/ocitest -e /test/e2e)
+	OKE_SIGN_TOOLS=$(CURDIR)/bin/tools go test ./plugin/... ./policies/... $$(go list ./test/... | grep -v -e /test/ocitest -e /test/e2e)
 	OKE_SIGN_TEST_OCI=lenient $(RACE) ./provider/registry/... ./provider/vault/... ./provider/principal/... ./provider/oke-sign-provider/... ./test/ocitest/...
 	OKE_SIGN_TEST_OCI=lenient go test ./plugin/... $$(go list ./test/... | grep -v -e /test/ocitest -e /test/e2e)
 
@@ -56,12 +59,16 @@ cluster: ## a real control plane with Gatekeeper and oke-sign on this machine
 	$(build_cluster)
 	@bin/cluster up
 
+.PHONY: model
+model: ## a million random cases of the policies against their specification
+	go test ./policies -run '^TestModel' -model.cases 1000000 -timeout 0 -v
+
 .PHONY: e2e
 e2e: ## end-to-end tests on such a control plane; logs are left in bin/e2e-logs
 	$(build_cluster)
 	cd test/cluster && KUBEBUILDER_ASSETS=$$(../../bin/cluster build) go test -trimpath ./...
 	go test -c -o bin/e2e.test ./test/e2e
-	bin/cluster run --logs bin/e2e-logs -- bin/e2e.test -test.v -test.parallel 4 -test.timeout 30m
+	bin/cluster run --logs bin/e2e-logs -- bin/e2e.test -test.v -test.parallel 6 -test.timeout 30m
 
 .PHONY: bench
 bench: ## our own figures, as "name value unit" lines
@@ -77,8 +84,15 @@ lint: $(LINT) ## golangci-lint; opa check --strict and opa fmt, in process; shel
 $(LINT): test/tools/go.mod test/tools/go.sum
 	cd test/tools && go build -o ../../$@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 
+$(CONFTEST): test/tools/go.mod test/tools/go.sum
+	cd test/tools && go build -o ../../$@ github.com/open-policy-agent/conftest
+
+# Not in test/tools: conftest wants a newer OPA there than Gatekeeper has.
+$(GATOR): test/cluster/go.mod test/cluster/go.sum
+	cd test/cluster && go build -o ../../$@ github.com/open-policy-agent/gatekeeper/v3/cmd/gator
+
 .PHONY: generate
-generate: ## write the ConstraintTemplates and the region table in Rego from their sources
+generate: ## write the ConstraintTemplates and other copies of the Rego from their sources
 	go generate ./policies/...
 
 .PHONY: fuzz

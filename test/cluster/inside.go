@@ -94,11 +94,20 @@ func (c *inside) command(ctx context.Context) (int, error) {
 
 // environ is the environment of a command inside the cluster.
 func (cfg Config) environ() []string {
-	return append(os.Environ(),
-		"KUBECONFIG="+cfg.path("inside.kubeconfig"),
-		"PATH="+cfg.Programs+":"+filepath.Join(cfg.Project, "bin")+":"+os.Getenv("PATH"),
-		"OKE_SIGN_CLUSTER="+cfg.Dir,
-	)
+	own := map[string]string{
+		"KUBECONFIG":       cfg.path("inside.kubeconfig"),
+		"KUBECACHEDIR":     cfg.path("kubectl"), // every cluster has the same address, and other kinds
+		"PATH":             cfg.Programs + ":" + filepath.Join(cfg.Project, "bin") + ":" + os.Getenv("PATH"),
+		"OKE_SIGN_CLUSTER": cfg.Dir,
+	}
+	env := slices.DeleteFunc(os.Environ(), func(variable string) bool {
+		name, _, _ := strings.Cut(variable, "=")
+		return own[name] != ""
+	})
+	for name, value := range own {
+		env = append(env, name+"="+value)
+	}
+	return env
 }
 
 // up brings everything up, in the order in which one part needs another.

@@ -11,13 +11,14 @@ import (
 	"net/http"
 	"strings"
 
-	"github.com/google/go-containerregistry/pkg/authn"
 	admissionv1 "k8s.io/api/admission/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/oke-sign/oke-sign/plugin/gate"
 	"github.com/oke-sign/oke-sign/policies"
 	"github.com/oke-sign/oke-sign/provider/signature"
+	"github.com/oke-sign/oke-sign/test/ocitest"
+	"github.com/oke-sign/oke-sign/test/oracle"
 	"github.com/oke-sign/oke-sign/test/pki"
 )
 
@@ -46,7 +47,7 @@ func (s *story) object(ctx context.Context, object map[string]any) (string, erro
 // could attach, and that look more and more like genuine ones.
 func (s *story) chapterRecords(ctx context.Context) error {
 	s.chapter("10", "Records that somebody who may push could attach")
-	retired, err := s.cloud.newKey(ctx, s.vault, "retired-key")
+	retired, err := s.cloud.NewKey(ctx, s.vault, "retired-key")
 	if err != nil {
 		return err
 	}
@@ -58,9 +59,9 @@ func (s *story) chapterRecords(ctx context.Context) error {
 	type forgery struct {
 		message   signature.Message
 		text      func(string) string // of the message, changed before it is signed
-		signer    keyOf
+		signer    oracle.Key
 		algorithm string
-		change    func(*record)
+		change    func(*oracle.Record)
 	}
 	for i, test := range []struct {
 		what, want string
@@ -88,37 +89,37 @@ func (s *story) chapterRecords(ctx context.Context) error {
 		{"signed by another algorithm than the record says", "refused: bad-signature", func(f *forgery) { f.algorithm = "SHA_256_RSA_PKCS1_V1_5" }},
 		{"an algorithm that OCI Registry does not know", "refused: bad-signature", func(f *forgery) {
 			f.algorithm, f.message.Algorithm = "SHA_256_RSA_PKCS1_V1_5", "SHA_256_RSA_PKCS1_V1_5"
-			f.change = func(r *record) { r.Algorithm = f.algorithm }
+			f.change = func(r *oracle.Record) { r.Algorithm = f.algorithm }
 		}},
-		{"a signature of nothing", "refused: bad-signature", func(f *forgery) { f.change = func(r *record) { r.Signature = "" } }},
+		{"a signature of nothing", "refused: bad-signature", func(f *forgery) { f.change = func(r *oracle.Record) { r.Signature = "" } }},
 		{"a message with one byte changed", "refused: bad-signature", func(f *forgery) {
-			f.change = func(r *record) {
+			f.change = func(r *oracle.Record) {
 				text, _ := base64.StdEncoding.DecodeString(r.Message) // it was encoded here
 				r.Message = base64.StdEncoding.EncodeToString(bytes.Replace(text, []byte("us-ashburn-1"), []byte("us-ashburn-2"), 1))
 			}
 		}},
 		{"base64 with a line break", "refused: bad-signature", func(f *forgery) {
-			f.change = func(r *record) { r.Message = r.Message[:76] + "\n" + r.Message[76:] }
+			f.change = func(r *oracle.Record) { r.Message = r.Message[:76] + "\n" + r.Message[76:] }
 		}},
 		{"a key version with a path in it", "refused: key-unusable", func(f *forgery) {
-			f.change = func(r *record) { r.KeyVersionID = "ocid1.keyversion.oc1/../../../" + s.releaseKey.ID }
+			f.change = func(r *oracle.Record) { r.KeyVersionID = "ocid1.keyversion.oc1/../../../" + s.releaseKey.ID }
 		}},
 		{"a key version that Vault does not list", "refused: key-unusable", func(f *forgery) {
 			f.message.KeyVersionID = otherVersion
-			f.change = func(r *record) { r.KeyVersionID = otherVersion }
+			f.change = func(r *oracle.Record) { r.KeyVersionID = otherVersion }
 		}},
 		{"a key that nobody listed", "refused: key-not-allowed", func(f *forgery) {
 			f.signer, f.message.KeyID, f.message.KeyVersionID = s.releaseKey, s.releaseKey.ID, s.releaseKey.Version
-			f.change = func(r *record) { r.KeyID, r.KeyVersionID = s.releaseKey.ID, s.releaseKey.Version }
+			f.change = func(r *oracle.Record) { r.KeyID, r.KeyVersionID = s.releaseKey.ID, s.releaseKey.Version }
 		}},
-		{"a record that was deleted", "refused: unsigned", func(f *forgery) { f.change = func(r *record) { r.State = "DELETED" } }},
+		{"a record that was deleted", "refused: unsigned", func(f *forgery) { f.change = func(r *oracle.Record) { r.State = "DELETED" } }},
 		{"a listed key that has been disabled", "refused: key-unusable", func(f *forgery) {
 			f.signer, f.message.KeyID, f.message.KeyVersionID = retired, retired.ID, retired.Version
-			f.change = func(r *record) { r.KeyID, r.KeyVersionID = retired.ID, retired.Version }
+			f.change = func(r *oracle.Record) { r.KeyID, r.KeyVersionID = retired.ID, retired.Version }
 		}},
 	} {
 		repository := fmt.Sprintf("attack/record-%d", i)
-		digest, err := s.cloud.push(ctx, s.vault, repository)
+		digest, err := s.cloud.Push(ctx, s.vault, repository)
 		if err != nil {
 			return err
 		}
@@ -127,25 +128,25 @@ func (s *story) chapterRecords(ctx context.Context) error {
 				ImageDigest: digest, RepositoryName: repository, Region: "us-ashburn-1",
 				KeyID: s.imageKey.ID, KeyVersionID: s.imageKey.Version, Algorithm: pss,
 			},
-			text: func(t string) string { return t }, signer: s.imageKey, algorithm: pss, change: func(*record) {},
+			text: func(t string) string { return t }, signer: s.imageKey, algorithm: pss, change: func(*oracle.Record) {},
 		}
 		test.forge(&f)
 		text := f.text(string(f.message.Encode()))
-		sig, err := s.cloud.sign(ctx, s.vault, f.signer, f.algorithm, text)
+		sig, err := s.cloud.Sign(ctx, s.vault, f.signer, f.algorithm, text)
 		if err != nil {
 			return err
 		}
 		if strings.HasSuffix(test.what, "disabled") {
-			if err := s.cloud.disableKey(ctx, s.vault, retired); err != nil {
+			if err := s.cloud.DisableKey(ctx, s.vault, retired); err != nil {
 				return err
 			}
 		}
-		r := record{
-			Image: registry + repository + "@" + digest, KeyID: s.imageKey.ID, KeyVersionID: s.imageKey.Version, Algorithm: pss,
+		r := oracle.Record{
+			Image: oracle.Registry + repository + "@" + digest, KeyID: s.imageKey.ID, KeyVersionID: s.imageKey.Version, Algorithm: pss,
 			Message: base64.StdEncoding.EncodeToString([]byte(text)), Signature: sig,
 		}
 		f.change(&r)
-		if err := s.cloud.attach(ctx, r); err != nil {
+		if err := s.cloud.Attach(ctx, r); err != nil {
 			return err
 		}
 		got, err := s.pod(ctx, r.Image, "")
@@ -167,7 +168,7 @@ func (s *story) flood(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	bad, err := s.recordsOf(ctx, genuine)
+	bad, err := s.recordOf(ctx, genuine)
 	if err != nil {
 		return err
 	}
@@ -179,18 +180,18 @@ func (s *story) flood(ctx context.Context) error {
 		{"an honest record before 300 bad ones", 0, 300},
 	} {
 		repository := fmt.Sprintf("attack/flood-%d", test.after)
-		digest, err := s.cloud.push(ctx, s.vault, repository)
+		digest, err := s.cloud.Push(ctx, s.vault, repository)
 		if err != nil {
 			return err
 		}
-		image := registry + repository + "@" + digest
+		image := oracle.Registry + repository + "@" + digest
 		attach := func(n int) error {
 			for range n {
-				r := bad[0]
+				r := bad
 				// Another algorithm, so that the honest one is no second record of
 				// the same key, version and algorithm.
 				r.Image, r.Algorithm = image, "SHA_512_RSA_PKCS_PSS"
-				if err := s.cloud.attach(ctx, r); err != nil {
+				if err := s.cloud.Attach(ctx, r); err != nil {
 					return err
 				}
 			}
@@ -216,13 +217,13 @@ func (s *story) flood(ctx context.Context) error {
 		s.expect(test.what, "admitted", got)
 	}
 
-	copied, err := s.cloud.copyTo(ctx, s.vault, genuine, "attack/copy")
+	copied, err := s.cloud.Copy(ctx, s.vault, genuine, "attack/copy")
 	if err != nil {
 		return err
 	}
-	moved := bad[0]
-	moved.Image = registry + "attack/copy@" + copied
-	if err := s.cloud.attach(ctx, moved); err != nil {
+	moved := bad
+	moved.Image = oracle.Registry + "attack/copy@" + copied
+	if err := s.cloud.Attach(ctx, moved); err != nil {
 		return err
 	}
 	got, err := s.pod(ctx, moved.Image, "")
@@ -240,11 +241,11 @@ func (s *story) chapterPods(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	bad, err := s.cloud.push(ctx, s.vault, "attack/hidden")
+	bad, err := s.cloud.Push(ctx, s.vault, "attack/hidden")
 	if err != nil {
 		return err
 	}
-	bad = registry + "attack/hidden@" + bad
+	bad = oracle.Registry + "attack/hidden@" + bad
 	type list = []any
 	container := func(image string) any { return map[string]any{"name": "c", "image": image} }
 	volume := func(image string) any {
@@ -291,7 +292,7 @@ func (s *story) chapterPods(ctx context.Context) error {
 
 // updates changes a Pod that runs, while OCI is down and while it is not.
 func (s *story) updates(ctx context.Context, bad string) error {
-	running, err := s.cloud.push(ctx, s.vault, "attack/running")
+	running, err := s.cloud.Push(ctx, s.vault, "attack/running")
 	if err != nil {
 		return err
 	}
@@ -310,8 +311,8 @@ func (s *story) updates(ctx context.Context, bad string) error {
 		}
 		return o.summary(), err
 	}
-	old := registry + "attack/running@" + running
-	if err := s.cloud.admin(ctx, http.MethodPost, "faults", map[string]any{"kind": "unreachable", "host": "*"}, nil); err != nil {
+	old := oracle.Registry + "attack/running@" + running
+	if err := s.cloud.SetFault(ctx, ocitest.Fault{Kind: ocitest.Unreachable, Host: "*"}); err != nil {
 		return err
 	}
 	got, err := update(pod(old, "a"), pod(old, "b"))
@@ -319,7 +320,7 @@ func (s *story) updates(ctx context.Context, bad string) error {
 		return err
 	}
 	s.expect("OCI is down: a label of a running Pod changes", "admitted", got)
-	if err := s.cloud.admin(ctx, http.MethodDelete, "faults", nil, nil); err != nil {
+	if err := s.cloud.ClearFaults(ctx); err != nil {
 		return err
 	}
 	if got, err = update(pod(old, "a"), pod(bad, "a")); err != nil {
@@ -333,7 +334,7 @@ func (s *story) updates(ctx context.Context, bad string) error {
 // for another registry's, where other registries are let in.
 func (s *story) chapterReferences(ctx context.Context) error {
 	s.chapter("12", "References that are not what they seem (otherRegistries: Allow)")
-	digest, err := s.cloud.push(ctx, s.vault, "attack/alias")
+	digest, err := s.cloud.Push(ctx, s.vault, "attack/alias")
 	if err != nil {
 		return err
 	}
@@ -483,11 +484,11 @@ func ask(ctx context.Context, client *http.Client, method, url, body string) str
 // chapterSigning has the plugin sign what it must not.
 func (s *story) chapterSigning(ctx context.Context) error {
 	s.chapter("14", "What kubectl oke-sign does not sign")
-	digest, err := s.cloud.push(ctx, s.vault, "attack/sign")
+	digest, err := s.cloud.Push(ctx, s.vault, "attack/sign")
 	if err != nil {
 		return err
 	}
-	image := registry + "attack/sign@" + digest
+	image := oracle.Registry + "attack/sign@" + digest
 	long := strings.Repeat("x", 4096)
 	for _, test := range []struct {
 		what, says string
@@ -495,8 +496,8 @@ func (s *story) chapterSigning(ctx context.Context) error {
 	}{
 		{"with an AES key", "AES", []string{image, "--key", s.aesKey.ID}},
 		{"with an ECDSA key", "ECDSA", []string{image, "--key", s.ecKey.ID}},
-		{"a digest that OCI Registry does not have", "sha256:000", []string{registry + "attack/sign@sha256:" + strings.Repeat("0", 64), "--key", s.imageKey.ID}},
-		{"a tag", "--resolve", []string{registry + "attack/sign:v1", "--key", s.imageKey.ID}},
+		{"a digest that OCI Registry does not have", "sha256:000", []string{oracle.Registry + "attack/sign@sha256:" + strings.Repeat("0", 64), "--key", s.imageKey.ID}},
+		{"a tag", "--resolve", []string{oracle.Registry + "attack/sign:v1", "--key", s.imageKey.ID}},
 		{"with metadata that is no JSON", "--metadata", []string{image, "--key", s.imageKey.ID, "--metadata", "{build: 1}"}},
 		{"a message of more than 4096 bytes", "--description", []string{image, "--key", s.imageKey.ID, "--description", long}},
 		{"an image of another registry", "OCI Registry", []string{"docker.io/library/nginx@" + digest, "--key", s.imageKey.ID}},
@@ -516,8 +517,11 @@ func (s *story) chapterSigning(ctx context.Context) error {
 		s.expect(test.what, "refused, and says why", got)
 		s.indent(strings.Replace(r.stderr, long, "…", 1))
 	}
-	_, err = s.recordsOf(ctx, image)
-	s.expect("records that came of it", "none", map[bool]string{true: "none", false: "some"}[err != nil])
+	records, err := s.cloud.Records(ctx, image)
+	if err != nil {
+		return err
+	}
+	s.expect("records that came of it", "none", map[bool]string{true: "none", false: "some"}[len(records) == 0])
 	return nil
 }
 
@@ -541,7 +545,7 @@ func (s *story) chapterProviderGone(ctx context.Context) error {
 }
 
 // remembered says whether Gatekeeper would answer without asking the provider.
-func (s *story) remembered(image string, keys ...keyOf) string {
+func (s *story) remembered(image string, keys ...oracle.Key) string {
 	var ids []string
 	for _, k := range keys {
 		ids = append(ids, k.ID)
@@ -581,22 +585,4 @@ func (s *story) withoutSchema(ctx context.Context, image string) (outcome, error
 		return outcome{}, err
 	}
 	return s.deploy(ctx, "misspelt", image, "")
-}
-
-func loginOf(text []byte) (authn.Authenticator, error) {
-	var file struct {
-		Auths map[string]struct{ Auth string }
-	}
-	if err := json.Unmarshal(text, &file); err != nil {
-		return nil, err
-	}
-	for _, entry := range file.Auths {
-		login, err := base64.StdEncoding.DecodeString(entry.Auth)
-		if err != nil {
-			return nil, err
-		}
-		user, password, _ := strings.Cut(string(login), ":")
-		return &authn.Basic{Username: user, Password: password}, nil
-	}
-	return nil, fmt.Errorf("no login in the docker config")
 }

@@ -16,7 +16,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"net/http"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -26,6 +25,7 @@ import (
 	"time"
 
 	"github.com/oke-sign/oke-sign/plugin/gate"
+	"github.com/oke-sign/oke-sign/test/oracle"
 	"github.com/oke-sign/oke-sign/test/pki"
 )
 
@@ -50,7 +50,8 @@ const gatekeeperName = "gatekeeper-webhook-service.gatekeeper-system.svc"
 
 func demo(ctx context.Context, bin, switches string, out printer) (err error) {
 	began := time.Now()
-	environ := os.Environ()
+	// What the demo runs must not find a cluster that somebody works with.
+	environ := slices.DeleteFunc(os.Environ(), func(e string) bool { return strings.HasPrefix(e, "KUBE") })
 	home, err := os.MkdirTemp("", "oke-sign-demo-")
 	if err != nil {
 		return err
@@ -65,7 +66,7 @@ func demo(ctx context.Context, bin, switches string, out printer) (err error) {
 	defer emulator.stop()
 	_, address, _ := strings.Cut(line, " ready at ")
 	address, _, _ = strings.Cut(address, ",")
-	env, err := readEnv(environ, filepath.Join(home, "oci", "env"))
+	env, err := oracle.Environ(environ, filepath.Join(home, "oci"))
 	if err != nil {
 		return err
 	}
@@ -82,7 +83,7 @@ func demo(ctx context.Context, bin, switches string, out printer) (err error) {
 		return err
 	}
 	defer c.engine.Close()
-	cloud, err := connect(address, filepath.Join(home, "oci"))
+	cloud, err := oracle.Connect(address, filepath.Join(home, "oci"))
 	if err != nil {
 		return err
 	}
@@ -139,24 +140,6 @@ func startProvider(ctx context.Context, bin, home string, env []string) (*provid
 	return p, nil
 }
 
-// readEnv adds to an environment what the emulator wrote for its clients.
-func readEnv(environ []string, file string) ([]string, error) {
-	text, err := os.ReadFile(file) //nolint:gosec // of our own directory
-	if err != nil {
-		return nil, err
-	}
-	env := slices.DeleteFunc(slices.Clone(environ), func(e string) bool {
-		return strings.HasPrefix(e, "OCI_") || strings.HasPrefix(e, "KUBE")
-	})
-	for line := range strings.Lines(string(text)) {
-		name, value, ok := strings.Cut(strings.TrimPrefix(strings.TrimSpace(line), "export "), "=")
-		if ok {
-			env = append(env, name+"="+strings.Trim(value, "'"))
-		}
-	}
-	return env, nil
-}
-
 // printer writes the story for people.
 type printer struct {
 	io.Writer
@@ -172,36 +155,4 @@ func (p printer) paint(code, text string) string {
 
 func (p printer) say(format string, args ...any) {
 	_, _ = fmt.Fprintf(p, format+"\n", args...) // a reader that has gone needs no story
-}
-
-// admin sends a request to the emulator's own pages.
-func (c *oracleCloud) admin(ctx context.Context, method, page string, body, into any) error {
-	var reader io.Reader
-	if body != nil {
-		text, err := json.Marshal(body)
-		if err != nil {
-			return err
-		}
-		reader = strings.NewReader(string(text))
-	}
-	request, err := http.NewRequestWithContext(ctx, method, c.address+"/_emulator/"+page, reader)
-	if err != nil {
-		return err
-	}
-	response, err := c.local.Do(request)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = response.Body.Close() }()
-	text, err := io.ReadAll(io.LimitReader(response.Body, 64<<20))
-	if err != nil {
-		return err
-	}
-	if response.StatusCode >= 300 {
-		return fmt.Errorf("%s %s: %s: %s", method, page, response.Status, text)
-	}
-	if into == nil {
-		return nil
-	}
-	return json.Unmarshal(text, into)
 }

@@ -12,6 +12,9 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/oke-sign/oke-sign/test/ocitest"
+	"github.com/oke-sign/oke-sign/test/oracle"
 )
 
 // story is the demo as it goes.
@@ -20,14 +23,14 @@ type story struct {
 	bin      string
 	env      []string
 	cluster  *cluster
-	cloud    *oracleCloud
+	cloud    *oracle.Cloud
 	provider *providerProcess
 
-	vault      vaultOf
-	imageKey   keyOf
-	releaseKey keyOf
-	aesKey     keyOf
-	ecKey      keyOf
+	vault      oracle.Vault
+	imageKey   oracle.Key
+	releaseKey oracle.Key
+	aesKey     oracle.Key
+	ecKey      oracle.Key
 
 	step string
 	rows []row
@@ -40,9 +43,8 @@ func (r row) ok() bool { return r.want == r.got }
 
 // Images of the story, in OCI Registry.
 const (
-	registry = "iad.ocir.io/idwpqivumvev/"
-	scanTest = registry + "scan-test"
-	nginxLB  = registry + "project01/ngnix-lb"
+	scanTest = oracle.Registry + "scan-test"
+	nginxLB  = oracle.Registry + "project01/ngnix-lb"
 )
 
 func (s *story) tell(ctx context.Context) error {
@@ -226,7 +228,7 @@ func (o outcome) summary() string {
 	return strings.Join(parts, "; ")
 }
 
-func (s *story) allow(ctx context.Context, keys ...keyOf) error {
+func (s *story) allow(ctx context.Context, keys ...oracle.Key) error {
 	var ids, names []string
 	for _, k := range keys {
 		ids, names = append(ids, k.ID), append(names, k.Name)
@@ -276,10 +278,7 @@ func (s *story) chapterKeys(ctx context.Context) error {
 	if err := json.Unmarshal([]byte(r.stdout), &keys); err != nil {
 		return fmt.Errorf("%w: %s%s", err, r.stdout, r.stderr)
 	}
-	known := make(map[string]*keyOf)
-	for name, k := range map[string]*keyOf{"image-key": &s.imageKey, "release-key": &s.releaseKey, "etcd-key": &s.aesKey, "ec-key": &s.ecKey} {
-		known[name] = k
-	}
+	known := map[string]*oracle.Key{"image-key": &s.imageKey, "release-key": &s.releaseKey, "etcd-key": &s.aesKey, "ec-key": &s.ecKey}
 	usable := make(map[string]string)
 	for _, k := range keys {
 		usable[k.Name] = map[bool]string{true: "usable", false: "not usable"}[k.Usable]
@@ -289,13 +288,10 @@ func (s *story) chapterKeys(ctx context.Context) error {
 		if known[k.Name] == nil {
 			return fmt.Errorf("a key called %q", k.Name)
 		}
-		*known[k.Name] = keyOf{Name: k.Name, ID: k.ID}
-		if s.vault, err = s.cloud.vault(ctx, k.VaultID); err != nil {
+		if s.vault, err = s.cloud.Vault(ctx, k.VaultID); err != nil {
 			return err
 		}
-	}
-	for _, k := range known {
-		if err := s.cloud.currentVersion(ctx, s.vault, k); err != nil {
+		if *known[k.Name], err = s.cloud.Key(ctx, s.vault, k.ID); err != nil {
 			return err
 		}
 	}
@@ -336,7 +332,7 @@ func (s *story) chapterSign(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	again, err := s.recordsOf(ctx, image)
+	again, err := s.cloud.Records(ctx, image)
 	if err != nil {
 		return err
 	}
@@ -488,17 +484,16 @@ func (s *story) chapterTransplant(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	genuine, err := s.recordsOf(ctx, from)
+	moved, err := s.recordOf(ctx, from)
 	if err != nil {
 		return err
 	}
-	moved := genuine[0]
 	moved.Image = to
 	s.say("  Whoever may push to %s attaches scan-test's signature to it.", nginxLB)
-	if err := s.cloud.attach(ctx, moved); err != nil {
+	if err := s.cloud.Attach(ctx, moved); err != nil {
 		return err
 	}
-	valid, err := s.cloud.verifyAsOracle(ctx, s.vault, moved)
+	valid, err := s.cloud.Verify(ctx, s.vault, moved)
 	if err != nil {
 		return err
 	}
@@ -530,14 +525,14 @@ func (s *story) chapterOutage(ctx context.Context) error {
 	}
 	for _, outage := range []struct {
 		what  string
-		fault map[string]any
+		fault ocitest.Fault
 	}{
-		{"unreachable", map[string]any{"kind": "unreachable", "host": "artifacts.*"}},
-		{"429 Too Many Requests", map[string]any{"kind": "status", "operation": "artifacts.*", "status": 429, "code": "TooManyRequests"}},
-		{"no answer at all", map[string]any{"kind": "hang", "operation": "artifacts.*"}},
+		{"unreachable", ocitest.Fault{Kind: ocitest.Unreachable, Host: "artifacts.*"}},
+		{"429 Too Many Requests", ocitest.Fault{Kind: ocitest.Status, Operation: "artifacts.*", Status: http.StatusTooManyRequests, Code: "TooManyRequests"}},
+		{"no answer at all", ocitest.Fault{Kind: ocitest.Hang, Operation: "artifacts.*"}},
 	} {
 		s.say("  The Artifacts API of OCI: %s.", outage.what)
-		if err := s.cloud.admin(ctx, http.MethodPost, "faults", outage.fault, nil); err != nil {
+		if err := s.cloud.SetFault(ctx, outage.fault); err != nil {
 			return err
 		}
 		s.say("  %s", s.paint("36", "$ kubectl run during-an-outage --image="+image))
@@ -547,7 +542,7 @@ func (s *story) chapterOutage(ctx context.Context) error {
 		}
 		s.indent("Error: " + strings.Join(o.refused, "\n"))
 		s.expect("OCI is down: "+outage.what, "refused: no-answer", o.summary())
-		if err := s.cloud.admin(ctx, http.MethodDelete, "faults", nil, nil); err != nil {
+		if err := s.cloud.ClearFaults(ctx); err != nil {
 			return err
 		}
 		s.expect("what Gatekeeper remembers of it", "nothing", s.remembered(image, s.imageKey, s.releaseKey))
@@ -561,27 +556,16 @@ func (s *story) chapterOutage(ctx context.Context) error {
 	return s.allow(ctx, s.imageKey)
 }
 
-// recordsOf are the signature records that OCI Registry holds for an image.
-func (s *story) recordsOf(ctx context.Context, image string) ([]record, error) {
-	var state struct {
-		Images     map[string]struct{ ID, Digest string }
-		Signatures map[string]record // their image is its OCID
+// recordOf is a signature record that OCI Registry holds for an image.
+func (s *story) recordOf(ctx context.Context, image string) (oracle.Record, error) {
+	records, err := s.cloud.Records(ctx, image)
+	if err == nil && len(records) == 0 {
+		err = errors.New("no record of " + image)
 	}
-	if err := s.cloud.admin(ctx, http.MethodGet, "state", nil, &state); err != nil {
-		return nil, err
+	if err != nil {
+		return oracle.Record{}, err
 	}
-	_, digest, _ := strings.Cut(image, "@")
-	var records []record
-	for _, r := range state.Signatures {
-		if state.Images[r.Image].Digest == digest {
-			r.Image = image
-			records = append(records, r)
-		}
-	}
-	if len(records) == 0 {
-		return nil, errors.New("no records of " + image)
-	}
-	return records, nil
+	return records[0], nil
 }
 
 func code(r result) string { return fmt.Sprintf("exit code %d", r.code) }

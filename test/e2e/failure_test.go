@@ -1,0 +1,253 @@
+package e2e_test
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+
+	"github.com/oke-sign/oke-sign/policies"
+	"github.com/oke-sign/oke-sign/test/ocitest"
+)
+
+// guarded is a space where Pods are held to signatures by image-key.
+func guarded(t *testing.T) space {
+	t.Helper()
+	s := newSpace(t)
+	s.enforce(t, constraint{kind: policies.SignedImages, on: pods, parameters: signedBy("", imageKey)})
+	return s
+}
+
+// A Deployment that is made while OCI fails comes up when OCI is well again, with
+// nobody touching it.
+func TestOCIFailsForAWhile(t *testing.T) {
+	disturbs(t)
+	s := guarded(t)
+	for _, test := range []struct {
+		name, says string
+		fault      ocitest.Fault
+	}{
+		{"it throttles", "429 TooManyRequests", ocitest.Fault{Kind: ocitest.Status, Operation: "artifacts.*", Status: http.StatusTooManyRequests}},
+		{"it is out of order", "503 ServiceUnavailable", ocitest.Fault{Kind: ocitest.Status, Operation: "artifacts.*", Status: http.StatusServiceUnavailable}},
+		{"it cannot be reached", "ListContainerImageSignatures", ocitest.Fault{Kind: ocitest.Unreachable, Host: "*"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			name := slug(test.name)
+			image := s.signed(t, name, imageKey)
+			fault(t, test.fault)
+			s.apply(t, nginx(name, image)).succeeds(t)
+			s.fails(t, "ReplicaSet", name, "containers/nginx: no-answer: could not find out whether it is signed, from provider oke-sign: ", test.says)
+			s.ready(t, soon, name, "0/3")
+			clearFaults(t)
+			s.ready(t, soon, name, "3/3")
+		})
+	}
+	// What no request can wait for is found out all the same, and remembered until
+	// the controller asks again.
+	t.Run("it takes 3 s for every answer", func(t *testing.T) {
+		image := s.signed(t, "slow", imageKey)
+		fault(t, ocitest.Fault{Kind: ocitest.Latency, Delay: ocitest.Duration(3 * time.Second)})
+		s.apply(t, nginx("slow", image)).succeeds(t)
+		s.fails(t, "ReplicaSet", "slow", "containers/nginx: no-answer: ", "no answer from OCI")
+		s.ready(t, soon, "slow", "3/3")
+	})
+}
+
+// However often what decides is killed in a burst of Pods, none gets in that nobody
+// signed.
+func TestKilledDuringABurst(t *testing.T) {
+	disturbs(t)
+	s := guarded(t)
+	var good, bad []string
+	for i := range 4 {
+		good = append(good, s.signed(t, fmt.Sprintf("good-%d", i), imageKey))
+	}
+	for i := range 40 { // none twice, so that nobody remembers it
+		bad = append(bad, s.push(t, fmt.Sprintf("bad-%d", i)))
+	}
+	stored := s.stored(t)
+	s.apply(t, nginx("unsigned", bad[0])).succeeds(t)
+
+	var burst sync.WaitGroup
+	said := make([]string, len(good))
+	for i := range said {
+		burst.Go(func() {
+			for round, images := range slices.Collect(slices.Chunk(bad[10*i:10*i+10], 2)) {
+				var all []object
+				for n, image := range append(images, good[i]) {
+					all = append(all, workload("Pod", fmt.Sprintf("burst-%d-%d-%d", i, round, n), image, nil))
+				}
+				said[i] += s.applyAll(t, all...).stderr
+			}
+		})
+	}
+	ended := make(chan struct{})
+	go func() {
+		burst.Wait()
+		close(ended)
+	}()
+	kills := 0
+	for over := false; !over; {
+		if kills%4 == 3 {
+			space{name: "oke-sign"}.kubectl(t, "delete", "pods", "--all", "--wait=false").succeeds(t)
+		}
+		for _, name := range containers(t, "oke-sign") {
+			if cluster("kill", name).err == nil { // else it has ended already
+				kills++
+			}
+		}
+		select {
+		case <-ended:
+			over = true
+		case <-time.After(500 * time.Millisecond):
+		}
+	}
+	all := strings.Join(said, "")
+	t.Logf("%d kills; of 60 Pods %d refused as unsigned, %d for want of an answer", kills, strings.Count(all, ": unsigned: "), strings.Count(all, ": no-answer: "))
+	if !strings.Contains(all, ": no-answer: ") {
+		t.Errorf("no request met a provider that was down, so nothing was tested:\n%s", all)
+	}
+	s.apply(t, nginx("signed", good[0])).succeeds(t)
+	s.ready(t, soon, "signed", "3/3")
+	s.fails(t, "ReplicaSet", "unsigned-", "containers/nginx: unsigned: ")
+	for _, image := range stored() {
+		if !slices.Contains(good, image) {
+			t.Errorf("a Pod got in with an image that nobody signed: %s", image)
+		}
+	}
+}
+
+// When the provider hangs, the denial comes in time to say so, and not from the API
+// server, which knows no more than that Gatekeeper did not answer.
+func TestProviderHangs(t *testing.T) {
+	disturbs(t)
+	s := guarded(t)
+	good := s.signed(t, "good", imageKey)
+	pause(t, "oke-sign")
+	s.kubectl(t, "run", "pod", "--image="+good).
+		fails(t, denies, "containers/pod: no-answer: could not find out whether it is signed, from provider oke-sign: ")
+}
+
+// Nor does it matter that Gatekeeper waits for one provider after the other.
+func TestBothProvidersHang(t *testing.T) {
+	disturbs(t)
+	s := newSpace(t)
+	good := s.signed(t, "good", imageKey)
+	scans := s.deaf(t, 1)
+	s.enforce(t,
+		constraint{kind: policies.SignedImages, on: pods, parameters: signedBy("", imageKey)},
+		constraint{kind: policies.ScannedImages, on: pods, parameters: "{provider: " + scans + "}"},
+	)
+	pause(t, "oke-sign")
+	s.kubectl(t, "run", "pod", "--image="+good).fails(t, denies,
+		"containers/pod: no-answer: could not find out whether it is signed, from provider oke-sign: ",
+		"containers/pod: no-answer: could not find out what scans say, from provider "+scans+": ",
+	)
+}
+
+// deaf is the name of a Provider that takes connections and never answers, and for
+// whose answers Gatekeeper waits so many seconds.
+func (s space) deaf(t *testing.T, timeout int) string {
+	t.Helper()
+	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = listener.Close() })
+	ca := s.kubectl(t, "get", "provider", "oke-sign", "-o", "jsonpath={.spec.caBundle}").succeeds(t).stdout
+	s.apply(t, fmt.Sprintf(`
+apiVersion: externaldata.gatekeeper.sh/v1beta1
+kind: Provider
+metadata: {name: %s}
+spec: {url: "https://%s/", timeout: %d, caBundle: %s}
+`, s.name, listener.Addr(), timeout, ca)).succeeds(t)
+	t.Cleanup(func() { s.kubectl(t, "delete", "provider", s.name).succeeds(t) })
+	eventually(t, soon, "Gatekeeper knows provider "+s.name, func() error {
+		active := s.kubectl(t, "get", "provider", s.name, "-o", "jsonpath={.status.byPod[*].active}").succeeds(t).stdout
+		if strings.Count(active, "true") < 2 { // for admission and for the audit
+			return fmt.Errorf("active: %q", active)
+		}
+		return nil
+	})
+	return s.name
+}
+
+// With failurePolicy Ignore, which is Gatekeeper's own default, whatever takes
+// longer than the webhook's time-out is admitted. This is why our values for it say
+// Fail, and why a Provider's time-out has to be below the webhook's.
+func TestIgnoreLetsAStallIn(t *testing.T) {
+	disturbs(t)
+	s := newSpace(t)
+	unsigned := s.push(t, "unsigned")
+	s.enforce(t, constraint{kind: policies.SignedImages, on: pods, parameters: signedBy(", provider: "+s.deaf(t, 4), imageKey)})
+	s.kubectl(t, "run", "before", "--image="+unsigned).fails(t, denies, "containers/before: no-answer: ")
+
+	const name = "validatingwebhookconfiguration/gatekeeper-validating-webhook-configuration"
+	set := func(policy string, seconds int32) {
+		s.kubectl(t, "patch", name, "-p", fmt.Sprintf(
+			`{"webhooks": [{"name": "validation.gatekeeper.sh", "failurePolicy": %q, "timeoutSeconds": %d}]}`, policy, seconds)).succeeds(t)
+	}
+	var config admissionv1.ValidatingWebhookConfiguration
+	s.get(t, &config, name)
+	was := config.Webhooks[slices.IndexFunc(config.Webhooks, func(w admissionv1.ValidatingWebhook) bool { return w.Name == "validation.gatekeeper.sh" })]
+	if *was.FailurePolicy != admissionv1.Fail {
+		t.Fatalf("the webhook's failurePolicy is %s; want Fail", *was.FailurePolicy)
+	}
+	t.Cleanup(func() { set(string(*was.FailurePolicy), *was.TimeoutSeconds) })
+
+	set("Ignore", 1)
+	eventually(t, soon, "an unsigned image gets in", func() error {
+		return s.kubectl(t, "run", "ignored", "--image="+unsigned).err
+	})
+	s.running(t, "ignored")
+	set("Fail", 1)
+	n := 0
+	eventually(t, soon, "the API server refuses what Gatekeeper does not judge in time", func() error {
+		n++
+		r := s.kubectl(t, "run", fmt.Sprintf("late-%d", n), "--image="+unsigned)
+		if r.err == nil {
+			return errors.New("admitted")
+		}
+		r.says(t, `failed calling webhook "validation.gatekeeper.sh"`, "deadline exceeded")
+		return nil
+	})
+}
+
+// Replicas are replaced without anybody being refused for it: each goes on
+// answering until nobody asks it any more.
+func TestRollingRestart(t *testing.T) {
+	disturbs(t)
+	s := guarded(t)
+	images := make([]string, 60)
+	for i := range images { // each is asked about once, so that no memory helps
+		images[i] = s.push(t, fmt.Sprintf("image-%d", i))
+	}
+	okeSign(t, append([]string{"sign", "--key", imageKey.ID}, images...)...).succeeds(t)
+
+	before := containers(t, "oke-sign")
+	space{name: "oke-sign"}.kubectl(t, "rollout", "restart", "deployment/oke-sign").succeeds(t)
+	n := 0
+	for ended := false; !ended; {
+		var load sync.WaitGroup
+		for range 4 {
+			name, image := fmt.Sprintf("pod-%d", n), images[n%len(images)]
+			n++
+			load.Go(func() {
+				if r := s.kubectl(t, "run", name, "--image="+image); r.err != nil {
+					t.Errorf("%s into the restart: %v", name, r.err)
+				}
+			})
+		}
+		load.Wait()
+		now := containers(t, "oke-sign")
+		ended = len(now) == len(before) && !slices.ContainsFunc(now, func(name string) bool { return slices.Contains(before, name) })
+	}
+	t.Logf("%d Pods admitted", n)
+}

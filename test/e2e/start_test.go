@@ -1,0 +1,75 @@
+package e2e_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+
+	"github.com/oke-sign/oke-sign/policies"
+)
+
+// A cluster that was switched off comes up again. Nothing that it needs for that
+// waits for Gatekeeper, which needs the cluster; and until Gatekeeper is there no
+// other Pod starts.
+func TestStartFromNothing(t *testing.T) {
+	disturbs(t)
+	s := newSpace(t)
+	s.enforce(t, constraint{kind: policies.SignedImages, on: pods, parameters: signedBy("", imageKey)})
+	good := s.signed(t, "good", imageKey)
+	s.apply(t, nginx("shop", good)).succeeds(t)
+	s.ready(t, soon, "shop", "3/3")
+
+	plane := []string{"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok"}
+	t.Cleanup(func() {
+		for _, name := range append(plane, "kubelet") {
+			_ = cluster("start", name) // unless it runs
+		}
+	})
+	control(t, "stop", "kubelet") // and with it Gatekeeper and the provider
+	control(t, "kill", plane...)
+	control(t, "start", plane...)
+
+	const unjudged = `failed calling webhook "validation.gatekeeper.sh"`
+	s.kubectl(t, "run", "pod", "--image="+good).fails(t, unjudged)
+
+	// Nodes come back as new ones, report and run the Pods of the cluster itself.
+	var again []object
+	for _, node := range nodes(t) {
+		if _, pretended := node.Annotations["kwok.x-k8s.io/node"]; pretended {
+			again = append(again, object{
+				"apiVersion": "v1", "kind": "Node",
+				"metadata": object{"name": node.Name, "labels": node.Labels, "annotations": object{"kwok.x-k8s.io/node": "fake"}},
+				"status":   object{"allocatable": node.Status.Allocatable, "capacity": node.Status.Capacity},
+			})
+		}
+	}
+	s.kubectl(t, "delete", "nodes", "--all").succeeds(t)
+	s.applyAll(t, again...).succeeds(t)
+	s.kubectl(t, "wait", "node", "--all", "--for=condition=Ready", "--timeout=50s").succeeds(t)
+	restarted := time.Now()
+	system := space{name: "kube-system"}
+	agent := "agent-" + s.name
+	t.Cleanup(func() { system.kubectl(t, "delete", "deployment", agent).succeeds(t) })
+	system.apply(t, nginx(agent, dockerHub)).succeeds(t)
+	system.ready(t, soon, agent, "3/3")
+	eventually(t, soon, "leases are renewed", func() error {
+		var leases struct{ Items []coordinationv1.Lease }
+		space{name: "kube-node-lease"}.get(t, &leases, "leases")
+		for _, l := range leases.Items {
+			if strings.HasPrefix(l.Name, "node-") && !l.Spec.RenewTime.After(restarted) {
+				return fmt.Errorf("%s was renewed at %s", l.Name, l.Spec.RenewTime)
+			}
+		}
+		return nil
+	})
+	s.kubectl(t, "delete", "pods", "-l", "app=shop").succeeds(t)
+	s.fails(t, "ReplicaSet", "shop-", unjudged)
+	s.ready(t, soon, "shop", "0/3")
+
+	control(t, "start", "kubelet")
+	s.ready(t, 4*time.Minute, "shop", "3/3") // its controller waits longer after each failure
+	s.kubectl(t, "run", "unsigned", "--image="+s.push(t, "unsigned")).fails(t, denies, "containers/unsigned: unsigned: ")
+}
