@@ -16,8 +16,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/maypok86/otter/v2"
@@ -45,9 +47,10 @@ type Config[K comparable, V any] struct {
 	// well again answers new calls, and may never answer the old one. Zero means
 	// a second.
 	Patience time.Duration
-	// Loads is how many loads may run at once, refreshes only in half of them.
-	// A caller waits for its turn as long as its context lets it; a refresh
-	// that finds no room is left to the next caller. Zero means 64.
+	// Loads is how many loads may run at once, refreshes only in half of them;
+	// one that has taken longer than Patience no longer counts. A caller waits
+	// for its turn as long as its context lets it; a refresh that finds no room
+	// is left to the next caller. Zero means 64.
 	Loads int
 	// Now is the clock. Nil means time.Now.
 	Now func() time.Time
@@ -60,24 +63,40 @@ type Cache[K comparable, V any] struct {
 	slots chan struct{}
 	loads sync.WaitGroup
 
+	hits, misses atomic.Uint64
+	underWay     atomic.Int64
+
 	mu      sync.Mutex
 	flights map[K]*flight[V]
 }
 
-type entry[V any] struct {
-	value   V
-	began   time.Time // the load of it
-	expires time.Time
-	renew   time.Time // when the next caller begins a refresh
+// Stats is what a Cache has done so far, and does now.
+type Stats struct {
+	Entries  int    // held, about, expired ones included
+	Hits     uint64 // values served from memory
+	Misses   uint64 // that Get did not find there
+	UnderWay int    // loads, also those that nobody waits for
 }
+
+type entry[V any] struct {
+	value V
+	began time.Time     // the load of it
+	keep  time.Duration // since then
+	renew time.Duration // since then, when the next caller begins a refresh
+}
+
+func (e entry[V]) expired(now time.Time) bool { return now.Sub(e.began) >= e.keep }
+
+func (e entry[V]) due(now time.Time) bool { return now.Sub(e.began) >= e.renew }
 
 // flight is one load and those who wait for it. value and err are written
 // before done is closed and never after.
 type flight[V any] struct {
-	began time.Time
-	done  chan struct{}
-	value V
-	err   error
+	began   time.Time
+	done    chan struct{}
+	value   V
+	err     error
+	journal journal
 }
 
 // New makes a Cache. It panics without Load or Keep, which is a mistake in the
@@ -112,16 +131,13 @@ func New[K comparable, V any](cfg Config[K, V]) *Cache[K, V] {
 }
 
 // Get returns the value of key, from memory or by a load that all who ask for
-// the same key share. A caller whose context ends leaves with its error, while
-// the load goes on and fills the cache.
+// the same key share. A caller whose context ends leaves with its error and with
+// what the load has told [Note], while the load goes on and fills the cache.
 func (c *Cache[K, V]) Get(ctx context.Context, key K) (V, error) {
-	now := c.cfg.Now()
-	if e, ok := c.store.GetIfPresent(key); ok && now.Before(e.expires) {
-		if !now.Before(e.renew) {
-			c.refresh(ctx, key)
-		}
-		return e.value, nil
+	if v, ok := c.Peek(ctx, key); ok {
+		return v, nil
 	}
+	c.misses.Add(1)
 	f, err := c.join(ctx, key)
 	if err != nil {
 		var none V
@@ -132,13 +148,29 @@ func (c *Cache[K, V]) Get(ctx context.Context, key K) (V, error) {
 		return f.value, f.err
 	default:
 	}
+	f.journal.share(ctx)
 	select {
 	case <-f.done:
 		return f.value, f.err
 	case <-ctx.Done():
 		var none V
-		return none, context.Cause(ctx)
+		return none, f.journal.add(context.Cause(ctx))
 	}
+}
+
+// Peek returns the value of key if it is in memory.
+func (c *Cache[K, V]) Peek(ctx context.Context, key K) (V, bool) {
+	now := c.cfg.Now()
+	e, ok := c.store.GetIfPresent(key)
+	if !ok || e.expired(now) {
+		var none V
+		return none, false
+	}
+	c.hits.Add(1)
+	if e.due(now) {
+		c.refresh(ctx, key)
+	}
+	return e.value, true
 }
 
 // Discard drops the value held for key if it is stale by the caller's own
@@ -156,6 +188,23 @@ func (c *Cache[K, V]) Discard(key K, stale func(V) bool) {
 // Len is about how many entries are held, expired ones included.
 func (c *Cache[K, V]) Len() int {
 	return c.store.EstimatedSize()
+}
+
+// Stats is safe to call at any time.
+func (c *Cache[K, V]) Stats() Stats {
+	return Stats{Entries: c.Len(), Hits: c.hits.Load(), Misses: c.misses.Load(), UnderWay: int(c.underWay.Load())}
+}
+
+// All are the values that may be served now.
+func (c *Cache[K, V]) All() iter.Seq[V] {
+	now := c.cfg.Now()
+	return func(yield func(V) bool) {
+		for _, e := range c.store.All() {
+			if !e.expired(now) && !yield(e.value) {
+				return
+			}
+		}
+	}
 }
 
 // Wait returns when no load is under way. It is for shutting down: nothing may
@@ -209,7 +258,7 @@ func (c *Cache[K, V]) known(key K) *flight[V] {
 		return f
 	}
 	e, ok := c.store.GetIfPresent(key)
-	if !ok || !now.Before(e.expires) || !now.Before(e.renew) {
+	if !ok || e.expired(now) || e.due(now) {
 		return nil
 	}
 	f := &flight[V]{done: make(chan struct{}), value: e.value}
@@ -231,9 +280,14 @@ func (c *Cache[K, V]) launch(ctx context.Context, key K) *flight[V] {
 	// while the service is answering may not be in the answer.
 	f := &flight[V]{began: c.cfg.Now(), done: make(chan struct{})}
 	c.flights[key] = f
+	release := sync.OnceFunc(func() { <-c.slots })
+	overdue := time.AfterFunc(c.cfg.Patience, release)
+	c.underWay.Add(1)
 	c.loads.Go(func() {
-		defer func() { <-c.slots }()
-		c.fly(context.WithoutCancel(ctx), key, f)
+		defer c.underWay.Add(-1)
+		defer release()
+		defer overdue.Stop()
+		c.fly(f.journal.open(context.WithoutCancel(ctx)), key, f)
 	})
 	return f
 }
@@ -262,7 +316,7 @@ func (c *Cache[K, V]) land(key K, f *flight[V]) {
 		return
 	}
 	if keep := c.cfg.Keep(f.value); keep > 0 {
-		c.store.Set(key, entry[V]{value: f.value, began: f.began, expires: f.began.Add(keep), renew: f.began.Add(keep / 4 * 3)})
+		c.store.Set(key, entry[V]{value: f.value, began: f.began, keep: keep, renew: keep / 4 * 3})
 	} else {
 		c.store.Invalidate(key)
 	}
@@ -274,7 +328,8 @@ func (c *Cache[K, V]) land(key K, f *flight[V]) {
 func (c *Cache[K, V]) postpone(key K) {
 	now := c.cfg.Now()
 	c.store.ComputeIfPresent(key, func(e entry[V]) (entry[V], otter.ComputeOp) {
-		e.renew = now.Add(max(time.Second, e.expires.Sub(now)/4))
+		age := now.Sub(e.began)
+		e.renew = age + max(time.Second, (e.keep-age)/4)
 		return e, otter.WriteOp
 	})
 }

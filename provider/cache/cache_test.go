@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -254,7 +255,7 @@ func TestLoadsAreBounded(t *testing.T) {
 				return key, nil
 			},
 			Keep:  func(int) time.Duration { return time.Hour },
-			Loads: 4,
+			Loads: 4, Patience: 2 * time.Second,
 		})
 		var wg sync.WaitGroup
 		var late atomic.Int64
@@ -447,6 +448,43 @@ func TestALoadThatExitsItsGoroutine(t *testing.T) {
 	}
 }
 
+func TestStats(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := cache.New(cache.Config[string, string]{
+			Load: func(_ context.Context, key string) (string, error) {
+				time.Sleep(time.Second)
+				return key, nil
+			},
+			Keep: func(v string) time.Duration { return map[string]time.Duration{"a": time.Minute, "b": time.Hour}[v] },
+		})
+		expect := func(want cache.Stats) {
+			t.Helper()
+			synctest.Wait()
+			if got := c.Stats(); got != want {
+				t.Errorf("got %+v, want %+v", got, want)
+			}
+		}
+		expect(cache.Stats{})
+		if _, ok := c.Peek(t.Context(), "a"); ok {
+			t.Error("a value before it was asked for")
+		}
+		go c.Get(t.Context(), "a") //nolint:errcheck // only counted
+		expect(cache.Stats{Misses: 1, UnderWay: 1})
+		time.Sleep(2 * time.Second)
+		if v, ok := c.Peek(t.Context(), "a"); v != "a" || !ok {
+			t.Errorf("got %q, %t", v, ok)
+		}
+		expect(cache.Stats{Entries: 1, Hits: 1, Misses: 1})
+		if _, err := c.Get(t.Context(), "b"); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(2 * time.Minute)
+		if got := slices.Collect(c.All()); !slices.Equal(got, []string{"b"}) {
+			t.Errorf("after a has expired: %q", got)
+		}
+	})
+}
+
 func BenchmarkHit(b *testing.B) {
 	c := cache.New(cache.Config[string, string]{
 		Load: func(_ context.Context, key string) (string, error) { return key, nil },
@@ -459,4 +497,94 @@ func BenchmarkHit(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+}
+
+// Loads that hang are many in an outage. Once it is over nobody waits for them.
+func TestHungLoadsKeepNoRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var well atomic.Bool
+		c := cache.New(cache.Config[int, int]{
+			Load: func(ctx context.Context, key int) (int, error) {
+				if well.Load() {
+					return key, nil
+				}
+				<-ctx.Done()
+				return 0, context.Cause(ctx)
+			},
+			Keep:  func(int) time.Duration { return time.Hour },
+			Loads: 4,
+		})
+		get := func(key int) error {
+			ctx, cancel := context.WithTimeout(t.Context(), 1200*time.Millisecond)
+			defer cancel()
+			_, err := c.Get(ctx, key)
+			return err
+		}
+		var wg sync.WaitGroup
+		for key := range 20 {
+			wg.Go(func() {
+				if err := get(key); !errors.Is(err, context.DeadlineExceeded) {
+					t.Errorf("got %v while the service hangs", err)
+				}
+			})
+		}
+		wg.Wait()
+		well.Store(true)
+		for key := range 20 {
+			if err := get(100 + key); err != nil {
+				t.Errorf("after it: %v", err)
+			}
+		}
+		c.Wait()
+	})
+}
+
+// Who leaves a load before its end learns what has gone wrong in it so far, also
+// in what it waits for itself, and also if somebody else began that.
+func TestNote(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		refusal := errors.New("429 (opc-request-id abc)")
+		keys := cache.New(cache.Config[string, string]{
+			Load: func(ctx context.Context, _ string) (string, error) {
+				time.Sleep(100 * time.Millisecond)
+				cache.Note(ctx, errors.New("an older one"))
+				cache.Note(ctx, refusal)
+				<-ctx.Done()
+				return "", context.Cause(ctx)
+			},
+			Keep: always(time.Hour),
+		})
+		images := cache.New(cache.Config[string, string]{
+			Load: func(ctx context.Context, _ string) (string, error) { return keys.Get(ctx, "key") },
+			Keep: always(time.Hour),
+		})
+		ask := func(image string, patience time.Duration) error {
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			_, err := images.Get(ctx, image)
+			return err
+		}
+		var wg sync.WaitGroup
+		for _, image := range []string{"began the load of the key", "joined it", "joined it"} {
+			wg.Go(func() {
+				err := ask(image, 500*time.Millisecond)
+				if !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, refusal) ||
+					err.Error() != "429 (opc-request-id abc); context deadline exceeded" {
+					t.Errorf("%s: %v", image, err)
+				}
+			})
+		}
+		time.Sleep(50 * time.Millisecond)
+		if err := ask("left before", time.Millisecond); err == nil || err.Error() != "context deadline exceeded" {
+			t.Errorf("left before anything was noted: %v", err)
+		}
+		time.Sleep(200 * time.Millisecond)
+		if err := ask("came after", 100*time.Millisecond); err == nil || !strings.HasPrefix(err.Error(), "429") {
+			t.Errorf("came after: %v", err)
+		}
+		wg.Wait()
+		images.Wait()
+		keys.Wait()
+		cache.Note(t.Context(), refusal) // of no load: nobody to tell
+	})
 }

@@ -22,13 +22,18 @@ type options struct {
 	auth         string
 	configFile   string
 	profile      string
+	region       string
+	kubernetes   string            // address of the cluster that this runs in
+	account      string            // directory of its service account
 	tenancies    map[string]string // namespace to OCID
 	compartments []string
 	endpoints    []string // of vaults
 	ociCA        string   // file of the authorities that OCI's certificates must come from
 
 	timeout   time.Duration
+	drainFor  time.Duration
 	logFormat string
+	pprof     bool
 	version   bool
 }
 
@@ -43,6 +48,8 @@ func parse(with process) (options, error) {
 	o := options{
 		tenancies: make(map[string]string),
 		ociCA:     with.getenv("OCI_DEFAULT_CERTS_PATH"),
+
+		kubernetes: with.getenv("KUBERNETES_SERVICE_HOST"),
 	}
 	configFile := cmp.Or(with.getenv("OCI_CONFIG_FILE"), with.getenv("OCI_CLI_CONFIG_FILE"))
 	flags := flag.NewFlagSet("oke-sign-provider", flag.ContinueOnError)
@@ -53,9 +60,11 @@ func parse(with process) (options, error) {
 	flags.StringVar(&o.tlsKey, "tls-key", "", "PEM `file` of its private key; read again when it changes")
 	flags.StringVar(&o.clientCA, "client-ca", "", "PEM `file` of the CA whose clients may ask; read again when it changes; anybody may if not given")
 	flags.StringVar(&o.clientName, "client-name", "", "DNS `name` that a client's certificate must carry, for instance gatekeeper-webhook-service.gatekeeper-system.svc")
-	flags.StringVar(&o.auth, "auth", principal.KindConfig, "`kind` of identity to ask OCI with: config (a profile's API key) or session (a profile's session token)")
+	flags.StringVar(&o.auth, "auth", principal.KindConfig, "`kind` of identity to ask OCI with: config (a profile's API key), session (a profile's session token) or workload (a service account in an enhanced OKE cluster)")
 	flags.StringVar(&o.configFile, "config-file", configFile, "OCI configuration `file`; OCI_CONFIG_FILE or ~/.oci/config if not given")
 	flags.StringVar(&o.profile, "profile", "DEFAULT", "`profile` in the configuration file")
+	flags.StringVar(&o.region, "region", with.getenv("OCI_RESOURCE_PRINCIPAL_REGION"), "`region` of a workload's cluster; the configuration file's is replaced by it; OCI_RESOURCE_PRINCIPAL_REGION if not given")
+	flags.StringVar(&o.account, "service-account", "", "`directory` of a workload's token and its cluster's ca.crt; where Kubernetes mounts them if not given")
 	flags.Func("tenancy", "`NAMESPACE=OCID` of a further tenancy whose images are covered; may be repeated", o.addTenancy)
 	flags.Func("compartment", "`OCID` of a compartment to look for images in, instead of the whole tenancy; may be repeated", o.addCompartment)
 	flags.Func("vault-endpoint", "`URL` of a vault's management endpoint, where it does not follow from the OCIDs of its keys; may be repeated", func(s string) error {
@@ -63,6 +72,8 @@ func parse(with process) (options, error) {
 		return nil
 	})
 	flags.DurationVar(&o.timeout, "timeout", 1300*time.Millisecond, "`time` for one request; keep it below the timeout of the Provider object, and that below the webhook's")
+	flags.DurationVar(&o.drainFor, "drain", 5*time.Second, "`time` to go on answering after a signal to stop, until nobody sends questions here any more")
+	flags.BoolVar(&o.pprof, "pprof", false, "serve /debug/pprof on the health address as well")
 	flags.StringVar(&o.logFormat, "log-format", "json", "`format` of the log on standard error: json or text")
 	flags.BoolVar(&o.version, "version", false, "print the version and exit")
 
@@ -103,7 +114,10 @@ func (o *options) addCompartment(s string) error {
 }
 
 func (o *options) validate() error {
-	const most = 25 * time.Second // the API server waits 30 s for a webhook at most
+	const (
+		most     = 25 * time.Second // the API server waits 30 s for a webhook at most
+		maxDrain = time.Minute
+	)
 	switch {
 	case o.tlsCert == "" || o.tlsKey == "":
 		return wrong("--tls-cert and --tls-key are required: Gatekeeper speaks nothing but TLS")
@@ -111,16 +125,23 @@ func (o *options) validate() error {
 		return wrong("--client-name without --client-ca: a name means nothing unless a CA vouches for it")
 	case o.timeout <= 0 || o.timeout > most:
 		return wrong("--timeout %s: want more than 0 and at most %s", o.timeout, most)
+	case o.drainFor < 0 || o.drainFor > maxDrain:
+		return wrong("--drain %s: want at most %s", o.drainFor, maxDrain)
 	case o.logFormat != "json" && o.logFormat != "text":
 		return wrong("--log-format %q: want json or text", o.logFormat)
 	}
 	switch o.auth {
 	case principal.KindConfig, principal.KindSession:
 		return nil
-	case "workload", "instance", "resource":
-		return wrong("--auth %s is not supported by this version: use config or session", o.auth)
+	case principal.KindWorkload:
+		if o.region == "" {
+			return wrong("--auth workload needs --region or OCI_RESOURCE_PRINCIPAL_REGION: a Pod is not told in which region it runs")
+		}
+		return nil
+	case "instance", "resource":
+		return wrong("--auth %s is not supported by this version: use config, session or workload", o.auth)
 	default:
-		return wrong("--auth %q: want config or session", o.auth)
+		return wrong("--auth %q: want config, session or workload", o.auth)
 	}
 }
 

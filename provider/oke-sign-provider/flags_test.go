@@ -27,13 +27,14 @@ func TestParse(t *testing.T) {
 		"everything": {
 			args: append([]string{
 				"--addr", "127.0.0.1:1", "--health-addr=127.0.0.1:2", "--client-ca", "ca", "--client-name", "n",
-				"--auth", "session", "--config-file", "f", "--profile", "p", "--timeout", "2s", "--log-format", "text",
+				"--auth", "session", "--config-file", "f", "--profile", "p", "--timeout", "2s", "--log-format", "text", "--drain", "1s", "--pprof",
 				"--tenancy", "a=ocid1.tenancy.oc1..x", "--tenancy", "b=ocid1.tenancy.oc1..y",
 				"--vault-endpoint", "https://v", "--compartment", "ocid1.compartment.oc1..c", "--compartment", "ocid1.tenancy.oc1..t",
 			}, tls...),
 			want: func(o *options) {
 				o.addr, o.healthAddr, o.clientCA, o.clientName = "127.0.0.1:1", "127.0.0.1:2", "ca", "n"
 				o.auth, o.configFile, o.profile, o.timeout, o.logFormat = "session", "f", "p", 2*time.Second, "text"
+				o.drainFor, o.pprof = time.Second, true
 				o.tenancies = map[string]string{"a": "ocid1.tenancy.oc1..x", "b": "ocid1.tenancy.oc1..y"}
 				o.endpoints = []string{"https://v"}
 				o.compartments = []string{"ocid1.compartment.oc1..c", "ocid1.tenancy.oc1..t"}
@@ -50,17 +51,27 @@ func TestParse(t *testing.T) {
 		"no certificate":                 {args: nil, err: "--tls-cert and --tls-key are required"},
 		"no key":                         {args: tls[:2], err: "--tls-cert and --tls-key are required"},
 		"a name that nobody vouches for": {args: append([]string{"--client-name", "n"}, tls...), err: "--client-name without --client-ca"},
-		"a kind that is not there yet":   {args: append([]string{"--auth", "workload"}, tls...), err: "--auth workload is not supported by this version: use config or session"},
-		"a kind that does not exist":     {args: append([]string{"--auth", "basic"}, tls...), err: `--auth "basic": want config or session`},
-		"no time":                        {args: append([]string{"--timeout", "0s"}, tls...), err: "--timeout 0s"},
-		"more time than anybody has":     {args: append([]string{"--timeout", "1m"}, tls...), err: "--timeout 1m0s"},
-		"a number without a unit":        {args: append([]string{"--timeout", "2"}, tls...), err: "timeout"},
-		"an unknown format":              {args: append([]string{"--log-format", "xml"}, tls...), err: `--log-format "xml"`},
-		"an unknown flag":                {args: append([]string{"--insecure"}, tls...), err: "insecure"},
-		"an argument":                    {args: append(tls, "serve"), err: `unexpected argument "serve"`},
-		"a tenancy without a namespace":  {args: append([]string{"--tenancy", "ocid1.tenancy.oc1..x"}, tls...), err: "want NAMESPACE=OCID"},
-		"a namespace of two tenancies":   {args: append([]string{"--tenancy", "a=ocid1.tenancy.oc1..x", "--tenancy", "a=ocid1.tenancy.oc1..y"}, tls...), err: "two tenancies"},
-		"a compartment by its name":      {args: append([]string{"--compartment", "prod"}, tls...), err: "want the OCID"},
+		"a workload": {
+			args: append([]string{"--auth", "workload", "--service-account", "d"}, tls...),
+			env:  map[string]string{"OCI_RESOURCE_PRINCIPAL_REGION": "us-ashburn-1", "KUBERNETES_SERVICE_HOST": "10.96.0.1"},
+			want: func(o *options) {
+				o.auth, o.account, o.region, o.kubernetes = "workload", "d", "us-ashburn-1", "10.96.0.1"
+			},
+		},
+		"a workload somewhere":          {args: append([]string{"--auth", "workload"}, tls...), err: "--auth workload needs --region"},
+		"a kind that is not there yet":  {args: append([]string{"--auth", "instance"}, tls...), err: "--auth instance is not supported by this version: use config, session or workload"},
+		"a kind that does not exist":    {args: append([]string{"--auth", "basic"}, tls...), err: `--auth "basic": want config, session or workload`},
+		"no time":                       {args: append([]string{"--timeout", "0s"}, tls...), err: "--timeout 0s"},
+		"more time than anybody has":    {args: append([]string{"--timeout", "1m"}, tls...), err: "--timeout 1m0s"},
+		"a drain without an end":        {args: append([]string{"--drain", "2m"}, tls...), err: "--drain 2m0s"},
+		"a drain into the past":         {args: append([]string{"--drain", "-1s"}, tls...), err: "--drain -1s"},
+		"a number without a unit":       {args: append([]string{"--timeout", "2"}, tls...), err: "timeout"},
+		"an unknown format":             {args: append([]string{"--log-format", "xml"}, tls...), err: `--log-format "xml"`},
+		"an unknown flag":               {args: append([]string{"--insecure"}, tls...), err: "insecure"},
+		"an argument":                   {args: append(tls, "serve"), err: `unexpected argument "serve"`},
+		"a tenancy without a namespace": {args: append([]string{"--tenancy", "ocid1.tenancy.oc1..x"}, tls...), err: "want NAMESPACE=OCID"},
+		"a namespace of two tenancies":  {args: append([]string{"--tenancy", "a=ocid1.tenancy.oc1..x", "--tenancy", "a=ocid1.tenancy.oc1..y"}, tls...), err: "two tenancies"},
+		"a compartment by its name":     {args: append([]string{"--compartment", "prod"}, tls...), err: "want the OCID"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -77,7 +88,7 @@ func TestParse(t *testing.T) {
 			}
 			want := options{
 				addr: ":8443", healthAddr: ":8081", tlsCert: "c", tlsKey: "k", auth: "config", profile: "DEFAULT",
-				timeout: 1300 * time.Millisecond, logFormat: "json", tenancies: map[string]string{},
+				timeout: 1300 * time.Millisecond, drainFor: 5 * time.Second, logFormat: "json", tenancies: map[string]string{},
 			}
 			tt.want(&want)
 			if diff := cmp.Diff(want, got, cmp.AllowUnexported(options{})); diff != "" {

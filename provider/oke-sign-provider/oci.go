@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/oke-sign/oke-sign/provider/cache"
+	"github.com/oke-sign/oke-sign/provider/image"
 	"github.com/oke-sign/oke-sign/provider/principal"
 	"github.com/oke-sign/oke-sign/provider/registry"
 	"github.com/oke-sign/oke-sign/provider/signature"
@@ -28,8 +31,12 @@ type oci struct {
 func (p *provider) connect(ctx context.Context) (err error) {
 	o := new(oci)
 	o.who, err = principal.New(ctx, principal.Config{
-		Kind: p.auth, ConfigFile: p.configFile, Profile: p.profile, CAFile: p.ociCA,
+		Kind: p.auth, ConfigFile: p.configFile, Profile: p.profile, Region: p.region, CAFile: p.ociCA,
+		KubernetesHost: p.kubernetes, ServiceAccount: p.account,
+		// A slow answer is worth waiting for in the background, a lost one is not.
+		Attempt: 4 * time.Second,
 		Observe: observe(p.metrics),
+		Trouble: cache.Note,
 	})
 	if err != nil {
 		return err
@@ -53,12 +60,17 @@ func (p *provider) connect(ctx context.Context) (err error) {
 		Key:       o.key,
 		PublicKey: o.vault.PublicKey,
 	})
-	p.metrics.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "oke_sign_cached_images",
-		Help: "Images whose evidence is remembered, one for each set of allowed keys.",
-	}, func() float64 { return float64(o.checker.Images()) }))
+	p.metrics.MustRegister(state{o.checker, p.serving})
 	p.oci = o
 	return nil
+}
+
+// check asks the Checker, and notes under which ids OCI was asked for it.
+func (o *oci) check(ctx context.Context, ref image.Reference, allowed []signature.KeyID) (verdict.Verdict, error) {
+	ctx, ids := principal.WithRequests(ctx)
+	v, err := o.checker.Check(ctx, ref, allowed)
+	v.Requests = ids()
+	return v, err
 }
 
 // key is the present state of a key and its versions, asked for side by side.

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/pprof" //nolint:gosec // it registers itself with a mux that nobody serves
 	"runtime"
 	"runtime/debug"
 	"sync/atomic"
@@ -44,7 +45,9 @@ func run(ctx context.Context, with process) error {
 		_, err := fmt.Fprintf(with.stdout, "oke-sign-provider %s %s %s/%s\n", build(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 		return err
 	}
-	p := provider{options: o, log: o.logger(with.stderr), metrics: prometheus.NewRegistry()}
+	lines := newLines(with.stderr)
+	defer lines.Flush()
+	p := provider{options: o, log: o.logger(lines), metrics: prometheus.NewRegistry()}
 	p.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	p.notReady("starting")
 	if err := p.loadCertificates(); err != nil {
@@ -64,7 +67,9 @@ type provider struct {
 	serving *certs.Serving
 	callers *certs.Callers // nil: anybody may ask
 	oci     *oci
-	waits   atomic.Pointer[string] // what readiness waits for; nil when ready
+
+	waits    atomic.Pointer[string] // what readiness waits for; nil when ready
+	stopping atomic.Bool
 }
 
 func (p *provider) loadCertificates() (err error) {
@@ -91,17 +96,22 @@ func (p *provider) serve(ctx context.Context) error {
 	p.log.Info("serving", "version", build(), "addr", questions.Addr().String(), "healthAddr", probes.Addr().String(),
 		"path", server.Path, "principal", p.oci.who.String(), "certificateExpires", p.serving.NotAfter())
 
-	cfg := server.Config{Check: p.oci.checker.Check, Budget: p.timeout, Log: p.log, Metrics: p.metrics}
+	cfg := server.Config{Check: p.oci.check, Known: p.oci.checker.Known, Budget: p.timeout, Log: p.log, Metrics: p.metrics}
 	reloads := []func() (bool, error){p.serving.Reload}
 	if p.callers != nil {
 		cfg.Authorize = p.callers.Authorize
 		reloads = append(reloads, p.callers.Reload)
 	}
-	asked := server.HTTP(server.Handler(cfg))
+	asked := server.HTTP(p.leaving(server.Handler(cfg)))
 	probed := server.HTTP(server.Health(p.ready, p.metrics))
+	if p.pprof {
+		probed.Handler = withProfiles(probed.Handler)
+		probed.WriteTimeout = time.Minute // profiles take half a minute
+	}
 	asked.ErrorLog = slog.NewLogLogger(p.log.Handler(), slog.LevelWarn)
 	probed.ErrorLog = asked.ErrorLog
 
+	told := ctx
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return closed(asked.Serve(tls.NewListener(questions, certs.TLS(p.serving)))) })
 	group.Go(func() error { return closed(probed.Serve(probes)) })
@@ -115,18 +125,35 @@ func (p *provider) serve(ctx context.Context) error {
 	})
 	group.Go(func() error {
 		<-ctx.Done()
-		return p.drain(ctx, asked, probed)
+		p.stopping.Store(true)
+		if told.Err() != nil {
+			// Probes hear first that this one is not ready; questions are answered
+			// until that has got about.
+			p.log.Info("shutting down", "answering", p.drainFor.String())
+			time.Sleep(p.drainFor)
+		}
+		return p.finish(ctx, asked, probed)
 	})
 	err = group.Wait()
 	p.log.Info("stopped")
 	return err
 }
 
-// drain lets the requests that are under way end, each within its budget, and
+// leaving tells callers, once the program is to stop, to ask elsewhere next time.
+// Closing their connections instead would lose the question that one of them is
+// just sending.
+func (p *provider) leaving(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if p.stopping.Load() {
+			w.Header().Set("Connection", "close")
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
+// finish lets the requests that are under way end, each within its budget, and
 // answers probes until then.
-func (p *provider) drain(ctx context.Context, asked, probed *http.Server) error {
-	p.notReady("shutting down")
-	p.log.Info("shutting down")
+func (p *provider) finish(ctx context.Context, asked, probed *http.Server) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), p.timeout+2*time.Second)
 	defer cancel()
 	var errs []error
@@ -165,6 +192,9 @@ func (p *provider) discover(ctx context.Context) {
 func (p *provider) notReady(why string) { p.waits.Store(&why) }
 
 func (p *provider) ready() error {
+	if p.stopping.Load() {
+		return errors.New("shutting down")
+	}
 	if why := p.waits.Load(); why != nil {
 		return errors.New(*why)
 	}
@@ -172,6 +202,16 @@ func (p *provider) ready() error {
 		return fmt.Errorf("the serving certificate expired at %s", at.Format(time.RFC3339))
 	}
 	return nil
+}
+
+// withProfiles adds the profiles of package pprof to what h serves.
+func withProfiles(h http.Handler) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("/", h)
+	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	return mux
 }
 
 func listen(ctx context.Context, addr, forWhom string) (net.Listener, error) {

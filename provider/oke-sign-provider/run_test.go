@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -52,6 +53,12 @@ type running struct {
 // start runs the program for a user of OCI until the test ends.
 func start(t *testing.T, who *ocitest.User, flags ...string) *running {
 	t.Helper()
+	return startIn(t, os.Getenv, who, flags...)
+}
+
+// startIn runs it in an environment of its own.
+func startIn(t *testing.T, getenv func(string) string, who *ocitest.User, flags ...string) *running {
+	t.Helper()
 	r := &running{t: t, dir: t.TempDir(), stopped: make(chan error, 1)}
 	var err error
 	if r.ca, err = pki.NewAuthority("test-ca"); err != nil {
@@ -78,13 +85,14 @@ func start(t *testing.T, who *ocitest.User, flags ...string) *running {
 		"--client-ca", r.file("ca.crt"), "--client-name", gatekeeper,
 		"--config-file", who.ConfigFile(),
 		"--timeout", "15s", // for machines that do other things as well
+		"--drain", "0s",
 	}, flags...)
 	ctx, cancel := context.WithCancel(context.Background())
 	r.stop = cancel
 	reader, writer := io.Pipe()
 	var wait sync.WaitGroup
 	wait.Go(func() {
-		err := run(ctx, process{args: args, getenv: os.Getenv, stdout: io.Discard, stderr: writer})
+		err := run(ctx, process{args: args, getenv: getenv, stdout: io.Discard, stderr: writer})
 		_ = writer.Close()
 		r.stopped <- err
 	})
@@ -151,6 +159,14 @@ func (r *running) lines(message string) []map[string]any {
 // ask sends questions by Gatekeeper's own client.
 func (r *running) ask(keys ...string) externaldata.ProviderResponse {
 	r.t.Helper()
+	answer, err := r.try(keys...)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return *answer
+}
+
+func (r *running) try(keys ...string) (*externaldata.ProviderResponse, error) {
 	provider := &unversioned.Provider{
 		ObjectMeta: metav1.ObjectMeta{Name: r.t.Name()},
 		Spec: unversioned.ProviderSpec{
@@ -160,10 +176,7 @@ func (r *running) ask(keys ...string) externaldata.ProviderResponse {
 	}
 	r.t.Cleanup(func() { externaldata.DefaultClientCache().Invalidate(r.t.Name()) })
 	answer, _, err := externaldata.DefaultSendRequestToProvider(r.t.Context(), provider, keys, &r.caller)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	return *answer
+	return answer, err
 }
 
 // get reads a page of the health address.
@@ -257,15 +270,36 @@ func TestVerdicts(t *testing.T) {
 	if diff := cmp.Diff(asked, values(answer)); diff != "" || answer.Response.SystemError != "" {
 		t.Errorf("systemError %q, verdicts (-want +got):\n%s", answer.Response.SystemError, diff)
 	}
+	until(t, "a line for each decision", func() bool { return len(r.lines("decision")) >= len(asked) })
 	if got := len(r.lines("decision")); got != len(asked) {
 		t.Errorf("%d lines of decisions, want %d", got, len(asked))
+	}
+	lines := make(map[string]map[string]any)
+	for _, line := range r.lines("decision") {
+		lines[fmt.Sprint(line["image"], line["allowed"])] = line
+	}
+	if l := lines[good.Ref()+mine.ID]; l["ociRequests"] == nil || l["age"] == nil || l["key"] != mine.ID {
+		t.Errorf("the line of a decision that OCI was asked for: %v", l)
+	}
+	if l := lines["docker.io/library/nginx:latest"+mine.ID]; l == nil || l["ociRequests"] != nil {
+		t.Errorf("the line of a decision that OCI was not asked for: %v", l)
 	}
 	_, metrics := r.get("/metrics")
 	for _, want := range []string{
 		`oke_sign_verdicts_total{reason="signed"} 1`,
 		`oke_sign_oci_requests_total{operation="ListContainerImageSignatures",outcome="ok",service="artifacts"} `,
 		`oke_sign_request_duration_seconds_count{outcome="answered"} 1`,
-		"oke_sign_cached_images ",
+		`oke_sign_cache_entries{cache="evidence"} 6`,
+		`oke_sign_cache_misses_total{cache="public-keys"} `,
+		`oke_sign_cache_hits_total{cache="keys"} `,
+		`oke_sign_cache_loads{cache="evidence"} 0`,
+		`oke_sign_keys{state="ENABLED"} 1`,
+		`oke_sign_keys{state="DISABLED"} 1`,
+		`oke_sign_keys{state="NOT_FOUND"} 1`,
+		`oke_sign_keys{state="OTHER"} 0`,
+		"oke_sign_certificate_expiry_timestamp_seconds 1.",
+		"oke_sign_budget_overruns_total 0",
+		`oke_sign_evidence_age_seconds_bucket{le="+Inf"} 9`,
 	} {
 		if !strings.Contains(metrics, want) {
 			t.Errorf("/metrics lacks %s", want)
@@ -323,25 +357,64 @@ func TestClimbingKeyVersion(t *testing.T) {
 	}
 }
 
-// While OCI fails nothing is a yes, and nothing of it is remembered.
+// While OCI fails nothing is a yes, and the denial says what OCI said. Nothing of
+// it is remembered: the very next request is answered.
 func TestOutage(t *testing.T) {
 	t.Parallel()
-	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
-	key := tenancy.NewVault("v", "").NewKey("k", ocitest.RSA2048)
-	img := tenancy.NewImage("app")
-	tenancy.Add(img.Sign(key, "SHA_256_RSA_PKCS_PSS"))
-	r := start(t, tenancy.Admin())
-	asked := question(img.Ref(), key.ID)
+	const lists = "artifacts.ListContainerImageSignatures"
+	for name, test := range map[string]struct {
+		fault ocitest.Fault
+		says  string
+	}{
+		"failing":                 {ocitest.Fault{Kind: ocitest.Status, Status: 503}, "503 ServiceUnavailable"},
+		"throttled":               {ocitest.Fault{Kind: ocitest.Status, Status: 429}, "429 TooManyRequests"},
+		"throttled for a second":  {ocitest.Fault{Kind: ocitest.Status, Status: 429, RetryAfter: "1"}, "429 TooManyRequests"},
+		"throttled for a minute":  {ocitest.Fault{Kind: ocitest.Status, Status: 429, RetryAfter: "60"}, "429 TooManyRequests"},
+		"no answer":               {ocitest.Fault{Kind: ocitest.Hang}, "ListContainerImageSignatures: no answer "},
+		"connections that break":  {ocitest.Fault{Kind: ocitest.Reset}, "ListContainerImageSignatures: "},
+		"answers that do not end": {ocitest.Fault{Kind: ocitest.Trickle, Delay: ocitest.Duration(time.Second)}, "ListContainerImageSignatures: "},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
+			key := tenancy.NewVault("v", "").NewKey("k", ocitest.RSA2048)
+			img := tenancy.NewImage("app")
+			tenancy.Add(img.Sign(key, "SHA_256_RSA_PKCS_PSS"))
+			r := start(t, tenancy.Admin(), "--timeout", "8s")
+			until(t, "ready", func() bool { status, _ := r.get("/readyz"); return status == http.StatusOK })
+			asked := question(img.Ref(), key.ID)
 
-	fault := tenancy.Fault(ocitest.Fault{Operation: "artifacts.ListContainerImageSignatures", Kind: ocitest.Status, Status: 503})
-	answer := r.ask(asked)
-	if len(answer.Response.Items) != 0 || !strings.Contains(answer.Response.SystemError, img.Ref()) || !strings.Contains(answer.Response.SystemError, "503") {
-		t.Errorf("while OCI fails: %+v", answer.Response)
-	}
-	cloud.ClearFault(fault)
-	answer = r.ask(asked)
-	if got := values(answer)[asked]; got != "true signed " {
-		t.Errorf("the next answer: %+v", answer.Response)
+			test.fault.Operation = lists
+			fault := tenancy.Fault(test.fault)
+			// Others keep asking for images that nobody has seen.
+			ctx, stop := context.WithCancel(t.Context())
+			var others sync.WaitGroup
+			for n := range 3 {
+				others.Go(func() {
+					for i := 0; ctx.Err() == nil; i++ {
+						digest := fmt.Sprintf("sha256:%032x%032x", n, i)
+						answer, err := r.try(question("iad.ocir.io/"+tenancy.Namespace+"/app@"+digest, key.ID))
+						if ctx.Err() == nil && (err != nil || len(answer.Response.Items) != 0) {
+							t.Errorf("while OCI fails: %+v, %v", answer, err)
+						}
+					}
+				})
+			}
+			during := r.ask(asked).Response
+			if len(during.Items) != 0 || !strings.Contains(during.SystemError, img.Ref()) || !strings.Contains(during.SystemError, test.says) {
+				t.Errorf("while OCI fails: %+v", during)
+			}
+			if test.fault.Kind == ocitest.Status && !strings.Contains(during.SystemError, "(opc-request-id ") {
+				t.Errorf("it does not say which request: %s", during.SystemError)
+			}
+			stop()
+			cloud.ClearFault(fault)
+			answer := r.ask(asked)
+			if got := values(answer)[asked]; got != "true signed " {
+				t.Errorf("the next answer: %+v", answer.Response)
+			}
+			others.Wait()
+		})
 	}
 }
 
@@ -372,7 +445,7 @@ func TestBudget(t *testing.T) {
 	}
 	until(t, "what was begun to be remembered", func() bool {
 		_, metrics := r.get("/metrics")
-		return strings.Contains(metrics, "oke_sign_cached_images 2")
+		return strings.Contains(metrics, `oke_sign_cache_entries{cache="evidence"} 2`)
 	})
 	lists := tenancy.Calls()["artifacts.ListContainerImageSignatures"]
 	if got := values(r.ask(question(slow.Ref(), key.ID)))[question(slow.Ref(), key.ID)]; got != "true signed " {
@@ -430,6 +503,90 @@ func TestShutdown(t *testing.T) {
 	}
 	if _, err := net.DialTimeout("tcp", r.addr, time.Second); err == nil {
 		t.Error("still listening after the end")
+	}
+}
+
+// Probes hear first that the program stops; who still asks is answered and told
+// to ask elsewhere next time.
+func TestDrain(t *testing.T) {
+	t.Parallel()
+	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
+	key := tenancy.NewVault("v", "").NewKey("k", ocitest.RSA2048)
+	img := tenancy.NewImage("app")
+	tenancy.Add(img.Sign(key, "SHA_256_RSA_PKCS_PSS"))
+	r := start(t, tenancy.Admin(), "--drain", "2s")
+	until(t, "ready", func() bool { status, _ := r.get("/readyz"); return status == http.StatusOK })
+	asked := question(img.Ref(), key.ID)
+
+	// Callers ask as long as the Service sends them here: until the probe has
+	// said no for a while.
+	ctx, elsewhere := context.WithCancel(t.Context())
+	var answered, after atomic.Int64
+	var wait sync.WaitGroup
+	for range 4 {
+		wait.Go(func() {
+			for ctx.Err() == nil {
+				stopping := len(r.lines("shutting down")) > 0
+				answer, err := r.try(asked)
+				if err != nil || values(*answer)[asked] != "true signed " {
+					t.Errorf("got %+v, %v", answer, err)
+				}
+				answered.Add(1)
+				if stopping {
+					after.Add(1)
+				}
+			}
+		})
+	}
+	until(t, "many answers", func() bool { return answered.Load() > 50 })
+	r.stop()
+	until(t, "not ready", func() bool { status, _ := r.get("/readyz"); return status == http.StatusServiceUnavailable })
+	until(t, "answers given while it stops", func() bool { return after.Load() > 50 })
+	elsewhere()
+	wait.Wait()
+	if err := <-r.stopped; err != nil {
+		t.Errorf("ended with %v", err)
+	}
+}
+
+// In a cluster nobody gives the provider a key: its service account is enough.
+func TestWorkload(t *testing.T) {
+	t.Parallel()
+	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
+	tenancy.Allow("Allow user pod to read repos in tenancy", "Allow user pod to read keys in tenancy")
+	key := tenancy.NewVault("v", "").NewKey("k", ocitest.RSA2048)
+	img := tenancy.NewImage("app")
+	tenancy.Add(img.Sign(key, "SHA_256_RSA_PKCS_PSS"))
+	pod := tenancy.NewUser("pod").NewWorkload()
+	cluster := func(name string) string {
+		if name == "KUBERNETES_SERVICE_HOST" {
+			return pod.Host
+		}
+		return os.Getenv(name)
+	}
+	r := startIn(t, cluster, tenancy.Admin(), "--auth", "workload", "--region", "us-ashburn-1", "--service-account", pod.Dir)
+	asked := question(img.Ref(), key.ID)
+	if got := values(r.ask(asked))[asked]; got != "true signed " {
+		t.Errorf("got %q", got)
+	}
+	if n := pod.Asked(); n != 1 {
+		t.Errorf("asked for a token %d times", n)
+	}
+}
+
+func TestProfiles(t *testing.T) {
+	t.Parallel()
+	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
+	for flag, want := range map[string]int{"--pprof=false": http.StatusNotFound, "--pprof": http.StatusOK} {
+		r := start(t, tenancy.Admin(), flag)
+		for _, page := range []string{"/debug/pprof/", "/debug/pprof/goroutine", "/debug/pprof/profile?seconds=1"} {
+			if status, body := r.get(page); status != want {
+				t.Errorf("%s: %s: %d %.80s, want %d", flag, page, status, body, want)
+			}
+		}
+		if status, _ := r.get("/healthz"); status != http.StatusOK {
+			t.Errorf("%s: /healthz: %d", flag, status)
+		}
 	}
 }
 

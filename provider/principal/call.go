@@ -12,6 +12,8 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/oracle/oci-go-sdk/v65/common"
@@ -20,7 +22,8 @@ import (
 const (
 	maxAnswer   = 4 << 20
 	maxRefusal  = 64 << 10
-	maxAttempts = 3
+	maxAttempts = 5
+	maxAtOnce   = 3 // requests for one answer
 	firstPause  = 100 * time.Millisecond
 	// leastTime is what an attempt needs to have a chance: with less than that
 	// left it is better to say now what was wrong.
@@ -45,45 +48,111 @@ type Call struct {
 }
 
 // Do sends a request of the SDK's and decodes the JSON of the answer. A refusal
-// is an [*Error]. Throttled and failed attempts are repeated a few times as long
-// as the caller's deadline allows and nothing could be done twice by it.
+// is an [*Error]. Throttled and failed attempts are repeated a few times, and one
+// that gets no answer is joined by another, as long as the caller's deadline
+// allows and nothing could be done twice by it.
 func (p *Principal) Do(ctx context.Context, call Call, request common.OCIRequest, answer any) (http.Header, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, p.cfg.Timeout, lateError{p.cfg.Timeout})
 	defer cancel()
 	var before error
 	for n := 1; ; n++ {
-		began := time.Now()
-		header, err := p.attempt(ctx, call, request, answer)
-		if p.cfg.Observe != nil {
-			p.cfg.Observe(Attempt{call.Service, call.Operation, outcome(ctx, err), time.Since(began)})
-		}
+		header, err := p.ask(ctx, call, request, answer)
 		if err == nil {
 			return header, nil
 		}
 		if before != nil && ctx.Err() != nil {
 			return nil, fmt.Errorf("%w; before that: %w", err, before)
 		}
-		if n == maxAttempts || !call.mayRepeat() || !worthRepeating(ctx, err) || !pause(ctx, pauseAfter(err, n)) {
+		if n == maxAttempts || !call.mayRepeat() || !worthRepeating(ctx, err) {
+			return nil, err
+		}
+		p.trouble(ctx, err)
+		if !pause(ctx, pauseAfter(err, n)) {
 			return nil, err
 		}
 		before = err
 	}
 }
 
-// attempt sends the request once. It is built and signed anew each time, because
-// OCI refuses a date older than five minutes and wants request ids to differ.
-func (p *Principal) attempt(ctx context.Context, call Call, request common.OCIRequest, answer any) (http.Header, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, p.cfg.Attempt, lateError{p.cfg.Attempt})
-	defer cancel()
-	began := time.Now()
-	fail := func(err error) (http.Header, error) {
-		return nil, &failure{op: call.Operation, host: call.Host, err: explain(ctx, err, time.Since(began))}
-	}
-	release, err := p.hosts.acquire(ctx, call.Host)
+// errOvertaken ends the attempts that another was faster than.
+var errOvertaken = fmt.Errorf("another attempt was faster: %w", context.Canceled)
+
+// ask sends the request, and sends it again while nothing comes back: a
+// connection may be dead, or a server may hang, and nobody says so. What answers
+// first counts, and the rest is given up.
+func (p *Principal) ask(ctx context.Context, call Call, request common.OCIRequest, answer any) (http.Header, error) {
+	release, err := p.hosts.acquire(ctx, call.Host, p.trouble)
 	if err != nil {
 		return nil, &failure{op: call.Operation, host: call.Host, err: err}
 	}
-	defer release()
+	var sent sync.WaitGroup
+	defer sent.Wait()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(errOvertaken)
+	type reply struct {
+		header http.Header
+		err    error
+	}
+	replies := make(chan reply, maxAtOnce)
+	var read atomic.Bool
+	send := func(release func()) {
+		sent.Go(func() {
+			defer release()
+			header, err := p.attempt(ctx, call, request, func(body []byte) error {
+				if !read.CompareAndSwap(false, true) {
+					return errOvertaken
+				}
+				return decode(body, answer)
+			})
+			replies <- reply{header, err}
+		})
+	}
+	send(release)
+	overdue := time.NewTicker(p.cfg.Overdue)
+	defer overdue.Stop()
+	for ticks, under, total := 1, 1, 1; ; ticks++ {
+		select {
+		case got := <-replies:
+			// While another is under way, a connection that broke says nothing, and
+			// nothing may write to answer any more once this returns.
+			under--
+			if under == 0 || got.err == nil || !isBroken(got.err) && read.CompareAndSwap(false, true) {
+				return got.header, got.err
+			}
+			continue
+		case <-overdue.C:
+		}
+		release()
+		p.trouble(ctx, &failure{op: call.Operation, host: call.Host, err: fmt.Errorf("no answer in the first %s", time.Duration(ticks)*p.cfg.Overdue)})
+		if total == maxAtOnce || !call.mayRepeat() {
+			continue
+		}
+		if another, ok := p.hosts.spare(call.Host); ok {
+			// Idle connections as old as this one may be as dead.
+			p.transport.CloseIdleConnections()
+			release = another
+			send(release)
+			under++
+			total++
+		}
+	}
+}
+
+// attempt sends the request once. It is built and signed anew each time, because
+// OCI refuses a date older than five minutes and wants request ids to differ.
+func (p *Principal) attempt(ctx context.Context, call Call, request common.OCIRequest, read func([]byte) error) (header http.Header, err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, p.cfg.Attempt, lateError{p.cfg.Attempt})
+	defer cancel()
+	began := time.Now()
+	defer func() {
+		p.hosts.heard(call.Host, err)
+		if p.cfg.Observe != nil {
+			p.cfg.Observe(Attempt{call.Service, call.Operation, outcome(ctx, err), time.Since(began)})
+		}
+	}()
+	fail := func(err error) (http.Header, error) {
+		return nil, &failure{op: call.Operation, host: call.Host, err: explain(ctx, err, time.Since(began))}
+	}
 	req, err := p.build(ctx, call, request)
 	if err != nil {
 		return fail(err)
@@ -93,6 +162,10 @@ func (p *Principal) attempt(ctx context.Context, call Call, request common.OCIRe
 		return fail(&brokenError{err})
 	}
 	defer res.Body.Close() //nolint:errcheck // only read from
+	collect(ctx, res.Header)
+	if res.StatusCode == http.StatusUnauthorized {
+		p.refused()
+	}
 	if res.StatusCode < 200 || res.StatusCode > 299 {
 		return nil, refusal(call, res)
 	}
@@ -100,10 +173,19 @@ func (p *Principal) attempt(ctx context.Context, call Call, request common.OCIRe
 	if err != nil {
 		return fail(err)
 	}
-	if err := decode(body, answer); err != nil {
+	if err := read(body); errors.Is(err, errOvertaken) {
+		return fail(err)
+	} else if err != nil {
 		return nil, call.Malformed("%d bytes of %.40q: %w", len(body), res.Header.Get("Content-Type"), err)
 	}
 	return res.Header, nil
+}
+
+// trouble tells whoever wants to know what is in the way of a call that goes on.
+func (p *Principal) trouble(ctx context.Context, err error) {
+	if p.cfg.Trouble != nil {
+		p.cfg.Trouble(ctx, err)
+	}
 }
 
 // build makes the HTTP request. Whatever the SDK thinks of hosts is overwritten.
@@ -120,7 +202,7 @@ func (p *Principal) build(ctx context.Context, call Call, request common.OCIRequ
 		return nil, fmt.Errorf("not a path that may be sent: %.120q", path)
 	}
 	req.Header.Set("User-Agent", userAgent)
-	id, err := p.identify()
+	id, err := p.identify(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -148,7 +230,7 @@ func (p *Principal) build(ctx context.Context, call Call, request common.OCIRequ
 func refusal(call Call, res *http.Response) error {
 	e := &Error{
 		Operation: call.Operation, Host: call.Host, Status: res.StatusCode,
-		RequestID:  printable(res.Header.Get("opc-request-id"), 120),
+		RequestID:  requestID(res.Header),
 		retryAfter: retryAfter(res.Header.Get("Retry-After"), time.Now()),
 	}
 	var told struct{ Code, Message string }
@@ -215,6 +297,10 @@ func worthRepeating(ctx context.Context, err error) bool {
 	if _, ok := errors.AsType[*proxyRefusal](err); ok {
 		return false
 	}
+	return isBroken(err)
+}
+
+func isBroken(err error) bool {
 	_, broken := errors.AsType[*brokenError](err)
 	return broken
 }

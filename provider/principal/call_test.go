@@ -91,7 +91,7 @@ func TestCallsThatGoWrong(t *testing.T) {
 		},
 		"throttled for good": {
 			faults:   []ocitest.Fault{{Kind: ocitest.Status, Status: 429, Code: "TooManyRequests", Message: "Tenant is throttled"}},
-			outcomes: repeat("throttled", 3), status: 429,
+			outcomes: repeat("throttled", 5), status: 429,
 			want: []string{host + " GetContainerConfiguration: 429 TooManyRequests: Tenant is throttled (opc-request-id "},
 		},
 		"told to come back in an hour": {
@@ -152,11 +152,11 @@ func TestCallsThatGoWrong(t *testing.T) {
 		},
 		"connections that break": {
 			faults:   []ocitest.Fault{{Kind: ocitest.Reset}},
-			outcomes: repeat("unreachable", 3), want: []string{host + " GetContainerConfiguration: "},
+			outcomes: repeat("unreachable", 5), want: []string{host + " GetContainerConfiguration: "},
 		},
 		"half an answer": {
 			faults:   []ocitest.Fault{{Kind: ocitest.Truncate}},
-			outcomes: repeat("unreachable", 3), want: []string{host + " GetContainerConfiguration: "},
+			outcomes: repeat("unreachable", 5), want: []string{host + " GetContainerConfiguration: "},
 		},
 		"an answer without an end": {
 			faults:   []ocitest.Fault{{Kind: ocitest.Endless}},
@@ -186,17 +186,17 @@ func TestCallsThatGoWrong(t *testing.T) {
 		},
 		"no answer": {
 			faults:   []ocitest.Fault{{Kind: ocitest.Hang}},
-			outcomes: repeat("late", 3), want: []string{"no answer within 300ms"},
+			outcomes: repeat("late", 5), want: []string{"no answer within 300ms"},
 		},
 		"an answer that drips": {
 			faults:   []ocitest.Fault{{Kind: ocitest.Trickle, Delay: ocitest.Duration(100 * time.Millisecond)}},
-			outcomes: repeat("late", 3), want: []string{"no answer within 300ms"},
+			outcomes: repeat("late", 5), want: []string{"no answer within 300ms"},
 		},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			cfg := principal.Config{}
+			cfg := principal.Config{Overdue: time.Hour} // on a slow machine as well
 			switch {
 			case test.ok:
 				cfg.Attempt = 3 * time.Second // slow machines answer in time
@@ -332,7 +332,7 @@ func TestOnlyWhatIsRepeatableIsRepeated(t *testing.T) {
 		}, nil)
 		want := 1
 		if repeatable {
-			want = 3
+			want = 5
 		}
 		if got := len(w.outcomes()); err == nil || got != want {
 			t.Errorf("repeatable %t: %d attempts, want %d: %v", repeatable, got, want, err)
@@ -475,30 +475,70 @@ func TestCallsAtOnceAreBounded(t *testing.T) {
 	}
 }
 
-func TestWhoWaitsForAPlaceKeepsTheirDeadline(t *testing.T) {
-	w := newWorld(t, principal.Config{Concurrency: 2})
-	hang := w.Fault(ocitest.Fault{Operation: "artifacts.*", Kind: ocitest.Hang})
+// A request that is not answered is sent again beside the first, if it may be.
+func TestOverdue(t *testing.T) {
+	for _, repeatable := range []bool{true, false} {
+		w := newWorld(t, principal.Config{Attempt: 4 * time.Second})
+		w.Fault(ocitest.Fault{Operation: "artifacts.*", Kind: ocitest.Hang, Count: 1})
+		_, err := w.who.Do(t.Context(), principal.Call{
+			Service: "artifacts", Operation: "LookupContainerImageByUri", Method: http.MethodPost, Host: host,
+			Path: "/20160918/container/images/actions/lookupImageByUri", Repeatable: repeatable,
+		}, artifacts.LookupContainerImageByUriRequest{
+			LookupContainerImageByUriDetails: artifacts.LookupContainerImageByUriDetails{ImageUri: common.String("a/b:c")},
+		}, nil)
+		if answered := principal.IsNotFound(err); answered != repeatable {
+			t.Errorf("repeatable %t: %v", repeatable, err)
+		}
+		if !repeatable && len(w.outcomes()) != 1 {
+			t.Errorf("sent again, though it must not be: %v", w.outcomes())
+		}
+	}
+}
+
+// Requests that are never answered take neither the places of others nor their
+// own callers' time.
+func TestHungCallsHoldUpNobody(t *testing.T) {
+	w := newWorld(t, principal.Config{Concurrency: 4})
+	w.Fault(ocitest.Fault{Operation: "artifacts.*", Kind: ocitest.Hang, Count: 4})
+	began := time.Now()
 	var wg sync.WaitGroup
-	ctx, leave := context.WithCancel(t.Context())
-	for range 2 {
-		wg.Go(func() { w.configuration(ctx) }) //nolint:errcheck // it only takes a place
+	for range 9 {
+		wg.Go(func() {
+			if _, err := w.configuration(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
 	}
-	for { // until both have their places
-		short, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-		_, err := w.configuration(short)
-		cancel()
-		if !errors.Is(err, context.DeadlineExceeded) {
-			t.Fatalf("the third at a place for two: %v", err)
-		}
-		if strings.Contains(err.Error(), "waited for one of the 2 calls that may run at once") {
-			break
-		}
-	}
-	leave()
 	wg.Wait()
-	cloud.ClearFault(hang)
+	if took := time.Since(began); took > 6*time.Second { // one attempt may take 10 s
+		t.Errorf("9 calls took %s, 4 of which hung at first", took)
+	}
+}
+
+// What holds a call up is told while it goes on.
+func TestTrouble(t *testing.T) {
+	var mu sync.Mutex
+	var told []string
+	w := newWorld(t, principal.Config{Trouble: func(_ context.Context, err error) {
+		mu.Lock()
+		defer mu.Unlock()
+		told = append(told, err.Error())
+	}})
+	w.Fault(ocitest.Fault{Operation: "artifacts.*", Kind: ocitest.Status, Status: 429, Code: "TooManyRequests", Count: 1})
+	w.Fault(ocitest.Fault{Operation: "artifacts.*", Kind: ocitest.Hang, Count: 1})
 	if _, err := w.configuration(t.Context()); err != nil {
-		t.Errorf("after they left: %v", err)
+		t.Fatal(err)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	want := []string{host + " GetContainerConfiguration: 429 TooManyRequests: ", host + " GetContainerConfiguration: no answer in the first 500ms"}
+	if len(told) < len(want) {
+		t.Fatalf("told %q", told)
+	}
+	for i := range want {
+		if !strings.HasPrefix(told[i], want[i]) {
+			t.Errorf("told %q, want %q", told[i], want[i])
+		}
 	}
 }
 

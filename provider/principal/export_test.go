@@ -1,6 +1,9 @@
 package principal
 
-import "context"
+import (
+	"context"
+	"time"
+)
 
 // ParseProfile and Printable let tests of hostile input skip the files and the
 // network around them.
@@ -16,3 +19,31 @@ func RefusedByProxy(status int) error { return &proxyRefusal{proxy: "proxy:3128"
 
 // Explained is the error of a call of its own time whose connection ended with err.
 func Explained(ctx context.Context, err error) error { return explain(ctx, &brokenError{err}, 0) }
+
+// The gates of hosts, for tests by a clock of their own.
+type Hosts = hosts
+
+func NewHosts(limit int) *Hosts { return &hosts{limit: limit} }
+
+func (h *hosts) Acquire(ctx context.Context, trouble func(context.Context, error)) (func(), error) {
+	return h.acquire(ctx, "host", trouble)
+}
+
+func (h *hosts) Heard(err error) { h.heard("host", err) }
+
+// Refusal is one of OCI's.
+func Refusal(status int, retryAfter time.Duration) *Error {
+	return &Error{Operation: "Get", Host: "host", Status: status, Code: "Code", RequestID: "id", retryAfter: retryAfter}
+}
+
+// Tokens are a workload's, of those that fetch makes; they hold an hour.
+func Tokens(fetch func() string) (identify func(context.Context) (string, error), refused func()) {
+	w := &workload{tokens: tokens(func(context.Context) (workloadToken, error) {
+		now := time.Now()
+		return workloadToken{credential: credential{keyID: fetch()}, began: now, until: now.Add(time.Hour)}, nil
+	}, time.Minute)}
+	return func(ctx context.Context) (string, error) {
+		id, err := w.identify(ctx)
+		return id.keyID, err
+	}, w.refused
+}

@@ -33,11 +33,13 @@ import (
 const (
 	KindConfig  = "config"  // a profile of an OCI configuration file: an API key, or a session token in a profile without user
 	KindSession = "session" // a profile's session token
+
+	KindWorkload = "workload" // the service account of a Pod in an enhanced OKE cluster
 )
 
 // Config says who to be.
 type Config struct {
-	// Kind is KindConfig or KindSession. Empty means KindConfig.
+	// Kind is one of the kinds. Empty means KindConfig.
 	Kind string
 	// ConfigFile is the OCI configuration file. Empty means ~/.oci/config.
 	ConfigFile string
@@ -46,8 +48,14 @@ type Config struct {
 	Profile string
 	// Passphrase opens the private key. Empty means the profile's pass_phrase.
 	Passphrase string
-	// Region replaces the profile's region, if not empty.
+	// Region replaces the profile's region, if not empty. A workload has to have
+	// it.
 	Region string
+	// KubernetesHost is the address of the cluster that a workload runs in.
+	KubernetesHost string
+	// ServiceAccount is the directory with a workload's token and its cluster's
+	// ca.crt. Empty means where Kubernetes puts them.
+	ServiceAccount string
 
 	// CAFile holds the certificate authorities to trust, in PEM, in place of the
 	// system's. Oracle's own tools take it from OCI_DEFAULT_CERTS_PATH. Empty
@@ -58,12 +66,20 @@ type Config struct {
 	Timeout time.Duration
 	// Attempt is how long one attempt of a call may take. Zero means 10 seconds.
 	Attempt time.Duration
+	// Overdue is how long nearly every answer takes at most. A call that takes
+	// longer may hang: it loses its place to others and, if nothing can be done
+	// twice by it, is sent again beside the first. Zero means half a second.
+	Overdue time.Duration
 	// Concurrency is how many calls to one host may run at once; others wait.
 	// Zero means 32.
 	Concurrency int
 	// Observe is told of every attempt, if not nil. All its strings are from
 	// fixed sets: fit for labels of a metric.
 	Observe func(Attempt)
+	// Trouble is told, if not nil, of what is in the way of a call that goes on:
+	// a refusal after which it is repeated or waits for its turn, an answer that
+	// is long in coming. Its context is the call's.
+	Trouble func(context.Context, error)
 }
 
 // Attempt is one request that was sent to OCI, or tried to be.
@@ -80,8 +96,9 @@ type Principal struct {
 	name      string
 	tenancy   string
 	region    image.Region
-	identify  func() (credential, error)
-	transport http.RoundTripper
+	identify  func(context.Context) (credential, error)
+	refused   func() // tells who identifies that OCI did not take it
+	transport *http.Transport
 	hosts     hosts
 }
 
@@ -97,16 +114,11 @@ var _ common.KeyProvider = credential{}
 func (c credential) KeyID() (string, error)                  { return c.keyID, nil }
 func (c credential) PrivateRSAKey() (*rsa.PrivateKey, error) { return c.key, nil }
 
-// New reads who to be and prepares the way to OCI. It asks OCI nothing.
-func New(_ context.Context, cfg Config) (*Principal, error) {
+// New reads who to be and prepares the way to OCI. It asks OCI nothing; for a
+// workload it asks the cluster for a token, which says what tenancy it is of.
+func New(ctx context.Context, cfg Config) (*Principal, error) {
 	if cfg.Kind == "" {
 		cfg.Kind = KindConfig
-	}
-	if cfg.Kind != KindConfig && cfg.Kind != KindSession {
-		return nil, fmt.Errorf("no such kind of principal: %.40q (want %s or %s)", cfg.Kind, KindConfig, KindSession)
-	}
-	if cfg.Profile == "" {
-		cfg.Profile = "DEFAULT"
 	}
 	if cfg.Timeout <= 0 {
 		cfg.Timeout = 30 * time.Second
@@ -114,22 +126,24 @@ func New(_ context.Context, cfg Config) (*Principal, error) {
 	if cfg.Attempt <= 0 {
 		cfg.Attempt = 10 * time.Second
 	}
+	if cfg.Overdue <= 0 {
+		cfg.Overdue = 500 * time.Millisecond
+	}
 	if cfg.Concurrency <= 0 {
 		cfg.Concurrency = 32
 	}
-	prof, err := readProfile(cfg.ConfigFile, cfg.Profile)
+	p := &Principal{cfg: cfg, hosts: hosts{limit: cfg.Concurrency}, refused: func() {}}
+	var err error
+	switch cfg.Kind {
+	case KindConfig, KindSession:
+		err = p.fromProfile()
+	case KindWorkload:
+		err = p.fromWorkload(ctx)
+	default:
+		err = fmt.Errorf("no such kind of principal: %.40q (want %s, %s or %s)", cfg.Kind, KindConfig, KindSession, KindWorkload)
+	}
 	if err != nil {
 		return nil, err
-	}
-	p := &Principal{cfg: cfg, name: prof.String(), hosts: hosts{limit: cfg.Concurrency}}
-	if err := p.locate(prof, cfg.Region); err != nil {
-		return nil, fmt.Errorf("%s: %w", prof, err)
-	}
-	if p.identify, err = prof.identify(cfg); err != nil {
-		return nil, fmt.Errorf("%s: %w", prof, err)
-	}
-	if _, err := p.identify(); err != nil { // a token that is no good now will not get better
-		return nil, fmt.Errorf("%s: %w", prof, err)
 	}
 	if p.transport, err = newTransport(cfg); err != nil {
 		return nil, err
@@ -137,21 +151,58 @@ func New(_ context.Context, cfg Config) (*Principal, error) {
 	return p, nil
 }
 
-// locate takes tenancy and region from a profile, and holds them against each
-// other: a tenancy is in one realm, and a region that is not known has no hosts
-// that could be trusted.
-func (p *Principal) locate(prof profile, region string) error {
-	tenancy, err := prof.need("tenancy")
+func (p *Principal) fromProfile() error {
+	name := p.cfg.Profile
+	if name == "" {
+		name = "DEFAULT"
+	}
+	prof, err := readProfile(p.cfg.ConfigFile, name)
 	if err != nil {
 		return err
 	}
-	if !isOCID(tenancy, "tenancy") {
-		return fmt.Errorf("tenancy is not the OCID of a tenancy: %.80q", tenancy)
+	p.name = prof.String()
+	tenancy, err := prof.need("tenancy")
+	if err != nil {
+		return fmt.Errorf("%s: %w", prof, err)
 	}
+	region := p.cfg.Region
 	if region == "" {
 		if region, err = prof.need("region"); err != nil {
-			return err
+			return fmt.Errorf("%s: %w", prof, err)
 		}
+	}
+	if err := p.locate(tenancy, region); err != nil {
+		return fmt.Errorf("%s: %w", prof, err)
+	}
+	identify, err := prof.identify(p.cfg)
+	if err == nil {
+		_, err = identify() // a token that is no good now will not get better
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", prof, err)
+	}
+	p.identify = func(context.Context) (credential, error) { return identify() }
+	return nil
+}
+
+func (p *Principal) fromWorkload(ctx context.Context) error {
+	w, err := newWorkload(p.cfg)
+	if err != nil {
+		return err
+	}
+	t, err := w.tokens.Get(ctx, struct{}{})
+	if err != nil {
+		return err
+	}
+	p.name, p.identify, p.refused = w.String(), w.identify, w.refused
+	return p.locate(t.tenancy, p.cfg.Region)
+}
+
+// locate holds tenancy and region against each other: a tenancy is in one realm,
+// and a region that is not known has no hosts that could be trusted.
+func (p *Principal) locate(tenancy, region string) error {
+	if !isOCID(tenancy, "tenancy") {
+		return fmt.Errorf("tenancy is not the OCID of a tenancy: %.80q", tenancy)
 	}
 	at, err := image.ParseRegion(strings.ToLower(region))
 	if err != nil {

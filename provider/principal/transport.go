@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"sync"
 	"time"
 )
 
@@ -22,7 +21,7 @@ const (
 // newTransport makes the way to OCI that all calls of a principal share. It is
 // used as a RoundTripper and never through http.Client, which would follow
 // redirects and keep cookies.
-func newTransport(cfg Config) (http.RoundTripper, error) {
+func newTransport(cfg Config) (*http.Transport, error) {
 	roots, err := readRoots(cfg.CAFile)
 	if err != nil {
 		return nil, err
@@ -38,11 +37,10 @@ func newTransport(cfg Config) (http.RoundTripper, error) {
 		DialContext:            (&net.Dialer{Timeout: dialTimeout, KeepAlive: 30 * time.Second}).DialContext,
 		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots},
 		TLSHandshakeTimeout:    dialTimeout,
-		ForceAttemptHTTP2:      true,
-		DisableCompression:     true, // what is mostly base64 and hashes does not shrink
+		ForceAttemptHTTP2:      false, // over HTTP/2 one dead connection would hold up all calls
+		DisableCompression:     true,  // what is mostly base64 and hashes does not shrink
 		MaxIdleConns:           4 * cfg.Concurrency,
 		MaxIdleConnsPerHost:    cfg.Concurrency,
-		MaxConnsPerHost:        cfg.Concurrency,
 		IdleConnTimeout:        60 * time.Second,
 		MaxResponseHeaderBytes: maxHeaderBytes,
 	}, nil
@@ -94,48 +92,4 @@ func NoSuchHost(err error) bool {
 	}
 	dns, ok := errors.AsType[*net.DNSError](err)
 	return ok && dns.IsNotFound
-}
-
-// hosts bounds the calls that run at once against each host. It remembers a
-// host only as long as there are calls to it.
-type hosts struct {
-	limit int
-
-	mu    sync.Mutex
-	slots map[string]*slots
-}
-
-type slots struct {
-	taken chan struct{}
-	users int
-}
-
-// acquire waits for a turn, and returns what gives it back.
-func (h *hosts) acquire(ctx context.Context, host string) (func(), error) {
-	h.mu.Lock()
-	if h.slots == nil {
-		h.slots = make(map[string]*slots)
-	}
-	s := h.slots[host]
-	if s == nil {
-		s = &slots{taken: make(chan struct{}, h.limit)}
-		h.slots[host] = s
-	}
-	s.users++
-	h.mu.Unlock()
-
-	leave := func() {
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		if s.users--; s.users == 0 {
-			delete(h.slots, host)
-		}
-	}
-	select {
-	case s.taken <- struct{}{}:
-		return func() { <-s.taken; leave() }, nil
-	case <-ctx.Done():
-		leave()
-		return nil, fmt.Errorf("%w, and waited for one of the %d calls that may run at once", context.Cause(ctx), h.limit)
-	}
 }

@@ -43,116 +43,182 @@ type outcome struct {
 	err   error // why there is no item
 }
 
-// decide answers all keys, each distinct one decided once. Checks are told to
-// stop shortly before the deadline, so that they can still say how far they
-// came; at the deadline the answer is made from what is there, and a check that
-// did not listen goes on without anybody waiting for it.
+// decide answers all keys, each distinct one decided once: what is known at
+// once, and the rest by Check side by side. Checks are told to stop shortly
+// before the deadline, so that they can still say how far they came; at the
+// deadline the answer is made from what is there, and a check that did not
+// listen goes on without anybody waiting for it.
 func (h *handler) decide(ctx context.Context, keys []string, deadline time.Time) Response {
 	distinct := unique(keys)
-	ctx, cancel := context.WithDeadlineCause(ctx, deadline.Add(-h.Budget/20), h.spent)
-	defer cancel()
-
-	type numbered struct {
-		n int
-		outcome
-	}
-	done := make(chan numbered, len(distinct)) // room for all: no check ever waits to report
-	var next atomic.Int64
-	for range min(h.Parallel, len(distinct)) {
-		go func() {
-			for n := int(next.Add(1)) - 1; n < len(distinct); n = int(next.Add(1)) - 1 {
-				done <- numbered{n, h.answer(ctx, distinct[n])}
-			}
-		}()
-	}
-
-	outcomes := make([]*outcome, len(distinct))
-	timer := time.NewTimer(time.Until(deadline))
-	defer timer.Stop()
-	for range distinct {
-		select {
-		case got := <-done:
-			outcomes[got.n] = &got.outcome
-			continue
-		case <-timer.C:
+	outcomes := make([]outcome, len(distinct))
+	var rest []pending
+	for n, key := range distinct {
+		p := pending{n: n, key: key, began: time.Now()}
+		if o, settled := h.begin(ctx, &p); settled {
+			outcomes[n] = o
+		} else {
+			outcomes[n] = outcome{image: p.image, err: h.spent}
+			rest = append(rest, p)
 		}
-		break
+	}
+	if len(rest) > 0 {
+		h.check(ctx, rest, outcomes, deadline)
 	}
 
-	var response Response
+	response := Response{Items: make([]Item, 0, len(distinct))}
 	var missing []string
-	for n, o := range outcomes {
-		switch {
-		case o == nil:
-			h.metrics.undecided(h.spent)
-			missing = append(missing, line(asked(distinct[n]), h.spent))
-		case o.err != nil:
-			h.metrics.undecided(o.err)
+	late := false
+	for _, o := range outcomes {
+		if o.err != nil {
+			late = h.metrics.undecided(o.err) || late
 			missing = append(missing, line(o.image, o.err))
-		default:
+		} else {
 			response.Items = append(response.Items, o.item)
 		}
+	}
+	if late {
+		h.metrics.overruns.Inc()
 	}
 	response.SystemError = systemError(missing)
 	return response
 }
 
-// answer decides one question and logs it. A panic below is one question
-// without an answer, not the end of the process.
-func (h *handler) answer(ctx context.Context, key string) (o outcome) {
-	began := time.Now()
-	q, err := parseQuestion(key)
-	if err != nil {
+// pending is a question that Check has to look into.
+type pending struct {
+	question
+	n     int // which it is
+	key   string
+	ref   image.Reference
+	began time.Time
+}
+
+// begin reads one question and answers it, or leaves it to Check.
+func (h *handler) begin(ctx context.Context, p *pending) (o outcome, settled bool) {
+	var err error
+	if p.question, err = parseQuestion(p.key); err != nil {
 		h.metrics.notAQuestion()
 		why := oneLine(err.Error(), maxCause)
 		h.Log.Warn("not a question", "error", why)
-		return outcome{item: Item{Key: key, Error: "not a question: " + why}}
+		return outcome{item: Item{Key: p.key, Error: "not a question: " + why}}, true
 	}
+	if p.ref, err = image.Parse(p.image); err != nil {
+		return h.decided(ctx, p, verdict.Verdict{Reason: verdict.NotOCIRegistry, Detail: err.Error()}, nil), true
+	}
+	v, known, err := h.known(ctx, p)
+	if !known && err == nil {
+		return outcome{}, false
+	}
+	return h.decided(ctx, p, v, err), true
+}
 
-	v, err := h.verdict(ctx, q)
-	took := time.Since(began)
+// check has all of rest looked into, and puts what comes of it in time among the
+// outcomes.
+func (h *handler) check(ctx context.Context, rest []pending, outcomes []outcome, deadline time.Time) {
+	ctx, cancel := context.WithDeadlineCause(ctx, deadline.Add(-h.Budget/20), h.spent)
+	defer cancel()
+	type numbered struct {
+		n int
+		outcome
+	}
+	done := make(chan numbered, len(rest)) // room for all: no check ever waits to report
+	var next atomic.Int64
+	for range min(h.Parallel, len(rest)) {
+		go func() {
+			for i := int(next.Add(1)) - 1; i < len(rest); i = int(next.Add(1)) - 1 {
+				p := &rest[i]
+				v, err := h.verdict(ctx, p)
+				done <- numbered{p.n, h.decided(ctx, p, v, err)}
+			}
+		}()
+	}
+	timer := time.NewTimer(time.Until(deadline))
+	defer timer.Stop()
+	for range rest {
+		select {
+		case got := <-done:
+			outcomes[got.n] = got.outcome
+		case <-timer.C:
+			return
+		}
+	}
+}
+
+// decided counts and logs what became of a question.
+func (h *handler) decided(ctx context.Context, p *pending, v verdict.Verdict, err error) outcome {
+	took := time.Since(p.began)
+	if err == nil {
+		v, err = h.sound(p.question, v)
+	}
 	if err != nil {
-		h.Log.Warn("no decision", "image", q.image, "error", oneLine(err.Error(), maxCause), "duration", readable(took))
-		return outcome{image: q.image, err: err}
+		h.Log.Warn("no decision", "image", p.image, "error", oneLine(err.Error(), maxCause), "duration", readable(took))
+		return outcome{image: p.image, err: err}
 	}
 	h.metrics.decided(v, took)
-	h.log(ctx, q.image, v, took)
-	return outcome{item: Item{Key: key, Value: v}, image: q.image}
+	h.log(ctx, p.question, v, took)
+	return outcome{item: Item{Key: p.key, Value: v}, image: p.image}
 }
 
-func (h *handler) log(ctx context.Context, image string, v verdict.Verdict, took time.Duration) {
-	attrs := make([]slog.Attr, 0, 6)
-	attrs = append(attrs, slog.String("image", image), slog.String("verdict", word(v.Signed)), slog.String("reason", string(v.Reason)))
-	if v.Key != "" {
-		attrs = append(attrs, slog.String("key", v.Key))
+// log writes the line of one decision. A record without a caller spares finding
+// out which line of this file it was, at every decision.
+func (h *handler) log(ctx context.Context, q question, v verdict.Verdict, took time.Duration) {
+	if !h.Log.Enabled(ctx, slog.LevelInfo) {
+		return
 	}
-	if v.Detail != "" {
-		attrs = append(attrs, slog.String("detail", v.Detail))
-	}
-	h.Log.LogAttrs(ctx, slog.LevelInfo, "decision", append(attrs, slog.String("duration", readable(took)))...)
-}
-
-// verdict settles what is no image of OCI Registry, leaves the rest to Check, and
-// holds its answer against the question: a yes must name a key that was asked for.
-func (h *handler) verdict(ctx context.Context, q question) (v verdict.Verdict, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			h.Log.Error("panic while deciding", "image", q.image, "panic", p, "stack", string(debug.Stack()))
-			v, err = verdict.Verdict{}, errPanic
+	attrs := make([]slog.Attr, 0, 9)
+	attrs = append(attrs, slog.String("image", q.image), slog.String("verdict", word(v.Signed)), slog.String("reason", string(v.Reason)),
+		slog.String("allowed", list(q.allowed)), slog.String("age", readable(v.Age)), slog.String("duration", readable(took)))
+	for _, more := range [...]slog.Attr{slog.String("key", v.Key), slog.String("detail", v.Detail), slog.String("ociRequests", v.Requests)} {
+		if more.Value.String() != "" {
+			attrs = append(attrs, more)
 		}
-	}()
-	ref, err := image.Parse(q.image)
-	if err != nil {
-		return verdict.Verdict{Reason: verdict.NotOCIRegistry, Detail: err.Error()}, nil
 	}
+	r := slog.NewRecord(time.Now(), slog.LevelInfo, "decision", 0)
+	r.AddAttrs(attrs...)
+	_ = h.Log.Handler().Handle(ctx, r) // as slog.Logger does
+}
+
+// list is the keys in one line.
+func list(keys []signature.KeyID) string {
+	if len(keys) == 1 {
+		return keys[0].String()
+	}
+	ids := make([]string, len(keys))
+	for i, id := range keys {
+		ids[i] = id.String()
+	}
+	return strings.Join(ids, " ")
+}
+
+// known asks Known. A panic below is one question without an answer, not the end
+// of the process.
+func (h *handler) known(ctx context.Context, p *pending) (v verdict.Verdict, known bool, err error) {
+	defer h.contain(p.image, &err)
+	v, known = h.Known(ctx, p.ref, p.allowed)
+	return v, known, nil
+}
+
+// verdict asks Check.
+func (h *handler) verdict(ctx context.Context, p *pending) (v verdict.Verdict, err error) {
+	defer h.contain(p.image, &err)
 	if ctx.Err() != nil {
 		return verdict.Verdict{}, context.Cause(ctx)
 	}
-	if v, err = h.Check(ctx, ref, q.allowed); err != nil {
-		return verdict.Verdict{}, err
+	return h.Check(ctx, p.ref, p.allowed)
+}
+
+// contain is deferred around what might panic.
+func (h *handler) contain(image string, err *error) {
+	if p := recover(); p != nil {
+		h.Log.Error("panic while deciding", "image", image, "panic", p, "stack", string(debug.Stack()))
+		*err = errPanic
 	}
+}
+
+// sound holds an answer against the question: a yes must name a key that was
+// asked for.
+func (h *handler) sound(q question, v verdict.Verdict) (verdict.Verdict, error) {
 	byAllowed := slices.ContainsFunc(q.allowed, func(id signature.KeyID) bool { return id.String() == v.Key })
-	if v.Signed != (v.Reason == verdict.Signed) || v.Signed && !byAllowed || !slices.Contains(h.reasons, v.Reason) {
+	if v.Signed != (v.Reason == verdict.Signed) || v.Signed && !byAllowed || !h.metrics.hasReason(v.Reason) {
 		return verdict.Verdict{}, fmt.Errorf("internal error: a verdict that contradicts itself (signed %v, reason %q, key %q)", v.Signed, v.Reason, v.Key)
 	}
 	if !v.Signed && v.Kept > 0 {
@@ -172,15 +238,6 @@ func unique(keys []string) []string {
 		}
 	}
 	return distinct
-}
-
-// asked is the image in a key, for messages only.
-func asked(key string) string {
-	q, err := parseQuestion(key)
-	if err != nil {
-		return "a key that is no question"
-	}
-	return q.image
 }
 
 func line(image string, cause error) string {

@@ -12,6 +12,7 @@ import (
 // some 700 bytes; what is beyond these limits was not asked by our policy.
 const (
 	maxBody     = 1 << 20
+	usualBody   = 16 << 10 // room that is made before anything has come
 	maxDropped  = 16 << 20 // of a request that is refused
 	maxKeys     = 256
 	maxQuestion = 4 << 10

@@ -122,18 +122,18 @@ func (s *scanner) str() (string, error) {
 // escaped reads the rest of a string that began at start and has its first
 // escape at the current position.
 func (s *scanner) escaped(start int) (string, error) {
-	var out []byte
+	var out strings.Builder
+	out.Grow(s.rest() + s.pos - start)
 	for s.pos < len(s.text) {
 		switch c := s.text[s.pos]; {
 		case c == '"':
-			out = append(out, s.text[start:s.pos]...)
+			out.WriteString(s.text[start:s.pos])
 			s.pos++
-			return string(out), nil
+			return out.String(), nil
 		case c == '\\':
-			out = append(out, s.text[start:s.pos]...)
+			out.WriteString(s.text[start:s.pos])
 			s.pos++
-			var err error
-			if out, err = s.escape(out); err != nil {
+			if err := s.escape(&out); err != nil {
 				return "", err
 			}
 			start = s.pos
@@ -146,53 +146,66 @@ func (s *scanner) escaped(start int) (string, error) {
 	return "", s.expected("the end of a string")
 }
 
-func (s *scanner) escape(out []byte) ([]byte, error) {
+// rest is how many bytes of the text are left of the string.
+func (s *scanner) rest() int {
+	n := s.pos
+	for ; n < len(s.text) && s.text[n] != '"'; n++ {
+		if s.text[n] == '\\' {
+			n++
+		}
+	}
+	return n - s.pos
+}
+
+func (s *scanner) escape(out *strings.Builder) error {
 	if s.pos == len(s.text) {
-		return nil, s.expected("the rest of an escape")
+		return s.expected("the rest of an escape")
 	}
 	c := s.text[s.pos]
 	s.pos++
 	switch c {
 	case '"', '\\', '/':
-		return append(out, c), nil
+		out.WriteByte(c)
 	case 'b':
-		return append(out, '\b'), nil
+		out.WriteByte('\b')
 	case 'f':
-		return append(out, '\f'), nil
+		out.WriteByte('\f')
 	case 'n':
-		return append(out, '\n'), nil
+		out.WriteByte('\n')
 	case 'r':
-		return append(out, '\r'), nil
+		out.WriteByte('\r')
 	case 't':
-		return append(out, '\t'), nil
+		out.WriteByte('\t')
 	case 'u':
 		return s.unicode(out)
 	default:
-		return nil, s.expected("one of JSON's escapes")
+		return s.expected("one of JSON's escapes")
 	}
+	return nil
 }
 
 // unicode refuses half of a surrogate pair, where other readers put U+FFFD: the
 // key could not be echoed byte for byte.
-func (s *scanner) unicode(out []byte) ([]byte, error) {
+func (s *scanner) unicode(out *strings.Builder) error {
 	r, err := s.hex4()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if utf16.IsSurrogate(r) {
 		if !strings.HasPrefix(s.text[s.pos:], `\u`) {
-			return nil, s.expected("the second half of a surrogate pair")
+			return s.expected("the second half of a surrogate pair")
 		}
 		s.pos += 2
 		low, err := s.hex4()
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if r = utf16.DecodeRune(r, low); r == utf8.RuneError {
-			return nil, s.expected("a surrogate pair")
+			return s.expected("a surrogate pair")
 		}
 	}
-	return utf8.AppendRune(out, r), nil
+	out.WriteRune(r)
+	return nil
 }
 
 func (s *scanner) hex4() (rune, error) {

@@ -24,6 +24,8 @@
 package server
 
 import (
+	"bytes"
+	"context"
 	"crypto/tls"
 	"encoding/json"
 	"errors"
@@ -33,11 +35,12 @@ import (
 	"net/http"
 	"os"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/oke-sign/oke-sign/provider/image"
+	"github.com/oke-sign/oke-sign/provider/signature"
 	"github.com/oke-sign/oke-sign/provider/verdict"
 )
 
@@ -48,6 +51,9 @@ const Path = "/v1/signatures"
 type Config struct {
 	// Check decides; see its type.
 	Check Check
+	// Known is asked first, and says at once what Check would if it knows it. If
+	// nil, nothing is ever known.
+	Known func(ctx context.Context, ref image.Reference, allowed []signature.KeyID) (verdict.Verdict, bool)
 	// Authorize says whether the caller behind a connection may ask, and its
 	// error why not. It runs on every request, before the body is read. Nil:
 	// whoever can connect may ask.
@@ -72,7 +78,6 @@ type Config struct {
 type handler struct {
 	Config
 	slots   chan struct{}
-	reasons []verdict.Reason
 	spent   error // says that the budget is
 	metrics *metrics
 }
@@ -92,10 +97,14 @@ func Handler(cfg Config) http.Handler {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+	if cfg.Known == nil {
+		cfg.Known = func(context.Context, image.Reference, []signature.KeyID) (verdict.Verdict, bool) {
+			return verdict.Verdict{}, false
+		}
+	}
 	return &handler{
 		Config:  cfg,
 		slots:   make(chan struct{}, cfg.Requests),
-		reasons: verdict.Reasons(),
 		spent:   fmt.Errorf("%w within %s, the time for one request; it is still being asked", errBudgetSpent, cfg.Budget),
 		metrics: newMetrics(cfg.Metrics),
 	}
@@ -179,14 +188,8 @@ func (h *handler) admit(w http.ResponseWriter, r *http.Request, deadline time.Ti
 		return nil, tooLarge()
 	}
 
-	wait := time.NewTimer(time.Until(deadline))
-	defer wait.Stop()
-	select {
-	case h.slots <- struct{}{}:
-	case <-wait.C:
-		return nil, &refusal{http.StatusServiceUnavailable, fmt.Sprintf("busy with %d other requests", h.Requests)}
-	case <-r.Context().Done():
-		return nil, &refusal{http.StatusServiceUnavailable, "the caller has gone"}
+	if refused := h.enter(r, deadline); refused != nil {
+		return nil, refused
 	}
 	body, refused := read(w, r)
 	if refused == nil {
@@ -199,6 +202,25 @@ func (h *handler) admit(w http.ResponseWriter, r *http.Request, deadline time.Ti
 	return nil, refused
 }
 
+// enter waits for one of the slots.
+func (h *handler) enter(r *http.Request, deadline time.Time) *refusal {
+	select {
+	case h.slots <- struct{}{}:
+		return nil
+	default:
+	}
+	wait := time.NewTimer(time.Until(deadline))
+	defer wait.Stop()
+	select {
+	case h.slots <- struct{}{}:
+		return nil
+	case <-wait.C:
+		return &refusal{http.StatusServiceUnavailable, fmt.Sprintf("busy with %d other requests", h.Requests)}
+	case <-r.Context().Done():
+		return &refusal{http.StatusServiceUnavailable, "the caller has gone"}
+	}
+}
+
 func (h *handler) release() { <-h.slots }
 
 // limit sets the time by which the request must have been read; zero lifts it.
@@ -208,8 +230,9 @@ func limit(conn *http.ResponseController, deadline time.Time) {
 
 // read takes at most maxBody bytes.
 func read(w http.ResponseWriter, r *http.Request) (string, *refusal) {
-	var body strings.Builder
-	_, err := io.Copy(&body, http.MaxBytesReader(w, r.Body, maxBody))
+	var body bytes.Buffer
+	body.Grow(int(min(max(r.ContentLength, 0), usualBody)) + bytes.MinRead)
+	_, err := body.ReadFrom(http.MaxBytesReader(w, r.Body, maxBody))
 	var large *http.MaxBytesError
 	switch {
 	case errors.As(err, &large):

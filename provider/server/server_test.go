@@ -660,8 +660,16 @@ func TestCheckThatFails(t *testing.T) {
 				}
 				return tt.verdict, tt.err
 			}
+			known := func(ctx context.Context, ref image.Reference, allowed []signature.KeyID) (verdict.Verdict, bool) {
+				v, err := check(ctx, ref, allowed)
+				return v, err == nil
+			}
 			keys := images(3)
 			_, answer := bubble(t, server.Config{Check: check}, keys...)
+			_, same := bubble(t, server.Config{Check: check, Known: known}, keys...)
+			if diff := cmp.Diff(answer, same); diff != "" {
+				t.Errorf("if it is known (-want +got):\n%s", diff)
+			}
 			if diff := cmp.Diff([]string{keys[0], keys[2]}, yes(answer)); diff != "" {
 				t.Errorf("yes to (-want +got):\n%s", diff)
 			}
@@ -736,7 +744,7 @@ func TestLogAndMetrics(t *testing.T) {
 		case "repo0":
 			return signed(ctx, ref, allowed)
 		case "repo1":
-			return verdict.Verdict{Reason: verdict.Unsigned, Detail: "no signature", Capped: true}, nil
+			return verdict.Verdict{Reason: verdict.Unsigned, Detail: "no signature", Capped: true, Age: 20 * time.Second, Requests: "abc def"}, nil
 		default:
 			return verdict.Verdict{}, errors.New("503")
 		}
@@ -764,11 +772,12 @@ func TestLogAndMetrics(t *testing.T) {
 		got = append(got, m)
 	}
 	name := func(n int) string { return "iad.ocir.io/ns/repo" + strconv.Itoa(n) + fmt.Sprintf("@sha256:%064d", n) }
-	want := []map[string]any{
-		{"level": "INFO", "msg": "decision", "image": name(0), "verdict": "signed", "reason": "signed", "key": keyA},
-		{"level": "INFO", "msg": "decision", "image": name(1), "verdict": "not-signed", "reason": "unsigned", "detail": "no signature"},
-		{"level": "WARN", "msg": "no decision", "image": name(2), "error": "503"},
+	want := []map[string]any{ // what needs no looking into comes first
 		{"level": "WARN", "msg": "not a question", "error": "at byte 0: expected an object"},
+		{"level": "INFO", "msg": "decision", "image": name(0), "verdict": "signed", "reason": "signed", "key": keyA, "allowed": keyA, "age": "0s"},
+		{"level": "INFO", "msg": "decision", "image": name(1), "verdict": "not-signed", "reason": "unsigned", "detail": "no signature",
+			"allowed": keyA, "age": "20s", "ociRequests": "abc def"},
+		{"level": "WARN", "msg": "no decision", "image": name(2), "error": "503"},
 		{"level": "WARN", "msg": "request refused", "status": 400., "reason": "not a request of the external data protocol: at byte 0: expected an object"},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

@@ -3,11 +3,14 @@ package verdict
 import (
 	"context"
 	"crypto/rsa"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
+	"unique"
 
 	"golang.org/x/sync/errgroup"
 
@@ -66,9 +69,34 @@ type Checker struct {
 
 // question is what evidence is remembered by: the image without its tag and
 // without the one of its registry's hosts it was called by, and the allowed keys.
+// It is small, shares no memory with the request that asked it, and leads back
+// to what it is about.
 type question struct {
-	image image.Reference
-	keys  string
+	image string // region/namespace/repository@, and the digest's 32 bytes
+	keys  unique.Handle[string]
+}
+
+func ask(ref image.Reference, allowed []signature.KeyID) question {
+	digest := strings.TrimPrefix(ref.Digest(), "sha256:")
+	b := make([]byte, 0, 128+len(ref.Repository()))
+	b = append(append(b, ref.Region().ID()...), '/')
+	b = append(append(b, ref.Namespace()...), '/')
+	b = append(append(b, ref.Repository()...), '@')
+	b, err := hex.AppendDecode(b, []byte(digest))
+	if err != nil { // the digest of a reference is hexadecimal
+		b = append(b, digest...)
+	}
+	return question{image: string(b), keys: unique.Make(join(allowed))}
+}
+
+func (q question) reference() (image.Reference, error) {
+	id, name, _ := strings.Cut(q.image, "/")
+	region, err := image.ParseRegion(id)
+	if err != nil {
+		return image.Reference{}, err
+	}
+	name, digest, _ := strings.Cut(name, "@")
+	return image.Parse(fmt.Sprintf("ocir.%s.oci.%s/%s@sha256:%x", region.ID(), region.Domain(), name, digest))
 }
 
 type version struct {
@@ -76,17 +104,59 @@ type version struct {
 	id  signature.KeyVersionID
 }
 
-// gathered is evidence, and what decides how long it may be remembered.
+// gathered is evidence in the little room that a hundred thousand of them need,
+// and what decides how long it may be remembered.
 type gathered struct {
-	Evidence
-	signed bool // at the time, it made the image signed
+	proofs []proof
+	other  *Evidence // instead of proofs, if there is more to it
 	at     time.Time
+	signed bool // at the time, it made the image signed
+}
+
+// proof is a Finding that says Signed.
+type proof struct {
+	by        unique.Handle[version]
+	algorithm unique.Handle[string]
+	signature string
+	signedAt  time.Time
+}
+
+// remember makes evidence small. Where all findings are proofs and no record was
+// left out, Decide looks at nothing else.
+func remember(ev Evidence, at time.Time, signed bool) gathered {
+	g := gathered{at: at, signed: signed}
+	plain := func(f Finding) bool { return f.Reason == Signed && f.Detail == "" }
+	if len(ev.Findings) == 0 || ev.Capped || slices.ContainsFunc(ev.Findings, func(f Finding) bool { return !plain(f) }) {
+		g.other = &ev
+		return g
+	}
+	g.proofs = make([]proof, len(ev.Findings))
+	for i, f := range ev.Findings {
+		g.proofs[i] = proof{unique.Make(version{f.Key, f.Version}), unique.Make(f.Algorithm), strings.Clone(f.Signature), f.SignedAt}
+	}
+	return g
+}
+
+func (g gathered) evidence() Evidence {
+	if g.other != nil {
+		return *g.other
+	}
+	ev := Evidence{Findings: make([]Finding, len(g.proofs)), Records: len(g.proofs)}
+	for i, p := range g.proofs {
+		by := p.by.Value()
+		ev.Findings[i] = Finding{
+			Reason: Signed, Key: by.key, Version: by.id,
+			Signature: p.signature, Algorithm: p.algorithm.Value(), SignedAt: p.signedAt,
+		}
+	}
+	return ev
 }
 
 // keyState is a key as Vault described it at a time.
 type keyState struct {
 	Key
-	at time.Time
+	alone map[signature.KeyID]Key // it and no other, as Decide wants it; never written to
+	at    time.Time
 }
 
 // New makes a Checker.
@@ -115,7 +185,7 @@ func New(cfg Config) *Checker {
 		Load: func(ctx context.Context, id signature.KeyID) (keyState, error) {
 			at := cfg.Now()
 			k, err := cfg.Key(ctx, id)
-			return keyState{k, at}, err
+			return keyState{k, map[signature.KeyID]Key{id: k}, at}, err
 		},
 		Keep: func(k keyState) time.Duration {
 			if k.State == Enabled {
@@ -137,18 +207,15 @@ func New(cfg Config) *Checker {
 // Check says whether the image that ref pins is signed by one of the allowed
 // keys. An error means that it could not be found out.
 func (c *Checker) Check(ctx context.Context, ref image.Reference, allowed []signature.KeyID) (Verdict, error) {
-	if ref.Digest() == "" {
-		return Verdict{Reason: NoDigest, Detail: "a tag can be moved to another image at any time; name the digest"}, nil
+	if v, settled := c.settle(ref); settled {
+		return v, nil
 	}
-	if !c.cfg.Covers(ref) {
-		return Verdict{Reason: NotCovered, Detail: fmt.Sprintf("namespace %s in %s is of no tenancy that was configured", ref.Namespace(), ref.Region())}, nil
-	}
-	q := question{image: ref.Identity(), keys: join(allowed)}
+	q := ask(ref, allowed)
 	g, err := c.evidence.Get(ctx, q)
 	if err != nil {
 		return Verdict{}, err
 	}
-	v, err := c.judge(ctx, g.Evidence, allowed)
+	v, err := c.judge(ctx, g, allowed, c.keys.Get)
 	if err != nil || v.Signed || !c.old(g.at) {
 		return v, err
 	}
@@ -158,7 +225,42 @@ func (c *Checker) Check(ctx context.Context, ref image.Reference, allowed []sign
 	if g, err = c.evidence.Get(ctx, q); err != nil {
 		return Verdict{}, err
 	}
-	return c.judge(ctx, g.Evidence, allowed)
+	return c.judge(ctx, g, allowed, c.keys.Get)
+}
+
+// Known is what Check would say, if that is in memory. Whoever asks for much
+// gets most of it at once by asking Known first.
+func (c *Checker) Known(ctx context.Context, ref image.Reference, allowed []signature.KeyID) (Verdict, bool) {
+	if v, settled := c.settle(ref); settled {
+		return v, true
+	}
+	g, ok := c.evidence.Peek(ctx, ask(ref, allowed))
+	if !ok {
+		return Verdict{}, false
+	}
+	v, err := c.judge(ctx, g, allowed, func(ctx context.Context, id signature.KeyID) (keyState, error) {
+		if k, ok := c.keys.Peek(ctx, id); ok {
+			return k, nil
+		}
+		return keyState{}, errNotInMemory
+	})
+	if err != nil || !v.Signed && c.old(g.at) {
+		return Verdict{}, false
+	}
+	return v, true
+}
+
+var errNotInMemory = errors.New("not in memory")
+
+// settle decides what needs no evidence.
+func (c *Checker) settle(ref image.Reference) (Verdict, bool) {
+	switch {
+	case ref.Digest() == "":
+		return Verdict{Reason: NoDigest, Detail: "a tag can be moved to another image at any time; name the digest"}, true
+	case !c.cfg.Covers(ref):
+		return Verdict{Reason: NotCovered, Detail: fmt.Sprintf("namespace %s in %s is of no tenancy that was configured", ref.Namespace(), ref.Region())}, true
+	}
+	return Verdict{}, false
 }
 
 // old says that what was found out at a time must not deny any more.
@@ -174,25 +276,55 @@ func (c *Checker) Wait() {
 // Images is about how many images are remembered.
 func (c *Checker) Images() int { return c.evidence.Len() }
 
-// judge decides on evidence with the keys as they are now.
-func (c *Checker) judge(ctx context.Context, ev Evidence, allowed []signature.KeyID) (Verdict, error) {
-	keys := make(map[signature.KeyID]Key)
-	asked := make(map[signature.KeyID]bool)
+// Stats tells of the caches by what they hold: evidence, keys and public keys.
+func (c *Checker) Stats() map[string]cache.Stats {
+	return map[string]cache.Stats{"evidence": c.evidence.Stats(), "keys": c.keys.Stats(), "public-keys": c.public.Stats()}
+}
+
+// KeyStates counts the keys that are remembered by their lifecycle states, as
+// OCI Vault calls them.
+func (c *Checker) KeyStates() map[string]int {
+	states := make(map[string]int)
+	for k := range c.keys.All() {
+		states[k.State]++
+	}
+	return states
+}
+
+// judge decides on what was gathered; see there.
+func (c *Checker) judge(ctx context.Context, g gathered, allowed []signature.KeyID, state func(context.Context, signature.KeyID) (keyState, error)) (Verdict, error) {
+	v, err := judge(ctx, g.evidence(), allowed, state)
+	if err == nil {
+		v.Age = c.cfg.Now().Sub(g.at)
+	}
+	return v, err
+}
+
+// judge decides on evidence with the keys as state says they are now.
+func judge(ctx context.Context, ev Evidence, allowed []signature.KeyID, state func(context.Context, signature.KeyID) (keyState, error)) (Verdict, error) {
+	var keys map[signature.KeyID]Key
+	var failed []signature.KeyID
 	var unknown []error
 	for _, f := range ev.Findings {
-		if f.Reason != Signed {
+		if f.Reason != Signed || slices.Contains(failed, f.Key) {
 			continue
 		}
-		if !asked[f.Key] {
-			asked[f.Key] = true
-			k, err := c.keys.Get(ctx, f.Key)
+		k, ok := keys[f.Key]
+		if !ok {
+			now, err := state(ctx, f.Key)
 			if err != nil {
-				unknown = append(unknown, err)
+				failed, unknown = append(failed, f.Key), append(unknown, err)
 				continue
 			}
-			keys[f.Key] = k.Key
+			k = now.Key
+			if keys == nil {
+				keys = now.alone // nearly always all that is needed
+			} else {
+				keys = maps.Clone(keys)
+				keys[f.Key] = k
+			}
 		}
-		if k, ok := keys[f.Key]; ok && k.unusable(f.Version) == "" {
+		if k.unusable(f.Version) == "" {
 			break // one proof is enough, and the other keys need not be asked for
 		}
 	}
@@ -210,11 +342,15 @@ func (c *Checker) judge(ctx context.Context, ev Evidence, allowed []signature.Ke
 // rest does not make the image signed, that is an error: the missing part might.
 func (c *Checker) gather(ctx context.Context, q question) (gathered, error) {
 	at := c.cfg.Now()
-	allowed, err := split(q.keys)
+	allowed, err := split(q.keys.Value())
 	if err != nil {
 		return gathered{}, err
 	}
-	records, err := c.cfg.Records(ctx, q.image)
+	ref, err := q.reference()
+	if err != nil {
+		return gathered{}, err
+	}
+	records, err := c.cfg.Records(ctx, ref)
 	if err != nil {
 		return gathered{}, err
 	}
@@ -235,7 +371,7 @@ func (c *Checker) gather(ctx context.Context, q question) (gathered, error) {
 		}
 	}
 	if len(records) == 0 {
-		exists, err := c.cfg.Exists(ctx, q.image)
+		exists, err := c.cfg.Exists(ctx, ref)
 		if err != nil {
 			return gathered{}, err
 		}
@@ -248,7 +384,7 @@ func (c *Checker) gather(ctx context.Context, q question) (gathered, error) {
 	for i, id := range allowed {
 		if len(byKey[id]) > 0 {
 			group.Go(func() error {
-				findings[i], failed[i] = c.examine(ctx, q.image, id, byKey[id])
+				findings[i], failed[i] = c.examine(ctx, ref, id, byKey[id])
 				return nil
 			})
 		}
@@ -258,14 +394,14 @@ func (c *Checker) gather(ctx context.Context, q question) (gathered, error) {
 	slices.SortStableFunc(ev.Findings, func(a, b Finding) int { return b.SignedAt.Compare(a.SignedAt) })
 
 	unknown := errors.Join(failed...)
-	v, err := c.judge(ctx, ev, allowed)
+	v, err := judge(ctx, ev, allowed, c.keys.Get)
 	if err != nil {
 		return gathered{}, errors.Join(err, unknown)
 	}
 	if unknown != nil && !v.Signed {
 		return gathered{}, unknown
 	}
-	return gathered{Evidence: ev, signed: v.Signed && unknown == nil, at: at}, nil
+	return remember(ev, at, v.Signed && unknown == nil), nil
 }
 
 // examine holds the records that name one allowed key against it. One proof per
@@ -345,6 +481,9 @@ func firstOf(errs []error) error {
 
 // join makes the allowed keys comparable, whatever their order.
 func join(keys []signature.KeyID) string {
+	if len(keys) == 1 {
+		return keys[0].String()
+	}
 	ids := make([]string, len(keys))
 	for i, k := range keys {
 		ids[i] = k.String()

@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/oke-sign/oke-sign/provider/image"
 	"github.com/oke-sign/oke-sign/provider/signature"
 	"github.com/oke-sign/oke-sign/provider/verdict"
@@ -339,9 +341,19 @@ func TestHowOldAnAnswerCanBe(t *testing.T) {
 		t.Cleanup(c.Wait)
 		return w, func() verdict.Verdict {
 			t.Helper()
-			v, err := c.Check(t.Context(), ref, []signature.KeyID{keyID(t, "a"), keyID(t, "b")})
+			allowed := []signature.KeyID{keyID(t, "a"), keyID(t, "b")}
+			known, ok := c.Known(t.Context(), ref, allowed)
+			v, err := c.Check(t.Context(), ref, allowed)
 			if err != nil {
 				t.Fatal(err)
+			}
+			if ok {
+				if diff := cmp.Diff(v, known); diff != "" {
+					t.Errorf("what is known is not what is found (-found +known):\n%s", diff)
+				}
+			}
+			if again, ok := c.Known(t.Context(), ref, allowed); !ok || again != v {
+				t.Errorf("what has just been found is not known: %+v, %t, want %+v", again, ok, v)
 			}
 			return v
 		}

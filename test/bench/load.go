@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -16,10 +15,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
-
-	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/oke-sign/oke-sign/provider/certs"
 	"github.com/oke-sign/oke-sign/provider/server"
@@ -30,52 +26,28 @@ const callerName = "gatekeeper-webhook-service.gatekeeper-system.svc"
 // clients is how many connections ask at once.
 const clients = 4
 
-// serve is the child's part: it serves until its standard input ends.
-func serve(ctx context.Context, name, dir string, w *world) error {
+// serveConstant is the child's part: it serves until its standard input ends.
+func serveConstant(ctx context.Context, dir string, out io.Writer) error {
 	serving, err := certs.LoadServing(filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key"))
 	if err != nil {
 		return err
 	}
-	callers, err := certs.LoadCallers(filepath.Join(dir, "ca.crt"), callerName)
+	w, err := newWorld(keysPerRequest)
 	if err != nil {
 		return err
-	}
-	// The provider logs a line for each decision and counts it; so it does here.
-	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = null.Close() }()
-	handler := server.Handler(server.Config{
-		Check: w.checker().Check, Authorize: callers.Authorize,
-		Log: slog.New(slog.NewJSONHandler(null, nil)), Metrics: prometheus.NewRegistry(),
-	})
-	if name == "constant" {
-		handler = constant(w)
 	}
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
 	}
-	srv := server.HTTP(handler)
+	srv := server.HTTP(constant(w))
 	done := make(chan error, 1)
 	go func() { done <- srv.Serve(tls.NewListener(listener, certs.TLS(serving))) }()
-	began, err := cpuTime()
-	if err != nil {
-		return err
-	}
-	// The first line says where, the second what to ask, the third what it cost.
-	if _, err := fmt.Printf("%s\n%s\n", listener.Addr(), w.request(0)); err != nil { //nolint:forbidigo // the parent reads it
+	// The first line says where, the second what to ask.
+	if _, err := fmt.Fprintf(out, "%s\n%s\n", listener.Addr(), w.request(0)); err != nil {
 		return err
 	}
 	if _, err := io.Copy(io.Discard, os.Stdin); err != nil {
-		return err
-	}
-	ended, err := cpuTime()
-	if err != nil {
-		return err
-	}
-	if _, err := fmt.Println(int64(ended - began)); err != nil { //nolint:forbidigo // as above
 		return err
 	}
 	if err := srv.Close(); err != nil {
@@ -111,62 +83,68 @@ func constant(w *world) http.Handler {
 }
 
 type measured struct {
-	keys     int
-	cpu      time.Duration // the server's, user and system
-	p50, p99 time.Duration
+	keys int
+	cpu  time.Duration // the server's, user and system
+	took []time.Duration
 }
 
-// cpuTime is what this process has cost so far, in user and system time.
-func cpuTime() (time.Duration, error) {
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		return 0, fmt.Errorf("asking for this process's CPU time: %w", err)
+func (m *measured) add(more measured) {
+	m.keys += more.keys
+	m.cpu += more.cpu
+	m.took = append(m.took, more.took...)
+}
+
+func (m *measured) rate() float64 { return float64(m.keys) / m.cpu.Seconds() }
+
+func (m *measured) figures(name string) []figure {
+	slices.Sort(m.took)
+	return []figure{
+		{name, m.rate(), "keys/core-second"},
+		{name + "_client_p50", float64(m.took[len(m.took)/2].Microseconds()), "µs/request"},
+		{name + "_client_p99", float64(m.took[len(m.took)*99/100].Microseconds()), "µs/request"},
 	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano()), nil
 }
 
-// measure runs one server as a process and asks it as fast as it answers.
-func measure(ctx context.Context, name, dir string, config *tls.Config, duration time.Duration) (measured, error) {
+// startConstant runs a server that does nothing but answer, and says what to ask
+// it. It ends with its standard input.
+func startConstant(ctx context.Context, dir string) (p *program, body string, stop func() error, err error) {
 	self, err := os.Executable()
 	if err != nil {
-		return measured{}, err
+		return nil, "", nil, err
 	}
-	cmd := exec.CommandContext(ctx, self, "-serve", name, "-dir", dir)
+	cmd := exec.CommandContext(ctx, self, "-constant", "-dir", dir)
 	cmd.Env = append(os.Environ(), "GOMAXPROCS=1")
 	cmd.Stderr = os.Stderr
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
-		return measured{}, err
+		return nil, "", nil, err
 	}
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
-		return measured{}, err
+		return nil, "", nil, err
 	}
 	if err := cmd.Start(); err != nil {
-		return measured{}, err
+		return nil, "", nil, err
 	}
+	stop = func() error { return errors.Join(stdin.Close(), cmd.Wait()) }
 	lines := bufio.NewReader(stdout)
 	addr, err := lines.ReadString('\n')
-	var body string
 	if err == nil {
 		body, err = lines.ReadString('\n')
 	}
-	var got measured
-	if err == nil {
-		got, err = load(ctx, strings.TrimSpace(addr), strings.TrimSpace(body), config, duration)
+	if err != nil {
+		return nil, "", nil, errors.Join(err, stop())
 	}
-	err = errors.Join(err, stdin.Close())
-	var cost int64
-	if err == nil {
-		_, err = fmt.Fscanln(lines, &cost)
-		got.cpu = time.Duration(cost)
-	}
-	return got, errors.Join(err, cmd.Wait())
+	return &program{pid: cmd.Process.Pid, addr: strings.TrimSpace(addr)}, strings.TrimSpace(body), stop, nil
 }
 
 // load asks the same over several connections. Each begins with a request that
-// is not counted, for the handshake and the caches.
-func load(ctx context.Context, addr, body string, config *tls.Config, duration time.Duration) (measured, error) {
+// is not timed, for the handshake.
+func (p *program) load(ctx context.Context, body string, config *tls.Config, duration time.Duration) (measured, error) {
+	before, err := p.cpu()
+	if err != nil {
+		return measured{}, err
+	}
 	var (
 		mu    sync.Mutex
 		took  []time.Duration
@@ -176,7 +154,7 @@ func load(ctx context.Context, addr, body string, config *tls.Config, duration t
 	)
 	for range clients {
 		wait.Go(func() {
-			times, err := ask(ctx, addr, body, config, until)
+			times, err := ask(ctx, p.addr, body, config, until)
 			mu.Lock()
 			defer mu.Unlock()
 			took = append(took, times...)
@@ -187,18 +165,18 @@ func load(ctx context.Context, addr, body string, config *tls.Config, duration t
 	if err := errors.Join(errs...); err != nil {
 		return measured{}, err
 	}
-	if len(took) == 0 {
-		return measured{}, errors.New("not one request was answered in time")
+	after, err := p.cpu()
+	if err != nil {
+		return measured{}, err
 	}
-	slices.Sort(took)
-	return measured{keys: len(took) * keysPerRequest, p50: took[len(took)/2], p99: took[len(took)*99/100]}, nil
+	return measured{keys: (len(took) + clients) * keysPerRequest, cpu: after - before, took: took}, nil
 }
 
 func ask(ctx context.Context, addr, body string, config *tls.Config, until time.Time) ([]time.Duration, error) {
 	transport := &http.Transport{TLSClientConfig: config.Clone()}
 	defer transport.CloseIdleConnections()
 	var took []time.Duration
-	for first := true; first || time.Now().Before(until); first = false {
+	for n := 0; n < 2 || time.Now().Before(until); n++ {
 		began := time.Now()
 		req, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+addr+server.Path, strings.NewReader(body))
 		if err != nil {
@@ -215,7 +193,7 @@ func ask(ctx context.Context, addr, body string, config *tls.Config, until time.
 		if n := strings.Count(string(answer), `"signed":true`); n != keysPerRequest {
 			return nil, fmt.Errorf("%d of %d images are signed: %.300s", n, keysPerRequest, answer)
 		}
-		if !first {
+		if n > 0 {
 			took = append(took, time.Since(began))
 		}
 	}

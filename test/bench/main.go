@@ -1,12 +1,14 @@
 // Command bench measures the provider and prints one figure a line: name, value,
 // unit.
 //
-// Figures over the network compare two servers that differ in nothing but what
-// they do between request and answer: the provider with warm caches, and one
-// that answers a constant. Each runs in a process of its own with one thread for
-// Go code, and its cost is the CPU time that the system charges it, so that
-// neither the client nor whatever else the machine does counts. The ratio of the
-// two is worth more than either figure.
+// The provider runs as the program that it is, against an emulated OCI that
+// answers after 60 ms unless a figure's name says otherwise, and is asked over
+// TLS 1.3 with a client certificate. What it costs is the CPU time that the
+// system charges it, so that neither the client nor whatever else the machine
+// does counts. Beside the figure for warm caches stands that of a server that
+// answers a constant: the ratio of the two is worth more than either. Memory and
+// churn, for which no emulator would be fast enough, are measured on the caches
+// alone.
 package main
 
 import (
@@ -22,8 +24,8 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -43,39 +45,90 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, args []string, out io.Writer) error {
+// settings are how long to measure what has no natural end.
+type settings struct {
+	duration, outage, steady time.Duration
+	churn                    int
+}
+
+func run(ctx context.Context, args []string, out io.Writer) (err error) {
+	var set settings
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
-	duration := flags.Duration("duration", 3*time.Second, "how long each figure over the network is measured")
-	child := flags.String("serve", "", "for the command's own use: be the `server` to measure")
+	flags.DurationVar(&set.duration, "duration", 3*time.Second, "how long figures over the network are measured")
+	flags.DurationVar(&set.outage, "outage", 3*time.Second, "how long OCI is out for each kind of outage")
+	flags.DurationVar(&set.steady, "steady", 15*time.Second, "how long Pods are made, 20 a second")
+	flags.IntVar(&set.churn, "churn", 1_000_000, "how many distinct images pass through the caches")
+	only := flags.String("only", "", "measure only this `part`")
+	child := flags.Bool("constant", false, "for the command's own use: be the server that answers a constant")
 	dir := flags.String("dir", "", "for the command's own use: where the certificates are")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	w, err := newWorld(100)
+	if *child {
+		return serveConstant(ctx, *dir, out)
+	}
+	parts, clear, err := set.parts()
 	if err != nil {
 		return err
 	}
-	if *child != "" {
-		return serve(ctx, *child, *dir, w)
-	}
-	alone, err := handlerAlone(ctx, w)
-	if err != nil {
-		return err
-	}
-	refused, err := tooManyKeys(ctx)
-	if err != nil {
-		return err
-	}
-	over, err := network(ctx, *duration)
-	if err != nil {
-		return err
-	}
-	for _, f := range append(append(alone, refused...), over...) {
-		if _, err := fmt.Fprintf(out, "%s %.4g %s\n", f.name, f.value, f.unit); err != nil {
-			return err
+	defer func() { err = errors.Join(err, clear()) }()
+	for _, part := range parts {
+		if *only != "" && part.name != *only {
+			continue
+		}
+		figures, err := part.measure(ctx)
+		if err != nil {
+			return fmt.Errorf("measuring %s: %w", part.name, err)
+		}
+		for _, f := range figures {
+			if _, err := fmt.Fprintf(out, "%s %.4g %s\n", f.name, f.value, f.unit); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
+}
+
+// part is one thing that is measured.
+type part struct {
+	name    string
+	measure func(context.Context) ([]figure, error)
+}
+
+// parts are all of them, in the order they are printed, and what removes what
+// they leave behind.
+func (set settings) parts() ([]part, func() error, error) {
+	dir, err := os.MkdirTemp("", "oke-sign-bench-")
+	if err != nil {
+		return nil, nil, err
+	}
+	clear := func() error { return os.RemoveAll(dir) }
+	client, err := certificates(dir)
+	if err != nil {
+		return nil, nil, errors.Join(err, clear())
+	}
+	program := sync.OnceValues(func() (string, error) { return buildProvider(context.Background(), dir) })
+	on := func(name string, env []string, play func(context.Context, *scene) []figure) part {
+		return part{name, func(ctx context.Context) ([]figure, error) {
+			path, err := program()
+			if err != nil {
+				return nil, err
+			}
+			return stage(ctx, path, dir, client, env, func(s *scene) []figure { return play(ctx, s) })
+		}}
+	}
+	return []part{
+		{"handler", handlerAlone},
+		{"refusal", tooManyKeys},
+		on("warm", []string{"GOMAXPROCS=1"}, func(ctx context.Context, s *scene) []figure {
+			return warm(ctx, s, dir, client, set.duration)
+		}),
+		on("cold", nil, cold),
+		on("fill", nil, fill),
+		on("steady", nil, func(ctx context.Context, s *scene) []figure { return steady(ctx, s, set.steady) }),
+		on("outage", nil, func(ctx context.Context, s *scene) []figure { return outages(ctx, s, set.outage) }),
+		{"memory", func(ctx context.Context) ([]figure, error) { return memory(ctx, set.churn) }},
+	}, clear, nil
 }
 
 type figure struct {
@@ -85,8 +138,13 @@ type figure struct {
 }
 
 // handlerAlone is a warm request without network, TLS and HTTP parsing.
-func handlerAlone(ctx context.Context, w *world) ([]figure, error) {
-	h := server.Handler(server.Config{Check: w.checker().Check})
+func handlerAlone(ctx context.Context) ([]figure, error) {
+	w, err := newWorld(keysPerRequest)
+	if err != nil {
+		return nil, err
+	}
+	check := w.checker()
+	h := server.Handler(server.Config{Check: check.Check, Known: check.Known})
 	body := w.request(0)
 	var bad error
 	answer := func() {
@@ -131,36 +189,6 @@ func tooManyKeys(ctx context.Context) ([]figure, error) {
 		{"refuse_10000_keys_allocated", float64(res.AllocedBytesPerOp()), "B/request"},
 		{"refuse_10000_keys_body", float64(len(body)), "B/request"},
 	}, bad
-}
-
-// network measures both servers over TLS 1.3 with client certificates and
-// connections kept alive.
-func network(ctx context.Context, duration time.Duration) (figures []figure, err error) {
-	dir, err := os.MkdirTemp("", "oke-sign-bench-")
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	client, err := certificates(dir)
-	if err != nil {
-		return nil, err
-	}
-	rates := make(map[string]float64)
-	for _, name := range []string{"constant", "provider"} {
-		got, err := measure(ctx, name, dir, client, duration)
-		if err != nil {
-			return nil, fmt.Errorf("measuring the %s server: %w", name, err)
-		}
-		rates[name] = float64(got.keys) / got.cpu.Seconds()
-		prefix := map[string]string{"constant": "constant_answer_tls", "provider": "warm_verdict_tls"}[name]
-		figures = append(figures,
-			figure{prefix, rates[name], "keys/core-second"},
-			figure{prefix + "_client_p50", float64(got.p50.Microseconds()), "µs/request"},
-			figure{prefix + "_client_p99", float64(got.p99.Microseconds()), "µs/request"})
-	}
-	return append(figures,
-		figure{"warm_verdict_tls_of_constant", rates["provider"] / rates["constant"], "ratio"},
-		figure{"cores", float64(runtime.NumCPU()), "cores"}), nil
 }
 
 // certificates writes what the servers need into dir, and returns how a client

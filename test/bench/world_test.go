@@ -40,7 +40,7 @@ func TestWorld(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.records[first.Identity()] = w.records[second.Identity()]
+	w.records[nameOf(first)] = w.records[nameOf(second)]
 	if v := verdictOn(0); v.Reason != verdict.WrongImage {
 		t.Errorf("with another image's signature: %+v", v)
 	}

@@ -206,16 +206,20 @@ func (c *call) listSignatures() (any, error) {
 	if err := oneOf("signingAlgorithm", q.Get("signingAlgorithm"), signatureAlgorithms()...); err != nil {
 		return nil, err
 	}
-	if d := q.Get("imageDigest"); d != "" && !image.ValidDigest(d) {
-		return nil, invalid("imageDigest: %.80q is no digest", d)
+	digest := q.Get("imageDigest")
+	if digest != "" && !image.ValidDigest(digest) {
+		return nil, invalid("imageDigest: %.80q is no digest", digest)
 	}
 	var found []*signatureRecord
 	for _, s := range c.Signatures {
 		img := c.Images[s.Image]
+		if !exactly(digest, img.Digest) { // first, because nearly all records of a large registry end here
+			continue
+		}
 		repo := c.Repositories[img.Repository]
 		if repo.Region == c.region.ID() && in(repo.Compartment) && c.shown(s.State) && c.shownImage(img) &&
 			exactly(q.Get("imageId"), s.Image) && exactly(q.Get("repositoryId"), repo.ID) &&
-			matches(q.Get("repositoryName"), repo.Name) && exactly(q.Get("imageDigest"), img.Digest) &&
+			matches(q.Get("repositoryName"), repo.Name) &&
 			exactly(q.Get("displayName"), s.DisplayName) && exactly(q.Get("kmsKeyId"), s.KeyID) &&
 			exactly(q.Get("kmsKeyVersionId"), s.KeyVersionID) && exactly(q.Get("signingAlgorithm"), s.Algorithm) {
 			found = append(found, s)

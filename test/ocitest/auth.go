@@ -212,6 +212,7 @@ type claims struct {
 	Kind     string `json:"ptype"` // "session" or "registry"
 	Subject  string `json:"sub"`
 	Tenant   string `json:"tenant,omitempty"`
+	Resource string `json:"res_tenant,omitempty"` // the tenancy of a workload, where its clients look for it
 	IssuedAt int64  `json:"iat"`
 	Expires  int64  `json:"exp"`
 	JWK      string `json:"jwk,omitempty"`   // public key of the session, JSON in a string as OCI has it
@@ -275,6 +276,14 @@ func (c *Cloud) readToken(token, kind string) (claims, error) {
 }
 
 func (c *Cloud) issueSession(u *user, pub *rsa.PublicKey, life time.Duration) (string, error) {
+	return c.issueFor(claims{Subject: u.ID, Tenant: u.Tenancy}, pub, life)
+}
+
+func (c *Cloud) issueWorkload(u *user, pub *rsa.PublicKey, life time.Duration) (string, error) {
+	return c.issueFor(claims{Subject: u.ID, Tenant: u.Tenancy, Resource: u.Tenancy}, pub, life)
+}
+
+func (c *Cloud) issueFor(cl claims, pub *rsa.PublicKey, life time.Duration) (string, error) {
 	key, err := json.Marshal(jwk{
 		Kty: "RSA",
 		N:   base64.RawURLEncoding.EncodeToString(pub.N.Bytes()),
@@ -284,10 +293,9 @@ func (c *Cloud) issueSession(u *user, pub *rsa.PublicKey, life time.Duration) (s
 		return "", fmt.Errorf("encoding a session key: %w", err)
 	}
 	now := c.cfg.Now()
-	return c.issue(claims{
-		Issuer: "oci-emulator", Kind: "session", Subject: u.ID, Tenant: u.Tenancy,
-		IssuedAt: now.Unix(), Expires: now.Add(life).Unix(), JWK: string(key),
-	})
+	cl.Issuer, cl.Kind, cl.JWK = "oci-emulator", "session", string(key)
+	cl.IssuedAt, cl.Expires = now.Unix(), now.Add(life).Unix()
+	return c.issue(cl)
 }
 
 // readSession is called with Cloud.mu held.

@@ -1,0 +1,57 @@
+package main
+
+import (
+	"slices"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/oke-sign/oke-sign/provider/certs"
+	"github.com/oke-sign/oke-sign/provider/verdict"
+)
+
+// state shows what is remembered, what is under way and how long the serving
+// certificate lasts, as they are when somebody looks.
+type state struct {
+	checker *verdict.Checker
+	serving *certs.Serving
+}
+
+// Describe makes it an unchecked collector: there is nothing to tell before.
+func (state) Describe(chan<- *prometheus.Desc) {}
+
+// Collect implements prometheus.Collector.
+func (s state) Collect(to chan<- prometheus.Metric) {
+	send := func(kind prometheus.ValueType, name, help string, value float64, labels ...string) {
+		var names, values []string
+		for i := 0; i < len(labels); i += 2 {
+			names, values = append(names, labels[i]), append(values, labels[i+1])
+		}
+		to <- prometheus.MustNewConstMetric(prometheus.NewDesc(name, help, names, nil), kind, value, values...)
+	}
+	for name, c := range s.checker.Stats() {
+		send(prometheus.GaugeValue, "oke_sign_cache_entries", "What is remembered; of evidence, one for each image and set of allowed keys.", float64(c.Entries), "cache", name)
+		send(prometheus.CounterValue, "oke_sign_cache_hits_total", "Values that were there.", float64(c.Hits), "cache", name)
+		send(prometheus.CounterValue, "oke_sign_cache_misses_total", "Values that had to be asked for or waited for.", float64(c.Misses), "cache", name)
+		send(prometheus.GaugeValue, "oke_sign_cache_loads", "What is being asked for now, also what nobody waits for.", float64(c.UnderWay), "cache", name)
+	}
+	for name, n := range keyStates(s.checker.KeyStates()) {
+		send(prometheus.GaugeValue, "oke_sign_keys", "Allowed keys that signatures name, by the state that OCI Vault gave last.", float64(n), "state", name)
+	}
+	send(prometheus.GaugeValue, "oke_sign_certificate_expiry_timestamp_seconds", "When the serving certificate expires.", float64(s.serving.NotAfter().Unix()))
+}
+
+// keyStates are those of OCI that matter, and the rest as one: labels are from a
+// fixed set whatever OCI calls its states.
+func keyStates(found map[string]int) map[string]int {
+	fixed := []string{verdict.Enabled, "DISABLED", "SCHEDULING_DELETION", "PENDING_DELETION", "DELETED", verdict.NotFound}
+	states := map[string]int{"OTHER": 0}
+	for _, name := range fixed {
+		states[name] = found[name]
+	}
+	for name, n := range found {
+		if !slices.Contains(fixed, name) {
+			states["OTHER"] += n
+		}
+	}
+	return states
+}

@@ -1,0 +1,180 @@
+package principal_test
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/oke-sign/oke-sign/provider/principal"
+	"github.com/oke-sign/oke-sign/test/ocitest"
+)
+
+// pod is a workload that may do everything in its tenancy.
+func pod(t *testing.T) (*ocitest.Tenancy, *ocitest.Workload, principal.Config) {
+	t.Helper()
+	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
+	w := tenancy.Admin().NewWorkload()
+	return tenancy, w, principal.Config{
+		Kind: principal.KindWorkload, Region: "us-ashburn-1", KubernetesHost: w.Host, ServiceAccount: w.Dir,
+	}
+}
+
+func TestWorkload(t *testing.T) {
+	tenancy, w, cfg := pod(t)
+	who, err := principal.New(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if who.Tenancy() != tenancy.ID || who.Region().ID() != "us-ashburn-1" || !strings.Contains(who.String(), w.Host) {
+		t.Errorf("it is %s of %s in %s", who, who.Tenancy(), who.Region())
+	}
+	for range 3 {
+		if got, err := who.Namespace(t.Context()); err != nil || got != tenancy.Namespace {
+			t.Errorf("got %q, %v", got, err)
+		}
+	}
+	if n := w.Asked(); n != 1 {
+		t.Errorf("asked for %d tokens", n)
+	}
+}
+
+// A token is replaced in time, with the service account's token as it is then.
+func TestWorkloadTokensAreRenewed(t *testing.T) {
+	tenancy, w, cfg := pod(t)
+	w.SetLife(time.Minute + 2*time.Second) // of which the last minute is not used
+	who, err := principal.New(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Rotate()
+	for w.Asked() < 3 {
+		if got, err := who.Namespace(t.Context()); err != nil || got != tenancy.Namespace {
+			t.Fatalf("got %q, %v", got, err)
+		}
+	}
+	// While the endpoint is down the last token serves to its end, and then
+	// nothing is sent unsigned.
+	w.Answer(http.StatusServiceUnavailable, "down")
+	for {
+		_, err := who.Namespace(t.Context())
+		if err == nil {
+			continue
+		}
+		if !strings.Contains(err.Error(), "asking https://"+w.Host+":12250/resourcePrincipalSessionTokens for a workload's token: 503 Service Unavailable: down") {
+			t.Errorf("got %v", err)
+		}
+		break
+	}
+	w.Answer(0, "")
+	if _, err := who.Namespace(t.Context()); err != nil {
+		t.Errorf("after it: %v", err)
+	}
+}
+
+// What OCI takes no more is replaced; what has just been replaced is not the
+// reason, however often OCI says so.
+func TestWorkloadTokensThatAreRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		made := 0
+		identify, refused := principal.Tokens(func() string { made++; return fmt.Sprint("token ", made) })
+		expect := func(want string) {
+			t.Helper()
+			if got, err := identify(t.Context()); got != want || err != nil {
+				t.Errorf("got %q, %v; want %q", got, err, want)
+			}
+			synctest.Wait()
+		}
+		expect("token 1")
+		refused()
+		expect("token 1")
+		time.Sleep(31 * time.Second)
+		for range 100 {
+			refused()
+			expect("token 2")
+		}
+		time.Sleep(44 * time.Minute)
+		expect("token 2")
+		time.Sleep(time.Minute + time.Second) // three quarters are over
+		expect("token 2")
+		expect("token 3")
+	})
+}
+
+func TestWorkloadsThatAreNone(t *testing.T) {
+	jwt := func(claims map[string]any) string {
+		body, err := json.Marshal(claims)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return "e30." + base64.RawURLEncoding.EncodeToString(body) + ".e30"
+	}
+	answer := func(token string) string {
+		inner, err := json.Marshal(map[string]string{"token": token})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return `"` + base64.StdEncoding.EncodeToString(inner) + `"`
+	}
+	later := float64(time.Now().Add(time.Hour).Unix())
+	tenancy := "ocid1.tenancy.oc1..aaaa"
+	for name, test := range map[string]struct {
+		change func(*principal.Config, *ocitest.Workload)
+		says   string
+	}{
+		"not in a cluster": {func(c *principal.Config, _ *ocitest.Workload) { c.KubernetesHost = "" }, "KUBERNETES_SERVICE_HOST is not set"},
+		"no region":        {func(c *principal.Config, _ *ocitest.Workload) { c.Region = "" }, "region"},
+		"another realm":    {func(c *principal.Config, _ *ocitest.Workload) { c.Region = "us-gov-ashburn-1" }, "the tenancy is in realm oc1"},
+		"no token":         {func(c *principal.Config, _ *ocitest.Workload) { c.ServiceAccount = t.TempDir() }, "reading the service account's token"},
+		"another's token": {func(_ *principal.Config, w *ocitest.Workload) {
+			if err := os.WriteFile(filepath.Join(w.Dir, "token"), []byte("another"), 0o600); err != nil {
+				t.Error(err)
+			}
+		}, "401 Unauthorized: the service account's token does not hold"},
+		"another's CA": {func(_ *principal.Config, w *ocitest.Workload) {
+			other := ocitest.Start(t, ocitest.Config{})
+			ca, err := os.ReadFile(other.CAFile())
+			if err == nil {
+				err = os.WriteFile(filepath.Join(w.Dir, "ca.crt"), ca, 0o600)
+			}
+			if err != nil {
+				t.Error(err)
+			}
+		}, "certificate"},
+		"a basic cluster":  {func(_ *principal.Config, w *ocitest.Workload) { w.Answer(403, "Forbidden") }, "only enhanced clusters have workload identity"},
+		"nothing":          {func(_ *principal.Config, w *ocitest.Workload) { w.Answer(200, "") }, "no JSON string"},
+		"one byte":         {func(_ *principal.Config, w *ocitest.Workload) { w.Answer(200, `"`) }, "no JSON string"},
+		"no base64":        {func(_ *principal.Config, w *ocitest.Workload) { w.Answer(200, `"!"`) }, "no base64"},
+		"no JSON in it":    {func(_ *principal.Config, w *ocitest.Workload) { w.Answer(200, `"aGVsbG8="`) }, "no JSON in base64"},
+		"no session token": {func(_ *principal.Config, w *ocitest.Workload) { w.Answer(200, answer("x")) }, "no session token"},
+		"a header's end":   {func(_ *principal.Config, w *ocitest.Workload) { w.Answer(200, answer("ST$a\r\nb")) }, "not a token that holds now"},
+		"no JWT":           {func(_ *principal.Config, w *ocitest.Workload) { w.Answer(200, answer("ST$abc")) }, "the token is no JWT"},
+		"no claims":        {func(_ *principal.Config, w *ocitest.Workload) { w.Answer(200, answer("ST$e30.e30.e30")) }, "names no tenancy"},
+		"no tenancy": {func(_ *principal.Config, w *ocitest.Workload) {
+			w.Answer(200, answer("ST$"+jwt(map[string]any{"exp": later, "res_tenant": "../x"})))
+		}, "names no tenancy"},
+		"no end": {func(_ *principal.Config, w *ocitest.Workload) {
+			w.Answer(200, answer("ST$"+jwt(map[string]any{"res_tenant": tenancy})))
+		}, "does not say when it ends"},
+		"an end that is over": {func(_ *principal.Config, w *ocitest.Workload) {
+			w.Answer(200, answer("ST$"+jwt(map[string]any{"res_tenant": tenancy, "exp": 1})))
+		}, "not a token that holds now"},
+		"far too much": {func(_ *principal.Config, w *ocitest.Workload) { w.Answer(200, `"`+strings.Repeat("A", 1<<20)+`"`) }, "more than 65536 bytes"},
+		"a redirect":   {func(_ *principal.Config, w *ocitest.Workload) { w.Answer(307, "elsewhere") }, "307 Temporary Redirect"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, w, cfg := pod(t)
+			test.change(&cfg, w)
+			who, err := principal.New(t.Context(), cfg)
+			if err == nil || who != nil || !strings.Contains(err.Error(), test.says) {
+				t.Errorf("got %v, %v; want %q", who, err, test.says)
+			}
+		})
+	}
+}

@@ -1,0 +1,443 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/oke-sign/oke-sign/provider/server"
+	"github.com/oke-sign/oke-sign/test/ocitest"
+)
+
+const (
+	latency = 60 * time.Millisecond // of OCI, where the figure's name does not say otherwise
+	listing = "artifacts.ListContainerImageSignatures"
+	signing = "SHA_256_RSA_PKCS_PSS"
+)
+
+// scene is an emulated OCI with one provider that asks it.
+type scene struct {
+	cloud    *ocitest.Cloud
+	tenancy  *ocitest.Tenancy
+	key      *ocitest.Key
+	provider *program
+	client   *http.Transport
+	tb       *bystander
+}
+
+// bystander lets the emulator's fixtures be used outside of a test: what fails
+// there ends the measurement.
+type bystander struct {
+	testing.TB
+	dir  string
+	made int
+	done []func()
+}
+
+func (b *bystander) Helper()                   {}
+func (b *bystander) Name() string              { return "bench" }
+func (b *bystander) Cleanup(f func())          { b.done = append(b.done, f) }
+func (b *bystander) Fatal(args ...any)         { panic(errors.New(fmt.Sprint(args...))) }
+func (b *bystander) Fatalf(f string, a ...any) { panic(fmt.Errorf(f, a...)) }
+
+func (b *bystander) TempDir() string {
+	b.made++
+	dir := filepath.Join(b.dir, fmt.Sprint(b.made))
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		panic(err)
+	}
+	return dir
+}
+
+// stage sets a scene, has play measure in it, and clears it away.
+func stage(ctx context.Context, path, dir string, client *tls.Config, env []string, play func(*scene) []figure) (figures []figure, err error) {
+	home, err := os.MkdirTemp(dir, "scene-")
+	if err != nil {
+		return nil, err
+	}
+	cloud, err := ocitest.New(ocitest.Config{})
+	if err != nil {
+		return nil, err
+	}
+	s := &scene{cloud: cloud, client: &http.Transport{TLSClientConfig: client.Clone(), MaxIdleConnsPerHost: 1000}, tb: &bystander{dir: home}}
+	defer func() {
+		if p := recover(); p != nil {
+			failed, ok := p.(error)
+			if !ok {
+				panic(p)
+			}
+			err = failed
+		}
+		if s.provider != nil {
+			s.provider.stop()
+		}
+		s.client.CloseIdleConnections()
+		err = errors.Join(err, cloud.Close())
+	}()
+	s.tenancy = cloud.NewTenancy(s.tb, ocitest.TenancyConfig{})
+	s.key = s.tenancy.NewVault("vault", "").NewKey("key", ocitest.RSA2048)
+	if s.provider, err = startProvider(ctx, path, dir, s.tenancy.Admin().ConfigFile(), append(cloud.Env(), env...)); err != nil {
+		return nil, err
+	}
+	return play(s), nil
+}
+
+// must ends the measurement; see bystander.
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+// images makes signed images, a tenth as many repositories.
+func (s *scene) images(n int) []*ocitest.Image {
+	made := make([]*ocitest.Image, n)
+	records := make([]ocitest.Record, n)
+	for i := range made {
+		made[i] = s.tenancy.NewImage(fmt.Sprintf("team/app-%d", i%max(1, n/10)))
+		records[i] = made[i].Sign(s.key, signing)
+	}
+	s.tenancy.Add(records...)
+	return made
+}
+
+func (s *scene) slow(operation string, by time.Duration) func() {
+	id := s.tenancy.Fault(ocitest.Fault{Operation: operation, Kind: ocitest.Latency, Delay: ocitest.Duration(by)})
+	return func() { s.cloud.ClearFault(id) }
+}
+
+func (s *scene) questions(images ...*ocitest.Image) string {
+	keys := make([]string, len(images))
+	for i, img := range images {
+		keys[i] = question(img.Ref(), s.key.ID)
+	}
+	return envelope(keys)
+}
+
+// answer is what came back to one request.
+type answer struct {
+	signed  int
+	trouble string
+	took    time.Duration
+}
+
+func (s *scene) ask(ctx context.Context, body string) (answer, error) {
+	began := time.Now()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+s.provider.addr+server.Path, strings.NewReader(body))
+	if err != nil {
+		return answer{}, err
+	}
+	res, err := s.client.RoundTrip(req)
+	if err != nil {
+		return answer{}, err
+	}
+	text, err := io.ReadAll(res.Body)
+	if err := errors.Join(err, res.Body.Close()); err != nil {
+		return answer{}, err
+	}
+	var got server.ProviderResponse
+	if err := json.Unmarshal(text, &got); err != nil {
+		return answer{}, err
+	}
+	return answer{strings.Count(string(text), `"signed":true`), got.Response.SystemError, time.Since(began)}, nil
+}
+
+// yes asks and insists on a yes for every image.
+func (s *scene) yes(ctx context.Context, images ...*ocitest.Image) time.Duration {
+	got := must(s.ask(ctx, s.questions(images...)))
+	if got.signed != len(images) {
+		panic(fmt.Errorf("%d of %d images are signed: %s", got.signed, len(images), got.trouble))
+	}
+	return got.took
+}
+
+// sooner asks until there is an answer, as controllers do: what was begun for
+// the first request goes on.
+func (s *scene) sooner(ctx context.Context, img *ocitest.Image) {
+	for range 5 {
+		if got := must(s.ask(ctx, s.questions(img))); got.signed == 1 {
+			return
+		}
+	}
+	panic(errors.New("no answer to the fifth request"))
+}
+
+func (s *scene) calls(prefix string) int {
+	n := 0
+	for operation, count := range s.tenancy.Calls() {
+		if strings.HasPrefix(operation, prefix) {
+			n += count
+		}
+	}
+	return n
+}
+
+// middle is the median.
+func middle(times []time.Duration) float64 {
+	slices.Sort(times)
+	return milliseconds(times[len(times)/2])
+}
+
+func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+
+// cold is what the first question about an image costs, with the key known.
+func cold(ctx context.Context, s *scene) []figure {
+	const n = 15
+	fresh := s.images(1 + 2*n + 10*n + 2)
+	take := func(k int) []*ocitest.Image {
+		taken := fresh[:k]
+		fresh = fresh[k:]
+		return taken
+	}
+	s.yes(ctx, take(1)...) // finds the key
+	var own, one, ten []time.Duration
+	for range n {
+		own = append(own, s.yes(ctx, take(1)...))
+	}
+	clear := s.slow("*", latency)
+	before := s.calls("")
+	for range n {
+		one = append(one, s.yes(ctx, take(1)...))
+	}
+	calls := s.calls("") - before
+	for range n {
+		ten = append(ten, s.yes(ctx, take(10)...))
+	}
+
+	// A burst for one image that nobody has asked about.
+	burst := s.questions(take(1)...)
+	before = s.calls(listing)
+	var wait sync.WaitGroup
+	var mu sync.Mutex
+	var slowest time.Duration
+	signed := 0
+	for range 1000 {
+		wait.Go(func() {
+			got, err := s.ask(ctx, burst)
+			mu.Lock()
+			defer mu.Unlock()
+			if err == nil {
+				signed += got.signed
+			}
+			slowest = max(slowest, got.took)
+		})
+	}
+	wait.Wait()
+	burstCalls := s.calls(listing) - before
+
+	// Records that anybody who may push can add.
+	honest := take(1)[0]
+	flooded := s.tenancy.NewImage("team/flooded")
+	genuine := flooded.Sign(s.key, signing)
+	for i := range 200 {
+		hostile := genuine
+		hostile.KeyVersionID = fmt.Sprintf("ocid1.keyversion.oc1.iad.b5r7bu4kaaeug.%060d", i)
+		s.tenancy.Add(hostile)
+	}
+	s.tenancy.Add(genuine)
+	before = s.calls("keymanagement")
+	s.yes(ctx, honest)
+	honestCalls := s.calls("keymanagement") - before
+	lists := s.calls(listing)
+	began := time.Now()
+	s.sooner(ctx, flooded)
+	took := time.Since(began)
+	lists = s.calls(listing) - lists
+	floodedCalls := s.calls("keymanagement") - before - honestCalls
+	clear()
+	return []figure{
+		{"cold_verdict_no_latency", middle(own), "ms"},
+		{"cold_verdict", middle(one), "ms"},
+		{"cold_verdict_of_round_trip", middle(one) / milliseconds(latency), "ratio"},
+		{"cold_verdict_calls", float64(calls) / n, "calls/verdict"},
+		{"cold_batch_of_10", middle(ten), "ms"},
+		{"cold_batch_of_10_of_one", middle(ten) / middle(one), "ratio"},
+		{"burst_of_1000_calls", float64(burstCalls), "calls"},
+		{"burst_of_1000_answered", float64(signed), "answers"},
+		{"burst_of_1000_slowest", milliseconds(slowest), "ms"},
+		{"honest_record_vault_calls", float64(honestCalls), "calls"},
+		{"hostile_200_records_vault_calls", float64(floodedCalls), "calls"},
+		{"hostile_200_records_lists", float64(lists), "calls"},
+		{"hostile_200_records_verdict", milliseconds(took), "ms"},
+	}
+}
+
+// outages are followed by a request for an image that was never asked for.
+func outages(ctx context.Context, s *scene, lasting time.Duration) []figure {
+	var figures []figure
+	for _, outage := range []struct {
+		name  string
+		fault ocitest.Fault
+	}{
+		{"429", ocitest.Fault{Kind: ocitest.Status, Status: 429}},
+		{"429_retry_after_1", ocitest.Fault{Kind: ocitest.Status, Status: 429, RetryAfter: "1"}},
+		{"503", ocitest.Fault{Kind: ocitest.Status, Status: 503}},
+		{"hang", ocitest.Fault{Kind: ocitest.Hang}},
+	} {
+		images := s.images(20 + 1)
+		outage.fault.Delay = ocitest.Duration(latency)
+		over := s.tenancy.Fault(outage.fault) // the first fault that was set counts
+		clear := s.slow("*", latency)
+		during, stop := context.WithTimeout(ctx, lasting)
+		var wait sync.WaitGroup
+		before := s.calls("")
+		for _, img := range images[:20] {
+			wait.Go(func() {
+				for during.Err() == nil {
+					if got, err := s.ask(ctx, s.questions(img)); err == nil && during.Err() == nil && got.signed > 0 {
+						panic(errors.New("signed, though OCI did not answer"))
+					}
+				}
+			})
+		}
+		<-during.Done()
+		stop()
+		calls := s.calls("") - before
+		s.cloud.ClearFault(over)
+		got := must(s.ask(ctx, s.questions(images[20])))
+		wait.Wait()
+		clear()
+		figures = append(figures,
+			figure{"outage_" + outage.name + "_next_signed", float64(got.signed), "answers"},
+			figure{"outage_" + outage.name + "_next", milliseconds(got.took), "ms"})
+		if outage.fault.Kind != ocitest.Hang { // the emulator counts what it has dealt with
+			figures = append(figures, figure{"outage_" + outage.name + "_calls", float64(calls) / lasting.Seconds(), "calls/s"})
+		}
+	}
+	return figures
+}
+
+// fill asks for many images at once that nobody has asked about.
+func fill(ctx context.Context, s *scene) []figure {
+	const n, clients, part = 5000, 8, 1000
+	images := s.images(n)
+	s.yes(ctx, images[0])
+	var figures []figure
+	for from := 0; from < n; from += part {
+		began := time.Now()
+		var wait sync.WaitGroup
+		for c := range clients {
+			wait.Go(func() {
+				for i := from + c; i < from+part; i += clients {
+					s.yes(ctx, images[i])
+				}
+			})
+		}
+		wait.Wait()
+		if from == 0 || from+part == n {
+			name := map[bool]string{true: "first", false: "fifth"}[from == 0]
+			figures = append(figures, figure{"fill_" + name + "_thousand", part / time.Since(began).Seconds(), "verdicts/s"})
+		}
+	}
+	return append(figures,
+		figure{"fill_fifth_of_first_thousand", figures[1].value / figures[0].value, "ratio"},
+		figure{"fill_5000_memory", must(s.provider.resident()), "MiB"})
+}
+
+// steady is a cluster that makes 20 Pods a second of 10 images each, and an OCI
+// that now and then throttles or breaks off.
+func steady(ctx context.Context, s *scene, lasting time.Duration) []figure {
+	const pods, each = 20, 10
+	images := s.images(4000)
+	s.yes(ctx, images[0])
+	s.tenancy.Fault(ocitest.Fault{Operation: "*", Kind: ocitest.Status, Status: 429, Probability: 0.05, Delay: ocitest.Duration(latency)})
+	s.tenancy.Fault(ocitest.Fault{Operation: "*", Kind: ocitest.Reset, Probability: 0.01, Delay: ocitest.Duration(latency)})
+	defer s.cloud.ClearFaults()
+	defer s.slow("*", latency)()
+	var (
+		mu      sync.Mutex
+		took    []time.Duration
+		refused int
+		wait    sync.WaitGroup
+	)
+	ticker := time.NewTicker(time.Second / pods)
+	defer ticker.Stop()
+	for pod := 0; pod < int(lasting.Seconds()*pods); pod++ {
+		<-ticker.C
+		from := pod * each % len(images)
+		wait.Go(func() {
+			got, err := s.ask(ctx, s.questions(images[from:from+each]...))
+			mu.Lock()
+			defer mu.Unlock()
+			if took = append(took, got.took); err != nil || got.signed != each {
+				refused++
+			}
+		})
+	}
+	wait.Wait()
+	slices.Sort(took)
+	return []figure{
+		{"steady_requests", float64(len(took)), "requests"},
+		{"steady_refused", float64(refused), "requests"},
+		{"steady_p50", milliseconds(took[len(took)/2]), "ms"},
+		{"steady_p99", milliseconds(took[len(took)*99/100]), "ms"},
+		{"steady_slowest", milliseconds(took[len(took)-1]), "ms"},
+	}
+}
+
+// warm asks for the same ten images again and again: as fast as they are
+// answered, by a provider with one thread for Go code, and then 2 000 times a
+// second. It takes turns with the server that answers a constant, so that
+// whatever else the machine does bears on both.
+func warm(ctx context.Context, s *scene, dir string, config *tls.Config, lasting time.Duration) []figure {
+	images := s.images(keysPerRequest)
+	s.yes(ctx, images...)
+	constant, body, stop, err := startConstant(ctx, dir)
+	if err != nil {
+		panic(err)
+	}
+	const turns = 8
+	var plain, ours measured
+	for range turns {
+		plain.add(must(constant.load(ctx, body, config, lasting/turns)))
+		ours.add(must(s.provider.load(ctx, s.questions(images...), config, lasting/turns)))
+	}
+	if err := stop(); err != nil {
+		panic(err)
+	}
+	figures := append(plain.figures("constant_answer_tls"), ours.figures("warm_verdict_tls")...)
+	figures = append(figures,
+		figure{"warm_verdict_tls_of_constant", ours.rate() / plain.rate(), "ratio"},
+		figure{"cores", float64(runtime.NumCPU()), "cores"})
+
+	const rate = 2000
+	within := func(le string) float64 {
+		return must(s.provider.metric(ctx, `oke_sign_request_duration_seconds_bucket{outcome="answered",le="`+le+`"}`))
+	}
+	fast, all := within("0.0005"), within("+Inf")
+	body = s.questions(images[0])
+	var wait sync.WaitGroup
+	due := make(chan struct{}, rate)
+	for range 16 {
+		wait.Go(func() {
+			for range due {
+				must(s.ask(ctx, body))
+			}
+		})
+	}
+	began := time.Now()
+	for n := 0; time.Since(began) < lasting; time.Sleep(time.Millisecond) {
+		for ; n < int(time.Since(began).Seconds()*rate); n++ {
+			due <- struct{}{}
+		}
+	}
+	close(due)
+	wait.Wait()
+	fast, all = within("0.0005")-fast, within("+Inf")-all
+	return append(figures,
+		figure{"paced_requests", all / time.Since(began).Seconds(), "requests/s"},
+		figure{"paced_within_500us_in_server", fast / all, "ratio"})
+}
