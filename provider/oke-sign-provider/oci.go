@@ -35,6 +35,7 @@ func (p *provider) connect(ctx context.Context) (err error) {
 		KubernetesHost: p.kubernetes, ServiceAccount: p.account,
 		// A slow answer is worth waiting for in the background, a lost one is not.
 		Attempt: 4 * time.Second,
+		Overdue: 500 * time.Millisecond,
 		Observe: observe(p.metrics),
 		Trouble: cache.Note,
 	})

@@ -39,6 +39,9 @@ func newWorld(t *testing.T, cfg principal.Config) *world {
 	t.Helper()
 	w := &world{Tenancy: cloud.NewTenancy(t, ocitest.TenancyConfig{})}
 	cfg.ConfigFile = w.Admin().ConfigFile()
+	if cfg.Overdue == 0 {
+		cfg.Overdue = 500 * time.Millisecond
+	}
 	cfg.Observe = func(a principal.Attempt) {
 		w.mu.Lock()
 		defer w.mu.Unlock()

@@ -68,7 +68,8 @@ type Config struct {
 	Attempt time.Duration
 	// Overdue is how long nearly every answer takes at most. A call that takes
 	// longer may hang: it loses its place to others and, if nothing can be done
-	// twice by it, is sent again beside the first. Zero means half a second.
+	// twice by it, is sent again beside the first. Zero means that none is: nobody
+	// but a cluster's admission is in such a hurry.
 	Overdue time.Duration
 	// Concurrency is how many calls to one host may run at once; others wait.
 	// Zero means 32.
@@ -127,7 +128,7 @@ func New(ctx context.Context, cfg Config) (*Principal, error) {
 		cfg.Attempt = 10 * time.Second
 	}
 	if cfg.Overdue <= 0 {
-		cfg.Overdue = 500 * time.Millisecond
+		cfg.Overdue = cfg.Attempt
 	}
 	if cfg.Concurrency <= 0 {
 		cfg.Concurrency = 32
