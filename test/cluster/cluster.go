@@ -50,22 +50,23 @@ type Cluster struct {
 // process of a cluster.
 const insideArg = "oke-sign-cluster-inside"
 
-// Enter does not return in a process that Start or the cluster's kubelet began;
-// every program that uses this package calls it first.
-func Enter() {
+// Enter has to be called before anything else by every program that uses this
+// package. In a process that Start or the cluster's kubelet began it does that
+// process's work, and says with which code to exit.
+func Enter() (code int, entered bool) {
 	if err := kubelet.Child(os.Args[0]); err != nil {
 		fmt.Fprintf(os.Stderr, "%v\n", err)
-		os.Exit(1)
+		return 1, true
 	}
 	if os.Args[0] != insideArg || len(os.Args) != 2 {
-		return
+		return 0, false
 	}
 	var cfg Config
 	if err := json.Unmarshal([]byte(os.Args[1]), &cfg); err != nil {
 		fmt.Fprintf(os.Stderr, "cluster: %v\n", err)
-		os.Exit(1)
+		return 1, true
 	}
-	os.Exit(enter(cfg))
+	return enter(cfg), true
 }
 
 // Start begins to start a cluster. Its progress and what it dies of goes to
@@ -119,7 +120,7 @@ func (c *Cluster) begin(ctx context.Context, cfg Config) error {
 	}
 	defer read.Close()
 	c.holder = write
-	c.cmd = exec.Command("/proc/self/exe")
+	c.cmd = exec.CommandContext(context.WithoutCancel(ctx), "/proc/self/exe")
 	c.cmd.Args = []string{insideArg, string(text)}
 	c.cmd.Stdin, c.cmd.Stdout, c.cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	c.cmd.ExtraFiles = []*os.File{read}

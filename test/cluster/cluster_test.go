@@ -20,7 +20,9 @@ import (
 // The test binary is the first process of the clusters that it starts, and, called
 // by this name, somebody who starts one and can be killed.
 func TestMain(m *testing.M) {
-	cluster.Enter()
+	if code, entered := cluster.Enter(); entered {
+		os.Exit(code)
+	}
 	if dir := os.Getenv("CLUSTER_TEST_HOLD"); dir != "" {
 		hold(dir)
 	}
@@ -72,7 +74,7 @@ func start(t *testing.T, ctx context.Context, command ...string) (*cluster.Clust
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { c.Stop() })
+	t.Cleanup(func() { _ = c.Stop() }) // what ended by itself is an error here
 	return c, dir
 }
 

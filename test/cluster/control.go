@@ -133,7 +133,7 @@ func (c *inside) serveControl(ctx context.Context) error {
 	})
 	mux.HandleFunc("POST /down", func(http.ResponseWriter, *http.Request) {
 		// The answer is out before the kernel ends everything.
-		time.AfterFunc(100*time.Millisecond, func() { os.Exit(0) })
+		time.AfterFunc(100*time.Millisecond, func() { c.end <- 0 })
 	})
 	go func() { _ = (&http.Server{Handler: mux, ReadHeaderTimeout: time.Second}).Serve(listener) }()
 	return nil

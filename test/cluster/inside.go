@@ -41,24 +41,28 @@ type inside struct {
 	keys     pki
 	programs []*program
 	node     *node
+	end      chan int // takes the exit code
 }
 
 // enter is the life of a cluster's first process. It returns the exit code.
 func enter(cfg Config) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	c := &inside{Config: cfg, began: time.Now(), keys: pki{cfg.path("pki")}, end: make(chan int, 3)}
 	// Whoever started this cluster holds the other end of the pipe. When that
 	// process is gone, however it ended, so is the cluster.
 	go func() {
 		_, _ = io.Copy(io.Discard, os.NewFile(3, "holder"))
-		os.Exit(1)
+		c.end <- 1
 	}()
-	c := &inside{Config: cfg, began: time.Now(), keys: pki{cfg.path("pki")}}
-	code, err := c.live(ctx)
-	if err != nil {
-		fmt.Fprintf(os.Stderr, "cluster: %v\n", err)
-	}
-	return code
+	go func() {
+		code, err := c.live(ctx)
+		if err != nil {
+			fmt.Fprintf(os.Stderr, "cluster: %v\n", err)
+		}
+		c.end <- code
+	}()
+	return <-c.end
 }
 
 func (c *inside) live(ctx context.Context) (int, error) {
@@ -385,7 +389,7 @@ func (c *inside) okeSign(ctx context.Context) error {
 		err := c.kubectl(ctx, &out, "get", "validatingwebhookconfiguration", "gatekeeper-validating-webhook-configuration",
 			"-o", `jsonpath={.webhooks[?(@.name=="validation.gatekeeper.sh")].clientConfig.caBundle}`)
 		if err == nil && out.Len() == 0 {
-			err = errors.New("Gatekeeper has not published its authority")
+			err = errors.New("the authority of Gatekeeper is not published yet")
 		}
 		if err == nil {
 			ca, err = base64.StdEncoding.DecodeString(out.String())

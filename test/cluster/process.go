@@ -34,7 +34,7 @@ const startUp = 3 * time.Minute
 
 // start starts the program and waits until it is ready.
 func (p *program) start(ctx context.Context) error {
-	ended, err := p.spawn()
+	ended, err := p.spawn(ctx)
 	if err != nil {
 		return fmt.Errorf("%s: %w", p.name, err)
 	}
@@ -57,7 +57,7 @@ func (p *program) start(ctx context.Context) error {
 	return nil
 }
 
-func (p *program) spawn() (ended <-chan struct{}, err error) {
+func (p *program) spawn(ctx context.Context) (ended <-chan struct{}, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.cmd != nil {
@@ -71,7 +71,7 @@ func (p *program) spawn() (ended <-chan struct{}, err error) {
 		return nil, err
 	}
 	defer log.Close()
-	cmd := exec.Command(p.path, p.args...)
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), p.path, p.args...)
 	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + filepath.Dir(p.log)}, p.env...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a terminal's Ctrl-C is not for it

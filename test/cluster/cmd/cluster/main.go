@@ -22,7 +22,9 @@ import (
 )
 
 func main() {
-	cluster.Enter()
+	if code, entered := cluster.Enter(); entered {
+		os.Exit(code)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	var exit exitCode
@@ -237,14 +239,18 @@ func detach(ctx context.Context, dir, project string) error {
 		return err
 	}
 	defer log.Close()
-	holder := exec.Command("/proc/self/exe", "serve", "--project", project, dir)
+	holder := exec.CommandContext(context.WithoutCancel(ctx), "/proc/self/exe", "serve", "--project", project, dir)
 	holder.Stdout, holder.Stderr = log, log
 	holder.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := holder.Start(); err != nil {
 		return err
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- holder.Wait() }()
+	var how error
+	ended := make(chan struct{})
+	go func() {
+		how = holder.Wait()
+		close(ended)
+	}()
 	show, err := os.Open(said)
 	if err != nil {
 		return err
@@ -262,9 +268,9 @@ func detach(ctx context.Context, dir, project string) error {
 			err := holder.Process.Signal(syscall.SIGTERM)
 			<-ended
 			return errors.Join(errors.New("interrupted"), err, os.RemoveAll(dir), os.Remove(said))
-		case err := <-ended:
+		case <-ended:
 			_, _ = io.Copy(os.Stderr, show)
-			return errors.Join(fmt.Errorf("the cluster did not come up; its logs are in %s", filepath.Join(dir, "log")), err)
+			return errors.Join(fmt.Errorf("the cluster did not come up; its logs are in %s", filepath.Join(dir, "log")), how)
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
