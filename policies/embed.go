@@ -12,19 +12,23 @@ import "embed"
 
 // Kinds of constraints that the templates define.
 const (
-	SignedImages = "OKESignedImages"
-	ImageDigests = "OKEImageDigests"
-	BreakGlass   = "OKEBreakGlass"
+	SignedImages  = "OKESignedImages"
+	ImageDigests  = "OKEImageDigests"
+	BreakGlass    = "OKEBreakGlass"
+	ScannedImages = "OKEScannedImages"
 )
+
+// Kinds returns all of them.
+func Kinds() []string { return []string{SignedImages, ImageDigests, BreakGlass, ScannedImages} }
 
 // Templates holds <kind in lower case>/template.yaml for every kind.
 //
-//go:embed okesignedimages/template.yaml okeimagedigests/template.yaml okebreakglass/template.yaml
+//go:embed okesignedimages/template.yaml okeimagedigests/template.yaml okebreakglass/template.yaml okescannedimages/template.yaml
 var Templates embed.FS
 
 // Recorded holds <kind in lower case>/recorded/template.yaml for every kind:
 // the same policies, which find verdicts in a ConfigMap and admit nothing that
 // needs one in an admission request with a user.
 //
-//go:embed okesignedimages/recorded/template.yaml okeimagedigests/recorded/template.yaml okebreakglass/recorded/template.yaml
+//go:embed okesignedimages/recorded/template.yaml okeimagedigests/recorded/template.yaml okebreakglass/recorded/template.yaml okescannedimages/recorded/template.yaml
 var Recorded embed.FS

@@ -28,8 +28,20 @@ var (
 	keyA = "ocid1.key.oc1.iad.b5q4c5lnaahik." + strings.Repeat("a", 60)
 	keyB = "ocid1.key.oc1.iad.b5q4c5lnaahik." + strings.Repeat("b", 60)
 
-	signed   = map[string]any{"signed": true, "reason": "signed"}
-	unsigned = map[string]any{"signed": false, "reason": "unsigned", "detail": "the image has no signature"}
+	// Each says in one value what both kinds of provider would say.
+	signed = map[string]any{
+		"signed": true, "reason": "signed",
+		"known": true, "scannedAt": time.Now().UTC().Format(time.RFC3339),
+		"counts": map[string]any{"CRITICAL": 0, "HIGH": 0, "MEDIUM": 0, "LOW": 0}, "problems": []any{},
+	}
+	unsigned = map[string]any{
+		"signed": false, "reason": "unsigned", "detail": "the image has no signature",
+		"known": true, "scannedAt": time.Now().UTC().Format(time.RFC3339),
+		"counts":   map[string]any{"CRITICAL": 1, "HIGH": 0, "MEDIUM": 0, "LOW": 0},
+		"problems": []any{map[string]any{"id": "CVE-2021-44228", "severity": "CRITICAL"}},
+	}
+
+	kinds = policies.Kinds()
 
 	breakGlass = map[string]string{"oracle.image-policy.k8s.io/break-glass": "true"}
 )
@@ -43,7 +55,7 @@ func vouch(key string) any {
 }
 
 // engine has the installed templates of the constraints, or all if there are none
-// yet, and p as the provider oke-sign.
+// yet, and p as the providers.
 func engine(t *testing.T, p *gatetest.Provider, constraints ...string) *gate.Engine {
 	t.Helper()
 	e, err := gate.New(gate.Config{Certificate: p.Certificate, Key: p.Key})
@@ -51,7 +63,7 @@ func engine(t *testing.T, p *gatetest.Provider, constraints ...string) *gate.Eng
 		t.Fatal(err)
 	}
 	t.Cleanup(e.Close)
-	for _, kind := range []string{policies.SignedImages, policies.ImageDigests, policies.BreakGlass} {
+	for _, kind := range kinds {
 		if all := strings.Join(constraints, ""); all != "" && !strings.Contains(all, kind) {
 			continue
 		}
@@ -63,8 +75,10 @@ func engine(t *testing.T, p *gatetest.Provider, constraints ...string) *gate.Eng
 			t.Fatal(err)
 		}
 	}
-	if err := e.AddProvider(gate.Provider{Name: "oke-sign", URL: p.URL, CABundle: p.CA, Timeout: time.Second}); err != nil {
-		t.Fatal(err)
+	for _, name := range []string{"oke-sign", "oke-sign-scans"} {
+		if err := e.AddProvider(gate.Provider{Name: name, URL: p.URL, CABundle: p.CA, Timeout: time.Second}); err != nil {
+			t.Fatal(err)
+		}
 	}
 	for _, c := range constraints {
 		if err := e.AddConstraint(t.Context(), []byte(c)); err != nil {
@@ -82,6 +96,8 @@ func constraint(kind, name, action, parameters string) string {
 func signedBy(keys ...string) string {
 	return constraint(policies.SignedImages, "signed", "deny", `{"keys": ["`+strings.Join(keys, `", "`)+`"]}`)
 }
+
+var scanned = constraint(policies.ScannedImages, "scanned", "deny", `{"unknown": "Allow"}`)
 
 func pod(annotations map[string]string, images ...string) *unstructured.Unstructured {
 	containers := []any{}
@@ -182,7 +198,7 @@ func TestOnlyAYesAdmits(t *testing.T) {
 		}), "no-answer"},
 		"the image alone": {one(func(string) gatetest.Item { return item(goodImage, gatetest.Item{"value": signed}) }), "no-answer"},
 		"the question respelled": {one(func(k string) gatetest.Item {
-			return item(strings.Replace(k, ",", ", ", 1), gatetest.Item{"value": signed})
+			return item(strings.Replace(k, ":", ": ", 1), gatetest.Item{"value": signed})
 		}), "no-answer"},
 		"a key that is missing": {one(func(string) gatetest.Item { return gatetest.Item{"value": signed} }), "no-answer"},
 		"an empty key":          {one(func(string) gatetest.Item { return gatetest.Item{"key": "", "value": signed} }), "no-answer"},
@@ -194,17 +210,23 @@ func TestOnlyAYesAdmits(t *testing.T) {
 		}, "no-answer"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := gatetest.Start(t, tc.answer)
-			e := engine(t, p, signedBy(keyA))
-			d := review(t, e, create(pod(nil, goodImage)))
-			if diff := cmp.Diff([]string{"containers/c0: " + tc.want}, reasons(d.Denied)); diff != "" {
-				t.Error(diff)
-			}
-			// The same engine, the same provider, another Pod: nothing but the
-			// answer was wrong.
-			p.Answer(yes)
-			if d := review(t, e, create(pod(nil, "iad.ocir.io/ns/good-too"+digest))); !d.Allowed() {
-				t.Errorf("a good image is refused: %v", d.Denied)
+			for _, constraint := range []string{signedBy(keyA), scanned} {
+				want := []string{"containers/c0: " + tc.want}
+				if constraint == scanned && tc.want == "unsigned" {
+					want = []string{"containers/c0: problems"}
+				}
+				p := gatetest.Start(t, tc.answer)
+				e := engine(t, p, constraint)
+				d := review(t, e, create(pod(nil, goodImage)))
+				if diff := cmp.Diff(want, reasons(d.Denied)); diff != "" {
+					t.Error(diff)
+				}
+				// The same engine, the same provider, another Pod: nothing but the
+				// answer was wrong.
+				p.Answer(yes)
+				if d := review(t, e, create(pod(nil, "iad.ocir.io/ns/good-too"+digest))); !d.Allowed() {
+					t.Errorf("a good image is refused: %v", d.Denied)
+				}
 			}
 		})
 	}
@@ -259,17 +281,83 @@ func TestAProviderThatIsNotThere(t *testing.T) {
 
 func TestOneBadImageInEveryPosition(t *testing.T) {
 	p := gatetest.Start(t, gatetest.Each(vouch))
-	e := engine(t, p, signedBy(keyA))
-	images := []string{goodImage, "iad.ocir.io/ns/good-2" + digest, "iad.ocir.io/ns/good-3" + digest, "iad.ocir.io/ns/good-4:v1" + digest}
-	if d := review(t, e, create(pod(nil, images...))); !d.Allowed() {
-		t.Fatal(d.Denied)
+	for reason, e := range map[string]*gate.Engine{"unsigned": engine(t, p, signedBy(keyA)), "problems": engine(t, p, scanned)} {
+		for i := range 9 {
+			object, place := pod(nil), ""
+			spec := object.Object["spec"].(map[string]any)
+			for n, field := range []string{"containers", "initContainers", "ephemeralContainers"} {
+				list := []any{}
+				for m := range 3 {
+					image := fmt.Sprintf("iad.ocir.io/ns/good-%d:v%d%s", n, m, digest)
+					if n*3+m == i {
+						image, place = badImage, fmt.Sprintf("%s/c%d", field, m)
+					}
+					list = append(list, map[string]any{"name": fmt.Sprintf("c%d", m), "image": image})
+				}
+				spec[field] = list
+			}
+			d := review(t, e, create(object))
+			if diff := cmp.Diff([]string{place + ": " + reason}, reasons(d.Denied)); diff != "" {
+				t.Error(diff)
+			}
+		}
 	}
-	for i := range images {
-		mixed := slices.Clone(images)
-		mixed[i] = badImage
-		d := review(t, e, create(pod(nil, mixed...)))
-		if diff := cmp.Diff([]string{fmt.Sprintf("containers/c%d: unsigned", i)}, reasons(d.Denied)); diff != "" {
+}
+
+// An answer to one question is none to another of the same request.
+func TestOneAnswerForTwoImages(t *testing.T) {
+	p := gatetest.Start(t, func(keys []string) (int, string) {
+		return http.StatusOK, gatetest.Response("OCI is slow today", gatetest.Item{"key": keys[0], "value": signed})
+	})
+	for _, constraint := range []string{signedBy(keyA), scanned} {
+		e := engine(t, p, constraint)
+		d := review(t, e, create(pod(nil, "iad.ocir.io/ns/b"+digest, "iad.ocir.io/ns/a"+digest)))
+		if diff := cmp.Diff([]string{"containers/c0: no-answer"}, reasons(d.Denied)); diff != "" {
 			t.Error(diff)
+		}
+	}
+}
+
+// Whatever lets images in, one that is none stays out, and so does what looks like
+// one that is exempt.
+func TestNothingLetsTheseIn(t *testing.T) {
+	p := gatetest.Start(t, gatetest.Each(func(string) any { return signed }))
+	exempt := `"exemptImages": ["quay.io/a/**", "quay.io/b/c@sha256:` + strings.Repeat("0", 64) + `", "registry:5000/a/b"]`
+	engines := map[string]*gate.Engine{}
+	for name, c := range map[string]string{
+		"keys":    constraint(policies.SignedImages, "c", "deny", `{"keys": ["`+keyA+`"], `+exempt+`}`),
+		"any key": constraint(policies.SignedImages, "c", "deny", `{"keys": [], `+exempt+`}`),
+		"digests": constraint(policies.ImageDigests, "c", "deny", `{`+exempt+`}`),
+		"scans":   constraint(policies.ScannedImages, "c", "deny", `{"unknown": "Allow", `+exempt+`}`),
+	} {
+		engines[name] = engine(t, p, c)
+	}
+	for name, container := range map[string]any{
+		"no image":                    map[string]any{"name": "c0"},
+		"null":                        map[string]any{"name": "c0", "image": nil},
+		"empty":                       map[string]any{"name": "c0", "image": ""},
+		"a number":                    map[string]any{"name": "c0", "image": 1},
+		"a list":                      map[string]any{"name": "c0", "image": []any{goodImage}},
+		"an object":                   map[string]any{"name": "c0", "image": map[string]any{"ref": goodImage}},
+		"no container":                "nginx",
+		"a null container":            nil,
+		"a longer path":               map[string]any{"image": "quay.io/ab/c:1"},
+		"the pattern's path itself":   map[string]any{"image": "quay.io/a"},
+		"another host with that path": map[string]any{"image": "evil.com/quay.io/a/b"},
+		"a longer host":               map[string]any{"image": "quay.io.evil.com/a/b"},
+		"another port":                map[string]any{"image": "quay.io:443/a/b"},
+		"a host in upper case":        map[string]any{"image": "QUAY.io/a/b"},
+		"no host":                     map[string]any{"image": "a/b"},
+		"another digest":              map[string]any{"image": "quay.io/b/c:1"},
+		"below an exact pattern":      map[string]any{"image": "registry:5000/a/b/c"},
+	} {
+		for setting, e := range engines {
+			object := pod(nil, goodImage)
+			list := object.Object["spec"].(map[string]any)
+			list["containers"] = append(list["containers"].([]any), container)
+			if d := review(t, e, create(object)); len(d.Denied) != 1 {
+				t.Errorf("%s, %s: %v", name, setting, d.Denied)
+			}
 		}
 	}
 }
@@ -347,6 +435,7 @@ func TestDoubtfulReferencesUnderEverySetting(t *testing.T) {
 		"keys":                constraint(policies.SignedImages, "c", "deny", `{"keys": ["`+keyA+`"], "otherRegistries": "Allow", "exemptImages": ["iad.ocir.io/ns/**", "quay.io/a/**", "iad.ocir.io:443/ns/repo"]}`),
 		"any key":             constraint(policies.SignedImages, "c", "deny", `{"keys": [], "otherRegistries": "Allow", "exemptImages": ["iad.ocir.io/ns/**", "quay.io/a/**", "iad.ocir.io:443/ns/repo"]}`),
 		"digests":             constraint(policies.ImageDigests, "c", "deny", `{"exemptImages": ["iad.ocir.io/ns/**", "quay.io/a/**", "iad.ocir.io:443/ns/repo"]}`),
+		"scans":               constraint(policies.ScannedImages, "c", "deny", `{"unknown": "Allow", "otherRegistries": "Allow", "exemptImages": ["iad.ocir.io/ns/**", "quay.io/a/**"]}`),
 		"digests of one kind": constraint(policies.ImageDigests, "c", "deny", `{"registries": "OCIRegistry", "exemptImages": ["iad.ocir.io/ns/**", "quay.io/a/**"]}`),
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -22,8 +22,8 @@ func TestSuites(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(suites) != 3 {
-		t.Fatalf("%d suites, want 3", len(suites))
+	if len(suites) != len(kinds) {
+		t.Fatalf("%d suites, want %d", len(suites), len(kinds))
 	}
 	runner, err := verify.NewRunner(files, func(opts ...gator.Opt) (gator.Client, error) {
 		return gator.NewOPAClient(false, opts...)

@@ -101,6 +101,8 @@ are signed, by the same rules that oke-sign enforces in a cluster.`,
 		newVerify(g),
 		newSignatures(g),
 		newKeys(g),
+		newCheck(g),
+		newVerdicts(g),
 		newVersion(g, cfg.Version),
 	)
 	return root

@@ -87,6 +87,7 @@ func TestScripts(t *testing.T) {
 			"long":    long,
 			"images":  images,
 			"flood":   flood,
+			"fill":    fill,
 		},
 	})
 }

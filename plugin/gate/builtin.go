@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"github.com/open-policy-agent/frameworks/constraint/pkg/client/drivers/rego"
+	"github.com/open-policy-agent/frameworks/constraint/pkg/externaldata"
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/topdown"
 )
@@ -44,6 +45,31 @@ func newDriver(args []rego.Arg) (*rego.Driver, builtin, error) {
 	}
 	topdown.RegisterBuiltinFunc(builtinName, dispatch)
 	return driver, b, nil
+}
+
+// answering is an external_data that asks a function of ours.
+func answering(ask func(context.Context, string, []string) (map[string]any, error)) builtin {
+	return builtin{func(bctx topdown.BuiltinContext, args []*ast.Term, iter func(*ast.Term) error) error {
+		var request externaldata.RegoRequest
+		if err := ast.As(args[0].Value, &request); err != nil {
+			return err
+		}
+		answers, err := ask(bctx.Context, request.ProviderName, request.Keys)
+		response := externaldata.Response{Items: []externaldata.Item{}}
+		if err != nil {
+			response.SystemError = err.Error()
+		}
+		for _, key := range request.Keys {
+			if value, ok := answers[key]; ok {
+				response.Items = append(response.Items, externaldata.Item{Key: key, Value: value})
+			}
+		}
+		term, err := externaldata.PrepareRegoResponse(externaldata.NewRegoResponse(0, &externaldata.ProviderResponse{Response: response}))
+		if err != nil {
+			return err
+		}
+		return iter(term)
+	}}
 }
 
 func dispatch(bctx topdown.BuiltinContext, args []*ast.Term, iter func(*ast.Term) error) error {

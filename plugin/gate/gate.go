@@ -26,6 +26,7 @@ import (
 	"github.com/open-policy-agent/frameworks/constraint/pkg/client/drivers/rego"
 	"github.com/open-policy-agent/frameworks/constraint/pkg/client/reviews"
 	"github.com/open-policy-agent/frameworks/constraint/pkg/externaldata"
+	"github.com/open-policy-agent/frameworks/constraint/pkg/instrumentation"
 	"github.com/open-policy-agent/gatekeeper/v3/pkg/mutation/types"
 	"github.com/open-policy-agent/gatekeeper/v3/pkg/target"
 	"github.com/open-policy-agent/gatekeeper/v3/pkg/util"
@@ -53,6 +54,10 @@ type Config struct {
 	// Gatekeeper's --external-data-provider-response-cache-ttl. Ages are counted
 	// in whole seconds. Zero means DefaultMemory; less than zero, no memory.
 	Memory time.Duration
+	// Ask answers questions in the place of all providers, outside a cluster. What
+	// it leaves out has no answer; an error is the providers' system error, beside
+	// what could be answered. It may be called from several goroutines.
+	Ask func(ctx context.Context, provider string, questions []string) (map[string]any, error)
 }
 
 // Engine holds templates, constraints, providers and what providers answered. Its
@@ -107,6 +112,9 @@ func New(cfg Config) (*Engine, error) {
 		return nil, fmt.Errorf("making the Rego driver: %w", err)
 	}
 	e.ask = ask
+	if cfg.Ask != nil {
+		e.ask = answering(cfg.Ask)
+	}
 	e.client, err = client.NewClient(
 		client.Targets(&target.K8sValidationTarget{}),
 		client.Driver(driver),
@@ -272,6 +280,14 @@ func Question(image string, keys []string) string {
 	return string(key)
 }
 
+// ScanQuestion is the key under which OKEScannedImages asks what scans say of image.
+func ScanQuestion(image string) string {
+	key, _ := json.Marshal(struct { // a string always encodes
+		Image string `json:"image"`
+	}{image})
+	return string(key)
+}
+
 // Request is an object to review.
 type Request struct {
 	// Operation is Create or Update for an admission request. Without one the
@@ -301,6 +317,9 @@ type Decision struct {
 	Denied   []Violation // any: the object is refused
 	Warnings []Violation // shown to the user, with or without a refusal
 	DryRun   []Violation // only counted
+	// Constraints is how many constraints match the object. If there is none,
+	// nobody has looked at it.
+	Constraints int
 }
 
 // Allowed reports whether the object would be admitted.
@@ -316,7 +335,7 @@ func (e *Engine) Review(ctx context.Context, r Request) (Decision, error) {
 	if err != nil {
 		return Decision{}, fmt.Errorf("reviewing %s %s: %w", r.Object.GetKind(), r.Object.GetName(), err)
 	}
-	opts := []reviews.ReviewOpt{reviews.EnforcementPoint(point)}
+	opts := []reviews.ReviewOpt{reviews.EnforcementPoint(point), reviews.Stats(true)}
 	if r.Namespace != nil {
 		namespace, err := util.NamespaceToMap(r.Namespace)
 		if err != nil {
@@ -330,7 +349,7 @@ func (e *Engine) Review(ctx context.Context, r Request) (Decision, error) {
 	if err != nil {
 		return Decision{}, fmt.Errorf("reviewing %s %s: %w", r.Object.GetKind(), r.Object.GetName(), err)
 	}
-	var d Decision
+	d := Decision{Constraints: matching(responses.StatsEntries)}
 	for _, result := range responses.Results() {
 		v := Violation{
 			Kind:       result.Constraint.GetKind(),
@@ -363,6 +382,17 @@ func (e *Engine) Review(ctx context.Context, r Request) (Decision, error) {
 		})
 	}
 	return d, nil
+}
+
+func matching(entries []*instrumentation.StatsEntry) (n int) {
+	for _, entry := range entries {
+		for _, stat := range entry.Stats {
+			if count, ok := stat.Value.(int); ok && stat.Name == "constraintCount" {
+				n += count
+			}
+		}
+	}
+	return n
 }
 
 // subject is the review that the engine understands, and the point at which it
@@ -401,18 +431,4 @@ func (r Request) subject() (any, string, error) {
 		Source:           types.SourceTypeOriginal,
 		IsAdmission:      true,
 	}, util.WebhookEnforcementPoint, nil
-}
-
-// Object reads one Kubernetes object from YAML or JSON. A field that is there
-// twice is an error.
-func Object(text []byte) (*unstructured.Unstructured, error) {
-	object := &unstructured.Unstructured{}
-	raw, err := yaml.YAMLToJSONStrict(text)
-	if err != nil {
-		return nil, err
-	}
-	if err := object.UnmarshalJSON(raw); err != nil {
-		return nil, err
-	}
-	return object, nil
 }

@@ -5,23 +5,44 @@ package lib.ocir
 
 import data.lib.regions
 
-# read says what a reference means. Its class is "oci-registry" for a canonical
-# host of OCI Registry, "other" for what cannot lead there, and "doubtful" for all
-# else: what does not parse, what may reach OCI Registry under a host that only
-# resembles its own, and what a node may take for the id of an image it holds. The
-# digest is what pins the image, or empty; a tag can come to mean another image.
-default read(_) := {"class": "doubtful", "doubt": "not of the form host/path:tag@sha256:<64 hex digits>", "digest": ""}
+# plain are the references that most images have, and the least that must be known of
+# them: a canonical host of OCI Registry, a namespace, a repository, and a digest.
+# They are told apart first because that is fast. It decides nothing that class
+# would decide otherwise.
+plain(refs) := {ref |
+	hosts := regions.hosts
+	some ref in refs
+	regex.match(
+		`^[a-z0-9.-]+/[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*)+(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?@sha256:[0-9a-f]{64}$`,
+		ref,
+	)
+	hosts[split(ref, "/")[0]]
+	count(ref) <= 255
+}
 
-read(ref) := object.union(name, class(name)) if name := parse(ref)
+# class says what a reference means: "oci-registry" for a canonical host of OCI
+# Registry, "other" for what cannot lead there, and "doubtful" for all else: what
+# does not parse, what may reach OCI Registry under a host that only resembles its
+# own, and what a node may take for the id of an image it holds. A digest pins the
+# image; a tag can come to mean another one. Nothing pins what is doubtful.
+default class(_) := {"class": "doubtful", "doubt": "not of the form host/path:tag@sha256:<64 hex digits>"}
 
-class(name) := {"class": "oci-registry"} if {
+class(ref) := classified(parse(ref))
+
+classified(name) := {"class": "oci-registry", "pinned": name.digest != ""} if {
 	name.host in regions.hosts
 	contains(name.path, "/") # a namespace and a repository
 } else := {"class": "doubtful", "doubt": "OCI Registry is <region key>.ocir.io or ocir.<region>.oci.<domain>, then /<namespace>/<repository>; no port"} if {
 	resembles(name.host)
 } else := {"class": "doubtful", "doubt": "a node may take this for the id of an image that it holds already"} if {
 	image_id(name)
-} else := {"class": "other"}
+} else := {"class": "other", "pinned": name.digest != ""}
+
+# read is the class of every reference.
+read(refs) := object.union(
+	{ref: {"class": "oci-registry", "pinned": true} | some ref in plain(refs)},
+	{ref: class(ref) | some ref in (refs - plain(refs))},
+)
 
 # parse is undefined unless all of ref is host, path, tag and digest, of which
 # only the path must be there. As for Docker, a first component with a dot, a
@@ -64,17 +85,17 @@ image_id(name) if {
 	regex.match(`^[0-9a-f]+$`, name.path)
 }
 
-# exempt says whether one of the patterns covers a name that was read. A pattern is
-# a host and a path, perhaps with a final /** for whatever lies below the path, and
-# perhaps with a digest. A name without a host is never exempt: the node decides
-# which registry it means.
-exempt(name, patterns) if {
-	name.class != "doubtful"
+# exempt says whether one of the patterns covers a reference that is not doubtful.
+# A pattern is a host and a path, perhaps with a final /** for whatever lies below
+# the path, and perhaps with a digest. A name without a host is never exempt: the
+# node decides which registry it means.
+exempt(ref, patterns) if {
 	some pattern in patterns
 	[[_, host, path, below, digest]] := regex.find_all_string_submatch_n(
 		`^([^/]+)/([a-z0-9]+(?:(?:\.|__?|-+|/)[a-z0-9]+)*)(/\*\*)?(?:@(sha256:[0-9a-f]{64}))?$`,
 		pattern, 1,
 	)
+	name := parse(ref)
 	host == name.host
 	covers(path, below, name.path)
 	digest in {"", name.digest}

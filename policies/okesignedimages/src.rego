@@ -2,15 +2,17 @@
 # keys of OCI Vault signed exactly this image.
 package okesignedimages
 
-import data.lib.breakglass
+import data.lib.answers
 import data.lib.fetch
 import data.lib.images
 import data.lib.message
-import data.lib.ocir
+import data.lib.names
 
 violation contains message.violation(images.place(image), reason(image), detail(image), image.ref) if {
+	some ref in (names.refs - signed)
 	some image in images.judged
-	not admitted(image)
+	image.ref == ref
+	not settled(image)
 }
 
 violation contains problem if some problem in images.unreadable
@@ -20,62 +22,38 @@ violation contains message.violation(images.place(image), "no-key-listed", detai
 	input.parameters.report == true
 	some image in images.judged
 	any_key(image)
-	not exempt(image)
-	not broken_glass(image)
+	not names.exempt(image)
+	not names.broken_glass(image)
 	detail := "admitted whoever signed it, or nobody: the policy lists no key"
 }
 
-# Whatever is not admitted by name is a violation.
-admitted(image) if settled(image)
-
-admitted(image) if signed(image)
-
 # What follows needs no verdict. Nothing settles a doubtful reference.
-settled(image) if exempt(image)
+settled(image) if names.exempt(image)
 
 settled(image) if {
-	names[image.ref].class == "other"
 	input.parameters.otherRegistries == "Allow"
+	names.other_registry(image)
 }
 
-settled(image) if broken_glass(image)
+settled(image) if names.broken_glass(image)
 
 settled(image) if any_key(image)
-
-exempt(image) if ocir.exempt(names[image.ref], input.parameters.exemptImages)
-
-broken_glass(image) if {
-	names[image.ref].class == "oci-registry"
-	object.get(input.parameters, "breakGlass", "Honor") == "Honor"
-	breakglass.in_use(image.annotations)
-}
-
-names := {image.ref: ocir.read(image.ref) | some image in images.judged}
 
 # Only a literal [] means any image of OCI Registry. Keys that are missing, null or
 # misspelt mean none.
 any_key(image) if {
-	names[image.ref].class == "oci-registry"
 	input.parameters.keys == []
+	names.oci_registry(image)
 }
 
-# A verdict counts only as the one answer to exactly the question asked, without
-# an error beside it. The provider may be down, slow, of another version or a
-# liar: null, missing, odd and doubled answers are all no answer.
-signed(image) if {
-	question := questions[image.ref]
-	values[question].signed == true
-	not question in failed
-}
+# signed are the references with a plain yes on exactly this image and these keys.
+signed := {ref | some ref, question in questions; values[question].signed == true}
 
-values := {question: value |
-	count(answer.responses) == count({question | some [question, _] in answer.responses})
-	some [question, value] in answer.responses
-}
+values := answers.values(answer)
 
-failed := {question | some [question, _] in answer.errors}
+default answer := {}
 
-answer := fetch.answers(provider, sort({question | some question in questions})) if count(questions) > 0
+answer := fetch.answers(provider, sort([question | some question in questions])) if count(questions) > 0
 
 provider := object.get(input.parameters, "provider", "oke-sign")
 
@@ -83,8 +61,8 @@ provider := object.get(input.parameters, "provider", "oke-sign")
 # question: two policies must not share a verdict.
 questions := {image.ref: json.marshal({"image": image.ref, "keys": keys}) |
 	some image in images.judged
-	names[image.ref].class == "oci-registry"
-	names[image.ref].digest != ""
+	image.ref in names.pinned
+	names.of[image.ref].class == "oci-registry"
 	not settled(image)
 }
 
@@ -98,30 +76,27 @@ keys := {key | some key in input.parameters.keys} if {
 # From here on everything is said and nothing decided.
 default reason(_) := "no-answer"
 
-reason(image) := "no-image" if {
-	image.ref in {null, ""}
-} else := "doubtful" if {
-	names[image.ref].class == "doubtful"
+reason(image) := names.fault(image).reason if {
+	names.fault(image)
 } else := "not-oci-registry" if {
-	names[image.ref].class == "other"
+	names.other_registry(image)
 } else := "no-keys" if {
 	not keys
 } else := "no-digest" if {
-	names[image.ref].digest == ""
+	not image.ref in names.pinned
 } else := denial(image).reason
 
 default detail(_) := "refused by the provider"
 
-detail(image) := names[image.ref].doubt if {
-	reason(image) == "doubtful"
+detail(image) := names.fault(image).detail if {
+	names.fault(image)
 } else := explanations[reason(image)] if {
 	explanations[reason(image)]
-} else := sprintf("could not find out whether it is signed, from provider %v: %v", [provider, cause(image)]) if {
+} else := sprintf("could not find out whether it is signed, from provider %v: %v", [provider, answers.cause(answer, questions[image.ref])]) if {
 	reason(image) == "no-answer"
 } else := replace(denial(image).detail, "…", "..")
 
 explanations := {
-	"no-image": "the container or volume names no image",
 	"not-oci-registry": "this policy admits images of OCI Registry only (otherRegistries: Deny)",
 	"no-keys": "the policy has no readable parameters.keys; [] would admit any image of OCI Registry",
 	"no-digest": "a tag may move after the check; pin it with kubectl oke-sign pin",
@@ -131,18 +106,6 @@ explanations := {
 denial(image) := value if {
 	value := values[questions[image.ref]]
 	value.signed == false
-	regex.match(`^[a-z]+(-[a-z]+)*$`, value.reason)
+	answers.word(value.reason)
 	value.reason != "signed"
-	not questions[image.ref] in failed
 }
-
-default cause(_) := "no answer"
-
-cause(image) := message.printable(texts, 400) if {
-	texts := [text | some [question, text] in answer.errors; question == questions[image.ref]]
-	count(texts) > 0
-} else := sprintf("not a verdict: %s", [message.printable(values[questions[image.ref]], 120)]) if {
-	values[questions[image.ref]]
-} else := replace(answer.system_error, "\n", "; ") if {
-	answer.system_error != ""
-} else := sprintf("no answer about this image (HTTP status %v)", [answer.status_code])

@@ -1,21 +1,23 @@
-# Answers from a record of verdicts, for gator and conftest, which cannot ask a
-# provider. The record is the ConfigMap oke-sign-verdicts, in any namespace; its
-# verdicts.json is a list of {"question": {"image", "keys"}, "verdict"}.
+# Answers from a record, for gator, which cannot ask a provider. The record is the
+# ConfigMap oke-sign-verdicts, in any namespace; its verdicts.json is a list of
+# {"question", "verdict"}, where a question is the one that the policy asks.
 package lib.fetch
 
 answers(_, questions) := {
 	"responses": [[question, entry.verdict] |
 		some entry in records
-		question := json.marshal({
-			"image": entry.question.image,
-			"keys": {key | some key in entry.question.keys},
-		})
+		question := json.marshal(object.union(entry.question, sorted(entry.question)))
 		question in questions
 	],
 	"errors": [],
 	"status_code": 0,
-	"system_error": "no recorded verdict for this image and these keys",
+	"system_error": "no recorded verdict for this question",
 }
+
+# Keys are asked for in order and each once, however they are written down.
+sorted(question) := {"keys": {key | some key in question.keys}} if {
+	question.keys
+} else := {}
 
 # A user is at the other end of an admission request only. There a record would
 # be as good as its writer, so it admits nothing.

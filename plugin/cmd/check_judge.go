@@ -1,0 +1,184 @@
+package cmd
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	admissionv1 "k8s.io/api/admission/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"github.com/oke-sign/oke-sign/plugin/gate"
+	"github.com/oke-sign/oke-sign/policies"
+	"github.com/oke-sign/oke-sign/provider/image"
+	"github.com/oke-sign/oke-sign/provider/verdict"
+)
+
+// load puts the templates and constraints of a policy into an engine.
+func (p policy) load(ctx context.Context, e *gate.Engine) error {
+	for _, kind := range policies.Kinds() {
+		if !slices.ContainsFunc(p.constraints, func(c manifest) bool { return c.object.GetKind() == kind }) {
+			continue
+		}
+		template, err := policies.Templates.ReadFile(strings.ToLower(kind) + "/template.yaml")
+		if err != nil {
+			return err
+		}
+		if err := e.AddTemplate(ctx, template); err != nil {
+			return err
+		}
+	}
+	for _, c := range p.constraints {
+		text, err := c.object.MarshalJSON()
+		if err == nil {
+			err = e.AddConstraint(ctx, text)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", c.file, err)
+		}
+	}
+	return nil
+}
+
+// review judges an object as it would be when somebody creates it, and the Pods
+// that come of it: constraints mostly match Pods, and manifests hold workloads.
+func (p policy) review(ctx context.Context, e *gate.Engine, object *unstructured.Unstructured) (gate.Decision, error) {
+	object = object.DeepCopy()
+	if object.GetNamespace() == "" && holdsImages(object) {
+		object.SetNamespace("default")
+	}
+	var all gate.Decision
+	for _, o := range append([]*unstructured.Unstructured{object}, gate.Pods(object)...) {
+		d, err := e.Review(ctx, gate.Request{Operation: admissionv1.Create, Object: o, Namespace: p.namespaces[o.GetNamespace()]})
+		if err != nil {
+			return gate.Decision{}, err
+		}
+		all.Denied = append(all.Denied, d.Denied...)
+		all.Warnings = append(all.Warnings, d.Warnings...)
+		all.DryRun = append(all.DryRun, d.DryRun...)
+		all.Constraints += d.Constraints
+	}
+	return all, nil
+}
+
+func holdsImages(object *unstructured.Unstructured) bool {
+	_, ok, err := unstructured.NestedSlice(object.Object, "spec", "containers")
+	return ok && err == nil || len(gate.Pods(object)) > 0
+}
+
+// errNotAsked is the system error of a policy that nobody answers.
+var errNotAsked = errors.New("nobody was asked; add --live, --verdicts FILE or --provider URL")
+
+// questions are what the policy would ask about the manifests.
+func (g *global) questions(ctx context.Context, p policy) ([]string, error) {
+	var mu sync.Mutex
+	seen := make(map[string]bool)
+	e, err := gate.New(gate.Config{Ask: func(_ context.Context, _ string, questions []string) (map[string]any, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		for _, q := range questions {
+			seen[q] = true
+		}
+		return nil, errNotAsked
+	}})
+	if err != nil {
+		return nil, err
+	}
+	defer e.Close()
+	if err := p.load(ctx, e); err != nil {
+		return nil, err
+	}
+	for _, m := range p.manifests {
+		if _, err := p.review(ctx, e, m.object); err != nil {
+			return nil, fmt.Errorf("%s: %w", m.name(), err)
+		}
+	}
+	questions := make([]string, 0, len(seen))
+	for q := range seen {
+		questions = append(questions, q)
+	}
+	slices.Sort(questions)
+	return questions, nil
+}
+
+// answered is a question and what came of it.
+type answered struct {
+	question question
+	verdict  verdict.Verdict
+	err      error
+}
+
+// answer asks OCI, as the user, what the provider would.
+func (g *global) answer(ctx context.Context, questions []string) ([]answered, error) {
+	if len(questions) == 0 {
+		return nil, nil // nothing that needs OCI
+	}
+	cloud, err := g.connectImages(ctx)
+	if err != nil {
+		return nil, err
+	}
+	checker := cloud.checker()
+	answers := make([]answered, len(questions))
+	done := g.progress("asked about %d of %d images", len(questions))
+	group := limited()
+	for i, key := range questions {
+		group.Go(func() error {
+			defer done()
+			answers[i] = ask(ctx, checker, key)
+			answers[i].err = because(ctx, answers[i].err)
+			return nil
+		})
+	}
+	_ = group.Wait() // each answer has its own error
+	return answers, nil
+}
+
+var errScans = errors.New("scans can only be asked for through a provider, with --provider URL")
+
+func ask(ctx context.Context, checker *verdict.Checker, key string) answered {
+	var a answered
+	if a.err = json.Unmarshal([]byte(key), &a.question); a.err != nil {
+		return a
+	}
+	if a.question.Keys == nil {
+		a.err = errScans
+		return a
+	}
+	allowed, err := parseKeys(a.question.Keys)
+	if err != nil {
+		a.err = err
+		return a
+	}
+	ref, err := image.Parse(a.question.Image)
+	if err != nil {
+		a.err = err
+		return a
+	}
+	if ctx.Err() != nil {
+		a.err = ctx.Err()
+		return a
+	}
+	a.verdict, a.err = checker.Check(ctx, ref, allowed)
+	return a
+}
+
+// progress returns a function to call when one of total things is done. It says
+// how far things are every few seconds, and nothing about what takes less.
+func (g *global) progress(format string, total int) func() {
+	const interval = 3 * time.Second
+	var mu sync.Mutex
+	done, last := 0, time.Now()
+	return func() {
+		mu.Lock()
+		defer mu.Unlock()
+		if done++; done < total && time.Since(last) >= interval {
+			last = time.Now()
+			g.remark(format, done, total)
+		}
+	}
+}

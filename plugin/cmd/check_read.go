@@ -1,0 +1,232 @@
+package cmd
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"github.com/spf13/pflag"
+
+	"github.com/oke-sign/oke-sign/plugin/gate"
+	"github.com/oke-sign/oke-sign/policies"
+)
+
+// maxManifest bounds a file of manifests, in bytes.
+const maxManifest = 64 << 20
+
+// manifestFlags name what is judged, and by what.
+type manifestFlags struct {
+	files       []string
+	constraints []string
+}
+
+func (m *manifestFlags) bind(flags *pflag.FlagSet) {
+	flags.StringArrayVarP(&m.files, "filename", "f", nil, "`FILE` or directory of manifests to judge, or - for standard input. May be repeated.")
+	flags.StringArrayVar(&m.constraints, "constraints", nil, "`FILE` or directory of constraints, if they are not among the manifests. May be repeated.")
+}
+
+func (m *manifestFlags) validate(args []string) error {
+	switch {
+	case len(args) > 0:
+		return usage(fmt.Sprintf("no arguments are taken, got %q", args[0]), "name manifests with -f "+args[0])
+	case len(m.files) == 0:
+		return usage("-f is missing", "name a file or directory of manifests, or - for standard input")
+	}
+	return nil
+}
+
+// manifest is an object, and where it stands.
+type manifest struct {
+	file   string
+	object *unstructured.Unstructured
+}
+
+// name is the object as kubectl names it, with its namespace before it.
+func (m manifest) name() string {
+	name := m.object.GetKind() + "/" + cmp.Or(m.object.GetName(), m.object.GetGenerateName()+"*")
+	if namespace := m.object.GetNamespace(); namespace != "" {
+		name = namespace + "/" + name
+	}
+	return name
+}
+
+// policy is what is judged, and by what.
+type policy struct {
+	manifests   []manifest
+	constraints []manifest
+	namespaces  map[string]*corev1.Namespace
+}
+
+// read reads all files. Constraints of kinds that are not ours are left out.
+func (m *manifestFlags) read(g *global) (policy, error) {
+	p := policy{namespaces: make(map[string]*corev1.Namespace)}
+	judged, err := g.readFiles(m.files)
+	if err != nil {
+		return policy{}, err
+	}
+	given, err := g.readFiles(m.constraints)
+	if err != nil {
+		return policy{}, err
+	}
+	left := 0
+	for i, found := range append(judged, given...) {
+		group := found.object.GroupVersionKind().Group
+		switch {
+		case group == "constraints.gatekeeper.sh" && slices.Contains(policies.Kinds(), found.object.GetKind()):
+			p.constraints = append(p.constraints, found)
+		case group == "constraints.gatekeeper.sh":
+			left++
+		case i >= len(judged):
+			continue // templates and the like beside the constraints
+		default:
+			p.manifests = append(p.manifests, found)
+		}
+		if group == "" && found.object.GetKind() == "Namespace" {
+			namespace := new(corev1.Namespace)
+			if err := runtime.DefaultUnstructuredConverter.FromUnstructured(found.object.Object, namespace); err != nil {
+				return policy{}, fmt.Errorf("%s: %w", found.file, err)
+			}
+			p.namespaces[namespace.Name] = namespace
+		}
+	}
+	if left > 0 {
+		g.remark("%s of other policies left out", count(left, "constraint"))
+	}
+	if len(p.constraints) == 0 {
+		return policy{}, usage("no constraint of oke-sign found", "name a file or directory of constraints with --constraints")
+	}
+	return p, nil
+}
+
+func (g *global) readFiles(paths []string) ([]manifest, error) {
+	var found []manifest
+	for _, path := range paths {
+		files := []string{path}
+		if info, err := os.Stat(path); path != "-" && err == nil && info.IsDir() {
+			if files, err = manifestsBelow(path); err != nil {
+				return nil, err
+			}
+		}
+		for _, file := range files {
+			text, err := g.readFile(file)
+			if err != nil {
+				return nil, err
+			}
+			objects, err := gate.Objects(text)
+			if err != nil {
+				return nil, &refusal{fmt.Errorf("%s: %w", file, err), "every file must hold Kubernetes objects; of charts and kustomizations check what they render"}
+			}
+			for _, object := range objects {
+				found = append(found, manifest{file, object})
+			}
+		}
+	}
+	return found, nil
+}
+
+func manifestsBelow(dir string) ([]string, error) {
+	var files []string
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && path != dir && strings.HasPrefix(d.Name(), "."):
+			return fs.SkipDir
+		case !d.IsDir() && slices.Contains([]string{".yaml", ".yml", ".json"}, filepath.Ext(path)):
+			files = append(files, path)
+		}
+		return nil
+	})
+	if err == nil && len(files) == 0 {
+		err = fmt.Errorf("%s holds no .yaml, .yml or .json file", dir)
+	}
+	return files, err
+}
+
+func (g *global) readFile(file string) ([]byte, error) {
+	from := g.streams.In
+	if file != "-" {
+		f, err := os.Open(file) //nolint:gosec // the user names it
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close() //nolint:errcheck // it is only read
+		from = f
+	}
+	text, err := io.ReadAll(io.LimitReader(from, maxManifest+1))
+	if err == nil && len(text) > maxManifest {
+		err = fmt.Errorf("more than %d bytes", maxManifest)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", file, err)
+	}
+	return text, nil
+}
+
+// Verdicts that were recorded, as the recorded templates read them.
+const recordName, recordKey = "oke-sign-verdicts", "verdicts.json"
+
+type recorded struct {
+	Question question `json:"question"`
+	Verdict  any      `json:"verdict"`
+}
+
+// question is what a policy asks about an image: whether one of the keys has
+// signed it, or, without keys, what scans say of it.
+type question struct {
+	Image string   `json:"image"`
+	Keys  []string `json:"keys,omitempty"`
+}
+
+// key is the question as a policy spells it.
+func (q question) key() string {
+	if q.Keys != nil {
+		return gate.Question(q.Image, q.Keys)
+	}
+	return gate.ScanQuestion(q.Image)
+}
+
+// readRecord reads a record of verdicts. Two verdicts on one question are none.
+func (g *global) readRecord(file string) (map[string]any, error) {
+	text, err := g.readFile(file)
+	if err != nil {
+		return nil, err
+	}
+	object, err := gate.Object(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	list, ok, err := unstructured.NestedString(object.Object, "data", recordKey)
+	if err != nil || !ok || object.GetKind() != "ConfigMap" || object.GetName() != recordName {
+		return nil, &refusal{fmt.Errorf("%s is no ConfigMap %s with %s", file, recordName, recordKey), "kubectl oke-sign verdicts writes it"}
+	}
+	var entries []recorded
+	decoder := json.NewDecoder(strings.NewReader(list))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(&entries); err != nil {
+		return nil, fmt.Errorf("%s: %s: %w", file, recordKey, err)
+	}
+	if decoder.More() {
+		return nil, fmt.Errorf("%s: %s: %w", file, recordKey, errors.New("more than one list"))
+	}
+	verdicts := make(map[string]any, len(entries))
+	for _, entry := range entries {
+		key := entry.Question.key()
+		if _, again := verdicts[key]; again {
+			return nil, fmt.Errorf("%s: two verdicts on %s", file, key)
+		}
+		verdicts[key] = entry.Verdict
+	}
+	return verdicts, nil
+}

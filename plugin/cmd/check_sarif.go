@@ -1,0 +1,116 @@
+package cmd
+
+import (
+	"cmp"
+	"path/filepath"
+	"slices"
+)
+
+// SARIF 2.1.0, as far as it is needed to show violations beside the files that
+// they are about.
+type (
+	sarifLog struct {
+		Schema  string     `json:"$schema"`
+		Version string     `json:"version"`
+		Runs    []sarifRun `json:"runs"`
+	}
+	sarifRun struct {
+		Tool        sarifTool         `json:"tool"`
+		Results     []sarifResult     `json:"results"`
+		Invocations []sarifInvocation `json:"invocations"`
+	}
+	sarifTool struct {
+		Driver sarifDriver `json:"driver"`
+	}
+	sarifDriver struct {
+		Name  string      `json:"name"`
+		Rules []sarifRule `json:"rules"`
+	}
+	sarifRule struct {
+		ID string `json:"id"`
+	}
+	sarifInvocation struct {
+		ExecutionSuccessful bool                `json:"executionSuccessful"`
+		Notifications       []sarifNotification `json:"toolExecutionNotifications,omitempty"`
+	}
+	sarifNotification struct {
+		Level   string    `json:"level"`
+		Message sarifText `json:"message"`
+	}
+	sarifResult struct {
+		RuleID    string          `json:"ruleId"`
+		Level     string          `json:"level"`
+		Message   sarifText       `json:"message"`
+		Locations []sarifLocation `json:"locations"`
+	}
+	sarifText struct {
+		Text string `json:"text"`
+	}
+	sarifLocation struct {
+		Physical sarifPhysical  `json:"physicalLocation"`
+		Logical  []sarifLogical `json:"logicalLocations"`
+	}
+	sarifPhysical struct {
+		Artifact sarifArtifact `json:"artifactLocation"`
+		Region   sarifRegion   `json:"region"`
+	}
+	sarifArtifact struct {
+		URI string `json:"uri"`
+	}
+	// The lines of objects are not known; what shows results wants one.
+	sarifRegion struct {
+		StartLine int `json:"startLine"`
+	}
+	sarifLogical struct {
+		Name string `json:"fullyQualifiedName"`
+		Kind string `json:"kind"`
+	}
+)
+
+// finishSARIF prints the violations, and makes of the results what finish does.
+func (o *checkOptions) finishSARIF(results []result) error {
+	run := sarifRun{Results: []sarifResult{}, Invocations: []sarifInvocation{{ExecutionSuccessful: true}}}
+	run.Tool.Driver = sarifDriver{Name: "kubectl oke-sign check", Rules: []sarifRule{}}
+	outcome := error(nil)
+	for _, r := range results {
+		if err := cmp.Or(r.err, r.part); err != nil {
+			outcome = errFailed
+			run.Invocations[0].ExecutionSuccessful = false
+			run.Invocations[0].Notifications = append(run.Invocations[0].Notifications,
+				sarifNotification{"error", sarifText{clip(r.target+": "+err.Error(), 1000)}})
+		}
+		if r.no {
+			outcome = cmp.Or(outcome, errNo)
+		}
+		v, _ := r.value.(checked)
+		for _, x := range v.Violations {
+			rule := sarifRule{x.Kind + "/" + cmp.Or(x.Reason, "violation")}
+			if !slices.Contains(run.Tool.Driver.Rules, rule) {
+				run.Tool.Driver.Rules = append(run.Tool.Driver.Rules, rule)
+			}
+			file := filepath.ToSlash(v.File)
+			if file == "-" {
+				file = "stdin"
+			}
+			run.Results = append(run.Results, sarifResult{
+				RuleID:  rule.ID,
+				Level:   map[string]string{"deny": "error", "warn": "warning", "dryrun": "note"}[x.Action],
+				Message: sarifText{r.target + ": " + x.Message},
+				Locations: []sarifLocation{{
+					Physical: sarifPhysical{sarifArtifact{file}, sarifRegion{1}},
+					Logical:  []sarifLogical{{r.target, "resource"}},
+				}},
+			})
+		}
+	}
+	out := output{format: "json"}
+	if err := out.print(o.streams.Out, data{value: sarifLog{
+		Schema:  "https://json.schemastore.org/sarif-2.1.0.json",
+		Version: "2.1.0",
+		Runs:    []sarifRun{run},
+	}}); err != nil {
+		return err
+	}
+	o.complainAbout(results)
+	return outcome
+}

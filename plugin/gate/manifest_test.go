@@ -1,0 +1,126 @@
+package gate_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/oke-sign/oke-sign/plugin/gate"
+)
+
+func TestObjects(t *testing.T) {
+	a, b := "{apiVersion: v1, kind: Pod, metadata: {name: a}}\n", "{apiVersion: v1, kind: Pod, metadata: {name: b}}\n"
+	for name, tc := range map[string]struct {
+		text string
+		want []string
+	}{
+		"one":                       {a, []string{"a"}},
+		"two documents":             {a + "---\n" + b, []string{"a", "b"}},
+		"empty documents":           {"---\n# nothing\n---\n" + a + "---\n---\n", []string{"a"}},
+		"nothing":                   {"", nil},
+		"a list":                    {"{apiVersion: v1, kind: List, items: [" + a + "," + b + "]}", []string{"a", "b"}},
+		"a list of one kind":        {"{apiVersion: v1, kind: PodList, items: [" + a + "]}", []string{"a"}},
+		"a list in a list":          {"{apiVersion: v1, kind: List, items: [{apiVersion: v1, kind: List, items: [" + a + "]}, " + b + "]}", []string{"a", "b"}},
+		"an empty list":             {"{apiVersion: v1, kind: List, items: []}", nil},
+		"JSON":                      {`{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}}`, []string{"a"}},
+		"lines of Windows":          {strings.ReplaceAll(a+"---\n"+b, "\n", "\r\n"), []string{"a", "b"}},
+		"a mark of byte order":      {"\ufeff" + a, []string{"a"}},
+		"a separator and more":      {a + "--- # more\n" + b, []string{"a", "b"}},
+		"one document ended":        {a + "...\n", []string{"a"}},
+		"a separator before spaces": {a + "---  \n" + b, []string{"a", "b"}},
+	} {
+		objects, err := gate.Objects([]byte(tc.text))
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		var got []string
+		for _, o := range objects {
+			got = append(got, o.GetName())
+		}
+		if diff := cmp.Diff(tc.want, got); diff != "" {
+			t.Errorf("%s: %s", name, diff)
+		}
+	}
+	nested := strings.Repeat("{apiVersion: v1, kind: List, items: [", 20) + a + strings.Repeat("]}", 20)
+	for name, text := range map[string]string{
+		"a second document behind an end":       a + "...\n" + b,
+		"a second document on the line":         a + "--- " + b,
+		"a second object of JSON":               `{"apiVersion": "v1", "kind": "Pod"} {"apiVersion": "v1", "kind": "Pod"}`,
+		"a second object of JSON, on a line":    "{\"apiVersion\": \"v1\", \"kind\": \"Pod\"}\n{\"apiVersion\": \"v1\", \"kind\": \"Pod\"}",
+		"a field that is there twice":           "apiVersion: v1\nkind: Pod\nkind: Pod\n",
+		"no object":                             "nginx",
+		"a list of no objects":                  "{apiVersion: v1, kind: List, items: [nginx]}",
+		"a list of what says not what it is":    "{apiVersion: v1, kind: List, items: [{metadata: {name: a}}]}",
+		"items that are no list":                "{apiVersion: v1, kind: List, items: {a: b}}",
+		"no kind":                               "apiVersion: v1",
+		"half a document":                       a + "---\n{",
+		"lists in lists in lists":               nested,
+		"a second document that cannot be read": a + "---\n\tx: [",
+	} {
+		if objects, err := gate.Objects([]byte(text)); err == nil || objects != nil {
+			t.Errorf("%s: %d objects, %v", name, len(objects), err)
+		}
+	}
+	for name, text := range map[string]string{"a comment": a + "--- # more\n" + b, "an end": a + "...\n" + b, "nothing": a + "---\n" + b} {
+		if _, err := gate.Object([]byte(text)); err == nil {
+			t.Errorf("Object passed over a second document behind %s", name)
+		}
+	}
+}
+
+func TestPods(t *testing.T) {
+	template := "{metadata: {labels: {app: web}, annotations: {a: b}, name: other, namespace: other}, spec: {containers: [{image: nginx}]}}"
+	for name, tc := range map[string]struct {
+		text string
+		want int
+	}{
+		"a Pod":              {"{apiVersion: v1, kind: Pod, metadata: {name: web, namespace: ns}, spec: {containers: [{image: nginx}]}}", 0},
+		"a Deployment":       {"{apiVersion: apps/v1, kind: Deployment, metadata: {name: web, namespace: ns}, spec: {template: " + template + "}}", 1},
+		"a CronJob":          {"{apiVersion: batch/v1, kind: CronJob, metadata: {name: web, namespace: ns}, spec: {jobTemplate: {spec: {template: " + template + "}}}}", 1},
+		"a PodTemplate":      {"{apiVersion: v1, kind: PodTemplate, metadata: {name: web, namespace: ns}, template: " + template + "}", 1},
+		"a JobSet":           {"{apiVersion: jobset.x-k8s.io/v1, kind: JobSet, metadata: {name: web, namespace: ns}, spec: {replicatedJobs: [{template: {spec: {template: " + template + "}}}, 1]}}", 1},
+		"a Service":          {"{apiVersion: v1, kind: Service, metadata: {name: web, namespace: ns}, spec: {}}", 0},
+		"an empty template":  {"{apiVersion: apps/v1, kind: Deployment, metadata: {name: web, namespace: ns}, spec: {template: {}}}", 0},
+		"a template of text": {"{apiVersion: apps/v1, kind: Deployment, metadata: {name: web, namespace: ns}, spec: {template: nginx}}", 0},
+		"text all over":      {"{apiVersion: apps/v1, kind: Deployment, metadata: {name: web, namespace: ns}, spec: nginx, template: nginx}", 0},
+	} {
+		object, err := gate.Object([]byte(tc.text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		before := fmt.Sprint(object.Object)
+		pods := gate.Pods(object)
+		if len(pods) != tc.want {
+			t.Errorf("%s: %d Pods, want %d", name, len(pods), tc.want)
+		}
+		for _, pod := range pods {
+			got := []string{pod.GetKind(), pod.GetName(), pod.GetNamespace(), pod.GetAnnotations()["a"], pod.GetLabels()["app"]}
+			if diff := cmp.Diff([]string{"Pod", "web-pod", "ns", "b", "web"}, got); diff != "" {
+				t.Errorf("%s: %s", name, diff)
+			}
+		}
+		if after := fmt.Sprint(object.Object); after != before {
+			t.Errorf("%s was changed: %s", name, after)
+		}
+	}
+}
+
+func FuzzObjects(f *testing.F) {
+	f.Add([]byte("{apiVersion: v1, kind: Pod, metadata: {name: a}}\n---\n{apiVersion: v1, kind: List, items: []}"))
+	f.Add([]byte("apiVersion: apps/v1\nkind: Deployment\nspec: {template: {spec: {containers: []}}}"))
+	f.Add([]byte("--- # x\n...\n"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		objects, err := gate.Objects(text)
+		if err != nil && objects != nil {
+			t.Error("objects beside an error")
+		}
+		for _, object := range objects {
+			if object.GetKind() == "" {
+				t.Error("an object without a kind")
+			}
+			gate.Pods(object)
+		}
+	})
+}

@@ -1,0 +1,382 @@
+package policies_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"hash/fnv"
+	"maps"
+	"math/rand/v2"
+	"net/http"
+	"strings"
+	"time"
+
+	admissionv1 "k8s.io/api/admission/v1"
+	authenticationv1 "k8s.io/api/authentication/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"github.com/oke-sign/oke-sign/plugin/gate"
+	"github.com/oke-sign/oke-sign/plugin/gate/gatetest"
+	"github.com/oke-sign/oke-sign/policies"
+)
+
+// modelCase is one request, one policy and one provider, all made at random.
+type modelCase struct {
+	number      int
+	kind        string
+	parameters  map[string]any
+	valid       bool // parameters and object are such as an API server lets through
+	operation   string
+	object, old any
+	provider    string
+	world       world
+}
+
+func (c modelCase) input() any {
+	review := map[string]any{"operation": c.operation, "object": c.object}
+	if c.operation == "UPDATE" {
+		review["oldObject"] = c.old
+	}
+	return map[string]any{"review": review, "parameters": c.parameters}
+}
+
+func (c modelCase) request() gate.Request {
+	r := gate.Request{
+		Operation: admissionv1.Operation(c.operation),
+		Object:    &unstructured.Unstructured{Object: c.object.(map[string]any)},
+		User:      authenticationv1.UserInfo{Username: "alice"},
+	}
+	if c.operation == "UPDATE" {
+		r.OldObject = &unstructured.Unstructured{Object: c.old.(map[string]any)}
+	}
+	return r
+}
+
+func (c modelCase) String() string {
+	text, _ := json.MarshalIndent(map[string]any{"kind": c.kind, "input": c.input(), "seed": c.world.seed}, "", " ")
+	return string(text)
+}
+
+func newCase(r *rand.Rand, number int) modelCase {
+	c := modelCase{
+		number: number, kind: modelKinds[r.IntN(len(modelKinds))], valid: true,
+		operation: pick(r, "CREATE", "CREATE", "UPDATE", ""),
+		provider:  fmt.Sprintf("case-%d", number),
+		world:     world{seed: r.Uint64(), mode: pick(r, "", "", "", "", "", "", "null", "empty", "error")},
+	}
+	c.parameters = c.newParameters(r)
+	c.object = c.newObject(r)
+	if c.operation == "UPDATE" {
+		c.old = c.newObject(r)
+		if r.IntN(3) == 0 {
+			c.old = changed(r, c.object)
+		}
+	}
+	if c.operation != "UPDATE" {
+		return c
+	}
+	if _, ok := c.old.(map[string]any); !ok {
+		c.valid = false
+	}
+	return c
+}
+
+func pick[T any](r *rand.Rand, from ...T) T { return from[r.IntN(len(from))] }
+
+// maybe sets a field to one of the values, or to none. The odd ones are for policies
+// that no schema has seen.
+func (c *modelCase) maybe(r *rand.Rand, fields map[string]any, name string, odd any, values ...any) {
+	switch n := r.IntN(12); {
+	case n == 0:
+		fields[name], c.valid = odd, false
+	case n < 8:
+		fields[name] = pick(r, values...)
+	}
+}
+
+func (c *modelCase) newParameters(r *rand.Rand) map[string]any {
+	p := map[string]any{"provider": c.provider}
+	patterns := []any{}
+	for range r.IntN(3) {
+		patterns = append(patterns, pick[any](r, "quay.io/a/**", "quay.io/a/b", "iad.ocir.io/ns/repo1", "iad.ocir.io/ns/**", "iad.ocir.io/ns/repo2"+digest, "registry:5000/x", "iad.ocir.io/ns/**"+digest))
+	}
+	if r.IntN(20) == 0 {
+		patterns, c.valid = append(patterns, pick[any](r, "**", "quay.io/**", "nginx", "library/**", "quay.io/*/b", "")), false
+	}
+	if len(patterns) > 0 && r.IntN(2) == 0 {
+		p["exemptImages"] = patterns
+	}
+	c.maybe(r, p, "breakGlass", "honor", "Honor", "Ignore")
+	switch c.kind {
+	case policies.ImageDigests:
+		delete(p, "provider")
+		c.maybe(r, p, "registries", "ocir", "All", "OCIRegistry")
+		return p
+	case policies.SignedImages:
+		a, b := any(keyA), any(keyB)
+		p["keys"] = pick[any](r, []any{a}, []any{a}, []any{b, a}, []any{a, b, a}, []any{})
+		if r.IntN(12) == 0 {
+			c.valid = false
+			switch odd := pick[any](r, nil, "missing", keyA, []any{1}, []any{a, nil}, map[string]any{}); odd {
+			case "missing":
+				delete(p, "keys")
+			default:
+				p["keys"] = odd
+			}
+		}
+		c.maybe(r, p, "report", "true", true, false)
+	case policies.ScannedImages:
+		c.maybe(r, p, "maxSeverity", "high", "LOW", "MEDIUM", "HIGH", "CRITICAL")
+		c.maybe(r, p, "maxAge", "a while", "1h", "24h", "99999h")
+		c.maybe(r, p, "unknown", "allow", "Allow", "Deny")
+		c.maybe(r, p, "ignore", "CVE-1", []any{"CVE-1"}, []any{"CVE-1", "CVE-2"}, []any{"CVE-1", "CVE-2", "CVE-3"})
+	}
+	c.maybe(r, p, "otherRegistries", "allow", "Allow", "Deny")
+	return p
+}
+
+func (c *modelCase) newObject(r *rand.Rand) any {
+	pod := map[string]any{"spec": newSpec(r)}
+	if annotations := pick[any](r, nil, nil, map[string]any{"a": "b"}, breakGlassAs("true"), breakGlassAs("true"), breakGlassAs("false"), breakGlassAs("True")); annotations != nil {
+		pod["metadata"] = map[string]any{"annotations": annotations}
+	}
+	elsewhere := map[string]any{"annotations": breakGlassAs("true"), "name": "x", "namespace": "default"}
+	object := map[string]any{"apiVersion": "v1", "kind": "Thing", "metadata": elsewhere}
+	switch r.IntN(16) {
+	case 0:
+		object["spec"] = map[string]any{"template": pod}
+	case 1:
+		object["template"] = pod
+	case 2:
+		object["spec"] = map[string]any{"jobTemplate": map[string]any{"metadata": elsewhere, "spec": map[string]any{"template": pod}}}
+	case 3:
+		job := map[string]any{"template": map[string]any{"spec": map[string]any{"template": pod}}}
+		object["spec"] = map[string]any{"replicatedJobs": []any{job, map[string]any{"template": map[string]any{"spec": map[string]any{"template": map[string]any{"spec": newSpec(r)}}}}}}
+	case 4:
+		object["spec"] = newSpec(r)
+		object["spec"].(map[string]any)["template"] = pod
+	case 5:
+		object["spec"] = pick[any](r, nil, "x", map[string]any{}, []any{pod})
+	case 6:
+		c.valid = false
+		return pick[any](r, nil, "pod", []any{pod}, 7)
+	default:
+		maps.Copy(object, pod)
+		metadata, _ := pod["metadata"].(map[string]any)
+		object["metadata"] = metadata
+		if metadata == nil {
+			delete(object, "metadata")
+		}
+	}
+	return object
+}
+
+func breakGlassAs(value any) map[string]any {
+	return map[string]any{"oracle.image-policy.k8s.io/break-glass": value}
+}
+
+func newSpec(r *rand.Rand) map[string]any {
+	spec := map[string]any{}
+	for _, field := range []string{"containers", "containers", "initContainers", "ephemeralContainers"} {
+		if r.IntN(2) == 0 {
+			continue
+		}
+		list := []any{}
+		for i := range 1 + r.IntN(3) {
+			list = append(list, newHolder(r, i, "image"))
+		}
+		spec[field] = list
+		if r.IntN(40) == 0 {
+			spec[field] = pick[any](r, nil, false, "nginx", 7, map[string]any{"a": newHolder(r, 0, "image")}, []any{}, []any{"nginx"}, []any{nil}, []any{[]any{}})
+		}
+	}
+	if r.IntN(4) == 0 {
+		volume := map[string]any{"name": "v", "image": newHolder(r, 0, "reference")}
+		spec["volumes"] = []any{volume, map[string]any{"name": "tmp", "emptyDir": map[string]any{}}}
+		switch r.IntN(12) {
+		case 0:
+			volume["image"] = pick[any](r, nil, "nginx", map[string]any{}, false)
+		case 1:
+			spec["volumes"] = pick[any](r, nil, "v", map[string]any{"a": volume})
+		}
+	}
+	return spec
+}
+
+// newHolder is a container, or the source of a volume.
+func newHolder(r *rand.Rand, i int, field string) map[string]any {
+	holder := map[string]any{}
+	if r.IntN(10) > 0 {
+		holder["name"] = fmt.Sprintf("c%d", i)
+	}
+	if ref := newRef(r); ref != "missing" {
+		holder[field] = ref
+	}
+	return holder
+}
+
+func newRef(r *rand.Rand) any {
+	host := pick(r, "iad.ocir.io", "iad.ocir.io", "iad.ocir.io", "us-ashburn-1.ocir.io", "ocir.us-ashburn-1.oci.oraclecloud.com", "quay.io", "registry:5000")
+	path := pick(r, "/ns/repo1", "/ns/repo2", "/ns/repo3", "/ns/a/b", "/a/b", "/x")
+	suffix := pick(r, digest, digest, digest, ":v1"+digest, ":v1", "", "@sha256:"+strings.Repeat("0", 64))
+	ref := host + path + suffix
+	switch r.IntN(20) {
+	case 0:
+		return pick[any](r, nil, "", "missing", 7, true, false, []any{ref}, map[string]any{"ref": ref})
+	case 1:
+		return pick(r, "nginx", "nginx"+digest, "library/nginx:1", "a/b")
+	case 2:
+		i := r.IntN(len(ref))
+		return ref[:i] + pick(r, "A", ":", "/", "@", ".", "-", " ", "é", "*", "") + ref[i+1:]
+	case 3:
+		return pick(r, strings.ToUpper(host)+path+suffix, host+":443"+path+suffix, host+"."+path+suffix, "x@"+ref, ref+digest, "a."+ref, "xyz.ocir.io"+path+suffix, "sha256:cafe", "cafe")
+	}
+	return ref
+}
+
+// changed is an object of which some images are others.
+func changed(r *rand.Rand, object any) any {
+	text, _ := json.Marshal(object)
+	var copied any
+	if json.Unmarshal([]byte(strings.ReplaceAll(string(text), pick(r, "repo1", "repo2", ":v1", "nothing"), "other")), &copied) != nil {
+		return nil
+	}
+	return copied
+}
+
+// world is what a provider answers: to each question what its hash says.
+type world struct {
+	seed uint64
+	mode string
+}
+
+// items are the answers to a question: values, and errors.
+func (w world) items(question string) (values []any, errs []string) {
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(question))
+	r := rand.New(rand.NewPCG(w.seed, h.Sum64()))
+	yes, no := w.value(r, true), w.value(r, false)
+	switch r.IntN(16) {
+	case 0:
+		return nil, nil
+	case 1:
+		return nil, []string{"no"}
+	case 2:
+		return []any{yes}, []string{"no"}
+	case 3:
+		return []any{yes, no}, nil
+	case 4:
+		return []any{pick[any](r, nil, true, "signed", []any{yes}, 1, map[string]any{})}, nil
+	case 5, 6, 7, 8:
+		return []any{no}, nil
+	}
+	return []any{yes}, nil
+}
+
+// value is what both kinds of provider say, in one.
+func (w world) value(r *rand.Rand, good bool) map[string]any {
+	v := map[string]any{"signed": good, "reason": pick[any](r, "signed", "not-known")}
+	if !good {
+		v["reason"] = pick[any](r, "unsigned", "key-not-allowed", "unsigned", "signed", "x: y", 7)
+		if r.IntN(8) == 0 {
+			v["signed"] = pick[any](r, "true", "false", 1, nil)
+		}
+	}
+	v["known"] = good || r.IntN(2) == 0
+	if r.IntN(20) == 0 {
+		v["known"] = pick[any](r, "true", nil, 1, false)
+	}
+	v["scannedAt"] = time.Now().Add(-pick(r, 30*time.Minute, 2*time.Hour, 60*24*time.Hour)).UTC().Format(time.RFC3339)
+	if r.IntN(20) == 0 {
+		v["scannedAt"] = pick[any](r, nil, "today", 7)
+	}
+	problems, counts := []any{}, map[string]any{"CRITICAL": 0, "HIGH": 0, "MEDIUM": 0, "LOW": 0}
+	n := 0
+	if !good || r.IntN(4) == 0 {
+		n = 1 + r.IntN(3)
+	}
+	for i := range n {
+		severity := pick(r, "CRITICAL", "HIGH", "MEDIUM", "LOW", "LOW", "NONE", "SEVERE")
+		problems = append(problems, map[string]any{"id": fmt.Sprintf("CVE-%d", i+1), "severity": severity})
+		if had, ok := counts[severity].(int); ok {
+			counts[severity] = had + 1
+		}
+	}
+	v["problems"], v["counts"] = problems, counts
+	switch r.IntN(24) {
+	case 0:
+		counts[pick(r, "CRITICAL", "HIGH", "MEDIUM", "LOW")] = pick[any](r, 5, "0", nil)
+	case 1:
+		v["counts"] = pick[any](r, nil, map[string]any{}, []any{})
+	case 2:
+		v["problems"] = pick[any](r, nil, "none", map[string]any{})
+	case 3:
+		delete(v, "problems")
+	}
+	return v
+}
+
+// plain are the values that count: of an answer that says nothing twice, without
+// an error beside them.
+func (w world) plain(questions []string) map[string]any {
+	plain := map[string]any{}
+	if w.mode != "" {
+		return plain
+	}
+	for _, q := range questions {
+		values, errs := w.items(q)
+		if len(values) > 1 {
+			return nil
+		}
+		if len(values) == 1 && len(errs) == 0 {
+			plain[q] = values[0]
+		}
+	}
+	return plain
+}
+
+// toRego is the answer as Rego sees it.
+func (w world) toRego(questions []string) map[string]any {
+	answer := map[string]any{"responses": []any{}, "errors": []any{}, "status_code": 200, "system_error": ""}
+	switch w.mode {
+	case "null":
+		return map[string]any{"responses": nil, "errors": nil, "status_code": 500, "system_error": "connection refused"}
+	case "empty":
+		return answer
+	case "error":
+		answer["system_error"] = "OCI is down"
+		return answer
+	}
+	for _, q := range questions {
+		values, errs := w.items(q)
+		for _, v := range values {
+			answer["responses"] = append(answer["responses"].([]any), []any{q, v})
+		}
+		for _, e := range errs {
+			answer["errors"] = append(answer["errors"].([]any), []any{q, e})
+		}
+	}
+	return answer
+}
+
+// toWire is the answer as Gatekeeper's client gets it.
+func (w world) toWire(questions []string) (int, string) {
+	switch w.mode {
+	case "null":
+		return http.StatusBadGateway, "<html>"
+	case "empty":
+		return http.StatusServiceUnavailable, "{}"
+	case "error":
+		return http.StatusOK, gatetest.Response("OCI is down")
+	}
+	items := []gatetest.Item{}
+	for _, q := range questions {
+		values, errs := w.items(q)
+		for _, v := range values {
+			items = append(items, gatetest.Item{"key": q, "value": v})
+		}
+		for _, e := range errs {
+			items = append(items, gatetest.Item{"key": q, "error": e})
+		}
+	}
+	return http.StatusOK, gatetest.Response("", items...)
+}

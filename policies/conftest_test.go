@@ -1,0 +1,192 @@
+package policies_test
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/oke-sign/oke-sign/plugin/gate/gatetest"
+)
+
+// tool is a program that the Makefile builds. Without it the test is skipped, but
+// for the Makefile's own runs, which say where it must be.
+func tool(t *testing.T, name string) string {
+	t.Helper()
+	dir, required := os.LookupEnv("OKE_SIGN_TOOLS")
+	if !required {
+		dir = filepath.Join("..", "bin", "tools")
+	}
+	path, err := filepath.Abs(filepath.Join(dir, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(path); err != nil {
+		if required {
+			t.Fatal(err)
+		}
+		t.Skipf("%s is not there; make bin/tools/%s builds it", path, name)
+	}
+	return path
+}
+
+// run returns what a program prints, and its exit code.
+func run(t *testing.T, dir, program string, args ...string) (string, int) {
+	t.Helper()
+	command := exec.CommandContext(t.Context(), program, args...)
+	command.Dir = dir
+	out, err := command.CombinedOutput()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	return string(out), command.ProcessState.ExitCode()
+}
+
+func write(t *testing.T, dir, name, text string) string {
+	t.Helper()
+	file := filepath.Join(dir, name)
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+func podOf(image string) string {
+	return "{apiVersion: v1, kind: Pod, metadata: {name: web}, spec: {containers: [{name: c0, image: '" + image + "'}]}}\n"
+}
+
+func deploymentOf(image string) string {
+	return "{apiVersion: apps/v1, kind: Deployment, metadata: {name: web}, spec: {template: {spec: {containers: [{name: c0, image: '" + image + "'}]}}}}\n"
+}
+
+// Each of these was once a way to get past a check that says nothing.
+func TestConftest(t *testing.T) {
+	conftest := tool(t, "conftest")
+	p := gatetest.Start(t, gatetest.Each(vouch))
+	const service = "{apiVersion: v1, kind: Service, metadata: {name: web}}\n"
+	constraints := `{"oke_sign": {"constraints": [{"kind": "OKESignedImages", "spec": {"parameters": {"keys": ["` + keyA + `"]}}}]}}`
+	record := func(records string) string {
+		return fmt.Sprintf(`{"apiVersion": "v1", "kind": "ConfigMap", "data": {"verdicts.json": %q}}`, records)
+	}
+	recorded := record(fmt.Sprintf(`[{"question": {"image": %q, "keys": [%q]}, "verdict": {"signed": true}}]`, goodImage, keyA))
+	provider := func(change func(map[string]string)) string {
+		at := map[string]string{"url": p.URL, "ca": string(p.CA), "cert": read(t, p.Certificate), "key": read(t, p.Key)}
+		change(at)
+		text, err := json.Marshal(map[string]any{"oke_sign": map[string]any{"providers": map[string]any{"oke-sign": at}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	asItIs := func(map[string]string) {}
+
+	for name, tc := range map[string]struct {
+		manifest string
+		data     []string
+		args     []string
+		answer   gatetest.Answer
+		want     string // in the output
+		exit     int
+	}{
+		"structure: by digest":               {manifest: podOf(goodImage), want: "WARN - manifest.yaml - main - Pod/web: containers/c0: no-key-listed: "},
+		"structure: by tag":                  {manifest: podOf("iad.ocir.io/ns/good:v1"), want: "Pod/web: containers/c0: no-digest: ", exit: 1},
+		"structure: another registry":        {manifest: podOf("quay.io/a/b" + digest), want: "not-oci-registry", exit: 1},
+		"structure: doubtful":                {manifest: podOf("IAD.ocir.io/ns/good" + digest), want: "doubtful", exit: 1},
+		"structure: a workload":              {manifest: deploymentOf("nginx"), want: "Deployment/web: containers/c0: no-digest: ", exit: 1},
+		"structure: break-glass in use":      {manifest: strings.Replace(podOf(goodImage), "{name: web}", "{name: web, annotations: {oracle.image-policy.k8s.io/break-glass: 'true'}}", 1), want: "WARN - manifest.yaml - main - Pod/web: break-glass: in-use: "},
+		"structure: break-glass misspelt":    {manifest: strings.Replace(podOf(goodImage), "{name: web}", "{name: web, annotations: {oracle.image-policy.k8s.io/break-glass: 'yes'}}", 1), want: "no-effect", exit: 1},
+		"structure: warnings can count":      {manifest: podOf(goodImage), args: []string{"--fail-on-warn"}, want: "no-key-listed", exit: 1},
+		"an object without images":           {manifest: service, want: "0 failures"},
+		"the second document":                {manifest: service + "---\n" + podOf("nginx"), want: "no-digest", exit: 1},
+		"the first document":                 {manifest: podOf("nginx") + "---\n" + service, want: "no-digest", exit: 1},
+		"an empty document":                  {manifest: "---\n# nothing\n---\n" + service, want: "WARN - manifest.yaml - main - empty: "},
+		"a list":                             {manifest: "{apiVersion: v1, kind: List, items: [" + service + ", " + podOf("nginx") + "]}", want: "Pod/web: containers/c0: no-digest", exit: 1},
+		"a list of one kind":                 {manifest: "{apiVersion: v1, kind: PodList, items: [" + podOf("nginx") + "]}", want: "Pod/web: containers/c0: no-digest", exit: 1},
+		"a list under another name":          {manifest: "{apiVersion: v1, kind: Bundle, items: [" + podOf("nginx") + "]}", want: "unreadable", exit: 1},
+		"a list in a list":                   {manifest: "{apiVersion: v1, kind: List, items: [{apiVersion: v1, kind: List, items: [" + podOf("nginx") + "]}]}", want: "unreadable", exit: 1},
+		"a list without items":               {manifest: "{apiVersion: v1, kind: List}", want: "unreadable", exit: 1},
+		"an item that is none":               {manifest: "{apiVersion: v1, kind: List, items: [nginx]}", want: "unreadable", exit: 1},
+		"no Kubernetes object":               {manifest: "image: nginx\n", want: "unreadable", exit: 1},
+		"no object":                          {manifest: "nginx\n", want: "unreadable", exit: 1},
+		"containers in an unknown place":     {manifest: "{apiVersion: example.com/v1, kind: Job, metadata: {name: x}, spec: {tasks: [{containers: [{image: nginx}]}]}}", want: "unreadable", exit: 1},
+		"containers that are none":           {manifest: "{apiVersion: v1, kind: Pod, metadata: {name: x}, spec: {containers: [nginx]}}", want: "no-image", exit: 1},
+		"no YAML":                            {manifest: "{", want: "Error: ", exit: 1},
+		"all files combined":                 {manifest: podOf("nginx"), args: []string{"--combine"}, want: "unreadable", exit: 1},
+		"the namespace of a policy":          {manifest: podOf(goodImage), args: []string{"--namespace", "okesignedimages"}, want: "no-pod-spec", exit: 1},
+		"all policies' namespaces":           {manifest: podOf(goodImage), args: []string{"--namespace", "oke*"}, want: "no-pod-spec", exit: 1},
+		"all namespaces":                     {manifest: podOf(goodImage), args: []string{"--all-namespaces"}, want: "", exit: 1},
+		"recorded: signed":                   {manifest: podOf(goodImage), data: []string{constraints, recorded}, want: "0 warnings, 0 failures"},
+		"recorded: another image":            {manifest: podOf(badImage), data: []string{constraints, recorded}, want: "no-answer", exit: 1},
+		"recorded: an empty record":          {manifest: podOf(goodImage), data: []string{constraints, record(`[]`)}, want: "no-answer", exit: 1},
+		"recorded: half a record":            {manifest: podOf(goodImage), data: []string{constraints, record(`[{`)}, want: "unreadable", exit: 1},
+		"recorded: another object":           {manifest: podOf(goodImage), data: []string{constraints, `{"data": {"verdicts": "[]"}}`}, want: "unreadable", exit: 1},
+		"recorded: without constraints":      {manifest: podOf(goodImage), data: []string{recorded}, want: "no constraints", exit: 1},
+		"constraints without verdicts":       {manifest: podOf(goodImage), data: []string{constraints}, want: "no-answer", exit: 1},
+		"constraints that are none":          {manifest: podOf(goodImage), data: []string{`{"oke_sign": {"constraints": {}}}`}, want: "no constraints", exit: 1},
+		"an empty list of constraints":       {manifest: podOf(goodImage), data: []string{`{"oke_sign": {"constraints": []}}`}, want: "no constraints", exit: 1},
+		"constraints misspelt":               {manifest: podOf(goodImage), data: []string{`{"oke_sign": {"constraint": []}}`}, want: "no constraints", exit: 1},
+		"a constraint of another kind":       {manifest: podOf(goodImage), data: []string{`{"oke_sign": {"constraints": [{"kind": "OKESignedImage"}]}}`}, want: `no such policy: {"kind":"OKESignedImage"}`, exit: 1},
+		"a constraint that is none":          {manifest: podOf(goodImage), data: []string{`{"oke_sign": {"constraints": ["OKESignedImages"]}}`}, want: "no such policy", exit: 1},
+		"a constraint that warns":            {manifest: podOf("nginx"), data: []string{`{"oke_sign": {"constraints": [{"kind": "OKEImageDigests", "spec": {"enforcementAction": "warn"}}]}}`}, want: "WARN"},
+		"a constraint with an odd action":    {manifest: podOf("nginx"), data: []string{`{"oke_sign": {"constraints": [{"kind": "OKEImageDigests", "spec": {"enforcementAction": "Warn"}}]}}`}, want: "no-digest", exit: 1},
+		"a file of data that is not there":   {manifest: podOf(goodImage), args: []string{"--data", "nowhere.yaml"}, want: "Error: ", exit: 1},
+		"live: signed":                       {manifest: podOf(goodImage), data: []string{constraints, provider(asItIs)}, want: "0 warnings, 0 failures"},
+		"live: unsigned":                     {manifest: podOf(badImage), data: []string{constraints, provider(asItIs)}, want: "containers/c0: unsigned: ", exit: 1},
+		"live: a system error":               {manifest: podOf(goodImage), data: []string{constraints, provider(asItIs)}, answer: func([]string) (int, string) { return 200, gatetest.Response("OCI is down") }, want: "no-answer: could not find out whether it is signed, from provider oke-sign: OCI is down", exit: 1},
+		"live: 503":                          {manifest: podOf(goodImage), data: []string{constraints, provider(asItIs)}, answer: func([]string) (int, string) { return 503, "{}" }, want: "no-answer", exit: 1},
+		"live: a closed port":                {manifest: podOf(goodImage), data: []string{constraints, provider(func(at map[string]string) { at["url"] = "https://127.0.0.1:1/v1/signatures" })}, want: "no-answer", exit: 1},
+		"live: no CA":                        {manifest: podOf(goodImage), data: []string{constraints, provider(func(at map[string]string) { delete(at, "ca") })}, want: "no-answer", exit: 1},
+		"live: no client certificate":        {manifest: podOf(goodImage), data: []string{constraints, provider(func(at map[string]string) { delete(at, "cert") })}, want: "no-answer", exit: 1},
+		"live: a provider without a address": {manifest: podOf(goodImage), data: []string{constraints, provider(func(at map[string]string) { delete(at, "url") })}, want: "no-answer", exit: 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p.Answer(gatetest.Each(vouch))
+			if tc.answer != nil {
+				p.Answer(tc.answer)
+			}
+			policy, err := filepath.Abs("conftest")
+			if err != nil {
+				t.Fatal(err)
+			}
+			dir := t.TempDir()
+			write(t, dir, "manifest.yaml", tc.manifest)
+			args := append([]string{"test", "--no-color", "--policy", policy, "manifest.yaml"}, tc.args...)
+			for i, data := range tc.data {
+				args = append(args, "--data", write(t, dir, fmt.Sprintf("data%d.json", i), data))
+			}
+			out, exit := run(t, dir, conftest, args...)
+			if exit != tc.exit || !strings.Contains(out, tc.want) {
+				t.Errorf("exit code %d, want %d and %q in\n%s", exit, tc.exit, tc.want, out)
+			}
+		})
+	}
+}
+
+// A namespace that does not exist is the one mistake that conftest passes in
+// silence, and that no policy can see. What README.md advises sees it.
+func TestConftestSaysHowManyTestsRan(t *testing.T) {
+	conftest := tool(t, "conftest")
+	file := write(t, t.TempDir(), "manifest.yaml", podOf("nginx"))
+	for namespace, want := range map[string]bool{"main": true, "oke-sign": false} {
+		out, _ := run(t, ".", conftest, "test", "--policy", "conftest", "--namespace", namespace, "--output", "json", file)
+		var results []struct {
+			Successes int
+			Failures  []any
+		}
+		if err := json.Unmarshal([]byte(out), &results); err != nil {
+			t.Fatalf("%v, got %s", err, out)
+		}
+		ran := 0
+		for _, r := range results {
+			ran += r.Successes + len(r.Failures)
+		}
+		if got := ran > 0; got != want {
+			t.Errorf("namespace %s: %d tests ran", namespace, ran)
+		}
+	}
+}

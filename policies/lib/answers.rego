@@ -1,0 +1,29 @@
+# What the answers of a provider are worth. The provider may be down, slow, of
+# another version or a liar: null, missing, odd and doubled answers are no answer.
+package lib.answers
+
+import data.lib.message
+
+# values are the answers that count, by question: the one answer to exactly the
+# question asked, without an error beside it.
+values(answer) := {question: value |
+	count(answer.responses) == count({question | some [question, _] in answer.responses})
+	failed := {question | some [question, _] in answer.errors}
+	some [question, value] in answer.responses
+	not question in failed
+}
+
+# word holds for a reason that is fit to be shown.
+word(reason) if regex.match(`^[a-z]+(-[a-z]+)*$`, reason)
+
+# cause says in words why a question has no answer that counts.
+default cause(_, _) := "no answer"
+
+cause(answer, question) := message.printable(texts, 400) if {
+	texts := [text | some [asked, text] in answer.errors; asked == question]
+	count(texts) > 0
+} else := sprintf("not an answer: %s", [message.printable(values(answer)[question], 120)]) if {
+	values(answer)[question]
+} else := replace(answer.system_error, "\n", "; ") if {
+	answer.system_error != ""
+} else := sprintf("no answer about this image (HTTP status %v)", [answer.status_code])

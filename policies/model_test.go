@@ -1,0 +1,182 @@
+package policies_test
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/rego"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"github.com/oke-sign/oke-sign/plugin/gate"
+	"github.com/oke-sign/oke-sign/plugin/gate/gatetest"
+	"github.com/oke-sign/oke-sign/policies"
+)
+
+var (
+	modelCases = flag.Int("model.cases", 20000, "how many random cases TestModel compares")
+	modelSeed  = flag.Uint64("model.seed", 1, "what TestModel's cases are made from")
+)
+
+// perQuery is how many cases one evaluation judges: making a query costs more
+// than judging a case.
+const perQuery = 200
+
+// TestModel compares the policies as they are shipped with a short specification
+// of them, on objects, parameters and answers made at random. Rego judges all
+// cases, and Gatekeeper's engine, with a provider behind TLS, some of them.
+func TestModel(t *testing.T) {
+	var mu sync.Mutex
+	answers := map[string]world{} // by provider: the name tells the case
+	external := func(_ rego.BuiltinContext, request *ast.Term) (*ast.Term, error) {
+		var asked struct {
+			Provider string
+			Keys     []string
+		}
+		if err := ast.As(request.Value, &asked); err != nil {
+			return nil, err
+		}
+		mu.Lock()
+		w := answers[asked.Provider]
+		mu.Unlock()
+		value, err := ast.InterfaceToValue(w.toRego(asked.Keys))
+		return ast.NewTerm(value), err
+	}
+	queries := map[string]rego.PreparedEvalQuery{}
+	for _, kind := range modelKinds {
+		queries[kind] = shipped(t, kind, external)
+	}
+	seen := map[string]int{}
+	for from := 0; from < *modelCases && !t.Failed(); from += perQuery {
+		cases := make([]modelCase, 0, perQuery)
+		byKind := map[string][]any{}
+		for i := from; i < min(from+perQuery, *modelCases); i++ {
+			c := newCase(rand.New(rand.NewPCG(*modelSeed, uint64(i))), i)
+			answers[c.provider] = c.world
+			cases = append(cases, c)
+			byKind[c.kind] = append(byKind[c.kind], c.input())
+		}
+		got := map[string][][]string{}
+		for kind, inputs := range byKind {
+			got[kind] = judge(t, queries[kind], inputs)
+		}
+		for _, c := range cases {
+			want := c.want()
+			seen[c.kind+fmt.Sprint(len(want) == 0)]++
+			if diff := cmp.Diff(want, got[c.kind][0]); diff != "" {
+				t.Errorf("-model.seed %d, case %d: the policy differs from the specification:\n%s\n%s", *modelSeed, c.number, diff, c)
+			}
+			got[c.kind] = got[c.kind][1:]
+		}
+		clear(answers)
+	}
+	for _, kind := range modelKinds {
+		for _, admitted := range []string{"true", "false"} {
+			if n := seen[kind+admitted]; n < *modelCases/100 {
+				t.Errorf("only %d cases of %s in which all is admitted is %s: they show little", n, kind, admitted)
+			}
+		}
+	}
+	t.Logf("cases: %v", seen)
+}
+
+func TestModelThroughTheEngine(t *testing.T) {
+	p := gatetest.Start(t, nil)
+	for i := range min(*modelCases/40, 500) {
+		c := newCase(rand.New(rand.NewPCG(*modelSeed, uint64(i))), i)
+		if !c.valid {
+			continue // the API server would not have it
+		}
+		p.Answer(c.world.toWire)
+		e := modelEngine(t, p, c)
+		d, err := e.Review(t.Context(), c.request())
+		e.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(c.want(), slices.Compact(reasons(d.Denied))); diff != "" {
+			t.Fatalf("-model.seed %d, case %d: the engine differs from the specification:\n%s\n%s", *modelSeed, c.number, diff, c)
+		}
+	}
+}
+
+// modelKinds are the policies that ask about images. OKEBreakGlass asks about
+// annotations, and its tests have a clock of their own.
+var modelKinds = []string{policies.SignedImages, policies.ImageDigests, policies.ScannedImages}
+
+// shipped is the template of a kind as a query over a list of inputs: the places
+// and reasons of each one's violations.
+func shipped(t *testing.T, kind string, external rego.Builtin1) rego.PreparedEvalQuery {
+	t.Helper()
+	name := strings.ToLower(kind)
+	object, libs := template(t, policies.Templates, name+"/template.yaml")
+	targets, _, _ := unstructured.NestedSlice(object, "spec", "targets")
+	source := targets[0].(map[string]any)["code"].([]any)[0].(map[string]any)["source"].(map[string]any)
+	options := []func(*rego.Rego){
+		rego.SetRegoVersion(ast.RegoV1),
+		rego.Query("[{concat(\": \", array.slice(split(v.msg, \": \"), 0, 2)) | some v in data." + name + ".violation with input as one} | some one in input]"),
+		rego.Module(name, source["rego"].(string)),
+		rego.Function1(&rego.Function{Name: "answers_of_the_case", Decl: externalData.Decl, Memoize: true}, external),
+	}
+	for lib, text := range libs {
+		// Engines in the same process claim the name external_data for good.
+		options = append(options, rego.Module(lib, strings.Replace(text, "external_data(", "answers_of_the_case(", 1)))
+	}
+	query, err := rego.New(options...).PrepareForEval(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return query
+}
+
+func judge(t *testing.T, query rego.PreparedEvalQuery, inputs []any) [][]string {
+	t.Helper()
+	result, err := query.Eval(t.Context(), rego.EvalInput(inputs))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all [][]string
+	for _, set := range result[0].Expressions[0].Value.([]any) {
+		got := []string{}
+		for _, reason := range set.([]any) {
+			got = append(got, reason.(string))
+		}
+		slices.Sort(got)
+		all = append(all, got)
+	}
+	return all
+}
+
+func modelEngine(t *testing.T, p *gatetest.Provider, c modelCase) *gate.Engine {
+	t.Helper()
+	e, err := gate.New(gate.Config{Certificate: p.Certificate, Key: p.Key, Memory: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := policies.Templates.ReadFile(strings.ToLower(c.kind) + "/template.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	parameters, err := json.Marshal(c.parameters)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, err := range []error{
+		e.AddTemplate(t.Context(), text),
+		e.AddConstraint(t.Context(), []byte(constraint(c.kind, "c", "deny", string(parameters)))),
+		e.AddProvider(gate.Provider{Name: c.provider, URL: p.URL, CABundle: p.CA, Timeout: 5 * time.Second}),
+	} {
+		if err != nil {
+			t.Fatalf("case %d: %v", c.number, err)
+		}
+	}
+	return e
+}
