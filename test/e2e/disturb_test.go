@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -91,6 +92,32 @@ func pause(t *testing.T, namespace string) {
 	control(t, "pause", names...)
 }
 
+// repeat has four workers do something again and again, until the function that it
+// returns is called, or until the end of the test.
+func repeat(t *testing.T, do func(worker, round int)) (end func()) {
+	t.Helper()
+	var workers sync.WaitGroup
+	ended := make(chan struct{})
+	for worker := range 4 {
+		workers.Go(func() {
+			for round := 0; ; round++ {
+				select {
+				case <-ended:
+					return
+				default:
+					do(worker, round)
+				}
+			}
+		})
+	}
+	end = sync.OnceFunc(func() {
+		close(ended)
+		workers.Wait()
+	})
+	t.Cleanup(end)
+	return end
+}
+
 // client is for watching and for measuring, which kubectl is too slow for.
 func client(t *testing.T) *kubernetes.Clientset {
 	t.Helper()
@@ -130,6 +157,9 @@ func (s space) stored(t *testing.T) func() []string {
 			for _, c := range pod.Spec.Containers {
 				images = append(images, c.Image)
 			}
+		}
+		if ctx.Err() == nil {
+			t.Error("the watch ended")
 		}
 	}()
 	return func() []string {

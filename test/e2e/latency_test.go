@@ -49,10 +49,7 @@ func TestAdmissionLatency(t *testing.T) {
 		}
 		var took []time.Duration
 		for _, images := range row.pods {
-			pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{GenerateName: "latency-"}}
-			for i, image := range images {
-				pod.Spec.Containers = append(pod.Spec.Containers, corev1.Container{Name: fmt.Sprintf("c%d", i), Image: image})
-			}
+			pod := podWith(images...)
 			began := time.Now()
 			if _, err := create(t.Context(), pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}}); err != nil {
 				t.Fatalf("%s: %v", row.name, err)
@@ -69,6 +66,15 @@ func TestAdmissionLatency(t *testing.T) {
 	if err := table.Flush(); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// podWith is a Pod with a container for each image.
+func podWith(images ...string) *corev1.Pod {
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{GenerateName: "pod-"}}
+	for i, image := range images {
+		pod.Spec.Containers = append(pod.Spec.Containers, corev1.Container{Name: fmt.Sprintf("container-%d", i), Image: image})
+	}
+	return pod
 }
 
 func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

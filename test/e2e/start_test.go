@@ -2,13 +2,11 @@ package e2e_test
 
 import (
 	"fmt"
-	"strings"
 	"testing"
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
-
-	"github.com/oke-sign/oke-sign/policies"
+	discoveryv1 "k8s.io/api/discovery/v1"
 )
 
 // A cluster that was switched off comes up again. Nothing that it needs for that
@@ -16,11 +14,12 @@ import (
 // other Pod starts.
 func TestStartFromNothing(t *testing.T) {
 	disturbs(t)
-	s := newSpace(t)
-	s.enforce(t, constraint{kind: policies.SignedImages, on: pods, parameters: signedBy("", imageKey)})
+	s := guarded(t)
 	good := s.signed(t, "good", imageKey)
 	s.apply(t, nginx("shop", good)).succeeds(t)
 	s.ready(t, soon, "shop", "3/3")
+	s.kubectl(t, "expose", "deployment", "shop", "--port=80").succeeds(t)
+	s.serves(t, "shop", 3)
 
 	plane := []string{"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok"}
 	t.Cleanup(func() {
@@ -58,18 +57,40 @@ func TestStartFromNothing(t *testing.T) {
 	eventually(t, soon, "leases are renewed", func() error {
 		var leases struct{ Items []coordinationv1.Lease }
 		space{name: "kube-node-lease"}.get(t, &leases, "leases")
+		renewed := 0
 		for _, l := range leases.Items {
-			if strings.HasPrefix(l.Name, "node-") && !l.Spec.RenewTime.After(restarted) {
-				return fmt.Errorf("%s was renewed at %s", l.Name, l.Spec.RenewTime)
+			if l.Spec.RenewTime.After(restarted) {
+				renewed++
 			}
+		}
+		if renewed != len(again) {
+			return fmt.Errorf("%d of %d", renewed, len(again))
 		}
 		return nil
 	})
 	s.kubectl(t, "delete", "pods", "-l", "app=shop").succeeds(t)
 	s.fails(t, "ReplicaSet", "shop-", unjudged)
 	s.ready(t, soon, "shop", "0/3")
+	s.serves(t, "shop", 0) // a Service must not go on sending to Pods that are gone
 
 	control(t, "start", "kubelet")
 	s.ready(t, 4*time.Minute, "shop", "3/3") // its controller waits longer after each failure
 	s.kubectl(t, "run", "unsigned", "--image="+s.push(t, "unsigned")).fails(t, denies, "containers/unsigned: unsigned: ")
+}
+
+// serves waits until a Service sends to so many Pods.
+func (s space) serves(t *testing.T, service string, want int) {
+	t.Helper()
+	eventually(t, soon, fmt.Sprintf("service %s has %d endpoints", service, want), func() error {
+		var slices discoveryv1.EndpointSliceList
+		s.get(t, &slices, "endpointslices", "-l", discoveryv1.LabelServiceName+"="+service)
+		n := 0
+		for _, slice := range slices.Items {
+			n += len(slice.Endpoints)
+		}
+		if n != want {
+			return fmt.Errorf("it has %d", n)
+		}
+		return nil
+	})
 }

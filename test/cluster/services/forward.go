@@ -77,13 +77,15 @@ func (p *port) lead(ends []netip.AddrPort) {
 	p.ends = ends
 }
 
-// turn is the endpoints in the order to try them for one connection.
-func (p *port) turn() []netip.AddrPort {
+// turn is the endpoint whose turn it is. If it takes no connection, the client has
+// none: kube-proxy does not try another either, and what hides a Pod that goes away
+// too early would hide it from the tests.
+func (p *port) turn() netip.AddrPort {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	first := p.next % len(p.ends)
+	to := p.ends[p.next%len(p.ends)]
 	p.next++
-	return append(append([]netip.AddrPort(nil), p.ends[first:]...), p.ends[:first]...)
+	return to
 }
 
 func (p *port) accept(ctx context.Context, connections *sync.WaitGroup) {
@@ -104,31 +106,20 @@ func (p *port) accept(ctx context.Context, connections *sync.WaitGroup) {
 // forward connects the client with an endpoint until both have said all.
 func (p *port) forward(ctx context.Context, client *net.TCPConn) {
 	defer client.Close()
-	server, err := p.dial(ctx)
+	dialer := net.Dialer{Timeout: dialTimeout}
+	end, err := dialer.DialContext(ctx, "tcp", p.turn().String())
 	if err != nil {
-		p.log.Warn("no endpoint takes a connection", "err", err)
+		p.log.Warn("an endpoint takes no connection", "err", err)
 		_ = client.SetLinger(0) // reset: an orderly end would look like an answer
 		return
 	}
+	server := end.(*net.TCPConn)
 	defer server.Close()
 	defer context.AfterFunc(ctx, func() { cut(client, server) })()
 	var both sync.WaitGroup
 	both.Go(func() { pipe(server, client) })
 	both.Go(func() { pipe(client, server) })
 	both.Wait()
-}
-
-func (p *port) dial(ctx context.Context) (*net.TCPConn, error) {
-	dialer := net.Dialer{Timeout: dialTimeout}
-	var failed error
-	for _, to := range p.turn() {
-		server, err := dialer.DialContext(ctx, "tcp", to.String())
-		if err == nil {
-			return server.(*net.TCPConn), nil
-		}
-		failed = errors.Join(failed, err)
-	}
-	return nil, failed
 }
 
 // pipe copies one direction. Its end is passed on as what it is: the other
