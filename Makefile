@@ -73,6 +73,8 @@ e2e: ## end-to-end tests on such a control plane; logs are left in bin/e2e-logs
 .PHONY: bench
 bench: ## our own figures, as "name value unit" lines
 	@go run ./test/bench
+	@go test ./policies -run '^$$' -bench '^BenchmarkReview$$' -benchtime 2000x | \
+		awk '/^Benchmark/ { for (i = 3; i < NF; i += 2) { split($$(i + 1), of, "-"); print "policy_" of[1], $$i, of[2] } }'
 
 .PHONY: lint
 lint: $(LINT) ## golangci-lint; opa check --strict and opa fmt, in process; shell syntax

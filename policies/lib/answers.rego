@@ -24,6 +24,8 @@ cause(answer, question) := message.printable(texts, 400) if {
 	count(texts) > 0
 } else := sprintf("not an answer: %s", [message.printable(values(answer)[question], 120)]) if {
 	values(answer)[question]
+} else := sprintf("Gatekeeper has no Provider of that name: %s", [answer.system_error]) if {
+	answer.system_error == "key is not found in provider cache" # in Gatekeeper's own words
 } else := replace(answer.system_error, "\n", "; ") if {
 	answer.system_error != ""
 } else := sprintf("no answer about this image (HTTP status %v)", [answer.status_code])

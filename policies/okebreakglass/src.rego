@@ -25,13 +25,13 @@ violation contains message.violation("break-glass", reason, detail, end(annotati
 	timed(annotations)
 	not in_time(annotations)
 	reason := overtime(annotations)
-	detail := sprintf("%s must be a time (RFC 3339) in the future%s", [breakglass.until, within])
+	detail := sprintf("%s %s; set a time (RFC 3339) %s", [breakglass.until, wrong[reason], within])
 }
 
 violation contains message.violation("break-glass", "not-allowed", detail, user) if {
 	count(used) > 0
 	not permitted
-	detail := sprintf("the policy lets only these do so: users %v, groups %v, service accounts %v", [
+	detail := sprintf("only these may break the glass: users %v, groups %v, service accounts %v", [
 		object.get(input.parameters, "users", []),
 		object.get(input.parameters, "groups", []),
 		object.get(input.parameters, "serviceAccounts", []),
@@ -108,9 +108,16 @@ default end(_) := "(no end)"
 
 end(annotations) := annotations[breakglass.until]
 
-default within := ""
+wrong := {
+	"bad-end": "is not a time",
+	"expired": "has passed",
+	"no-end": "is missing",
+	"too-long": "is too far ahead",
+}
 
-within := sprintf(", at most %v from now", [input.parameters.maxDuration]) if input.parameters.maxDuration
+default within := "in the future"
+
+within := sprintf("at most %v from now", [input.parameters.maxDuration]) if input.parameters.maxDuration
 
 # Who asks is known for an admission request only; the audit sees the object
 # without its author.

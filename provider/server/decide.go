@@ -222,7 +222,7 @@ func (h *handler) sound(q question, v verdict.Verdict) (verdict.Verdict, error) 
 		return verdict.Verdict{}, fmt.Errorf("internal error: a verdict that contradicts itself (signed %v, reason %q, key %q)", v.Signed, v.Reason, v.Key)
 	}
 	if !v.Signed && v.Kept > 0 {
-		v.Detail += fmt.Sprintf(" (checked again after %s)", v.Kept)
+		v.Detail += fmt.Sprintf(" (asked again after %s plus Gatekeeper's cache)", v.Kept)
 	}
 	return v, nil
 }

@@ -647,7 +647,7 @@ func TestCheckThatFails(t *testing.T) {
 		"an unknown reason":          {verdict: verdict.Verdict{Reason: "because"}, says: "contradicts itself"},
 		"the zero verdict":           {says: "contradicts itself"},
 		"a denial": {verdict: denied, value: map[string]any{
-			"signed": false, "reason": "unsigned", "detail": "no signature (checked again after 30s)",
+			"signed": false, "reason": "unsigned", "detail": "no signature (asked again after 30s plus Gatekeeper's cache)",
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
