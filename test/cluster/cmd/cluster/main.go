@@ -220,8 +220,10 @@ Nothing is refused yet. To let only images run that are signed with image-key:
 
   kubectl apply -f %[1]s/policy.yaml
   kubectl create deployment unsigned --image=iad.ocir.io/idwpqivumvev/scan-test:latest
-  bin/kubectl-oke_sign keys list
-  bin/kubectl-oke_sign sign iad.ocir.io/idwpqivumvev/scan-test:latest --key OCID
+  kubectl get events                  # says why it has no Pods
+
+  bin/kubectl-oke_sign sign --key image-key --resolve iad.ocir.io/idwpqivumvev/scan-test:latest
+  kubectl create deployment signed --replicas=3 --image=IMAGE@sha256:…    # as signed
 
 To see how it fares, and to end it:
 
