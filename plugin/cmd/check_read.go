@@ -106,6 +106,9 @@ func (m *manifestFlags) read(g *global) (policy, error) {
 	if len(p.constraints) == 0 {
 		return policy{}, usage("no constraint of oke-sign found", "name a file or directory of constraints with --constraints")
 	}
+	if len(p.manifests) == 0 { // such as what is left of a renderer that failed
+		return policy{}, &refusal{errors.New("no object to judge"), "name manifests with -f; what renders them may have failed and written nothing"}
+	}
 	return p, nil
 }
 
