@@ -273,9 +273,6 @@ func (c *Checker) Wait() {
 	c.public.Wait()
 }
 
-// Images is about how many images are remembered.
-func (c *Checker) Images() int { return c.evidence.Len() }
-
 // Stats tells of the caches by what they hold: evidence, keys and public keys.
 func (c *Checker) Stats() map[string]cache.Stats {
 	return map[string]cache.Stats{"evidence": c.evidence.Stats(), "keys": c.keys.Stats(), "public-keys": c.public.Stats()}
