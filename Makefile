@@ -16,10 +16,10 @@ LINT     := bin/tools/golangci-lint
 CONFTEST := bin/tools/conftest
 GATOR    := bin/tools/gator
 
-# Builds packages into bin/; of the module in
-# another folder, if one is given. Prints what is downloaded and how many packages
-# are compiled, one line that moves on a terminal and a line for every hundred
-# packages elsewhere, and whatever the compiler says.
+# Builds packages into bin/; of the module in another folder, if one is given.
+# Prints what is downloaded and how many packages are compiled, one line that moves
+# on a terminal and a line for every hundred packages elsewhere, and whatever the
+# compiler says.
 define go_build
 @go build $(if $(2),-C $(2) -trimpath) -v -ldflags '-X main.version=$(VERSION)' -o $(CURDIR)/bin/ $(1) 2>&1 | awk -v tty=$$([ -t 1 ] && echo 1) ' \
 	/^go: downloading/ { d++; show = sprintf("downloading modules: %d", d) } \

@@ -216,3 +216,19 @@ func lock(file string) (unlock func(), err error) {
 	}
 	return func() { f.Close() }, nil
 }
+
+// FindProject is the root of the checkout that dir lies in.
+func FindProject(dir string) (string, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return "", err
+	}
+	for at := dir; ; at = filepath.Dir(at) {
+		if _, err := os.Stat(filepath.Join(at, "test", "cluster", "go.mod")); err == nil {
+			return at, nil
+		}
+		if at == filepath.Dir(at) {
+			return "", fmt.Errorf("%s is not in a checkout of oke-sign", dir)
+		}
+	}
+}

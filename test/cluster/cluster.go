@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/oke-sign/oke-sign/test/cluster/kubelet"
+	"github.com/oke-sign/oke-sign/test/cluster/namespace"
 )
 
 // Config says what to start, and where.
@@ -124,7 +125,7 @@ func (c *Cluster) begin(ctx context.Context, cfg Config) error {
 	c.cmd.Args = []string{insideArg, string(text)}
 	c.cmd.Stdin, c.cmd.Stdout, c.cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	c.cmd.ExtraFiles = []*os.File{read}
-	c.cmd.SysProcAttr = namespaces()
+	c.cmd.SysProcAttr = namespace.New()
 	if err := c.cmd.Start(); err != nil {
 		return fmt.Errorf("namespaces of its own, which need root or unprivileged user namespaces: %w", err)
 	}

@@ -24,7 +24,8 @@ type Process struct {
 	Log   string `json:"log"`
 }
 
-// Actions on a process. A container that ends is started again, as a kubelet does.
+// Actions on a process. On a container they only send the signal: what ends of it
+// is started again, as a kubelet does.
 const (
 	ActionStart  = "start"
 	ActionStop   = "stop"  // SIGTERM, and wait

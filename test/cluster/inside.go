@@ -20,13 +20,16 @@ import (
 	"syscall"
 	"text/template"
 	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/oke-sign/oke-sign/test/cluster/namespace"
 )
 
 // Addresses inside a cluster's own network; every cluster has the same.
 const (
 	serviceNetwork = "127.96.0.0/16"
 	kubernetesIP   = "127.96.0.1" // the Service kubernetes.default
-	podNetwork     = "10.244.0.0/16"
 	apiServer      = "127.0.0.1:6443"
 	etcdClients    = "http://127.0.0.1:2379"
 	etcdPeers      = "http://127.0.0.1:2380"
@@ -103,6 +106,9 @@ func (cfg Config) environ() []string {
 		"KUBECACHEDIR":     cfg.path("kubectl"), // every cluster has the same address, and other kinds
 		"PATH":             cfg.Programs + ":" + filepath.Join(cfg.Project, "bin") + ":" + os.Getenv("PATH"),
 		"OKE_SIGN_CLUSTER": cfg.Dir,
+		"HELM_CACHE_HOME":  cfg.path("helm"),
+		"HELM_CONFIG_HOME": cfg.path("helm"),
+		"HELM_DATA_HOME":   cfg.path("helm"),
 	}
 	env := slices.DeleteFunc(os.Environ(), func(variable string) bool {
 		name, _, _ := strings.Cut(variable, "=")
@@ -116,9 +122,6 @@ func (cfg Config) environ() []string {
 
 // up brings everything up, in the order in which one part needs another.
 func (c *inside) up(ctx context.Context) error {
-	if err := os.WriteFile(c.path("hosts"), []byte("127.0.0.1 localhost\n"), 0o644); err != nil {
-		return err
-	}
 	for _, step := range []struct {
 		name string
 		do   func(context.Context) error
@@ -141,8 +144,15 @@ func (c *inside) up(ctx context.Context) error {
 }
 
 func (c *inside) prepare(ctx context.Context) error {
-	if err := settle(c.path("hosts")); err != nil {
+	if err := namespace.Settle(); err != nil {
 		return err
+	}
+	hosts := c.path("hosts")
+	if err := os.WriteFile(hosts, []byte("127.0.0.1 localhost\n"), 0o644); err != nil {
+		return err
+	}
+	if err := unix.Mount(hosts, "/etc/hosts", "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("mount %s on /etc/hosts: %w", hosts, err)
 	}
 	if err := c.keys.make(); err != nil {
 		return err
@@ -511,8 +521,7 @@ func (c *inside) kubectl(ctx context.Context, out io.Writer, args ...string) err
 // run runs one of the programs as the administrator; what it says is in the error.
 func (c *inside) run(ctx context.Context, out io.Writer, name string, args ...string) error {
 	cmd := exec.CommandContext(ctx, filepath.Join(c.Programs, name), args...)
-	cmd.Env = append(os.Environ(), "KUBECONFIG="+c.inner("admin"), "HOME="+c.Dir,
-		"HELM_CACHE_HOME="+c.path("helm"), "HELM_CONFIG_HOME="+c.path("helm"), "HELM_DATA_HOME="+c.path("helm"))
+	cmd.Env = c.environ()
 	var said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &said, &said
 	if out != nil {

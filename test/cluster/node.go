@@ -137,22 +137,23 @@ func (n *node) stop(ctx context.Context) error {
 	}
 }
 
-func (n *node) containers() []kubelet.Process {
+// containers are those that run, if the kubelet does.
+func (n *node) containers() (list []kubelet.Process, running bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.kubelet == nil {
-		return nil
+		return nil, false
 	}
-	return n.kubelet.Processes()
+	return n.kubelet.Processes(), true
 }
 
 func (n *node) processes() []Process {
-	list := []Process{{Name: "kubelet", State: "running", Log: n.path("log", "kubelet.log")}}
-	if n.mu.Lock(); n.kubelet == nil {
-		list[0].State = "stopped"
+	containers, running := n.containers()
+	list := []Process{{Name: "kubelet", State: "stopped", Log: n.path("log", "kubelet.log")}}
+	if running {
+		list[0].State = "running"
 	}
-	n.mu.Unlock()
-	for _, p := range n.containers() {
+	for _, p := range containers {
 		list = append(list, Process{Name: containerName(p), State: "running", PID: p.PID, Log: p.Log})
 	}
 	return list
@@ -171,7 +172,8 @@ func (n *node) do(action, name string) error {
 	if !ok {
 		return fmt.Errorf("cannot %s a container; delete its Pod, or stop it", action)
 	}
-	for _, p := range n.containers() {
+	containers, _ := n.containers()
+	for _, p := range containers {
 		if containerName(p) == name {
 			return syscall.Kill(p.PID, signal)
 		}

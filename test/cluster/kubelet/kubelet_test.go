@@ -200,7 +200,7 @@ func (m *machine) pod(t *testing.T, name string) (*corev1.Pod, error) {
 func (m *machine) await(t *testing.T, name string, wanted func(*corev1.Pod) bool) *corev1.Pod {
 	t.Helper()
 	var pod *corev1.Pod
-	eventually(t, func() error {
+	kubetest.Eventually(t, func() error {
 		p, err := m.pod(t, name)
 		if err != nil {
 			return err
@@ -234,24 +234,6 @@ func (m *machine) process(t *testing.T, pod string) kubelet.Process {
 	}
 	t.Fatalf("no process of pod %s", pod)
 	return kubelet.Process{}
-}
-
-// eventually waits, for minutes because a compiler may be running beside it.
-func eventually(t *testing.T, met func() error) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-	defer cancel()
-	for {
-		err := met()
-		if err == nil {
-			return
-		}
-		select {
-		case <-ctx.Done():
-			t.Fatalf("still not: %v", err)
-		case <-time.After(50 * time.Millisecond):
-		}
-	}
 }
 
 // call asks the program in the Pod. What it refuses is an error.
@@ -353,7 +335,7 @@ spec:
   - {name: about, downwardAPI: {items: [{path: labels, fieldRef: {fieldPath: metadata.labels}}]}}
 `)
 	// The sub-path is for the program to make, and so is not there at first.
-	eventually(t, func() error {
+	kubetest.Eventually(t, func() error {
 		dirs, err := filepath.Glob(filepath.Join(m.dir, "pods", "*", "volumes", "scratch"))
 		if err != nil || len(dirs) != 1 {
 			return fmt.Errorf("volumes: %q, %w", dirs, err)
@@ -449,7 +431,7 @@ spec:
   - volumeMounts: [{name: cert, mountPath: /certs}]
   volumes: [{name: cert, secret: {secretName: late}}]
 `)
-	eventually(t, func() error {
+	kubetest.Eventually(t, func() error {
 		events, err := m.client.CoreV1().Events(namespace).List(t.Context(), metav1.ListOptions{FieldSelector: "reason=FailedMount,involvedObject.name=follows"})
 		if err != nil || len(events.Items) == 0 {
 			return fmt.Errorf("no event: %w", err)
@@ -473,7 +455,7 @@ spec:
 		if secret, err = secrets.Update(t.Context(), secret, metav1.UpdateOptions{}); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, func() error {
+		kubetest.Eventually(t, func() error {
 			got, err := call(t, http.MethodGet, pod, "/read", url.Values{"path": {"/certs/tls.crt"}})
 			if err != nil || got != content {
 				return fmt.Errorf("got %q, want %q: %w", got, content, err)
@@ -531,7 +513,7 @@ func (m *machine) restarts(t *testing.T) {
 // deleted waits until the Pod's object and its process are gone.
 func (m *machine) deleted(t *testing.T, name string, pid int) {
 	t.Helper()
-	eventually(t, func() error {
+	kubetest.Eventually(t, func() error {
 		if _, err := m.pod(t, name); !apierrors.IsNotFound(err) {
 			return fmt.Errorf("pod %s is there: %w", name, err)
 		}
@@ -571,7 +553,7 @@ func (m *machine) kills(t *testing.T) {
 			m.deleted(t, name, pid)
 			continue
 		}
-		eventually(t, func() error { // the object is gone before its process is
+		kubetest.Eventually(t, func() error { // the object is gone before its process is
 			if alive(pid) {
 				return fmt.Errorf("process %d lives", pid)
 			}
@@ -614,7 +596,7 @@ spec:
 	if err := m.client.CoreV1().Pods(namespace).Delete(t.Context(), "fails", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, func() error {
+	kubetest.Eventually(t, func() error {
 		if _, err := m.pod(t, "fails"); !apierrors.IsNotFound(err) {
 			return fmt.Errorf("pod is there: %w", err)
 		}
@@ -683,13 +665,13 @@ func (m *machine) lives(t *testing.T) {
 		return lease.Spec.RenewTime.Time
 	}
 	var first time.Time
-	eventually(t, func() error {
+	kubetest.Eventually(t, func() error {
 		if first = renewed(); first.IsZero() {
 			return errors.New("no lease")
 		}
 		return nil
 	})
-	eventually(t, func() error {
+	kubetest.Eventually(t, func() error {
 		if !renewed().After(first) {
 			return errors.New("the lease is not renewed")
 		}
@@ -713,7 +695,7 @@ func (m *machine) outlivesNot(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = holder.Wait() // killed
-	eventually(t, func() error {
+	kubetest.Eventually(t, func() error {
 		if _, err := call(t, http.MethodGet, pod, "/readyz", nil); !errors.Is(err, syscall.ECONNREFUSED) {
 			return fmt.Errorf("the program answers: %w", err)
 		}

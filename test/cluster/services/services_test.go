@@ -16,7 +16,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
@@ -208,7 +207,7 @@ func TestRun(t *testing.T) {
 	t.Run("a Service without endpoints is left alone", m.leaves)
 	t.Run("an address that somebody has is taken when it is free", m.retries)
 	t.Run("the API server is a Service", func(t *testing.T) {
-		eventually(t, func() error {
+		kubetest.Eventually(t, func() error {
 			conn, err := tls.Dial("tcp", "127.96.0.1:443", &tls.Config{InsecureSkipVerify: true}) // it is the name that is tested
 			if err != nil {
 				return err
@@ -250,26 +249,9 @@ func TestRun(t *testing.T) {
 	})
 }
 
-func eventually(t *testing.T, met func() error) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-	defer cancel()
-	for {
-		err := met()
-		if err == nil {
-			return
-		}
-		select {
-		case <-ctx.Done():
-			t.Fatalf("still not: %v", err)
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
-}
-
 func (m *machine) awaitHosts(t *testing.T, wanted func(string) bool) {
 	t.Helper()
-	eventually(t, func() error {
+	kubetest.Eventually(t, func() error {
 		b, err := os.ReadFile(m.hosts)
 		if err != nil || !wanted(string(b)) {
 			return fmt.Errorf("hosts: %s, %w", b, err)
@@ -341,7 +323,7 @@ func echo(t *testing.T, at, name string) {
 func dial(t *testing.T, to string) *net.TCPConn {
 	t.Helper()
 	var conn net.Conn
-	eventually(t, func() (err error) {
+	kubetest.Eventually(t, func() (err error) {
 		conn, err = net.Dial("tcp", to)
 		return err
 	})
@@ -377,7 +359,7 @@ func (m *machine) turns(t *testing.T) {
 func (m *machine) costs(t *testing.T) {
 	echo(t, "10.244.0.21:9000", "b")
 	m.create(t, "costs", "127.96.0.20", []string{"10.244.0.20"})
-	eventually(t, func() error {
+	kubetest.Eventually(t, func() error {
 		conn := dial(t, "127.96.0.20:80")
 		if _, err := fmt.Fprintln(conn, "x"); err != nil && !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, syscall.EPIPE) {
 			return err
@@ -388,7 +370,7 @@ func (m *machine) costs(t *testing.T) {
 		return nil
 	})
 	m.change(t, "costs", []string{"10.244.0.21"})
-	eventually(t, func() error {
+	kubetest.Eventually(t, func() error {
 		conn := dial(t, "127.96.0.20:80")
 		if _, err := fmt.Fprintln(conn, "x"); err != nil {
 			return err
@@ -400,7 +382,7 @@ func (m *machine) costs(t *testing.T) {
 
 func (m *machine) refused(t *testing.T, at string) {
 	t.Helper()
-	eventually(t, func() error {
+	kubetest.Eventually(t, func() error {
 		conn, err := net.Dial("tcp", at)
 		if err == nil {
 			conn.Close()

@@ -52,13 +52,19 @@ func command() *cobra.Command {
 	}
 	name := root.PersistentFlags().String("name", "default", "which of several clusters")
 	project := root.PersistentFlags().String("project", ".", "a folder of the checkout of oke-sign to run")
-	remote := func() (cluster.Remote, error) {
-		// Inside a cluster that one is meant.
-		if dir := os.Getenv("OKE_SIGN_CLUSTER"); dir != "" && !root.PersistentFlags().Changed("name") {
-			return cluster.Remote{Dir: dir}, nil
+	// on makes a command of what is done to a cluster that is up: the one of that
+	// name, or inside a cluster that one.
+	on := func(do func(cmd *cobra.Command, r cluster.Remote, args []string) error) func(*cobra.Command, []string) error {
+		return func(cmd *cobra.Command, args []string) error {
+			if dir := os.Getenv("OKE_SIGN_CLUSTER"); dir != "" && !root.PersistentFlags().Changed("name") {
+				return do(cmd, cluster.Remote{Dir: dir}, args)
+			}
+			dir, err := home(*name)
+			if err != nil {
+				return err
+			}
+			return do(cmd, cluster.Remote{Dir: dir}, args)
 		}
-		dir, err := home(*name)
-		return cluster.Remote{Dir: dir}, err
 	}
 	root.AddCommand(up(name, project), run(project), serve(),
 		&cobra.Command{
@@ -74,38 +80,26 @@ func command() *cobra.Command {
 		},
 		&cobra.Command{
 			Use: "down", Short: "End the cluster and remove all that it left", Args: cobra.NoArgs,
-			RunE: func(cmd *cobra.Command, _ []string) error {
-				r, err := remote()
-				if err != nil {
-					return err
-				}
+			RunE: on(func(cmd *cobra.Command, r cluster.Remote, _ []string) error {
 				if err := r.Down(cmd.Context()); err != nil {
 					return err
 				}
 				return errors.Join(os.RemoveAll(r.Dir), os.Remove(r.Dir+".log"))
-			},
+			}),
 		},
 		&cobra.Command{
 			Use: "kubeconfig", Short: "Print the path of the administrator's kubeconfig", Args: cobra.NoArgs,
-			RunE: func(cmd *cobra.Command, _ []string) error {
-				r, err := remote()
-				if err != nil {
-					return err
-				}
+			RunE: on(func(cmd *cobra.Command, r cluster.Remote, _ []string) error {
 				if _, err := r.Processes(cmd.Context()); err != nil {
 					return err
 				}
-				_, err = fmt.Fprintln(cmd.OutOrStdout(), filepath.Join(r.Dir, "kubeconfig"))
+				_, err := fmt.Fprintln(cmd.OutOrStdout(), filepath.Join(r.Dir, "kubeconfig"))
 				return err
-			},
+			}),
 		},
 		&cobra.Command{
 			Use: "ps", Short: "List the processes of the cluster", Args: cobra.NoArgs,
-			RunE: func(cmd *cobra.Command, _ []string) error {
-				r, err := remote()
-				if err != nil {
-					return err
-				}
+			RunE: on(func(cmd *cobra.Command, r cluster.Remote, _ []string) error {
 				list, err := r.Processes(cmd.Context())
 				if err != nil {
 					return err
@@ -116,18 +110,17 @@ func command() *cobra.Command {
 					fmt.Fprintf(w, "%s\t%s\t%d\n", p.Name, p.State, p.PID)
 				}
 				return w.Flush()
-			},
+			}),
 		},
-		logs(remote),
+		&cobra.Command{
+			Use: "logs NAME", Short: "Print what a process has logged; ps lists the names", Args: cobra.ExactArgs(1),
+			RunE: on(logs),
+		},
 		&cobra.Command{
 			Use: "exec -- COMMAND ARGS…", Short: "Run a command inside a cluster that is up", Args: cobra.MinimumNArgs(1),
-			RunE: func(_ *cobra.Command, args []string) error {
-				r, err := remote()
-				if err != nil {
-					return err
-				}
+			RunE: on(func(_ *cobra.Command, r cluster.Remote, args []string) error {
 				return r.Exec(args)
-			},
+			}),
 		},
 	)
 	for action, short := range map[string]string{
@@ -139,18 +132,14 @@ func command() *cobra.Command {
 	} {
 		root.AddCommand(&cobra.Command{
 			Use: action + " NAME…", Short: short, Args: cobra.MinimumNArgs(1),
-			RunE: func(cmd *cobra.Command, names []string) error {
-				r, err := remote()
-				if err != nil {
-					return err
-				}
+			RunE: on(func(cmd *cobra.Command, r cluster.Remote, names []string) error {
 				for _, name := range names {
 					if err := r.Do(cmd.Context(), action, name); err != nil {
 						return err
 					}
 				}
 				return nil
-			},
+			}),
 		})
 	}
 	return root
@@ -340,30 +329,21 @@ func run(project *string) *cobra.Command {
 	return cmd
 }
 
-func logs(remote func() (cluster.Remote, error)) *cobra.Command {
-	return &cobra.Command{
-		Use: "logs NAME", Short: "Print what a process has logged; ps lists the names", Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			r, err := remote()
-			if err != nil {
-				return err
-			}
-			list, err := r.Processes(cmd.Context())
-			if err != nil {
-				return err
-			}
-			for _, p := range list {
-				if p.Name == args[0] {
-					log, err := os.Open(p.Log)
-					if err != nil {
-						return err
-					}
-					defer log.Close()
-					_, err = io.Copy(cmd.OutOrStdout(), log)
-					return err
-				}
-			}
-			return fmt.Errorf("no process is named %s", args[0])
-		},
+func logs(cmd *cobra.Command, r cluster.Remote, args []string) error {
+	list, err := r.Processes(cmd.Context())
+	if err != nil {
+		return err
 	}
+	for _, p := range list {
+		if p.Name == args[0] {
+			log, err := os.Open(p.Log)
+			if err != nil {
+				return err
+			}
+			defer log.Close()
+			_, err = io.Copy(cmd.OutOrStdout(), log)
+			return err
+		}
+	}
+	return fmt.Errorf("no process is named %s", args[0])
 }

@@ -6,23 +6,21 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"syscall"
 	"testing"
+	"time"
 
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
+
+	"github.com/oke-sign/oke-sign/test/cluster/namespace"
 )
 
 const (
-	// Pods is a network whose addresses are all the machine's.
-	Pods = "10.244.0.0/16"
-	// Services is another one, which the API server takes addresses from.
-	Services = "127.96.0.0/16"
+	// services is the network that the API server takes addresses from.
+	services = "127.96.0.0/16"
 
 	inner = "OKE_SIGN_KUBETEST"
 )
@@ -31,7 +29,7 @@ const (
 // returns the exit code.
 func Main(m *testing.M) int {
 	if os.Getenv(inner) != "" {
-		if err := settle(); err != nil {
+		if err := namespace.Settle(); err != nil {
 			fmt.Fprintf(os.Stderr, "namespaces: %v\n", err)
 			return 1
 		}
@@ -40,15 +38,8 @@ func Main(m *testing.M) int {
 	cmd := exec.CommandContext(context.Background(), "/proc/self/exe", os.Args[1:]...)
 	cmd.Env = append(os.Environ(), inner+"=1")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWPID | syscall.CLONE_NEWNS,
-		Pdeathsig:  syscall.SIGKILL,
-	}
-	if os.Geteuid() != 0 {
-		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
-		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}}
-		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}}
-	}
+	cmd.SysProcAttr = namespace.New()
+	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
 	err := cmd.Run()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
@@ -61,25 +52,23 @@ func Main(m *testing.M) int {
 	return 0
 }
 
-func settle() error {
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return err
+// Eventually waits, for minutes because a compiler may be running beside it, until
+// met returns no error.
+func Eventually(t *testing.T, met func() error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	for {
+		err := met()
+		if err == nil {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			t.Fatalf("still not: %v", err)
+		case <-time.After(20 * time.Millisecond):
+		}
 	}
-	if err := unix.Mount("proc", "/proc", "proc", 0, ""); err != nil {
-		return fmt.Errorf("mount /proc: %w", err)
-	}
-	lo, err := netlink.LinkByName("lo")
-	if err != nil {
-		return err
-	}
-	if err := netlink.LinkSetUp(lo); err != nil {
-		return err
-	}
-	_, pods, err := net.ParseCIDR(Pods)
-	if err != nil {
-		return err
-	}
-	return netlink.RouteAdd(&netlink.Route{LinkIndex: lo.Attrs().Index, Dst: pods, Type: unix.RTN_LOCAL, Table: unix.RT_TABLE_LOCAL, Scope: netlink.SCOPE_HOST})
 }
 
 // API starts etcd and kube-apiserver for the test and returns how an administrator
@@ -92,7 +81,7 @@ func API(t *testing.T) *rest.Config {
 	}
 	env := &envtest.Environment{}
 	env.ControlPlane.GetAPIServer().Configure().
-		Set("service-cluster-ip-range", Services).
+		Set("service-cluster-ip-range", services).
 		Set("advertise-address", "127.0.0.1").
 		Set("endpoint-reconciler-type", "none"). // which would not have such an address
 		Disable("disable-admission-plugins")     // Pods get their ServiceAccount
