@@ -15,6 +15,7 @@ import (
 
 	"github.com/oke-sign/oke-sign/plugin/gate"
 	"github.com/oke-sign/oke-sign/plugin/gate/gatetest"
+	"github.com/oke-sign/oke-sign/plugin/manifest"
 	"github.com/oke-sign/oke-sign/policies"
 )
 
@@ -595,7 +596,7 @@ func TestWorkloadsAreReadByTheirShape(t *testing.T) {
 		"Rollout":    "{apiVersion: argoproj.io/v1alpha1, kind: Rollout, metadata: {name: x, namespace: default}, spec: {template: {spec: " + podSpec + "}}}",
 		"Service":    "{apiVersion: serving.knative.dev/v1, kind: Service, metadata: {name: x, namespace: default}, spec: {template: {spec: " + podSpec + "}}}",
 	} {
-		object, err := gate.Object([]byte(text))
+		object, err := manifest.Object([]byte(text))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -604,7 +605,7 @@ func TestWorkloadsAreReadByTheirShape(t *testing.T) {
 			t.Errorf("%s: %s", kind, diff)
 		}
 	}
-	ingress, err := gate.Object([]byte("{apiVersion: networking.k8s.io/v1, kind: Ingress, metadata: {name: x, namespace: default}, spec: {}}"))
+	ingress, err := manifest.Object([]byte("{apiVersion: networking.k8s.io/v1, kind: Ingress, metadata: {name: x, namespace: default}, spec: {}}"))
 	if err != nil {
 		t.Fatal(err)
 	}

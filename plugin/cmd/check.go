@@ -275,7 +275,7 @@ func (o *checkOptions) addProviders(e *gate.Engine, p policy) error {
 	return nil
 }
 
-func (o *checkOptions) show(ctx context.Context, e *gate.Engine, p policy, m manifest) result {
+func (o *checkOptions) show(ctx context.Context, e *gate.Engine, p policy, m document) result {
 	v := checked{
 		File: m.file, Result: "allowed", Violations: []violation{},
 		Object: objectName{m.object.GetAPIVersion(), m.object.GetKind(), m.object.GetNamespace(), m.object.GetName()},

@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/oke-sign/oke-sign/plugin/gate"
+	"github.com/oke-sign/oke-sign/plugin/manifest"
 	"github.com/oke-sign/oke-sign/policies"
 	"github.com/oke-sign/oke-sign/provider/image"
 	"github.com/oke-sign/oke-sign/provider/verdict"
@@ -22,7 +23,7 @@ import (
 // load puts the templates and constraints of a policy into an engine.
 func (p policy) load(ctx context.Context, e *gate.Engine) error {
 	for _, kind := range policies.Kinds() {
-		if !slices.ContainsFunc(p.constraints, func(c manifest) bool { return c.object.GetKind() == kind }) {
+		if !slices.ContainsFunc(p.constraints, func(c document) bool { return c.object.GetKind() == kind }) {
 			continue
 		}
 		template, err := policies.Templates.ReadFile(strings.ToLower(kind) + "/template.yaml")
@@ -53,7 +54,7 @@ func (p policy) review(ctx context.Context, e *gate.Engine, object *unstructured
 		object.SetNamespace("default")
 	}
 	var all gate.Decision
-	for _, o := range append([]*unstructured.Unstructured{object}, gate.Pods(object)...) {
+	for _, o := range append([]*unstructured.Unstructured{object}, manifest.Pods(object)...) {
 		d, err := e.Review(ctx, gate.Request{Operation: admissionv1.Create, Object: o, Namespace: p.namespaces[o.GetNamespace()]})
 		if err != nil {
 			return gate.Decision{}, err
@@ -68,7 +69,7 @@ func (p policy) review(ctx context.Context, e *gate.Engine, object *unstructured
 
 func holdsImages(object *unstructured.Unstructured) bool {
 	_, ok, err := unstructured.NestedSlice(object.Object, "spec", "containers")
-	return ok && err == nil || len(gate.Pods(object)) > 0
+	return ok && err == nil || len(manifest.Pods(object)) > 0
 }
 
 // errNotAsked is the system error of a policy that nobody answers.

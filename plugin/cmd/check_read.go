@@ -19,6 +19,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/oke-sign/oke-sign/plugin/gate"
+	"github.com/oke-sign/oke-sign/plugin/manifest"
 	"github.com/oke-sign/oke-sign/policies"
 )
 
@@ -46,16 +47,16 @@ func (m *manifestFlags) validate(args []string) error {
 	return nil
 }
 
-// manifest is an object, and where it stands.
-type manifest struct {
+// document is an object, and where it stands.
+type document struct {
 	file   string
 	object *unstructured.Unstructured
 }
 
 // name is the object as kubectl names it, with its namespace before it.
-func (m manifest) name() string {
-	name := m.object.GetKind() + "/" + cmp.Or(m.object.GetName(), m.object.GetGenerateName()+"*")
-	if namespace := m.object.GetNamespace(); namespace != "" {
+func (d document) name() string {
+	name := d.object.GetKind() + "/" + cmp.Or(d.object.GetName(), d.object.GetGenerateName()+"*")
+	if namespace := d.object.GetNamespace(); namespace != "" {
 		name = namespace + "/" + name
 	}
 	return name
@@ -63,8 +64,8 @@ func (m manifest) name() string {
 
 // policy is what is judged, and by what.
 type policy struct {
-	manifests   []manifest
-	constraints []manifest
+	manifests   []document
+	constraints []document
 	namespaces  map[string]*corev1.Namespace
 }
 
@@ -112,8 +113,8 @@ func (m *manifestFlags) read(g *global) (policy, error) {
 	return p, nil
 }
 
-func (g *global) readFiles(paths []string) ([]manifest, error) {
-	var found []manifest
+func (g *global) readFiles(paths []string) ([]document, error) {
+	var found []document
 	for _, path := range paths {
 		files := []string{path}
 		if info, err := os.Stat(path); path != "-" && err == nil && info.IsDir() {
@@ -126,12 +127,12 @@ func (g *global) readFiles(paths []string) ([]manifest, error) {
 			if err != nil {
 				return nil, err
 			}
-			objects, err := gate.Objects(text)
+			objects, err := manifest.Objects(text)
 			if err != nil {
 				return nil, &refusal{fmt.Errorf("%s: %w", file, err), "every file must hold Kubernetes objects; of charts and kustomizations check what they render"}
 			}
 			for _, object := range objects {
-				found = append(found, manifest{file, object})
+				found = append(found, document{file, object})
 			}
 		}
 	}
@@ -206,7 +207,7 @@ func (g *global) readRecord(file string) (map[string]any, error) {
 	if err != nil {
 		return nil, err
 	}
-	object, err := gate.Object(text)
+	object, err := manifest.Object(text)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}

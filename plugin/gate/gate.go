@@ -38,6 +38,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/certwatcher"
 	"sigs.k8s.io/yaml"
+
+	"github.com/oke-sign/oke-sign/plugin/manifest"
 )
 
 // DefaultMemory is how long Gatekeeper keeps a provider's answers unless told
@@ -161,7 +163,7 @@ func (e *Engine) AddTemplate(ctx context.Context, text []byte) error {
 // AddConstraint adds or replaces the constraint written in YAML or JSON, checked
 // against its template's schema as the API server and Gatekeeper's webhook would.
 func (e *Engine) AddConstraint(ctx context.Context, text []byte) error {
-	constraint, err := Object(text)
+	constraint, err := manifest.Object(text)
 	if err != nil {
 		return fmt.Errorf("reading a constraint: %w", err)
 	}

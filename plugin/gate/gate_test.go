@@ -18,6 +18,7 @@ import (
 
 	"github.com/oke-sign/oke-sign/plugin/gate"
 	"github.com/oke-sign/oke-sign/plugin/gate/gatetest"
+	"github.com/oke-sign/oke-sign/plugin/manifest"
 )
 
 // asking is a template that shows what a provider answers.
@@ -55,7 +56,7 @@ func constraint(name, action, spec string) []byte {
 
 func pod(t *testing.T) *unstructured.Unstructured {
 	t.Helper()
-	object, err := gate.Object([]byte("apiVersion: v1\nkind: Pod\nmetadata: {name: web, namespace: default}\nspec: {containers: [{name: web, image: nginx}]}"))
+	object, err := manifest.Object([]byte("apiVersion: v1\nkind: Pod\nmetadata: {name: web, namespace: default}\nspec: {containers: [{name: web, image: nginx}]}"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -308,27 +309,4 @@ func TestQuestion(t *testing.T) {
 			t.Errorf("%s: got %s, want %s", name, got, tc.want)
 		}
 	}
-}
-
-func FuzzObject(f *testing.F) {
-	f.Add([]byte("apiVersion: v1\nkind: Pod\nmetadata: {name: x}"))
-	f.Add([]byte(`{"apiVersion": "v1", "kind": "List", "items": [{"kind": "Pod"}]}`))
-	f.Add([]byte("kind: &a [*a]"))
-	f.Fuzz(func(t *testing.T, text []byte) {
-		object, err := gate.Object(text)
-		if err != nil {
-			return
-		}
-		raw, err := object.MarshalJSON()
-		if err != nil {
-			t.Fatalf("what was read cannot be written: %v", err)
-		}
-		again, err := gate.Object(raw)
-		if err != nil {
-			t.Fatalf("what was written cannot be read: %v", err)
-		}
-		if diff := cmp.Diff(object.Object, again.Object); diff != "" {
-			t.Error(diff)
-		}
-	})
 }

@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/oke-sign/oke-sign/plugin/gate"
+	"github.com/oke-sign/oke-sign/plugin/manifest"
 	"github.com/oke-sign/oke-sign/policies"
 	"github.com/oke-sign/oke-sign/provider/signature"
 	"github.com/oke-sign/oke-sign/test/ocitest"
@@ -564,7 +565,7 @@ func (s *story) withoutSchema(ctx context.Context, image string) (outcome, error
 		return outcome{}, err
 	}
 	defer func() { err = s.cluster.engine.AddTemplate(ctx, text) }()
-	template, err := gate.Object(text)
+	template, err := manifest.Object(text)
 	if err != nil {
 		return outcome{}, err
 	}

@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/oke-sign/oke-sign/plugin/gate"
+	"github.com/oke-sign/oke-sign/plugin/manifest"
 	"github.com/oke-sign/oke-sign/policies"
 )
 
@@ -161,10 +162,10 @@ func (c *cluster) create(ctx context.Context, object *unstructured.Unstructured,
 	})
 }
 
-// apply creates the object that manifest describes, as alice. What a Deployment
+// apply creates the object that the text describes, as alice. What a Deployment
 // asks for, the controllers then create.
-func (c *cluster) apply(ctx context.Context, manifest string) (outcome, error) {
-	object, err := gate.Object([]byte(manifest))
+func (c *cluster) apply(ctx context.Context, text string) (outcome, error) {
+	object, err := manifest.Object([]byte(text))
 	if err != nil {
 		return outcome{}, err
 	}

@@ -1,4 +1,4 @@
-package gate_test
+package manifest_test
 
 import (
 	"fmt"
@@ -7,7 +7,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/oke-sign/oke-sign/plugin/gate"
+	"github.com/oke-sign/oke-sign/plugin/manifest"
 )
 
 func TestObjects(t *testing.T) {
@@ -31,7 +31,7 @@ func TestObjects(t *testing.T) {
 		"one document ended":        {a + "...\n", []string{"a"}},
 		"a separator before spaces": {a + "---  \n" + b, []string{"a", "b"}},
 	} {
-		objects, err := gate.Objects([]byte(tc.text))
+		objects, err := manifest.Objects([]byte(tc.text))
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -59,12 +59,12 @@ func TestObjects(t *testing.T) {
 		"lists in lists in lists":               nested,
 		"a second document that cannot be read": a + "---\n\tx: [",
 	} {
-		if objects, err := gate.Objects([]byte(text)); err == nil || objects != nil {
+		if objects, err := manifest.Objects([]byte(text)); err == nil || objects != nil {
 			t.Errorf("%s: %d objects, %v", name, len(objects), err)
 		}
 	}
 	for name, text := range map[string]string{"a comment": a + "--- # more\n" + b, "an end": a + "...\n" + b, "nothing": a + "---\n" + b} {
-		if _, err := gate.Object([]byte(text)); err == nil {
+		if _, err := manifest.Object([]byte(text)); err == nil {
 			t.Errorf("Object passed over a second document behind %s", name)
 		}
 	}
@@ -86,12 +86,12 @@ func TestPods(t *testing.T) {
 		"a template of text": {"{apiVersion: apps/v1, kind: Deployment, metadata: {name: web, namespace: ns}, spec: {template: nginx}}", 0},
 		"text all over":      {"{apiVersion: apps/v1, kind: Deployment, metadata: {name: web, namespace: ns}, spec: nginx, template: nginx}", 0},
 	} {
-		object, err := gate.Object([]byte(tc.text))
+		object, err := manifest.Object([]byte(tc.text))
 		if err != nil {
 			t.Fatal(err)
 		}
 		before := fmt.Sprint(object.Object)
-		pods := gate.Pods(object)
+		pods := manifest.Pods(object)
 		if len(pods) != tc.want {
 			t.Errorf("%s: %d Pods, want %d", name, len(pods), tc.want)
 		}
@@ -112,7 +112,7 @@ func FuzzObjects(f *testing.F) {
 	f.Add([]byte("apiVersion: apps/v1\nkind: Deployment\nspec: {template: {spec: {containers: []}}}"))
 	f.Add([]byte("--- # x\n...\n"))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		objects, err := gate.Objects(text)
+		objects, err := manifest.Objects(text)
 		if err != nil && objects != nil {
 			t.Error("objects beside an error")
 		}
@@ -120,7 +120,30 @@ func FuzzObjects(f *testing.F) {
 			if object.GetKind() == "" {
 				t.Error("an object without a kind")
 			}
-			gate.Pods(object)
+			manifest.Pods(object)
+		}
+	})
+}
+
+func FuzzObject(f *testing.F) {
+	f.Add([]byte("apiVersion: v1\nkind: Pod\nmetadata: {name: x}"))
+	f.Add([]byte(`{"apiVersion": "v1", "kind": "List", "items": [{"kind": "Pod"}]}`))
+	f.Add([]byte("kind: &a [*a]"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		object, err := manifest.Object(text)
+		if err != nil {
+			return
+		}
+		raw, err := object.MarshalJSON()
+		if err != nil {
+			t.Fatalf("what was read cannot be written: %v", err)
+		}
+		again, err := manifest.Object(raw)
+		if err != nil {
+			t.Fatalf("what was written cannot be read: %v", err)
+		}
+		if diff := cmp.Diff(object.Object, again.Object); diff != "" {
+			t.Error(diff)
 		}
 	})
 }
