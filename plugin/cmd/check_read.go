@@ -72,11 +72,11 @@ type policy struct {
 // read reads all files. Constraints of kinds that are not ours are left out.
 func (m *manifestFlags) read(g *global) (policy, error) {
 	p := policy{namespaces: make(map[string]*corev1.Namespace)}
-	judged, err := g.readFiles(m.files)
+	judged, err := g.readFiles(m.files, true)
 	if err != nil {
 		return policy{}, err
 	}
-	given, err := g.readFiles(m.constraints)
+	given, err := g.readFiles(m.constraints, true)
 	if err != nil {
 		return policy{}, err
 	}
@@ -113,12 +113,14 @@ func (m *manifestFlags) read(g *global) (policy, error) {
 	return p, nil
 }
 
-func (g *global) readFiles(paths []string) ([]document, error) {
+// readFiles reads manifests. Directories are read with what lies deeper in them if
+// recursive is set.
+func (g *global) readFiles(paths []string, recursive bool) ([]document, error) {
 	var found []document
 	for _, path := range paths {
 		files := []string{path}
 		if info, err := os.Stat(path); path != "-" && err == nil && info.IsDir() {
-			if files, err = manifestsBelow(path); err != nil {
+			if files, err = manifestsBelow(path, recursive); err != nil {
 				return nil, err
 			}
 		}
@@ -139,13 +141,13 @@ func (g *global) readFiles(paths []string) ([]document, error) {
 	return found, nil
 }
 
-func manifestsBelow(dir string) ([]string, error) {
+func manifestsBelow(dir string, recursive bool) ([]string, error) {
 	var files []string
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		switch {
 		case err != nil:
 			return err
-		case d.IsDir() && path != dir && strings.HasPrefix(d.Name(), "."):
+		case d.IsDir() && path != dir && (!recursive || strings.HasPrefix(d.Name(), ".")):
 			return fs.SkipDir
 		case !d.IsDir() && slices.Contains([]string{".yaml", ".yml", ".json"}, filepath.Ext(path)):
 			files = append(files, path)

@@ -62,7 +62,7 @@ func Run(ctx context.Context, cfg Config) (code int) {
 
 // New makes the command tree.
 func New(cfg Config) *cobra.Command {
-	g := &global{streams: cfg.Streams}
+	g := &global{streams: cfg.Streams, kube: newKube(cfg.Streams.ErrOut)}
 	root := &cobra.Command{
 		Use:   "kubectl-oke_sign",
 		Short: "Sign and verify container images in OCI Registry",
@@ -120,9 +120,10 @@ Commands:{{range .Commands}}{{if or .IsAvailableCommand (eq .Name "help")}}
   {{rpad .Name .NamePadding}} {{.Short}}{{end}}{{end}}{{end}}{{if .HasAvailableLocalFlags}}
 
 Flags:
-{{.LocalFlags.FlagUsagesWrapped 80 | trimTrailingWhitespaces}}{{end}}{{if .HasParent}}
+{{.LocalFlags.FlagUsagesWrapped 80 | trimTrailingWhitespaces}}{{end}}
 
-{{.Root.CommandPath}} --help lists the flags that all commands share.{{end}}
+{{if .HasParent}}{{.Root.CommandPath}} --help lists the flags that all commands share.{{else}}All that kubectl's own flags say about the cluster can be said here as well,
+such as --as, --server and --token.{{end}}
 `
 
 // Examples in help texts; the image is the one of the emulator's demonstration.

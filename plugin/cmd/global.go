@@ -23,6 +23,7 @@ const parallel = 6
 // global holds the flags that all commands share: who asks OCI, and where.
 type global struct {
 	streams genericiooptions.IOStreams
+	kube    *kube
 
 	auth         string
 	configFile   string
@@ -35,6 +36,7 @@ type global struct {
 }
 
 func (g *global) bind(flags *pflag.FlagSet, getenv func(string) string) {
+	g.kube.bind(flags)
 	flags.StringVar(&g.auth, "auth", principal.KindConfig,
 		"How to prove to OCI who asks, a `KIND`: config (API key of the profile) or session (its session token).")
 	flags.StringVar(&g.configFile, "config-file", cmp.Or(getenv("OCI_CONFIG_FILE"), getenv("OCI_CLI_CONFIG_FILE")),

@@ -25,6 +25,8 @@ import (
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 
 	"github.com/oke-sign/oke-sign/plugin/cmd"
+	"github.com/oke-sign/oke-sign/plugin/manifest"
+	"github.com/oke-sign/oke-sign/test/apiserver"
 	"github.com/oke-sign/oke-sign/test/ocitest"
 )
 
@@ -88,6 +90,7 @@ func TestScripts(t *testing.T) {
 			"images":  images,
 			"flood":   flood,
 			"fill":    fill,
+			"cluster": cluster,
 		},
 	})
 }
@@ -111,6 +114,7 @@ type world struct {
 	tenancy *ocitest.Tenancy
 	vault   *ocitest.Vault
 	keys    map[string]*ocitest.Key
+	cluster *apiserver.Server
 }
 
 type worldKey struct{}
@@ -129,11 +133,15 @@ func setup(env *testscript.Env, m material) error {
 		"release-key": vault.ImportKey("release-key", ocitest.RSA3072, m.large),
 		"etcd-key":    vault.NewKey("etcd-key", ocitest.AES256),
 		"ec-key":      vault.ImportKey("ec-key", ocitest.P256, m.curve),
-	}}
+	}, cluster: apiserver.Start(tb)}
+	kubeconfig, err := w.cluster.Kubeconfig(env.WorkDir, "test", "prod")
+	if err != nil {
+		return err
+	}
 	env.Values[worldKey{}] = w
 
 	env.Vars = append(env.Vars, cloud.Env()...)
-	env.Vars = append(env.Vars, "OCI_CONFIG_FILE="+tenancy.Admin().ConfigFile(), "HOME="+env.WorkDir,
+	env.Vars = append(env.Vars, "OCI_CONFIG_FILE="+tenancy.Admin().ConfigFile(), "HOME="+env.WorkDir, "KUBECONFIG="+kubeconfig,
 		"TENANCY="+tenancy.ID, "COMPARTMENT="+compartment, "VAULT="+vault.ID)
 	for name, k := range w.keys {
 		name = variable(name)
@@ -342,6 +350,21 @@ func flood(ts *testscript.TestScript, _ bool, args []string) {
 	id := of(ts).key(ts, "image-key").ID
 	for i := range n {
 		of(ts).tenancy.Add(ocitest.Record{CopyOf: args[0], Image: args[1], KeyID: id[:len(id)-4] + fmt.Sprintf("%04d", i)})
+	}
+}
+
+// cluster FILE...: the objects in the files are in the cluster, their text with the
+// script's variables filled in.
+func cluster(ts *testscript.TestScript, _ bool, args []string) {
+	for _, file := range args {
+		text := os.Expand(ts.ReadFile(file), ts.Getenv)
+		objects, err := manifest.Objects([]byte(text))
+		if err != nil {
+			ts.Fatalf("%s: %v", file, err)
+		}
+		if err := of(ts).cluster.Add(objects...); err != nil {
+			ts.Fatalf("%s: %v", file, err)
+		}
 	}
 }
 

@@ -22,20 +22,21 @@ const maxAllowed = 5
 
 type verifyOptions struct {
 	*global
+	targets targetFlags
 	keys    []string
 	resolve bool
 	out     output
 
-	images  []string
 	allowed []signature.KeyID
 }
 
 func newVerify(g *global) *cobra.Command {
 	o := &verifyOptions{global: g}
 	cmd := &cobra.Command{
-		Use:   "verify IMAGE... --key OCID[,OCID]",
+		Use:   "verify (IMAGE|TYPE/NAME|-f FILE)... --key OCID[,OCID]",
 		Short: "Find out whether images are signed by a key",
-		Long: `Find out whether each image is signed by at least one of up to five keys.
+		Long: `Find out whether each image is signed by at least one of up to five keys: images
+named here, those of objects in the cluster, or those in manifests.
 
 The answer is the one that oke-sign gives in a cluster: the signature must
 verify with a key that is enabled now, and be about exactly this digest,
@@ -46,27 +47,29 @@ Exit code 0: all are signed. 3: one is not. 1: it could not be found out. With
 		Example: `  kubectl oke-sign verify ` + exampleTag + ` --resolve \
     --key ` + exampleKey + `
 
+  # All that a Deployment runs
+  kubectl oke-sign verify deployment/web -n shop --key $KEY
+
   # In a pipeline: what is not signed, and why
   kubectl oke-sign verify $IMAGES --key $KEY -o json | jq '.[] | select(.signed != true)'`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := o.complete(args); err != nil {
+			if err := o.complete(); err != nil {
 				return err
 			}
-			if err := o.validate(); err != nil {
+			if err := o.validate(args); err != nil {
 				return err
 			}
-			return o.run(cmd.Context())
+			return o.run(cmd.Context(), args)
 		},
 	}
+	o.targets.bind(cmd.Flags())
 	cmd.Flags().StringSliceVar(&o.keys, "key", nil, "`OCID`s of the keys to accept, one to five. May be repeated.")
 	cmd.Flags().BoolVar(&o.resolve, "resolve", false, "Judge the image that a tag points to now.")
 	o.out.bind(cmd.Flags())
 	return cmd
 }
 
-func (o *verifyOptions) complete(args []string) error {
-	o.images = args
-	var err error
+func (o *verifyOptions) complete() (err error) {
 	o.allowed, err = parseKeys(o.keys)
 	return err
 }
@@ -88,10 +91,11 @@ func parseKeys(ocids []string) ([]signature.KeyID, error) {
 	return ids, nil
 }
 
-func (o *verifyOptions) validate() error {
+func (o *verifyOptions) validate(args []string) error {
+	if err := o.targets.validate(args, "kubectl oke-sign verify "+exampleTag+" --resolve --key OCID"); err != nil {
+		return err
+	}
 	switch {
-	case len(o.images) == 0:
-		return usage("no image named", "for instance kubectl oke-sign verify "+exampleTag+" --resolve --key OCID")
 	case len(o.allowed) == 0:
 		return usage("--key is missing", "name the keys to accept; kubectl oke-sign keys list -o wide shows them")
 	case len(o.allowed) > maxAllowed:
@@ -106,16 +110,20 @@ type judged struct {
 	verdict.Verdict
 }
 
-func (o *verifyOptions) run(ctx context.Context) error {
+func (o *verifyOptions) run(ctx context.Context, args []string) error {
 	columns := []column{{name: "image"}, {name: "signed"}, {name: "reason"},
 		{name: "key", wide: true}, {name: "version", wide: true}, {name: "algorithm", wide: true}, {name: "signed at", wide: true}, {name: "detail"}}
 	ctx, cancel := o.within(ctx)
 	defer cancel()
 
-	refs := make([]image.Reference, len(o.images))
-	settled := make([]*verdict.Verdict, len(o.images))
+	images, err := o.targets.images(ctx, o.global, args)
+	if err != nil {
+		return o.finish(o.out, columns, allFailed([]string{""}, because(ctx, err)))
+	}
+	refs := make([]image.Reference, len(images))
+	settled := make([]*verdict.Verdict, len(images))
 	ask := false
-	for i, s := range o.images {
+	for i, s := range images {
 		ref, err := image.Parse(s)
 		switch {
 		case err != nil:
@@ -131,13 +139,13 @@ func (o *verifyOptions) run(ctx context.Context) error {
 	if ask {
 		var err error
 		if cloud, err = o.connectImages(ctx); err != nil {
-			return o.finish(o.out, columns, allFailed(o.images, because(ctx, err)))
+			return o.finish(o.out, columns, allFailed(images, because(ctx, err)))
 		}
 		checker = cloud.checker()
 	}
-	return o.finish(o.out, columns, each(ctx, o.images, func(ctx context.Context, i int) result {
+	return o.finish(o.out, columns, each(ctx, images, func(ctx context.Context, i int) result {
 		if settled[i] != nil {
-			return o.show(o.images[i], *settled[i])
+			return o.show(images[i], *settled[i])
 		}
 		ref, v, err := o.resolved(ctx, cloud, refs[i])
 		if err == nil && v == nil {
@@ -146,7 +154,7 @@ func (o *verifyOptions) run(ctx context.Context) error {
 			v = &got
 		}
 		if err != nil {
-			return result{err: err, rows: [][]string{{o.name(o.images[i]), "unknown", "error", "", "", "", "", "see the error"}}}
+			return result{err: err, rows: [][]string{{o.name(images[i]), "unknown", "error", "", "", "", "", "see the error"}}}
 		}
 		return o.show(ref.String(), *v)
 	}))

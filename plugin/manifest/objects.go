@@ -1,3 +1,6 @@
+// Package manifest reads Kubernetes manifests strictly: the objects in a file, the
+// Pods that come of them, and the images that those name. What it cannot read is
+// an error and never passed over: behind it an image could hide.
 package manifest
 
 import (
@@ -6,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 
 	yamlv3 "go.yaml.in/yaml/v3"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -110,40 +112,4 @@ func unpacked(objects []*unstructured.Unstructured, object *unstructured.Unstruc
 		}
 	}
 	return objects, nil
-}
-
-// Pods are the Pods that a workload makes, each as it would be sent: with the
-// metadata of its template, and in the workload's namespace. A Pod makes none.
-func Pods(object *unstructured.Unstructured) []*unstructured.Unstructured {
-	var pods []*unstructured.Unstructured
-	add := func(template any) {
-		fields, _ := template.(map[string]any)
-		spec, ok := fields["spec"].(map[string]any)
-		if _, contains := spec["containers"]; !ok || !contains {
-			return
-		}
-		pod := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "v1", "kind": "Pod", "spec": spec}}
-		if metadata, ok := fields["metadata"].(map[string]any); ok {
-			pod.Object["metadata"] = maps.Clone(metadata)
-		}
-		pod.SetName(object.GetName() + "-pod")
-		pod.SetNamespace(object.GetNamespace())
-		pods = append(pods, pod)
-	}
-	for _, path := range [][]string{{"template"}, {"spec", "template"}, {"spec", "jobTemplate", "spec", "template"}} {
-		if template, ok, err := unstructured.NestedFieldNoCopy(object.Object, path...); ok && err == nil {
-			add(template)
-		}
-	}
-	jobs, _, _ := unstructured.NestedFieldNoCopy(object.Object, "spec", "replicatedJobs") // JobSet
-	if jobs, ok := jobs.([]any); ok {
-		for _, job := range jobs {
-			if job, ok := job.(map[string]any); ok {
-				if template, ok, err := unstructured.NestedFieldNoCopy(job, "template", "spec", "template"); ok && err == nil {
-					add(template)
-				}
-			}
-		}
-	}
-	return pods
 }

@@ -1,0 +1,99 @@
+package cmd
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/spf13/pflag"
+	"k8s.io/cli-runtime/pkg/genericclioptions"
+	"k8s.io/cli-runtime/pkg/resource"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+)
+
+// kube is the cluster that kubectl's own flags and kubeconfig lead to. Nothing
+// is read before a command asks for something.
+type kube struct {
+	*genericclioptions.ConfigFlags
+}
+
+// newKube leaves out what kubectl has for debugging and for old clusters.
+func newKube(errOut io.Writer) *kube {
+	f := genericclioptions.NewConfigFlags(true)
+	f.CacheDir, f.DisableCompression, f.ImpersonateUID, f.ImpersonateUserExtra = nil, nil, nil, nil
+	f.WrapConfigFn = func(c *rest.Config) *rest.Config {
+		c.UserAgent = "kubectl-oke_sign"
+		c.QPS, c.Burst = 50, 300 // the client's own bound, kubectl's; the server has another
+		c.WarningHandler = rest.NewWarningWriter(errOut, rest.WarningWriterOptions{Deduplicate: true})
+		return c
+	}
+	return &kube{f}
+}
+
+// bind adds kubectl's flags. Help lists those that people type; it would be all
+// about the others otherwise.
+func (k *kube) bind(flags *pflag.FlagSet) {
+	own := pflag.NewFlagSet("", pflag.ContinueOnError)
+	k.AddFlags(own)
+	for name, usage := range map[string]string{
+		"context":    "Kubeconfig context `NAME` to use, instead of the current one.",
+		"kubeconfig": "Kubeconfig `FILE`; as for kubectl unless given.",
+		"namespace":  "`NAMESPACE` to work in, instead of the context's.",
+	} {
+		own.Lookup(name).Usage = usage
+	}
+	own.VisitAll(func(f *pflag.Flag) {
+		f.Hidden = f.Name != "context" && f.Name != "kubeconfig" && f.Name != "namespace"
+	})
+	flags.AddFlagSet(own)
+}
+
+// namespace is the one to work in: of -n, or of the context.
+func (k *kube) namespace() (string, error) {
+	namespace, _, err := k.ToRawKubeConfigLoader().Namespace()
+	return namespace, unreachable(err)
+}
+
+// context is the name of the context in use, or "" outside of any.
+func (k *kube) context() (string, error) {
+	raw, err := k.ToRawKubeConfigLoader().RawConfig()
+	if err != nil {
+		return "", unreachable(err)
+	}
+	if *k.Context != "" {
+		return *k.Context, nil
+	}
+	return raw.CurrentContext, nil
+}
+
+// objects is a client for objects of any kind.
+func (k *kube) objects() (dynamic.Interface, error) {
+	config, err := k.ToRESTConfig()
+	if err != nil {
+		return nil, unreachable(err)
+	}
+	return dynamic.NewForConfig(config)
+}
+
+// typed is a client for what Kubernetes itself defines.
+func (k *kube) typed() (kubernetes.Interface, error) {
+	config, err := k.ToRESTConfig()
+	if err != nil {
+		return nil, unreachable(err)
+	}
+	return kubernetes.NewForConfig(config)
+}
+
+// builder finds objects as kubectl does: by TYPE/NAME, label and namespace.
+func (k *kube) builder() *resource.Builder {
+	return resource.NewBuilder(k).Unstructured().ContinueOnError().Flatten()
+}
+
+// unreachable says of an error in finding the cluster what to do about it.
+func unreachable(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &refusal{fmt.Errorf("finding the cluster: %w", err), "check the kubeconfig, or name another with --kubeconfig or --context"}
+}
