@@ -37,10 +37,10 @@ func (t *targetFlags) bind(flags *pflag.FlagSet) {
 // validate checks the arguments and flags; what is an example of the command.
 func (t *targetFlags) validate(args []string, what string) error {
 	switch {
-	case t.choose() && !slices.ContainsFunc(args, t.isType):
-		return usage("-l and -A choose among objects of the cluster, and no type of them is named", "name one, such as pods or deployments")
 	case t.choose() && slices.ContainsFunc(args, isObject):
 		return usage("an object is named, and -l or -A would choose others", "name the type alone, or leave the flags out")
+	case t.choose() && !slices.ContainsFunc(args, t.isType):
+		return usage("-l and -A choose among objects of the cluster, and no type of them is named", "name one, such as pods or deployments")
 	case len(args) == 0 && len(t.files) == 0 && t.kustomize == "":
 		return usage("no image named", "for instance "+what)
 	}
