@@ -23,9 +23,11 @@ update if input.review.operation == "UPDATE"
 old_refs := {image.ref | some image in images(input.review.oldObject)}
 
 # unreadable are violations for whatever may hide an image.
-unreadable := set() if {
-	deletion
-} else := hidden(reviewed) - hidden_before
+unreadable contains problem if {
+	not deletion
+	some problem in hidden(reviewed)
+	not problem in hidden_before
+}
 
 default hidden_before := set()
 

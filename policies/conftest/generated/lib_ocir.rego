@@ -18,7 +18,7 @@ plain(refs) := {ref |
 		`^[a-z0-9.-]+/[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*)+(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?@sha256:[0-9a-f]{64}$`,
 		ref,
 	)
-	hosts[split(ref, "/")[0]]
+	hosts[substring(ref, 0, indexof(ref, "/"))]
 	count(ref) <= 255
 }
 
