@@ -4,7 +4,7 @@
 //
 // It is made for evidence that decides admission, so it keeps to four rules. A
 // value is never served past its time, which is counted from when its load
-// began. An error is never kept. A refresh that fails extends nothing. And a
+// began, or from before that if the value says so. An error is never kept. A refresh that fails extends nothing. And a
 // load belongs to nobody: it outlives the caller that caused it, because the
 // next one will ask for the same thing, but one that may hang holds up nobody
 // who comes later.
@@ -38,6 +38,9 @@ type Config[K comparable, V any] struct {
 	Load func(ctx context.Context, key K) (V, error)
 	// Keep says how long a value may be served; nothing at or below zero is kept.
 	Keep func(V) time.Duration
+	// Since says as of when a value holds, if that may be before its load began.
+	// Nil: it never is.
+	Since func(V) time.Time
 	// Max is how many entries are held at most. Zero means 10 000.
 	Max int
 	// Timeout is how long one load may take. Zero means 15 seconds.
@@ -80,7 +83,7 @@ type Stats struct {
 
 type entry[V any] struct {
 	value V
-	began time.Time     // the load of it
+	began time.Time     // the load of it, or what it was made of
 	keep  time.Duration // since then
 	renew time.Duration // since then, when the next caller begins a refresh
 }
@@ -312,11 +315,17 @@ func (c *Cache[K, V]) land(key K, f *flight[V]) {
 		c.postpone(key)
 		return
 	}
-	if held, ok := c.store.GetIfPresent(key); ok && held.began.After(f.began) {
+	began := f.began
+	if c.cfg.Since != nil {
+		if since := c.cfg.Since(f.value); since.Before(began) {
+			began = since
+		}
+	}
+	if held, ok := c.store.GetIfPresent(key); ok && held.began.After(began) {
 		return
 	}
 	if keep := c.cfg.Keep(f.value); keep > 0 {
-		c.store.Set(key, entry[V]{value: f.value, began: f.began, keep: keep, renew: keep / 4 * 3})
+		c.store.Set(key, entry[V]{value: f.value, began: began, keep: keep, renew: keep / 4 * 3})
 	} else {
 		c.store.Invalidate(key)
 	}

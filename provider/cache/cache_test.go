@@ -135,6 +135,47 @@ func TestAgeCountsFromTheStartOfTheLoad(t *testing.T) {
 	})
 }
 
+// What a load brings may be older than the load, and is never younger.
+func TestAgeThatAValueTells(t *testing.T) {
+	for name, tt := range map[string]struct {
+		before, want time.Duration // the load, and how long after it the value is served
+	}{
+		"older":        {4 * time.Second, 6 * time.Second},
+		"as old":       {0, 10 * time.Second},
+		"not yet true": {-time.Hour, 10 * time.Second},
+		"too old":      {10 * time.Second, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				began := time.Now()
+				c := cache.New(cache.Config[string, time.Time]{
+					Load: func(context.Context, string) (time.Time, error) {
+						if time.Now().After(began) {
+							return time.Time{}, errDown
+						}
+						return began.Add(-tt.before), nil
+					},
+					Keep:  func(time.Time) time.Duration { return 10 * time.Second },
+					Since: func(at time.Time) time.Time { return at },
+				})
+				if _, err := c.Get(t.Context(), "a"); err != nil {
+					t.Fatal(err)
+				}
+				if tt.want > 0 {
+					time.Sleep(tt.want - 1)
+					if _, ok := c.Peek(t.Context(), "a"); !ok {
+						t.Error("let go of too soon")
+					}
+					time.Sleep(1)
+				}
+				if _, ok := c.Peek(t.Context(), "a"); ok {
+					t.Error("served for too long")
+				}
+			})
+		})
+	}
+}
+
 func TestErrorsAreNotKept(t *testing.T) {
 	loads := 0
 	c := cache.New(cache.Config[string, string]{
