@@ -22,6 +22,7 @@ func (c *cloud) checker() *verdict.Checker {
 	return verdict.New(verdict.Config{
 		Covers:  c.registry.Covers,
 		Records: c.registry.Records,
+		Bulk:    c.registry.Bulk,
 		Exists:  c.registry.Exists,
 		Key: func(ctx context.Context, id signature.KeyID) (verdict.Key, error) {
 			key, err := c.key(ctx, id)

@@ -57,6 +57,7 @@ func (p *provider) connect(ctx context.Context) (err error) {
 	o.checker = verdict.New(verdict.Config{
 		Covers:    o.registry.Covers,
 		Records:   o.registry.Records,
+		Bulk:      o.registry.Bulk,
 		Exists:    o.registry.Exists,
 		Key:       o.key,
 		PublicKey: o.vault.PublicKey,

@@ -29,17 +29,22 @@ func WithRequests(ctx context.Context) (context.Context, func() string) {
 	}
 }
 
-func collect(ctx context.Context, answer http.Header) {
+// AddRequests leaves ids, separated by spaces, with ctx as the calls of it do: of
+// calls that were made for it and for others.
+func AddRequests(ctx context.Context, ids string) {
 	r, ok := ctx.Value(requestsKey{}).(*requests)
-	id := requestID(answer)
-	if !ok || id == "" {
+	if !ok {
 		return
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(r.ids) < maxRequests {
-		r.ids = append(r.ids, id)
+	for id := range strings.FieldsSeq(ids) {
+		if len(r.ids) < maxRequests {
+			r.ids = append(r.ids, id)
+		}
 	}
 }
+
+func collect(ctx context.Context, answer http.Header) { AddRequests(ctx, requestID(answer)) }
 
 func requestID(answer http.Header) string { return printable(answer.Get("opc-request-id"), 120) }

@@ -21,6 +21,7 @@ const (
 
 // places remembers in which compartments repositories lie.
 type places struct {
+	now     func() time.Time
 	flights singleflight.Group
 
 	mu       sync.Mutex
@@ -37,8 +38,8 @@ type placed struct {
 	until       time.Time
 }
 
-func newPlaces() *places {
-	return &places{known: make(map[repository]placed), rootless: make(map[root]time.Time)}
+func newPlaces(now func() time.Time) *places {
+	return &places{now: now, known: make(map[repository]placed), rootless: make(map[root]time.Time)}
 }
 
 func repositoryOf(ref image.Reference) repository {
@@ -49,21 +50,21 @@ func repositoryOf(ref image.Reference) repository {
 func (p *places) rooted(ref image.Reference, tenancy string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return !time.Now().Before(p.rootless[root{ref.Region().ID(), tenancy}])
+	return !p.now().Before(p.rootless[root{ref.Region().ID(), tenancy}])
 }
 
 // unroot remembers that it was not. Tenancies and regions are few.
 func (p *places) unroot(ref image.Reference, tenancy string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.rootless[root{ref.Region().ID(), tenancy}] = time.Now().Add(placeFor)
+	p.rootless[root{ref.Region().ID(), tenancy}] = p.now().Add(placeFor)
 }
 
 // recall returns the compartment of a repository, or "" if it is not known.
 func (p *places) recall(ref image.Reference) string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if at, ok := p.known[repositoryOf(ref)]; ok && time.Now().Before(at.until) {
+	if at, ok := p.known[repositoryOf(ref)]; ok && p.now().Before(at.until) {
 		return at.compartment
 	}
 	return ""
@@ -81,7 +82,7 @@ func (p *places) remember(ref image.Reference, compartment string) {
 	if len(p.known) >= maxPlaces {
 		clear(p.known) // rare, and a look-up for each repository makes up for it
 	}
-	p.known[repositoryOf(ref)] = placed{compartment, time.Now().Add(placeFor)}
+	p.known[repositoryOf(ref)] = placed{compartment, p.now().Add(placeFor)}
 }
 
 // find looks up the compartment of a repository, once for all who ask at the

@@ -79,13 +79,18 @@ func (c *Client) Records(ctx context.Context, ref image.Reference) ([]signature.
 	return c.recordsWhereItIs(ctx, ref)
 }
 
-// recordsIn looks in one compartment after another. A repository lies in one of
-// them, so the first that has records has them all.
+// recordsIn looks in one compartment after another, first where records of the
+// repository were found before. It lies in one of them, so the first that has
+// records has them all.
 func (c *Client) recordsIn(ctx context.Context, ref image.Reference, compartments []string) ([]signature.Record, error) {
+	if n := slices.Index(compartments, c.places.recall(ref)); n > 0 {
+		compartments = slices.Concat(compartments[n:n+1], compartments[:n], compartments[n+1:])
+	}
 	var failed error
 	for _, compartment := range compartments {
 		records, err := c.list(ctx, ref, place{compartment, false})
 		if err == nil && len(records) > 0 {
+			c.places.remember(ref, compartment)
 			return records, nil
 		}
 		if failed == nil {
@@ -114,7 +119,15 @@ func (c *Client) recordsWhereItIs(ctx context.Context, ref image.Reference) ([]s
 	if err != nil {
 		return nil, err
 	}
-	return c.list(ctx, ref, place{at, false})
+	records, err := c.list(ctx, ref, place{at, false})
+	if principal.IsNotFound(err) {
+		// The place may have been found by another image of the repository. One that
+		// is not there has no records, whatever the right to list them.
+		if _, missing := c.Image(ctx, ref); errors.Is(missing, ErrNotFound) {
+			return nil, nil
+		}
+	}
+	return records, err
 }
 
 // place is where a list is asked for: a compartment alone, or a tenancy with all
@@ -151,49 +164,69 @@ func (c *Client) list(ctx context.Context, ref image.Reference, in place) ([]sig
 
 // walk reads pages until it has enough records, and says whether there are more.
 func (c *Client) walk(ctx context.Context, ref image.Reference, in place, enough int, order artifacts.ListContainerImageSignaturesSortOrderEnum) ([]signature.Record, bool, error) {
-	from := call(ref, "ListContainerImageSignatures", http.MethodGet, "/container/imageSignatures")
-	request := artifacts.ListContainerImageSignaturesRequest{
-		CompartmentId:  common.String(in.compartment),
-		RepositoryName: common.String(ref.Repository()),
-		ImageDigest:    common.String(ref.Digest()),
-		SortBy:         artifacts.ListContainerImageSignaturesSortByTimecreated,
-		SortOrder:      order,
-	}
-	if in.below {
-		request.CompartmentIdInSubtree = common.Bool(true)
-	}
+	from, request := signaturesOf(ref, in, order)
+	request.ImageDigest = common.String(ref.Digest())
 	var records []signature.Record
 	more := false
 	err := principal.Pages(func(page *string) (*string, error) {
 		request.Page = page
-		var answer struct {
-			Items *[]summary `json:"items"`
-		}
-		header, err := c.who.Do(ctx, from, request, &answer)
+		items, got, err := readPage[summary](ctx, c.who, from, request)
 		if err != nil {
 			return nil, err
 		}
-		if answer.Items == nil {
-			return nil, from.Malformed("a list without items")
-		}
-		for _, item := range *answer.Items {
+		for _, item := range items {
 			if len(records) == enough {
 				more = true
 				return nil, nil
 			}
 			records = append(records, item.record())
 		}
-		next := principal.NextPage(header)
-		if next != nil && len(records) == enough {
+		if got.next != nil && len(records) == enough {
 			more = true
 			return nil, nil
 		}
-		return next, nil
+		return got.next, nil
 	}, maxPages)
 	if err != nil {
 		return nil, false, fmt.Errorf("listing signatures: %w", err) // the caller knows of which image
 	}
 	return records, more, nil
+}
+
+// signaturesOf asks for the signatures of ref's repository, by time.
+func signaturesOf(ref image.Reference, in place, order artifacts.ListContainerImageSignaturesSortOrderEnum) (principal.Call, artifacts.ListContainerImageSignaturesRequest) {
+	request := artifacts.ListContainerImageSignaturesRequest{
+		CompartmentId:  common.String(in.compartment),
+		RepositoryName: common.String(ref.Repository()),
+		SortBy:         artifacts.ListContainerImageSignaturesSortByTimecreated,
+		SortOrder:      order,
+	}
+	if in.below {
+		request.CompartmentIdInSubtree = common.Bool(true)
+	}
+	return call(ref, "ListContainerImageSignatures", http.MethodGet, "/container/imageSignatures"), request
+}
+
+// listPage is what a page of a list says beside its items.
+type listPage struct {
+	items     int
+	remaining int // on the pages after this one, if OCI says so
+	next      *string
+}
+
+func readPage[T any](ctx context.Context, who *principal.Principal, from principal.Call, request common.OCIRequest) ([]T, listPage, error) {
+	var answer struct {
+		Items     *[]T `json:"items"`
+		Remaining int  `json:"remainingItemsCount"`
+	}
+	header, err := who.Do(ctx, from, request, &answer)
+	if err != nil {
+		return nil, listPage{}, err
+	}
+	if answer.Items == nil {
+		return nil, listPage{}, from.Malformed("a list without items")
+	}
+	return *answer.Items, listPage{len(*answer.Items), answer.Remaining, principal.NextPage(header)}, nil
 }
 
 func (s summary) record() signature.Record {

@@ -9,7 +9,8 @@
 // bounded, and is whole: a list that could not be read to its end, or that OCI
 // would not give, is an error and never a shorter list.
 //
-// It remembers where repositories lie and nothing else.
+// It remembers where repositories lie, and for half a minute what it has read of
+// a repository as a whole; see Bulk.
 package registry
 
 import (
@@ -47,6 +48,8 @@ type Config struct {
 	// Compartments are where to look for signatures, in place of the whole
 	// tenancy: for principals that have rights on compartments only.
 	Compartments []string
+	// Now is the clock; nil means time.Now.
+	Now func() time.Time
 }
 
 // Client asks OCI Registry as one principal. It is safe for concurrent use.
@@ -54,6 +57,7 @@ type Client struct {
 	who          *principal.Principal
 	compartments []string
 	places       *places
+	bulk         *bulk
 
 	mu         sync.Mutex
 	tenancies  map[string]string // by namespace
@@ -62,11 +66,15 @@ type Client struct {
 
 // New makes a Client. It asks OCI nothing; Discover does.
 func New(who *principal.Principal, cfg Config) (*Client, error) {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
 	c := &Client{
 		who:          who,
 		compartments: cfg.Compartments,
 		tenancies:    make(map[string]string, len(cfg.Tenancies)+1),
-		places:       newPlaces(),
+		places:       newPlaces(cfg.Now),
+		bulk:         &bulk{now: cfg.Now, repos: make(map[repository]*interest)},
 	}
 	for namespace, tenancy := range cfg.Tenancies {
 		if !principal.Segment(namespace) {

@@ -32,8 +32,8 @@ const (
 	deniedFor = 30 * time.Second
 )
 
-// Config is where a Checker gets what it decides from. All functions are
-// required, are called by many goroutines at once, and report what they could
+// Config is where a Checker gets what it decides from. All functions but Bulk are
+// required. They are called by many goroutines at once, and report what they could
 // not find out as an error.
 type Config struct {
 	// Covers reports whether the image is of a tenancy that the others can ask.
@@ -41,6 +41,11 @@ type Config struct {
 	// Records returns the signature records of the image that ref pins, newest
 	// first, at most MaxRecords.
 	Records func(ctx context.Context, ref image.Reference) ([]signature.Record, error)
+	// Bulk returns records of the image that were read together with those of
+	// others, newest first, and when; or none. They may not be all, and are believed
+	// for a yes only; without one, Records is asked. It may be nil, and says nothing
+	// of errors.
+	Bulk func(ctx context.Context, ref image.Reference) ([]signature.Record, time.Time)
 	// Exists reports whether there is such an image. It is asked only when there
 	// is no record, because OCI gives an empty list for an image it does not have.
 	Exists func(ctx context.Context, ref image.Reference) (bool, error)
@@ -123,8 +128,8 @@ type proof struct {
 
 // remember makes evidence small. Where all findings are proofs and no record was
 // left out, Decide looks at nothing else.
-func remember(ev Evidence, at time.Time, signed bool) gathered {
-	g := gathered{at: at, signed: signed}
+func remember(ev Evidence, signed bool) gathered {
+	g := gathered{signed: signed}
 	plain := func(f Finding) bool { return f.Reason == Signed && f.Detail == "" }
 	if len(ev.Findings) == 0 || ev.Capped || slices.ContainsFunc(ev.Findings, func(f Finding) bool { return !plain(f) }) {
 		g.other = &ev
@@ -179,7 +184,8 @@ func New(cfg Config) *Checker {
 			}
 			return deniedFor
 		},
-		Max: cfg.MaxImages, Timeout: cfg.Timeout, Now: cfg.Now,
+		Since: func(g gathered) time.Time { return g.at },
+		Max:   cfg.MaxImages, Timeout: cfg.Timeout, Now: cfg.Now,
 	})
 	c.keys = cache.New(cache.Config[signature.KeyID, keyState]{
 		Load: func(ctx context.Context, id signature.KeyID) (keyState, error) {
@@ -338,7 +344,6 @@ func judge(ctx context.Context, ev Evidence, allowed []signature.KeyID, state fu
 // gather finds out about one image. If a part could not be found out and the
 // rest does not make the image signed, that is an error: the missing part might.
 func (c *Checker) gather(ctx context.Context, q question) (gathered, error) {
-	at := c.cfg.Now()
 	allowed, err := split(q.keys.Value())
 	if err != nil {
 		return gathered{}, err
@@ -347,10 +352,26 @@ func (c *Checker) gather(ctx context.Context, q question) (gathered, error) {
 	if err != nil {
 		return gathered{}, err
 	}
+	if c.cfg.Bulk != nil {
+		if records, at := c.cfg.Bulk(ctx, ref); len(records) > 0 {
+			if g, err := c.weigh(ctx, ref, allowed, records); err == nil && g.signed {
+				g.at = at
+				return g, nil
+			}
+		}
+	}
+	at := c.cfg.Now()
 	records, err := c.cfg.Records(ctx, ref)
 	if err != nil {
 		return gathered{}, err
 	}
+	g, err := c.weigh(ctx, ref, allowed, records)
+	g.at = at
+	return g, err
+}
+
+// weigh holds an image's records against the allowed keys.
+func (c *Checker) weigh(ctx context.Context, ref image.Reference, allowed []signature.KeyID, records []signature.Record) (gathered, error) {
 	ev := Evidence{Capped: len(records) >= MaxRecords}
 	byKey := make(map[signature.KeyID][]signature.Record)
 	for _, rec := range records[:min(len(records), MaxRecords)] {
@@ -398,7 +419,7 @@ func (c *Checker) gather(ctx context.Context, q question) (gathered, error) {
 	if unknown != nil && !v.Signed {
 		return gathered{}, unknown
 	}
-	return remember(ev, at, v.Signed && unknown == nil), nil
+	return remember(ev, v.Signed && unknown == nil), nil
 }
 
 // examine holds the records that name one allowed key against it. One proof per

@@ -36,6 +36,9 @@ type world struct {
 	public  map[signature.KeyVersionID]*rsa.PublicKey
 	fail    map[string]error // by call, "Key a"
 	calls   map[string]int
+
+	bulk    []signature.Record
+	bulkAge time.Duration
 }
 
 func newWorld(t *testing.T) *world {
@@ -72,6 +75,11 @@ func (w *world) checker() *verdict.Checker {
 			w.mu.Lock()
 			defer w.mu.Unlock()
 			return w.records, w.call("Records")
+		},
+		Bulk: func(context.Context, image.Reference) ([]signature.Record, time.Time) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			return w.bulk, w.now.Add(-w.bulkAge)
 		},
 		Exists: func(context.Context, image.Reference) (bool, error) {
 			w.mu.Lock()
@@ -536,6 +544,83 @@ func TestCallsDoNotGrow(t *testing.T) {
 		}
 		if _, err := c.Check(t.Context(), ref, []signature.KeyID{a}); err != nil || w.calls["Records"] != 2 {
 			t.Errorf("another set of keys shares the answer: calls %v, %v", w.calls, err)
+		}
+	})
+}
+
+// What was read together with other images is believed for a yes and nothing else.
+func TestBulk(t *testing.T) {
+	ref, other := reference(t, "1"), reference(t, "2")
+	for name, test := range map[string]struct {
+		bulk, single []string // keys that have signed; "!" is a record of another image
+		want         verdict.Reason
+		asked        int // Records
+	}{
+		"a proof":                              {[]string{"a"}, nil, verdict.Signed, 0},
+		"a proof among others":                 {[]string{"c", "!", "b"}, nil, verdict.Signed, 0},
+		"nothing, and there is none":           {nil, nil, verdict.Unsigned, 1},
+		"nothing, and there is one":            {nil, []string{"a"}, verdict.Signed, 1},
+		"another key, and there is more":       {[]string{"c"}, []string{"c", "a"}, verdict.Signed, 1},
+		"another key":                          {[]string{"c"}, []string{"c"}, verdict.KeyNotAllowed, 1},
+		"another image's, and that is gone":    {[]string{"!"}, []string{"c"}, verdict.KeyNotAllowed, 1},
+		"another image's":                      {[]string{"!"}, []string{"!"}, verdict.WrongImage, 1},
+		"a key that is disabled":               {[]string{"d"}, []string{"d"}, verdict.KeyUnusable, 1},
+		"a key that is disabled, and a better": {[]string{"d"}, []string{"d", "a"}, verdict.Signed, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			allowed := []signature.KeyID{w.addKey("a"), w.addKey("b"), w.addKey("d")}
+			w.addKey("c")
+			k := w.keys[keyID(t, "d")]
+			k.State = "DISABLED"
+			w.keys[k.ID] = k
+			records := func(by []string) (made []signature.Record) {
+				for _, letter := range by {
+					if letter == "!" {
+						made = append(made, w.sign("a", other))
+					} else {
+						made = append(made, w.sign(letter, ref))
+					}
+				}
+				return made
+			}
+			w.records = records(test.single)
+			w.bulk = records(test.bulk)
+			w.bulkAge = 20 * time.Second
+			got, err := w.checker().Check(t.Context(), ref, allowed)
+			if err != nil || got.Reason != test.want || w.calls["Records"] != test.asked {
+				t.Errorf("got %+v, %v; calls %v", got, err, w.calls)
+			}
+			if age := time.Duration(1-test.asked) * w.bulkAge; got.Age != age {
+				t.Errorf("%s old, want %s", got.Age, age)
+			}
+		})
+	}
+	t.Run("a yes is as old as what it is made of", func(t *testing.T) {
+		w := newWorld(t)
+		a := w.addKey("a")
+		w.bulk, w.bulkAge = []signature.Record{w.sign("a", ref)}, 20*time.Second
+		c := w.checker()
+		signed := func() bool {
+			v, err := c.Check(t.Context(), ref, []signature.KeyID{a})
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.Wait()
+			return v.Signed
+		}
+		if !signed() {
+			t.Fatal("not signed")
+		}
+		w.change(func() { w.bulk, w.fail["Records"] = nil, errors.New("not now") })
+		w.pass(10*time.Minute - 20*time.Second - 1)
+		if !signed() {
+			t.Error("let go of too soon")
+		}
+		w.change(func() { w.fail = nil })
+		w.pass(1)
+		if signed() {
+			t.Error("signed for too long")
 		}
 	})
 }

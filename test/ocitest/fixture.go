@@ -365,6 +365,14 @@ func (t *Tenancy) NewRepository(name, compartmentID string) string {
 	return r.ID
 }
 
+// MoveRepository puts a repository into another compartment, with all that it
+// holds.
+func (t *Tenancy) MoveRepository(id, compartmentID string) {
+	t.cloud.mu.Lock()
+	defer t.cloud.mu.Unlock()
+	t.cloud.world.Repositories[id].Compartment = compartmentID
+}
+
 // NewImage pushes an image that is like no other into a repository, which is
 // made in the root compartment if it is not there.
 func (t *Tenancy) NewImage(repository string, tags ...string) *Image {

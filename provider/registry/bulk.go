@@ -1,0 +1,418 @@
+package registry
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/oracle/oci-go-sdk/v65/artifacts"
+	"github.com/oracle/oci-go-sdk/v65/common"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/oke-sign/oke-sign/provider/image"
+	"github.com/oke-sign/oke-sign/provider/principal"
+	"github.com/oke-sign/oke-sign/provider/signature"
+)
+
+// When a repository is read as a whole. A page of its images and one of its
+// signatures cost two calls where a look-up costs one, so the second image within
+// a short while costs one call more than it would, and each one after it none.
+const (
+	askedWithin = time.Minute
+	// bulkFor is how long what was read is of use. It is no longer than a denial
+	// is kept, so that nothing read before a denial can overrule it.
+	bulkFor = 30 * time.Second
+	// barrenFor and failedFor are how long a repository is left alone whose lists
+	// helped nobody or could not be read.
+	barrenFor = placeFor
+	failedFor = 10 * time.Second
+	// patience is how long a page is waited for before one look-up is the better
+	// choice: what is left of a request's budget must suffice for it.
+	patience = 400 * time.Millisecond
+)
+
+// Bounds of what is read and held.
+const (
+	maxBulkPages  = 20       // of each list; of a longer one, the first
+	maxBlankPages = 3        // in a row
+	maxBulkKeys   = 8        // of one image; one record of each
+	maxBulkBytes  = 16 << 20 // of all repositories together, about
+	entryBytes    = 512      // of a record or an image, beside its texts
+)
+
+// Bulk returns records of the image that ref pins which were read together with
+// those of its repository's other images, newest first, and when that reading
+// began, at most half a minute ago; or nothing. It is for callers that ask for
+// many images: where it returns records, nobody asked OCI for this image.
+//
+// They suffice for a yes, never for a no: each is one that Records would have
+// returned at that time, but there may be more of them. A page may have moved
+// while the lists were read, a signature may be newer, a history may be too long
+// to be read to its end. Nor is it an error if OCI does not answer: Records will
+// tell.
+//
+// Each call reads one page of either list at most, or waits for somebody else's.
+func (c *Client) Bulk(ctx context.Context, ref image.Reference) ([]signature.Record, time.Time) {
+	in, placed := c.place(ctx, ref)
+	inv, page := c.bulk.ask(repositoryOf(ref), ref.Digest(), placed)
+	if inv == nil {
+		return nil, time.Time{}
+	}
+	if page.ours {
+		go func() {
+			defer close(page.done)
+			ctx, ids := principal.WithRequests(context.WithoutCancel(ctx))
+			err := c.readOn(ctx, ref, in, inv)
+			c.bulk.turned(inv, ids(), err)
+		}()
+	}
+	if page.done != nil {
+		timer := time.NewTimer(patience)
+		defer timer.Stop()
+		select {
+		case <-page.done:
+		case <-timer.C:
+			c.bulk.late(inv, page.done)
+		case <-ctx.Done():
+		}
+	}
+	return c.bulk.find(ctx, inv, ref.Digest())
+}
+
+// place is where a look-up would find the records of ref's repository, if that
+// is known without a call.
+func (c *Client) place(ctx context.Context, ref image.Reference) (place, bool) {
+	tenancy, err := c.tenancy(ctx, ref)
+	switch {
+	case err != nil || ref.Digest() == "" || strings.Contains(ref.Repository(), "*"):
+		return place{}, false
+	case len(c.compartments) == 1:
+		return place{c.compartments[0], false}, true
+	case len(c.compartments) == 0 && c.places.rooted(ref, tenancy):
+		return place{tenancy, true}, true
+	}
+	known := c.places.recall(ref)
+	return place{known, false}, known != ""
+}
+
+// inventory is what was read of one repository: its images and their signatures,
+// as far as the lists have been read. What it holds is guarded by bulk.mu; the
+// cursors belong to whoever reads the next page.
+type inventory struct {
+	repository repository
+	began      time.Time
+	images     map[string]listedImage     // by digest
+	records    map[string]*recordsOfImage // by image id
+	texts      map[string]string          // that many records have in common, each once
+	size       int
+	page       chan struct{} // being read; nil if none is
+	late       bool          // it is not worth waiting for
+	requests   string        // ids of the calls
+	helped     bool
+
+	imagesAt, signaturesAt     cursor
+	imagesOver, signaturesOver bool // as the cursors say, for those who do not hold them
+}
+
+// listedImage is the one image of a digest. A digest that was pushed again after
+// its image was deleted has two, and only a look-up knows what OCI makes of that.
+type listedImage struct {
+	id       string
+	doubtful bool
+}
+
+// recordsOfImage are the newest by each key, of those that are available.
+type recordsOfImage struct {
+	seen int
+	kept []signature.Record
+}
+
+// cursor is how far a list has been read.
+type cursor struct {
+	next  *string
+	pages int
+	over  bool
+}
+
+// bulk remembers which repositories are much asked for, and what was read of them.
+type bulk struct {
+	now func() time.Time
+
+	mu    sync.Mutex
+	repos map[repository]*interest
+	held  int // bytes
+}
+
+// interest is that in one repository.
+type interest struct {
+	digest string // asked for last
+	at     time.Time
+	rest   time.Time // nothing is read until then
+	inv    *inventory
+}
+
+// turn is a page that is to be waited for, if there is one, and whether the
+// caller has to read it.
+type turn struct {
+	done chan struct{}
+	ours bool
+}
+
+// ask returns what there is of a repository, or nil, and the page to wait for
+// that may have the digest on it.
+func (b *bulk) ask(repo repository, digest string, placed bool) (*inventory, turn) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := b.now()
+	i := b.repos[repo]
+	if i == nil {
+		if len(b.repos) >= maxPlaces {
+			clear(b.repos) // as places does
+			b.held = 0
+		}
+		i = new(interest)
+		b.repos[repo] = i
+	}
+	another := i.digest != "" && i.digest != digest && now.Sub(i.at) < askedWithin
+	i.digest, i.at = digest, now
+	if i.inv != nil && now.Sub(i.inv.began) >= bulkFor {
+		b.drop(i.inv)
+	}
+	if i.inv == nil {
+		if !placed || !another || now.Before(i.rest) || b.held >= maxBulkBytes {
+			return nil, turn{}
+		}
+		inv := &inventory{
+			repository: repo, began: now,
+			images: make(map[string]listedImage), records: make(map[string]*recordsOfImage), texts: make(map[string]string),
+		}
+		i.inv = inv
+		time.AfterFunc(bulkFor, func() {
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			b.drop(inv)
+		})
+	}
+	inv := i.inv
+	records, more := inv.find(digest)
+	switch {
+	case len(records) > 0 || !more || !placed:
+		return inv, turn{}
+	case inv.late || inv.page == nil && b.held >= maxBulkBytes:
+		return inv, turn{}
+	case inv.page != nil:
+		return inv, turn{done: inv.page}
+	}
+	inv.page = make(chan struct{})
+	return inv, turn{inv.page, true}
+}
+
+// drop lets go of what was read, unless that has been done. The caller holds b.mu.
+func (b *bulk) drop(inv *inventory) {
+	i := b.repos[inv.repository]
+	if i == nil || i.inv != inv {
+		return
+	}
+	b.held -= inv.size
+	i.inv = nil
+	if rest := b.now().Add(barrenFor); !inv.helped && i.rest.Before(inv.began) {
+		i.rest = rest
+	}
+}
+
+// find is for those who have waited.
+func (b *bulk) find(ctx context.Context, inv *inventory, digest string) ([]signature.Record, time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	records, _ := inv.find(digest)
+	if len(records) == 0 {
+		return nil, time.Time{}
+	}
+	inv.helped = true
+	principal.AddRequests(ctx, inv.requests)
+	return records, inv.began
+}
+
+// find returns the records of an image, and whether reading on may bring some.
+func (inv *inventory) find(digest string) (records []signature.Record, more bool) {
+	img, known := inv.images[digest]
+	switch {
+	case !known:
+		return nil, !inv.imagesOver
+	case img.doubtful:
+		return nil, false
+	}
+	of := inv.records[img.id]
+	switch {
+	case of == nil || of.seen == 0:
+		return nil, !inv.signaturesOver
+	case of.seen > newest: // a look-up would not have seen the rest
+		return nil, false
+	}
+	return slices.Clone(of.kept), false
+}
+
+// late has nobody else wait for a page.
+func (b *bulk) late(inv *inventory, page chan struct{}) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	inv.late = inv.page == page
+}
+
+// turned takes note of how reading a page ended.
+func (b *bulk) turned(inv *inventory, requests string, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	inv.page, inv.late = nil, false
+	inv.requests += " " + requests
+	inv.imagesOver, inv.signaturesOver = inv.imagesAt.over, inv.signaturesAt.over
+	if err == nil {
+		return
+	}
+	inv.imagesOver, inv.signaturesOver = true, true
+	if i := b.repos[inv.repository]; i != nil && i.inv == inv {
+		i.rest = b.now().Add(failedFor)
+	}
+}
+
+// readOn reads the next page of both lists, side by side.
+func (c *Client) readOn(ctx context.Context, ref image.Reference, in place, inv *inventory) error {
+	group, ctx := errgroup.WithContext(ctx)
+	if !inv.imagesAt.over {
+		group.Go(func() error {
+			return inv.imagesAt.advance(func(page *string) (listPage, error) {
+				items, p, err := c.imagesPage(ctx, ref, in, page)
+				c.bulk.addImages(inv, items)
+				return p, err
+			})
+		})
+	}
+	if !inv.signaturesAt.over {
+		group.Go(func() error {
+			from, request := signaturesOf(ref, in, artifacts.ListContainerImageSignaturesSortOrderDesc)
+			return inv.signaturesAt.advance(func(page *string) (listPage, error) {
+				request.Page = page
+				items, p, err := readPage[summary](ctx, c.who, from, request)
+				c.bulk.addRecords(inv, items)
+				return p, err
+			})
+		})
+	}
+	err := group.Wait()
+	if in.below && principal.IsNotFound(err) {
+		c.places.unroot(ref, in.compartment)
+	}
+	return err
+}
+
+// advance reads up to the next page that has something on it. A list that turns
+// out to be too long is at its end.
+func (cur *cursor) advance(read func(page *string) (listPage, error)) error {
+	for range maxBlankPages {
+		got, err := read(cur.next)
+		switch {
+		case err != nil:
+			return err
+		case got.next != nil && cur.next != nil && *got.next == *cur.next:
+			return fmt.Errorf("the page %.80q is followed by itself", *cur.next)
+		}
+		cur.next = got.next
+		if cur.over = got.next == nil; cur.over {
+			return nil
+		}
+		if got.items > 0 {
+			cur.pages++
+			left := maxBulkPages - cur.pages
+			cur.over = left <= 0 || got.remaining > left*got.items
+			return nil
+		}
+	}
+	return fmt.Errorf("more than %d pages with nothing on them", maxBlankPages)
+}
+
+// imageSummary is what is used of artifacts.ContainerImageSummary.
+type imageSummary struct {
+	ID             string `json:"id"`
+	Digest         string `json:"digest"`
+	RepositoryName string `json:"repositoryName"`
+	LifecycleState string `json:"lifecycleState"`
+}
+
+// imagesPage reads a page of the images of ref's repository, newest first.
+func (c *Client) imagesPage(ctx context.Context, ref image.Reference, in place, page *string) ([]imageSummary, listPage, error) {
+	from := call(ref, "ListContainerImages", http.MethodGet, "/container/images")
+	request := artifacts.ListContainerImagesRequest{
+		CompartmentId:  common.String(in.compartment),
+		RepositoryName: common.String(ref.Repository()),
+		SortBy:         artifacts.ListContainerImagesSortByTimecreated,
+		SortOrder:      artifacts.ListContainerImagesSortOrderDesc,
+		Page:           page,
+	}
+	if in.below {
+		request.CompartmentIdInSubtree = common.Bool(true)
+	}
+	return readPage[imageSummary](ctx, c.who, from, request)
+}
+
+func (b *bulk) addImages(inv *inventory, items []imageSummary) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, item := range items {
+		if item.RepositoryName != inv.repository.name || !image.ValidDigest(item.Digest) || len(item.ID) > maxField {
+			continue
+		}
+		known, again := inv.images[item.Digest]
+		if !again {
+			known.id = item.ID
+			b.grow(inv, len(item.ID)+len(item.Digest))
+		}
+		known.doubtful = known.doubtful || known.id != item.ID || item.LifecycleState != string(artifacts.ContainerImageLifecycleStateAvailable)
+		inv.images[item.Digest] = known
+	}
+}
+
+func (b *bulk) addRecords(inv *inventory, items []summary) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, item := range items {
+		rec := item.record()
+		of := inv.records[rec.ImageID]
+		if of == nil {
+			of = new(recordsOfImage)
+			inv.records[rec.ImageID] = of
+			b.grow(inv, len(rec.ImageID))
+		}
+		of.seen++
+		sameKey := func(r signature.Record) bool { return r.KeyID == rec.KeyID }
+		if rec.State != signature.StateAvailable || of.seen > newest || len(of.kept) >= maxBulkKeys || slices.ContainsFunc(of.kept, sameKey) {
+			continue
+		}
+		for _, s := range []*string{&rec.ImageID, &rec.KeyID, &rec.KeyVersionID, &rec.Algorithm, &rec.State} {
+			*s = inv.once(*s)
+		}
+		rec.DisplayName = ""
+		of.kept = append(of.kept, rec)
+		b.grow(inv, len(rec.ID)+len(rec.Message)+len(rec.Signature))
+	}
+}
+
+// once returns the one copy of a text that is held.
+func (inv *inventory) once(s string) string {
+	if held, ok := inv.texts[s]; ok {
+		return held
+	}
+	inv.texts[s] = s
+	return s
+}
+
+// grow counts what is held. The caller holds b.mu.
+func (b *bulk) grow(inv *inventory, texts int) {
+	inv.size += texts + entryBytes
+	if i := b.repos[inv.repository]; i != nil && i.inv == inv {
+		b.held += texts + entryBytes
+	}
+}
