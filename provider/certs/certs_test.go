@@ -275,6 +275,7 @@ func TestLoadCallersRefuses(t *testing.T) {
 		"text":                               []byte("hello"),
 		"a private key beside the CA":        append(ca.PEM(), leaf.Key...),
 		"a broken certificate beside the CA": append(ca.PEM(), broken...),
+		"broken PEM beside the CA":           append([]byte("-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n"), ca.PEM()...),
 		"more than any bundle of CAs can be": bytes.Repeat([]byte("x"), 1<<20+1),
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -324,7 +325,7 @@ func TestServingFollowsAMountedSecret(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := shown(t, serving, ca); got != "first.svc" {
+	if got := shown(t, &serving.Serving, ca); got != "first.svc" {
 		t.Errorf("shows %q, want first.svc", got)
 	}
 
@@ -332,7 +333,7 @@ func TestServingFollowsAMountedSecret(t *testing.T) {
 	if changed, err := serving.Reload(); !changed || err != nil {
 		t.Errorf("Reload() = %v, %v after the secret changed", changed, err)
 	}
-	if got := shown(t, serving, ca); got != "second.svc" {
+	if got := shown(t, &serving.Serving, ca); got != "second.svc" {
 		t.Errorf("shows %q, want second.svc", got)
 	}
 	if changed, err := serving.Reload(); changed || err != nil {
@@ -346,7 +347,7 @@ func TestServingFollowsAMountedSecret(t *testing.T) {
 	if changed, err := serving.Reload(); changed || err == nil {
 		t.Errorf("Reload() = %v, %v with a key that does not match", changed, err)
 	}
-	if got := shown(t, serving, ca); got != "second.svc" {
+	if got := shown(t, &serving.Serving, ca); got != "second.svc" {
 		t.Errorf("shows %q, want still second.svc", got)
 	}
 	if serving.NotAfter().IsZero() {

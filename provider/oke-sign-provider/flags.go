@@ -9,21 +9,31 @@ import (
 	"strings"
 	"time"
 
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/oke-sign/oke-sign/provider/certs"
 	"github.com/oke-sign/oke-sign/provider/principal"
 )
 
 // options are the flags.
 type options struct {
 	addr, healthAddr string
-	tlsCert, tlsKey  string
-	clientCA         string
-	clientName       string
+
+	tlsCert, tlsKey string
+	certSecret      types.NamespacedName // in place of files
+	service         certs.Service
+
+	clientCA       string
+	fromGatekeeper bool
+	gatekeeper     string // its webhook configuration
+	clientName     string
 
 	auth         string
 	configFile   string
 	profile      string
 	region       string
 	kubernetes   string            // address of the cluster that this runs in
+	apiPort      string            // of its API server
 	account      string            // directory of its service account
 	tenancies    map[string]string // namespace to OCID
 	compartments []string
@@ -50,6 +60,7 @@ func parse(with process) (options, error) {
 		ociCA:     with.getenv("OCI_DEFAULT_CERTS_PATH"),
 
 		kubernetes: with.getenv("KUBERNETES_SERVICE_HOST"),
+		apiPort:    cmp.Or(with.getenv("KUBERNETES_SERVICE_PORT"), "443"),
 	}
 	configFile := cmp.Or(with.getenv("OCI_CONFIG_FILE"), with.getenv("OCI_CLI_CONFIG_FILE"))
 	flags := flag.NewFlagSet("oke-sign-provider", flag.ContinueOnError)
@@ -58,13 +69,23 @@ func parse(with process) (options, error) {
 	flags.StringVar(&o.healthAddr, "health-addr", ":8081", "`address` for /healthz, /readyz and /metrics, without TLS")
 	flags.StringVar(&o.tlsCert, "tls-cert", "", "PEM `file` of the serving certificate; read again when it changes")
 	flags.StringVar(&o.tlsKey, "tls-key", "", "PEM `file` of its private key; read again when it changes")
-	flags.StringVar(&o.clientCA, "client-ca", "", "PEM `file` of the CA whose clients may ask; read again when it changes; anybody may if not given")
-	flags.StringVar(&o.clientName, "client-name", "", "DNS `name` that a client's certificate must carry, for instance gatekeeper-webhook-service.gatekeeper-system.svc")
+	flags.Func("cert-secret", "`NAMESPACE/NAME` of a Secret in which the replicas make the serving certificate themselves and renew it, in place of --tls-cert and --tls-key; Gatekeeper's Provider objects are then applied with its CA", func(s string) (err error) {
+		o.certSecret, err = certs.ParseName(s)
+		return err
+	})
+	flags.Func("service", "`NAMESPACE/NAME:PORT` of the Service that Gatekeeper reaches the replicas by, for --cert-secret", func(s string) (err error) {
+		o.service, err = certs.ParseService(s)
+		return err
+	})
+	flags.StringVar(&o.clientCA, "client-ca", "", "PEM `file` of the CA whose clients may ask; read again when it changes; anybody may if neither this nor --client-ca-from-gatekeeper is given")
+	flags.BoolVar(&o.fromGatekeeper, "client-ca-from-gatekeeper", false, "let Gatekeeper ask and nobody else: its CA is followed in its ValidatingWebhookConfiguration, and trusted 15 minutes longer when it is replaced")
+	flags.StringVar(&o.gatekeeper, "gatekeeper-webhooks", certs.GatekeeperWebhooks, "`name` of that ValidatingWebhookConfiguration")
+	flags.StringVar(&o.clientName, "client-name", "", "DNS `name` that a client's certificate must carry; with --client-ca-from-gatekeeper that of the webhook's Service if not given, which is gatekeeper-webhook-service.gatekeeper-system.svc in most clusters")
 	flags.StringVar(&o.auth, "auth", principal.KindConfig, "`kind` of identity to ask OCI with: config (a profile's API key), session (a profile's session token) or workload (a service account in an enhanced OKE cluster)")
 	flags.StringVar(&o.configFile, "config-file", configFile, "OCI configuration `file`; OCI_CONFIG_FILE or ~/.oci/config if not given")
 	flags.StringVar(&o.profile, "profile", "DEFAULT", "`profile` in the configuration file")
 	flags.StringVar(&o.region, "region", with.getenv("OCI_RESOURCE_PRINCIPAL_REGION"), "`region` of a workload's cluster; the configuration file's is replaced by it; OCI_RESOURCE_PRINCIPAL_REGION if not given")
-	flags.StringVar(&o.account, "service-account", "", "`directory` of a workload's token and its cluster's ca.crt; where Kubernetes mounts them if not given")
+	flags.StringVar(&o.account, "service-account", "", "`directory` of the service account's token and its cluster's ca.crt; where Kubernetes mounts them if not given")
 	flags.Func("tenancy", "`NAMESPACE=OCID` of a further tenancy whose images are covered; may be repeated", o.addTenancy)
 	flags.Func("compartment", "`OCID` of a compartment to look for images in, instead of the whole tenancy; may be repeated", o.addCompartment)
 	flags.Func("vault-endpoint", "`URL` of a vault's management endpoint, where it does not follow from the OCIDs of its keys; may be repeated", func(s string) error {
@@ -119,10 +140,20 @@ func (o *options) validate() error {
 		maxDrain = time.Minute
 	)
 	switch {
-	case o.tlsCert == "" || o.tlsKey == "":
-		return wrong("--tls-cert and --tls-key are required: Gatekeeper speaks nothing but TLS")
-	case o.clientName != "" && o.clientCA == "":
+	case o.ownCertificate() && (o.tlsCert != "" || o.tlsKey != ""):
+		return wrong("--cert-secret makes a certificate and --tls-cert and --tls-key name one: give one or the other")
+	case o.ownCertificate() && o.service.Name == "":
+		return wrong("--cert-secret needs --service: the certificate is for its name")
+	case !o.ownCertificate() && o.service.Name != "":
+		return wrong("--service without --cert-secret: a certificate in files says itself what it is for")
+	case !o.ownCertificate() && (o.tlsCert == "" || o.tlsKey == ""):
+		return wrong("--tls-cert and --tls-key are required, or --cert-secret and --service: Gatekeeper speaks nothing but TLS")
+	case o.fromGatekeeper && o.clientCA != "":
+		return wrong("--client-ca and --client-ca-from-gatekeeper: give one or the other")
+	case o.clientName != "" && o.clientCA == "" && !o.fromGatekeeper:
 		return wrong("--client-name without --client-ca: a name means nothing unless a CA vouches for it")
+	case o.inCluster() && o.kubernetes == "":
+		return wrong("--cert-secret and --client-ca-from-gatekeeper are for Pods: KUBERNETES_SERVICE_HOST is not set")
 	case o.timeout <= 0 || o.timeout > most:
 		return wrong("--timeout %s: want more than 0 and at most %s", o.timeout, most)
 	case o.drainFor < 0 || o.drainFor > maxDrain:
@@ -145,6 +176,12 @@ func (o *options) validate() error {
 	}
 }
 
+// ownCertificate says that the certificate is made here.
+func (o *options) ownCertificate() bool { return o.certSecret.Name != "" }
+
+// inCluster says that the API server is needed.
+func (o *options) inCluster() bool { return o.ownCertificate() || o.fromGatekeeper }
+
 func (o *options) logger(out io.Writer) *slog.Logger {
 	if o.logFormat == "text" {
 		return slog.New(slog.NewTextHandler(out, nil))
@@ -155,15 +192,30 @@ func (o *options) logger(out io.Writer) *slog.Logger {
 // help prints the flags with the two dashes that everybody types.
 func help(out io.Writer, flags *flag.FlagSet) {
 	var b strings.Builder
-	b.WriteString("oke-sign-provider tells Gatekeeper which images are signed, in OCI, by keys that the policy allows.\n\n" +
-		"Usage: oke-sign-provider --tls-cert FILE --tls-key FILE --client-ca FILE [flags]\n\n")
+	b.WriteString(`oke-sign-provider tells Gatekeeper which images are signed, in OCI, by keys that
+the policy allows.
+
+Usage: oke-sign-provider --cert-secret NAMESPACE/NAME
+           --service NAMESPACE/NAME:PORT --client-ca-from-gatekeeper [flags]
+       oke-sign-provider --tls-cert FILE --tls-key FILE --client-ca FILE [flags]
+
+`)
 	flags.VisitAll(func(f *flag.Flag) {
 		name, usage := flag.UnquoteUsage(f)
-		fmt.Fprintf(&b, "  %s\n        %s", strings.TrimSpace("--"+f.Name+" "+name), usage)
 		if f.DefValue != "" && f.DefValue != "false" {
-			fmt.Fprintf(&b, " (default %s)", f.DefValue)
+			usage += fmt.Sprintf(" (default %s)", f.DefValue)
 		}
-		b.WriteByte('\n')
+		fmt.Fprintf(&b, "  %s\n", strings.TrimSpace("--"+f.Name+" "+name))
+		const indent, width = "        ", 80
+		line := indent
+		for word := range strings.FieldsSeq(usage) {
+			if len(line)+len(word) > width {
+				b.WriteString(strings.TrimRight(line, " ") + "\n")
+				line = indent
+			}
+			line += word + " "
+		}
+		b.WriteString(strings.TrimRight(line, " ") + "\n")
 	})
 	_, _ = io.WriteString(out, b.String()) // who asked for help and closed the stream wants none
 }

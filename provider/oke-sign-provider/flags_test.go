@@ -9,6 +9,9 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/oke-sign/oke-sign/provider/certs"
 )
 
 func environment(env map[string]string) func(string) string {
@@ -16,6 +19,8 @@ func environment(env map[string]string) func(string) string {
 }
 
 func TestParse(t *testing.T) {
+	pod := map[string]string{"KUBERNETES_SERVICE_HOST": "10.96.0.1"}
+	own := []string{"--cert-secret", "a/b", "--service", "a/c:8443"}
 	tls := []string{"--tls-cert", "c", "--tls-key", "k"}
 	tests := map[string]struct {
 		args []string
@@ -51,6 +56,27 @@ func TestParse(t *testing.T) {
 		"no certificate":                 {args: nil, err: "--tls-cert and --tls-key are required"},
 		"no key":                         {args: tls[:2], err: "--tls-cert and --tls-key are required"},
 		"a name that nobody vouches for": {args: append([]string{"--client-name", "n"}, tls...), err: "--client-name without --client-ca"},
+		"a certificate of its own, for Gatekeeper": {
+			args: append([]string{"--client-ca-from-gatekeeper", "--gatekeeper-webhooks", "g"}, own...), env: map[string]string{"KUBERNETES_SERVICE_HOST": "10.96.0.1", "KUBERNETES_SERVICE_PORT": "6443"},
+			want: func(o *options) {
+				o.tlsCert, o.tlsKey, o.kubernetes, o.apiPort = "", "", "10.96.0.1", "6443"
+				o.certSecret = types.NamespacedName{Namespace: "a", Name: "b"}
+				o.service = certs.Service{NamespacedName: types.NamespacedName{Namespace: "a", Name: "c"}, Port: 8443}
+				o.fromGatekeeper, o.gatekeeper = true, "g"
+			},
+		},
+		"Gatekeeper by a name": {
+			args: append([]string{"--client-ca-from-gatekeeper", "--client-name", "n"}, tls...), env: pod,
+			want: func(o *options) { o.kubernetes, o.fromGatekeeper, o.clientName = "10.96.0.1", true, "n" },
+		},
+		"two certificates":                {args: append(own, tls...), env: pod, err: "give one or the other"},
+		"a certificate for nobody":        {args: own[:2], env: pod, err: "--cert-secret needs --service"},
+		"a service without a certificate": {args: append(own[2:4:4], tls...), env: pod, err: "--service without --cert-secret"},
+		"two CAs":                         {args: append([]string{"--client-ca", "f", "--client-ca-from-gatekeeper"}, tls...), env: pod, err: "give one or the other"},
+		"Gatekeeper outside of a cluster": {args: append([]string{"--client-ca-from-gatekeeper"}, tls...), err: "KUBERNETES_SERVICE_HOST is not set"},
+		"its own outside of a cluster":    {args: own, err: "KUBERNETES_SERVICE_HOST is not set"},
+		"a Secret without a namespace":    {args: []string{"--cert-secret", "b", "--service", "a/c"}, env: pod, err: "want NAMESPACE/NAME"},
+		"a Service on no port":            {args: []string{"--cert-secret", "a/b", "--service", "a/c:https"}, env: pod, err: "want NAMESPACE/NAME or NAMESPACE/NAME:PORT"},
 		"a workload": {
 			args: append([]string{"--auth", "workload", "--service-account", "d"}, tls...),
 			env:  map[string]string{"OCI_RESOURCE_PRINCIPAL_REGION": "us-ashburn-1", "KUBERNETES_SERVICE_HOST": "10.96.0.1"},
@@ -89,6 +115,7 @@ func TestParse(t *testing.T) {
 			want := options{
 				addr: ":8443", healthAddr: ":8081", tlsCert: "c", tlsKey: "k", auth: "config", profile: "DEFAULT",
 				timeout: 1300 * time.Millisecond, drainFor: 5 * time.Second, logFormat: "json", tenancies: map[string]string{},
+				apiPort: "443", gatekeeper: "gatekeeper-validating-webhook-configuration",
 			}
 			tt.want(&want)
 			if diff := cmp.Diff(want, got, cmp.AllowUnexported(options{})); diff != "" {
@@ -103,7 +130,12 @@ func TestHelp(t *testing.T) {
 	if _, err := parse(process{args: []string{"--help"}, getenv: environment(nil), stdout: &out}); !errors.Is(err, flag.ErrHelp) {
 		t.Errorf("got %v, want flag.ErrHelp", err)
 	}
-	for _, want := range []string{"Usage: oke-sign-provider", "--tls-cert file", "--timeout time", "(default 1.3s)", "--tenancy NAMESPACE=OCID", "--version\n"} {
+	for line := range strings.Lines(out.String()) {
+		if len(strings.TrimSuffix(line, "\n")) > 80 {
+			t.Errorf("a line of %d columns: %s", len(line)-1, line)
+		}
+	}
+	for _, want := range []string{"Usage: oke-sign-provider", "--cert-secret NAMESPACE/NAME", "--tls-cert file", "--timeout time", "(default 1.3s)", "--tenancy NAMESPACE=OCID", "--version\n"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("help lacks %q:\n%s", want, out.String())
 		}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -20,6 +21,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/oke-sign/oke-sign/provider/certs"
+	"github.com/oke-sign/oke-sign/provider/principal"
 	"github.com/oke-sign/oke-sign/provider/server"
 )
 
@@ -65,23 +67,70 @@ type provider struct {
 	log     *slog.Logger
 	metrics *prometheus.Registry
 	serving *certs.Serving
-	callers *certs.Callers // nil: anybody may ask
+	callers *certs.Callers          // nil: anybody may ask
+	keep    []func(context.Context) // keep the certificates
+	trusts  func() error            // why nobody could be let in; nil if somebody could
+	serves  func() error            // why nobody could be answered
 	oci     *oci
 
 	waits    atomic.Pointer[string] // what readiness waits for; nil when ready
 	stopping atomic.Bool
 }
 
-func (p *provider) loadCertificates() (err error) {
-	if p.serving, err = certs.LoadServing(p.tlsCert, p.tlsKey); err != nil {
-		return err
+// providers are the Provider objects by which Gatekeeper asks. When all of them
+// are used up, a denial must still get out before the webhook's time-out, 5 s by
+// our values for Gatekeeper's chart.
+func providers() []certs.Provider {
+	return []certs.Provider{
+		{Name: "oke-sign", Path: server.Path, Timeout: 2},
 	}
-	if p.clientCA == "" {
-		p.log.Warn("whoever can connect may ask: --client-ca is not given")
-		return nil
+}
+
+// loadCertificates finds out which certificate to show and whose to accept.
+func (p *provider) loadCertificates() error {
+	var cluster *certs.Cluster
+	if p.inCluster() {
+		var err error
+		if cluster, err = certs.NewCluster(p.kubernetes, p.apiPort, cmp.Or(p.account, principal.ServiceAccount)); err != nil {
+			return err
+		}
 	}
-	p.callers, err = certs.LoadCallers(p.clientCA, p.clientName)
-	return err
+	var reloads []func() (bool, error)
+	if p.ownCertificate() {
+		own := certs.NewRotator(certs.RotatorConfig{
+			Cluster: cluster, Secret: p.certSecret, Service: p.service, Providers: providers(), Log: p.log,
+		})
+		p.serving, p.serves = own.Serving(), own.Ready
+		p.keep = append(p.keep, own.Run)
+	} else {
+		files, err := certs.LoadServing(p.tlsCert, p.tlsKey)
+		if err != nil {
+			return err
+		}
+		p.serving, p.serves = &files.Serving, files.Ready
+		p.log.Info("serving certificate loaded", "file", p.tlsCert, "expires", files.NotAfter())
+		reloads = append(reloads, files.Reload)
+	}
+	p.trusts = func() error { return nil }
+	switch {
+	case p.fromGatekeeper:
+		gatekeeper := certs.NewGatekeeper(cluster, p.gatekeeper, p.clientName, p.log)
+		p.callers, p.trusts = &gatekeeper.Callers, gatekeeper.Ready
+		p.keep = append(p.keep, gatekeeper.Follow)
+	case p.clientCA != "":
+		file, err := certs.LoadCallers(p.clientCA, p.clientName)
+		if err != nil {
+			return err
+		}
+		p.callers = &file.Callers
+		reloads = append(reloads, file.Reload)
+	default:
+		p.log.Warn("whoever can connect may ask: neither --client-ca nor --client-ca-from-gatekeeper is given")
+	}
+	if len(reloads) > 0 {
+		p.keep = append(p.keep, func(ctx context.Context) { certs.Watch(ctx, reloadEvery, p.log, reloads...) })
+	}
+	return nil
 }
 
 func (p *provider) serve(ctx context.Context) error {
@@ -94,13 +143,11 @@ func (p *provider) serve(ctx context.Context) error {
 		return errors.Join(err, questions.Close())
 	}
 	p.log.Info("serving", "version", build(), "addr", questions.Addr().String(), "healthAddr", probes.Addr().String(),
-		"path", server.Path, "principal", p.oci.who.String(), "certificateExpires", p.serving.NotAfter())
+		"path", server.Path, "principal", p.oci.who.String())
 
 	cfg := server.Config{Check: p.oci.check, Known: p.oci.checker.Known, Budget: p.timeout, Log: p.log, Metrics: p.metrics}
-	reloads := []func() (bool, error){p.serving.Reload}
 	if p.callers != nil {
 		cfg.Authorize = p.callers.Authorize
-		reloads = append(reloads, p.callers.Reload)
 	}
 	asked := server.HTTP(p.leaving(server.Handler(cfg)))
 	probed := server.HTTP(server.Health(p.ready, p.metrics))
@@ -115,10 +162,12 @@ func (p *provider) serve(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return closed(asked.Serve(tls.NewListener(questions, certs.TLS(p.serving)))) })
 	group.Go(func() error { return closed(probed.Serve(probes)) })
-	group.Go(func() error {
-		certs.Watch(ctx, reloadEvery, p.log, reloads...)
-		return nil
-	})
+	for _, keep := range p.keep {
+		group.Go(func() error {
+			keep(ctx)
+			return nil
+		})
+	}
 	group.Go(func() error {
 		p.discover(ctx)
 		return nil
@@ -173,7 +222,7 @@ func (p *provider) discover(ctx context.Context) {
 		err := p.oci.registry.Discover(ctx)
 		if err == nil {
 			p.waits.Store(nil)
-			p.log.Info("ready")
+			p.log.Info("ready to ask OCI")
 			return
 		}
 		if ctx.Err() != nil {
@@ -198,10 +247,7 @@ func (p *provider) ready() error {
 	if why := p.waits.Load(); why != nil {
 		return errors.New(*why)
 	}
-	if at := p.serving.NotAfter(); time.Now().After(at) {
-		return fmt.Errorf("the serving certificate expired at %s", at.Format(time.RFC3339))
-	}
-	return nil
+	return cmp.Or(p.serves(), p.trusts())
 }
 
 // withProfiles adds the profiles of package pprof to what h serves.

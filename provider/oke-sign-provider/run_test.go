@@ -79,14 +79,20 @@ func startIn(t *testing.T, getenv func(string) string, who *ocitest.User, flags 
 	r.write("tls.key", own.Key)
 	r.write("ca.crt", r.ca.PEM())
 
-	args := append([]string{
-		"--addr", "127.0.0.1:0", "--health-addr", "127.0.0.1:0",
+	r.launch(getenv, append([]string{
 		"--tls-cert", r.file("tls.crt"), "--tls-key", r.file("tls.key"),
 		"--client-ca", r.file("ca.crt"), "--client-name", gatekeeper,
 		"--config-file", who.ConfigFile(),
 		"--timeout", "15s", // for machines that do other things as well
-		"--drain", "0s",
-	}, flags...)
+	}, flags...))
+	return r
+}
+
+// launch runs the program until the test ends, and waits until it serves.
+func (r *running) launch(getenv func(string) string, flags []string) {
+	t := r.t
+	t.Helper()
+	args := append([]string{"--addr", "127.0.0.1:0", "--health-addr", "127.0.0.1:0", "--drain", "0s"}, flags...)
 	ctx, cancel := context.WithCancel(context.Background())
 	r.stop = cancel
 	reader, writer := io.Pipe()
@@ -112,7 +118,6 @@ func startIn(t *testing.T, getenv func(string) string, who *ocitest.User, flags 
 	case err := <-r.stopped:
 		t.Fatalf("ended at once: %v", err)
 	}
-	return r
 }
 
 func (r *running) file(name string) string { return filepath.Join(r.dir, name) }

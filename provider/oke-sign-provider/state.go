@@ -37,7 +37,9 @@ func (s state) Collect(to chan<- prometheus.Metric) {
 	for name, n := range keyStates(s.checker.KeyStates()) {
 		send(prometheus.GaugeValue, "oke_sign_keys", "Allowed keys that signatures name, by the state that OCI Vault gave last.", float64(n), "state", name)
 	}
-	send(prometheus.GaugeValue, "oke_sign_certificate_expiry_timestamp_seconds", "When the serving certificate expires.", float64(s.serving.NotAfter().Unix()))
+	if at := s.serving.NotAfter(); !at.IsZero() {
+		send(prometheus.GaugeValue, "oke_sign_certificate_expiry_timestamp_seconds", "When the serving certificate expires.", float64(at.Unix()))
+	}
 }
 
 // keyStates are those of OCI that matter, and the rest as one: labels are from a

@@ -21,9 +21,12 @@ import (
 	"github.com/oke-sign/oke-sign/provider/cache"
 )
 
+// ServiceAccount is the directory where Kubernetes mounts a Pod's token and its
+// cluster's ca.crt.
+const ServiceAccount = "/var/run/secrets/kubernetes.io/serviceaccount"
+
 const (
-	serviceAccount = "/var/run/secrets/kubernetes.io/serviceaccount"
-	workloadPort   = "12250"
+	workloadPort = "12250"
 	// tokenMargin is how long before its end a token is no longer used, and
 	// refusedAfter how old one must be for a 401 to be its fault.
 	tokenMargin  = time.Minute
@@ -55,7 +58,7 @@ func newWorkload(cfg Config) (*workload, error) {
 		dir:      cfg.ServiceAccount,
 	}
 	if w.dir == "" {
-		w.dir = serviceAccount
+		w.dir = ServiceAccount
 	}
 	w.tokens = tokens(w.fetch, cfg.Attempt)
 	return w, nil

@@ -1,0 +1,25 @@
+package certs
+
+import (
+	"context"
+	"crypto/x509"
+
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+)
+
+// Take is what Follow does with each configuration that it reads; nil is none.
+func (g *Gatekeeper) Take(config *admissionv1.ValidatingWebhookConfiguration) { g.take(config) }
+
+// Keep is one look of Run's.
+func (r *Rotator) Keep(ctx context.Context) error { return r.keep(ctx) }
+
+// Later makes it so that the last certificate was made, and Gatekeeper was first
+// waited for, long ago.
+func (r *Rotator) Later() {
+	r.made = r.made.Add(-remakeEvery)
+	r.since = r.since.Add(-adoption)
+}
+
+func ParseAuthorities(bundle []byte) ([]*x509.Certificate, error) { return parseAuthorities(bundle) }
+
+func EncodeCAs(list []*x509.Certificate) []byte { return encodeCAs(list) }

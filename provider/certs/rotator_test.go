@@ -1,0 +1,461 @@
+package certs_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/open-policy-agent/cert-controller/pkg/rotator"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/oke-sign/oke-sign/provider/certs"
+	"github.com/oke-sign/oke-sign/test/kubeapi"
+)
+
+const (
+	secretPath   = kubeapi.Secrets + "/oke-sign-tls"
+	providerPath = kubeapi.Providers + "/oke-sign"
+	host         = "oke-sign.oke-sign.svc"
+)
+
+// rights are those that the package's documentation names.
+func rights() []string {
+	return []string{
+		"get " + secretPath, "update " + secretPath, "create " + kubeapi.Secrets,
+		"get " + providerPath, "patch " + providerPath,
+	}
+}
+
+// provider is a Provider object as Gatekeeper leaves it.
+type provider struct {
+	APIVersion string `json:"apiVersion"`
+	Kind       string `json:"kind"`
+	Metadata   struct {
+		Generation int64 `json:"generation,omitempty"`
+	} `json:"metadata"`
+	Spec struct {
+		URL      string `json:"url"`
+		Timeout  int    `json:"timeout"`
+		CABundle []byte `json:"caBundle"`
+	} `json:"spec"`
+	Status struct {
+		ByPod []podStatus `json:"byPod,omitempty"`
+	} `json:"status"`
+}
+
+type podStatus struct {
+	Active             bool  `json:"active"`
+	ObservedGeneration int64 `json:"observedGeneration"`
+}
+
+// adopt is Gatekeeper, whose two processes take in the Provider as it is.
+func adopt(t *testing.T, api *kubeapi.Server) provider {
+	t.Helper()
+	var p provider
+	if !api.Get(providerPath, &p) {
+		t.Fatal("there is no Provider")
+	}
+	pod := podStatus{true, p.Metadata.Generation}
+	p.Status.ByPod = []podStatus{pod, pod}
+	api.Set(providerPath, p)
+	return p
+}
+
+func newRotator(t *testing.T, api *kubeapi.Server) *certs.Rotator {
+	t.Helper()
+	service, err := certs.ParseService("oke-sign/oke-sign:8443")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return certs.NewRotator(certs.RotatorConfig{
+		Cluster: cluster(t, api), Secret: types.NamespacedName{Namespace: "oke-sign", Name: "oke-sign-tls"}, Service: service,
+		Providers: []certs.Provider{{Name: "oke-sign", Path: "/v1/signatures", Timeout: 2}}, Log: quiet(),
+	})
+}
+
+// settled is a rotator that shows a certificate which Gatekeeper knows.
+func settled(t *testing.T, api *kubeapi.Server) *certs.Rotator {
+	t.Helper()
+	r := newRotator(t, api)
+	expect(t, "before Gatekeeper knows", r.Keep(t.Context()), "Gatekeeper has not yet taken in Provider oke-sign")
+	expect(t, "Ready", r.Ready(), "there is no serving certificate yet")
+	adopt(t, api)
+	expect(t, "once Gatekeeper knows", r.Keep(t.Context()), "")
+	expect(t, "Ready", r.Ready(), "")
+	return r
+}
+
+func secretOf(t *testing.T, api *kubeapi.Server) *corev1.Secret {
+	t.Helper()
+	secret := new(corev1.Secret)
+	if !api.Get(secretPath, secret) {
+		t.Fatal("there is no Secret")
+	}
+	secret.APIVersion, secret.Kind = "v1", "Secret"
+	return secret
+}
+
+// handshake is that of a Gatekeeper that knows a bundle of CAs.
+func handshake(r *certs.Rotator, bundle []byte) error {
+	near, far := net.Pipe()
+	defer func() { _ = near.Close() }()
+	go func() {
+		defer func() { _ = far.Close() }()
+		_ = tls.Server(far, certs.TLS(r.Serving())).Handshake()
+	}()
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(bundle)
+	return tls.Client(near, &tls.Config{RootCAs: roots, ServerName: host, MinVersion: tls.VersionTLS13}).Handshake()
+}
+
+func blocks(bundle []byte) int { return bytes.Count(bundle, []byte("BEGIN CERTIFICATE")) }
+
+func TestRotatorFromNothing(t *testing.T) {
+	api := kubeapi.New(t, rights()...)
+	r := settled(t, api)
+	var p provider
+	api.Get(providerPath, &p)
+	if p.Spec.URL != "https://oke-sign.oke-sign.svc:8443/v1/signatures" || p.Spec.Timeout != 2 || api.Manager(providerPath) != "oke-sign-provider" {
+		t.Errorf("applied by %s: %+v", api.Manager(providerPath), p.Spec)
+	}
+	if err := handshake(r, p.Spec.CABundle); err != nil {
+		t.Error(err)
+	}
+	secret := secretOf(t, api)
+	if secret.Type != corev1.SecretTypeTLS || len(secret.Data) != 3 || blocks(secret.Data["ca.crt"]) != 1 {
+		t.Errorf("a Secret of type %s with %d entries", secret.Type, len(secret.Data))
+	}
+	if left := time.Until(r.Serving().NotAfter()); left < 89*24*time.Hour || left > 91*24*time.Hour {
+		t.Errorf("it holds %s", left)
+	}
+
+	// Nothing is written where nothing changes, by this one or by the next.
+	another := newRotator(t, api)
+	before := len(api.Asked())
+	for _, r := range []*certs.Rotator{r, another} {
+		expect(t, "another look", r.Keep(t.Context()), "")
+	}
+	for _, asked := range api.Asked()[before:] {
+		if !strings.HasPrefix(asked, "get ") {
+			t.Errorf("asked to %s", asked)
+		}
+	}
+	if err := handshake(another, p.Spec.CABundle); err != nil {
+		t.Error(err)
+	}
+}
+
+// Whoever installs the provider may make the Secret, and keep the right to make
+// others.
+func TestRotatorFillsAnEmptySecret(t *testing.T) {
+	api := kubeapi.New(t, slices.DeleteFunc(rights(), func(r string) bool { return strings.HasPrefix(r, "create") })...)
+	api.Set(secretPath, kubeapi.Object{"apiVersion": "v1", "kind": "Secret", "metadata": kubeapi.Object{"labels": kubeapi.Object{"chart": "ours"}}})
+	settled(t, api)
+	if secret := secretOf(t, api); secret.Labels["chart"] != "ours" {
+		t.Errorf("the label is gone: %v", secret.Labels)
+	}
+}
+
+// What becomes of the Secret, requests go on being answered: the old certificate
+// is shown until Gatekeeper knows the CA of the new one, and both are published.
+func TestRotation(t *testing.T) {
+	for name, change := range map[string]func(*testing.T, *kubeapi.Server){
+		"the Secret is deleted": func(_ *testing.T, api *kubeapi.Server) { api.Delete(secretPath) },
+		"the certificate ends soon": func(t *testing.T, api *kubeapi.Server) {
+			api.Set(secretPath, written(t, host, 29*24*time.Hour, secretOf(t, api).Data["ca.crt"]))
+		},
+		"the Secret is emptied": func(t *testing.T, api *kubeapi.Server) {
+			secret := secretOf(t, api)
+			secret.Data = nil
+			api.Set(secretPath, secret)
+		},
+		"somebody puts in one of their own": func(t *testing.T, api *kubeapi.Server) {
+			api.Set(secretPath, written(t, host, 60*24*time.Hour, nil))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			api := kubeapi.New(t, rights()...)
+			r, other := settled(t, api), newRotator(t, api)
+			expect(t, "another replica", other.Keep(t.Context()), "")
+			replicas := []*certs.Rotator{r, other}
+			before := adopt(t, api).Spec.CABundle
+			change(t, api)
+			for _, r := range replicas {
+				r.Later()
+				for range 2 {
+					expect(t, "renewed", r.Keep(t.Context()), "Gatekeeper has not yet taken in")
+				}
+				expect(t, "Ready", r.Ready(), "")
+				expect(t, "the old one is shown", handshake(r, before), "")
+			}
+			after := adopt(t, api).Spec.CABundle
+			if n := blocks(after); n < 2 {
+				t.Errorf("%d CAs are published", n)
+			}
+			for _, r := range replicas {
+				expect(t, "the old one is shown, and its CA still known", handshake(r, after), "")
+			}
+			for _, r := range replicas {
+				if err := r.Keep(t.Context()); err != nil && !strings.Contains(err.Error(), "not yet taken in") {
+					t.Error(err)
+				}
+				adopt(t, api)
+				expect(t, "and again", r.Keep(t.Context()), "")
+				expect(t, "the new one is shown", handshake(r, before), "unknown authority")
+				expect(t, "and known", handshake(r, after), "")
+			}
+		})
+	}
+}
+
+// A replica that has just started does not leave the others with a certificate by
+// a CA that nobody publishes any more.
+func TestNewReplicaWithoutASecret(t *testing.T) {
+	api := kubeapi.New(t, rights()...)
+	r := settled(t, api)
+	api.Delete(secretPath)
+	expect(t, "Keep", newRotator(t, api).Keep(t.Context()), "Gatekeeper has not yet taken in")
+	expect(t, "the old one is shown, and its CA known", handshake(r, adopt(t, api).Spec.CABundle), "")
+}
+
+// written is a Secret with a certificate for so much longer, of which the CAs
+// before it are these.
+func written(t *testing.T, host string, left time.Duration, before []byte) *corev1.Secret {
+	t.Helper()
+	begin, end := time.Now().Add(-3*time.Hour), time.Now().Add(left)
+	maker := rotator.CertRotator{CAName: "ca", DNSName: host, ExtKeyUsages: &[]x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}
+	ca, err := maker.CreateCACert(begin, end)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, key, err := maker.CreateCertPEM(ca, begin, end)
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret := &corev1.Secret{Data: map[string][]byte{"tls.crt": cert, "tls.key": key, "ca.crt": append(ca.CertPEM, before...)}}
+	secret.APIVersion, secret.Kind = "v1", "Secret"
+	return secret
+}
+
+// A CA that has signed nothing newer for an hour is published no more.
+func TestOldCAsRetire(t *testing.T) {
+	api := kubeapi.New(t, rights()...)
+	old := written(t, host, 60*24*time.Hour, nil).Data["ca.crt"]
+	api.Set(secretPath, written(t, host, 60*24*time.Hour, old))
+	settled(t, api)
+	if n := blocks(secretOf(t, api).Data["ca.crt"]); n != 1 {
+		t.Errorf("%d CAs in the Secret", n)
+	}
+	var p provider
+	if api.Get(providerPath, &p); blocks(p.Spec.CABundle) != 1 {
+		t.Errorf("%d CAs published", blocks(p.Spec.CABundle))
+	}
+}
+
+// A Secret that is no good is replaced, once a minute at most, and nothing of it
+// is shown.
+func TestSecretsThatAreNoGood(t *testing.T) {
+	good := func() *corev1.Secret { return written(t, host, 60*24*time.Hour, nil) }
+	with := func(name string, content []byte) *corev1.Secret {
+		s := good()
+		s.Data[name] = content
+		return s
+	}
+	many := func() []byte {
+		var b bytes.Buffer
+		for range 16 {
+			b.Write(good().Data["ca.crt"])
+		}
+		return b.Bytes()
+	}
+	for name, secret := range map[string]*corev1.Secret{
+		"for another name":          written(t, "other.svc", 60*24*time.Hour, nil),
+		"over":                      written(t, host, -time.Hour, nil),
+		"by another CA":             with("ca.crt", good().Data["ca.crt"]),
+		"with another's key":        with("tls.key", good().Data["tls.key"]),
+		"no certificate":            with("tls.crt", nil),
+		"no key":                    with("tls.key", []byte("key")),
+		"no CA":                     with("ca.crt", nil),
+		"CAs without end":           with("ca.crt", many()),
+		"a CA that is none":         with("ca.crt", good().Data["tls.crt"]),
+		"a key among the CAs":       with("ca.crt", append(good().Data["ca.crt"], good().Data["tls.key"]...)),
+		"a CA after one that is":    with("ca.crt", append(good().Data["ca.crt"], pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte("x")})...)),
+		"another CA before its own": with("ca.crt", append(good().Data["ca.crt"], secretFor(good(), "ca.crt")...)),
+	} {
+		t.Run(name, func(t *testing.T) {
+			api := kubeapi.New(t, rights()...)
+			api.Set(secretPath, secret)
+			r := settled(t, api)
+			if bytes.Equal(secretOf(t, api).Data["tls.crt"], secret.Data["tls.crt"]) {
+				t.Error("it was kept")
+			}
+			bundle := secretOf(t, api).Data["ca.crt"]
+			api.Set(secretPath, secret)
+			expect(t, "it comes back", r.Keep(t.Context()), "another certificate was made")
+			expect(t, "Ready", r.Ready(), "")
+			expect(t, "what was made is shown", handshake(r, bundle), "")
+			r.Later()
+			expect(t, "later it is replaced", r.Keep(t.Context()), "Gatekeeper has not yet taken in")
+		})
+	}
+}
+
+func secretFor(s *corev1.Secret, name string) []byte { return s.Data[name] }
+
+// Replicas that start at the same time agree on one certificate.
+func TestReplicasAgree(t *testing.T) {
+	api := kubeapi.New(t, rights()...)
+	var starting sync.WaitGroup
+	replicas := make([]*certs.Rotator, 5)
+	for i := range replicas {
+		replicas[i] = newRotator(t, api)
+		starting.Go(func() { expect(t, fmt.Sprint("replica ", i), replicas[i].Keep(t.Context()), "not yet taken in") })
+	}
+	starting.Wait()
+	bundle := adopt(t, api).Spec.CABundle
+	if blocks(bundle) != 1 {
+		t.Errorf("%d CAs", blocks(bundle))
+	}
+	for _, r := range replicas {
+		expect(t, "Keep", r.Keep(t.Context()), "")
+		expect(t, "handshake", handshake(r, bundle), "")
+	}
+}
+
+// What somebody does to the Provider object does not last.
+func TestProvidersAreMended(t *testing.T) {
+	for name, change := range map[string]func(*kubeapi.Server, provider){
+		"deleted":      func(api *kubeapi.Server, _ provider) { api.Delete(providerPath) },
+		"another CA":   func(api *kubeapi.Server, p provider) { p.Spec.CABundle = []byte("x"); api.Set(providerPath, p) },
+		"another URL":  func(api *kubeapi.Server, p provider) { p.Spec.URL = "https://evil/"; api.Set(providerPath, p) },
+		"another time": func(api *kubeapi.Server, p provider) { p.Spec.Timeout = 30; api.Set(providerPath, p) },
+		"no spec at all": func(api *kubeapi.Server, _ provider) {
+			api.Set(providerPath, kubeapi.Object{"apiVersion": "externaldata.gatekeeper.sh/v1beta1", "kind": "Provider", "spec": 1})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			api := kubeapi.New(t, rights()...)
+			r := settled(t, api)
+			var before, after provider
+			api.Get(providerPath, &before)
+			change(api, before)
+			expect(t, "Keep", r.Keep(t.Context()), "")
+			expect(t, "Ready", r.Ready(), "")
+			if api.Get(providerPath, &after); after.Spec.URL != before.Spec.URL || after.Spec.Timeout != 2 || !bytes.Equal(after.Spec.CABundle, before.Spec.CABundle) {
+				t.Errorf("got %+v, want %+v", after.Spec, before.Spec)
+			}
+		})
+	}
+}
+
+// Gatekeeper that says nothing is waited for, and not for ever.
+func TestGatekeeperSaysNothing(t *testing.T) {
+	api := kubeapi.New(t, rights()...)
+	r := newRotator(t, api)
+	for range 3 {
+		expect(t, "Keep", r.Keep(t.Context()), "Gatekeeper has not yet taken in Provider oke-sign")
+	}
+	r.Later()
+	expect(t, "Keep", r.Keep(t.Context()), "")
+	expect(t, "Ready", r.Ready(), "")
+}
+
+func TestClusterFails(t *testing.T) {
+	for what, says := range map[string]string{
+		"get " + secretPath:     "is internalerror",
+		"update " + secretPath:  "is internalerror",
+		"get " + providerPath:   "is internalerror",
+		"patch " + providerPath: "applying Provider oke-sign: ",
+	} {
+		t.Run(what, func(t *testing.T) {
+			api := kubeapi.New(t, rights()...)
+			r := settled(t, api)
+			var p provider
+			api.Get(providerPath, &p)
+			api.Set(secretPath, kubeapi.Object{"apiVersion": "v1", "kind": "Secret"})
+			r.Later()
+			api.Fail(func(verb, object string) int {
+				if verb+" "+object == what {
+					return http.StatusInternalServerError
+				}
+				return 0
+			})
+			expect(t, "Keep", r.Keep(t.Context()), says)
+			expect(t, "Ready", r.Ready(), "")
+			expect(t, "the certificate is shown", handshake(r, p.Spec.CABundle), "")
+			api.Fail(nil)
+			expect(t, "Keep", r.Keep(t.Context()), "not yet taken in")
+		})
+	}
+	t.Run("no Gatekeeper", func(t *testing.T) {
+		api := kubeapi.New(t, rights()...)
+		api.Fail(func(verb, object string) int {
+			if strings.HasPrefix(object, kubeapi.Providers) {
+				return http.StatusNotFound
+			}
+			return 0
+		})
+		expect(t, "Keep", newRotator(t, api).Keep(t.Context()), "applying Provider oke-sign: is Gatekeeper installed?")
+	})
+	t.Run("no rights", func(t *testing.T) {
+		api := kubeapi.New(t)
+		r := newRotator(t, api)
+		ctx, stop := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		defer running.Wait()
+		defer stop()
+		running.Go(func() { r.Run(ctx) })
+		until(t, "it says why", func() bool {
+			err := r.Ready()
+			return err != nil && strings.Contains(err.Error(), "there is no serving certificate yet: get "+providerPath+" is forbidden")
+		})
+	})
+}
+
+// The whole of it at once, by itself.
+func TestRotatorRuns(t *testing.T) {
+	api := kubeapi.New(t, rights()...)
+	r := newRotator(t, api)
+	ctx, stop := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	defer running.Wait()
+	defer stop()
+	running.Go(func() { r.Run(ctx) })
+	until(t, "a Provider", func() bool { return api.Get(providerPath, new(provider)) })
+	bundle := adopt(t, api).Spec.CABundle
+	until(t, "ready", func() bool { return r.Ready() == nil })
+	expect(t, "handshake", handshake(r, bundle), "")
+}
+
+func TestParseNames(t *testing.T) {
+	for s, want := range map[string]string{
+		"a/b": "a/b:443", "a/b:8443": "a/b:8443", "oke-sign/oke-sign:1": "oke-sign/oke-sign:1",
+		"": "", "a": "", "a/": "", "/b": "", "a/b/c": "", "a/b:": "", "a/b:0": "", "a/b:65536": "", "a/b:-1": "", "a/b:1:2": "",
+		"A/b": "", "a/b.c": "", "a/1b": "", "a.b/c": "", "a/b:https": "", "../a": "",
+	} {
+		got, err := certs.ParseService(s)
+		if want == "" {
+			if err == nil {
+				t.Errorf("%q: got %v", s, got)
+			}
+			continue
+		}
+		if err != nil || fmt.Sprintf("%s:%d", got.NamespacedName, got.Port) != want {
+			t.Errorf("%q: got %v, %v; want %s", s, got, err, want)
+		}
+	}
+	if got, err := certs.ParseName("a/b.c"); err != nil || got.String() != "a/b.c" {
+		t.Errorf("got %v, %v", got, err)
+	}
+}
