@@ -39,15 +39,16 @@ var errUse = errors.New("wrong use")
 const usage = `oci-emulator plays Oracle Cloud Infrastructure for tests and demos. It is not Oracle Cloud.
 
 It is an HTTPS proxy on loopback that answers for OCI's host names: Artifacts, Key
-Management, Identity, Object Storage (namespace) and OCI Registry. It writes into
---home what clients need, and prints one line when it is ready:
+Management, Vulnerability Scanning (of containers), Identity, Object Storage
+(namespace) and OCI Registry. It writes into --home what clients need, and prints
+one line when it is ready:
 
   oci-emulator --listen 127.0.0.1:8040 --home /tmp/oci --seed demo &
   . /tmp/oci/env
   kubectl oke-sign keys list
 
 Its own pages are under http://127.0.0.1:PORT/_emulator/: faults, calls, requests,
-state, switches, signatures.
+state, switches, signatures, problems.
 
 `
 
@@ -65,7 +66,9 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) error {
 	flags.StringVar(&cfg.State, "state", "", "`file` to load from if it exists, and to save to at the end and on POST /_emulator/save")
 	flags.StringVar(&cfg.Policy, "policy", "", "JSON `file` of users and IAM statements to add: {\"users\":[{\"name\":\"ci\"}],\"statements\":[\"Allow user ci to read repos in tenancy\"]}; their profiles are in --home/users/NAME")
 	switches := flags.String("switches", "strict", "what is unconfirmed about OCI: strict or lenient, and changes, as in lenient,salt=hash")
-	flags.DurationVar(&cfg.Settle, "settle", 0, "how long keys and vaults stay in states such as CREATING")
+	flags.DurationVar(&cfg.Settle, "settle", 0, "how long keys, vaults and scan targets stay in states such as CREATING")
+	flags.DurationVar(&cfg.ScanAfter, "scan-after", 0, "how long after a push a scan of the image begins")
+	flags.DurationVar(&cfg.ScanTakes, "scan-takes", 0, "how long a scan takes")
 	flags.IntVar(&cfg.VaultReads, "vault-reads", 0, "reads a second that a tenancy may make of its vaults; 0 is any number, OCI has 10")
 	verbose := flags.Bool("v", false, "log every request to standard error")
 	if err := flags.Parse(args); err != nil {

@@ -19,6 +19,7 @@ import (
 //	POST              /_emulator/save        write the state file
 //	GET, PUT          /_emulator/switches    what is unconfirmed about OCI
 //	POST              /_emulator/signatures  keep a record that OCI might not
+//	POST              /_emulator/problems    make known what scans find in an image
 func (c *Cloud) adminHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /_emulator/", func(w http.ResponseWriter, r *http.Request) {
@@ -42,6 +43,7 @@ func (c *Cloud) adminHandler() http.Handler {
 	mux.HandleFunc("GET /_emulator/switches", func(w http.ResponseWriter, _ *http.Request) { reply(w, http.StatusOK, c.Switches()) })
 	mux.HandleFunc("PUT /_emulator/switches", c.putSwitches)
 	mux.HandleFunc("POST /_emulator/signatures", c.postSignature)
+	mux.HandleFunc("POST /_emulator/problems", c.postProblems)
 	return local(http.MaxBytesHandler(mux, maxBody))
 }
 

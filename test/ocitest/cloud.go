@@ -45,6 +45,9 @@ type Config struct {
 	// Settle is how long keys, vaults and records stay in a passing state such
 	// as CREATING; zero is not at all.
 	Settle time.Duration
+	// ScanAfter is how long after its cause a scan of an image begins, and
+	// ScanTakes how long it takes; zero is at once.
+	ScanAfter, ScanTakes time.Duration
 	// VaultReads is how many reads a second a tenancy may make of its vaults'
 	// management endpoints before it gets 429; zero is any number.
 	VaultReads int
@@ -174,6 +177,9 @@ func (c *Cloud) prepare() error {
 	}
 	if !loaded {
 		c.world = newWorld(c.cfg.Now)
+	}
+	c.world.scanAfter, c.world.scanTakes = c.cfg.ScanAfter, c.cfg.ScanTakes
+	if !loaded {
 		if c.ca, err = newAuthority(nil); err != nil {
 			return err
 		}

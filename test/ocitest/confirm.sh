@@ -91,6 +91,16 @@ for id in $(field 'join(`" "`, data.items[?"lifecycle-state"==`AVAILABLE`].id)' 
 done
 say deletedRecords "$(field 'length(data.items)' "${signatures[@]}") records listed after all were deleted"
 
+# Of scans there is something to see only where a target was made before.
+results=(vulnerability-scanning container scan result list --compartment-id "$compartment" --repository "$repository" --all)
+say scanImage "$(field 'data.items[0].image' "${results[@]}") (a tag, or repository:tag)"
+if result=$(field 'data.items[0].id' "${results[@]}") && [ -n "$result" ]; then
+  say resultURL "$(field 'data."registry-url"' vulnerability-scanning container scan result get --container-scan-result-id "$result")"
+fi
+say firstScans "make a recipe without --image-count and a target, and count the results"
+say scanDenied "make a target where no policy lets vulnerability-scanning-service in, and look at its lifecycle-state"
+say targetRepository "make a target with a repository that is not there"
+
 if [ -n "${LIMITED:-}" ]; then
   limited() { field "$1" --profile "$LIMITED" "${@:2}"; }
   say subtreeWithoutRoot "$(limited "length(data.items)" artifacts container repository list --compartment-id "$root" --compartment-id-in-subtree true --all) repositories"

@@ -10,7 +10,7 @@ import (
 
 // endpoint is what a host name of OCI leads to.
 type endpoint struct {
-	service string // "artifacts", "kms", "management", "crypto", "identity", "objectstorage" or "ocir"
+	service string // "artifacts", "kms", "management", "crypto", "identity", "objectstorage", "vss" or "ocir"
 	region  image.Region
 	vault   string // extension of a vault's own host
 }
@@ -32,6 +32,7 @@ func fixedHosts() map[string]endpoint {
 	for _, r := range image.Regions() {
 		short, long := r.ID()+"."+r.Domain(), r.ID()+".oci."+r.Domain()
 		hosts["artifacts."+long] = endpoint{service: "artifacts", region: r}
+		hosts["vss-cp-api."+long] = endpoint{service: "vss", region: r}
 		for _, service := range []string{"identity", "objectstorage", "kms"} {
 			hosts[service+"."+short] = endpoint{service: service, region: r}
 			hosts[service+"."+long] = endpoint{service: service, region: r}

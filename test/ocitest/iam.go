@@ -38,25 +38,45 @@ func permissionsOf(resource, verb string) []string {
 		return []string{"VAULT_CREATE", "VAULT_UPDATE", "VAULT_DELETE", "VAULT_MOVE"}
 	case "compartments inspect":
 		return []string{"COMPARTMENT_INSPECT"}
+	case "compartments read":
+		return []string{"COMPARTMENT_READ"}
+	case "policies inspect":
+		return []string{"POLICY_READ"} // as Oracle calls it
+	case "policies manage":
+		return []string{"POLICY_CREATE", "POLICY_UPDATE", "POLICY_DELETE"}
 	case "tenancies inspect":
 		return []string{"TENANCY_INSPECT"}
 	case "objectstorage-namespaces inspect", "objectstorage-namespaces read":
 		return []string{"OBJECTSTORAGE_NAMESPACE_READ"}
+	}
+	for name, prefix := range map[string]string{
+		"container-scan-recipes": "VSS_CONTAINERSCANRECIPE", "container-scan-targets": "VSS_CONTAINERSCANTARGET",
+		"container-scan-results": "VSS_CONTAINERSCAN", "vss-work-requests": "VSS_WORKREQUEST",
+	} {
+		if name == resource {
+			return map[string][]string{
+				"inspect": {prefix + "_INSPECT"}, "read": {prefix + "_READ"}, "use": {prefix + "_UPDATE"},
+				"manage": {prefix + "_CREATE", prefix + "_DELETE", prefix + "_MOVE"},
+			}[verb]
+		}
 	}
 	return nil
 }
 
 // resourceTypes maps what a statement may say to the types it means.
 func resourceTypes(name string) []string {
-	switch name {
-	case "all-resources":
-		return []string{"repos", "keys", "vaults", "compartments", "tenancies", "objectstorage-namespaces"}
-	case "repos", "keys", "vaults", "compartments", "tenancies", "objectstorage-namespaces":
-		return []string{name}
-	case "key-family":
-		return []string{"keys", "vaults"}
+	families := map[string][]string{
+		"key-family": {"keys", "vaults"},
+		"vss-family": {"container-scan-recipes", "container-scan-targets", "container-scan-results", "vss-work-requests"},
 	}
-	return nil
+	all := slices.Concat([]string{"repos", "compartments", "tenancies", "policies", "objectstorage-namespaces"}, families["key-family"], families["vss-family"])
+	switch {
+	case name == "all-resources":
+		return all
+	case slices.Contains(all, name):
+		return []string{name}
+	}
+	return families[name]
 }
 
 // statement is one line of an IAM policy, understood.
@@ -64,6 +84,7 @@ type statement struct {
 	anyUser     bool
 	users       []string // names or OCIDs
 	groups      []string
+	services    []string
 	permissions []string
 	location    string // "tenancy", or a compartment's OCID, name or path
 	all         bool   // whether all conditions must hold, or any
@@ -163,11 +184,14 @@ func (p *parser) statement() (s statement, err error) {
 	switch kind := strings.ToLower(p.next()); kind {
 	case "any-user":
 		s.anyUser = true
-	case "user", "group", "dynamic-group":
+	case "user", "group", "dynamic-group", "service":
 		names := p.list()
-		if kind == "user" {
+		switch kind {
+		case "user":
 			s.users = names
-		} else {
+		case "service":
+			s.services = names
+		default:
 			s.groups = names
 		}
 		if len(names) == 0 {
@@ -326,15 +350,25 @@ func (s statement) covers(u *user, permission string, vars map[string]string) bo
 	return s.all
 }
 
-// located finds the compartment that a statement is about.
-func (w *world) located(t *tenancy, location string) string {
+// located finds the compartment that a statement is about, whose policy is
+// attached to another or to the same one.
+func (w *world) located(t *tenancy, attached, location string) string {
 	if location == "tenancy" {
+		if attached != t.ID {
+			return ""
+		}
 		return t.ID
 	}
 	if c, ok := w.Compartments[location]; ok && c.Tenancy == t.ID {
+		if !w.within(c.ID, attached) {
+			return ""
+		}
 		return c.ID
 	}
-	at := t.ID
+	if c := w.Compartments[attached]; c.Parent != "" && strings.EqualFold(c.Name, location) {
+		return attached // a policy may name the compartment that it is attached to
+	}
+	at := attached
 	for name := range strings.SplitSeq(location, ":") {
 		found := ""
 		for _, c := range w.Compartments {
@@ -369,17 +403,41 @@ func (c *call) may(permission, compartmentID string, target ...string) bool {
 	for i := 0; i < len(target); i += 2 {
 		vars[target[i]] = target[i+1]
 	}
-	for _, text := range t.Policies {
+	return c.allowed(t, compartmentID, func(s statement) bool { return s.covers(c.who, permission, vars) })
+}
+
+// allowed reports whether a statement that holds for a compartment does what is
+// asked.
+func (w *world) allowed(t *tenancy, compartmentID string, does func(statement) bool) bool {
+	holds := func(attached, text string) bool {
 		s, err := parseStatement(text)
 		if err != nil {
-			continue // refused when it was added
+			return false // refused when it was added
 		}
-		at := c.located(t, s.location)
-		if at != "" && c.within(compartmentID, at) && s.covers(c.who, permission, vars) {
+		at := w.located(t, attached, s.location)
+		return at != "" && w.within(compartmentID, at) && does(s)
+	}
+	for _, text := range t.Policies {
+		if holds(t.ID, text) {
 			return true
 		}
 	}
+	for _, p := range w.Policies {
+		for _, text := range p.Statements {
+			if w.tenancyOf(p.Compartment) == t && holds(p.Compartment, text) {
+				return true
+			}
+		}
+	}
 	return false
+}
+
+// serviceMay reports whether a service of OCI has a permission in a compartment.
+func (w *world) serviceMay(service, permission, compartmentID string) bool {
+	t := w.tenancyOf(compartmentID)
+	return t != nil && w.allowed(t, compartmentID, func(s statement) bool {
+		return slices.Contains(s.services, service) && slices.Contains(s.permissions, permission) && len(s.conditions) == 0
+	})
 }
 
 // need is may, answered as OCI does.
@@ -424,6 +482,12 @@ func (c *call) subtree(permission string, in *compartment) (func(string) bool, e
 	if in.ID != in.Tenancy {
 		return nil, invalid("compartmentIdInSubtree can only be true for the tenancy (root compartment)")
 	}
+	return c.below(permission, in)
+}
+
+// below is a compartment and all that lies below it, as far as the caller may
+// look there.
+func (c *call) below(permission string, in *compartment) (func(string) bool, error) {
 	below := func(other string) bool { return c.within(other, in.ID) }
 	if c.may(permission, in.ID) {
 		return below, nil

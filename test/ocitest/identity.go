@@ -15,6 +15,8 @@ func identityRoutes() []route {
 		to(s, "GET", "/20160918/tenancies/{id}/regionSubscriptions", "identity.ListRegionSubscriptions", (*call).listRegionSubscriptions),
 		to(s, "GET", "/20160918/regions", "identity.ListRegions", (*call).listRegions),
 		to(s, "GET", "/20160918/users/{id}", "identity.GetUser", (*call).getUser),
+		to(s, "GET", "/20160918/policies", "identity.ListPolicies", (*call).listPolicies),
+		to(s, "POST", "/20160918/policies", "identity.CreatePolicy", (*call).createPolicy).creating(),
 	}
 }
 

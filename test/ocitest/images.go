@@ -149,6 +149,7 @@ func (w *world) putManifest(repo *repository, mediaType string, manifest []byte,
 	if err := json.Unmarshal(manifest, &parsed); err != nil {
 		return nil, fmt.Errorf("reading a manifest: %w", err)
 	}
+	w.scan()
 	img := w.imageBy(repo.ID, "", digest)
 	if img == nil {
 		img = &containerImage{
@@ -172,6 +173,7 @@ func (w *world) putManifest(repo *repository, mediaType string, manifest []byte,
 		img.Versions = slices.Insert(img.Versions, 0, version{Version: tag, By: by, Created: w.now().UTC().Truncate(time.Millisecond)})
 	}
 	repo.Pushed = w.now().UTC().Truncate(time.Millisecond)
+	w.pushed(repo, tag)
 	return img, nil
 }
 

@@ -439,6 +439,7 @@ func (p *pull) deleteManifest(repo string) error {
 	c := p.cloud
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.world.scan()
 	tag, digest := p.reference()
 	i := c.world.imageBy(repo, tag, digest)
 	if i == nil {

@@ -35,7 +35,7 @@ type route struct {
 // routes are all operations that are played, in the order of their files.
 func routes() []route {
 	var all []route
-	for _, part := range [][]route{artifactsRoutes(), imageRoutes(), repositoryRoutes(), vaultRoutes(), keyRoutes(), cryptoRoutes(), identityRoutes(), objectStorageRoutes(), tokenRoutes()} {
+	for _, part := range [][]route{artifactsRoutes(), imageRoutes(), repositoryRoutes(), vaultRoutes(), keyRoutes(), cryptoRoutes(), identityRoutes(), objectStorageRoutes(), tokenRoutes(), scanRoutes()} {
 		all = append(all, part...)
 	}
 	return all
@@ -198,6 +198,7 @@ func (c *Cloud) find(service string, r *http.Request, sw Switches) (route, map[s
 func (c *Cloud) perform(r *http.Request, rt route, cl *call, t *tunnel, f *activeFault) answer {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.world.scan()
 	cl.world = c.world
 	if f != nil && f.snapshot != nil && r.Method != http.MethodDelete && r.Method != http.MethodPut && !rt.creates {
 		cl.world = f.snapshot

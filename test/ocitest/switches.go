@@ -61,6 +61,20 @@ type Switches struct {
 	DotDot string `json:"dotDot"`
 	// OCIDRegion is how new OCIDs name their region: "key" (iad) or "id" (us-ashburn-1).
 	OCIDRegion string `json:"ocidRegion"`
+	// ScanImage is how the result of a scan names its image: by "tag" or by
+	// "name", repository:tag.
+	ScanImage string `json:"scanImage"`
+	// ResultURL says whether a result names its registry: "given" or "absent".
+	ResultURL string `json:"resultURL"`
+	// FirstScans is how many images of each repository a new target has scanned,
+	// if its recipe does not say.
+	FirstScans int `json:"firstScans"`
+	// ScanDenied says what becomes of a target whose images the service may not
+	// read: it is "failed", or active and "silent".
+	ScanDenied string `json:"scanDenied"`
+	// TargetRepository says whether the repositories that a new target names have
+	// to be there: "checked" or "unchecked".
+	TargetRepository string `json:"targetRepository"`
 	// KeyVersionOCID is the layout of new key version OCIDs: "vault" or "zero".
 	KeyVersionOCID string `json:"keyVersionOCID"`
 }
@@ -87,6 +101,11 @@ func Strict() Switches {
 		IndexChildren:      "hidden",
 		DotDot:             "refused",
 		OCIDRegion:         "key",
+		ScanImage:          "tag",
+		ResultURL:          "absent",
+		FirstScans:         1,
+		ScanDenied:         "failed",
+		TargetRepository:   "checked",
 		KeyVersionOCID:     "vault",
 	}
 }
@@ -114,6 +133,11 @@ func Lenient() Switches {
 		IndexChildren:      "listed",
 		DotDot:             "normalised",
 		OCIDRegion:         "id",
+		ScanImage:          "name",
+		ResultURL:          "given",
+		FirstScans:         4,
+		ScanDenied:         "silent",
+		TargetRepository:   "unchecked",
 		KeyVersionOCID:     "zero",
 	}
 }
@@ -163,7 +187,7 @@ func (s *Switches) set(key, value string) error {
 	var raw any = value
 	if b, err := strconv.ParseBool(value); err == nil && (value == "true" || value == "false") {
 		raw = b
-	} else if n, err := strconv.Atoi(value); err == nil && key == "pageLimit" {
+	} else if n, err := strconv.Atoi(value); err == nil && (key == "pageLimit" || key == "firstScans") {
 		raw = n
 	}
 	change, err := json.Marshal(map[string]any{key: raw})
@@ -183,6 +207,9 @@ func (s Switches) Validate() error {
 	if s.PageLimit < 1 || s.PageLimit > 1000 {
 		return fmt.Errorf("switch pageLimit: %d is not between 1 and 1000", s.PageLimit)
 	}
+	if s.FirstScans < 1 || s.FirstScans > 1000 {
+		return fmt.Errorf("switch firstScans: %d is not between 1 and 1000", s.FirstScans)
+	}
 	allowed := map[string][]string{
 		"subtreeWithoutRoot": {"404", "filtered", "all"},
 		"listDenied":         {"404", "empty"},
@@ -198,6 +225,10 @@ func (s Switches) Validate() error {
 		"indexChildren":      {"listed", "hidden"},
 		"dotDot":             {"refused", "normalised"},
 		"ocidRegion":         {"key", "id"},
+		"scanImage":          {"tag", "name"},
+		"resultURL":          {"given", "absent"},
+		"scanDenied":         {"failed", "silent"},
+		"targetRepository":   {"checked", "unchecked"},
 		"keyVersionOCID":     {"vault", "zero"},
 	}
 	v := reflect.ValueOf(s)

@@ -29,11 +29,20 @@ type world struct {
 	Repositories map[string]*repository      `json:"repositories"`
 	Images       map[string]*containerImage  `json:"images"`
 	Signatures   map[string]*signatureRecord `json:"signatures"`
+	Policies     map[string]*policy          `json:"policies"` // beside those of the tenancies
+	ScanRecipes  map[string]*scanRecipe      `json:"scanRecipes"`
+	ScanTargets  map[string]*scanTarget      `json:"scanTargets"`
+	ScanResults  map[string]*scanResult      `json:"scanResults"`
+	WorkRequests map[string]*workRequest     `json:"workRequests"`
+	Scans        []*scan                     `json:"scans"`    // that are not over
+	Problems     map[string][]Problem        `json:"problems"` // that scans find, by digest
 	Operator     string                      `json:"operator"` // user of the profiles in the home, if any
 	Last         int64                       `json:"last"`     // sequence number of the newest resource
 
 	entropy io.Reader        // of OCIDs; fixed while a seed is sown, so that a demo reads the same every time
 	now     func() time.Time // of everything created
+
+	scanAfter, scanTakes time.Duration // as in Config
 }
 
 func newWorld(now func() time.Time) *world {
@@ -46,6 +55,12 @@ func newWorld(now func() time.Time) *world {
 		Repositories: map[string]*repository{},
 		Images:       map[string]*containerImage{},
 		Signatures:   map[string]*signatureRecord{},
+		Policies:     map[string]*policy{},
+		ScanRecipes:  map[string]*scanRecipe{},
+		ScanTargets:  map[string]*scanTarget{},
+		ScanResults:  map[string]*scanResult{},
+		WorkRequests: map[string]*workRequest{},
+		Problems:     map[string][]Problem{},
 		entropy:      rand.Reader,
 		now:          now,
 	}
