@@ -2,6 +2,7 @@ package principal
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -45,6 +46,8 @@ type Call struct {
 	// Repeatable says that sending the request twice does no more than once,
 	// for methods other than GET.
 	Repeatable bool
+	// MaxAnswer is how many bytes an answer may have. Zero means 4 MiB.
+	MaxAnswer int64
 }
 
 // Do sends a request of the SDK's and decodes the JSON of the answer. A refusal
@@ -169,7 +172,7 @@ func (p *Principal) attempt(ctx context.Context, call Call, request common.OCIRe
 	if res.StatusCode < 200 || res.StatusCode > 299 {
 		return nil, refusal(call, res)
 	}
-	body, err := readBody(res.Body, maxAnswer)
+	body, err := readBody(res.Body, cmp.Or(call.MaxAnswer, maxAnswer))
 	if err != nil {
 		return fail(err)
 	}

@@ -17,7 +17,7 @@ import (
 // Record reads one signature record of the image ref in full: lists leave out
 // who made it. No verdict depends on that.
 func (c *Client) Record(ctx context.Context, ref image.Reference, id string) (signature.Record, error) {
-	if _, err := c.tenancy(ctx, ref); err != nil {
+	if _, err := c.Tenancy(ctx, ref); err != nil {
 		return signature.Record{}, err
 	}
 	if !strings.HasPrefix(id, "ocid1.containerimagesignature.") || !principal.Segment(id) {

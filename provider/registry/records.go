@@ -54,7 +54,7 @@ type summary struct {
 // Records returns the signature records of the image that ref pins, newest
 // first: all of them, or the 200 newest and the 50 oldest.
 func (c *Client) Records(ctx context.Context, ref image.Reference) ([]signature.Record, error) {
-	tenancy, err := c.tenancy(ctx, ref)
+	tenancy, err := c.Tenancy(ctx, ref)
 	if err != nil {
 		return nil, err
 	}

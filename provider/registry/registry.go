@@ -37,7 +37,10 @@ var ErrNotFound = errors.New("no such image, or this principal may not read it")
 // ErrNotCovered says that an image is of no tenancy that the Client may ask.
 var ErrNotCovered = errors.New("its namespace is of no tenancy that was configured")
 
-const basePath = "/20160918"
+const (
+	basePath = "/20160918"
+	maxTag   = 128 // bytes
+)
 
 // Config says which images a Client covers and where it looks for them.
 type Config struct {
@@ -131,8 +134,8 @@ func (c *Client) Covers(ref image.Reference) bool {
 	return c.tenancies[ref.Namespace()] != "" || !c.discovered
 }
 
-// tenancy is the OCID of the tenancy that an image belongs to.
-func (c *Client) tenancy(ctx context.Context, ref image.Reference) (string, error) {
+// Tenancy is the OCID of the tenancy that an image belongs to.
+func (c *Client) Tenancy(ctx context.Context, ref image.Reference) (string, error) {
 	for range 2 {
 		covered := c.Covers(ref)
 		c.mu.Lock()
@@ -167,13 +170,20 @@ type Image struct {
 	RepositoryID  string
 	Repository    string
 	Tags          []string
+	Versions      []Version // of Tags, those that can be asked for by name
 	TimeCreated   time.Time
+}
+
+// Version is a tag of an image.
+type Version struct {
+	Tag   string
+	Since time.Time // when the tag was put on the image; zero if OCI does not say
 }
 
 // Image finds an image by its digest, or by its tag if the reference has no
 // digest.
 func (c *Client) Image(ctx context.Context, ref image.Reference) (Image, error) {
-	if _, err := c.tenancy(ctx, ref); err != nil {
+	if _, err := c.Tenancy(ctx, ref); err != nil {
 		return Image{}, err
 	}
 	uri := ref.Namespace() + "/" + ref.Repository()
@@ -223,6 +233,13 @@ func readImage(from principal.Call, found artifacts.ContainerImage) (Image, erro
 	for _, version := range found.Versions {
 		if tag := principal.Text(version.Version); tag != "" {
 			img.Tags = append(img.Tags, tag)
+		}
+		if tag := deref(version.Version); tag != "" && len(tag) <= maxTag && principal.Segment(tag) {
+			v := Version{Tag: tag}
+			if version.TimeCreated != nil {
+				v.Since = version.TimeCreated.Time
+			}
+			img.Versions = append(img.Versions, v)
 		}
 	}
 	switch {

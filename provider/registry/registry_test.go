@@ -332,7 +332,10 @@ func TestExists(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	found.TimeCreated = time.Time{}
+	if v := found.Versions; len(v) != 1 || v[0].Tag != "v1" || v[0].Since.Before(found.TimeCreated) {
+		t.Errorf("versions %v", v)
+	}
+	found.TimeCreated, found.Versions = time.Time{}, nil
 	want := registry.Image{ID: img.ID, CompartmentID: tenancy.ID, Digest: img.Digest, RepositoryID: img.RepositoryID, Repository: "team/app", Tags: []string{"v1"}}
 	if diff := cmp.Diff(want, found); diff != "" {
 		t.Error(diff)

@@ -28,7 +28,7 @@ type Upload struct {
 // Upload attaches a signature to an image and returns the record that OCI made
 // of it. It does not prove the signature: who made it should have.
 func (c *Client) Upload(ctx context.Context, up Upload) (signature.Record, error) {
-	if _, err := c.tenancy(ctx, up.Reference); err != nil {
+	if _, err := c.Tenancy(ctx, up.Reference); err != nil {
 		return signature.Record{}, err
 	}
 	to := call(up.Reference, "CreateContainerImageSignature", http.MethodPost, "/container/imageSignatures")

@@ -170,7 +170,7 @@ func (w *world) putManifest(repo *repository, mediaType string, manifest []byte,
 		if old := w.imageBy(repo.ID, tag, ""); old != nil {
 			old.dropTag(tag)
 		}
-		img.Versions = slices.Insert(img.Versions, 0, version{Version: tag, By: by, Created: w.now().UTC().Truncate(time.Millisecond)})
+		img.Versions = slices.Insert(img.Versions, 0, version{Version: tag, By: by, Created: w.moment()})
 	}
 	repo.Pushed = w.now().UTC().Truncate(time.Millisecond)
 	w.pushed(repo, tag)
@@ -412,7 +412,7 @@ func (c *call) restoreImage() (any, error) {
 	}
 	i.State = "AVAILABLE"
 	if in.Version != "" && c.imageBy(repo.ID, in.Version, "") == nil {
-		i.Versions = []version{{Version: in.Version, By: c.who.ID, Created: c.now().UTC().Truncate(time.Millisecond)}}
+		i.Versions = []version{{Version: in.Version, By: c.who.ID, Created: c.moment()}}
 	}
 	v := viewImage(i, repo)
 	return c.tagged(v)

@@ -50,8 +50,8 @@ type scan struct {
 	Repository string    `json:"repository"` // OCID
 	Tag        string    `json:"tag"`
 	Digest     string    `json:"digest"` // empty until it begins
-	Starts     time.Time `json:"starts"`
-	Ends       time.Time `json:"ends"`
+	Due        time.Time `json:"due"`
+	Starts     time.Time `json:"starts"` // as it will say
 }
 
 // scanResult is what the API knows of a scan that is over. There is no digest in
@@ -158,12 +158,16 @@ func (w *world) pushed(repo *repository, tag string) {
 }
 
 func (w *world) queue(t *scanTarget, repo *repository, tag string) {
-	at := w.now()
-	if t.Next != "" && t.NextAt.After(at) {
-		at = t.NextAt
+	due := w.now()
+	if t.Next != "" && t.NextAt.After(due) {
+		due = t.NextAt
 	}
-	at = at.Add(w.scanAfter).UTC().Truncate(time.Millisecond)
-	w.Scans = append(w.Scans, &scan{Target: t.ID, Repository: repo.ID, Tag: tag, Starts: at, Ends: at.Add(w.scanTakes)})
+	due = due.Add(w.scanAfter)
+	starts := due.UTC().Truncate(time.Millisecond)
+	if w.scanAfter == 0 {
+		starts = w.moment()
+	}
+	w.Scans = append(w.Scans, &scan{Target: t.ID, Repository: repo.ID, Tag: tag, Due: due, Starts: starts})
 }
 
 // scan carries on with the scans that were queued. It is called before anything
@@ -171,7 +175,7 @@ func (w *world) queue(t *scanTarget, repo *repository, tag string) {
 func (w *world) scan() {
 	now := w.now()
 	w.Scans = slices.DeleteFunc(w.Scans, func(s *scan) bool {
-		if s.Starts.After(now) {
+		if s.Due.After(now) {
 			return false
 		}
 		if s.Digest == "" {
@@ -181,13 +185,13 @@ func (w *world) scan() {
 			}
 			s.Digest = img.Digest
 		}
-		if s.Ends.After(now) {
+		if s.Due.Add(w.scanTakes).After(now) {
 			return false
 		}
 		t, repo := w.ScanTargets[s.Target], w.Repositories[s.Repository]
 		w.keepResult(&scanResult{
 			Region: t.Region, Compartment: t.Compartment, Target: t.ID, In: t.In, URL: t.URL,
-			Repository: repo.Name, Tag: s.Tag, Started: s.Starts, Finished: s.Ends, Problems: w.Problems[s.Digest],
+			Repository: repo.Name, Tag: s.Tag, Started: s.Starts, Finished: s.Starts.Add(w.scanTakes), Problems: w.Problems[s.Digest],
 		})
 		return true
 	})

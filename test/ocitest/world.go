@@ -43,6 +43,8 @@ type world struct {
 	now     func() time.Time // of everything created
 
 	scanAfter, scanTakes time.Duration // as in Config
+
+	newest time.Time // moment
 }
 
 func newWorld(now func() time.Time) *world {
@@ -84,6 +86,18 @@ type born struct {
 	ID      string    `json:"id"`
 	Seq     int64     `json:"seq"`
 	Created time.Time `json:"created"`
+}
+
+// moment is now, and later than every moment before: what happens to a tag and
+// the scans of it have an order also within a millisecond, which is as fine as
+// OCI's times are.
+func (w *world) moment() time.Time {
+	at := w.now().UTC().Truncate(time.Millisecond)
+	if !at.After(w.newest) {
+		at = w.newest.Add(time.Millisecond)
+	}
+	w.newest = at
+	return at
 }
 
 func (w *world) birth(id string) born {

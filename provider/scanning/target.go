@@ -1,0 +1,274 @@
+package scanning
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/oracle/oci-go-sdk/v65/common"
+	"github.com/oracle/oci-go-sdk/v65/vulnerabilityscanning"
+
+	"github.com/oke-sign/oke-sign/provider/image"
+	"github.com/oke-sign/oke-sign/provider/principal"
+)
+
+// Lifecycle states of recipes and targets that matter here.
+const (
+	Active  = "ACTIVE"
+	Failed  = "FAILED"
+	Deleted = "DELETED"
+)
+
+// Standard is the level at which a recipe has images scanned; the only other one
+// is not to.
+const Standard = "STANDARD"
+
+const maxListed = 5000
+
+// Recipe says how images are scanned.
+type Recipe struct {
+	ID            string
+	Name          string
+	CompartmentID string
+	State         string // such as ACTIVE
+	Level         string // STANDARD or NONE
+	ImageCount    int    // how many images a target has scanned at first; zero if it is left to OCI
+	TimeCreated   time.Time
+}
+
+// Target says which images are scanned, by which recipe.
+type Target struct {
+	ID            string
+	Name          string
+	Description   string
+	CompartmentID string
+	RecipeID      string
+	State         string // such as ACTIVE
+	URL           string // of the registry
+	In            string // compartment of the repositories
+	Repositories  []string
+	TimeCreated   time.Time
+}
+
+// Recipes lists the recipes of a compartment, newest first.
+func (c *Client) Recipes(ctx context.Context, in image.Region, compartment string) ([]Recipe, error) {
+	from := call(in, "ListContainerScanRecipes", http.MethodGet, "/containerScanRecipes")
+	request := vulnerabilityscanning.ListContainerScanRecipesRequest{
+		CompartmentId: common.String(compartment),
+		SortBy:        vulnerabilityscanning.ListContainerScanRecipesSortByTimecreated,
+		SortOrder:     vulnerabilityscanning.ListContainerScanRecipesSortOrderDesc,
+	}
+	var recipes []Recipe
+	err := principal.Pages(func(page *string) (*string, error) {
+		request.Page = page
+		var answer struct {
+			Items *[]vulnerabilityscanning.ContainerScanRecipe `json:"items"` // a summary has the same fields
+		}
+		header, err := c.who.Do(ctx, from, request, &answer)
+		if err != nil {
+			return nil, notFound(err)
+		}
+		if answer.Items == nil {
+			return nil, from.Malformed("a list without items")
+		}
+		for _, item := range *answer.Items {
+			r, err := readRecipe(from, item)
+			if err != nil {
+				return nil, err
+			}
+			if recipes = append(recipes, r); len(recipes) > maxListed {
+				return nil, from.Malformed("more than %d recipes", maxListed)
+			}
+		}
+		return principal.NextPage(header), nil
+	}, maxPages)
+	if err != nil {
+		return nil, fmt.Errorf("listing scan recipes: %w", err)
+	}
+	return recipes, nil
+}
+
+func readRecipe(from principal.Call, got vulnerabilityscanning.ContainerScanRecipe) (Recipe, error) {
+	r := Recipe{
+		ID: deref(got.Id), Name: principal.Text(got.DisplayName), CompartmentID: deref(got.CompartmentId), State: string(got.LifecycleState),
+		ImageCount: value(got.ImageCount), TimeCreated: when(got.TimeCreated),
+	}
+	if got.ScanSettings != nil {
+		r.Level = string(got.ScanSettings.ScanLevel)
+	}
+	if !strings.HasPrefix(r.ID, "ocid1.vsscontainerscanrecipe.") || !principal.Segment(r.ID) {
+		return Recipe{}, from.Malformed("a recipe with the id %.120q", r.ID)
+	}
+	return r, nil
+}
+
+// Recipe reads a recipe.
+func (c *Client) Recipe(ctx context.Context, in image.Region, id string) (Recipe, error) {
+	if !principal.Segment(id) {
+		return Recipe{}, fmt.Errorf("not the OCID of a recipe: %.120q", id)
+	}
+	get := call(in, "GetContainerScanRecipe", http.MethodGet, "/containerScanRecipes/{containerScanRecipeId}")
+	var got vulnerabilityscanning.ContainerScanRecipe
+	if _, err := c.who.Do(ctx, get, vulnerabilityscanning.GetContainerScanRecipeRequest{ContainerScanRecipeId: common.String(id)}, &got); err != nil {
+		return Recipe{}, fmt.Errorf("reading a scan recipe: %w", notFound(err))
+	}
+	return readRecipe(get, got)
+}
+
+// CreateRecipe makes a recipe of level STANDARD with a name in a compartment.
+func (c *Client) CreateRecipe(ctx context.Context, in image.Region, r Recipe) (Recipe, error) {
+	to := call(in, "CreateContainerScanRecipe", http.MethodPost, "/containerScanRecipes")
+	to.Repeatable = true // the retry token makes OCI do it once
+	details := vulnerabilityscanning.CreateContainerScanRecipeDetails{
+		CompartmentId: common.String(r.CompartmentID), DisplayName: common.String(r.Name),
+		ScanSettings: &vulnerabilityscanning.ContainerScanSettings{ScanLevel: vulnerabilityscanning.ContainerScanSettingsScanLevelStandard},
+	}
+	if r.ImageCount > 0 {
+		details.ImageCount = common.Int(r.ImageCount)
+	}
+	var got vulnerabilityscanning.ContainerScanRecipe
+	if _, err := c.who.Do(ctx, to, vulnerabilityscanning.CreateContainerScanRecipeRequest{
+		CreateContainerScanRecipeDetails: details, OpcRetryToken: common.String(rand.Text()),
+	}, &got); err != nil {
+		return Recipe{}, fmt.Errorf("making scan recipe %s: %w", r.Name, notFound(err))
+	}
+	return readRecipe(to, got)
+}
+
+// DeleteRecipe deletes a recipe, which takes OCI a while.
+func (c *Client) DeleteRecipe(ctx context.Context, in image.Region, id string) error {
+	if !principal.Segment(id) {
+		return fmt.Errorf("not the OCID of a recipe: %.120q", id)
+	}
+	to := call(in, "DeleteContainerScanRecipe", http.MethodDelete, "/containerScanRecipes/{containerScanRecipeId}")
+	if _, err := c.who.Do(ctx, to, vulnerabilityscanning.DeleteContainerScanRecipeRequest{ContainerScanRecipeId: common.String(id)}, nil); err != nil {
+		return fmt.Errorf("deleting a scan recipe: %w", notFound(err))
+	}
+	return nil
+}
+
+// Targets lists the targets of a compartment, newest first.
+func (c *Client) Targets(ctx context.Context, in image.Region, compartment string) ([]Target, error) {
+	from := call(in, "ListContainerScanTargets", http.MethodGet, "/containerScanTargets")
+	request := vulnerabilityscanning.ListContainerScanTargetsRequest{
+		CompartmentId: common.String(compartment),
+		SortBy:        vulnerabilityscanning.ListContainerScanTargetsSortByTimecreated,
+		SortOrder:     vulnerabilityscanning.ListContainerScanTargetsSortOrderDesc,
+	}
+	var targets []Target
+	err := principal.Pages(func(page *string) (*string, error) {
+		request.Page = page
+		var answer struct {
+			Items *[]target `json:"items"`
+		}
+		header, err := c.who.Do(ctx, from, request, &answer)
+		if err != nil {
+			return nil, notFound(err)
+		}
+		if answer.Items == nil {
+			return nil, from.Malformed("a list without items")
+		}
+		for _, item := range *answer.Items {
+			t, err := item.read(from)
+			if err != nil {
+				return nil, err
+			}
+			if targets = append(targets, t); len(targets) > maxListed {
+				return nil, from.Malformed("more than %d targets", maxListed)
+			}
+		}
+		return principal.NextPage(header), nil
+	}, maxPages)
+	if err != nil {
+		return nil, fmt.Errorf("listing scan targets: %w", err)
+	}
+	return targets, nil
+}
+
+// target is what is used of a target. The SDK's own type fails on a registry of a
+// kind that it does not know.
+type target struct {
+	ID            string          `json:"id"`
+	DisplayName   *string         `json:"displayName"`
+	Description   *string         `json:"description"`
+	CompartmentID string          `json:"compartmentId"`
+	RecipeID      string          `json:"containerScanRecipeId"`
+	State         string          `json:"lifecycleState"`
+	TimeCreated   *common.SDKTime `json:"timeCreated"`
+	Registry      struct {
+		URL           *string  `json:"url"`
+		CompartmentID string   `json:"compartmentId"`
+		Repositories  []string `json:"repositories"`
+	} `json:"targetRegistry"`
+}
+
+func (got target) read(from principal.Call) (Target, error) {
+	t := Target{
+		ID: got.ID, Name: principal.Text(got.DisplayName), Description: principal.Text(got.Description), CompartmentID: got.CompartmentID,
+		RecipeID: got.RecipeID, State: got.State, URL: principal.Text(got.Registry.URL), In: got.Registry.CompartmentID,
+		Repositories: got.Registry.Repositories, TimeCreated: when(got.TimeCreated),
+	}
+	if !strings.HasPrefix(t.ID, "ocid1.vsscontainerscan") || !principal.Segment(t.ID) {
+		return Target{}, from.Malformed("a target with the id %.120q", t.ID)
+	}
+	return t, nil
+}
+
+// Target reads a target.
+func (c *Client) Target(ctx context.Context, in image.Region, id string) (Target, error) {
+	if !principal.Segment(id) {
+		return Target{}, fmt.Errorf("not the OCID of a target: %.120q", id)
+	}
+	get := call(in, "GetContainerScanTarget", http.MethodGet, "/containerScanTargets/{containerScanTargetId}")
+	var got target
+	if _, err := c.who.Do(ctx, get, vulnerabilityscanning.GetContainerScanTargetRequest{ContainerScanTargetId: common.String(id)}, &got); err != nil {
+		return Target{}, fmt.Errorf("reading a scan target: %w", notFound(err))
+	}
+	return got.read(get)
+}
+
+// CreateTarget makes a target, which takes OCI a while: its state says how far it
+// is. Without repositories, it covers all of a compartment.
+func (c *Client) CreateTarget(ctx context.Context, in image.Region, t Target) (Target, error) {
+	to := call(in, "CreateContainerScanTarget", http.MethodPost, "/containerScanTargets")
+	to.Repeatable = true // the retry token makes OCI do it once
+	details := vulnerabilityscanning.CreateContainerScanTargetDetails{
+		CompartmentId: common.String(t.CompartmentID), DisplayName: common.String(t.Name), ContainerScanRecipeId: common.String(t.RecipeID),
+		TargetRegistry: vulnerabilityscanning.CreateOcirContainerScanRegistryDetails{
+			CompartmentId: common.String(t.In), Url: common.String(t.URL), Repositories: t.Repositories,
+		},
+	}
+	if t.Description != "" {
+		details.Description = common.String(t.Description)
+	}
+	var got target
+	if _, err := c.who.Do(ctx, to, vulnerabilityscanning.CreateContainerScanTargetRequest{
+		CreateContainerScanTargetDetails: details, OpcRetryToken: common.String(rand.Text()),
+	}, &got); err != nil {
+		return Target{}, fmt.Errorf("making scan target %s: %w", t.Name, notFound(err))
+	}
+	return got.read(to)
+}
+
+// DeleteTarget deletes a target, which takes OCI a while. Results stay.
+func (c *Client) DeleteTarget(ctx context.Context, in image.Region, id string) error {
+	if !principal.Segment(id) {
+		return fmt.Errorf("not the OCID of a target: %.120q", id)
+	}
+	to := call(in, "DeleteContainerScanTarget", http.MethodDelete, "/containerScanTargets/{containerScanTargetId}")
+	if _, err := c.who.Do(ctx, to, vulnerabilityscanning.DeleteContainerScanTargetRequest{ContainerScanTargetId: common.String(id)}, nil); err != nil {
+		return fmt.Errorf("deleting a scan target: %w", notFound(err))
+	}
+	return nil
+}
+
+// notFound is an error of OCI's that says so.
+func notFound(err error) error {
+	if principal.IsNotFound(err) {
+		return fmt.Errorf("%w: %w", ErrNotFound, err)
+	}
+	return err
+}
