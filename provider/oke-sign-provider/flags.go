@@ -41,6 +41,7 @@ type options struct {
 	ociCA        string   // file of the authorities that OCI's certificates must come from
 
 	timeout   time.Duration
+	scanTime  time.Duration
 	drainFor  time.Duration
 	logFormat string
 	pprof     bool
@@ -93,6 +94,7 @@ func parse(with process) (options, error) {
 		return nil
 	})
 	flags.DurationVar(&o.timeout, "timeout", 1300*time.Millisecond, "`time` for one request; keep it below the timeout of the Provider object, and that below the webhook's")
+	flags.DurationVar(&o.scanTime, "scan-timeout", 300*time.Millisecond, "`time` for one request about scans, whose Provider object is another; what takes longer is found out meanwhile")
 	flags.DurationVar(&o.drainFor, "drain", 5*time.Second, "`time` to go on answering after a signal to stop, until nobody sends questions here any more")
 	flags.BoolVar(&o.pprof, "pprof", false, "serve /debug/pprof on the health address as well")
 	flags.StringVar(&o.logFormat, "log-format", "json", "`format` of the log on standard error: json or text")
@@ -156,6 +158,8 @@ func (o *options) validate() error {
 		return wrong("--cert-secret and --client-ca-from-gatekeeper are for Pods: KUBERNETES_SERVICE_HOST is not set")
 	case o.timeout <= 0 || o.timeout > most:
 		return wrong("--timeout %s: want more than 0 and at most %s", o.timeout, most)
+	case o.scanTime <= 0 || o.scanTime > most:
+		return wrong("--scan-timeout %s: want more than 0 and at most %s", o.scanTime, most)
 	case o.drainFor < 0 || o.drainFor > maxDrain:
 		return wrong("--drain %s: want at most %s", o.drainFor, maxDrain)
 	case o.logFormat != "json" && o.logFormat != "text":
@@ -193,7 +197,7 @@ func (o *options) logger(out io.Writer) *slog.Logger {
 func help(out io.Writer, flags *flag.FlagSet) {
 	var b strings.Builder
 	b.WriteString(`oke-sign-provider tells Gatekeeper which images are signed, in OCI, by keys that
-the policy allows.
+the policy allows, and what OCI's scans have found in them.
 
 Usage: oke-sign-provider --cert-secret NAMESPACE/NAME
            --service NAMESPACE/NAME:PORT --client-ca-from-gatekeeper [flags]

@@ -1,9 +1,9 @@
 // Command oke-sign-provider answers Gatekeeper's external data requests: is this
-// image signed, in OCI, by one of these keys?
+// image signed, in OCI, by one of these keys, and what do scans say of it?
 //
 // It is the only place that knows all the parts: who asks OCI (principal), what
-// is asked (registry, vault), what decides (verdict), what is remembered (inside
-// verdict), and what speaks to Gatekeeper (server, certs). It decides nothing
+// is asked (registry, vault, scanning), what decides (verdict, scan), what is
+// remembered (inside those two), and what speaks to Gatekeeper (server, certs). It decides nothing
 // itself.
 package main
 

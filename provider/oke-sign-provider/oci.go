@@ -13,10 +13,15 @@ import (
 	"github.com/oke-sign/oke-sign/provider/image"
 	"github.com/oke-sign/oke-sign/provider/principal"
 	"github.com/oke-sign/oke-sign/provider/registry"
+	"github.com/oke-sign/oke-sign/provider/scan"
+	"github.com/oke-sign/oke-sign/provider/scanning"
 	"github.com/oke-sign/oke-sign/provider/signature"
 	"github.com/oke-sign/oke-sign/provider/vault"
 	"github.com/oke-sign/oke-sign/provider/verdict"
 )
+
+// scanConcurrency is how many calls for scans may run at once against one host.
+const scanConcurrency = 8
 
 // oci is what decides, and what it asks.
 type oci struct {
@@ -24,6 +29,11 @@ type oci struct {
 	registry *registry.Client
 	vault    *vault.Client
 	checker  *verdict.Checker
+
+	// Scans are asked for with connections, limits and a share of each host of
+	// their own, so that a service that is slow with them delays no signature.
+	scanned *registry.Client
+	scans   *scan.Checker
 }
 
 // connect reads who to be and prepares the way to OCI. It asks OCI nothing: what
@@ -42,9 +52,18 @@ func (p *provider) connect(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if o.registry, err = registry.New(o.who, registry.Config{Tenancies: p.tenancies, Compartments: p.compartments}); err != nil {
+	images := registry.Config{Tenancies: p.tenancies, Compartments: p.compartments}
+	if o.registry, err = registry.New(o.who, images); err != nil {
 		return err
 	}
+	scanner, err := o.who.Apart(scanConcurrency)
+	if err != nil {
+		return err
+	}
+	if o.scanned, err = registry.New(scanner, images); err != nil {
+		return err
+	}
+	o.scans = scan.New(scanning.Check(o.scanned, scanning.New(scanner, scanning.Config{Tenancy: o.scanned.Tenancy, Compartments: p.compartments})))
 	var vaults vault.Config
 	for _, url := range p.endpoints {
 		at, err := vault.ParseEndpoint(o.who.Region(), url)
@@ -62,7 +81,7 @@ func (p *provider) connect(ctx context.Context) (err error) {
 		Key:       o.key,
 		PublicKey: o.vault.PublicKey,
 	})
-	p.metrics.MustRegister(state{o.checker, p.serving})
+	p.metrics.MustRegister(state{o.checker, o.scans, p.serving})
 	p.oci = o
 	return nil
 }
@@ -73,6 +92,14 @@ func (o *oci) check(ctx context.Context, ref image.Reference, allowed []signatur
 	v, err := o.checker.Check(ctx, ref, allowed)
 	v.Requests = ids()
 	return v, err
+}
+
+// report asks the Checker of scans in the same way.
+func (o *oci) report(ctx context.Context, ref image.Reference) (scan.Report, error) {
+	ctx, ids := principal.WithRequests(ctx)
+	r, err := o.scans.Check(ctx, ref)
+	r.Requests = ids()
+	return r, err
 }
 
 // key is the present state of a key and its versions, asked for side by side.

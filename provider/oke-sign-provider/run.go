@@ -143,9 +143,12 @@ func (p *provider) serve(ctx context.Context) error {
 		return errors.Join(err, questions.Close())
 	}
 	p.log.Info("serving", "version", build(), "addr", questions.Addr().String(), "healthAddr", probes.Addr().String(),
-		"path", server.Path, "principal", p.oci.who.String())
+		"paths", server.Path+" "+server.ScansPath, "principal", p.oci.who.String())
 
-	cfg := server.Config{Check: p.oci.check, Known: p.oci.checker.Known, Budget: p.timeout, Log: p.log, Metrics: p.metrics}
+	cfg := server.Config{
+		Check: p.oci.check, Known: p.oci.checker.Known, Budget: p.timeout, Log: p.log, Metrics: p.metrics,
+		Scans: server.Scans{Check: p.oci.report, Known: p.oci.scans.Known, Budget: p.scanTime},
+	}
 	if p.callers != nil {
 		cfg.Authorize = p.callers.Authorize
 	}
@@ -219,7 +222,7 @@ func (p *provider) finish(ctx context.Context, asked, probed *http.Server) error
 // is asked meanwhile gets an answer that says so.
 func (p *provider) discover(ctx context.Context) {
 	for wait := time.Second; ; wait = min(2*wait, 30*time.Second) {
-		err := p.oci.registry.Discover(ctx)
+		err := cmp.Or(p.oci.registry.Discover(ctx), p.oci.scanned.Discover(ctx))
 		if err == nil {
 			p.waits.Store(nil)
 			p.log.Info("ready to ask OCI")

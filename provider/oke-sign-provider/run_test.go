@@ -172,14 +172,18 @@ func (r *running) ask(keys ...string) externaldata.ProviderResponse {
 }
 
 func (r *running) try(keys ...string) (*externaldata.ProviderResponse, error) {
+	return r.send("/v1/signatures", keys...)
+}
+
+func (r *running) send(path string, keys ...string) (*externaldata.ProviderResponse, error) {
 	provider := &unversioned.Provider{
-		ObjectMeta: metav1.ObjectMeta{Name: r.t.Name()},
+		ObjectMeta: metav1.ObjectMeta{Name: r.t.Name() + path},
 		Spec: unversioned.ProviderSpec{
-			URL: "https://" + r.addr + "/v1/signatures", Timeout: 30,
+			URL: "https://" + r.addr + path, Timeout: 30,
 			CABundle: base64.StdEncoding.EncodeToString(r.ca.PEM()),
 		},
 	}
-	r.t.Cleanup(func() { externaldata.DefaultClientCache().Invalidate(r.t.Name()) })
+	r.t.Cleanup(func() { externaldata.DefaultClientCache().Invalidate(provider.Name) })
 	answer, _, err := externaldata.DefaultSendRequestToProvider(r.t.Context(), provider, keys, &r.caller)
 	return answer, err
 }

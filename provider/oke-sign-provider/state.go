@@ -6,6 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/oke-sign/oke-sign/provider/certs"
+	"github.com/oke-sign/oke-sign/provider/scan"
 	"github.com/oke-sign/oke-sign/provider/verdict"
 )
 
@@ -13,6 +14,7 @@ import (
 // certificate lasts, as they are when somebody looks.
 type state struct {
 	checker *verdict.Checker
+	scans   *scan.Checker
 	serving *certs.Serving
 }
 
@@ -28,7 +30,9 @@ func (s state) Collect(to chan<- prometheus.Metric) {
 		}
 		to <- prometheus.MustNewConstMetric(prometheus.NewDesc(name, help, names, nil), kind, value, values...)
 	}
-	for name, c := range s.checker.Stats() {
+	caches := s.checker.Stats()
+	caches["scans"] = s.scans.Stats()
+	for name, c := range caches {
 		send(prometheus.GaugeValue, "oke_sign_cache_entries", "What is remembered; of evidence, one for each image and set of allowed keys.", float64(c.Entries), "cache", name)
 		send(prometheus.CounterValue, "oke_sign_cache_hits_total", "Values that were there.", float64(c.Hits), "cache", name)
 		send(prometheus.CounterValue, "oke_sign_cache_misses_total", "Values that had to be asked for or waited for.", float64(c.Misses), "cache", name)

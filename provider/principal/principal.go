@@ -152,6 +152,20 @@ func New(ctx context.Context, cfg Config) (*Principal, error) {
 	return p, nil
 }
 
+// Apart is the same identity with a way to OCI of its own: with connections that
+// it shares with nobody, and at most so many calls to one host at once, whatever
+// the others do. What one is told by a host that throttles, the other is not.
+func (p *Principal) Apart(concurrency int) (*Principal, error) {
+	a := &Principal{
+		cfg: p.cfg, name: p.name, tenancy: p.tenancy, region: p.region, identify: p.identify, refused: p.refused,
+		hosts: hosts{limit: concurrency},
+	}
+	a.cfg.Concurrency = concurrency
+	var err error
+	a.transport, err = newTransport(a.cfg)
+	return a, err
+}
+
 func (p *Principal) fromProfile() error {
 	name := p.cfg.Profile
 	if name == "" {

@@ -86,7 +86,7 @@ func (c *Client) Bulk(ctx context.Context, ref image.Reference) ([]signature.Rec
 // place is where a look-up would find the records of ref's repository, if that
 // is known without a call.
 func (c *Client) place(ctx context.Context, ref image.Reference) (place, bool) {
-	tenancy, err := c.tenancy(ctx, ref)
+	tenancy, err := c.Tenancy(ctx, ref)
 	switch {
 	case err != nil || ref.Digest() == "" || strings.Contains(ref.Repository(), "*"):
 		return place{}, false

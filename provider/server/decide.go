@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
-	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -14,15 +13,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/oke-sign/oke-sign/provider/image"
-	"github.com/oke-sign/oke-sign/provider/signature"
-	"github.com/oke-sign/oke-sign/provider/verdict"
 )
-
-// Check decides whether the image that ref pins is signed by one of the allowed
-// keys. A verdict, whichever way it went, is an answer; an error is the lack of
-// one. It should return soon after ctx ends, and may leave work behind that
-// makes the next answer faster. It is called by many goroutines at once.
-type Check func(ctx context.Context, ref image.Reference, allowed []signature.KeyID) (verdict.Verdict, error)
 
 // Sizes of what is said about questions that were not answered, in bytes.
 const (
@@ -36,6 +27,31 @@ var (
 	errPanic       = errors.New("internal error, see the provider's log")
 )
 
+// topic is what the questions of one path are about, and how they are answered
+// with values of A.
+type topic[A any] struct {
+	parse func(key string) (question, error)
+	// foreign answers about an image that is not one of OCI Registry.
+	foreign func(error) A
+	known   func(context.Context, *pending) (A, bool)
+	check   func(context.Context, *pending) (A, error)
+	// sound holds an answer against its question.
+	sound   func(question, A) (A, error)
+	count   func(A) // in the metrics
+	message string  // of its line in the log
+	attrs   func(question, A, time.Duration) []slog.Attr
+}
+
+// decider answers the questions of requests.
+type decider[A any] struct {
+	topic[A]
+	budget   time.Duration
+	parallel int
+	spent    error // says that the budget is
+	log      *slog.Logger
+	metrics  *metrics
+}
+
 // outcome is what became of one question.
 type outcome struct {
 	item  Item
@@ -48,21 +64,21 @@ type outcome struct {
 // before the deadline, so that they can still say how far they came; at the
 // deadline the answer is made from what is there, and a check that did not
 // listen goes on without anybody waiting for it.
-func (h *handler) decide(ctx context.Context, keys []string, deadline time.Time) Response {
+func (d *decider[A]) decide(ctx context.Context, keys []string, deadline time.Time) Response {
 	distinct := unique(keys)
 	outcomes := make([]outcome, len(distinct))
 	var rest []pending
 	for n, key := range distinct {
 		p := pending{n: n, key: key, began: time.Now()}
-		if o, settled := h.begin(ctx, &p); settled {
+		if o, settled := d.begin(ctx, &p); settled {
 			outcomes[n] = o
 		} else {
-			outcomes[n] = outcome{image: p.image, err: h.spent}
+			outcomes[n] = outcome{image: p.image, err: d.spent}
 			rest = append(rest, p)
 		}
 	}
 	if len(rest) > 0 {
-		h.check(ctx, rest, outcomes, deadline)
+		d.look(ctx, rest, outcomes, deadline)
 	}
 
 	response := Response{Items: make([]Item, 0, len(distinct))}
@@ -70,14 +86,14 @@ func (h *handler) decide(ctx context.Context, keys []string, deadline time.Time)
 	late := false
 	for _, o := range outcomes {
 		if o.err != nil {
-			late = h.metrics.undecided(o.err) || late
+			late = d.metrics.undecided(o.err) || late
 			missing = append(missing, line(o.image, o.err))
 		} else {
 			response.Items = append(response.Items, o.item)
 		}
 	}
 	if late {
-		h.metrics.overruns.Inc()
+		d.metrics.overruns.Inc()
 	}
 	response.SystemError = systemError(missing)
 	return response
@@ -93,28 +109,28 @@ type pending struct {
 }
 
 // begin reads one question and answers it, or leaves it to Check.
-func (h *handler) begin(ctx context.Context, p *pending) (o outcome, settled bool) {
+func (d *decider[A]) begin(ctx context.Context, p *pending) (o outcome, settled bool) {
 	var err error
-	if p.question, err = parseQuestion(p.key); err != nil {
-		h.metrics.notAQuestion()
+	if p.question, err = d.parse(p.key); err != nil {
+		d.metrics.notAQuestion()
 		why := oneLine(err.Error(), maxCause)
-		h.Log.Warn("not a question", "error", why)
+		d.log.Warn("not a question", "error", why)
 		return outcome{item: Item{Key: p.key, Error: "not a question: " + why}}, true
 	}
 	if p.ref, err = image.Parse(p.image); err != nil {
-		return h.decided(ctx, p, verdict.Verdict{Reason: verdict.NotOCIRegistry, Detail: err.Error()}, nil), true
+		return d.decided(ctx, p, d.foreign(err), nil), true
 	}
-	v, known, err := h.known(ctx, p)
+	v, known, err := d.knows(ctx, p)
 	if !known && err == nil {
 		return outcome{}, false
 	}
-	return h.decided(ctx, p, v, err), true
+	return d.decided(ctx, p, v, err), true
 }
 
-// check has all of rest looked into, and puts what comes of it in time among the
+// look has all of rest looked into, and puts what comes of it in time among the
 // outcomes.
-func (h *handler) check(ctx context.Context, rest []pending, outcomes []outcome, deadline time.Time) {
-	ctx, cancel := context.WithDeadlineCause(ctx, deadline.Add(-h.Budget/20), h.spent)
+func (d *decider[A]) look(ctx context.Context, rest []pending, outcomes []outcome, deadline time.Time) {
+	ctx, cancel := context.WithDeadlineCause(ctx, deadline.Add(-d.budget/20), d.spent)
 	defer cancel()
 	type numbered struct {
 		n int
@@ -122,12 +138,12 @@ func (h *handler) check(ctx context.Context, rest []pending, outcomes []outcome,
 	}
 	done := make(chan numbered, len(rest)) // room for all: no check ever waits to report
 	var next atomic.Int64
-	for range min(h.Parallel, len(rest)) {
+	for range min(d.parallel, len(rest)) {
 		go func() {
 			for i := int(next.Add(1)) - 1; i < len(rest); i = int(next.Add(1)) - 1 {
 				p := &rest[i]
-				v, err := h.verdict(ctx, p)
-				done <- numbered{p.n, h.decided(ctx, p, v, err)}
+				v, err := d.find(ctx, p)
+				done <- numbered{p.n, d.decided(ctx, p, v, err)}
 			}
 		}()
 	}
@@ -144,87 +160,60 @@ func (h *handler) check(ctx context.Context, rest []pending, outcomes []outcome,
 }
 
 // decided counts and logs what became of a question.
-func (h *handler) decided(ctx context.Context, p *pending, v verdict.Verdict, err error) outcome {
+func (d *decider[A]) decided(ctx context.Context, p *pending, v A, err error) outcome {
 	took := time.Since(p.began)
 	if err == nil {
-		v, err = h.sound(p.question, v)
+		v, err = d.sound(p.question, v)
 	}
 	if err != nil {
-		h.Log.Warn("no decision", "image", p.image, "error", oneLine(err.Error(), maxCause), "duration", readable(took))
+		d.log.Warn("no decision", "image", p.image, "error", oneLine(err.Error(), maxCause), "duration", readable(took))
 		return outcome{image: p.image, err: err}
 	}
-	h.metrics.decided(v, took)
-	h.log(ctx, p.question, v, took)
+	d.metrics.answers.Observe(took.Seconds())
+	d.count(v)
+	d.write(ctx, p.question, v, took)
 	return outcome{item: Item{Key: p.key, Value: v}, image: p.image}
 }
 
-// log writes the line of one decision. A record without a caller spares finding
+// write writes the line of one decision. A record without a caller spares finding
 // out which line of this file it was, at every decision.
-func (h *handler) log(ctx context.Context, q question, v verdict.Verdict, took time.Duration) {
-	if !h.Log.Enabled(ctx, slog.LevelInfo) {
+func (d *decider[A]) write(ctx context.Context, q question, v A, took time.Duration) {
+	if !d.log.Enabled(ctx, slog.LevelInfo) {
 		return
 	}
-	attrs := make([]slog.Attr, 0, 9)
-	attrs = append(attrs, slog.String("image", q.image), slog.String("verdict", word(v.Signed)), slog.String("reason", string(v.Reason)),
-		slog.String("allowed", list(q.allowed)), slog.String("age", readable(v.Age)), slog.String("duration", readable(took)))
-	for _, more := range [...]slog.Attr{slog.String("key", v.Key), slog.String("detail", v.Detail), slog.String("ociRequests", v.Requests)} {
-		if more.Value.String() != "" {
-			attrs = append(attrs, more)
-		}
-	}
-	r := slog.NewRecord(time.Now(), slog.LevelInfo, "decision", 0)
-	r.AddAttrs(attrs...)
-	_ = h.Log.Handler().Handle(ctx, r) // as slog.Logger does
+	r := slog.NewRecord(time.Now(), slog.LevelInfo, d.message, 0)
+	r.AddAttrs(d.attrs(q, v, took)...)
+	_ = d.log.Handler().Handle(ctx, r) // as slog.Logger does
 }
 
-// list is the keys in one line.
-func list(keys []signature.KeyID) string {
-	if len(keys) == 1 {
-		return keys[0].String()
-	}
-	ids := make([]string, len(keys))
-	for i, id := range keys {
-		ids[i] = id.String()
-	}
-	return strings.Join(ids, " ")
-}
-
-// known asks Known. A panic below is one question without an answer, not the end
-// of the process.
-func (h *handler) known(ctx context.Context, p *pending) (v verdict.Verdict, known bool, err error) {
-	defer h.contain(p.image, &err)
-	v, known = h.Known(ctx, p.ref, p.allowed)
+// knows asks what is known. A panic below is one question without an answer, not
+// the end of the process.
+func (d *decider[A]) knows(ctx context.Context, p *pending) (v A, known bool, err error) {
+	defer d.contain(p.image, &err)
+	v, known = d.known(ctx, p)
 	return v, known, nil
 }
 
-// verdict asks Check.
-func (h *handler) verdict(ctx context.Context, p *pending) (v verdict.Verdict, err error) {
-	defer h.contain(p.image, &err)
+// find asks what has to be found out.
+func (d *decider[A]) find(ctx context.Context, p *pending) (v A, err error) {
+	defer d.contain(p.image, &err)
 	if ctx.Err() != nil {
-		return verdict.Verdict{}, context.Cause(ctx)
+		return v, context.Cause(ctx)
 	}
-	return h.Check(ctx, p.ref, p.allowed)
+	return d.check(ctx, p)
 }
 
 // contain is deferred around what might panic.
-func (h *handler) contain(image string, err *error) {
+func (d *decider[A]) contain(image string, err *error) {
 	if p := recover(); p != nil {
-		h.Log.Error("panic while deciding", "image", image, "panic", p, "stack", string(debug.Stack()))
+		d.log.Error("panic while deciding", "image", image, "panic", p, "stack", string(debug.Stack()))
 		*err = errPanic
 	}
 }
 
-// sound holds an answer against the question: a yes must name a key that was
-// asked for.
-func (h *handler) sound(q question, v verdict.Verdict) (verdict.Verdict, error) {
-	byAllowed := slices.ContainsFunc(q.allowed, func(id signature.KeyID) bool { return id.String() == v.Key })
-	if v.Signed != (v.Reason == verdict.Signed) || v.Signed && !byAllowed || !h.metrics.hasReason(v.Reason) {
-		return verdict.Verdict{}, fmt.Errorf("internal error: a verdict that contradicts itself (signed %v, reason %q, key %q)", v.Signed, v.Reason, v.Key)
-	}
-	if !v.Signed && v.Kept > 0 {
-		v.Detail += fmt.Sprintf(" (asked again after %s plus Gatekeeper's cache)", v.Kept)
-	}
-	return v, nil
+// again is added to the detail of a denial that is remembered.
+func again(kept time.Duration) string {
+	return fmt.Sprintf(" (asked again after %s plus Gatekeeper's cache)", kept)
 }
 
 // unique keeps the first of equal keys: Gatekeeper does not.
@@ -290,10 +279,3 @@ func oneLine(s string, most int) string {
 
 // readable is a duration as people write it; JSON would have nanoseconds.
 func readable(d time.Duration) string { return d.Round(time.Microsecond).String() }
-
-func word(signed bool) string {
-	if signed {
-		return "signed"
-	}
-	return "not-signed"
-}

@@ -17,3 +17,8 @@ func ParseQuestion(key string) (image string, allowed []signature.KeyID, err err
 	q, err := parseQuestion(key)
 	return q.image, q.allowed, err
 }
+
+func ParseScanQuestion(key string) (image string, err error) {
+	q, err := parseScanQuestion(key)
+	return q.image, err
+}

@@ -3,71 +3,61 @@ package server
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-
-	"github.com/oke-sign/oke-sign/provider/verdict"
 )
 
 // metrics counts with labels from fixed sets only. Images and keys are never
 // labels: whoever may create a Pod would choose how much memory they take.
 type metrics struct {
-	verdicts  map[verdict.Reason]prometheus.Counter
+	reasons   map[string]prometheus.Counter
 	missing   *prometheus.CounterVec
-	capped    prometheus.Counter
 	questions prometheus.Counter
 	overruns  prometheus.Counter
 	requests  *prometheus.HistogramVec
-	decisions prometheus.Histogram
+	answers   prometheus.Histogram
 	ages      prometheus.Histogram
 }
 
 // buckets reach from a warm verdict to beyond the default budget.
 var buckets = [...]float64{.00005, .0002, .0005, .001, .005, .02, .05, .1, .2, .4, .8, 1.3, 2}
 
-func newMetrics(registry prometheus.Registerer) *metrics {
-	verdicts := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "oke_sign_verdicts_total",
-		Help: "Verdicts given, by reason.",
+// newMetrics makes the metrics of a lane: their names begin with prefix, and its
+// answers are called by one word.
+func newMetrics[R ~string](registry prometheus.Registerer, prefix, answer string, reasons []R) *metrics {
+	given := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: prefix + answer + "s_total",
+		Help: strings.ToUpper(answer[:1]) + answer[1:] + "s given, by reason.",
 	}, []string{"reason"})
 	m := &metrics{
-		verdicts: make(map[verdict.Reason]prometheus.Counter),
+		reasons: make(map[string]prometheus.Counter),
 		missing: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "oke_sign_verdicts_missing_total",
-			Help: "Questions that got no verdict, by cause.",
+			Name: prefix + answer + "s_missing_total",
+			Help: "Questions that got no " + answer + ", by cause.",
 		}, []string{"cause"}),
-		capped: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "oke_sign_verdicts_capped_total",
-			Help: "Verdicts on images with more signature records than are looked at.",
-		}),
-		questions: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "oke_sign_malformed_questions_total",
-			Help: "Keys that were no question.",
-		}),
-		overruns: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "oke_sign_budget_overruns_total",
-			Help: "Requests that were answered without some verdict because their time was over.",
-		}),
 		ages: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name:    "oke_sign_evidence_age_seconds",
-			Help:    "Age of what verdicts were decided on.",
+			Name:    prefix + "evidence_age_seconds",
+			Help:    "Age of what " + answer + "s were decided on.",
 			Buckets: []float64{1, 5, 15, 30, 60, 120, 300, 450, 600},
 		}),
 		requests: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name:    "oke_sign_request_duration_seconds",
+			Name:    prefix + "request_duration_seconds",
 			Help:    "Time from a request's headers to its answer, by outcome.",
 			Buckets: buckets[:],
 		}, []string{"outcome"}),
-		decisions: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name:    "oke_sign_verdict_duration_seconds",
-			Help:    "Time that one verdict took.",
+		answers: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    prefix + answer + "_duration_seconds",
+			Help:    "Time that one " + answer + " took.",
 			Buckets: buckets[:],
 		}),
 	}
+	m.questions = m.counter(registry, prefix+"malformed_questions_total", "Keys that were no question.")
+	m.overruns = m.counter(registry, prefix+"budget_overruns_total", "Requests that were answered without some "+answer+" because their time was over.")
 	// Series that exist from the start show a rate from the first event on.
-	for _, r := range verdict.Reasons() {
-		m.verdicts[r] = verdicts.WithLabelValues(string(r))
+	for _, r := range reasons {
+		m.reasons[string(r)] = given.WithLabelValues(string(r))
 	}
 	for _, c := range [...]string{"deadline", "panic", "upstream"} {
 		m.missing.WithLabelValues(c)
@@ -76,22 +66,28 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 		m.requests.WithLabelValues(o)
 	}
 	if registry != nil {
-		registry.MustRegister(verdicts, m.missing, m.capped, m.questions, m.overruns, m.requests, m.decisions, m.ages)
+		registry.MustRegister(given, m.missing, m.requests, m.answers, m.ages)
 	}
 	return m
 }
 
-func (m *metrics) decided(v verdict.Verdict, took time.Duration) {
-	m.verdicts[v.Reason].Inc()
-	m.decisions.Observe(took.Seconds())
-	m.ages.Observe(v.Age.Seconds())
-	if v.Capped {
-		m.capped.Inc()
+// counter makes one more counter.
+func (m *metrics) counter(registry prometheus.Registerer, name, help string) prometheus.Counter {
+	c := prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
+	if registry != nil {
+		registry.MustRegister(c)
 	}
+	return c
+}
+
+// decided counts an answer, whose reason is one of the fixed set.
+func (m *metrics) decided(reason string, age time.Duration) {
+	m.reasons[reason].Inc()
+	m.ages.Observe(age.Seconds())
 }
 
 // hasReason reports whether a reason is one of the fixed set.
-func (m *metrics) hasReason(r verdict.Reason) bool { return m.verdicts[r] != nil }
+func (m *metrics) hasReason(reason string) bool { return m.reasons[reason] != nil }
 
 // undecided reports whether it was for lack of time.
 func (m *metrics) undecided(cause error) bool {

@@ -78,7 +78,8 @@ func decodeRequest(body string) (ProviderRequest, error) {
 	return req, nil
 }
 
-// question is what one key asks: is image signed by one of allowed?
+// question is what one key asks: is image signed by one of allowed? Of scans
+// there is nothing to allow.
 type question struct {
 	image   string
 	allowed []signature.KeyID
@@ -132,6 +133,30 @@ func parseQuestion(key string) (question, error) {
 		return question{}, errors.New("image is missing or empty")
 	case len(q.allowed) == 0:
 		return question{}, errors.New("keys is missing or empty")
+	}
+	return q, nil
+}
+
+// parseScanQuestion reads a key, {"image":"…"}, as strictly: nothing of a policy is
+// in it, so that all policies share the answer.
+func parseScanQuestion(key string) (question, error) {
+	var q question
+	s := scanner{text: key}
+	if len(key) > maxQuestion || !utf8.ValidString(key) {
+		return question{}, fmt.Errorf("not valid UTF-8 of at most %d bytes", maxQuestion)
+	}
+	err := s.object([]field{{name: "image", read: func() (err error) {
+		q.image, err = s.str()
+		return err
+	}}}, nil)
+	if err == nil {
+		err = s.end()
+	}
+	switch {
+	case err != nil:
+		return question{}, err
+	case q.image == "":
+		return question{}, errors.New("image is missing or empty")
 	}
 	return q, nil
 }

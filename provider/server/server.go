@@ -1,8 +1,9 @@
 // Package server answers Gatekeeper's external data requests over HTTP: which of
-// these images are signed by a key that the policy allows?
+// these images are signed by a key that the policy allows, and what do scans say
+// of them?
 //
-// It decodes, bounds, fans out, keeps the time and encodes; what is signed is
-// decided by the Check it is given. It trusts nobody: whatever arrives is
+// It decodes, bounds, fans out, keeps the time and encodes; what is signed, and
+// what was found, is decided by those it is given. It trusts nobody: whatever arrives is
 // bounded before it is read and read strictly, and whatever does not end in a
 // verdict ends in an answer that admits nothing.
 //
@@ -25,6 +26,7 @@ package server
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -32,20 +34,27 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"os"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/oke-sign/oke-sign/provider/image"
+	"github.com/oke-sign/oke-sign/provider/scan"
 	"github.com/oke-sign/oke-sign/provider/signature"
 	"github.com/oke-sign/oke-sign/provider/verdict"
 )
 
-// Path is where the questions about signatures are posted.
-const Path = "/v1/signatures"
+// Where questions are posted: about signatures, and about scans.
+const (
+	Path      = "/v1/signatures"
+	ScansPath = "/v1/scans"
+)
 
 // Config says how Handler answers. Check is required.
 type Config struct {
@@ -73,41 +82,60 @@ type Config struct {
 	Log *slog.Logger
 	// Metrics is where the handler registers its metrics; none if nil.
 	Metrics prometheus.Registerer
+	// Scans are answered beside signatures, and nothing that either waits for is
+	// taken from the other.
+	Scans Scans
+}
+
+// Scans says how questions about scans are answered.
+type Scans struct {
+	// Check says what scans say of an image. If nil, nobody may ask.
+	Check func(context.Context, image.Reference) (scan.Report, error)
+	// Known is asked first, and says at once what Check would if it knows it. If
+	// nil, nothing is ever known.
+	Known func(context.Context, image.Reference) (scan.Report, bool)
+	// Budget is the time for one request; 0.3 s if zero.
+	Budget time.Duration
+	// Parallel is how many questions of one request are looked into at a time; 16
+	// if zero.
+	Parallel int
+	// Requests is how many requests are read and decided at a time; 64 if zero.
+	Requests int
 }
 
 type handler struct {
-	Config
-	slots   chan struct{}
-	spent   error // says that the budget is
-	metrics *metrics
+	authorize func(*tls.ConnectionState) error
+	log       *slog.Logger
+	lanes     map[string]*lane // by path
 }
 
-// Handler answers POST requests on Path, and everything else in the protocol's
-// own form with a systemError.
+// lane is one path with what its requests share.
+type lane struct {
+	path    string
+	budget  time.Duration
+	slots   chan struct{}
+	metrics *metrics
+	decide  func(ctx context.Context, keys []string, deadline time.Time) Response
+}
+
+// Handler answers POST requests on Path and ScansPath, and everything else in the
+// protocol's own form with a systemError.
 func Handler(cfg Config) http.Handler {
-	if cfg.Budget <= 0 {
-		cfg.Budget = 1300 * time.Millisecond
-	}
-	if cfg.Parallel <= 0 {
-		cfg.Parallel = 16
-	}
-	if cfg.Requests <= 0 {
-		cfg.Requests = 128
-	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	if cfg.Known == nil {
-		cfg.Known = func(context.Context, image.Reference, []signature.KeyID) (verdict.Verdict, bool) {
-			return verdict.Verdict{}, false
-		}
+	h := &handler{authorize: cfg.Authorize, log: cfg.Log, lanes: make(map[string]*lane)}
+	h.lanes[Path] = signatures(cfg)
+	if cfg.Scans.Check != nil {
+		h.lanes[ScansPath] = scans(cfg)
 	}
-	return &handler{
-		Config:  cfg,
-		slots:   make(chan struct{}, cfg.Requests),
-		spent:   fmt.Errorf("%w within %s, the time for one request; it is still being asked", errBudgetSpent, cfg.Budget),
-		metrics: newMetrics(cfg.Metrics),
-	}
+	return h
+}
+
+// open makes a lane of a decider for one path.
+func open[A any](path string, requests int, d *decider[A]) *lane {
+	d.spent = fmt.Errorf("%w within %s, the time for one request; it is still being asked", errBudgetSpent, d.budget)
+	return &lane{path: path, budget: d.budget, slots: make(chan struct{}, requests), metrics: d.metrics, decide: d.decide}
 }
 
 // HTTP serves h within limits of time and size that no caller of this service
@@ -135,14 +163,15 @@ type refusal struct {
 
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	began := time.Now()
-	deadline := began.Add(h.Budget)
+	l := cmp.Or(h.lanes[r.URL.Path], h.lanes[Path])
+	deadline := began.Add(l.budget)
 	conn := http.NewResponseController(w)
 	limit(conn, deadline)
 
-	keys, refused := h.admit(w, r, deadline)
+	keys, refused := h.admit(w, r, l, deadline)
 	if refused != nil {
-		h.Log.Warn("request refused", "status", refused.status, "reason", refused.reason, "remote", r.RemoteAddr)
-		h.metrics.request("refused", time.Since(began))
+		h.log.Warn("request refused", "status", refused.status, "reason", refused.reason, "remote", r.RemoteAddr)
+		l.metrics.request("refused", time.Since(began))
 		// A caller that is still sending when the connection ends may miss the
 		// answer, so what it has yet to send is taken in and dropped, up to a
 		// size and no longer than the deadline; not a stranger's, though.
@@ -153,32 +182,34 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		write(w, refused.status, Response{SystemError: "oke-sign-provider: " + refused.reason})
 		return
 	}
-	defer h.release()
+	defer l.release()
 	// From here on net/http reads ahead, to notice when the caller leaves. Out of
 	// time it would take the caller for gone, with all that is still to come on
 	// this connection.
 	limit(conn, time.Time{})
 
-	answer := h.decide(r.Context(), keys, deadline)
+	answer := l.decide(r.Context(), keys, deadline)
 	outcome := "answered"
 	if answer.SystemError != "" {
 		outcome = "incomplete"
 	}
-	h.metrics.request(outcome, time.Since(began))
+	l.metrics.request(outcome, time.Since(began))
 	write(w, http.StatusOK, answer)
 }
 
 // admit takes the request in step by step, each of which may refuse it: who asks
 // and where before anything is read, then the body, then what it says. Without a
 // refusal the caller owes a release.
-func (h *handler) admit(w http.ResponseWriter, r *http.Request, deadline time.Time) ([]string, *refusal) {
-	if h.Authorize != nil {
-		if err := h.Authorize(r.TLS); err != nil {
+func (h *handler) admit(w http.ResponseWriter, r *http.Request, l *lane, deadline time.Time) ([]string, *refusal) {
+	if h.authorize != nil {
+		if err := h.authorize(r.TLS); err != nil {
 			return nil, &refusal{http.StatusForbidden, err.Error()}
 		}
 	}
-	if r.URL.Path != Path {
-		return nil, &refusal{http.StatusNotFound, "nothing is served here; questions go to " + Path}
+	if r.URL.Path != l.path {
+		paths := slices.Sorted(maps.Keys(h.lanes))
+		slices.Reverse(paths)
+		return nil, &refusal{http.StatusNotFound, "nothing is served here; questions go to " + strings.Join(paths, " and ")}
 	}
 	if r.Method != http.MethodPost {
 		w.Header().Set("Allow", http.MethodPost)
@@ -188,7 +219,7 @@ func (h *handler) admit(w http.ResponseWriter, r *http.Request, deadline time.Ti
 		return nil, tooLarge()
 	}
 
-	if refused := h.enter(r, deadline); refused != nil {
+	if refused := l.enter(r, deadline); refused != nil {
 		return nil, refused
 	}
 	body, refused := read(w, r)
@@ -198,30 +229,30 @@ func (h *handler) admit(w http.ResponseWriter, r *http.Request, deadline time.Ti
 			return req.Request.Keys, nil
 		}
 	}
-	h.release()
+	l.release()
 	return nil, refused
 }
 
 // enter waits for one of the slots.
-func (h *handler) enter(r *http.Request, deadline time.Time) *refusal {
+func (l *lane) enter(r *http.Request, deadline time.Time) *refusal {
 	select {
-	case h.slots <- struct{}{}:
+	case l.slots <- struct{}{}:
 		return nil
 	default:
 	}
 	wait := time.NewTimer(time.Until(deadline))
 	defer wait.Stop()
 	select {
-	case h.slots <- struct{}{}:
+	case l.slots <- struct{}{}:
 		return nil
 	case <-wait.C:
-		return &refusal{http.StatusServiceUnavailable, fmt.Sprintf("busy with %d other requests", h.Requests)}
+		return &refusal{http.StatusServiceUnavailable, fmt.Sprintf("busy with %d other requests", cap(l.slots))}
 	case <-r.Context().Done():
 		return &refusal{http.StatusServiceUnavailable, "the caller has gone"}
 	}
 }
 
-func (h *handler) release() { <-h.slots }
+func (l *lane) release() { <-l.slots }
 
 // limit sets the time by which the request must have been read; zero lifts it.
 func limit(conn *http.ResponseController, deadline time.Time) {

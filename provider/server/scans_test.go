@@ -1,0 +1,289 @@
+package server_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/open-policy-agent/frameworks/constraint/pkg/externaldata"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/oke-sign/oke-sign/provider/image"
+	"github.com/oke-sign/oke-sign/provider/scan"
+	"github.com/oke-sign/oke-sign/provider/server"
+)
+
+func askScan(image string) string {
+	b, err := json.Marshal(map[string]string{"image": image})
+	if err != nil {
+		panic(err)
+	}
+	return string(b)
+}
+
+// clean is the scan of an image without problems.
+func clean(context.Context, image.Reference) (scan.Report, error) {
+	return scan.Summarize(scan.Result{ID: "ocid", Finished: time.Unix(0, 0)}, nil), nil
+}
+
+func scanned(check func(context.Context, image.Reference) (scan.Report, error)) server.Config {
+	return server.Config{Check: signed, Scans: server.Scans{Check: check}}
+}
+
+func postTo(t *testing.T, h http.Handler, path string, keys ...string) (int, externaldata.ProviderResponse) {
+	t.Helper()
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodPost, path, strings.NewReader(envelope(keys...))))
+	resp := w.Result()
+	return resp.StatusCode, parse(t, resp)
+}
+
+// TestScans is the contract with the policy; see policies/okescannedimages.
+func TestScans(t *testing.T) {
+	problems := []scan.Problem{{ID: "CVE-2021-44228", Severity: scan.Critical}, {ID: "CVE-2021-45046", Severity: scan.High}}
+	found := scan.Summarize(scan.Result{ID: "ocid", Finished: time.Date(2021, 12, 21, 7, 2, 58, 0, time.UTC)}, problems)
+	h := server.Handler(scanned(func(_ context.Context, ref image.Reference) (scan.Report, error) {
+		switch ref.Repository() {
+		case "bad":
+			return found, nil
+		case "new":
+			return scan.Report{Reason: scan.NotScanned, Detail: "no scan of tag latest", Kept: 30 * time.Second}, nil
+		case "odd":
+			return scan.Report{Known: true}, nil
+		case "odder":
+			return scan.Report{Reason: "known"}, nil
+		case "listed":
+			r := found
+			r.Counts = map[scan.Severity]int{scan.Critical: 0, scan.High: 2, scan.Medium: 0, scan.Low: 0}
+			return r, nil
+		case "panic":
+			panic("hostile")
+		case "down":
+			return scan.Report{}, errors.New("503")
+		}
+		return clean(t.Context(), ref)
+	}))
+	const digest = "@sha256:ee44b399df993016003bf5466bd3eeb221305e9d0fa831606bc7902d149c775b"
+	const bad = `{"counts":{"CRITICAL":1,"HIGH":1,"LOW":0,"MEDIUM":0},"known":true,"problems":[{"id":"CVE-2021-44228","severity":"CRITICAL"},{"id":"CVE-2021-45046","severity":"HIGH"}],"scannedAt":"2021-12-21T07:02:58Z"}`
+	for key, want := range map[string]string{
+		askScan("iad.ocir.io/ns/bad" + digest):              bad,
+		` { "image" : "iad.ocir.io\/ns/bad` + digest + `"}`: bad,
+		askScan("iad.ocir.io/ns/clean" + digest):            `{"counts":{"CRITICAL":0,"HIGH":0,"LOW":0,"MEDIUM":0},"known":true,"problems":[],"scannedAt":"1970-01-01T00:00:00Z"}`,
+		askScan("iad.ocir.io/ns/new" + digest):              `{"detail":"no scan of tag latest (asked again after 30s plus Gatekeeper's cache)","known":false,"reason":"not-scanned"}`,
+		askScan("nginx"):                                    `{"detail":"not an image of OCI Registry: host \"docker.io\"","known":false,"reason":"not-oci-registry"}`,
+		askScan("iad.ocir.io/ns/odd" + digest):              "internal error: a report that contradicts itself",
+		askScan("iad.ocir.io/ns/odder" + digest):            "internal error: nothing is known",
+		askScan("iad.ocir.io/ns/listed" + digest):           "internal error: a report that contradicts itself",
+		askScan("iad.ocir.io/ns/panic" + digest):            "internal error, see the provider's log",
+		askScan("iad.ocir.io/ns/down" + digest):             ": 503",
+		`{"image":""}`:                                      "not a question: image is missing or empty",
+		`{}`:                                                "not a question: image is missing or empty",
+		`"iad.ocir.io/ns/bad"`:                              "not a question",
+		ask("iad.ocir.io", keyA):                            `not a question: unknown field "keys"`,
+		`{"image":"a","image":"iad.ocir.io/ns/clean"}`:      "not a question: field image is given twice",
+		`{"Image":"a"}`:                                     `not a question: unknown field "Image"`,
+		`{"image":"a"} `:                                    "",
+		`{"image":"a"}{`:                                    "not a question",
+		`{"image":"\ud83d"}`:                                "not a question",
+	} {
+		status, answer := postTo(t, h, server.ScansPath, key)
+		got := answer.Response.SystemError
+		for _, item := range answer.Response.Items {
+			value, err := json.Marshal(item.Value)
+			if err != nil || item.Key != key {
+				t.Error(item, err)
+			}
+			if got = item.Error; item.Error == "" {
+				got = string(value)
+			}
+		}
+		if !strings.Contains(got, want) && want != "" && !strings.Contains(want, "docker.io") || status != http.StatusOK {
+			t.Errorf("%s: %d %s, want %s", key, status, got, want)
+		}
+		if strings.Contains(want, "docker.io") && !strings.Contains(got, `"reason":"not-oci-registry"`) {
+			t.Errorf("%s: %s", key, got)
+		}
+	}
+	status, answer := postTo(t, h, "/v1/scan", "{}")
+	if status != http.StatusNotFound || !strings.HasSuffix(answer.Response.SystemError, "questions go to /v1/signatures and /v1/scans") {
+		t.Errorf("%d %s", status, answer.Response.SystemError)
+	}
+	if status, _ := postTo(t, server.Handler(server.Config{Check: signed}), server.ScansPath, "{}"); status != http.StatusNotFound {
+		t.Errorf("not served, and yet %d", status)
+	}
+}
+
+// TestScansAreTheirCallersOnly: who may ask about signatures may ask about scans,
+// and nobody else.
+func TestScansAreTheirCallersOnly(t *testing.T) {
+	s := serve(t, scanned(clean))
+	body := envelope(askScan("iad.ocir.io/ns/repo@sha256:" + strings.Repeat("0", 64)))
+	if status, answer := s.send(nil, http.MethodPost, server.ScansPath, strings.NewReader(body)); status != http.StatusForbidden || len(answer.Response.Items) > 0 {
+		t.Errorf("%d %v", status, answer)
+	}
+	if status, answer := s.send(&s.caller, http.MethodPost, server.ScansPath, strings.NewReader(body)); status != http.StatusOK || len(answer.Response.Items) != 1 {
+		t.Errorf("%d %v", status, answer)
+	}
+	if status, _ := s.send(&s.caller, http.MethodGet, server.ScansPath, nil); status != http.StatusMethodNotAllowed {
+		t.Errorf("GET: %d", status)
+	}
+	if status, _ := s.send(&s.caller, http.MethodPost, server.ScansPath, strings.NewReader(strings.Repeat(" ", server.MaxBody+1))); status != http.StatusRequestEntityTooLarge {
+		t.Errorf("a large body: %d", status)
+	}
+}
+
+// TestSlowScansDelayNoSignature: scans that hang take none of the time and none of
+// the places of questions about signatures, and are answered within a time of
+// their own.
+func TestSlowScansDelayNoSignature(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		cfg := scanned(func(context.Context, image.Reference) (scan.Report, error) {
+			<-release
+			return clean(t.Context(), image.Reference{})
+		})
+		cfg.Scans.Known = func(ctx context.Context, ref image.Reference) (scan.Report, bool) {
+			r, _ := clean(ctx, ref)
+			return r, ref.Repository() == "known"
+		}
+		cfg.Requests, cfg.Parallel, cfg.Scans.Requests = 1, 1, 4
+		h := server.Handler(cfg)
+		pinned := func(name string) string {
+			return askScan("iad.ocir.io/ns/" + name + "@sha256:" + strings.Repeat("0", 64))
+		}
+		for range 20 {
+			go func() { postTo(t, h, server.ScansPath, pinned("slow")) }()
+		}
+		synctest.Wait()
+		began := time.Now()
+		status, answer := postTo(t, h, server.Path, images(3)...)
+		if took := time.Since(began); took != 0 || status != http.StatusOK || len(yes(answer)) != 3 {
+			t.Errorf("signatures took %v: %d %v", took, status, answer)
+		}
+		time.Sleep(time.Second) // all of the twenty were answered or refused
+		began = time.Now()
+		_, answer = postTo(t, h, server.ScansPath, pinned("slow"), pinned("known"))
+		took := time.Since(began)
+		if took != 300*time.Millisecond || len(answer.Response.Items) != 1 || answer.Response.Items[0].Key != pinned("known") ||
+			!strings.Contains(answer.Response.SystemError, "ns/slow@") || !strings.Contains(answer.Response.SystemError, "no answer from OCI within 300ms, the time for one request; it is still being asked") {
+			t.Errorf("%v: %+v", took, answer.Response)
+		}
+		close(release)
+		synctest.Wait()
+	})
+}
+
+func TestScansLogAndMetrics(t *testing.T) {
+	var log bytes.Buffer
+	registry := prometheus.NewRegistry()
+	cfg := scanned(func(ctx context.Context, ref image.Reference) (scan.Report, error) {
+		r, _ := clean(ctx, ref)
+		r.Age, r.Requests = 20*time.Second, "abc def"
+		switch ref.Repository() {
+		case "repo0":
+			return r, nil
+		case "repo1":
+			return scan.Report{Reason: scan.OlderPush, Detail: "pushed since"}, nil
+		}
+		return scan.Report{}, errors.New("503")
+	})
+	cfg.Metrics, cfg.Log, cfg.Scans.Parallel = registry, slog.New(slog.NewJSONHandler(&log, nil)), 1
+	var keys []string
+	for n := range 3 {
+		keys = append(keys, askScan(fmt.Sprintf("iad.ocir.io/ns/repo%d@sha256:%064d", n, n)))
+	}
+	postTo(t, server.Handler(cfg), server.ScansPath, append(keys, "no question")...)
+	var got []map[string]any
+	for l := range strings.Lines(log.String()) {
+		var m map[string]any
+		if err := json.Unmarshal([]byte(l), &m); err != nil {
+			t.Fatal(err)
+		}
+		for _, volatile := range []string{"time", "duration", "image"} {
+			delete(m, volatile)
+		}
+		got = append(got, m)
+	}
+	want := []map[string]any{
+		{"level": "WARN", "msg": "not a question", "error": "at byte 0: expected an object"},
+		{"level": "INFO", "msg": "scan", "known": true, "scannedAt": "1970-01-01T00:00:00Z", "CRITICAL": 0., "HIGH": 0., "MEDIUM": 0., "LOW": 0., "age": "20s", "ociRequests": "abc def"},
+		{"level": "INFO", "msg": "scan", "known": false, "reason": "older-push", "detail": "pushed since", "age": "0s"},
+		{"level": "WARN", "msg": "no decision", "error": "503"},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("log (-want +got):\n%s", diff)
+	}
+	if problems, err := testutil.GatherAndLint(registry); err != nil || len(problems) > 0 {
+		t.Errorf("lint: %v, %v", problems, err)
+	}
+	err := testutil.GatherAndCompare(registry, strings.NewReader(`
+# HELP oke_sign_scan_malformed_questions_total Keys that were no question.
+# TYPE oke_sign_scan_malformed_questions_total counter
+oke_sign_scan_malformed_questions_total 1
+# HELP oke_sign_scan_reports_missing_total Questions that got no report, by cause.
+# TYPE oke_sign_scan_reports_missing_total counter
+oke_sign_scan_reports_missing_total{cause="deadline"} 0
+oke_sign_scan_reports_missing_total{cause="panic"} 0
+oke_sign_scan_reports_missing_total{cause="upstream"} 1
+# HELP oke_sign_scan_reports_total Reports given, by reason.
+# TYPE oke_sign_scan_reports_total counter
+oke_sign_scan_reports_total{reason="image-not-found"} 0
+oke_sign_scan_reports_total{reason="known"} 1
+oke_sign_scan_reports_total{reason="no-digest"} 0
+oke_sign_scan_reports_total{reason="no-tag"} 0
+oke_sign_scan_reports_total{reason="not-covered"} 0
+oke_sign_scan_reports_total{reason="not-oci-registry"} 0
+oke_sign_scan_reports_total{reason="not-scanned"} 0
+oke_sign_scan_reports_total{reason="older-push"} 1
+`), "oke_sign_scan_malformed_questions_total", "oke_sign_scan_reports_missing_total", "oke_sign_scan_reports_total")
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// Whatever is taken for a question about scans has one field for every reader.
+func FuzzParseScanQuestion(f *testing.F) {
+	for _, s := range []string{askScan("a"), `{"image":"\ud83d\ude00"}`, `{"image":"a","Image":"b"}`, "", "null", ` {"image":"\u0061\/"} `, `{"image":"a","x":{}}`} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, key string) {
+		image, err := server.ParseScanQuestion(key)
+		if err != nil {
+			if image != "" {
+				t.Fatalf("got %q beside an error", image)
+			}
+			return
+		}
+		var std map[string]string
+		if err := json.Unmarshal([]byte(key), &std); err != nil || len(std) != 1 || std["image"] != image || image == "" {
+			t.Fatalf("accepted %q as %q; encoding/json reads %v %v", key, image, std, err)
+		}
+		if again, err := server.ParseScanQuestion(askScan(image)); err != nil || again != image {
+			t.Fatalf("%q does not parse again: %q %v", image, again, err)
+		}
+	})
+}
+
+func TestScanTopicNeedsNoOrder(t *testing.T) {
+	// The keys of one request are answered each under its own text.
+	status, answer := postTo(t, server.Handler(scanned(clean)), server.ScansPath, askScan("b"), askScan("a"), askScan("b"))
+	var keys []string
+	for _, item := range answer.Response.Items {
+		keys = append(keys, item.Key)
+	}
+	if want := []string{askScan("b"), askScan("a")}; status != http.StatusOK || !slices.Equal(keys, want) {
+		t.Errorf("%d %v", status, keys)
+	}
+}
