@@ -1,6 +1,12 @@
 package cmd
 
-import "bytes"
+import (
+	"bytes"
+	"context"
+	"io"
+
+	"k8s.io/cli-runtime/pkg/genericiooptions"
+)
 
 // Printable is what becomes of text from outside before a person sees it.
 func Printable(s string) string { return printable(s) }
@@ -11,4 +17,21 @@ func Printed(format string, v any) (string, error) {
 	o := output{format: format}
 	err := o.print(&b, data{value: v})
 	return b.String(), err
+}
+
+// Running are the Pods that run in a cluster, by their names, each with the workload
+// that it belongs to.
+func Running(ctx context.Context, kubeconfig, namespace, selector string) (map[string]string, error) {
+	g := &global{streams: genericiooptions.IOStreams{ErrOut: io.Discard}, kube: newKube(io.Discard)}
+	*g.kube.KubeConfig = kubeconfig
+	pods, err := g.runningPods(ctx, namespace, selector)
+	if err != nil {
+		return nil, err
+	}
+	workloads, err := g.workloads(ctx, namespace, pods)
+	found := make(map[string]string)
+	for i, w := range workloads {
+		found[pods[i].name()] = w.APIVersion + "/" + w.Kind + "/" + w.Name
+	}
+	return found, err
 }

@@ -9,6 +9,7 @@
 package apiserver
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -16,9 +17,11 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -350,12 +353,29 @@ func (s *Server) collection(r *http.Request, of Resource, namespace string, body
 			node, _, _ := unstructured.NestedString(o.Object, "spec", "nodeName")
 			return !named.Matches(fields.Set{"metadata.name": o.GetName(), "metadata.namespace": o.GetNamespace(), "status.phase": phase, "spec.nodeName": node})
 		})
-		if list.Items == nil {
-			list.Items = []unstructured.Unstructured{}
-		}
-		return list, nil
+		return list, page(list, query)
 	}
 	return nil, apierrors.NewMethodNotSupported(schema.GroupResource{Group: of.Group, Resource: of.Plural}, r.Method)
+}
+
+// page cuts a list down to the part that limit and continue ask for. A real server
+// shows all parts as of one time; here objects may come and go between them.
+func page(list *unstructured.UnstructuredList, query url.Values) error {
+	from, _ := strconv.Atoi(query.Get("continue"))
+	limit, _ := strconv.Atoi(query.Get("limit"))
+	if from < 0 || from > len(list.Items) || limit < 0 {
+		return apierrors.NewBadRequest("no such page")
+	}
+	slices.SortFunc(list.Items, func(a, b unstructured.Unstructured) int {
+		return cmp.Or(cmp.Compare(a.GetNamespace(), b.GetNamespace()), cmp.Compare(a.GetName(), b.GetName()))
+	})
+	to := len(list.Items)
+	if limit > 0 && from+limit < to {
+		to = from + limit
+		list.SetContinue(strconv.Itoa(to))
+	}
+	list.Items = append([]unstructured.Unstructured{}, list.Items[from:to]...)
+	return nil
 }
 
 func (s *Server) object(r *http.Request, of Resource, at types.NamespacedName, body []byte) (any, error) {

@@ -1,0 +1,186 @@
+package cmd
+
+import (
+	"context"
+	"fmt"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/metadata"
+	"k8s.io/client-go/tools/pager"
+)
+
+// pageSize is how many objects a list asks the API server for at once, as kubectl
+// does.
+const pageSize = 500
+
+// runningPods are the Pods that run, or have yet to, in a namespace, or in all if
+// it is "". Each is cut down to what says which images it has and why it may have
+// them: thousands of Pods are little to hold.
+func (g *global) runningPods(ctx context.Context, namespace, selector string) ([]document, error) {
+	client, err := g.kube.objects()
+	if err != nil {
+		return nil, err
+	}
+	pods := client.Resource(schema.GroupVersionResource{Version: "v1", Resource: "pods"}).Namespace(namespace)
+	pages := pager.New(func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
+		return pods.List(ctx, options)
+	})
+	pages.PageSize = pageSize
+	var found []document
+	err = pages.EachListItem(ctx, metav1.ListOptions{
+		LabelSelector: selector,
+		FieldSelector: "status.phase!=Succeeded,status.phase!=Failed",
+	}, func(o runtime.Object) error {
+		pod, ok := o.(*unstructured.Unstructured)
+		if !ok {
+			return fmt.Errorf("%T is no Pod", o)
+		}
+		found = append(found, document{object: trimmed(pod)})
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("listing the Pods that run: %w", err)
+	}
+	return found, nil
+}
+
+// kept are the fields of a Pod that its images, and what constraints say of them,
+// depend on.
+var kept = map[string][]string{
+	"metadata": {"name", "generateName", "namespace", "uid", "labels", "annotations", "ownerReferences", "creationTimestamp", "deletionTimestamp"},
+	"spec":     {"nodeName", "serviceAccountName", "initContainers", "containers", "ephemeralContainers", "volumes"},
+	"status":   {"phase", "startTime", "initContainerStatuses", "containerStatuses", "ephemeralContainerStatuses"},
+}
+
+func trimmed(pod *unstructured.Unstructured) *unstructured.Unstructured {
+	small := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "v1", "kind": "Pod"}}
+	for part, fields := range kept {
+		from, _ := pod.Object[part].(map[string]any)
+		to := choose(from, fields...)
+		for field, value := range to {
+			list, ok := value.([]any)
+			if !ok {
+				continue
+			}
+			for i, item := range list {
+				item, ok := item.(map[string]any)
+				switch {
+				case !ok: // left as it is, for whoever reads it to stumble over
+				case part == "spec":
+					list[i] = choose(item, "name", "image")
+				case part == "status":
+					list[i] = choose(item, "name", "image", "imageID")
+				}
+			}
+			to[field] = list
+		}
+		if len(to) > 0 {
+			small.Object[part] = to
+		}
+	}
+	if annotations := small.GetAnnotations(); annotations["kubectl.kubernetes.io/last-applied-configuration"] != "" {
+		delete(annotations, "kubectl.kubernetes.io/last-applied-configuration")
+		small.SetAnnotations(annotations)
+	}
+	return small
+}
+
+func choose(from map[string]any, fields ...string) map[string]any {
+	to := make(map[string]any, len(fields))
+	for _, field := range fields {
+		if value, ok := from[field]; ok {
+			to[field] = value
+		}
+	}
+	return to
+}
+
+// between are the owners of Pods that mostly have an owner themselves, which is
+// what people know.
+var between = map[string]schema.GroupVersionResource{
+	"ReplicaSet": {Group: "apps", Version: "v1", Resource: "replicasets"},
+	"Job":        {Group: "batch", Version: "v1", Resource: "jobs"},
+}
+
+// workloads are, one for each of the Pods, the workload that people know it by: the
+// Deployment, not its ReplicaSet, or the Pod itself if nothing controls it. Where
+// ReplicaSets or Jobs may not be listed, those themselves are named. The Pods are
+// of the namespace, or of any if it is "".
+func (g *global) workloads(ctx context.Context, namespace string, pods []document) ([]objectName, error) {
+	found := make([]objectName, len(pods))
+	wanted := make(map[string]map[objectName]objectName) // by kind
+	for i, pod := range pods {
+		found[i] = controller(pod.object)
+		if of, ok := between[found[i].Kind]; ok && of.GroupVersion().String() == found[i].APIVersion {
+			if wanted[found[i].Kind] == nil {
+				wanted[found[i].Kind] = make(map[objectName]objectName)
+			}
+			wanted[found[i].Kind][found[i]] = found[i]
+		}
+	}
+	if len(wanted) == 0 {
+		return found, nil
+	}
+	config, err := g.kube.ToRESTConfig()
+	if err != nil {
+		return nil, unreachable(err)
+	}
+	client, err := metadata.NewForConfig(config)
+	if err != nil {
+		return nil, unreachable(err)
+	}
+	for kind, owners := range wanted {
+		objects := client.Resource(between[kind]).Namespace(namespace)
+		pages := pager.New(func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
+			return objects.List(ctx, options)
+		})
+		pages.PageSize = pageSize
+		err := pages.EachListItem(ctx, metav1.ListOptions{}, func(o runtime.Object) error {
+			object, ok := o.(*metav1.PartialObjectMetadata)
+			if !ok {
+				return fmt.Errorf("%T is no metadata", o)
+			}
+			object.SetGroupVersionKind(between[kind].GroupVersion().WithKind(kind))
+			if of := nameOf(object); owners[of] == of {
+				owners[of] = controller(object)
+			}
+			return nil
+		})
+		if apierrors.IsForbidden(err) {
+			g.remark("you may not list %s: Pods are shown under their %s", between[kind].Resource, kind)
+		} else if err != nil {
+			return nil, fmt.Errorf("listing %s: %w", between[kind].Resource, err)
+		}
+	}
+	for i, of := range found {
+		if top, ok := wanted[of.Kind][of]; ok {
+			found[i] = top
+		}
+	}
+	return found, nil
+}
+
+// object is what has a kind and metadata.
+type object interface {
+	metav1.Object
+	GroupVersionKind() schema.GroupVersionKind
+}
+
+func nameOf(o object) objectName {
+	version, kind := o.GroupVersionKind().ToAPIVersionAndKind()
+	return objectName{version, kind, o.GetNamespace(), o.GetName()}
+}
+
+// controller is what controls an object, or the object itself. A Pod that the node
+// made by itself says that the node controls it, and is its own.
+func controller(o object) objectName {
+	owner := metav1.GetControllerOf(o)
+	if owner == nil || owner.Kind == "Node" {
+		return nameOf(o)
+	}
+	return objectName{owner.APIVersion, owner.Kind, o.GetNamespace(), owner.Name}
+}
