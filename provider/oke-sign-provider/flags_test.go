@@ -114,7 +114,7 @@ func TestParse(t *testing.T) {
 			}
 			want := options{
 				addr: ":8443", healthAddr: ":8081", tlsCert: "c", tlsKey: "k", auth: "config", profile: "DEFAULT",
-				timeout: 1300 * time.Millisecond, drainFor: 5 * time.Second, logFormat: "json", tenancies: map[string]string{},
+				timeout: 1300 * time.Millisecond, scanTime: 300 * time.Millisecond, drainFor: 5 * time.Second, logFormat: "json", tenancies: map[string]string{},
 				apiPort: "443", gatekeeper: "gatekeeper-validating-webhook-configuration",
 			}
 			tt.want(&want)
