@@ -39,15 +39,16 @@ const (
 const (
 	maxBulkPages  = 20       // of each list; of a longer one, the first
 	maxBlankPages = 3        // in a row
-	maxBulkKeys   = 8        // of one image; one record of each
+	maxBulkKeys   = 16       // whose records are held, one by each of an image
 	maxBulkBytes  = 16 << 20 // of all repositories together, about
 	entryBytes    = 512      // of a record or an image, beside its texts
 )
 
 // Bulk returns records of the image that ref pins which were read together with
 // those of its repository's other images, newest first, and when that reading
-// began, at most half a minute ago; or nothing. It is for callers that ask for
-// many images: where it returns records, nobody asked OCI for this image.
+// began, at most half a minute ago; or nothing. They are such as name one of keys.
+// It is for callers that ask for many images: where it returns records, nobody
+// asked OCI for this image.
 //
 // They suffice for a yes, never for a no: each is one that Records would have
 // returned at that time, but there may be more of them. A page may have moved
@@ -56,9 +57,9 @@ const (
 // tell.
 //
 // Each call reads one page of either list at most, or waits for somebody else's.
-func (c *Client) Bulk(ctx context.Context, ref image.Reference) ([]signature.Record, time.Time) {
+func (c *Client) Bulk(ctx context.Context, ref image.Reference, keys []signature.KeyID) ([]signature.Record, time.Time) {
 	in, placed := c.place(ctx, ref)
-	inv, page := c.bulk.ask(repositoryOf(ref), ref.Digest(), placed)
+	inv, page := c.bulk.ask(wanted{repositoryOf(ref), ref.Digest(), keys}, placed)
 	if inv == nil {
 		return nil, time.Time{}
 	}
@@ -80,7 +81,7 @@ func (c *Client) Bulk(ctx context.Context, ref image.Reference) ([]signature.Rec
 		case <-ctx.Done():
 		}
 	}
-	return c.bulk.find(ctx, inv, ref.Digest())
+	return c.bulk.find(ctx, inv, wanted{repositoryOf(ref), ref.Digest(), keys})
 }
 
 // place is where a look-up would find the records of ref's repository, if that
@@ -99,6 +100,13 @@ func (c *Client) place(ctx context.Context, ref image.Reference) (place, bool) {
 	return place{known, false}, known != ""
 }
 
+// wanted is what somebody asks for.
+type wanted struct {
+	repository repository
+	digest     string
+	keys       []signature.KeyID
+}
+
 // inventory is what was read of one repository: its images and their signatures,
 // as far as the lists have been read. What it holds is guarded by bulk.mu; the
 // cursors belong to whoever reads the next page.
@@ -107,6 +115,7 @@ type inventory struct {
 	began      time.Time
 	images     map[string]listedImage     // by digest
 	records    map[string]*recordsOfImage // by image id
+	keys       map[string]bool            // whose records are held; added to, and not taken from
 	texts      map[string]string          // that many records have in common, each once
 	size       int
 	page       chan struct{} // being read; nil if none is
@@ -152,6 +161,7 @@ type interest struct {
 	digest string // asked for last
 	at     time.Time
 	rest   time.Time // nothing is read until then
+	keys   map[string]bool
 	inv    *inventory
 }
 
@@ -164,21 +174,22 @@ type turn struct {
 
 // ask returns what there is of a repository, or nil, and the page to wait for
 // that may have the digest on it.
-func (b *bulk) ask(repo repository, digest string, placed bool) (*inventory, turn) {
+func (b *bulk) ask(w wanted, placed bool) (*inventory, turn) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := b.now()
-	i := b.repos[repo]
+	i := b.repos[w.repository]
 	if i == nil {
 		if len(b.repos) >= maxPlaces {
 			clear(b.repos) // as places does
 			b.held = 0
 		}
 		i = new(interest)
-		b.repos[repo] = i
+		b.repos[w.repository] = i
 	}
-	another := i.digest != "" && i.digest != digest && now.Sub(i.at) < askedWithin
-	i.digest, i.at = digest, now
+	another := i.digest != "" && i.digest != w.digest && now.Sub(i.at) < askedWithin
+	i.digest, i.at = w.digest, now
+	i.want(w.keys)
 	if i.inv != nil && now.Sub(i.inv.began) >= bulkFor {
 		b.drop(i.inv)
 	}
@@ -187,7 +198,7 @@ func (b *bulk) ask(repo repository, digest string, placed bool) (*inventory, tur
 			return nil, turn{}
 		}
 		inv := &inventory{
-			repository: repo, began: now,
+			repository: w.repository, began: now, keys: i.keys,
 			images: make(map[string]listedImage), records: make(map[string]*recordsOfImage), texts: make(map[string]string),
 		}
 		i.inv = inv
@@ -198,7 +209,7 @@ func (b *bulk) ask(repo repository, digest string, placed bool) (*inventory, tur
 		})
 	}
 	inv := i.inv
-	records, more := inv.find(digest)
+	records, more := inv.find(w)
 	switch {
 	case len(records) > 0 || !more || !placed:
 		return inv, turn{}
@@ -225,10 +236,10 @@ func (b *bulk) drop(inv *inventory) {
 }
 
 // find is for those who have waited.
-func (b *bulk) find(ctx context.Context, inv *inventory, digest string) ([]signature.Record, time.Time) {
+func (b *bulk) find(ctx context.Context, inv *inventory, w wanted) ([]signature.Record, time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	records, _ := inv.find(digest)
+	records, _ := inv.find(w)
 	if len(records) == 0 {
 		return nil, time.Time{}
 	}
@@ -238,8 +249,8 @@ func (b *bulk) find(ctx context.Context, inv *inventory, digest string) ([]signa
 }
 
 // find returns the records of an image, and whether reading on may bring some.
-func (inv *inventory) find(digest string) (records []signature.Record, more bool) {
-	img, known := inv.images[digest]
+func (inv *inventory) find(w wanted) (records []signature.Record, more bool) {
+	img, known := inv.images[w.digest]
 	switch {
 	case !known:
 		return nil, !inv.imagesOver
@@ -248,12 +259,30 @@ func (inv *inventory) find(digest string) (records []signature.Record, more bool
 	}
 	of := inv.records[img.id]
 	switch {
-	case of == nil || of.seen == 0:
+	case of == nil:
 		return nil, !inv.signaturesOver
 	case of.seen > newest: // a look-up would not have seen the rest
 		return nil, false
 	}
-	return slices.Clone(of.kept), false
+	for _, rec := range of.kept {
+		if slices.ContainsFunc(w.keys, func(id signature.KeyID) bool { return id.String() == rec.KeyID }) {
+			records = append(records, rec)
+		}
+	}
+	return records, len(records) == 0 && !inv.signaturesOver
+}
+
+// want adds keys to those whose records are held. The map is shared with the
+// inventory.
+func (i *interest) want(keys []signature.KeyID) {
+	if i.keys == nil || i.inv == nil && len(i.keys) > maxBulkKeys-len(keys) {
+		i.keys = make(map[string]bool)
+	}
+	for _, id := range keys {
+		if len(i.keys) < maxBulkKeys {
+			i.keys[id.String()] = true
+		}
+	}
 }
 
 // late has nobody else wait for a page.
@@ -383,15 +412,15 @@ func (b *bulk) addRecords(inv *inventory, items []summary) {
 		of := inv.records[rec.ImageID]
 		if of == nil {
 			of = new(recordsOfImage)
-			inv.records[rec.ImageID] = of
+			inv.records[inv.once(rec.ImageID)] = of
 			b.grow(inv, len(rec.ImageID))
 		}
 		of.seen++
 		sameKey := func(r signature.Record) bool { return r.KeyID == rec.KeyID }
-		if rec.State != signature.StateAvailable || of.seen > newest || len(of.kept) >= maxBulkKeys || slices.ContainsFunc(of.kept, sameKey) {
+		if !inv.keys[rec.KeyID] || rec.State != signature.StateAvailable || of.seen > newest || slices.ContainsFunc(of.kept, sameKey) {
 			continue
 		}
-		for _, s := range []*string{&rec.ImageID, &rec.KeyID, &rec.KeyVersionID, &rec.Algorithm, &rec.State} {
+		for _, s := range []*string{&rec.ImageID, &rec.KeyID, &rec.KeyVersionID, &rec.Algorithm, &rec.State} { // the same in many
 			*s = inv.once(*s)
 		}
 		rec.DisplayName = ""

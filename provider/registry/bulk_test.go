@@ -69,7 +69,7 @@ func signersOf(t *testing.T, tenancy *ocitest.Tenancy) *signers {
 }
 
 // checker decides on what c reads.
-func (s *signers) checker(c *registry.Client, now func() time.Time, bulk func(context.Context, image.Reference) ([]signature.Record, time.Time)) *verdict.Checker {
+func (s *signers) checker(c *registry.Client, now func() time.Time, bulk func(context.Context, image.Reference, []signature.KeyID) ([]signature.Record, time.Time)) *verdict.Checker {
 	return verdict.New(verdict.Config{
 		Covers: c.Covers, Records: c.Records, Bulk: bulk, Exists: c.Exists, Now: now,
 		Key: func(_ context.Context, id signature.KeyID) (verdict.Key, error) { return s.of[id], nil },
@@ -232,8 +232,8 @@ func (w *randomly) attach(all []*ocitest.Image, img *ocitest.Image) {
 func (w *randomly) compare(t *testing.T, helped, denied *atomic.Int64) {
 	one, many := client(t, w.user, w.cfg), client(t, w.user, w.cfg)
 	single := w.signers.checker(one, nil, nil)
-	both := w.signers.checker(many, nil, func(ctx context.Context, ref image.Reference) ([]signature.Record, time.Time) {
-		records, at := many.Bulk(ctx, ref)
+	both := w.signers.checker(many, nil, func(ctx context.Context, ref image.Reference, keys []signature.KeyID) ([]signature.Record, time.Time) {
+		records, at := many.Bulk(ctx, ref, keys)
 		if len(records) > 0 {
 			helped.Add(1)
 		}
@@ -267,6 +267,7 @@ type crowd struct {
 	tenancy *ocitest.Tenancy
 	signers *signers
 	client  *registry.Client
+	keys    []signature.KeyID
 	check   func(ref image.Reference) verdict.Verdict
 	refs    []image.Reference
 	images  []*ocitest.Image
@@ -282,6 +283,7 @@ func newCrowd(t *testing.T, n, pageLimit int) *crowd {
 	sw.PageLimit = pageLimit
 	c := &crowd{tenancy: cloud.NewTenancy(t, ocitest.TenancyConfig{Switches: &sw}), now: time.Now()}
 	c.signers = signersOf(t, c.tenancy)
+	c.keys = c.signers.ids[:1]
 	for range n {
 		img := c.tenancy.NewImage("app")
 		c.images, c.refs = append(c.images, img), append(c.refs, parse(t, img.Ref()))
@@ -296,7 +298,7 @@ func newCrowd(t *testing.T, n, pageLimit int) *crowd {
 	checker := c.signers.checker(c.client, clock, c.client.Bulk)
 	c.check = func(ref image.Reference) verdict.Verdict {
 		t.Helper()
-		v, err := checker.Check(t.Context(), ref, c.signers.ids[:1])
+		v, err := checker.Check(t.Context(), ref, c.keys)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -368,6 +370,30 @@ func TestBulkCosts(t *testing.T) {
 			if got := c.cost(func() { yes(t, c, c.refs...) }); got > 1+2*3+2 {
 				t.Errorf("%s first: %d calls", name, got)
 			}
+		}
+	})
+	t.Run("newer signatures by other keys make no difference", func(t *testing.T) {
+		c := newCrowd(t, 25, 10)
+		for _, img := range c.images {
+			c.tenancy.Add(img.Sign(c.signers.keys[1], "SHA_256_RSA_PKCS_PSS"))
+		}
+		if got := c.cost(func() { yes(t, c, c.refs...) }); got > 1+3+5+4 {
+			t.Errorf("%d calls", got)
+		}
+	})
+	t.Run("keys that are asked for later are looked up", func(t *testing.T) {
+		c := newCrowd(t, 4, 100)
+		for _, img := range c.images {
+			c.tenancy.Add(img.Sign(c.signers.keys[1], "SHA_256_RSA_PKCS_PSS"))
+		}
+		yes(t, c, c.refs...)
+		c.keys = c.signers.ids[1:]
+		if got := c.cost(func() { yes(t, c, c.refs...) }); got != 4 {
+			t.Errorf("%d calls", got)
+		}
+		c.pass(11 * time.Minute)
+		if got := c.cost(func() { yes(t, c, c.refs...) }); got != 3 {
+			t.Errorf("later on: %d calls", got)
 		}
 	})
 	t.Run("a history that is too long is left at its first page", func(t *testing.T) {
@@ -501,11 +527,11 @@ func TestBulkLooksNoFurtherThanALookUp(t *testing.T) {
 	ref, unsigned := parse(t, flooded.Ref()), parse(t, c.tenancy.NewImage("app").Ref())
 	c.check(c.refs[0])
 	for range 5 {
-		if got, _ := c.client.Bulk(t.Context(), unsigned); len(got) > 0 { // reads a page each time
+		if got, _ := c.client.Bulk(t.Context(), unsigned, c.signers.ids); len(got) > 0 { // reads a page each time
 			t.Errorf("got %+v", got)
 		}
 	}
-	if got, _ := c.client.Bulk(t.Context(), ref); len(got) > 0 {
+	if got, _ := c.client.Bulk(t.Context(), ref, c.signers.ids); len(got) > 0 {
 		t.Errorf("got %+v", got)
 	}
 	if v := c.check(ref); v.Signed || !v.Capped {
@@ -537,7 +563,7 @@ func TestBulkInTrouble(t *testing.T) {
 				}
 			}
 			for _, ref := range c.refs {
-				if got, _ := c.client.Bulk(t.Context(), ref); len(got) > 0 {
+				if got, _ := c.client.Bulk(t.Context(), ref, c.signers.ids); len(got) > 0 {
 					t.Errorf("records from such lists: %+v", got)
 				}
 			}

@@ -41,11 +41,11 @@ type Config struct {
 	// Records returns the signature records of the image that ref pins, newest
 	// first, at most MaxRecords.
 	Records func(ctx context.Context, ref image.Reference) ([]signature.Record, error)
-	// Bulk returns records of the image that were read together with those of
-	// others, newest first, and when; or none. They may not be all, and are believed
-	// for a yes only; without one, Records is asked. It may be nil, and says nothing
-	// of errors.
-	Bulk func(ctx context.Context, ref image.Reference) ([]signature.Record, time.Time)
+	// Bulk returns records of the image by some of the keys that were read together
+	// with those of other images, newest first, and when; or none. They may not be
+	// all, and are believed for a yes only; without one, Records is asked. It may be
+	// nil, and says nothing of errors.
+	Bulk func(ctx context.Context, ref image.Reference, keys []signature.KeyID) ([]signature.Record, time.Time)
 	// Exists reports whether there is such an image. It is asked only when there
 	// is no record, because OCI gives an empty list for an image it does not have.
 	Exists func(ctx context.Context, ref image.Reference) (bool, error)
@@ -353,7 +353,7 @@ func (c *Checker) gather(ctx context.Context, q question) (gathered, error) {
 		return gathered{}, err
 	}
 	if c.cfg.Bulk != nil {
-		if records, at := c.cfg.Bulk(ctx, ref); len(records) > 0 {
+		if records, at := c.cfg.Bulk(ctx, ref, allowed); len(records) > 0 {
 			if g, err := c.weigh(ctx, ref, allowed, records); err == nil && g.signed {
 				g.at = at
 				return g, nil

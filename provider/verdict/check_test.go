@@ -76,7 +76,7 @@ func (w *world) checker() *verdict.Checker {
 			defer w.mu.Unlock()
 			return w.records, w.call("Records")
 		},
-		Bulk: func(context.Context, image.Reference) ([]signature.Record, time.Time) {
+		Bulk: func(context.Context, image.Reference, []signature.KeyID) ([]signature.Record, time.Time) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
 			return w.bulk, w.now.Add(-w.bulkAge)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -35,6 +36,8 @@ type scene struct {
 	provider *program
 	client   *http.Transport
 	tb       *bystander
+	made     int // batches of images
+	start    func() (*program, error)
 }
 
 // bystander lets the emulator's fixtures be used outside of a test: what fails
@@ -88,10 +91,22 @@ func stage(ctx context.Context, path, dir string, client *tls.Config, env []stri
 	}()
 	s.tenancy = cloud.NewTenancy(s.tb, ocitest.TenancyConfig{})
 	s.key = s.tenancy.NewVault("vault", "").NewKey("key", ocitest.RSA2048)
-	if s.provider, err = startProvider(ctx, path, dir, s.tenancy.Admin().ConfigFile(), append(cloud.Env(), env...)); err != nil {
+	config := s.tenancy.Admin().ConfigFile()
+	s.start = func() (*program, error) {
+		return startProvider(ctx, path, dir, config, append(cloud.Env(), env...))
+	}
+	if s.provider, err = s.start(); err != nil {
 		return nil, err
 	}
 	return play(s), nil
+}
+
+// restart begins again with a provider that knows nothing.
+func (s *scene) restart() {
+	s.provider.stop()
+	s.client.CloseIdleConnections()
+	s.provider = nil // should it not start
+	s.provider = must(s.start())
 }
 
 // must ends the measurement; see bystander.
@@ -102,16 +117,21 @@ func must[T any](v T, err error) T {
 	return v
 }
 
-// images makes signed images, a tenth as many repositories.
-func (s *scene) images(n int) []*ocitest.Image {
+// images makes signed images, in repositories in turn.
+func (s *scene) images(n, repositories int) []*ocitest.Image {
 	made := make([]*ocitest.Image, n)
-	records := make([]ocitest.Record, n)
+	s.made++
 	for i := range made {
-		made[i] = s.tenancy.NewImage(fmt.Sprintf("team/app-%d", i%max(1, n/10)))
-		records[i] = made[i].Sign(s.key, signing)
+		made[i] = s.tenancy.NewImage(fmt.Sprintf("team-%d/app-%d", s.made, i%repositories))
 	}
-	s.tenancy.Add(records...)
+	s.sign(made)
 	return made
+}
+
+func (s *scene) sign(images []*ocitest.Image) {
+	for _, img := range images {
+		s.tenancy.Add(img.Sign(s.key, signing))
+	}
 }
 
 func (s *scene) slow(operation string, by time.Duration) func() {
@@ -164,12 +184,12 @@ func (s *scene) yes(ctx context.Context, images ...*ocitest.Image) time.Duration
 	return got.took
 }
 
-// sooner asks until there is an answer, as controllers do: what was begun for
+// settled asks until there is an answer, as controllers do: what was begun for
 // the first request goes on.
-func (s *scene) sooner(ctx context.Context, img *ocitest.Image) {
+func (s *scene) settled(ctx context.Context, img *ocitest.Image) (signed bool) {
 	for range 5 {
-		if got := must(s.ask(ctx, s.questions(img))); got.signed == 1 {
-			return
+		if got := must(s.ask(ctx, s.questions(img))); got.trouble == "" {
+			return got.signed == 1
 		}
 	}
 	panic(errors.New("no answer to the fifth request"))
@@ -185,6 +205,22 @@ func (s *scene) calls(prefix string) int {
 	return n
 }
 
+// inside is the time that all requests so far have spent in the provider.
+func (s *scene) inside(ctx context.Context) time.Duration {
+	sum := must(s.provider.metric(ctx, `oke_sign_request_duration_seconds_sum{outcome="answered"}`))
+	return time.Duration(sum * float64(time.Second))
+}
+
+// outside is the time that the emulated OCI has had them, latency included. What
+// lies between it and inside is all that the provider does, and the network.
+func (s *scene) outside() time.Duration {
+	var sum time.Duration
+	for _, r := range s.tenancy.Requests() {
+		sum += time.Duration(r.Took)
+	}
+	return sum
+}
+
 // middle is the median.
 func middle(times []time.Duration) float64 {
 	slices.Sort(times)
@@ -193,29 +229,38 @@ func middle(times []time.Duration) float64 {
 
 func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
-// cold is what the first question about an image costs, with the key known.
+// cold is what the first question about an image costs, with the key known. All
+// images are of repositories of their own, unless said otherwise.
 func cold(ctx context.Context, s *scene) []figure {
-	const n = 15
-	fresh := s.images(1 + 2*n + 10*n + 2)
+	const n, many = 15, 100
+	fresh := s.images(1+many+n+10*n+2, 1+many+n+10*n+2)
 	take := func(k int) []*ocitest.Image {
 		taken := fresh[:k]
 		fresh = fresh[k:]
 		return taken
 	}
 	s.yes(ctx, take(1)...) // finds the key
-	var own, one, ten []time.Duration
-	for range n {
+	var own, one, ten, alike []time.Duration
+	used := must(s.provider.cpu())
+	for range many {
 		own = append(own, s.yes(ctx, take(1)...))
 	}
+	used = must(s.provider.cpu()) - used
 	clear := s.slow("*", latency)
-	before := s.calls("")
+	before, inside, outside := s.calls(""), s.inside(ctx), s.outside()
 	for range n {
 		one = append(one, s.yes(ctx, take(1)...))
 	}
 	calls := s.calls("") - before
+	inside, outside = s.inside(ctx)-inside, s.outside()-outside
 	for range n {
 		ten = append(ten, s.yes(ctx, take(10)...))
 	}
+	before = s.calls("")
+	for range n {
+		alike = append(alike, s.yes(ctx, s.images(10, 1)...))
+	}
+	alikeCalls := s.calls("") - before
 
 	// A burst for one image that nobody has asked about.
 	burst := s.questions(take(1)...)
@@ -253,7 +298,9 @@ func cold(ctx context.Context, s *scene) []figure {
 	honestCalls := s.calls("keymanagement") - before
 	lists := s.calls(listing)
 	began := time.Now()
-	s.sooner(ctx, flooded)
+	if !s.settled(ctx, flooded) {
+		panic(errors.New("hostile records hide the honest one"))
+	}
 	took := time.Since(began)
 	lists = s.calls(listing) - lists
 	floodedCalls := s.calls("keymanagement") - before - honestCalls
@@ -263,8 +310,14 @@ func cold(ctx context.Context, s *scene) []figure {
 		{"cold_verdict", middle(one), "ms"},
 		{"cold_verdict_of_round_trip", middle(one) / milliseconds(latency), "ratio"},
 		{"cold_verdict_calls", float64(calls) / n, "calls/verdict"},
+		{"cold_verdict_in_server", milliseconds(inside) / n, "ms"},
+		{"cold_verdict_in_oci", milliseconds(outside) / n, "ms"},
+		{"cold_verdict_own", milliseconds(inside-outside) / n, "ms"},
+		{"cold_verdict_own_cpu", milliseconds(used) / many, "ms"},
 		{"cold_batch_of_10", middle(ten), "ms"},
 		{"cold_batch_of_10_of_one", middle(ten) / middle(one), "ratio"},
+		{"cold_batch_of_10_of_one_repository", middle(alike), "ms"},
+		{"cold_batch_of_10_of_one_repository_calls", float64(alikeCalls) / n, "calls/batch"},
 		{"burst_of_1000_calls", float64(burstCalls), "calls"},
 		{"burst_of_1000_answered", float64(signed), "answers"},
 		{"burst_of_1000_slowest", milliseconds(slowest), "ms"},
@@ -272,6 +325,72 @@ func cold(ctx context.Context, s *scene) []figure {
 		{"hostile_200_records_vault_calls", float64(floodedCalls), "calls"},
 		{"hostile_200_records_lists", float64(lists), "calls"},
 		{"hostile_200_records_verdict", milliseconds(took), "ms"},
+	}
+}
+
+// audit asks about every image of a registry, in no order, one at a time by
+// several clients, as an audit does.
+func audit(ctx context.Context, s *scene) []figure {
+	const n, repositories, clients = 5000, 200, 8
+	s.made++
+	images := make([]*ocitest.Image, n)
+	for i := range images {
+		images[i] = s.tenancy.NewImage(fmt.Sprintf("audit/app-%d", i%repositories))
+	}
+	mixed := slices.Clone(images)
+	rand.New(rand.NewPCG(1, 2)).Shuffle(n, func(i, j int) { mixed[i], mixed[j] = mixed[j], mixed[i] }) //nolint:gosec // any order does
+	ask := func(name string, signatures int) []figure {
+		s.restart()
+		before, began := s.calls("artifacts"), time.Now()
+		var wait sync.WaitGroup
+		for c := range clients {
+			wait.Go(func() {
+				for i := c; i < n; i += clients {
+					if s.settled(ctx, mixed[i]) != (signatures > 0) {
+						panic(fmt.Errorf("%s, with %d signatures: the verdict is wrong", mixed[i].Ref(), signatures))
+					}
+				}
+			})
+		}
+		wait.Wait()
+		return []figure{
+			{"audit_" + name + "_calls", float64(s.calls("artifacts") - before), "calls"},
+			{"audit_" + name + "_time", time.Since(began).Seconds(), "s"},
+			{"audit_" + name + "_memory", must(s.provider.resident()), "MiB"},
+		}
+	}
+	paged := func(limit int) {
+		sw := s.cloud.Switches()
+		sw.PageLimit = limit
+		if err := s.cloud.SetSwitches(sw); err != nil {
+			panic(err)
+		}
+	}
+	paged(100)
+	figures := ask("unsigned_no_latency", 0)
+	defer s.slow("*", latency)()
+	s.sign(images)
+	for _, signatures := range []int{1, 5} {
+		if signatures > 1 {
+			s.countersign(images, signatures-1)
+		}
+		for _, limit := range []int{100, 10} {
+			paged(limit)
+			figures = append(figures, ask(fmt.Sprintf("page_%d_signatures_%d", limit, signatures), signatures)...)
+		}
+	}
+	return figures
+}
+
+// countersign adds records by keys that no policy lists. Nobody verifies these.
+func (s *scene) countersign(images []*ocitest.Image, times int) {
+	sample := images[0].Sign(s.key, signing)
+	for n := range times {
+		for _, img := range images {
+			rec := sample
+			rec.ImageID, rec.KeyID = img.ID, fmt.Sprintf("%s%d", sample.KeyID[:len(sample.KeyID)-1], n)
+			s.tenancy.Add(rec)
+		}
 	}
 }
 
@@ -287,7 +406,7 @@ func outages(ctx context.Context, s *scene, lasting time.Duration) []figure {
 		{"503", ocitest.Fault{Kind: ocitest.Status, Status: 503}},
 		{"hang", ocitest.Fault{Kind: ocitest.Hang}},
 	} {
-		images := s.images(20 + 1)
+		images := s.images(20+1, 3)
 		outage.fault.Delay = ocitest.Duration(latency)
 		over := s.tenancy.Fault(outage.fault) // the first fault that was set counts
 		clear := s.slow("*", latency)
@@ -323,7 +442,7 @@ func outages(ctx context.Context, s *scene, lasting time.Duration) []figure {
 // fill asks for many images at once that nobody has asked about.
 func fill(ctx context.Context, s *scene) []figure {
 	const n, clients, part = 5000, 8, 1000
-	images := s.images(n)
+	images := s.images(n, n/10)
 	s.yes(ctx, images[0])
 	var figures []figure
 	for from := 0; from < n; from += part {
@@ -351,7 +470,7 @@ func fill(ctx context.Context, s *scene) []figure {
 // that now and then throttles or breaks off.
 func steady(ctx context.Context, s *scene, lasting time.Duration) []figure {
 	const pods, each = 20, 10
-	images := s.images(4000)
+	images := s.images(4000, 400)
 	s.yes(ctx, images[0])
 	s.tenancy.Fault(ocitest.Fault{Operation: "*", Kind: ocitest.Status, Status: 429, Probability: 0.05, Delay: ocitest.Duration(latency)})
 	s.tenancy.Fault(ocitest.Fault{Operation: "*", Kind: ocitest.Reset, Probability: 0.01, Delay: ocitest.Duration(latency)})
@@ -393,7 +512,7 @@ func steady(ctx context.Context, s *scene, lasting time.Duration) []figure {
 // second. It takes turns with the server that answers a constant, so that
 // whatever else the machine does bears on both.
 func warm(ctx context.Context, s *scene, dir string, config *tls.Config, lasting time.Duration) []figure {
-	images := s.images(keysPerRequest)
+	images := s.images(keysPerRequest, 1)
 	s.yes(ctx, images...)
 	constant, body, stop, err := startConstant(ctx, dir)
 	if err != nil {

@@ -124,6 +124,7 @@ func (set settings) parts() ([]part, func() error, error) {
 			return warm(ctx, s, dir, client, set.duration)
 		}),
 		on("cold", nil, cold),
+		on("audit", nil, audit),
 		on("fill", nil, fill),
 		on("steady", nil, func(ctx context.Context, s *scene) []figure { return steady(ctx, s, set.steady) }),
 		on("outage", nil, func(ctx context.Context, s *scene) []figure { return outages(ctx, s, set.outage) }),

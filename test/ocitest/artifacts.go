@@ -210,16 +210,16 @@ func (c *call) listSignatures() (any, error) {
 	if digest != "" && !image.ValidDigest(digest) {
 		return nil, invalid("imageDigest: %.80q is no digest", digest)
 	}
+	repositories := c.repositoriesIn(in)
+	images := make(map[string]bool) // few, so that most records of a large registry are passed over quickly
+	for id, img := range c.Images {
+		if exactly(digest, img.Digest) && repositories[img.Repository] && c.shownImage(img) && exactly(q.Get("imageId"), id) {
+			images[id] = true
+		}
+	}
 	var found []*signatureRecord
 	for _, s := range c.Signatures {
-		img := c.Images[s.Image]
-		if !exactly(digest, img.Digest) { // first, because nearly all records of a large registry end here
-			continue
-		}
-		repo := c.Repositories[img.Repository]
-		if repo.Region == c.region.ID() && in(repo.Compartment) && c.shown(s.State) && c.shownImage(img) &&
-			exactly(q.Get("imageId"), s.Image) && exactly(q.Get("repositoryId"), repo.ID) &&
-			matches(q.Get("repositoryName"), repo.Name) &&
+		if images[s.Image] && c.shown(s.State) &&
 			exactly(q.Get("displayName"), s.DisplayName) && exactly(q.Get("kmsKeyId"), s.KeyID) &&
 			exactly(q.Get("kmsKeyVersionId"), s.KeyVersionID) && exactly(q.Get("signingAlgorithm"), s.Algorithm) {
 			found = append(found, s)

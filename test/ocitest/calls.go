@@ -18,6 +18,8 @@ type Request struct {
 	User      string `json:"user,omitempty"`
 	Status    int    `json:"status,omitempty"` // 0: none was sent
 	Fault     string `json:"fault,omitempty"`
+
+	Took Duration `json:"took,omitzero"` // from when all of it was there to when its answer was
 }
 
 func (c *Cloud) note(r Request) {

@@ -274,14 +274,15 @@ func (c *call) listImages() (any, error) {
 		return nil, err
 	}
 	q := c.query
+	repositories := c.repositoriesIn(in)
 	var found []*containerImage
 	for _, i := range c.Images {
-		repo := c.Repositories[i.Repository]
+		if !repositories[i.Repository] || !c.shownImage(i) {
+			continue
+		}
 		tagged := fmt.Sprint(len(i.Versions) > 0)
-		if repo.Region == c.region.ID() && in(repo.Compartment) && c.shownImage(i) &&
-			exactly(q.Get("displayName"), i.displayName(repo)) && exactly(q.Get("imageId"), i.ID) &&
-			exactly(strings.ToLower(q.Get("isVersioned")), tagged) && exactly(q.Get("repositoryId"), repo.ID) &&
-			matches(q.Get("repositoryName"), repo.Name) && i.hasVersion(q.Get("version")) &&
+		if exactly(q.Get("displayName"), i.displayName(c.Repositories[i.Repository])) && exactly(q.Get("imageId"), i.ID) &&
+			exactly(strings.ToLower(q.Get("isVersioned")), tagged) && i.hasVersion(q.Get("version")) &&
 			exactly(q.Get("lifecycleState"), i.State) && exactly(q.Get("imageDigest"), i.Digest) {
 			found = append(found, i)
 		}
@@ -298,6 +299,19 @@ func (c *call) listImages() (any, error) {
 		items[n] = summarise(i, c.Repositories[i.Repository])
 	}
 	return map[string]any{"items": items, "remainingItemsCount": remaining}, nil
+}
+
+// repositoriesIn are those of the region that a list of images or signatures is
+// about.
+func (c *call) repositoriesIn(in func(compartmentID string) bool) map[string]bool {
+	found := make(map[string]bool)
+	for id, repo := range c.Repositories {
+		if repo.Region == c.region.ID() && in(repo.Compartment) &&
+			exactly(c.query.Get("repositoryId"), id) && matches(c.query.Get("repositoryName"), repo.Name) {
+			found[id] = true
+		}
+	}
+	return found
 }
 
 func (i *containerImage) hasVersion(filter string) bool {

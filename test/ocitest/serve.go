@@ -117,6 +117,7 @@ func (c *Cloud) serveOCI(w http.ResponseWriter, r *http.Request) {
 }
 
 func (c *Cloud) serveCall(w http.ResponseWriter, r *http.Request, t *tunnel, body []byte) {
+	began := time.Now()
 	c.mu.Lock()
 	sw := c.cfg.Switches
 	if v := c.world.vaultByExtension(t.end.vault); v != nil {
@@ -158,7 +159,7 @@ func (c *Cloud) serveCall(w http.ResponseWriter, r *http.Request, t *tunnel, bod
 	if f != nil {
 		entry.Fault = f.Kind
 	}
-	entry.Status = a.status
+	entry.Status, entry.Took = a.status, Duration(time.Since(began))
 	c.note(entry)
 	c.deliver(w, r, t, a, f)
 }
