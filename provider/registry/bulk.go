@@ -56,7 +56,9 @@ const (
 // to be read to its end. Nor is it an error if OCI does not answer: Records will
 // tell.
 //
-// Each call reads one page of either list at most, or waits for somebody else's.
+// Each call waits for one page of either list at most. One that this does not help
+// has twice as many read in the background as the last one did, for those who come
+// after it: what is read is never much more than what was asked for.
 func (c *Client) Bulk(ctx context.Context, ref image.Reference, keys []signature.KeyID) ([]signature.Record, time.Time) {
 	in, placed := c.place(ctx, ref)
 	inv, page := c.bulk.ask(wanted{repositoryOf(ref), ref.Digest(), keys}, placed)
@@ -64,12 +66,7 @@ func (c *Client) Bulk(ctx context.Context, ref image.Reference, keys []signature
 		return nil, time.Time{}
 	}
 	if page.ours {
-		go func() {
-			defer close(page.done)
-			ctx, ids := principal.WithRequests(context.WithoutCancel(ctx))
-			err := c.readOn(ctx, ref, in, inv)
-			c.bulk.turned(inv, ids(), err)
-		}()
+		go c.readAhead(context.WithoutCancel(ctx), ref, in, inv)
 	}
 	if page.done != nil {
 		timer := time.NewTimer(patience)
@@ -120,6 +117,8 @@ type inventory struct {
 	size       int
 	page       chan struct{} // being read; nil if none is
 	late       bool          // it is not worth waiting for
+	ahead      int           // pages to read before somebody asks for more
+	last       int           // how many that was when it began
 	requests   string        // ids of the calls
 	helped     bool
 
@@ -218,7 +217,8 @@ func (b *bulk) ask(w wanted, placed bool) (*inventory, turn) {
 	case inv.page != nil:
 		return inv, turn{done: inv.page}
 	}
-	inv.page = make(chan struct{})
+	inv.page, inv.last = make(chan struct{}), max(1, 2*inv.last)
+	inv.ahead = inv.last
 	return inv, turn{inv.page, true}
 }
 
@@ -292,20 +292,37 @@ func (b *bulk) late(inv *inventory, page chan struct{}) {
 	inv.late = inv.page == page
 }
 
-// turned takes note of how reading a page ended.
-func (b *bulk) turned(inv *inventory, requests string, err error) {
+// readAhead reads pages until as many are there as were asked for.
+func (c *Client) readAhead(ctx context.Context, ref image.Reference, in place, inv *inventory) {
+	for more := true; more; {
+		ctx, ids := principal.WithRequests(ctx)
+		err := c.readOn(ctx, ref, in, inv)
+		more = c.bulk.turned(inv, ids(), err)
+	}
+}
+
+// turned takes note of how reading a page ended, and says whether there is another
+// to be read.
+func (b *bulk) turned(inv *inventory, requests string, err error) (more bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	inv.page, inv.late = nil, false
 	inv.requests += " " + requests
 	inv.imagesOver, inv.signaturesOver = inv.imagesAt.over, inv.signaturesAt.over
-	if err == nil {
-		return
+	i := b.repos[inv.repository]
+	held := i != nil && i.inv == inv
+	if err != nil {
+		inv.imagesOver, inv.signaturesOver = true, true
+		if held {
+			i.rest = b.now().Add(failedFor)
+		}
 	}
-	inv.imagesOver, inv.signaturesOver = true, true
-	if i := b.repos[inv.repository]; i != nil && i.inv == inv {
-		i.rest = b.now().Add(failedFor)
+	close(inv.page)
+	inv.page, inv.late = nil, false
+	inv.ahead--
+	if more = held && inv.ahead > 0 && !(inv.imagesOver && inv.signaturesOver) && b.held < maxBulkBytes; more {
+		inv.page = make(chan struct{})
 	}
+	return more
 }
 
 // readOn reads the next page of both lists, side by side.
