@@ -391,43 +391,11 @@ func (c *inside) gatekeeper(ctx context.Context) error {
 		"--values", filepath.Join(c.Project, "charts", "oke-sign", "gatekeeper-values.yaml"), "--values", here)
 }
 
-// okeSign installs the provider, the templates and the Provider object.
+// okeSign installs the provider and the templates.
 func (c *inside) okeSign(ctx context.Context) error {
-	var ca []byte
-	err := until(ctx, func(ctx context.Context) error {
-		var out bytes.Buffer
-		err := c.kubectl(ctx, &out, "get", "validatingwebhookconfiguration", "gatekeeper-validating-webhook-configuration",
-			"-o", `jsonpath={.webhooks[?(@.name=="validation.gatekeeper.sh")].clientConfig.caBundle}`)
-		if err == nil && out.Len() == 0 {
-			err = errors.New("the authority of Gatekeeper is not published yet")
-		}
-		if err == nil {
-			ca, err = base64.StdEncoding.DecodeString(out.String())
-		}
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	if err := os.WriteFile(c.keys.file("gatekeeper-ca.crt"), ca, 0o644); err != nil {
-		return err
-	}
-	trusted, err := os.ReadFile(c.keys.file("provider-ca.crt"))
-	if err != nil {
-		return err
-	}
 	for _, do := range []func() error{
 		func() error {
-			return c.kubectl(ctx, nil, "-n", "oke-sign", "create", "configmap", "gatekeeper-ca", "--from-file=ca.crt="+c.keys.file("gatekeeper-ca.crt"))
-		},
-		func() error {
-			return c.kubectl(ctx, nil, "-n", "oke-sign", "create", "secret", "tls", "oke-sign-tls", "--cert="+c.keys.file("provider.crt"), "--key="+c.keys.file("provider.key"))
-		},
-		func() error {
 			return c.apply(ctx, "provider.yaml", map[string]any{"OCI": c.path("oci"), "Emulator": emulator})
-		},
-		func() error {
-			return c.apply(ctx, "external-data.yaml", map[string]any{"ProviderCA": base64.StdEncoding.EncodeToString(trusted)})
 		},
 		func() error { return c.templates(ctx) },
 		func() error { return c.policy(ctx) },

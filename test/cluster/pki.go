@@ -35,7 +35,7 @@ const lifetime = 365 * 24 * time.Hour
 
 func (p pki) file(name string) string { return filepath.Join(p.dir, name) }
 
-// make writes everything that etcd, Kubernetes and the provider present and trust.
+// make writes everything that etcd and Kubernetes present and trust.
 func (p pki) make() error {
 	if err := os.MkdirAll(p.dir, 0o700); err != nil {
 		return err
@@ -45,10 +45,6 @@ func (p pki) make() error {
 		return err
 	}
 	frontProxy, err := p.authority("front-proxy-ca")
-	if err != nil {
-		return err
-	}
-	provider, err := p.authority("provider-ca")
 	if err != nil {
 		return err
 	}
@@ -62,7 +58,6 @@ func (p pki) make() error {
 		{"controller-manager", ca, subject{name: "system:kube-controller-manager"}},
 		{"scheduler", ca, subject{name: "system:kube-scheduler"}},
 		{"front-proxy-client", frontProxy, subject{name: "front-proxy-client"}},
-		{"provider", provider, subject{name: "oke-sign", hosts: []string{"oke-sign.oke-sign", "oke-sign.oke-sign.svc"}}},
 	} {
 		if err := p.leaf(leaf.file, leaf.by, leaf.subject); err != nil {
 			return err

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/oke-sign/oke-sign/policies"
 	"github.com/oke-sign/oke-sign/test/ocitest"
@@ -205,34 +204,4 @@ func TestIgnoreLetsAStallIn(t *testing.T) {
 		r.says(t, `failed calling webhook "validation.gatekeeper.sh"`, "deadline exceeded")
 		return nil
 	})
-}
-
-// Replicas are replaced without anybody being refused for it: each goes on
-// answering until nobody asks it any more.
-func TestRollingRestart(t *testing.T) {
-	disturbs(t)
-	s := guarded(t)
-	good := s.signed(t, "good", imageKey)
-	create := client(t).CoreV1().Pods(s.name).Create
-	before := containers(t, "oke-sign")
-
-	tick := time.Tick(5 * time.Millisecond)
-	var asked atomic.Int64
-	end := repeat(t, func(int, int) {
-		<-tick
-		pod := podWith(anew(good, fmt.Sprint(asked.Add(1))))
-		if _, err := create(t.Context(), pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}}); err != nil {
-			t.Errorf("into the restart: %v", err)
-		}
-	})
-	space{name: "oke-sign"}.kubectl(t, "rollout", "restart", "deployment/oke-sign").succeeds(t)
-	eventually(t, soon, "all replicas are replaced", func() error {
-		now := containers(t, "oke-sign")
-		if len(now) != len(before) || slices.ContainsFunc(now, func(name string) bool { return slices.Contains(before, name) }) {
-			return fmt.Errorf("%q before, %q now", before, now)
-		}
-		return nil
-	})
-	end()
-	t.Logf("%d Pods asked for", asked.Load())
 }
