@@ -83,6 +83,7 @@ type provider struct {
 func providers() []certs.Provider {
 	return []certs.Provider{
 		{Name: "oke-sign", Path: server.Path, Timeout: 2},
+		{Name: "oke-sign-scans", Path: server.ScansPath, Timeout: 1},
 	}
 }
 
