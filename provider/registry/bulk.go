@@ -41,7 +41,7 @@ const (
 	maxBlankPages = 3        // in a row
 	maxBulkKeys   = 16       // whose records are held, one by each of an image
 	maxBulkBytes  = 16 << 20 // of all repositories together, about
-	entryBytes    = 512      // of a record or an image, beside its texts
+	entryBytes    = 256      // of a record or an image, beside its texts
 )
 
 // Bulk returns records of the image that ref pins which were read together with
