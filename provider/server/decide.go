@@ -171,18 +171,18 @@ func (d *decider[A]) decided(ctx context.Context, p *pending, v A, err error) ou
 	}
 	d.metrics.answers.Observe(took.Seconds())
 	d.count(v)
-	d.write(ctx, p.question, v, took)
+	d.write(ctx, p, v, took)
 	return outcome{item: Item{Key: p.key, Value: v}, image: p.image}
 }
 
 // write writes the line of one decision. A record without a caller spares finding
 // out which line of this file it was, at every decision.
-func (d *decider[A]) write(ctx context.Context, q question, v A, took time.Duration) {
+func (d *decider[A]) write(ctx context.Context, p *pending, v A, took time.Duration) {
 	if !d.log.Enabled(ctx, slog.LevelInfo) {
 		return
 	}
-	r := slog.NewRecord(time.Now(), slog.LevelInfo, d.message, 0)
-	r.AddAttrs(d.attrs(q, v, took)...)
+	r := slog.NewRecord(p.began.Add(took), slog.LevelInfo, d.message, 0)
+	r.AddAttrs(d.attrs(p.question, v, took)...)
 	_ = d.log.Handler().Handle(ctx, r) // as slog.Logger does
 }
 

@@ -40,6 +40,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -107,6 +108,7 @@ type handler struct {
 	authorize func(*tls.ConnectionState) error
 	log       *slog.Logger
 	lanes     map[string]*lane // by path
+	buffers   sync.Pool        // of *bytes.Buffer, for bodies and answers
 }
 
 // lane is one path with what its requests share.
@@ -179,7 +181,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			_, _ = io.CopyN(io.Discard, r.Body, maxDropped)
 		}
 		w.Header().Set("Connection", "close")
-		write(w, refused.status, Response{SystemError: "oke-sign-provider: " + refused.reason})
+		h.write(w, refused.status, Response{SystemError: "oke-sign-provider: " + refused.reason})
 		return
 	}
 	defer l.release()
@@ -194,7 +196,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		outcome = "incomplete"
 	}
 	l.metrics.request(outcome, time.Since(began))
-	write(w, http.StatusOK, answer)
+	h.write(w, http.StatusOK, answer)
 }
 
 // admit takes the request in step by step, each of which may refuse it: who asks
@@ -222,7 +224,7 @@ func (h *handler) admit(w http.ResponseWriter, r *http.Request, l *lane, deadlin
 	if refused := l.enter(r, deadline); refused != nil {
 		return nil, refused
 	}
-	body, refused := read(w, r)
+	body, refused := h.read(w, r)
 	if refused == nil {
 		var req ProviderRequest
 		if req, refused = decode(body); refused == nil {
@@ -260,9 +262,9 @@ func limit(conn *http.ResponseController, deadline time.Time) {
 }
 
 // read takes at most maxBody bytes.
-func read(w http.ResponseWriter, r *http.Request) (string, *refusal) {
-	var body bytes.Buffer
-	body.Grow(int(min(max(r.ContentLength, 0), usualBody)) + bytes.MinRead)
+func (h *handler) read(w http.ResponseWriter, r *http.Request) (string, *refusal) {
+	body := h.buffer()
+	defer h.recycle(body)
 	_, err := body.ReadFrom(http.MaxBytesReader(w, r.Body, maxBody))
 	var large *http.MaxBytesError
 	switch {
@@ -291,20 +293,37 @@ func tooLarge() *refusal {
 	return &refusal{http.StatusRequestEntityTooLarge, "the request has more than " + strconv.Itoa(maxBody) + " bytes"}
 }
 
+func (h *handler) buffer() *bytes.Buffer {
+	if b, ok := h.buffers.Get().(*bytes.Buffer); ok {
+		return b
+	}
+	return bytes.NewBuffer(make([]byte, 0, usualBody))
+}
+
+// recycle keeps a buffer for the next request, unless this one was far larger than
+// requests are.
+func (h *handler) recycle(b *bytes.Buffer) {
+	if b.Cap() <= 4*usualBody {
+		b.Reset()
+		h.buffers.Put(b)
+	}
+}
+
 // write is the one place that answers.
-func write(w http.ResponseWriter, status int, response Response) {
+func (h *handler) write(w http.ResponseWriter, status int, response Response) {
 	response.Idempotent = true
-	body, err := json.Marshal(ProviderResponse{APIVersion: apiVersion, Kind: kindResponse, Response: response})
-	if err != nil {
+	body := h.buffer()
+	defer h.recycle(body)
+	if err := json.NewEncoder(body).Encode(ProviderResponse{APIVersion: apiVersion, Kind: kindResponse, Response: response}); err != nil {
 		// Only a verdict that does not encode leads here; the answer without
 		// items always does.
-		write(w, http.StatusInternalServerError, Response{SystemError: "encoding the answer: " + oneLine(err.Error(), maxCause)})
+		h.write(w, http.StatusInternalServerError, Response{SystemError: "encoding the answer: " + oneLine(err.Error(), maxCause)})
 		return
 	}
 	header := w.Header()
 	header.Set("Content-Type", "application/json")
-	header.Set("Content-Length", strconv.Itoa(len(body)))
+	header.Set("Content-Length", strconv.Itoa(body.Len()))
 	header.Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(status)
-	_, _ = w.Write(body) // it fails when the caller has left; nobody is there to be told
+	_, _ = w.Write(body.Bytes()) // it fails when the caller has left; nobody is there to be told
 }

@@ -259,8 +259,12 @@ func count(n int, what string) string {
 // OCID's length.
 func plain(s string) string {
 	const most = 255
+	odd := func(r rune) bool { return r < ' ' || r > '~' }
+	if s != "" && len(s) <= most && !strings.ContainsFunc(s, odd) {
+		return s // nearly always
+	}
 	s = strings.Map(func(r rune) rune {
-		if r < ' ' || r > '~' {
+		if odd(r) {
 			return '?'
 		}
 		return r
