@@ -142,17 +142,18 @@ func remember(ev Evidence, signed bool) gathered {
 	return g
 }
 
-func (g gathered) evidence() Evidence {
+// evidence is what was remembered; its findings are put into room, if they fit.
+func (g gathered) evidence(room []Finding) Evidence {
 	if g.other != nil {
 		return *g.other
 	}
-	ev := Evidence{Findings: make([]Finding, len(g.proofs)), Records: len(g.proofs)}
-	for i, p := range g.proofs {
+	ev := Evidence{Findings: room[:0], Records: len(g.proofs)}
+	for _, p := range g.proofs {
 		by := p.by.Value()
-		ev.Findings[i] = Finding{
+		ev.Findings = append(ev.Findings, Finding{
 			Reason: Signed, Key: by.key, Version: by.id,
 			Signature: p.signature, Algorithm: p.algorithm.Value(), SignedAt: p.signedAt,
-		}
+		})
 	}
 	return ev
 }
@@ -296,7 +297,8 @@ func (c *Checker) KeyStates() map[string]int {
 
 // judge decides on what was gathered; see there.
 func (c *Checker) judge(ctx context.Context, g gathered, allowed []signature.KeyID, state func(context.Context, signature.KeyID) (keyState, error)) (Verdict, error) {
-	v, err := judge(ctx, g.evidence(), allowed, state)
+	var room [2]Finding // most images are signed once
+	v, err := judge(ctx, g.evidence(room[:]), allowed, state)
 	if err == nil {
 		v.Age = c.cfg.Now().Sub(g.at)
 	}

@@ -14,4 +14,4 @@ func Remembered(ref image.Reference, allowed ...signature.KeyID) (image.Referenc
 func Same(a, b image.Reference) bool { return ask(a, nil) == ask(b, nil) }
 
 // Recalled is evidence as it comes back from memory.
-func Recalled(ev Evidence) Evidence { return remember(ev, true).evidence() }
+func Recalled(ev Evidence) Evidence { return remember(ev, true).evidence(nil) }
