@@ -32,9 +32,11 @@ type options struct {
 	configFile   string
 	profile      string
 	region       string
-	kubernetes   string            // address of the cluster that this runs in
-	apiPort      string            // of its API server
-	account      string            // directory of its service account
+	kubernetes   string // address of the cluster that this runs in
+	apiPort      string // of its API server
+	account      string // directory of its service account
+	metadata     string // address of this instance's
+	resource     principal.Resource
 	tenancies    map[string]string // namespace to OCID
 	compartments []string
 	endpoints    []string // of vaults
@@ -62,6 +64,14 @@ func parse(with process) (options, error) {
 
 		kubernetes: with.getenv("KUBERNETES_SERVICE_HOST"),
 		apiPort:    cmp.Or(with.getenv("KUBERNETES_SERVICE_PORT"), "443"),
+		metadata:   with.getenv("OCI_METADATA_BASE_URL"),
+		resource: principal.Resource{
+			Version: with.getenv("OCI_RESOURCE_PRINCIPAL_VERSION"),
+			Token:   with.getenv("OCI_RESOURCE_PRINCIPAL_RPST"),
+			Key:     with.getenv("OCI_RESOURCE_PRINCIPAL_PRIVATE_PEM"),
+
+			Passphrase: with.getenv("OCI_RESOURCE_PRINCIPAL_PRIVATE_PEM_PASSPHRASE"),
+		},
 	}
 	configFile := cmp.Or(with.getenv("OCI_CONFIG_FILE"), with.getenv("OCI_CLI_CONFIG_FILE"))
 	flags := flag.NewFlagSet("oke-sign-provider", flag.ContinueOnError)
@@ -82,10 +92,10 @@ func parse(with process) (options, error) {
 	flags.BoolVar(&o.fromGatekeeper, "client-ca-from-gatekeeper", false, "let Gatekeeper ask and nobody else: its CA is followed in its ValidatingWebhookConfiguration, and trusted 15 minutes longer when it is replaced")
 	flags.StringVar(&o.gatekeeper, "gatekeeper-webhooks", certs.GatekeeperWebhooks, "`name` of that ValidatingWebhookConfiguration")
 	flags.StringVar(&o.clientName, "client-name", "", "DNS `name` that a client's certificate must carry; with --client-ca-from-gatekeeper that of the webhook's Service if not given, which is gatekeeper-webhook-service.gatekeeper-system.svc in most clusters")
-	flags.StringVar(&o.auth, "auth", principal.KindConfig, "`kind` of identity to ask OCI with: config (a profile's API key), session (a profile's session token) or workload (a service account in an enhanced OKE cluster)")
+	flags.StringVar(&o.auth, "auth", principal.KindConfig, "`kind` of identity to ask OCI with: config (a profile's API key), session (a profile's session token), workload (a service account in an enhanced OKE cluster), instance (the compute instance that this runs on) or resource (what OCI says in OCI_RESOURCE_PRINCIPAL_*)")
 	flags.StringVar(&o.configFile, "config-file", configFile, "OCI configuration `file`; OCI_CONFIG_FILE or ~/.oci/config if not given")
 	flags.StringVar(&o.profile, "profile", "DEFAULT", "`profile` in the configuration file")
-	flags.StringVar(&o.region, "region", with.getenv("OCI_RESOURCE_PRINCIPAL_REGION"), "`region` of a workload's cluster; the configuration file's is replaced by it; OCI_RESOURCE_PRINCIPAL_REGION if not given")
+	flags.StringVar(&o.region, "region", with.getenv("OCI_RESOURCE_PRINCIPAL_REGION"), "`region` of a workload's cluster or of a resource; the configuration file's or the instance's is replaced by it; OCI_RESOURCE_PRINCIPAL_REGION if not given")
 	flags.StringVar(&o.account, "service-account", "", "`directory` of the service account's token and its cluster's ca.crt; where Kubernetes mounts them if not given")
 	flags.Func("tenancy", "`NAMESPACE=OCID` of a further tenancy whose images are covered; may be repeated", o.addTenancy)
 	flags.Func("compartment", "`OCID` of a compartment to look for images in, instead of the whole tenancy; may be repeated", o.addCompartment)
@@ -166,17 +176,15 @@ func (o *options) validate() error {
 		return wrong("--log-format %q: want json or text", o.logFormat)
 	}
 	switch o.auth {
-	case principal.KindConfig, principal.KindSession:
+	case principal.KindConfig, principal.KindSession, principal.KindInstance:
 		return nil
-	case principal.KindWorkload:
+	case principal.KindWorkload, principal.KindResource:
 		if o.region == "" {
-			return wrong("--auth workload needs --region or OCI_RESOURCE_PRINCIPAL_REGION: a Pod is not told in which region it runs")
+			return wrong("--auth %s needs --region or OCI_RESOURCE_PRINCIPAL_REGION: a Pod is not told in which region it runs", o.auth)
 		}
 		return nil
-	case "instance", "resource":
-		return wrong("--auth %s is not supported by this version: use config, session or workload", o.auth)
 	default:
-		return wrong("--auth %q: want config, session or workload", o.auth)
+		return wrong("--auth %q: want config, session, workload, instance or resource", o.auth)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/oke-sign/oke-sign/provider/certs"
+	"github.com/oke-sign/oke-sign/provider/principal"
 )
 
 func environment(env map[string]string) func(string) string {
@@ -84,9 +85,24 @@ func TestParse(t *testing.T) {
 				o.auth, o.account, o.region, o.kubernetes = "workload", "d", "us-ashburn-1", "10.96.0.1"
 			},
 		},
+		"an instance": {
+			args: append([]string{"--auth", "instance"}, tls...), env: map[string]string{"OCI_METADATA_BASE_URL": "http://127.0.0.1/opc/v2"},
+			want: func(o *options) { o.auth, o.metadata = "instance", "http://127.0.0.1/opc/v2" },
+		},
+		"a resource": {
+			args: append([]string{"--auth", "resource"}, tls...),
+			env: map[string]string{
+				"OCI_RESOURCE_PRINCIPAL_VERSION": "2.2", "OCI_RESOURCE_PRINCIPAL_RPST": "t", "OCI_RESOURCE_PRINCIPAL_PRIVATE_PEM": "k",
+				"OCI_RESOURCE_PRINCIPAL_PRIVATE_PEM_PASSPHRASE": "p", "OCI_RESOURCE_PRINCIPAL_REGION": "us-ashburn-1",
+			},
+			want: func(o *options) {
+				o.auth, o.region = "resource", "us-ashburn-1"
+				o.resource = principal.Resource{Version: "2.2", Token: "t", Key: "k", Passphrase: "p"}
+			},
+		},
 		"a workload somewhere":          {args: append([]string{"--auth", "workload"}, tls...), err: "--auth workload needs --region"},
-		"a kind that is not there yet":  {args: append([]string{"--auth", "instance"}, tls...), err: "--auth instance is not supported by this version: use config, session or workload"},
-		"a kind that does not exist":    {args: append([]string{"--auth", "basic"}, tls...), err: `--auth "basic": want config, session or workload`},
+		"a resource somewhere":          {args: append([]string{"--auth", "resource"}, tls...), err: "--auth resource needs --region"},
+		"a kind that does not exist":    {args: append([]string{"--auth", "basic"}, tls...), err: `--auth "basic": want config, session, workload, instance or resource`},
 		"no time":                       {args: append([]string{"--timeout", "0s"}, tls...), err: "--timeout 0s"},
 		"more time than anybody has":    {args: append([]string{"--timeout", "1m"}, tls...), err: "--timeout 1m0s"},
 		"a drain without an end":        {args: append([]string{"--drain", "2m"}, tls...), err: "--drain 2m0s"},

@@ -38,12 +38,12 @@ func Refusal(status int, retryAfter time.Duration) *Error {
 
 // Tokens are a workload's, of those that fetch makes; they hold an hour.
 func Tokens(fetch func() string) (identify func(context.Context) (string, error), refused func()) {
-	w := &workload{tokens: tokens(func(context.Context) (workloadToken, error) {
+	held := newTokens(func(context.Context) (token, error) {
 		now := time.Now()
-		return workloadToken{credential: credential{keyID: fetch()}, began: now, until: now.Add(time.Hour)}, nil
-	}, time.Minute)}
+		return token{credential: credential{keyID: fetch()}, began: now, until: now.Add(time.Hour)}, nil
+	}, time.Minute)
 	return func(ctx context.Context) (string, error) {
-		id, err := w.identify(ctx)
+		id, err := held.identify(ctx)
 		return id.keyID, err
-	}, w.refused
+	}, held.refused
 }

@@ -35,6 +35,8 @@ const (
 	KindSession = "session" // a profile's session token
 
 	KindWorkload = "workload" // the service account of a Pod in an enhanced OKE cluster
+	KindInstance = "instance" // the compute instance that this runs on
+	KindResource = "resource" // a resource that OCI runs code for, and gives a token to
 )
 
 // Config says who to be.
@@ -48,14 +50,20 @@ type Config struct {
 	Profile string
 	// Passphrase opens the private key. Empty means the profile's pass_phrase.
 	Passphrase string
-	// Region replaces the profile's region, if not empty. A workload has to have
-	// it.
+	// Region replaces the profile's or the instance's region, if not empty. A
+	// workload and a resource have to have it.
 	Region string
 	// KubernetesHost is the address of the cluster that a workload runs in.
 	KubernetesHost string
 	// ServiceAccount is the directory with a workload's token and its cluster's
 	// ca.crt. Empty means where Kubernetes puts them.
 	ServiceAccount string
+	// Metadata is the URL of the instance's metadata service, which Oracle's own
+	// tools take from OCI_METADATA_BASE_URL. Empty means where it is. Only this
+	// machine and its link may be named.
+	Metadata string
+	// Resource is what OCI gave a resource.
+	Resource Resource
 
 	// CAFile holds the certificate authorities to trust, in PEM, in place of the
 	// system's. Oracle's own tools take it from OCI_DEFAULT_CERTS_PATH. Empty
@@ -116,7 +124,8 @@ func (c credential) KeyID() (string, error)                  { return c.keyID, n
 func (c credential) PrivateRSAKey() (*rsa.PrivateKey, error) { return c.key, nil }
 
 // New reads who to be and prepares the way to OCI. It asks OCI nothing; for a
-// workload it asks the cluster for a token, which says what tenancy it is of.
+// workload it asks the cluster for a token, which says what tenancy it is of, and
+// for an instance the metadata service.
 func New(ctx context.Context, cfg Config) (*Principal, error) {
 	if cfg.Kind == "" {
 		cfg.Kind = KindConfig
@@ -135,18 +144,22 @@ func New(ctx context.Context, cfg Config) (*Principal, error) {
 	}
 	p := &Principal{cfg: cfg, hosts: hosts{limit: cfg.Concurrency}, refused: func() {}}
 	var err error
+	if p.transport, err = newTransport(cfg); err != nil {
+		return nil, err
+	}
 	switch cfg.Kind {
 	case KindConfig, KindSession:
 		err = p.fromProfile()
 	case KindWorkload:
 		err = p.fromWorkload(ctx)
+	case KindInstance:
+		err = p.fromInstance(ctx)
+	case KindResource:
+		err = p.fromResource()
 	default:
-		err = fmt.Errorf("no such kind of principal: %.40q (want %s, %s or %s)", cfg.Kind, KindConfig, KindSession, KindWorkload)
+		err = fmt.Errorf("no such kind of principal: %.40q (want %s, %s, %s, %s or %s)", cfg.Kind, KindConfig, KindSession, KindWorkload, KindInstance, KindResource)
 	}
 	if err != nil {
-		return nil, err
-	}
-	if p.transport, err = newTransport(cfg); err != nil {
 		return nil, err
 	}
 	return p, nil
@@ -205,7 +218,7 @@ func (p *Principal) fromWorkload(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	t, err := w.tokens.Get(ctx, struct{}{})
+	t, err := w.get(ctx)
 	if err != nil {
 		return err
 	}

@@ -5,15 +5,12 @@ import (
 	"crypto/md5" //nolint:gosec // the fingerprint of an API key is defined so
 	"crypto/rsa"
 	"crypto/x509"
-	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/oracle/oci-go-sdk/v65/common"
@@ -179,9 +176,7 @@ func (p profile) sessionToken(keyFile, passphrase string) (func() (credential, e
 	if tokenFile, err = expand(tokenFile); err != nil {
 		return nil, err
 	}
-	var mu sync.Mutex
-	var last string
-	var key *rsa.PrivateKey
+	var held pair
 	return func() (credential, error) {
 		data, err := readFile(tokenFile, maxTokenFile)
 		if err != nil {
@@ -189,19 +184,25 @@ func (p profile) sessionToken(keyFile, passphrase string) (func() (credential, e
 		}
 		token := strings.TrimSpace(string(data))
 		if err := checkToken(token, time.Now()); err != nil {
-			return credential{}, fmt.Errorf("security_token_file %s: %w", tokenFile, err)
+			return credential{}, fmt.Errorf("security_token_file %s: %w%s", tokenFile, err, renewal(err))
 		}
-		mu.Lock()
-		defer mu.Unlock()
-		if key == nil || token != last {
-			if key, err = readKey(keyFile, passphrase); err != nil {
-				return credential{}, err
-			}
-			last = token
+		key, err := readFile(keyFile, maxKeyFile)
+		if err != nil {
+			return credential{}, fmt.Errorf("reading key_file: %w", err)
 		}
-		return credential{keyID: "ST$" + token, key: key}, nil
+		return held.credential(token, key, passphrase, "key_file "+keyFile)
 	}, nil
 }
+
+// renewal says how a session goes on.
+func renewal(err error) string {
+	if errors.Is(err, errExpired) {
+		return "; `oci session refresh` or `oci session authenticate` makes a new one"
+	}
+	return ""
+}
+
+var errExpired = errors.New("the session token expired")
 
 // checkToken refuses what cannot stand in a header, and a token whose time is
 // over by its own claim, which OCI would answer with a bare 401.
@@ -213,16 +214,12 @@ func checkToken(token string, now time.Time) error {
 	if len(parts) != 3 {
 		return nil // not a JWT: nothing to read
 	}
-	var claims struct {
-		Expires float64 `json:"exp"`
-	}
-	payload, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(parts[1], "="))
-	readable := err == nil && json.Unmarshal(payload, &claims) == nil && claims.Expires > 0 && claims.Expires < 1e11
-	if !readable {
+	claims, err := readClaims(token)
+	if err != nil || claims.Expires <= 0 || claims.Expires > 1e11 {
 		return nil // OCI will say what it thinks of it
 	}
 	if end := time.Unix(int64(claims.Expires), 0); !now.Before(end) {
-		return fmt.Errorf("the session token expired at %s; `oci session refresh` or `oci session authenticate` makes a new one", end.UTC().Format(time.RFC3339))
+		return fmt.Errorf("%w at %s", errExpired, end.UTC().Format(time.RFC3339))
 	}
 	return nil
 }
@@ -232,6 +229,11 @@ func readKey(file, passphrase string) (*rsa.PrivateKey, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading key_file: %w", err)
 	}
+	return parseKey(data, passphrase, "key_file "+file)
+}
+
+// parseKey reads a private key in PEM; name is where it came from.
+func parseKey(data []byte, passphrase, name string) (*rsa.PrivateKey, error) {
 	var secret *string
 	if passphrase != "" {
 		secret = &passphrase
@@ -239,13 +241,13 @@ func readKey(file, passphrase string) (*rsa.PrivateKey, error) {
 	key, err := common.PrivateKeyFromBytes(data, secret)
 	switch {
 	case err != nil && (bytes.Contains(data, []byte("ENCRYPTED")) && passphrase == ""):
-		return nil, fmt.Errorf("key_file %s is encrypted and there is no pass_phrase", file)
+		return nil, fmt.Errorf("%s is encrypted and there is no pass_phrase", name)
 	case err != nil && bytes.Contains(data, []byte("ENCRYPTED")):
-		return nil, fmt.Errorf("key_file %s cannot be opened with the pass phrase", file)
+		return nil, fmt.Errorf("%s cannot be opened with the pass phrase", name)
 	case err != nil || key == nil:
-		return nil, fmt.Errorf("key_file %s holds no RSA private key in PEM", file)
+		return nil, fmt.Errorf("%s holds no RSA private key in PEM", name)
 	case key.N.BitLen() < 2048:
-		return nil, fmt.Errorf("key_file %s holds an RSA key of %d bits; OCI takes 2048 and more", file, key.N.BitLen())
+		return nil, fmt.Errorf("%s holds an RSA key of %d bits; OCI takes 2048 and more", name, key.N.BitLen())
 	}
 	return key, nil
 }

@@ -116,7 +116,7 @@ func TestWhatIsWrongWithAProfile(t *testing.T) {
 		"a heading that does not end":     {change: func(s string) string { return s + "\n[OTHER\n" }, want: []string{"begins a profile and has no ]"}},
 		"no such profile":                 {config: principal.Config{Profile: "PROD"}, change: with("x", "y"), want: []string{`no profile "PROD"; it has: DEFAULT, PASSPHRASE, SESSION, CHANGED`}},
 		"no such file":                    {config: principal.Config{ConfigFile: "/nowhere/config"}, change: with("x", "y"), want: []string{"reading the OCI configuration file: open /nowhere/config"}},
-		"no such kind":                    {config: principal.Config{Kind: "instance"}, change: with("x", "y"), want: []string{`no such kind of principal: "instance"`}},
+		"no such kind":                    {config: principal.Config{Kind: "delegation"}, change: with("x", "y"), want: []string{`no such kind of principal: "delegation"`}},
 		"a session without a token":       {config: principal.Config{Kind: principal.KindSession}, change: with("x", "y"), want: []string{"security_token_file is missing"}},
 		"a token file that is not there":  {profile: "SESSION", change: with("security_token_file", "/nowhere/token"), want: []string{"reading the session token: open /nowhere/token"}},
 		"a token that leaves its place":   {profile: "SESSION", change: with("security_token_file", "bad_token"), want: []string{"bad_token: it holds no session token"}},

@@ -3,7 +3,6 @@ package principal
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
@@ -16,22 +15,13 @@ import (
 	"net/http"
 	"path/filepath"
 	"strings"
-	"time"
-
-	"github.com/oke-sign/oke-sign/provider/cache"
 )
 
 // ServiceAccount is the directory where Kubernetes mounts a Pod's token and its
 // cluster's ca.crt.
 const ServiceAccount = "/var/run/secrets/kubernetes.io/serviceaccount"
 
-const (
-	workloadPort = "12250"
-	// tokenMargin is how long before its end a token is no longer used, and
-	// refusedAfter how old one must be for a 401 to be its fault.
-	tokenMargin  = time.Minute
-	refusedAfter = 30 * time.Second
-)
+const workloadPort = "12250"
 
 // workload is a Pod of an enhanced OKE cluster. The cluster's own endpoint
 // vouches for its service account with a token that OCI takes, bound to a key
@@ -39,14 +29,7 @@ const (
 type workload struct {
 	endpoint string
 	dir      string // with the service account's token and the cluster's CA, both of which rotate
-	tokens   *cache.Cache[struct{}, workloadToken]
-}
-
-// workloadToken is a token, whose it is, and the key it is bound to.
-type workloadToken struct {
-	credential
-	tenancy      string
-	began, until time.Time
+	tokens
 }
 
 func newWorkload(cfg Config) (*workload, error) {
@@ -60,60 +43,43 @@ func newWorkload(cfg Config) (*workload, error) {
 	if w.dir == "" {
 		w.dir = ServiceAccount
 	}
-	w.tokens = tokens(w.fetch, cfg.Attempt)
+	w.tokens = newTokens(w.fetch, cfg.Attempt)
 	return w, nil
-}
-
-// tokens remembers the one that holds.
-func tokens(fetch func(context.Context) (workloadToken, error), timeout time.Duration) *cache.Cache[struct{}, workloadToken] {
-	return cache.New(cache.Config[struct{}, workloadToken]{
-		Load:    func(ctx context.Context, _ struct{}) (workloadToken, error) { return fetch(ctx) },
-		Keep:    func(t workloadToken) time.Duration { return t.until.Sub(t.began) },
-		Max:     1,
-		Timeout: timeout,
-	})
 }
 
 func (w *workload) String() string { return "workload identity from " + w.endpoint }
 
-// identify returns the token that holds now. It is renewed ahead of its end.
-func (w *workload) identify(ctx context.Context) (credential, error) {
-	t, err := w.tokens.Get(ctx, struct{}{})
-	return t.credential, err
-}
-
-// refused drops the token that OCI no longer takes, unless it is a new one.
-func (w *workload) refused() {
-	w.tokens.Discard(struct{}{}, func(t workloadToken) bool { return time.Since(t.began) > refusedAfter })
-}
-
 // fetch asks the cluster for a token for a new key.
-func (w *workload) fetch(ctx context.Context) (workloadToken, error) {
+func (w *workload) fetch(ctx context.Context) (token, error) {
 	t, err := w.exchange(ctx)
 	if err != nil {
-		return workloadToken{}, fmt.Errorf("asking %s for a workload's token: %w", w.endpoint, err)
+		return token{}, fmt.Errorf("asking %s for a workload's token: %w", w.endpoint, err)
 	}
 	return t, nil
 }
 
-func (w *workload) exchange(ctx context.Context) (workloadToken, error) {
+func (w *workload) exchange(ctx context.Context) (token, error) {
 	account, err := readFile(filepath.Join(w.dir, "token"), maxTokenFile)
 	if err != nil {
-		return workloadToken{}, fmt.Errorf("reading the service account's token: %w", err)
+		return token{}, fmt.Errorf("reading the service account's token: %w", err)
 	}
 	roots, err := readRoots(filepath.Join(w.dir, "ca.crt"))
 	if err != nil {
-		return workloadToken{}, err
+		return token{}, err
 	}
-	t := workloadToken{began: time.Now()}
-	if t.key, err = rsa.GenerateKey(rand.Reader, 2048); err != nil {
-		return workloadToken{}, fmt.Errorf("making a key: %w", err)
+	t, err := newToken()
+	if err != nil {
+		return token{}, err
 	}
 	answer, err := post(ctx, roots, w.endpoint, strings.TrimSpace(string(account)), &t.key.PublicKey)
 	if err != nil {
-		return workloadToken{}, err
+		return token{}, err
 	}
-	return t, t.read(answer)
+	text, err := unwrap(answer)
+	if err != nil {
+		return token{}, err
+	}
+	return t, t.hold(text, "")
 }
 
 // post sends the public key. It goes to the cluster directly, past any proxy.
@@ -154,47 +120,23 @@ func post(ctx context.Context, roots *x509.CertPool, endpoint, account string, p
 	return answer, nil
 }
 
-// read takes a token out of an answer: JSON in base64 in a JSON string. Whose it
-// is and how long it holds it says itself; OCI will check both.
-func (t *workloadToken) read(answer []byte) error {
+// unwrap takes a token out of an answer: JSON in base64 in a JSON string.
+func unwrap(answer []byte) (string, error) {
 	var text string
 	if err := json.Unmarshal(answer, &text); err != nil {
-		return fmt.Errorf("%w: no JSON string", errMalformed)
+		return "", fmt.Errorf("%w: no JSON string", errMalformed)
 	}
 	inner, err := base64.StdEncoding.DecodeString(text)
 	if err != nil {
-		return fmt.Errorf("%w: no base64", errMalformed)
+		return "", fmt.Errorf("%w: no base64", errMalformed)
 	}
 	var wrapped struct{ Token string }
 	if err := json.Unmarshal(inner, &wrapped); err != nil {
-		return fmt.Errorf("%w: no JSON in base64", errMalformed)
+		return "", fmt.Errorf("%w: no JSON in base64", errMalformed)
 	}
-	token, ok := strings.CutPrefix(wrapped.Token, "ST$")
+	text, ok := strings.CutPrefix(wrapped.Token, "ST$")
 	if !ok {
-		return fmt.Errorf("%w: no session token", errMalformed)
+		return "", fmt.Errorf("%w: no session token", errMalformed)
 	}
-	if checkToken(token, t.began) != nil {
-		return fmt.Errorf("%w: not a token that holds now", errMalformed)
-	}
-	var claims struct {
-		Tenancy string  `json:"res_tenant"`
-		Expires float64 `json:"exp"`
-	}
-	parts := strings.Split(token, ".")
-	if len(parts) != 3 {
-		return fmt.Errorf("%w: the token is no JWT", errMalformed)
-	}
-	payload, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(parts[1], "="))
-	if err != nil || json.Unmarshal(payload, &claims) != nil {
-		return fmt.Errorf("%w: the token's claims cannot be read", errMalformed)
-	}
-	if !isOCID(claims.Tenancy, "tenancy") {
-		return fmt.Errorf("%w: the token names no tenancy: %.80q", errMalformed, claims.Tenancy)
-	}
-	if claims.Expires <= 0 || claims.Expires > 1e11 {
-		return fmt.Errorf("%w: the token does not say when it ends", errMalformed)
-	}
-	t.keyID, t.tenancy = "ST$"+token, claims.Tenancy
-	t.until = time.Unix(int64(claims.Expires), 0).Add(-tokenMargin)
-	return nil
+	return text, nil
 }

@@ -96,11 +96,11 @@ func (c *Cloud) authenticate(r *http.Request, body []byte) (*user, error) {
 	if err != nil {
 		return nil, unauthenticated("%v", err)
 	}
-	who, pub, err := c.keyHolder(auth.keyID)
+	who, pub, needed, err := c.keyHolder(auth.keyID, body)
 	if err != nil {
 		return nil, unauthenticated("%v", err)
 	}
-	text, err := signingString(r, auth.headers, body, c.cfg.Now())
+	text, err := signingString(r, needed, auth.headers, body, c.cfg.Now())
 	if err != nil {
 		return nil, unauthenticated("%v", err)
 	}
@@ -112,13 +112,13 @@ func (c *Cloud) authenticate(r *http.Request, body []byte) (*user, error) {
 }
 
 // signingString is what the client must have signed, if the headers it chose
-// cover what they have to.
-func signingString(r *http.Request, headers []string, body []byte, now time.Time) (string, error) {
+// cover those needed, a date and the body.
+func signingString(r *http.Request, needed, headers []string, body []byte, now time.Time) (string, error) {
 	date := "date"
 	if r.Header.Get("X-Date") != "" {
 		date = "x-date" // it wins
 	}
-	needed := []string{date, "(request-target)", "host"}
+	needed = append([]string{date}, needed...)
 	switch r.Method {
 	case http.MethodPost, http.MethodPut, http.MethodPatch:
 		needed = append(needed, "content-length", "content-type", "x-content-sha256")
@@ -161,17 +161,30 @@ func signingString(r *http.Request, headers []string, body []byte, now time.Time
 	return strings.Join(lines, "\n"), nil
 }
 
-// keyHolder finds the user and the public key behind a keyId.
-func (c *Cloud) keyHolder(keyID string) (*user, *rsa.PublicKey, error) {
+// keyHolder finds the user and the public key behind a keyId, and what has to be
+// signed with it.
+func (c *Cloud) keyHolder(keyID string, body []byte) (*user, *rsa.PublicKey, []string, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	needed := []string{"(request-target)", "host"}
 	if token, ok := strings.CutPrefix(keyID, "ST$"); ok {
-		return c.readSession(token)
+		u, pub, err := c.readSession(token)
+		return u, pub, needed, err
 	}
 	parts := strings.Split(keyID, "/")
 	if len(parts) != 3 {
-		return nil, nil, fmt.Errorf("keyId is neither tenancy/user/fingerprint nor ST$token")
+		return nil, nil, nil, fmt.Errorf("keyId is neither tenancy/user/fingerprint nor ST$token")
 	}
+	if parts[1] == federated {
+		u, pub, err := c.readInstance(parts[0], parts[2], body)
+		return u, pub, needed[:1], err
+	}
+	u, pub, err := c.readAPIKey(parts)
+	return u, pub, needed, err
+}
+
+// readAPIKey is called with Cloud.mu held.
+func (c *Cloud) readAPIKey(parts []string) (*user, *rsa.PublicKey, error) {
 	u, ok := c.world.Users[parts[1]]
 	if !ok || u.Tenancy != parts[0] {
 		return nil, nil, fmt.Errorf("no user %s in tenancy %s", parts[1], parts[0])

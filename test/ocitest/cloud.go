@@ -83,6 +83,9 @@ type Cloud struct {
 	tokens map[string]remembered
 	meters map[string]*meter
 
+	instances map[string]*instance // by the fingerprint of their certificate
+	operator  *instance            // that its own metadata service speaks of
+
 	keys  []*rsa.PrivateKey // of users
 	dealt int
 }
@@ -99,6 +102,8 @@ func New(cfg Config) (*Cloud, error) {
 		calls:  map[string]map[string]int{},
 		tokens: map[string]remembered{},
 		meters: map[string]*meter{},
+
+		instances: map[string]*instance{},
 	}
 	c.closing, c.close = context.WithCancel(context.Background())
 	c.admin = c.adminHandler()

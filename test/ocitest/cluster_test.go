@@ -4,7 +4,9 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
+	"github.com/oracle/oci-go-sdk/v65/common"
 	"github.com/oracle/oci-go-sdk/v65/common/auth"
 	"github.com/oracle/oci-go-sdk/v65/objectstorage"
 
@@ -43,5 +45,37 @@ func TestWorkload(t *testing.T) {
 		if id, err := config.KeyID(); err == nil {
 			t.Errorf("a token that does not hold was taken: %s", id)
 		}
+	}
+}
+
+// An instance and a resource as Oracle's own client is one.
+func TestInstanceAndResource(t *testing.T) {
+	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
+	i := tenancy.Admin().NewInstance()
+	t.Setenv("OCI_METADATA_BASE_URL", i.MetadataURL)
+	instance, err := auth.InstancePrincipalConfigurationProvider()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := tenancy.Admin().NewResource(time.Hour)
+	t.Setenv("OCI_RESOURCE_PRINCIPAL_VERSION", "2.2")
+	t.Setenv("OCI_RESOURCE_PRINCIPAL_RPST", r.Token)
+	t.Setenv("OCI_RESOURCE_PRINCIPAL_PRIVATE_PEM", r.Key)
+	t.Setenv("OCI_RESOURCE_PRINCIPAL_REGION", r.Region)
+	resource, err := auth.ResourcePrincipalConfigurationProvider()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, config := range map[string]common.ConfigurationProvider{"instance": instance, "resource": resource} {
+		if got, err := config.TenancyOCID(); err != nil || got != tenancy.ID {
+			t.Errorf("%s: of tenancy %s, %v", name, got, err)
+		}
+		got, err := clientsOf(t, config).storage.GetNamespace(t.Context(), objectstorage.GetNamespaceRequest{})
+		if err != nil || *got.Value != tenancy.Namespace {
+			t.Errorf("%s: got %v, %v", name, got.Value, err)
+		}
+	}
+	if n := tenancy.Calls()["auth.FederateX509"]; n != 1 {
+		t.Errorf("%d exchanges", n)
 	}
 }

@@ -1,0 +1,131 @@
+package principal
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/rsa"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/oke-sign/oke-sign/provider/cache"
+)
+
+const (
+	// tokenMargin is how long before its end a token is no longer used, and
+	// refusedAfter how old one must be for a 401 to be its fault.
+	tokenMargin  = time.Minute
+	refusedAfter = 30 * time.Second
+)
+
+// token is one that OCI takes, whose it is, and the key it is bound to.
+type token struct {
+	credential
+	tenancy      string
+	began, until time.Time
+}
+
+// tokens are had from a service that vouches for this process. Who needs one while
+// it is being asked for waits for the same answer.
+type tokens struct {
+	held *cache.Cache[struct{}, token]
+}
+
+func newTokens(fetch func(context.Context) (token, error), timeout time.Duration) tokens {
+	return tokens{cache.New(cache.Config[struct{}, token]{
+		Load:    func(ctx context.Context, _ struct{}) (token, error) { return fetch(ctx) },
+		Keep:    func(t token) time.Duration { return t.until.Sub(t.began) },
+		Max:     1,
+		Timeout: timeout,
+	})}
+}
+
+// get returns the token that holds now. It is renewed ahead of its end.
+func (t tokens) get(ctx context.Context) (token, error) { return t.held.Get(ctx, struct{}{}) }
+
+func (t tokens) identify(ctx context.Context) (credential, error) {
+	held, err := t.get(ctx)
+	return held.credential, err
+}
+
+// refused drops the token that OCI no longer takes, unless it is a new one.
+func (t tokens) refused() {
+	t.held.Discard(struct{}{}, func(t token) bool { return time.Since(t.began) > refusedAfter })
+}
+
+// newToken is one for a new key that never leaves this process, and still without
+// the token itself.
+func newToken() (token, error) {
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		return token{}, fmt.Errorf("making a key: %w", err)
+	}
+	return token{credential: credential{key: key}, began: time.Now()}, nil
+}
+
+// hold takes what was given for the key. Whose it is and how long it holds it says
+// itself; OCI will check both. The tenancy may also be known from elsewhere.
+func (t *token) hold(text, tenancy string) error {
+	if checkToken(text, t.began) != nil {
+		return fmt.Errorf("%w: not a token that holds now", errMalformed)
+	}
+	claims, err := readClaims(text)
+	if err != nil {
+		return err
+	}
+	if tenancy == "" {
+		tenancy = claims.Tenancy
+	}
+	if !isOCID(tenancy, "tenancy") {
+		return fmt.Errorf("%w: the token names no tenancy: %.80q", errMalformed, tenancy)
+	}
+	if claims.Expires <= 0 || claims.Expires > 1e11 {
+		return fmt.Errorf("%w: the token does not say when it ends", errMalformed)
+	}
+	t.keyID, t.tenancy = "ST$"+text, tenancy
+	t.until = time.Unix(int64(claims.Expires), 0).Add(-tokenMargin)
+	return nil
+}
+
+// claims are what a token says about itself.
+type claims struct {
+	Tenancy string  `json:"res_tenant"`
+	Expires float64 `json:"exp"`
+}
+
+func readClaims(text string) (c claims, err error) {
+	parts := strings.Split(text, ".")
+	if len(parts) != 3 {
+		return claims{}, fmt.Errorf("%w: the token is no JWT", errMalformed)
+	}
+	payload, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(parts[1], "="))
+	if err != nil || json.Unmarshal(payload, &c) != nil {
+		return claims{}, fmt.Errorf("%w: the token's claims cannot be read", errMalformed)
+	}
+	return c, nil
+}
+
+// pair is a token and its key as somebody else replaces them. The key is read
+// anew whenever it differs: the two are not replaced in one moment.
+type pair struct {
+	mu  sync.Mutex
+	pem []byte
+	key *rsa.PrivateKey
+}
+
+func (p *pair) credential(text string, pem []byte, passphrase, name string) (credential, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.key == nil || !bytes.Equal(pem, p.pem) {
+		key, err := parseKey(pem, passphrase, name)
+		if err != nil {
+			return credential{}, err
+		}
+		p.pem, p.key = pem, key
+	}
+	return credential{keyID: "ST$" + text, key: p.key}, nil
+}

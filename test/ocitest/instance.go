@@ -1,0 +1,326 @@
+package ocitest
+
+import (
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+)
+
+const (
+	// metadataPath is below the address that OCI_METADATA_BASE_URL names.
+	metadataPath = "/opc/v2"
+	// federated stands in a keyId in place of a user.
+	federated     = "fed-x509-sha256"
+	federatedLife = 20 * time.Minute // of an instance
+)
+
+// instance is a compute instance for as long as its certificate lasts. To IAM it
+// is the user it was made of; dynamic groups are not played.
+type instance struct {
+	u    *user
+	leaf []byte
+	key  *rsa.PrivateKey
+	life time.Duration // of the tokens it gets
+}
+
+// newInstance gives a user a certificate as an instance's.
+func (c *Cloud) newInstance(u *user, life time.Duration) (*instance, error) {
+	key, _, err := c.credentialKeys()
+	if err != nil {
+		return nil, err
+	}
+	now := c.cfg.Now()
+	template := &x509.Certificate{
+		SerialNumber: serial(),
+		Subject: pkix.Name{CommonName: "ocid1.instance.oc1.iad." + strings.ToLower(rand.Text()), OrganizationalUnit: []string{
+			"opc-certtype:instance", "opc-compartment:" + u.Tenancy, "opc-tenant:" + u.Tenancy,
+		}},
+		NotBefore: now.Add(-5 * time.Minute),
+		NotAfter:  now.Add(2 * time.Hour),
+		KeyUsage:  x509.KeyUsageDigitalSignature,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, c.ca.cert, key.Public(), c.ca.key)
+	if err != nil {
+		return nil, fmt.Errorf("signing the certificate of an instance: %w", err)
+	}
+	i := &instance{u: u, leaf: der, key: key, life: life}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.instances[i.fingerprint()] = i
+	return i, nil
+}
+
+func (i *instance) fingerprint() string {
+	sum := sha256.Sum256(i.leaf)
+	return strings.ReplaceAll(fmt.Sprintf("% x", sum), " ", ":")
+}
+
+// page is what the metadata service says.
+func (c *Cloud) page(i *instance, name string) (string, bool) {
+	switch name {
+	case "/instance/region":
+		c.mu.Lock()
+		r := parseRegion(c.world.Tenancies[i.u.Tenancy].HomeRegion)
+		c.mu.Unlock()
+		if r.Key() == "iad" || r.Key() == "phx" { // these two by their keys, as ever
+			return r.Key(), true
+		}
+		return r.ID(), true
+	case "/identity/cert.pem":
+		return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: i.leaf})), true
+	case "/identity/intermediate.pem":
+		return string(c.ca.pem()), true
+	case "/identity/key.pem":
+		return string(pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(i.key)})), true
+	}
+	return "", false
+}
+
+// answerMetadata answers a client of an instance's metadata service.
+func (c *Cloud) answerMetadata(w http.ResponseWriter, r *http.Request, i *instance) {
+	text, ok := c.page(i, strings.TrimPrefix(r.URL.Path, metadataPath))
+	switch {
+	case r.Header.Get("Authorization") != "Bearer Oracle":
+		http.Error(w, "the Authorization header is not what keeps browsers and forwarders out", http.StatusForbidden)
+	case r.Method != http.MethodGet || !ok:
+		http.NotFound(w, r)
+	default:
+		_, _ = io.WriteString(w, text)
+	}
+}
+
+// serveMetadata has everybody who asks here be an instance with the operator's
+// rights.
+func (c *Cloud) serveMetadata(w http.ResponseWriter, r *http.Request) {
+	c.mu.Lock()
+	operator := c.world.Users[c.world.Operator]
+	i := c.operator
+	c.mu.Unlock()
+	if operator == nil {
+		http.NotFound(w, r)
+		return
+	}
+	if i == nil || i.u != operator || i.old(c.cfg.Now()) {
+		var err error
+		if i, err = c.newInstance(operator, federatedLife); err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		c.mu.Lock()
+		c.operator = i
+		c.mu.Unlock()
+	}
+	c.answerMetadata(w, r, i)
+}
+
+// old reports whether half of the certificate's time is over.
+func (i *instance) old(now time.Time) bool {
+	cert, err := x509.ParseCertificate(i.leaf)
+	return err != nil || now.After(cert.NotAfter.Add(-time.Hour))
+}
+
+// readInstance finds out which instance asks for a token. Cloud.mu is held.
+func (c *Cloud) readInstance(tenancy, fingerprint string, body []byte) (*user, *rsa.PublicKey, error) {
+	i := c.instances[fingerprint]
+	if i == nil || i.u.Tenancy != tenancy {
+		return nil, nil, fmt.Errorf("no instance of tenancy %s has a certificate %s", tenancy, fingerprint)
+	}
+	var in federation
+	if err := json.Unmarshal(body, &in); err != nil {
+		return nil, nil, fmt.Errorf("the request is no JSON: %w", err)
+	}
+	if in.Certificate != base64.StdEncoding.EncodeToString(i.leaf) {
+		return nil, nil, fmt.Errorf("the certificate is not the one that the keyId names")
+	}
+	cert, err := x509.ParseCertificate(i.leaf)
+	if err != nil || c.cfg.Now().After(cert.NotAfter) {
+		return nil, nil, fmt.Errorf("the certificate's time is over")
+	}
+	return i.u, &i.key.PublicKey, nil
+}
+
+func federationRoutes() []route {
+	return []route{to("auth", "POST", "/v1/x509", "auth.FederateX509", (*call).federate)}
+}
+
+type federation struct {
+	Certificate   string   `json:"certificate"`
+	PublicKey     string   `json:"publicKey"`
+	Intermediates []string `json:"intermediateCertificates"`
+	Algorithm     string   `json:"fingerprintAlgorithm"`
+}
+
+// federate exchanges an instance's certificate for a token that is bound to
+// another key.
+func (c *call) federate() (any, error) {
+	var in federation
+	if err := json.Unmarshal(c.body, &in); err != nil {
+		return nil, invalid("the request is no JSON")
+	}
+	leaf, err := base64.StdEncoding.DecodeString(in.Certificate)
+	i := c.cloud.instances[(&instance{leaf: leaf}).fingerprint()]
+	switch {
+	case err != nil || i == nil || i.u != c.who:
+		return nil, unauthenticated("only an instance gets a token here, for its own certificate")
+	case in.Algorithm != "SHA256":
+		return nil, invalid("fingerprintAlgorithm")
+	case len(in.Intermediates) != 1 || in.Intermediates[0] != base64.StdEncoding.EncodeToString(c.cloud.ca.cert.Raw):
+		return nil, unauthenticated("the certificate's chain is not complete")
+	}
+	der, err := base64.StdEncoding.DecodeString(in.PublicKey)
+	if err != nil {
+		return nil, invalid("publicKey is no base64")
+	}
+	key, err := x509.ParsePKIXPublicKey(der)
+	public, ok := key.(*rsa.PublicKey)
+	if err != nil || !ok {
+		return nil, invalid("publicKey is no RSA key")
+	}
+	token, err := c.cloud.issueSession(i.u, public, i.life)
+	return map[string]string{"token": token}, err
+}
+
+// Instance is a compute instance with a metadata service of its own.
+type Instance struct {
+	MetadataURL string // OCI_METADATA_BASE_URL
+
+	user *User
+
+	mu    sync.Mutex
+	now   *instance
+	says  map[string]says
+	asked int
+}
+
+type says struct {
+	status int
+	body   string
+}
+
+// NewInstance starts the metadata service until the test ends. Its tokens live 20
+// minutes.
+func (u *User) NewInstance() *Instance {
+	t := u.tenancy
+	t.tb.Helper()
+	i := &Instance{user: u, says: map[string]says{}}
+	i.Rotate(federatedLife)
+	ln, err := listen("127.0.0.1:0")
+	if err != nil {
+		t.tb.Fatalf("starting a metadata service: %v", err)
+	}
+	i.MetadataURL = "http://" + ln.Addr().String() + metadataPath
+	server := &http.Server{Handler: http.HandlerFunc(i.serve), ReadHeaderTimeout: 30 * time.Second, ErrorLog: t.cloud.errorLog()}
+	var wait sync.WaitGroup
+	wait.Go(func() { t.cloud.report(server.Serve(ln)) })
+	t.tb.Cleanup(func() {
+		server.Close() //nolint:errcheck // nothing is lost with it
+		wait.Wait()
+	})
+	return i
+}
+
+// Rotate replaces the instance's certificate; the tokens that it gets from now on
+// live so long.
+func (i *Instance) Rotate(life time.Duration) {
+	t := i.user.tenancy
+	t.tb.Helper()
+	now, err := t.cloud.newInstance(i.user.u, life)
+	if err != nil {
+		t.tb.Fatal(err)
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.now = now
+}
+
+// Answer makes a page of the service, such as "/identity/cert.pem", say this and
+// nothing else, until the status is 0.
+func (i *Instance) Answer(page string, status int, body string) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.says[page] = says{status, body}
+}
+
+// Asked is how often the private key was asked for.
+func (i *Instance) Asked() int {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.asked
+}
+
+func (i *Instance) serve(w http.ResponseWriter, r *http.Request) {
+	page := strings.TrimPrefix(r.URL.Path, metadataPath)
+	i.mu.Lock()
+	if page == "/identity/key.pem" {
+		i.asked++
+	}
+	now, instead := i.now, i.says[page]
+	i.mu.Unlock()
+	if instead.status != 0 {
+		if instead.status/100 == 3 {
+			w.Header().Set("Location", instead.body)
+		}
+		w.WriteHeader(instead.status)
+		_, _ = io.WriteString(w, instead.body)
+		return
+	}
+	i.user.tenancy.cloud.answerMetadata(w, r, now)
+}
+
+// Resource is what OCI gives a resource that it runs code for: files with a token
+// and its key, which it replaces in time.
+type Resource struct {
+	Token, Key string // OCI_RESOURCE_PRINCIPAL_RPST and _PRIVATE_PEM
+	Region     string // OCI_RESOURCE_PRINCIPAL_REGION
+
+	user *User
+}
+
+// NewResource makes the files, with a token that lives so long.
+func (u *User) NewResource(life time.Duration) *Resource {
+	t := u.tenancy
+	t.tb.Helper()
+	dir := t.tb.TempDir()
+	t.cloud.mu.Lock()
+	region := t.cloud.world.Tenancies[t.ID].HomeRegion
+	t.cloud.mu.Unlock()
+	r := &Resource{Token: filepath.Join(dir, "rpst"), Key: filepath.Join(dir, "private.pem"), Region: region, user: u}
+	r.Renew(life)
+	return r
+}
+
+// Renew replaces the token and its key.
+func (r *Resource) Renew(life time.Duration) {
+	t := r.user.tenancy
+	t.tb.Helper()
+	key, _, err := t.cloud.credentialKeys()
+	if err != nil {
+		t.tb.Fatal(err)
+	}
+	token, err := t.cloud.issueWorkload(r.user.u, &key.PublicKey, life)
+	if err != nil {
+		t.tb.Fatal(err)
+	}
+	content, err := pemKey(key, "")
+	if err != nil {
+		t.tb.Fatal(err)
+	}
+	for name, content := range map[string][]byte{r.Token: []byte(token), r.Key: content} {
+		if err := os.WriteFile(name, content, 0o600); err != nil {
+			t.tb.Fatal(err)
+		}
+	}
+}
