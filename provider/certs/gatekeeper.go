@@ -78,25 +78,26 @@ func (g *Gatekeeper) Ready() error {
 // Follow keeps to what the webhook configuration says until ctx ends. While the
 // API server does not answer, it keeps to what was read last.
 func (g *Gatekeeper) Follow(ctx context.Context) {
-	const longest = 30 * time.Second
-	for wait := time.Second; ; {
+	const first, longest = 200 * time.Millisecond, 30 * time.Second
+	for wait := first; ; {
 		version, err := g.read(ctx)
 		if err == nil {
-			wait = time.Second
+			wait = first
 			err = g.watch(ctx, version)
 		}
 		if ctx.Err() != nil {
 			return
 		}
-		if err == nil {
-			continue
+		if err != nil {
+			g.unread(err)
 		}
-		g.unread(err)
 		select {
 		case <-time.After(wait):
-			wait = min(2*wait, longest)
 		case <-ctx.Done():
 			return
+		}
+		if err != nil {
+			wait = min(2*wait, longest)
 		}
 	}
 }

@@ -27,8 +27,8 @@ import (
 )
 
 const (
-	// fieldManager owns the Provider objects, so that whoever applies others with
-	// another name is told of a conflict.
+	// fieldManager is who the API server takes the provider for when it writes:
+	// others who apply the same fields are told of a conflict.
 	fieldManager = "oke-sign-provider"
 
 	life        = 90 * 24 * time.Hour

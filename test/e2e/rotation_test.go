@@ -62,19 +62,19 @@ func (l *traffic) more(t *testing.T, when string, n int64) {
 	was := l.admitted.Load()
 	eventually(t, soon, when+" Pods are admitted", func() error {
 		if now := l.admitted.Load(); now < was+n {
-			return fmt.Errorf("%d more, want %d; refused: %v", now-was, n, l.last())
+			return fmt.Errorf("%d more, want %d; refused last: %s", now-was, n, l.last())
 		}
 		return nil
 	})
 }
 
-func (l *traffic) last() error {
+func (l *traffic) last() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.refused) == 0 {
-		return nil
+		return "none"
 	}
-	return l.refused[len(l.refused)-1]
+	return l.refused[len(l.refused)-1].Error()
 }
 
 func (l *traffic) count() int {
@@ -95,7 +95,7 @@ func (l *traffic) none(t *testing.T, other func(error) bool) {
 		}
 		t.Errorf("refused: %v", err)
 	}
-	t.Logf("%d Pods asked for, %d admitted, %d refused, of which %d for another reason", l.asked.Load(), l.admitted.Load(), len(l.refused), others)
+	t.Logf("%d Pods asked for, %d admitted, %d refused, %d of them for another reason", l.asked.Load(), l.admitted.Load(), len(l.refused), others)
 }
 
 // replicas are the provider's Pods.
@@ -255,5 +255,5 @@ func TestOneReplicaIsKilled(t *testing.T) {
 			t.Errorf("refused: %v", err)
 		}
 	}
-	t.Logf("%d Pods asked for, %d refused for want of an answer: %v", load.asked.Load(), len(load.refused), load.last())
+	t.Logf("%d Pods asked for, %d refused for want of an answer, the last: %s", load.asked.Load(), len(load.refused), load.last())
 }
