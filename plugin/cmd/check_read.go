@@ -141,7 +141,9 @@ func (g *global) readFiles(paths []string, recursive bool) ([]document, error) {
 	return found, nil
 }
 
-func manifestsBelow(dir string, recursive bool) ([]string, error) {
+// manifestsBelow are the files of a directory that hold manifests by their name:
+// by what it ends in, or one of other names.
+func manifestsBelow(dir string, recursive bool, names ...string) ([]string, error) {
 	var files []string
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		switch {
@@ -149,7 +151,7 @@ func manifestsBelow(dir string, recursive bool) ([]string, error) {
 			return err
 		case d.IsDir() && path != dir && (!recursive || strings.HasPrefix(d.Name(), ".")):
 			return fs.SkipDir
-		case !d.IsDir() && slices.Contains([]string{".yaml", ".yml", ".json"}, filepath.Ext(path)):
+		case !d.IsDir() && (slices.Contains([]string{".yaml", ".yml", ".json"}, filepath.Ext(path)) || slices.Contains(names, d.Name())):
 			files = append(files, path)
 		}
 		return nil

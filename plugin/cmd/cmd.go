@@ -103,6 +103,7 @@ are signed, by the same rules that oke-sign enforces in a cluster.`,
 		newKeys(g),
 		newCheck(g),
 		newVerdicts(g),
+		newPin(g),
 		newVersion(g, cfg.Version),
 	)
 	return root

@@ -75,18 +75,11 @@ const maxComplaints = 10
 func (g *global) finish(out output, columns []column, results []result) error {
 	d := data{columns: columns, nothing: "no signatures"}
 	elements := make([]any, 0, len(results))
-	outcome := error(nil)
 	for _, r := range results {
 		if r.err != nil {
 			elements = append(elements, failure{Image: r.target, Error: clip(r.err.Error(), 1000)})
 		} else {
 			elements = append(elements, r.value)
-		}
-		switch {
-		case r.err != nil || r.part != nil:
-			outcome = errFailed
-		case r.no && outcome == nil:
-			outcome = errNo
 		}
 		if r.title != "" || len(r.rows) > 0 {
 			d.blocks = append(d.blocks, block{r.title, r.rows})
@@ -103,7 +96,19 @@ func (g *global) finish(out output, columns []column, results []result) error {
 		}
 	}
 	g.complainAbout(results)
-	return outcome
+	return outcome(results)
+}
+
+func outcome(results []result) (err error) {
+	for _, r := range results {
+		switch {
+		case r.err != nil || r.part != nil:
+			return errFailed
+		case r.no:
+			err = errNo
+		}
+	}
+	return err
 }
 
 func (g *global) complainAbout(results []result) {

@@ -91,6 +91,7 @@ func TestScripts(t *testing.T) {
 			"flood":   flood,
 			"fill":    fill,
 			"cluster": cluster,
+			"mode":    mode,
 		},
 	})
 }
@@ -365,6 +366,17 @@ func cluster(ts *testscript.TestScript, _ bool, args []string) {
 		if err := of(ts).cluster.Add(objects...); err != nil {
 			ts.Fatalf("%s: %v", file, err)
 		}
+	}
+}
+
+// mode FILE MODE: the file has this mode.
+func mode(ts *testscript.TestScript, _ bool, args []string) {
+	info, err := os.Stat(ts.MkAbs(args[0]))
+	if err != nil {
+		ts.Fatalf("%v", err)
+	}
+	if got := strconv.FormatUint(uint64(info.Mode().Perm()), 8); got != args[1] {
+		ts.Fatalf("%s has mode %s, want %s", args[0], got, args[1])
 	}
 }
 

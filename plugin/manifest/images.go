@@ -3,6 +3,7 @@ package manifest
 import (
 	"fmt"
 	"maps"
+	"slices"
 	"strconv"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -25,9 +26,31 @@ var containerFields = []string{"initContainers", "containers", "ephemeralContain
 // read by their shape, as the policies read them; one without pods has none. A
 // list that is none, and a container without an image, are errors.
 func Images(object *unstructured.Unstructured) ([]Image, error) {
-	var found []Image
-	for _, pod := range append([]map[string]any{object.Object}, templates(object)...) {
-		spec, ok := pod["spec"].(map[string]any)
+	found, err := places(object.Object)
+	if err != nil {
+		return nil, err
+	}
+	images := make([]Image, len(found))
+	for i, p := range found {
+		if p.Ref == "" {
+			return nil, fmt.Errorf("%s names no image", p.Place())
+		}
+		images[i] = p.Image
+	}
+	return images, nil
+}
+
+// place is a place in an object that may name an image; the reference is empty
+// where it does not.
+type place struct {
+	Image
+	path []any // from the object: names of fields, and numbers of items
+}
+
+func places(object map[string]any) ([]place, error) {
+	var found []place
+	for _, t := range append([]template{{nil, object}}, templates(object)...) {
+		spec, ok := t.pod["spec"].(map[string]any)
 		if !ok || !holdsContainers(spec) {
 			continue
 		}
@@ -37,31 +60,37 @@ func Images(object *unstructured.Unstructured) ([]Image, error) {
 				return nil, fmt.Errorf("%s must be a list", field)
 			}
 			for i, item := range list {
-				image := Image{Field: field, Name: strconv.Itoa(i)}
+				p := place{Image{Field: field, Name: strconv.Itoa(i)}, below(t.path, "spec", field, i, "image")}
 				holder, ok := item.(map[string]any)
 				if !ok {
-					return nil, fmt.Errorf("%s must be an object", image.Place())
+					return nil, fmt.Errorf("%s must be an object", p.Place())
 				}
 				if name, ok := holder["name"].(string); ok {
-					image.Name = name
+					p.Name = name
 				}
 				ref := holder["image"]
 				if field == "volumes" {
 					if ref == nil {
 						continue
 					}
-					volume, _ := ref.(map[string]any)
-					ref = volume["reference"]
+					volume, ok := ref.(map[string]any)
+					if !ok {
+						return nil, fmt.Errorf("%s names no image", p.Place())
+					}
+					ref, p.path = volume["reference"], below(p.path, "reference")
 				}
-				if image.Ref, ok = ref.(string); !ok || image.Ref == "" {
-					return nil, fmt.Errorf("%s names no image", image.Place())
+				if p.Ref, ok = ref.(string); !ok && ref != nil {
+					return nil, fmt.Errorf("%s names no image", p.Place())
 				}
-				found = append(found, image)
+				found = append(found, p)
 			}
 		}
 	}
 	return found, nil
 }
+
+// below is a path continued, in an array of its own.
+func below(path []any, steps ...any) []any { return append(slices.Clip(path), steps...) }
 
 func holdsContainers(spec map[string]any) bool {
 	for _, field := range containerFields {
@@ -76,13 +105,13 @@ func holdsContainers(spec map[string]any) bool {
 // metadata of its template, and in the workload's namespace. A Pod makes none.
 func Pods(object *unstructured.Unstructured) []*unstructured.Unstructured {
 	var pods []*unstructured.Unstructured
-	for _, template := range templates(object) {
-		spec, ok := template["spec"].(map[string]any)
+	for _, t := range templates(object.Object) {
+		spec, ok := t.pod["spec"].(map[string]any)
 		if _, contains := spec["containers"]; !ok || !contains {
 			continue
 		}
 		pod := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "v1", "kind": "Pod", "spec": spec}}
-		if metadata, ok := template["metadata"].(map[string]any); ok {
+		if metadata, ok := t.pod["metadata"].(map[string]any); ok {
 			pod.Object["metadata"] = maps.Clone(metadata)
 		}
 		pod.SetName(object.GetName() + "-pod")
@@ -92,24 +121,33 @@ func Pods(object *unstructured.Unstructured) []*unstructured.Unstructured {
 	return pods
 }
 
+// template is a template of pods, and the path that leads to it.
+type template struct {
+	path []any
+	pod  map[string]any
+}
+
 // templates are the templates of pods in an object, wherever Kubernetes and what
 // extends it keep them.
-func templates(object *unstructured.Unstructured) []map[string]any {
-	var found []map[string]any
-	add := func(from map[string]any, path ...string) {
-		template, _, _ := unstructured.NestedFieldNoCopy(from, path...)
-		if template, ok := template.(map[string]any); ok {
-			found = append(found, template)
+func templates(object map[string]any) []template {
+	var found []template
+	add := func(from map[string]any, path []any, fields ...string) {
+		pod, _, _ := unstructured.NestedFieldNoCopy(from, fields...)
+		if pod, ok := pod.(map[string]any); ok {
+			for _, field := range fields {
+				path = below(path, field)
+			}
+			found = append(found, template{path, pod})
 		}
 	}
-	add(object.Object, "template")
-	add(object.Object, "spec", "template")
-	add(object.Object, "spec", "jobTemplate", "spec", "template")
-	jobs, _, _ := unstructured.NestedFieldNoCopy(object.Object, "spec", "replicatedJobs") // JobSet
+	add(object, nil, "template")
+	add(object, nil, "spec", "template")
+	add(object, nil, "spec", "jobTemplate", "spec", "template")
+	jobs, _, _ := unstructured.NestedFieldNoCopy(object, "spec", "replicatedJobs") // JobSet
 	if jobs, ok := jobs.([]any); ok {
-		for _, job := range jobs {
+		for i, job := range jobs {
 			if job, ok := job.(map[string]any); ok {
-				add(job, "template", "spec", "template")
+				add(job, []any{"spec", "replicatedJobs", i}, "template", "spec", "template")
 			}
 		}
 	}
