@@ -28,11 +28,7 @@ type Vault struct {
 
 // Vaults lists the vaults that lie in a compartment, in the principal's region.
 func (c *Client) Vaults(ctx context.Context, compartment string) ([]Vault, error) {
-	region := c.who.Region()
-	call := principal.Call{
-		Service: "keymanagement", Operation: "ListVaults", Method: http.MethodGet,
-		Host: "kms." + region.ID() + "." + region.Domain(), Path: basePath + "/vaults",
-	}
+	call := c.vaults("ListVaults", http.MethodGet, "/vaults")
 	request := keymanagement.ListVaultsRequest{CompartmentId: common.String(compartment)}
 	var vaults []Vault
 	err := pages(func(page *string) (*string, error) {

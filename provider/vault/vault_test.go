@@ -562,3 +562,53 @@ func TestVaultsAndTheirKeys(t *testing.T) {
 		}
 	})
 }
+
+// What is created goes through passing states, and what is asked twice is made once.
+func TestCreate(t *testing.T) {
+	w := newWorld(t, ocitest.TenancyConfig{})
+	made, err := w.c.CreateVault(t.Context(), "fresh", w.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := w.c.Vault(t.Context(), made.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(made, got); diff != "" {
+		t.Errorf("as created (-), as read (+):\n%s", diff)
+	}
+	if got.Name != "fresh" || got.State != "ACTIVE" || got.CompartmentID != w.ID {
+		t.Errorf("got %+v", got)
+	}
+	// The answer is lost after OCI has made the key; the retry token finds it.
+	w.Fault(ocitest.Fault{Kind: ocitest.Truncate, Operation: "keymanagement.CreateKey", Count: 1})
+	key, err := w.c.CreateKey(t.Context(), got, vault.NewKey{Name: "k", CompartmentID: w.ID, Bits: 2048, Protection: "SOFTWARE"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys, err := w.c.Keys(t.Context(), got, w.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(keys) != 1 || keys[0].ID != key.ID || key.Algorithm != "RSA" || key.Bits != 2048 || key.Protection != "SOFTWARE" {
+		t.Errorf("got %+v, listed %+v", key, keys)
+	}
+
+	nobody := w.as(t, w.NewUser("nobody"), vault.Config{})
+	if _, err := nobody.CreateVault(t.Context(), "mine", w.ID); !errors.Is(err, vault.ErrNotFound) {
+		t.Errorf("creating a vault without a right: %v", err)
+	}
+	if _, err := nobody.CreateKey(t.Context(), got, vault.NewKey{Name: "k", CompartmentID: w.ID, Bits: 2048}); !errors.Is(err, vault.ErrNotFound) {
+		t.Errorf("creating a key without a right: %v", err)
+	}
+	for _, id := range []string{"", "..", "a/b", "ocid1.vault.oc1.iad.nosuchvault"} {
+		if v, err := w.c.Vault(t.Context(), id); err == nil {
+			t.Errorf("vault %q: %+v", id, v)
+		}
+	}
+	elsewhere := got
+	elsewhere.ManagementEndpoint = "https://x-management.kms.us-ashburn-1.example.com"
+	if _, err := w.c.CreateKey(t.Context(), elsewhere, vault.NewKey{Name: "k", CompartmentID: w.ID, Bits: 2048}); err == nil {
+		t.Error("a key was created at a host that is none of OCI's")
+	}
+}

@@ -233,6 +233,13 @@ func (c *Cloud) SetSwitches(s Switches) error {
 	return nil
 }
 
+// SetSettle changes Config.Settle while the cloud runs.
+func (c *Cloud) SetSettle(settle time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.cfg.Settle = settle
+}
+
 // switches of the tenancy that a compartment belongs to. Cloud.mu is held.
 func (c *Cloud) switches(w *world, compartmentID string) Switches {
 	if t := w.tenancyOf(compartmentID); t != nil && t.Switches != nil {
