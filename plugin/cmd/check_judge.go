@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	admissionv1 "k8s.io/api/admission/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -166,20 +165,4 @@ func ask(ctx context.Context, checker *verdict.Checker, key string) answered {
 	}
 	a.verdict, a.err = checker.Check(ctx, ref, allowed)
 	return a
-}
-
-// progress returns a function to call when one of total things is done. It says
-// how far things are every few seconds, and nothing about what takes less.
-func (g *global) progress(format string, total int) func() {
-	const interval = 3 * time.Second
-	var mu sync.Mutex
-	done, last := 0, time.Now()
-	return func() {
-		mu.Lock()
-		defer mu.Unlock()
-		if done++; done < total && time.Since(last) >= interval {
-			last = time.Now()
-			g.remark(format, done, total)
-		}
-	}
 }

@@ -41,6 +41,9 @@ type Config struct {
 	// Getenv reads the environment: OCI's variables that name a configuration
 	// file and a profile.
 	Getenv func(string) string
+	// ConfigDir is the directory of the user's own configuration files, such as
+	// ~/.config; empty if there is none, and then nothing is kept.
+	ConfigDir string
 	// Version is the released version, or empty for what the build recorded.
 	Version string
 }
@@ -62,7 +65,7 @@ func Run(ctx context.Context, cfg Config) (code int) {
 
 // New makes the command tree.
 func New(cfg Config) *cobra.Command {
-	g := &global{streams: cfg.Streams, kube: newKube(cfg.Streams.ErrOut)}
+	g := &global{streams: cfg.Streams, kube: newKube(cfg.Streams.ErrOut), configDir: cfg.ConfigDir}
 	root := &cobra.Command{
 		Use:   "kubectl-oke_sign",
 		Short: "Sign and verify container images in OCI Registry",
@@ -71,8 +74,9 @@ are signed, by the same rules that oke-sign enforces in a cluster.`,
 		Example: `  # Which keys can sign images, and why can the others not?
   kubectl oke-sign keys list
 
-  # Sign the image that a tag points to now
-  kubectl oke-sign sign ` + exampleTag + ` --resolve --key image-key
+  # Choose one, and sign the image that a tag points to now
+  kubectl oke-sign keys use image-key
+  kubectl oke-sign sign ` + exampleTag + ` --resolve
 
   # Which signatures does it have, and what is its digest?
   kubectl oke-sign signatures ` + exampleTag + ``,
@@ -169,6 +173,15 @@ func noArguments(cmd *cobra.Command, args []string) error {
 	return usage(fmt.Sprintf("%s takes no arguments, got %q", cmd.CommandPath(), args[0]), "see "+cmd.CommandPath()+" --help")
 }
 
+// notEmpty refuses a flag that is given and empty, as by a variable that nobody
+// set: what leaving it out means is not what was meant.
+func notEmpty(cmd *cobra.Command, name string) error {
+	if f := cmd.Flags().Lookup(name); f.Changed && strings.Trim(f.Value.String(), "[]") == "" {
+		return usage("--"+name+" is given, and empty", "leave it out, or look where the value comes from")
+	}
+	return nil
+}
+
 // usageError is wrong use: what is wrong with the command line, and what to do
 // instead.
 type usageError struct{ what, hint string }
@@ -228,6 +241,7 @@ func complain(w io.Writer, err error, hint string) {
 
 // remark tells a person something that is not data.
 func (g *global) remark(format string, args ...any) {
+	g.bar.clear(g.streams.ErrOut)
 	_, _ = fmt.Fprintf(g.streams.ErrOut, "%s\n", printable(fmt.Sprintf(format, args...)))
 }
 

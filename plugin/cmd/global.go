@@ -22,8 +22,10 @@ const parallel = 6
 
 // global holds the flags that all commands share: who asks OCI, and where.
 type global struct {
-	streams genericiooptions.IOStreams
-	kube    *kube
+	streams   genericiooptions.IOStreams
+	kube      *kube
+	bar       bar
+	configDir string // of the user
 
 	auth         string
 	configFile   string

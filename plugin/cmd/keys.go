@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/oke-sign/oke-sign/provider/principal"
+	"github.com/oke-sign/oke-sign/provider/signature"
 	"github.com/oke-sign/oke-sign/provider/vault"
 	"github.com/oke-sign/oke-sign/provider/verdict"
 )
@@ -20,7 +21,7 @@ import (
 func newKeys(g *global) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "keys",
-		Short: "Find the keys that sign images",
+		Short: "Find, choose and make the keys that sign images",
 
 		SuggestionsMinimumDistance: 2,
 		DisableFlagsInUseLine:      true,
@@ -28,7 +29,7 @@ func newKeys(g *global) *cobra.Command {
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newKeysList(g))
+	cmd.AddCommand(newKeysList(g), newKeysDescribe(g), newKeysUse(g), newKeysCreate(g))
 	return cmd
 }
 
@@ -115,15 +116,21 @@ func (o *keysListOptions) run(ctx context.Context) error {
 	return outcome
 }
 
-func (o *keysListOptions) show(f foundKey) result {
+// asListed is a key as lists show it.
+func asListed(f foundKey) listedKey {
 	k := listedKey{
-		ID: f.ID.String(), Name: f.Name, Vault: f.vault.Name, VaultID: f.vault.ID,
+		ID: f.ID.String(), Name: f.Name, Vault: f.vault.Name, VaultID: cmp.Or(f.vault.ID, f.VaultID),
 		Compartment: f.compartment, CompartmentID: f.CompartmentID,
 		Algorithm: f.Algorithm, Bits: f.Bits, Curve: f.CurveID, State: f.State, Protection: f.Protection,
 		Created: timestamp(f.TimeCreated),
 	}
 	k.Reason = useless(f.Key)
 	k.Usable = k.Reason == ""
+	return k
+}
+
+func (o *keysListOptions) show(f foundKey) result {
+	k := asListed(f)
 	signs, id := "yes", f.ID.Short()
 	if !k.Usable {
 		signs = "no: " + k.Reason
@@ -168,6 +175,72 @@ func useless(k vault.Key) string {
 		return "not enabled"
 	}
 	return ""
+}
+
+const hintOCIDs = "kubectl oke-sign keys list -o wide shows the OCIDs of keys"
+
+// findKey is the key that a user means: by OCID, by name, or, at a terminal, the
+// one that is picked when nothing is said.
+func (g *global) findKey(ctx context.Context, c *cloud, key string) (signature.KeyID, error) {
+	if strings.HasPrefix(key, "ocid1.") {
+		return signature.ParseKeyID(key)
+	}
+	found := g.survey(ctx, c)
+	found.list(ctx)
+	if key == "" {
+		return g.pickKey(ctx, found)
+	}
+	var named []foundKey
+	for _, k := range found.keys {
+		if k.Name == key {
+			named = append(named, k)
+		}
+	}
+	switch {
+	// A key that could not be listed may have the name too.
+	case len(found.failed) > 0:
+		return signature.KeyID{}, &refusal{fmt.Errorf("looking for a key named %q: %w", key, found.failed[0]), "name the key by its OCID"}
+	case len(named) == 0 && found.blind() != nil:
+		return signature.KeyID{}, found.blind()
+	case len(named) == 0:
+		return signature.KeyID{}, &refusal{fmt.Errorf("no key is named %q in region %s", key, c.who.Region()), "kubectl oke-sign keys list shows the keys"}
+	case len(named) > 1:
+		var ids []string
+		for _, k := range named {
+			ids = append(ids, fmt.Sprintf("%s (vault %s, %s)", k.ID, k.vault.Name, k.State))
+		}
+		return signature.KeyID{}, &refusal{fmt.Errorf("%d keys are named %q: %s", len(named), key, strings.Join(ids, ", ")), "name one by its OCID"}
+	}
+	return named[0].ID, nil
+}
+
+// pickKey asks which of the keys that can sign images is meant.
+func (g *global) pickKey(ctx context.Context, found *survey) (signature.KeyID, error) {
+	var usable []foundKey
+	var choices []string
+	width := 0
+	for _, k := range found.keys {
+		if useless(k.Key) == "" {
+			usable = append(usable, k)
+			width = max(width, len(k.Name))
+		}
+	}
+	for _, k := range usable {
+		choices = append(choices, fmt.Sprintf("%-*s  vault %s  %s", width, k.Name, k.vault.Name, k.ID.Short()))
+	}
+	for _, err := range found.failed {
+		g.remark("not all keys could be listed: %v", err)
+	}
+	if len(usable) == 0 {
+		return signature.KeyID{}, cmp.Or(found.blind(), error(&refusal{
+			fmt.Errorf("no key in region %s can sign images", found.cloud.who.Region()), "kubectl oke-sign keys list says why; keys create makes one",
+		}))
+	}
+	i, err := g.pick(ctx, "Key to sign with", choices)
+	if err != nil {
+		return signature.KeyID{}, err
+	}
+	return usable[i].ID, nil
 }
 
 // survey is a look over compartments for vaults and keys.

@@ -67,6 +67,17 @@ func (k *kube) context() (string, error) {
 	return raw.CurrentContext, nil
 }
 
+// leads reports whether a kubeconfig, a flag or the Pod that this runs in leads to
+// a cluster. Kubernetes' own client would try port 8080 of this machine.
+func (k *kube) leads() bool {
+	raw, err := k.ToRawKubeConfigLoader().RawConfig()
+	if err != nil || len(raw.Clusters) > 0 || *k.APIServer != "" {
+		return true
+	}
+	config, err := k.ToRESTConfig()
+	return err != nil || config.BearerTokenFile != "" // of the Pod's service account
+}
+
 // objects is a client for objects of any kind.
 func (k *kube) objects() (dynamic.Interface, error) {
 	config, err := k.ToRESTConfig()

@@ -87,6 +87,7 @@ func (g *global) finish(out output, columns []column, results []result) error {
 		d.names = append(d.names, r.names...)
 	}
 	d.value = elements
+	g.bar.clear(g.streams.ErrOut)
 	if err := out.print(g.streams.Out, d); err != nil {
 		return err
 	}

@@ -20,6 +20,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
@@ -40,10 +41,11 @@ func TestMain(m *testing.M) {
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 		defer stop()
 		os.Exit(cmd.Run(ctx, cmd.Config{
-			Args:    os.Args[1:],
-			Streams: genericiooptions.IOStreams{In: os.Stdin, Out: os.Stdout, ErrOut: os.Stderr},
-			Getenv:  os.Getenv,
-			Version: "v1.2.3-test",
+			Args:      os.Args[1:],
+			Streams:   genericiooptions.IOStreams{In: os.Stdin, Out: os.Stdout, ErrOut: os.Stderr},
+			Getenv:    os.Getenv,
+			ConfigDir: os.Getenv("XDG_CONFIG_HOME"),
+			Version:   "v1.2.3-test",
 		}))
 	}})
 }
@@ -92,6 +94,8 @@ func TestScripts(t *testing.T) {
 			"fill":    fill,
 			"cluster": cluster,
 			"mode":    mode,
+			"settle":  settle,
+			"expand":  expand,
 		},
 	})
 }
@@ -142,7 +146,7 @@ func setup(env *testscript.Env, m material) error {
 	env.Values[worldKey{}] = w
 
 	env.Vars = append(env.Vars, cloud.Env()...)
-	env.Vars = append(env.Vars, "OCI_CONFIG_FILE="+tenancy.Admin().ConfigFile(), "HOME="+env.WorkDir, "KUBECONFIG="+kubeconfig,
+	env.Vars = append(env.Vars, "OCI_CONFIG_FILE="+tenancy.Admin().ConfigFile(), "HOME="+env.WorkDir, "KUBECONFIG="+kubeconfig, "XDG_CONFIG_HOME="+env.WorkDir+"/.config",
 		"TENANCY="+tenancy.ID, "COMPARTMENT="+compartment, "VAULT="+vault.ID)
 	for name, k := range w.keys {
 		name = variable(name)
@@ -378,6 +382,23 @@ func mode(ts *testscript.TestScript, _ bool, args []string) {
 	if got := strconv.FormatUint(uint64(info.Mode().Perm()), 8); got != args[1] {
 		ts.Fatalf("%s has mode %s, want %s", args[0], got, args[1])
 	}
+}
+
+// expand FILE NEW: the script's variables in the text are filled in.
+func expand(ts *testscript.TestScript, _ bool, args []string) {
+	text := os.Expand(ts.ReadFile(args[0]), ts.Getenv)
+	if err := os.WriteFile(ts.MkAbs(args[1]), []byte(text), 0o600); err != nil {
+		ts.Fatalf("%v", err)
+	}
+}
+
+// settle TIME: what is made in OCI from now on takes so long to be of use.
+func settle(ts *testscript.TestScript, _ bool, args []string) {
+	d, err := time.ParseDuration(args[0])
+	if err != nil {
+		ts.Fatalf("usage: settle TIME: %v", err)
+	}
+	of(ts).cloud.SetSettle(d)
 }
 
 // scrub FILE NEW: what differs from run to run has a name in NEW instead.

@@ -19,13 +19,16 @@ import (
 
 type signOptions struct {
 	*global
+	targets     targetFlags
 	key         string
 	version     string
 	algorithm   string
 	description string
 	metadata    string
 	resolve     bool
+	skipOthers  bool
 	force       bool
+	dryRun      bool
 	out         output
 
 	images       []string
@@ -38,9 +41,13 @@ type signOptions struct {
 func newSign(g *global) *cobra.Command {
 	o := &signOptions{global: g}
 	cmd := &cobra.Command{
-		Use:   "sign IMAGE... --key OCID|NAME",
+		Use:   "sign (IMAGE|TYPE/NAME|-f FILE)... [--key OCID|NAME]",
 		Short: "Sign images with a key of OCI Vault",
-		Long: `Sign images in OCI Registry with an RSA key of OCI Vault.
+		Long: `Sign images in OCI Registry with an RSA key of OCI Vault: images named here,
+those of objects in the cluster, or those in manifests.
+
+Without --key it is the key that kubectl oke-sign keys use has chosen for the
+kubeconfig context in use; with none chosen, a person at a terminal is asked.
 
 The signed message is byte for byte that of Oracle's own command,
 ` + "`oci artifacts container image-signature sign-upload`" + `. Everything is checked
@@ -49,28 +56,37 @@ signature is verified before it is uploaded. An image that the key has signed
 before is left as it is, so a command that stopped half way can be run again.`,
 		Example: `  kubectl oke-sign sign ` + exampleTag + ` --resolve --key image-key
 
+  # All that a Deployment runs, after a look at what would be signed
+  kubectl oke-sign sign deployment/web -n shop --dry-run
+
   # By the key's OCID, with what should be known about the image later
   kubectl oke-sign sign $IMAGE --key ` + exampleKey + ` \
     --description "nightly build" --metadata '{"buildNumber":"123"}'`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.anyAlgorithm = !cmd.Flags().Changed("algorithm")
 			o.hasMetadata = cmd.Flags().Changed("metadata")
+			if err := notEmpty(cmd, "key"); err != nil {
+				return err
+			}
 			if err := o.complete(args); err != nil {
 				return err
 			}
-			if err := o.validate(); err != nil {
+			if err := o.validate(args); err != nil {
 				return err
 			}
-			return o.run(cmd.Context())
+			return o.run(cmd.Context(), args)
 		},
 	}
 	flags := cmd.Flags()
+	o.targets.bind(flags)
 	flags.StringVar(&o.key, "key", "", "Key to sign with: its `OCID`, or its name if no other key has it.")
 	flags.StringVar(&o.version, "key-version", "", "`OCID` of the version of the key; the current one unless given.")
 	flags.StringVar(&o.algorithm, "algorithm", string(signature.SHA256), "Signature algorithm `NAME`: SHA_224_RSA_PKCS_PSS, SHA_256_…, SHA_384_… or SHA_512_….")
 	flags.StringVar(&o.description, "description", "", "`TEXT` that is signed with the image.")
 	flags.StringVar(&o.metadata, "metadata", "", "`JSON` that is signed with the image.")
 	flags.BoolVar(&o.resolve, "resolve", false, "Sign the image that a tag points to now.")
+	flags.BoolVar(&o.skipOthers, "skip-others", false, "Pass over images of other registries that objects or manifests name, which cannot be signed.")
+	flags.BoolVar(&o.dryRun, "dry-run", false, "Say what would be signed, and sign nothing.")
 	flags.BoolVar(&o.force, "force", false, "Make another signature where the key has signed before.")
 	o.out.bind(flags)
 	return cmd
@@ -79,22 +95,13 @@ before is left as it is, so a command that stopped half way can be run again.`,
 // complete reads the arguments. Everything about them that can be wrong is wrong
 // use, and is found before OCI is asked for anything.
 func (o *signOptions) complete(args []string) error {
-	seen := make(map[image.Reference]bool)
-	for _, s := range args {
-		ref, err := image.Parse(s)
-		switch {
-		case errors.Is(err, image.ErrNotOCIRegistry):
-			return usage(fmt.Sprintf("%q is not an image of OCI Registry", s), "only images there can be signed: <region>.ocir.io/<namespace>/<repository>@sha256:<digest>; push it there first")
-		case err != nil:
-			return usage(fmt.Sprintf("%q: %v", s, err), "write it as <region>.ocir.io/<namespace>/<repository>@sha256:<digest>")
-		case ref.Digest() == "" && !o.resolve:
-			return usage(fmt.Sprintf("%q names no digest, and a tag can be moved between looking and signing", s),
-				"add --resolve to sign what the tag points to now; kubectl oke-sign signatures IMAGE shows the digest")
-		case seen[ref]:
+	for _, arg := range args {
+		if isObject(arg) || o.targets.isType(arg) {
 			continue
 		}
-		seen[ref] = true
-		o.images, o.refs = append(o.images, s), append(o.refs, ref)
+		if _, err := o.parse(arg); err != nil {
+			return usage(err.Error(), err.hint)
+		}
 	}
 	o.algorithm = strings.ToUpper(o.algorithm)
 	if o.version != "" {
@@ -107,12 +114,65 @@ func (o *signOptions) complete(args []string) error {
 	return nil
 }
 
-func (o *signOptions) validate() error {
+// parse reads an image that is to be signed. What is wrong with it is not an
+// error like others: of an argument it is wrong use, of a manifest it is not.
+func (o *signOptions) parse(s string) (image.Reference, *refusal) {
+	ref, err := image.Parse(s)
+	switch {
+	case errors.Is(err, image.ErrNotOCIRegistry):
+		return ref, &refusal{fmt.Errorf("%q is %w", s, err), "only images there can be signed: <region>.ocir.io/<namespace>/<repository>@sha256:<digest>; push it there first"}
+	case err != nil:
+		return ref, &refusal{fmt.Errorf("%q: %w", s, err), "write it as <region>.ocir.io/<namespace>/<repository>@sha256:<digest>"}
+	case ref.Digest() == "" && !o.resolve:
+		return ref, &refusal{fmt.Errorf("%q names no digest, and a tag can be moved between looking and signing", s),
+			"add --resolve to sign what the tag points to now; kubectl oke-sign signatures IMAGE shows the digest"}
+	}
+	return ref, nil
+}
+
+// gather finds the images to sign. Of those that cannot be, it returns the
+// results that say so.
+func (o *signOptions) gather(ctx context.Context, args []string) (refused []result, err error) {
+	found, err := o.targets.find(ctx, o.global, args)
+	if err != nil {
+		return nil, err
+	}
+	seen := make(map[image.Reference]bool)
+	for _, t := range found {
+		ref, wrong := o.parse(t.image)
+		switch {
+		case wrong == nil && !seen[ref]:
+			seen[ref] = true
+			o.images, o.refs = append(o.images, t.image), append(o.refs, ref)
+		case wrong == nil:
+		case o.skipOthers && len(t.users) > 0 && errors.Is(wrong, image.ErrNotOCIRegistry):
+			o.remark("%s is of another registry, and passed over", t.image)
+		default:
+			if len(t.users) > 0 {
+				wrong.what = fmt.Errorf("%s of %s: %w", t.users[0].place, t.users[0].name(), wrong.what)
+			}
+			if errors.Is(wrong, image.ErrNotOCIRegistry) {
+				wrong.hint = "push it to OCI Registry and name it there, or sign the others with --skip-others"
+			}
+			refused = append(refused, result{target: t.image, err: common{wrong}})
+		}
+	}
+	if len(refused) > 0 {
+		for _, s := range o.images {
+			refused = append(refused, result{target: s, err: common{errOtherRefused}})
+		}
+	}
+	if len(found) > 0 && len(o.images)+len(refused) == 0 {
+		return nil, errors.New("no image of OCI Registry found in what was named")
+	}
+	return refused, nil
+}
+
+func (o *signOptions) validate(args []string) error {
+	if err := o.targets.validate(args, "kubectl oke-sign sign "+exampleTag+" --resolve --key image-key"); err != nil {
+		return err
+	}
 	switch _, err := signature.ParseAlgorithm(o.algorithm); {
-	case len(o.images) == 0:
-		return usage("no image named", "for instance kubectl oke-sign sign "+exampleTag+" --resolve --key image-key")
-	case o.key == "":
-		return usage("--key is missing", "kubectl oke-sign keys list shows which keys can sign images")
 	case err != nil:
 		return usage("--algorithm: "+err.Error(), fmt.Sprintf("use %s, %s, %s or %s", signature.SHA224, signature.SHA256, signature.SHA384, signature.SHA512))
 	case !utf8.ValidString(o.description):
@@ -124,7 +184,7 @@ func (o *signOptions) validate() error {
 	}
 	if strings.HasPrefix(o.key, "ocid1.") {
 		if _, err := signature.ParseKeyID(o.key); err != nil {
-			return usage("--key: "+err.Error(), "kubectl oke-sign keys list -o wide shows the OCIDs of keys")
+			return usage("--key: "+err.Error(), hintOCIDs)
 		}
 	}
 	return cmp.Or(o.global.validate(), o.out.validate())
@@ -141,9 +201,19 @@ type job struct {
 var signColumns = []column{{name: "image"}, {name: "result"}, {name: "key"}, {name: "version", wide: true},
 	{name: "algorithm", wide: true}, {name: "signature"}, {name: "signed at"}}
 
-func (o *signOptions) run(ctx context.Context) error {
+func (o *signOptions) run(ctx context.Context, args []string) error {
+	if err := o.chooseKey(); err != nil {
+		return err
+	}
 	ctx, cancel := o.within(ctx)
 	defer cancel()
+	refused, err := o.gather(ctx, args)
+	if err != nil {
+		return o.finish(o.out, signColumns, allFailed([]string{""}, because(ctx, err)))
+	}
+	if len(refused) > 0 {
+		return o.finish(o.out, signColumns, refused)
+	}
 	s, err := o.signer(ctx)
 	var wrong *usageError
 	if errors.As(err, &wrong) {
@@ -160,6 +230,15 @@ func (o *signOptions) run(ctx context.Context) error {
 	if jobs == nil {
 		return o.finish(o.out, signColumns, results)
 	}
+	if o.dryRun {
+		for i, j := range jobs {
+			results = append(results, o.show(j, signature.Record{KeyID: s.key.ID.String(), KeyVersionID: s.version.String(), Algorithm: string(s.algorithm)}))
+			if j.before != nil {
+				results[i] = o.show(j, *j.before)
+			}
+		}
+		return o.finish(o.out, signColumns, results)
+	}
 	results = o.signAll(ctx, s, jobs)
 	outcome := o.finish(o.out, signColumns, results)
 	o.tally(results)
@@ -172,7 +251,9 @@ var errOtherRefused = errors.New("not signed, because another image was refused"
 // signed, it returns the results that say so, and no jobs.
 func (o *signOptions) prepare(ctx context.Context, s *signer) ([]job, []result, error) {
 	jobs := make([]job, len(o.refs))
+	done := o.progress("looked up %d of %d images", len(o.images))
 	results := each(ctx, o.images, func(ctx context.Context, i int) result {
+		defer done()
 		var err error
 		jobs[i], err = o.job(ctx, s, o.refs[i])
 		return result{err: err}
@@ -260,7 +341,9 @@ func (o *signOptions) signAll(ctx context.Context, s *signer, jobs []job) []resu
 	}
 	made := make([]signature.Record, len(jobs))
 	var stopped atomic.Bool
+	done := o.progress("signed %d of %d images", len(names))
 	results := each(ctx, names, func(ctx context.Context, i int) result {
+		defer done()
 		j := jobs[i]
 		switch {
 		case j.before != nil:
@@ -308,8 +391,9 @@ func (o *signOptions) tally(results []result) {
 // signed is an image with the signature that it has now.
 type signed struct {
 	Image      string `json:"image"`
-	Created    bool   `json:"created"` // by this command; false: it was there
-	Signature  string `json:"signature"`
+	Created    bool   `json:"created"`          // by this command; false: it was there
+	DryRun     bool   `json:"dryRun,omitempty"` // it would be created
+	Signature  string `json:"signature,omitempty"`
 	Key        string `json:"key"`
 	KeyVersion string `json:"keyVersion"`
 	Algorithm  string `json:"algorithm"`
@@ -318,13 +402,16 @@ type signed struct {
 
 func (o *signOptions) show(j job, rec signature.Record) result {
 	v := signed{
-		Image: j.ref.String(), Created: j.before == nil, Signature: rec.ID,
+		Image: j.ref.String(), Created: j.before == nil && !o.dryRun, DryRun: j.before == nil && o.dryRun, Signature: rec.ID,
 		Key: rec.KeyID, KeyVersion: rec.KeyVersionID, Algorithm: rec.Algorithm, SignedAt: timestamp(rec.TimeCreated),
 	}
 	word, name, id := "signed before", brief(v.Image), short(v.Signature)
 	notes := []string{fmt.Sprintf("%s is signed by this key already, since %s; --force makes another signature", name, v.SignedAt)}
-	if v.Created {
+	switch {
+	case v.Created:
 		word, notes = "signed", nil
+	case v.DryRun:
+		word, notes = "would be signed", nil
 	}
 	if o.out.format == "wide" {
 		name, id = v.Image, v.Signature

@@ -17,23 +17,23 @@ import (
 
 type signaturesOptions struct {
 	*global
-	keys []string
-	out  output
+	targets targetFlags
+	keys    []string
+	out     output
 
-	images []string
-	refs   []image.Reference
-	named  []signature.KeyID
+	named []signature.KeyID
 }
 
 func newSignatures(g *global) *cobra.Command {
 	o := &signaturesOptions{global: g}
 	cmd := &cobra.Command{
-		Use:   "signatures IMAGE...",
+		Use:   "signatures (IMAGE|TYPE/NAME|-f FILE)...",
 		Short: "List the signatures of images, and say which hold",
-		Long: `List the signatures that images have, by whom they were made, and whether each
-holds: that it verifies with the key it names, that the key is enabled, and that
-it is about exactly this image. Keys are looked up in the vaults that you may
-list, and those of --key.
+		Long: `List the signatures that images have, those named here, those of objects in
+the cluster, or those in manifests: when and by whom they were made, and whether
+each holds, which is to say that it verifies with the key it names, that the key
+is enabled, and that it is about exactly this image. Keys are looked up in the
+vaults that you may list, and those of --key.
 
 An image named by tag is looked up first, and shown with its digest. That a
 signature holds does not make its key one to be trusted, because whoever may
@@ -41,52 +41,63 @@ push can attach signatures: for that there is kubectl oke-sign verify. With
 -o name, the OCIDs of the signatures are printed.`,
 		Example: `  kubectl oke-sign signatures ` + exampleTag + `
 
+  # Of what runs, with who made each signature and why it does not hold
+  kubectl oke-sign signatures pods -n shop -l app=web -o wide
+
   # The digest that a tag points to now
   kubectl oke-sign signatures ` + exampleTag + ` -o json | jq -r '.[].digest'`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := o.complete(args); err != nil {
 				return err
 			}
-			if err := o.validate(); err != nil {
+			if err := o.validate(args); err != nil {
 				return err
 			}
-			return o.run(cmd.Context())
+			return o.run(cmd.Context(), args)
 		},
 	}
+	o.targets.bind(cmd.Flags())
 	cmd.Flags().StringSliceVar(&o.keys, "key", nil, "`OCID`s of keys to verify with that lie in vaults you may not list.")
 	o.out.bind(cmd.Flags())
 	return cmd
 }
 
 func (o *signaturesOptions) complete(args []string) error {
-	for _, s := range args {
-		ref, err := image.Parse(s)
-		if err != nil {
-			return usage(fmt.Sprintf("%q: %v", s, err), "write it as <region>.ocir.io/<namespace>/<repository>:<tag> or @sha256:<digest>")
+	for _, arg := range args {
+		if isObject(arg) || o.targets.isType(arg) {
+			continue
 		}
-		if ref.Tag() == "" && ref.Digest() == "" {
-			return usage(fmt.Sprintf("%q names neither a tag nor a digest", s), "add :latest, or the tag that is meant")
+		if _, err := tagOrDigest(arg); err != nil {
+			return usage(err.Error(), err.hint)
 		}
-		o.images, o.refs = append(o.images, s), append(o.refs, ref)
 	}
 	var err error
 	o.named, err = parseKeys(o.keys)
 	return err
 }
 
-func (o *signaturesOptions) validate() error {
-	if len(o.refs) == 0 {
-		return usage("no image named", "for instance kubectl oke-sign signatures "+exampleTag)
+// tagOrDigest reads an image whose signatures can be looked up.
+func tagOrDigest(s string) (image.Reference, *refusal) {
+	ref, err := image.Parse(s)
+	if err != nil {
+		return ref, &refusal{fmt.Errorf("%q: %w", s, err), "write it as <region>.ocir.io/<namespace>/<repository>:<tag> or @sha256:<digest>"}
 	}
-	return cmp.Or(o.global.validate(), o.out.validate())
+	if ref.Tag() == "" && ref.Digest() == "" {
+		return ref, &refusal{fmt.Errorf("%q names neither a tag nor a digest", s), "add :latest, or the tag that is meant"}
+	}
+	return ref, nil
+}
+
+func (o *signaturesOptions) validate(args []string) error {
+	return cmp.Or(o.targets.validate(args, "kubectl oke-sign signatures "+exampleTag), o.global.validate(), o.out.validate())
 }
 
 // signedImage is an image with its signatures.
 type signedImage struct {
 	Image      string            `json:"image"`
-	Reference  string            `json:"reference"` // the image by its digest
-	Digest     string            `json:"digest"`
-	ID         string            `json:"id"`
+	Reference  string            `json:"reference,omitempty"` // the image by its digest
+	Digest     string            `json:"digest,omitempty"`
+	ID         string            `json:"id,omitempty"`
 	Tags       []string          `json:"tags,omitempty"`
 	Signatures []listedSignature `json:"signatures"`
 }
@@ -112,21 +123,35 @@ var signatureColumns = []column{{name: "signed at"}, {name: "key"}, {name: "hold
 	{name: "version", wide: true}, {name: "algorithm", wide: true}, {name: "signed by", wide: true}, {name: "id", wide: true},
 	{name: "detail", wide: true}, {name: "description"}}
 
-func (o *signaturesOptions) run(ctx context.Context) error {
+func (o *signaturesOptions) run(ctx context.Context, args []string) error {
 	ctx, cancel := o.within(ctx)
 	defer cancel()
+	targets, err := o.targets.find(ctx, o.global, args)
+	if err != nil {
+		return o.finish(o.out, signatureColumns, allFailed([]string{""}, because(ctx, err)))
+	}
+	images := imagesOf(targets)
 	c, err := o.connectImages(ctx)
 	if err != nil {
-		return o.finish(o.out, signatureColumns, allFailed(o.images, because(ctx, err)))
+		return o.finish(o.out, signatureColumns, allFailed(images, because(ctx, err)))
 	}
 	e := c.examiner(sync.OnceValue(func() *survey { return o.survey(ctx, c) }), o.named...)
-	return o.finish(o.out, signatureColumns, each(ctx, o.images, func(ctx context.Context, i int) result {
-		return o.list(ctx, c, e, i)
+	done := o.progress("asked about %d of %d images", len(images))
+	return o.finish(o.out, signatureColumns, each(ctx, images, func(ctx context.Context, i int) result {
+		defer done()
+		return o.list(ctx, c, e, images[i])
 	}))
 }
 
-func (o *signaturesOptions) list(ctx context.Context, c *cloud, e *examiner, i int) result {
-	img, ref, err := c.pinned(ctx, o.refs[i])
+func (o *signaturesOptions) list(ctx context.Context, c *cloud, e *examiner, name string) result {
+	asked, wrong := tagOrDigest(name)
+	if wrong != nil && errors.Is(wrong, image.ErrNotOCIRegistry) { // an object names it
+		return result{title: name, value: signedImage{Image: name, Signatures: []listedSignature{}}, notes: []string{wrong.Error() + ", and has no signatures there"}}
+	}
+	if wrong != nil {
+		return result{err: wrong}
+	}
+	img, ref, err := c.pinned(ctx, asked)
 	if err != nil {
 		return result{err: err}
 	}
@@ -135,7 +160,7 @@ func (o *signaturesOptions) list(ctx context.Context, c *cloud, e *examiner, i i
 		return result{err: err}
 	}
 	v := signedImage{
-		Image: o.images[i], Reference: ref.String(), Digest: ref.Digest(),
+		Image: name, Reference: ref.String(), Digest: ref.Digest(),
 		ID: img.ID, Tags: img.Tags, Signatures: []listedSignature{},
 	}
 	r := result{title: v.Reference}

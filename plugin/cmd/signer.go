@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/oke-sign/oke-sign/provider/principal"
@@ -33,7 +32,7 @@ func (o *signOptions) signer(ctx context.Context) (*signer, error) {
 	if err != nil {
 		return nil, err
 	}
-	id, err := o.keyID(ctx, c)
+	id, err := o.findKey(ctx, c, o.key)
 	if err != nil {
 		return nil, err
 	}
@@ -62,35 +61,22 @@ func (o *signOptions) signer(ctx context.Context) (*signer, error) {
 	return &signer{cloud: c, examiner: c.examiner(nil, id), key: key, version: version, public: public, algorithm: signature.Algorithm(o.algorithm)}, nil
 }
 
-// keyID is the key that --key names, by OCID or by name.
-func (o *signOptions) keyID(ctx context.Context, c *cloud) (signature.KeyID, error) {
-	if strings.HasPrefix(o.key, "ocid1.") {
-		return signature.ParseKeyID(o.key)
+// chooseKey puts the user's default key in the place of a --key that is not given.
+func (o *signOptions) chooseKey() error {
+	if o.key != "" {
+		return nil
 	}
-	found := o.survey(ctx, c)
-	found.list(ctx)
-	var named []foundKey
-	for _, k := range found.keys {
-		if k.Name == o.key {
-			named = append(named, k)
-		}
-	}
+	id, in, err := o.defaultKey()
 	switch {
-	// A key that could not be listed may have the name too.
-	case len(found.failed) > 0:
-		return signature.KeyID{}, &refusal{fmt.Errorf("looking for a key named %q: %w", o.key, found.failed[0]), "name the key by its OCID"}
-	case len(named) == 0 && found.blind() != nil:
-		return signature.KeyID{}, found.blind()
-	case len(named) == 0:
-		return signature.KeyID{}, &refusal{fmt.Errorf("no key is named %q in region %s", o.key, c.who.Region()), "kubectl oke-sign keys list shows the keys"}
-	case len(named) > 1:
-		var ids []string
-		for _, k := range named {
-			ids = append(ids, fmt.Sprintf("%s (vault %s, %s)", k.ID, k.vault.Name, k.State))
-		}
-		return signature.KeyID{}, &refusal{fmt.Errorf("%d keys are named %q: %s", len(named), o.key, strings.Join(ids, ", ")), "name one by its OCID"}
+	case err != nil:
+		return err
+	case !id.IsZero():
+		o.key = id.String()
+		o.remark("signing with key %s, the default %s", id.Short(), inContext(in))
+	case !o.interactive():
+		return usage("--key is missing, and no default is chosen", "kubectl oke-sign keys list shows which keys can sign images, and keys use KEY chooses one")
 	}
-	return named[0].ID, nil
+	return nil
 }
 
 // refuse says why a key cannot sign images, and what to do instead.

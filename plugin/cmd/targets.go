@@ -117,14 +117,13 @@ func (t *targetFlags) find(ctx context.Context, g *global, args []string) ([]tar
 	return found, nil
 }
 
-// images are the targets without what names them.
-func (t *targetFlags) images(ctx context.Context, g *global, args []string) ([]string, error) {
-	found, err := t.find(ctx, g, args)
-	images := make([]string, len(found))
-	for i, f := range found {
-		images[i] = f.image
+// imagesOf are the targets without what names them.
+func imagesOf(targets []target) []string {
+	images := make([]string, len(targets))
+	for i, t := range targets {
+		images[i] = t.image
 	}
-	return images, err
+	return images
 }
 
 // documents are the objects that flags and arguments name.

@@ -23,11 +23,16 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	// The first signal asks to stop and to say what was done, the second kills.
 	context.AfterFunc(ctx, stop)
+	configDir, err := os.UserConfigDir()
+	if err != nil {
+		configDir = "" // a machine without a home, such as in CI: nothing is kept
+	}
 	code := cmd.Run(ctx, cmd.Config{
-		Args:    os.Args[1:],
-		Streams: genericiooptions.IOStreams{In: os.Stdin, Out: os.Stdout, ErrOut: os.Stderr},
-		Getenv:  os.Getenv,
-		Version: version,
+		Args:      os.Args[1:],
+		Streams:   genericiooptions.IOStreams{In: os.Stdin, Out: os.Stdout, ErrOut: os.Stderr},
+		Getenv:    os.Getenv,
+		ConfigDir: configDir,
+		Version:   version,
 	})
 	stop()
 	os.Exit(code)

@@ -1,0 +1,177 @@
+package cmd
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/term"
+)
+
+// isTerminal reports whether a stream is one that a person looks at or types on.
+func isTerminal(stream any) bool {
+	f, ok := stream.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd())) //nolint:gosec // a descriptor is small
+}
+
+// interactive reports whether there is a person to ask.
+func (g *global) interactive() bool { return isTerminal(g.streams.In) && isTerminal(g.streams.ErrOut) }
+
+// bar is the line at the bottom of a terminal that says how far things are. It
+// makes way for everything else that is written.
+type bar struct {
+	mu    sync.Mutex
+	shown int // characters
+}
+
+func (b *bar) show(w io.Writer, text string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	_, _ = fmt.Fprintf(w, "\r%-*s", b.shown, text)
+	b.shown = len(text)
+}
+
+func (b *bar) clear(w io.Writer) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.shown > 0 {
+		_, _ = fmt.Fprintf(w, "\r%*s\r", b.shown, "")
+		b.shown = 0
+	}
+}
+
+// progress returns a function to call when one of total things is done. On a
+// terminal a bar says how far things are; elsewhere a line does every few
+// seconds, and nothing about what takes less.
+func (g *global) progress(format string, total int) func() {
+	interval := 3 * time.Second
+	tty := isTerminal(g.streams.ErrOut)
+	if tty {
+		interval = 100 * time.Millisecond
+	}
+	var mu sync.Mutex
+	done, last := 0, time.Now()
+	return func() {
+		mu.Lock()
+		defer mu.Unlock()
+		done++
+		switch {
+		case tty && done == total:
+			g.bar.clear(g.streams.ErrOut)
+		case done == total || time.Since(last) < interval:
+		case tty:
+			last = time.Now()
+			const width = 30
+			filled := width * done / total
+			g.bar.show(g.streams.ErrOut, fmt.Sprintf("[%s%s] "+format, strings.Repeat("#", filled), strings.Repeat(".", width-filled), done, total))
+		default:
+			last = time.Now()
+			g.remark(format, done, total)
+		}
+	}
+}
+
+// waiting says, while something is waited for, for how long it has been. The
+// function that it returns is called at every look.
+func (g *global) waiting(what string) func(state string) {
+	began, last, before := time.Now(), time.Time{}, ""
+	tty := isTerminal(g.streams.ErrOut)
+	return func(state string) {
+		text := fmt.Sprintf("%s: %s, %s", what, state, time.Since(began).Round(time.Second))
+		switch {
+		case tty:
+			g.bar.show(g.streams.ErrOut, clip(text, 79))
+		case state != before || time.Since(last) >= 30*time.Second:
+			last = time.Now()
+			g.remark("%s", text)
+		}
+		before = state
+	}
+}
+
+var errNothingPicked = errors.New("nothing was picked")
+
+// maxShown is how many choices stand on a screen.
+const maxShown = 15
+
+// pick asks which of several things is meant, and returns its index. A number
+// picks; any other text searches.
+func (g *global) pick(ctx context.Context, what string, choices []string) (int, error) {
+	lines := make(chan string)
+	go func() {
+		defer close(lines)
+		for in := bufio.NewScanner(g.streams.In); in.Scan(); {
+			select {
+			case lines <- strings.TrimSpace(in.Text()):
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	search := ""
+	for {
+		shown, more := matching(choices, search)
+		if len(shown) == 0 {
+			g.remark("nothing matches %q", search)
+			search = ""
+			continue
+		}
+		for n, i := range shown {
+			g.remark("%3d  %s", n+1, choices[i])
+		}
+		if more > 0 {
+			g.remark("     and %d more; type a part of the name to search", more)
+		}
+		_, _ = fmt.Fprintf(g.streams.ErrOut, "%s (1-%d, or text to search): ", what, len(shown))
+		var line string
+		select {
+		case <-ctx.Done():
+			g.remark("")
+			return 0, ctx.Err()
+		case text, ok := <-lines:
+			if !ok {
+				g.remark("")
+				return 0, errNothingPicked
+			}
+			line = text
+		}
+		n, err := strconv.Atoi(line)
+		switch {
+		case err == nil && n >= 1 && n <= len(shown):
+			return shown[n-1], nil
+		case err == nil:
+			g.remark("there is no %d", n)
+		case line == "" && len(shown) == 1:
+			return shown[0], nil
+		default:
+			search = line
+		}
+	}
+}
+
+// matching are the first choices that hold every word of a search, and how many
+// there are besides.
+func matching(choices []string, search string) (shown []int, more int) {
+	words := strings.Fields(strings.ToLower(search))
+next:
+	for i, choice := range choices {
+		for _, word := range words {
+			if !strings.Contains(strings.ToLower(choice), word) {
+				continue next
+			}
+		}
+		if len(shown) == maxShown {
+			more++
+		} else {
+			shown = append(shown, i)
+		}
+	}
+	return shown, more
+}

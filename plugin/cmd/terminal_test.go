@@ -1,0 +1,91 @@
+package cmd_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/creack/pty"
+
+	"github.com/oke-sign/oke-sign/test/ocitest"
+)
+
+// screen runs the command as at a terminal: what is typed is typed when it asks,
+// and what it shows there is returned, with its standard output.
+func screen(t *testing.T, env []string, typed []string, args ...string) (shown, out string, err error) {
+	t.Helper()
+	terminal, tty, err := pty.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var data bytes.Buffer
+	command := exec.CommandContext(t.Context(), "kubectl-oke_sign", args...)
+	command.Env = append(os.Environ(), env...)
+	command.Stdin, command.Stdout, command.Stderr = tty, &data, tty
+	if err := command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	tty.Close() //nolint:errcheck // the command has its own
+	var text strings.Builder
+	for buf := make([]byte, 4096); ; {
+		n, err := terminal.Read(buf)
+		text.Write(buf[:n])
+		if strings.HasSuffix(text.String(), "search): ") && len(typed) > 0 {
+			if _, err := io.WriteString(terminal, typed[0]); err != nil {
+				t.Fatal(err)
+			}
+			typed = typed[1:]
+		}
+		if err != nil {
+			break // on Linux, an error is the end
+		}
+	}
+	err = command.Wait()
+	terminal.Close() //nolint:errcheck // it was read
+	return text.String(), data.String(), err
+}
+
+// A person at a terminal who names no key is asked, and can search among many.
+func TestPicker(t *testing.T) {
+	cloud := ocitest.Start(t, ocitest.Config{})
+	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
+	vault := tenancy.NewVault("vault", "")
+	material, err := newMaterial()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range strings.Fields("a b c d e f g h i j k l m n o p q r s t") {
+		vault.ImportKey("team-"+name, ocitest.RSA2048, material.small)
+	}
+	vault.NewKey("etcd", ocitest.AES256)
+	wanted := vault.ImportKey("zz-release", ocitest.RSA3072, material.large)
+	image := tenancy.NewImage("web", "v1").Ref()
+	env := append(cloud.Env(), "OCI_CONFIG_FILE="+tenancy.Admin().ConfigFile(), "KUBECONFIG="+t.TempDir()+"/none", "XDG_CONFIG_HOME="+t.TempDir())
+
+	shown, out, err := screen(t, env, []string{"nothing like it\n", "RELEASE\n", "7\n", "\n"}, "sign", image, "-o", "json")
+	if err != nil {
+		t.Fatalf("%v\n%s", err, shown)
+	}
+	var signed []struct{ Key string }
+	if err := json.Unmarshal([]byte(out), &signed); err != nil || len(signed) != 1 || signed[0].Key != wanted.ID {
+		t.Errorf("%v, want a signature by %s, got %s", err, wanted.ID, out)
+	}
+	for _, want := range []string{"  1  team-a ", "     and 6 more; type a part of the name to search", `nothing matches "nothing like it"`, "  1  zz-release  vault vault  …", "there is no 7"} {
+		if !strings.Contains(shown, want) {
+			t.Errorf("%q is not on the screen:\n%s", want, shown)
+		}
+	}
+	if strings.Contains(shown, "etcd") {
+		t.Errorf("a key that cannot sign is offered:\n%s", shown)
+	}
+
+	// The end of the input picks nothing.
+	shown, out, err = screen(t, env, []string{"\x04"}, "keys", "use", "-o", "json")
+	if err == nil || !strings.Contains(out, `"error": "nothing was picked"`) {
+		t.Errorf("%v\n%s\n%s", err, out, shown)
+	}
+}

@@ -1,0 +1,149 @@
+package cmd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/oke-sign/oke-sign/provider/signature"
+)
+
+// asked is an image with the lists of keys to hold it against. It must be signed
+// by a key of each.
+type asked struct {
+	image    string
+	keys     [][]signature.KeyID
+	policies []string // whose lists these are
+}
+
+// plan says for each target what is to be found out: whether it is signed by
+// --key, or by keys of the constraints of the cluster that match it.
+func (o *verifyOptions) plan(ctx context.Context, targets []target) ([]asked, error) {
+	if len(o.allowed) > 0 {
+		questions := make([]asked, len(targets))
+		for i, t := range targets {
+			questions[i] = asked{image: t.image, keys: [][]signature.KeyID{o.allowed}}
+		}
+		return questions, nil
+	}
+	const hint = "name the keys to accept with --key; kubectl oke-sign keys list -o wide shows them"
+	all, err := o.signedImages(ctx)
+	switch {
+	case errors.Is(err, errNoCluster):
+		return nil, usage("--key is missing, and "+err.Error()+" whose policy would say", hint)
+	case err != nil:
+		return nil, &refusal{err, "or " + hint}
+	case len(all) == 0:
+		return nil, usage("--key is missing, and the cluster has no OKESignedImages constraint", hint)
+	}
+	all = decisive(all)
+	for _, c := range all {
+		if len(c.keys) == 0 {
+			return nil, usage(fmt.Sprintf("%s lists no key: it admits every image of OCI Registry, signed or not", c), hint)
+		}
+	}
+	var questions []asked
+	unmatched := 0
+	namespaces := o.namespaces(ctx)
+	for _, t := range targets {
+		matched, err := matchingTarget(all, t, namespaces)
+		if err != nil {
+			return nil, err
+		}
+		if len(matched) == 0 {
+			unmatched++
+			continue
+		}
+		questions = append(questions, askFor(t.image, matched))
+	}
+	used := slices.DeleteFunc(all, func(c signedImages) bool {
+		return !slices.ContainsFunc(questions, func(q asked) bool { return slices.Contains(q.policies, c.String()) })
+	})
+	if unmatched > 0 {
+		o.remark("%s left out: no constraint matches what runs them", count(unmatched, "image"))
+	}
+	if len(questions) == 0 {
+		return nil, &refusal{errors.New("no constraint of the cluster's policy matches what was named"), hint}
+	}
+	o.remark("judged by the cluster's policy: %s", names(used))
+	return questions, nil
+}
+
+// matchingTarget are the constraints that say what must have signed a target.
+func matchingTarget(all []signedImages, t target, namespaces func(string) (*corev1.Namespace, error)) ([]signedImages, error) {
+	if len(t.users) == 0 {
+		for _, c := range all[1:] {
+			if !slices.Equal(c.keys, all[0].keys) {
+				return nil, usage(fmt.Sprintf("which keys must have signed %s is ambiguous: %s list different ones, for different objects", t.image, names(all)),
+					"name the keys with --key, or what runs the image, such as deployment/web")
+			}
+		}
+		return all, nil
+	}
+	var matched []signedImages
+	for _, c := range all {
+		for _, u := range t.users {
+			namespace, err := namespaces(u.object.GetNamespace())
+			if err != nil {
+				return nil, err
+			}
+			object := u.object.DeepCopy()
+			object.SetNamespace(namespace.Name)
+			ok, err := c.covers(object, namespace)
+			if err != nil {
+				return nil, err
+			}
+			if ok {
+				matched = append(matched, c)
+				break
+			}
+		}
+	}
+	return matched, nil
+}
+
+// askFor makes one question of the lists of constraints, each once.
+func askFor(image string, matched []signedImages) asked {
+	q := asked{image: image}
+	for _, c := range matched {
+		q.policies = append(q.policies, c.String())
+		if !slices.ContainsFunc(q.keys, func(keys []signature.KeyID) bool { return slices.Equal(keys, c.keys) }) {
+			q.keys = append(q.keys, c.keys)
+		}
+	}
+	return q
+}
+
+// namespaces looks namespaces up, each once. A manifest may be for one that is not
+// there yet, or name none: then it is the one that commands work in.
+func (g *global) namespaces(ctx context.Context) func(string) (*corev1.Namespace, error) {
+	seen := make(map[string]*corev1.Namespace)
+	return func(name string) (*corev1.Namespace, error) {
+		if name == "" {
+			var err error
+			if name, err = g.kube.namespace(); err != nil {
+				return nil, err
+			}
+		}
+		if seen[name] != nil {
+			return seen[name], nil
+		}
+		client, err := g.kube.typed()
+		if err != nil {
+			return nil, err
+		}
+		namespace, err := client.CoreV1().Namespaces().Get(ctx, name, metav1.GetOptions{})
+		if apierrors.IsNotFound(err) {
+			namespace = &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{corev1.LabelMetadataName: name}}}
+		} else if err != nil {
+			return nil, fmt.Errorf("reading namespace %s: %w", name, err)
+		}
+		seen[name] = namespace
+		return namespace, nil
+	}
+}
