@@ -1,0 +1,396 @@
+package constraint
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"github.com/oke-sign/oke-sign/policies"
+)
+
+// Label marks a constraint as part of the image policy; its value is the part's
+// role.
+const Label = "oke-sign.dev/policy"
+
+// Group and Version are of all constraints.
+const (
+	Group   = "constraints.gatekeeper.sh"
+	Version = "v1beta1"
+)
+
+// Role is what a constraint is for in the policy. With its kind it is unique there.
+type Role string
+
+// Roles.
+const (
+	Pods      Role = "pods"      // judges Pods, or says who may break the glass
+	Workloads Role = "workloads" // warns of workloads whose Pods would be refused
+	Report    Role = "report"    // warns of what is let in without a signature
+	// Guard is a copy of a constraint that is about to change, kept until the whole
+	// change is made.
+	Guard Role = "guard"
+)
+
+// Part is a constraint of the policy.
+type Part struct {
+	Kind   string // of the constraint
+	Role   Role
+	Object *unstructured.Unstructured
+}
+
+// Name is the constraint as kubectl names it.
+func Name(o *unstructured.Unstructured) string { return o.GetKind() + "/" + o.GetName() }
+
+// place is a part without its constraint.
+type place struct {
+	kind string
+	role Role
+}
+
+func (p Part) place() place { return place{p.Kind, p.Role} }
+
+// name is what a new constraint is called. Denials show it.
+func (p place) name() string {
+	if p.role == Pods {
+		return "image-policy"
+	}
+	return "image-policy-" + string(p.role)
+}
+
+// places are the parts that carry a policy. Those that refuse come first.
+func (p Policy) places() []place {
+	list := []place{{policies.SignedImages, Pods}}
+	if p.Digests != None {
+		list = append(list, place{policies.ImageDigests, Pods})
+	}
+	if p.BreakGlassRules != nil {
+		list = append(list, place{policies.BreakGlass, Pods})
+	}
+	if p.WarnWorkloads {
+		list = append(list, place{policies.SignedImages, Workloads})
+		if p.Digests != None {
+			list = append(list, place{policies.ImageDigests, Workloads})
+		}
+	}
+	if len(p.Keys) == 0 {
+		list = append(list, place{policies.SignedImages, Report})
+	}
+	if p.BreakGlassRules != nil && p.BreakGlassRules.Report {
+		list = append(list, place{policies.BreakGlass, Report})
+	}
+	return list
+}
+
+// Kinds are the kinds of constraints that a policy may consist of.
+func Kinds() []string {
+	return []string{policies.SignedImages, policies.ImageDigests, policies.BreakGlass}
+}
+
+// Constraints are the policy as constraints of its own, as a cluster that has none
+// would get them.
+func (p Policy) Constraints() []*unstructured.Unstructured {
+	var list []*unstructured.Unstructured
+	for _, at := range p.places() {
+		list = append(list, p.fresh(at))
+	}
+	return list
+}
+
+func (p Policy) fresh(at place) *unstructured.Unstructured {
+	o := &unstructured.Unstructured{Object: map[string]any{}}
+	o.SetAPIVersion(Group + "/" + Version)
+	o.SetKind(at.kind)
+	o.SetName(at.name())
+	o.SetLabels(map[string]string{Label: string(at.role)})
+	set(o, kinds(at), "spec", "match", "kinds")
+	set(o, p.action(at.role), "spec", "enforcementAction")
+	// What is the default is said, for whoever reads it.
+	parameters := map[string]any{}
+	switch at.kind {
+	case policies.SignedImages:
+		parameters = map[string]any{"otherRegistries": p.OtherRegistries, "breakGlass": p.BreakGlass, "provider": p.Provider}
+	case policies.ImageDigests:
+		parameters = map[string]any{"registries": p.Digests, "breakGlass": p.BreakGlass}
+	}
+	set(o, parameters, "spec", "parameters")
+	p.write(at, o)
+	return o
+}
+
+// action is what a part does about violations. Warnings about workloads and reports
+// are never more than that.
+func (p Policy) action(role Role) string {
+	if role != Pods && p.Mode == Deny {
+		return Warn
+	}
+	return p.Mode
+}
+
+// kinds are what a part is about.
+func kinds(at place) []any {
+	pods := map[string]any{"apiGroups": []any{""}, "kinds": []any{"Pod"}}
+	workloads := []any{
+		map[string]any{"apiGroups": []any{""}, "kinds": []any{"PodTemplate", "ReplicationController"}},
+		map[string]any{"apiGroups": []any{"apps"}, "kinds": []any{"DaemonSet", "Deployment", "ReplicaSet", "StatefulSet"}},
+		map[string]any{"apiGroups": []any{"batch"}, "kinds": []any{"CronJob", "Job"}},
+	}
+	switch {
+	case at.kind == policies.BreakGlass:
+		// Workloads as strictly as Pods: whoever may create a Deployment unjudged
+		// breaks the glass through its controller.
+		return append([]any{pods}, workloads...)
+	case at.role == Workloads:
+		return workloads
+	default:
+		return []any{pods}
+	}
+}
+
+// covers reports whether a constraint matches all of the kinds.
+func covers(o *unstructured.Unstructured, kinds []any) bool {
+	matched, _ := field(o, "spec", "match", "kinds").([]any)
+	has := func(item any, list, name string) bool {
+		fields, _ := item.(map[string]any)
+		names, _ := fields[list].([]any)
+		return len(names) == 0 || slices.Contains(names, any(name)) || slices.Contains(names, any("*"))
+	}
+	for _, item := range kinds {
+		wanted := &unstructured.Unstructured{Object: item.(map[string]any)}
+		for _, group := range texts(wanted, "apiGroups") {
+			for _, kind := range texts(wanted, "kinds") {
+				if len(matched) > 0 && !slices.ContainsFunc(matched, func(m any) bool { return has(m, "apiGroups", group) && has(m, "kinds", kind) }) {
+					return false
+				}
+			}
+		}
+	}
+	return true
+}
+
+// write makes a constraint say what the policy says, and changes nothing in it that
+// says so already. What it matches beside the scope, and what the policy does not
+// know, stays as it is.
+func (p Policy) write(at place, o *unstructured.Unstructured) {
+	old := read(o)
+	if action := p.action(at.role); old.action != action {
+		set(o, action, "spec", "enforcementAction")
+	}
+	// More may be matched than must be, but no less. About which workloads to warn is
+	// for the author of a constraint to say.
+	if (managed(o) || at.role == Pods) && !covers(o, kinds(at)) {
+		set(o, kinds(at), "spec", "match", "kinds")
+	}
+	scope := p.Scope
+	if at.kind == policies.BreakGlass {
+		// A Deployment need not have the labels of its Pods, and would go unjudged.
+		scope.PodSelector = ""
+	}
+	list(o, scope.Namespaces, "spec", "match", "namespaces")
+	list(o, scope.ExcludedNamespaces, "spec", "match", "excludedNamespaces")
+	selector(o, scope.NamespaceSelector, "spec", "match", "namespaceSelector")
+	selector(o, scope.PodSelector, "spec", "match", "labelSelector")
+
+	parameter := func(old, wanted, name string) {
+		if old != wanted {
+			set(o, wanted, "spec", "parameters", name)
+		}
+	}
+	switch at.kind {
+	case policies.SignedImages:
+		if !sameSet(old.keys, p.Keys) || !old.hasKeys {
+			set(o, anys(p.Keys), "spec", "parameters", "keys")
+		}
+		parameter(old.otherRegistries, p.OtherRegistries, "otherRegistries")
+		parameter(old.breakGlass, p.BreakGlass, "breakGlass")
+		parameter(old.provider, p.Provider, "provider")
+		list(o, p.ExemptImages, "spec", "parameters", "exemptImages")
+	case policies.ImageDigests:
+		parameter(old.registries, p.Digests, "registries")
+		parameter(old.breakGlass, p.BreakGlass, "breakGlass")
+		list(o, p.ExemptImages, "spec", "parameters", "exemptImages")
+	case policies.BreakGlass:
+		rules := p.BreakGlassRules
+		if at.role == Report {
+			rules = &BreakGlassRules{} // it only counts
+		}
+		list(o, rules.Users, "spec", "parameters", "users")
+		list(o, rules.Groups, "spec", "parameters", "groups")
+		list(o, rules.ServiceAccounts, "spec", "parameters", "serviceAccounts")
+		if old.rules.RequireReason != rules.RequireReason {
+			set(o, rules.RequireReason, "spec", "parameters", "requireReason")
+		}
+		if old.rules.MaxDuration != rules.MaxDuration {
+			set(o, rules.MaxDuration, "spec", "parameters", "maxDuration")
+			if rules.MaxDuration == "" {
+				unstructured.RemoveNestedField(o.Object, "spec", "parameters", "maxDuration")
+			}
+		}
+	}
+	if at.kind != policies.ImageDigests && old.report != (at.role == Report) {
+		set(o, at.role == Report, "spec", "parameters", "report")
+	}
+}
+
+// part is what one constraint says, its defaults filled in.
+type part struct {
+	action          string
+	scope           Scope
+	keys            []string
+	hasKeys         bool
+	otherRegistries string
+	exemptImages    []string
+	breakGlass      string
+	provider        string
+	registries      string
+	rules           BreakGlassRules
+	report          bool
+}
+
+func read(o *unstructured.Unstructured) part {
+	text := func(name, otherwise string) string {
+		s, _, _ := unstructured.NestedString(o.Object, "spec", "parameters", name)
+		return cmp.Or(s, otherwise)
+	}
+	flag := func(name string) bool {
+		b, _, _ := unstructured.NestedBool(o.Object, "spec", "parameters", name)
+		return b
+	}
+	action, _, _ := unstructured.NestedString(o.Object, "spec", "enforcementAction")
+	_, hasKeys := field(o, "spec", "parameters", "keys").([]any)
+	return part{
+		action: cmp.Or(action, Deny),
+		scope: Scope{
+			Namespaces:         texts(o, "spec", "match", "namespaces"),
+			ExcludedNamespaces: texts(o, "spec", "match", "excludedNamespaces"),
+			NamespaceSelector:  selected(o, "spec", "match", "namespaceSelector"),
+			PodSelector:        selected(o, "spec", "match", "labelSelector"),
+		},
+		keys: unique(texts(o, "spec", "parameters", "keys")), hasKeys: hasKeys,
+		otherRegistries: text("otherRegistries", Refuse),
+		exemptImages:    texts(o, "spec", "parameters", "exemptImages"),
+		breakGlass:      text("breakGlass", Honor),
+		provider:        text("provider", "oke-sign"),
+		registries:      text("registries", All),
+		rules: BreakGlassRules{
+			Users:           texts(o, "spec", "parameters", "users"),
+			Groups:          texts(o, "spec", "parameters", "groups"),
+			ServiceAccounts: texts(o, "spec", "parameters", "serviceAccounts"),
+			RequireReason:   flag("requireReason"),
+			MaxDuration:     text("maxDuration", ""),
+		},
+		report: flag("report"),
+	}
+}
+
+func managed(o *unstructured.Unstructured) bool { return o.GetLabels()[Label] != "" }
+
+func field(o *unstructured.Unstructured, path ...string) any {
+	value, _, _ := unstructured.NestedFieldNoCopy(o.Object, path...)
+	return value
+}
+
+// set makes what lies on the path an object if it is none: such a constraint is
+// broken, and mended by what is set.
+func set(o *unstructured.Unstructured, value any, path ...string) {
+	at := o.Object
+	for _, name := range path[:len(path)-1] {
+		next, ok := at[name].(map[string]any)
+		if !ok {
+			next = make(map[string]any)
+			at[name] = next
+		}
+		at = next
+	}
+	at[path[len(path)-1]] = value
+}
+
+// list sets a list that has another meaning than the one there. An empty one is
+// left out.
+func list(o *unstructured.Unstructured, values []string, path ...string) {
+	switch {
+	case sameSet(texts(o, path...), values):
+	case len(values) == 0:
+		unstructured.RemoveNestedField(o.Object, path...)
+	default:
+		set(o, anys(values), path...)
+	}
+}
+
+func selector(o *unstructured.Unstructured, text string, path ...string) {
+	parsed, err := metav1.ParseToLabelSelector(text)
+	if err != nil {
+		return // a policy is validated before it is written
+	}
+	switch {
+	case selected(o, path...) == format(parsed):
+	case format(parsed) == "":
+		unstructured.RemoveNestedField(o.Object, path...)
+	default:
+		// A selector always converts.
+		value, _ := runtime.DefaultUnstructuredConverter.ToUnstructured(parsed)
+		set(o, value, path...)
+	}
+}
+
+// selected is a label selector as text, "" if it selects everything.
+func selected(o *unstructured.Unstructured, path ...string) string {
+	value, ok := field(o, path...).(map[string]any)
+	if !ok {
+		return ""
+	}
+	var s metav1.LabelSelector
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(value, &s); err != nil {
+		return "?" // which parses as none
+	}
+	return format(&s)
+}
+
+func format(s *metav1.LabelSelector) string {
+	if len(s.MatchLabels)+len(s.MatchExpressions) == 0 {
+		return ""
+	}
+	return metav1.FormatLabelSelector(s)
+}
+
+func texts(o *unstructured.Unstructured, path ...string) []string {
+	values, _ := field(o, path...).([]any)
+	var list []string
+	for _, v := range values {
+		if s, ok := v.(string); ok {
+			list = append(list, s)
+		}
+	}
+	return list
+}
+
+func anys(list []string) []any {
+	values := make([]any, len(list))
+	for i, s := range list {
+		values[i] = s
+	}
+	return values
+}
+
+func unique(list []string) []string {
+	var once []string
+	for _, s := range list {
+		if !slices.Contains(once, s) {
+			once = append(once, s)
+		}
+	}
+	return once
+}
+
+func setOf(list []string) map[string]bool {
+	set := make(map[string]bool, len(list))
+	for _, s := range list {
+		set[s] = true
+	}
+	return set
+}
+
+func sameSet(a, b []string) bool { return maps.Equal(setOf(a), setOf(b)) }

@@ -1,0 +1,320 @@
+package constraint
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"github.com/oke-sign/oke-sign/policies"
+)
+
+// Step is one constraint that is created, changed or deleted: Old is nil, neither
+// is, or New is.
+type Step struct {
+	Old, New *unstructured.Unstructured
+}
+
+// Object is the constraint that the step is about, as it will be, or was last.
+func (s Step) Object() *unstructured.Unstructured {
+	if s.New == nil {
+		return s.Old
+	}
+	return s.New
+}
+
+// Plan are the steps from the constraints of a cluster to a policy, or to none if
+// policy is nil. Taken in their order, there is at no time anything let in that
+// both the policy before and the one after refuse: what refuses more comes first,
+// and what refuses less comes last. Where several constraints change in both ways,
+// copies of them as they were stand guard until all is done.
+//
+// How soon Gatekeeper follows each step is another matter, and takes seconds.
+func (c Current) Plan(policy *Policy) []Step {
+	var ordered [4][]Step // that refuse more, both, less, nothing
+	add := func(s Step) {
+		at := 3
+		switch more, less := s.effect(); {
+		case more && less:
+			at = 1
+		case more:
+			at = 0
+		case less:
+			at = 2
+		}
+		ordered[at] = append(ordered[at], s)
+	}
+	var wanted []place
+	var adopted []Step
+	if policy != nil {
+		wanted = policy.places()
+		adopted = c.adopt()
+	}
+	parts := slices.Clone(c.Parts)
+	for _, s := range adopted {
+		i := slices.IndexFunc(parts, func(p Part) bool { return p.Object == s.Old })
+		parts[i].Object = s.New
+	}
+	for _, at := range wanted {
+		i := slices.IndexFunc(parts, func(p Part) bool { return p.place() == at })
+		if i < 0 {
+			add(Step{New: policy.fresh(at)})
+			continue
+		}
+		o := parts[i].Object.DeepCopy()
+		if policy.write(at, o); !same(o, parts[i].Object) {
+			add(Step{Old: parts[i].Object, New: o})
+		}
+	}
+	for _, part := range parts {
+		if !slices.Contains(wanted, part.place()) {
+			add(Step{Old: part.Object})
+		}
+	}
+	var guards []Step
+	if mixed := ordered[1]; len(mixed) > 1 {
+		for _, s := range mixed {
+			if !slices.ContainsFunc(c.Guards, func(g *unstructured.Unstructured) bool { return g.GetKind() == s.Old.GetKind() }) {
+				guards = append(guards, Step{New: guard(s.Old)})
+			}
+		}
+	}
+	steps := slices.Concat(adopted, guards, ordered[0], ordered[1], ordered[2], ordered[3])
+	for _, s := range guards {
+		steps = append(steps, Step{Old: s.New})
+	}
+	for _, o := range c.Guards {
+		steps = append(steps, Step{Old: o})
+	}
+	return steps
+}
+
+// adopt labels constraints that are the policy without a label, so that they still
+// are in the middle of a change, when they differ. The one on the signatures of Pods
+// is the last: from then on the label decides.
+func (c Current) adopt() []Step {
+	var steps []Step
+	for _, p := range slices.Backward(c.Parts) {
+		if !managed(p.Object) {
+			o := p.Object.DeepCopy()
+			labels := o.GetLabels()
+			if labels == nil {
+				labels = make(map[string]string)
+			}
+			labels[Label] = string(p.Role)
+			o.SetLabels(labels)
+			steps = append(steps, Step{Old: p.Object, New: o})
+		}
+	}
+	return steps
+}
+
+// Merged are steps with those about the same constraint taken together, in the order
+// in which they begin. Guards, which come and go, are left out.
+func Merged(steps []Step) []Step {
+	var merged []Step
+	for _, s := range steps {
+		i := slices.IndexFunc(merged, func(m Step) bool { return Name(m.Object()) == Name(s.Object()) })
+		switch {
+		case s.Guards() && (s.Old == nil || s.Old.GetUID() == ""):
+		case i < 0:
+			merged = append(merged, s)
+		default:
+			merged[i].New = s.New
+		}
+	}
+	return merged
+}
+
+func guard(o *unstructured.Unstructured) *unstructured.Unstructured {
+	g := Manifest(o)
+	g.SetName(place{o.GetKind(), Guard}.name())
+	g.SetLabels(map[string]string{Label: string(Guard)})
+	g.SetAnnotations(nil)
+	return g
+}
+
+// Guards reports whether the step only puts up a guard or takes one down.
+func (s Step) Guards() bool { return s.Object().GetLabels()[Label] == string(Guard) }
+
+// effect is what a step changes about what is refused: whether something that was
+// let in no longer is, and the other way round.
+func (s Step) effect() (more, less bool) {
+	switch {
+	case s.Old == nil:
+		return read(s.New).action == Deny, false
+	case s.New == nil:
+		return false, read(s.Old).action == Deny
+	default:
+		return compare(s.Old.GetKind(), read(s.Old), read(s.New))
+	}
+}
+
+// Refuses reports whether the policy may refuse what before, the policy in its
+// place, lets in. Before is nil if there was none.
+func (p Policy) Refuses(before *Policy) bool {
+	if p.Mode != Deny {
+		return false
+	}
+	if before == nil {
+		return true
+	}
+	for _, at := range p.places() {
+		if at.role != Pods {
+			continue
+		}
+		if !slices.Contains(before.places(), at) {
+			return true
+		}
+		if more, _ := compare(at.kind, read(before.fresh(at)), read(p.fresh(at))); more {
+			return true
+		}
+	}
+	return false
+}
+
+// compare is what is refused more and less after a constraint says something else.
+// Where that depends on the images, both are true.
+func compare(kind string, old, now part) (more, less bool) {
+	if old.action != Deny || now.action != Deny {
+		return old.action != Deny && now.action == Deny, old.action == Deny && now.action != Deny
+	}
+	note := func(m, l bool) { more, less = more || m, less || l }
+	// A wider scope refuses more. In it, nothing means everything.
+	widened := func(old, now []string) (bool, bool) {
+		switch {
+		case sameSet(old, now):
+			return false, false
+		case len(old) == 0:
+			return false, true
+		case len(now) == 0:
+			return true, false
+		}
+		return !within(now, old), !within(old, now)
+	}
+	chosen := func(old, now string) (bool, bool) {
+		return old != now && old != "", old != now && now != ""
+	}
+	note(widened(old.scope.Namespaces, now.scope.Namespaces))
+	note(!within(old.scope.ExcludedNamespaces, now.scope.ExcludedNamespaces), !within(now.scope.ExcludedNamespaces, old.scope.ExcludedNamespaces))
+	note(chosen(old.scope.NamespaceSelector, now.scope.NamespaceSelector))
+	note(chosen(old.scope.PodSelector, now.scope.PodSelector))
+
+	// Of what lets something in, more refuses less.
+	allowed := func(old, now []string) { note(!within(old, now), !within(now, old)) }
+	word := func(old, now, strict string) { note(old != now && now == strict, old != now && old == strict) }
+	// Of what lets in everything if it is empty.
+	anybody := func(old, now []string) {
+		m, l := widened(old, now)
+		note(l, m)
+	}
+	switch kind {
+	case policies.SignedImages:
+		anybody(keysOf(old), keysOf(now))
+		word(old.otherRegistries, now.otherRegistries, Refuse)
+		word(old.breakGlass, now.breakGlass, Ignore)
+		allowed(old.exemptImages, now.exemptImages)
+		note(old.provider != now.provider, old.provider != now.provider)
+	case policies.ImageDigests:
+		word(old.registries, now.registries, All)
+		word(old.breakGlass, now.breakGlass, Ignore)
+		allowed(old.exemptImages, now.exemptImages)
+	case policies.BreakGlass:
+		anybody(who(old), who(now))
+		note(now.rules.RequireReason && !old.rules.RequireReason, old.rules.RequireReason && !now.rules.RequireReason)
+		before, after := longest(old), longest(now)
+		note(after < before, after > before)
+	}
+	return more, less
+}
+
+// keysOf are the keys that a constraint lists, and one that signs nothing if the
+// list is missing: unlike an empty one, that lets nothing in.
+func keysOf(p part) []string {
+	if !p.hasKeys {
+		return []string{"none"}
+	}
+	return p.keys
+}
+
+func who(p part) []string {
+	var list []string
+	for kind, names := range map[string][]string{"user ": p.rules.Users, "group ": p.rules.Groups, "account ": p.rules.ServiceAccounts} {
+		for _, name := range names {
+			list = append(list, kind+name)
+		}
+	}
+	return list
+}
+
+func longest(p part) time.Duration {
+	if p.rules.MaxDuration == "" {
+		return 1<<63 - 1
+	}
+	d, _ := time.ParseDuration(p.rules.MaxDuration) // what does not parse lasts not at all
+	return d
+}
+
+// within reports whether all of a is in b.
+func within(a, b []string) bool {
+	set := setOf(b)
+	return !slices.ContainsFunc(a, func(s string) bool { return !set[s] })
+}
+
+// Manifest is a constraint as it would be written: without what the API server and
+// Gatekeeper add to it.
+func Manifest(o *unstructured.Unstructured) *unstructured.Unstructured {
+	o = o.DeepCopy()
+	delete(o.Object, "status")
+	for _, name := range []string{"creationTimestamp", "generation", "managedFields", "resourceVersion", "uid", "selfLink"} {
+		unstructured.RemoveNestedField(o.Object, "metadata", name)
+	}
+	annotations := o.GetAnnotations()
+	delete(annotations, "kubectl.kubernetes.io/last-applied-configuration")
+	o.SetAnnotations(annotations)
+	return o
+}
+
+// Same reports whether two states of a constraint say the same: Gatekeeper writes
+// its status again and again, and a change of that is nobody's edit.
+func Same(a, b *unstructured.Unstructured) bool { return same(a, b) && a.GetUID() == b.GetUID() }
+
+func same(a, b *unstructured.Unstructured) bool {
+	return equality.Semantic.DeepEqual(Manifest(a).Object, Manifest(b).Object)
+}
+
+// KeeperOf names what keeps a constraint as a file somewhere says, if something
+// does: a change made in the cluster will be undone.
+func KeeperOf(o *unstructured.Unstructured) string {
+	if by := o.GetLabels()["app.kubernetes.io/managed-by"]; by != "" {
+		return by
+	}
+	for _, names := range []map[string]string{o.GetLabels(), o.GetAnnotations()} {
+		for name := range names {
+			for prefix, keeper := range map[string]string{"argocd.argoproj.io/": "Argo CD", "kustomize.toolkit.fluxcd.io/": "Flux", "helm.toolkit.fluxcd.io/": "Flux"} {
+				if strings.HasPrefix(name, prefix) {
+					return keeper
+				}
+			}
+		}
+	}
+	return ""
+}
+
+// Resource is the name of a kind of constraints in the API.
+func Resource(kind string) string { return strings.ToLower(kind) }
+
+// String is the step in words.
+func (s Step) String() string {
+	switch {
+	case s.Old == nil:
+		return fmt.Sprintf("create %s", Name(s.New))
+	case s.New == nil:
+		return fmt.Sprintf("delete %s", Name(s.Old))
+	default:
+		return fmt.Sprintf("change %s", Name(s.New))
+	}
+}
