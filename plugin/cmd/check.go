@@ -42,9 +42,9 @@ func newCheck(g *global) *cobra.Command {
 cluster with these constraints would. Of a workload, the Pods that come of it
 are judged too, because that is what constraints mostly match.
 
-Verdicts on signatures come from OCI, asked as you (--live), from a record that
-kubectl oke-sign verdicts made (--verdicts), or from a provider (--provider).
-Who asks is not known here: OKEBreakGlass judges all but that.
+Verdicts on signatures and scans come from OCI, asked as you (--live), from a
+record that kubectl oke-sign verdicts made (--verdicts), or from a provider
+(--provider). Who asks is not known here: OKEBreakGlass judges all but that.
 
 Exit code 0: everything would be admitted. 3: something would be refused. 1: it
 could not be found out. With -o name, what would be admitted is printed, and
@@ -225,7 +225,7 @@ func fromAnswers(answers []answered) func(context.Context, string, []string) (ma
 		if a.err != nil {
 			failed[a.question.key()] = a.err
 		} else {
-			values[a.question.key()] = a.verdict
+			values[a.question.key()] = a.value
 		}
 	}
 	return func(_ context.Context, _ string, questions []string) (map[string]any, error) {

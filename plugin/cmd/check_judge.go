@@ -16,6 +16,7 @@ import (
 	"github.com/oke-sign/oke-sign/plugin/manifest"
 	"github.com/oke-sign/oke-sign/policies"
 	"github.com/oke-sign/oke-sign/provider/image"
+	"github.com/oke-sign/oke-sign/provider/scan"
 	"github.com/oke-sign/oke-sign/provider/verdict"
 )
 
@@ -109,7 +110,7 @@ func (g *global) questions(ctx context.Context, p policy) ([]string, error) {
 // answered is a question and what came of it.
 type answered struct {
 	question question
-	verdict  verdict.Verdict
+	value    any // a verdict, or what scans say
 	err      error
 }
 
@@ -122,14 +123,14 @@ func (g *global) answer(ctx context.Context, questions []string) ([]answered, er
 	if err != nil {
 		return nil, err
 	}
-	checker := cloud.checker()
+	checker, scans := cloud.checker(), cloud.scans()
 	answers := make([]answered, len(questions))
 	done := g.progress("asked about %d of %d images", len(questions))
 	group := limited()
 	for i, key := range questions {
 		group.Go(func() error {
 			defer done()
-			answers[i] = ask(ctx, checker, key)
+			answers[i] = ask(ctx, checker, scans, key)
 			answers[i].err = because(ctx, answers[i].err)
 			return nil
 		})
@@ -138,15 +139,9 @@ func (g *global) answer(ctx context.Context, questions []string) ([]answered, er
 	return answers, nil
 }
 
-var errScans = errors.New("scans can only be asked for through a provider, with --provider URL")
-
-func ask(ctx context.Context, checker *verdict.Checker, key string) answered {
+func ask(ctx context.Context, checker *verdict.Checker, scans *scan.Checker, key string) answered {
 	var a answered
 	if a.err = json.Unmarshal([]byte(key), &a.question); a.err != nil {
-		return a
-	}
-	if a.question.Keys == nil {
-		a.err = errScans
 		return a
 	}
 	allowed, err := parseKeys(a.question.Keys)
@@ -163,6 +158,10 @@ func ask(ctx context.Context, checker *verdict.Checker, key string) answered {
 		a.err = ctx.Err()
 		return a
 	}
-	a.verdict, a.err = checker.Check(ctx, ref, allowed)
+	if a.question.Keys == nil {
+		a.value, a.err = scans.Check(ctx, ref)
+	} else {
+		a.value, a.err = checker.Check(ctx, ref, allowed)
+	}
 	return a
 }

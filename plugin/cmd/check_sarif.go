@@ -27,7 +27,12 @@ type (
 		Rules []sarifRule `json:"rules"`
 	}
 	sarifRule struct {
-		ID string `json:"id"`
+		ID         string           `json:"id"`
+		HelpURI    string           `json:"helpUri,omitempty"`
+		Properties *sarifProperties `json:"properties,omitempty"`
+	}
+	sarifProperties struct {
+		Severity string `json:"security-severity,omitempty"`
 	}
 	sarifInvocation struct {
 		ExecutionSuccessful bool                `json:"executionSuccessful"`
@@ -69,8 +74,38 @@ type (
 
 // finishSARIF prints the violations, and makes of the results what finish does.
 func (o *checkOptions) finishSARIF(results []result) error {
-	run := sarifRun{Results: []sarifResult{}, Invocations: []sarifInvocation{{ExecutionSuccessful: true}}}
-	run.Tool.Driver = sarifDriver{Name: "kubectl oke-sign check", Rules: []sarifRule{}}
+	var rules []sarifRule
+	var found []sarifResult
+	for _, r := range results {
+		v, _ := r.value.(checked)
+		for _, x := range v.Violations {
+			rule := sarifRule{ID: x.Kind + "/" + cmp.Or(x.Reason, "violation")}
+			if !slices.Contains(rules, rule) {
+				rules = append(rules, rule)
+			}
+			file := filepath.ToSlash(v.File)
+			if file == "-" {
+				file = "stdin"
+			}
+			found = append(found, sarifResult{
+				RuleID:  rule.ID,
+				Level:   map[string]string{"deny": "error", "warn": "warning", "dryrun": "note"}[x.Action],
+				Message: sarifText{r.target + ": " + x.Message},
+				Locations: []sarifLocation{{
+					Physical: sarifPhysical{sarifArtifact{file}, sarifRegion{1}},
+					Logical:  []sarifLogical{{r.target, "resource"}},
+				}},
+			})
+		}
+	}
+	return o.printSARIF("kubectl oke-sign check", rules, found, results)
+}
+
+// printSARIF prints what a tool found, with the errors of what it could not find
+// out, and makes of the results what finish does.
+func (g *global) printSARIF(tool string, rules []sarifRule, found []sarifResult, results []result) error {
+	run := sarifRun{Results: append([]sarifResult{}, found...), Invocations: []sarifInvocation{{ExecutionSuccessful: true}}}
+	run.Tool.Driver = sarifDriver{Name: tool, Rules: append([]sarifRule{}, rules...)}
 	outcome := error(nil)
 	for _, r := range results {
 		if err := cmp.Or(r.err, r.part); err != nil {
@@ -82,35 +117,20 @@ func (o *checkOptions) finishSARIF(results []result) error {
 		if r.no {
 			outcome = cmp.Or(outcome, errNo)
 		}
-		v, _ := r.value.(checked)
-		for _, x := range v.Violations {
-			rule := sarifRule{x.Kind + "/" + cmp.Or(x.Reason, "violation")}
-			if !slices.Contains(run.Tool.Driver.Rules, rule) {
-				run.Tool.Driver.Rules = append(run.Tool.Driver.Rules, rule)
-			}
-			file := filepath.ToSlash(v.File)
-			if file == "-" {
-				file = "stdin"
-			}
-			run.Results = append(run.Results, sarifResult{
-				RuleID:  rule.ID,
-				Level:   map[string]string{"deny": "error", "warn": "warning", "dryrun": "note"}[x.Action],
-				Message: sarifText{r.target + ": " + x.Message},
-				Locations: []sarifLocation{{
-					Physical: sarifPhysical{sarifArtifact{file}, sarifRegion{1}},
-					Logical:  []sarifLogical{{r.target, "resource"}},
-				}},
-			})
-		}
 	}
 	out := output{format: "json"}
-	if err := out.print(o.streams.Out, data{value: sarifLog{
+	if err := out.print(g.streams.Out, data{value: sarifLog{
 		Schema:  "https://json.schemastore.org/sarif-2.1.0.json",
 		Version: "2.1.0",
 		Runs:    []sarifRun{run},
 	}}); err != nil {
 		return err
 	}
-	o.complainAbout(results)
+	for _, r := range results {
+		for _, note := range r.notes {
+			g.remark("%s", note)
+		}
+	}
+	g.complainAbout(results)
 	return outcome
 }

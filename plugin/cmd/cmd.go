@@ -1,5 +1,6 @@
 // Package cmd holds the commands of kubectl oke-sign: signing images of OCI
-// Registry, verifying them, and looking at signatures and keys.
+// Registry, verifying them, having them scanned, and looking at signatures, keys
+// and what scans found.
 //
 // What a command finds out goes to Out, in the format that -o asks for, and
 // remarks go to ErrOut. The commands decide nothing about signatures
@@ -108,6 +109,7 @@ are signed, by the same rules that oke-sign enforces in a cluster.`,
 		newCheck(g),
 		newVerdicts(g),
 		newPin(g),
+		newScan(g),
 		newVersion(g, cfg.Version),
 	)
 	return root

@@ -12,6 +12,8 @@ import (
 	"github.com/oke-sign/oke-sign/provider/cache"
 	"github.com/oke-sign/oke-sign/provider/image"
 	"github.com/oke-sign/oke-sign/provider/registry"
+	"github.com/oke-sign/oke-sign/provider/scan"
+	"github.com/oke-sign/oke-sign/provider/scanning"
 	"github.com/oke-sign/oke-sign/provider/signature"
 	"github.com/oke-sign/oke-sign/provider/vault"
 	"github.com/oke-sign/oke-sign/provider/verdict"
@@ -30,6 +32,11 @@ func (c *cloud) checker() *verdict.Checker {
 		},
 		PublicKey: c.vault.PublicKey,
 	})
+}
+
+// scans says what scans say, as the provider does.
+func (c *cloud) scans() *scan.Checker {
+	return scan.New(scanning.Check(c.registry, c.scanning))
 }
 
 // masterKey is a key of OCI Vault with its versions.

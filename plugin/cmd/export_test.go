@@ -6,6 +6,8 @@ import (
 	"io"
 
 	"k8s.io/cli-runtime/pkg/genericiooptions"
+
+	"github.com/oke-sign/oke-sign/provider/principal"
 )
 
 // Printable is what becomes of text from outside before a person sees it.
@@ -34,4 +36,19 @@ func Running(ctx context.Context, kubeconfig, namespace, selector string) (map[s
 		found[pods[i].name()] = w.APIVersion + "/" + w.Kind + "/" + w.Name
 	}
 	return found, err
+}
+
+// Lets is whether a statement, in a policy that is attached to the last of a line
+// of compartments, lets the service that scans read a kind of resource in the
+// first. Compartments are given by name; the tenancy is called (root).
+func Lets(statement, resource string, line ...string) bool {
+	compartments := make([]principal.Compartment, 0, len(line))
+	for _, name := range line {
+		c := principal.Compartment{ID: "ocid1.compartment.oc1.." + name, Name: name}
+		if name == "(root)" {
+			c.ID = "ocid1.tenancy.oc1..x"
+		}
+		compartments = append(compartments, c)
+	}
+	return lets(statement, resource, compartments)
 }

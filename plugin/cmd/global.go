@@ -13,6 +13,7 @@ import (
 
 	"github.com/oke-sign/oke-sign/provider/principal"
 	"github.com/oke-sign/oke-sign/provider/registry"
+	"github.com/oke-sign/oke-sign/provider/scanning"
 	"github.com/oke-sign/oke-sign/provider/vault"
 )
 
@@ -98,6 +99,7 @@ type cloud struct {
 	who      *principal.Principal
 	registry *registry.Client
 	vault    *vault.Client
+	scanning *scanning.Client
 }
 
 // connect says who asks OCI and makes the clients.
@@ -114,7 +116,10 @@ func (g *global) connect(ctx context.Context) (*cloud, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &cloud{who: who, registry: images, vault: vault.New(who, vault.Config{})}, nil
+	return &cloud{
+		who: who, registry: images, vault: vault.New(who, vault.Config{}),
+		scanning: scanning.New(who, scanning.Config{Tenancy: images.Tenancy, Compartments: g.compartments}),
+	}, nil
 }
 
 // connectImages connects for questions about images, which begin with whose

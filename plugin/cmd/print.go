@@ -19,7 +19,10 @@ import (
 var formats = []string{"table", "wide", "json", "yaml", "name"}
 
 // output is the format that data is printed in.
-type output struct{ format string }
+type output struct {
+	format  string
+	nothing string // is said of a title without rows, if not the usual
+}
 
 func (o *output) bind(flags *pflag.FlagSet) {
 	flags.StringVarP(&o.format, "output", "o", "table", "`FORMAT` of the output: "+strings.Join(formats, ", ")+".")

@@ -73,7 +73,7 @@ const maxComplaints = 10
 // finish prints the results and makes the command's outcome of them: not knowing
 // outweighs a no, and a no outweighs a yes.
 func (g *global) finish(out output, columns []column, results []result) error {
-	d := data{columns: columns, nothing: "no signatures"}
+	d := data{columns: columns, nothing: cmp.Or(out.nothing, "no signatures")}
 	elements := make([]any, 0, len(results))
 	for _, r := range results {
 		if r.err != nil {

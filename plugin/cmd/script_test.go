@@ -96,6 +96,10 @@ func TestScripts(t *testing.T) {
 			"mode":    mode,
 			"settle":  settle,
 			"expand":  expand,
+
+			"allow":   allow,
+			"publish": publish,
+			"push":    push,
 		},
 	})
 }
@@ -228,6 +232,26 @@ func become(ts *testscript.TestScript, _ bool, args []string) {
 	w := of(ts)
 	w.tenancy.Allow(args[1:]...)
 	ts.Setenv("OCI_CONFIG_FILE", w.tenancy.NewUser(args[0]).ConfigFile())
+}
+
+// allow STATEMENT...: the tenancy has these policy statements as well.
+func allow(ts *testscript.TestScript, _ bool, args []string) { of(ts).tenancy.Allow(args...) }
+
+// publish IMAGE JSON: scans find these problems in the image from now on.
+func publish(ts *testscript.TestScript, _ bool, args []string) {
+	p := ocitest.Problems{Image: args[0]}
+	if err := json.Unmarshal([]byte(args[1]), &p.Problems); err != nil {
+		ts.Fatalf("reading problems: %v", err)
+	}
+	if err := of(ts).cloud.Publish(p); err != nil {
+		ts.Fatalf("%v", err)
+	}
+}
+
+// push REPOSITORY TAG VARIABLE: another image is there under the tag, its
+// reference in the variable.
+func push(ts *testscript.TestScript, _ bool, args []string) {
+	ts.Setenv(args[2], of(ts).tenancy.NewImage(args[0], args[1]).Ref())
 }
 
 // fault JSON: requests go wrong; "fault clear": they no longer do.
@@ -408,6 +432,8 @@ func scrub(ts *testscript.TestScript, _ bool, args []string) {
 		{`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ`, "<time>"},
 		{`ocid1\.containerimagesignature\.[a-z0-9.-]+`, "<signature>"},
 		{`ocid1\.user\.[a-z0-9.-]+`, "<user>"},
+		{`ocid1\.vsscontainerscan(\w+)\.[a-z0-9.-]+`, "<$1>"},
+		{`ocid1\.containerrepo\.[a-z0-9.-]+`, "<repository>"},
 		{`127\.0\.0\.1:\d+`, "<proxy>"},
 		{`[0-9A-Za-z/-]{20,}/[0-9A-Za-z]{20,}`, "<request>"},
 	} {

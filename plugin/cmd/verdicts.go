@@ -69,7 +69,7 @@ func (o *verdictsOptions) run(ctx context.Context) error {
 			failed = append(failed, result{target: a.question.Image, err: a.err})
 			continue
 		}
-		entries = append(entries, recorded{a.question, a.verdict})
+		entries = append(entries, recorded{a.question, a.value})
 	}
 	list, err := marshalIndented(entries)
 	if err != nil {

@@ -89,6 +89,68 @@ func (p *Principal) Compartments(ctx context.Context) ([]Compartment, error) {
 	return found, nil
 }
 
+// Lineage is a compartment and those that it lies in, the innermost first and the
+// tenancy last.
+func (p *Principal) Lineage(ctx context.Context, id string) ([]Compartment, error) {
+	const deepest = 16 // OCI has six levels
+	call := Call{
+		Service: "identity", Operation: "GetCompartment", Method: http.MethodGet,
+		Host: "identity." + p.region.ID() + ".oci." + p.region.Domain(), Path: "/20160918/compartments/{compartmentId}",
+	}
+	var line []Compartment
+	for range deepest {
+		if id == p.tenancy {
+			return append(line, Compartment{ID: id, Name: "(root)"}), nil
+		}
+		if !isOCID(id, "compartment") {
+			return nil, fmt.Errorf("not the OCID of a compartment: %.120q", id)
+		}
+		var got identity.Compartment
+		if _, err := p.Do(ctx, call, identity.GetCompartmentRequest{CompartmentId: common.String(id)}, &got); err != nil {
+			return nil, fmt.Errorf("reading compartment %s: %w", id, err)
+		}
+		if got.Id == nil || *got.Id != id || got.CompartmentId == nil {
+			return nil, call.Malformed("asked for compartment %s, got another or one that lies nowhere", id)
+		}
+		line = append(line, Compartment{ID: id, Name: Text(got.Name)})
+		id = *got.CompartmentId
+	}
+	return nil, call.Malformed("compartments within compartments without an end")
+}
+
+// Statements are the statements of the IAM policies that are attached to a
+// compartment.
+func (p *Principal) Statements(ctx context.Context, compartment string) ([]string, error) {
+	const most = 10_000
+	call := Call{
+		Service: "identity", Operation: "ListPolicies", Method: http.MethodGet,
+		Host: "identity." + p.region.ID() + ".oci." + p.region.Domain(), Path: "/20160918/policies",
+	}
+	request := identity.ListPoliciesRequest{CompartmentId: common.String(compartment)}
+	var statements []string
+	err := Pages(func(page *string) (*string, error) {
+		request.Page = page
+		var items []identity.Policy
+		header, err := p.Do(ctx, call, request, &items)
+		if err != nil {
+			return nil, err
+		}
+		for _, item := range items {
+			if item.LifecycleState == identity.PolicyLifecycleStateActive {
+				statements = append(statements, item.Statements...)
+			}
+		}
+		if len(statements) > most {
+			return nil, call.Malformed("more than %d statements", most)
+		}
+		return NextPage(header), nil
+	}, maxPages)
+	if err != nil {
+		return nil, fmt.Errorf("listing policies: %w", err)
+	}
+	return statements, nil
+}
+
 var errPages = errors.New("the list does not end")
 
 // Pages calls fetch with one page token after another until it returns none. A

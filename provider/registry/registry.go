@@ -156,10 +156,7 @@ func (c *Client) Tenancy(ctx context.Context, ref image.Reference) (string, erro
 
 // call is a call of the Artifacts API of the region that an image is in.
 func call(ref image.Reference, operation, method, path string) principal.Call {
-	return principal.Call{
-		Service: "artifacts", Operation: operation, Method: method, Path: basePath + path,
-		Host: "artifacts." + ref.Region().ID() + ".oci." + ref.Region().Domain(),
-	}
+	return callIn(ref.Region(), operation, method, path)
 }
 
 // Image is an image that OCI Registry has.

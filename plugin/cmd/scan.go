@@ -1,0 +1,171 @@
+package cmd
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/oke-sign/oke-sign/provider/image"
+	"github.com/oke-sign/oke-sign/provider/principal"
+	"github.com/oke-sign/oke-sign/provider/scanning"
+)
+
+func newScan(g *global) *cobra.Command {
+	cmd := newGroup("scan", "Have images scanned, and see what was found", `Have OCI Vulnerability Scanning look for known problems in images of OCI
+Registry, and see what it found. The constraint OKEScannedImages keeps what has
+known problems out of a cluster.`)
+	recipe := newGroup("recipe", "List, make and delete scan recipes", "A recipe says how images are scanned.")
+	recipe.AddCommand(newRecipeList(g), newRecipeCreate(g), newRecipeDelete(g))
+	target := newGroup("target", "List, make and delete scan targets", "A target says which images are scanned, by which recipe.")
+	target.AddCommand(newTargetList(g), newTargetCreate(g), newTargetDelete(g))
+	cmd.AddCommand(newScanSetup(g), newScanResults(g), recipe, target)
+	return cmd
+}
+
+// newGroup is a command that only holds others.
+func newGroup(use, short, long string) *cobra.Command {
+	return &cobra.Command{
+		Use: use, Short: short, Long: long,
+
+		SuggestionsMinimumDistance: 2,
+		DisableFlagsInUseLine:      true,
+
+		Args: noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+}
+
+// compartment is the one of --compartment, for commands that make something in
+// it.
+func (g *global) compartment() (string, error) {
+	if len(g.compartments) != 1 {
+		return "", usage("--compartment must name one compartment", "it is where the repositories lie; oci iam compartment list shows the OCIDs")
+	}
+	return g.compartments[0], nil
+}
+
+// registryURL is the address of OCI Registry in a region, as the walk-through of
+// Oracle's users has it where there is one.
+func registryURL(in image.Region) string {
+	if in.Realm() == "oc1" {
+		return "https://" + in.Key() + ".ocir.io"
+	}
+	return "https://ocir." + in.ID() + ".oci." + in.Domain()
+}
+
+// parseRepositories are the names of --repository.
+func parseRepositories(names []string) error {
+	for _, name := range names {
+		if ref, err := image.Parse("iad.ocir.io/x/" + name + ":x"); err != nil || ref.Repository() != name {
+			return usage(fmt.Sprintf("--repository %q is not the name of a repository", name), "leave out the host and the namespace: scan-test of iad.ocir.io/idwpqivumvev/scan-test")
+		}
+	}
+	return nil
+}
+
+// everywhere lists in the compartments of --compartment, or in all that can be
+// seen, those where this is not allowed passed over.
+func everywhere[T any](ctx context.Context, g *global, c *cloud, list func(ctx context.Context, compartment string) ([]T, error)) ([]T, error) {
+	compartments := make([]principal.Compartment, 0, len(g.compartments))
+	for _, id := range g.compartments {
+		compartments = append(compartments, principal.Compartment{ID: id})
+	}
+	if len(compartments) == 0 {
+		var err error
+		if compartments, err = c.who.Compartments(ctx); err != nil {
+			return nil, err
+		}
+	}
+	found, failed := make([][]T, len(compartments)), make([]error, len(compartments))
+	group := limited()
+	for i, compartment := range compartments {
+		group.Go(func() error {
+			found[i], failed[i] = list(ctx, compartment.ID)
+			if failed[i] != nil {
+				failed[i] = fmt.Errorf("compartment %s: %w", cmp.Or(compartment.Name, compartment.ID), failed[i])
+			}
+			return nil
+		})
+	}
+	_ = group.Wait()
+	closed := 0
+	var errs []error
+	for _, err := range failed {
+		if len(g.compartments) == 0 && errors.Is(err, scanning.ErrNotFound) {
+			closed++
+			continue
+		}
+		errs = append(errs, err)
+	}
+	switch {
+	case closed == len(compartments):
+		return nil, &refusal{
+			fmt.Errorf("you may not list this in any of %s of region %s", count(closed, "compartment"), c.who.Region()),
+			"ask for a policy that lets you `inspect vss-family`, or name a compartment with --compartment",
+		}
+	case closed > 0:
+		g.remark("%s could not be looked into: you may not list this there", count(closed, "compartment"))
+	}
+	return slices.Concat(found...), errors.Join(errs...)
+}
+
+// pollEvery is how often OCI is asked how far it is.
+const pollEvery = time.Second
+
+// await asks until done says so. What takes long is told.
+func (g *global) await(ctx context.Context, what string, done func() (bool, error)) error {
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	for n := 1; ; n++ {
+		ready, err := done()
+		if ready || err != nil {
+			return err
+		}
+		if n%5 == 0 {
+			g.remark("waiting for %s since %s", what, time.Duration(n)*pollEvery)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for %s: %w", what, because(ctx, ctx.Err()))
+		}
+	}
+}
+
+// awaitTarget waits until a target that was made is active.
+func (g *global) awaitTarget(ctx context.Context, c *cloud, t scanning.Target) (scanning.Target, error) {
+	err := g.await(ctx, "scan target "+t.Name+" to be active", func() (bool, error) {
+		now, err := c.scanning.Target(ctx, c.who.Region(), t.ID)
+		if err != nil {
+			return false, err
+		}
+		t = now
+		if t.State == scanning.Failed {
+			return false, &refusal{
+				fmt.Errorf("scan target %s (%s) is %s", t.Name, t.ID, t.State),
+				"the service may not be allowed to read the repositories: kubectl oke-sign scan setup shows the two statements it needs",
+			}
+		}
+		return t.State == scanning.Active, nil
+	})
+	return t, err
+}
+
+// ids are arguments that must be OCIDs of a kind.
+func ids(args []string, kind string) error {
+	if len(args) == 0 {
+		return usage("no "+kind+" named", "name it by its OCID; kubectl oke-sign scan "+kind+" list shows them")
+	}
+	for _, id := range args {
+		if !strings.HasPrefix(id, "ocid1.vsscontainerscan") || !principal.Segment(id) {
+			return usage(fmt.Sprintf("%q is not the OCID of a scan %s", id, kind), "kubectl oke-sign scan "+kind+" list shows them")
+		}
+	}
+	return nil
+}

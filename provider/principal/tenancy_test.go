@@ -1,0 +1,107 @@
+package principal_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/oracle/oci-go-sdk/v65/artifacts"
+	"github.com/oracle/oci-go-sdk/v65/common"
+
+	"github.com/oke-sign/oke-sign/provider/principal"
+	"github.com/oke-sign/oke-sign/test/ocitest"
+)
+
+func TestLineage(t *testing.T) {
+	w := newWorld(t, principal.Config{})
+	team := w.NewCompartment("team", "")
+	app := w.NewCompartment("app", team)
+	got, err := w.who.Lineage(t.Context(), app)
+	want := []principal.Compartment{{ID: app, Name: "app"}, {ID: team, Name: "team"}, {ID: w.ID, Name: "(root)"}}
+	if diff := cmp.Diff(want, got); diff != "" || err != nil {
+		t.Error(diff, err)
+	}
+	if got, err := w.who.Lineage(t.Context(), w.ID); err != nil || len(got) != 1 {
+		t.Error(got, err)
+	}
+	for what, tt := range map[string]struct {
+		fault ocitest.Fault
+		want  string
+	}{
+		"a circle":  {ocitest.Fault{Operation: "identity.GetCompartment", Kind: ocitest.Set, Set: map[string]any{"compartmentId": app}}, "without an end"},
+		"a path":    {ocitest.Fault{Operation: "identity.GetCompartment", Kind: ocitest.Set, Set: map[string]any{"compartmentId": "../x"}}, "not the OCID of a compartment"},
+		"nowhere":   {ocitest.Fault{Operation: "identity.GetCompartment", Kind: ocitest.Set, Set: map[string]any{"compartmentId": nil}}, "lies nowhere"},
+		"another's": {ocitest.Fault{Operation: "identity.GetCompartment", Kind: ocitest.Set, Set: map[string]any{"id": team + "x"}}, "got another"},
+	} {
+		id := w.Fault(tt.fault)
+		if got, err := w.who.Lineage(t.Context(), app); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: %v %v", what, got, err)
+		}
+		cloud.ClearFault(id)
+	}
+}
+
+func TestStatements(t *testing.T) {
+	w := newWorld(t, principal.Config{})
+	const statement = "Allow user u to read repos in tenancy"
+	w.Allow(statement)
+	got, err := w.who.Statements(t.Context(), w.ID)
+	if err != nil || len(got) != 2 || got[1] != statement {
+		t.Error(got, err)
+	}
+	if got, err := w.who.Statements(t.Context(), w.NewCompartment("team", "")); err != nil || len(got) != 0 {
+		t.Error(got, err)
+	}
+}
+
+// TestApart: what one way to OCI is told of a host that throttles is not told to
+// the other, and each has its own share.
+func TestApart(t *testing.T) {
+	w := newWorld(t, principal.Config{Concurrency: 1})
+	apart, err := w.who.Apart(1)
+	if err != nil || apart.Tenancy() != w.ID || apart.String() != w.who.String() {
+		t.Fatal(apart, err)
+	}
+	hang := w.Fault(ocitest.Fault{Operation: "artifacts.ListContainerImages", Kind: ocitest.Hang})
+	list := principal.Call{
+		Service: "artifacts", Operation: "ListContainerImages", Method: "GET", Path: "/20160918/container/images",
+		Host: "artifacts.us-ashburn-1.oci.oraclecloud.com",
+	}
+	request := artifacts.ListContainerImagesRequest{CompartmentId: common.String(w.ID)}
+	begun := make(chan error, 1)
+	go func() {
+		_, err := w.who.Do(t.Context(), list, request, nil)
+		begun <- err
+	}()
+	for w.Calls()["artifacts.ListContainerImages"] == 0 {
+		select {
+		case err := <-begun:
+			t.Fatal(err)
+		default:
+		}
+	}
+	config := list
+	config.Operation, config.Path = "GetContainerConfiguration", "/20160918/container/configuration"
+	if _, err := apart.Do(t.Context(), config, artifacts.GetContainerConfigurationRequest{CompartmentId: common.String(w.ID)}, nil); err != nil {
+		t.Error("while the other's only place is taken:", err)
+	}
+	cloud.ClearFault(hang)
+}
+
+func TestMaxAnswer(t *testing.T) {
+	w := newWorld(t, principal.Config{})
+	long := `["` + strings.Repeat("x", 5<<20) + `"]`
+	w.Fault(ocitest.Fault{Operation: "artifacts.ListContainerImages", Kind: ocitest.Body, Body: long})
+	list := principal.Call{
+		Service: "artifacts", Operation: "ListContainerImages", Method: "GET", Path: "/20160918/container/images",
+		Host: "artifacts.us-ashburn-1.oci.oraclecloud.com",
+	}
+	request := artifacts.ListContainerImagesRequest{CompartmentId: common.String(w.ID)}
+	for limit, good := range map[int64]bool{0: false, 1 << 10: false, 6 << 20: true} {
+		list.MaxAnswer = limit
+		var answer []string
+		if _, err := w.who.Do(t.Context(), list, request, &answer); (err == nil) != good || err != nil && !principal.IsMalformed(err) {
+			t.Errorf("%d: %v", limit, err)
+		}
+	}
+}

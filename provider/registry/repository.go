@@ -1,0 +1,86 @@
+package registry
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"github.com/oracle/oci-go-sdk/v65/artifacts"
+	"github.com/oracle/oci-go-sdk/v65/common"
+
+	"github.com/oke-sign/oke-sign/provider/image"
+	"github.com/oke-sign/oke-sign/provider/principal"
+)
+
+// Repository is a repository of OCI Registry.
+type Repository struct {
+	ID            string
+	Name          string
+	CompartmentID string
+}
+
+// callIn is a call of the Artifacts API of a region.
+func callIn(in image.Region, operation, method, path string) principal.Call {
+	return principal.Call{
+		Service: "artifacts", Operation: operation, Method: method, Path: basePath + path,
+		Host: "artifacts." + in.ID() + ".oci." + in.Domain(),
+	}
+}
+
+// Repository finds a repository of a compartment by its name; ErrNotFound if it
+// is not there.
+func (c *Client) Repository(ctx context.Context, in image.Region, compartment, name string) (Repository, error) {
+	if strings.Contains(name, "*") { // OCI takes the name in this list for a pattern
+		return Repository{}, fmt.Errorf("no repository is called %.100q", name)
+	}
+	from := callIn(in, "ListContainerRepositories", http.MethodGet, "/container/repositories")
+	request := artifacts.ListContainerRepositoriesRequest{CompartmentId: common.String(compartment), DisplayName: common.String(name)}
+	var found *Repository
+	err := principal.Pages(func(page *string) (*string, error) {
+		request.Page = page
+		var answer struct {
+			Items *[]artifacts.ContainerRepositorySummary `json:"items"`
+		}
+		header, err := c.who.Do(ctx, from, request, &answer)
+		if err != nil {
+			return nil, err
+		}
+		if answer.Items == nil {
+			return nil, from.Malformed("a list without items")
+		}
+		for _, item := range *answer.Items {
+			if deref(item.DisplayName) == name && item.LifecycleState == artifacts.ContainerRepositoryLifecycleStateAvailable {
+				found = &Repository{ID: deref(item.Id), Name: name, CompartmentID: deref(item.CompartmentId)}
+				return nil, nil
+			}
+		}
+		return principal.NextPage(header), nil
+	}, maxPages)
+	switch {
+	case err != nil:
+		return Repository{}, fmt.Errorf("looking for repository %s: %w", name, err)
+	case found == nil:
+		return Repository{}, fmt.Errorf("repository %s: %w", name, ErrNotFound)
+	}
+	return *found, nil
+}
+
+// CreateRepository makes a private repository.
+func (c *Client) CreateRepository(ctx context.Context, in image.Region, compartment, name string) (Repository, error) {
+	to := callIn(in, "CreateContainerRepository", http.MethodPost, "/container/repositories")
+	to.Repeatable = true // the retry token makes OCI do it once
+	var made artifacts.ContainerRepository
+	_, err := c.who.Do(ctx, to, artifacts.CreateContainerRepositoryRequest{
+		CreateContainerRepositoryDetails: artifacts.CreateContainerRepositoryDetails{CompartmentId: common.String(compartment), DisplayName: common.String(name)},
+		OpcRetryToken:                    common.String(rand.Text()),
+	}, &made)
+	if err == nil && deref(made.DisplayName) != name {
+		err = to.Malformed("asked for repository %s, got %.100q", name, deref(made.DisplayName))
+	}
+	if err != nil {
+		return Repository{}, fmt.Errorf("making repository %s: %w", name, err)
+	}
+	return Repository{ID: deref(made.Id), Name: name, CompartmentID: deref(made.CompartmentId)}, nil
+}
