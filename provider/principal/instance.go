@@ -106,6 +106,7 @@ func (i *instance) read(ctx context.Context, page string) ([]byte, error) {
 // leaf is the instance's certificate, which OCI replaces every few hours.
 type leaf struct {
 	der, chain []byte
+	public     any
 	tenancy    string
 }
 
@@ -129,6 +130,7 @@ func (i *instance) leaf(ctx context.Context) (leaf, error) {
 			cert = parsed
 		}
 	}
+	found.public = cert.PublicKey
 	for _, name := range cert.Subject.Names {
 		text, _ := name.Value.(string)
 		if tenancy, ok := strings.CutPrefix(text, "opc-tenant:"); ok {
@@ -141,22 +143,38 @@ func (i *instance) leaf(ctx context.Context) (leaf, error) {
 	return found, nil
 }
 
+// identity is the certificate with its key. They are read one after the other, and
+// may be replaced in between.
+func (i *instance) identity(ctx context.Context) (leaf, *rsa.PrivateKey, error) {
+	const tries = 3
+	for range tries {
+		own, err := i.leaf(ctx)
+		if err != nil {
+			return leaf{}, nil, err
+		}
+		content, err := i.read(ctx, "/identity/key.pem")
+		if err != nil {
+			return leaf{}, nil, err
+		}
+		key, err := parseKey(content, "", i.metadata+"/identity/key.pem")
+		if err != nil {
+			return leaf{}, nil, err
+		}
+		if key.PublicKey.Equal(own.public) {
+			return own, key, nil
+		}
+	}
+	return leaf{}, nil, fmt.Errorf("the key at %s is not that of the instance's certificate", i.metadata)
+}
+
 // fetch exchanges the instance's certificate for a token.
 func (i *instance) fetch(ctx context.Context) (token, error) {
-	own, err := i.leaf(ctx)
+	own, key, err := i.identity(ctx)
 	if err != nil {
 		return token{}, err
 	}
 	if own.tenancy != i.tenancy {
 		return token{}, fmt.Errorf("the instance's certificate is of tenancy %s now, and was of %s", own.tenancy, i.tenancy)
-	}
-	content, err := i.read(ctx, "/identity/key.pem")
-	if err != nil {
-		return token{}, err
-	}
-	key, err := parseKey(content, "", i.metadata+"/identity/key.pem")
-	if err != nil {
-		return token{}, err
 	}
 	t, err := newToken()
 	if err != nil {

@@ -1,6 +1,9 @@
 package principal_test
 
 import (
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
 	"encoding/pem"
 	"net/http"
 	"net/http/httptest"
@@ -177,6 +180,7 @@ func TestInstancesThatGetNoToken(t *testing.T) {
 		says   string
 	}{
 		"no key":               {answers("/identity/key.pem", 200, "hello"), "holds no RSA private key in PEM"},
+		"another's key":        {answers("/identity/key.pem", 200, strangersKey(t)), "is not that of the instance's certificate"},
 		"the metadata is gone": {answers("/identity/cert.pem", 500, "down"), "500 Internal Server Error: down"},
 		"another chain":        {answers("/identity/intermediate.pem", 200, strangersCA(t)), "401 NotAuthenticated"},
 		"no JSON":              {auth(ocitest.Fault{Kind: ocitest.Body, Body: "hello"}), "no JSON"},
@@ -207,6 +211,14 @@ func TestInstancesThatGetNoToken(t *testing.T) {
 }
 
 // strangersCA is a certificate that has nothing to do with OCI.
+func strangersKey(t *testing.T) string {
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)}))
+}
+
 func strangersCA(t *testing.T) string {
 	t.Helper()
 	server := httptest.NewTLSServer(http.NotFoundHandler())
