@@ -22,11 +22,12 @@ import (
 var version string
 
 // An answer leaves some garbage behind and nothing else, and 100 000 verdicts in
-// memory are some 50 MB. Collecting only at several times what is kept, yet
-// before it comes to this much in all, takes a tenth off each answer and lets no
-// busy provider grow.
+// memory are some 50 MB. Collecting only at a few times what is kept, yet before
+// it comes to this much in all, takes some work off each answer and lets no busy
+// provider grow. More than this gains nothing that can be measured, and costs a
+// provider that has just met a whole registry half as much memory again.
 const (
-	garbage = 400 // per cent of what is kept
+	garbage = 200 // per cent of what is kept
 	memory  = 96 << 20
 )
 
