@@ -26,8 +26,8 @@ const (
 	// bulkFor is how long what was read is of use. It is no longer than a denial
 	// is kept, so that nothing read before a denial can overrule it.
 	bulkFor = 30 * time.Second
-	// barrenFor and failedFor are how long a repository is left alone whose lists
-	// helped nobody or could not be read.
+	// barrenFor is how long a repository is left alone whose lists helped nobody or
+	// are refused, failedFor one whose lists could not be read.
 	barrenFor = placeFor
 	failedFor = 10 * time.Second
 	// patience is how long a page is waited for before one look-up is the better
@@ -56,9 +56,9 @@ const (
 // to be read to its end. Nor is it an error if OCI does not answer: Records will
 // tell.
 //
-// Each call waits for one page of either list at most. One that this does not help
-// has twice as many read in the background as the last one did, for those who come
-// after it: what is read is never much more than what was asked for.
+// Each call waits for one page of either list at most. One that this may not help
+// has twice as many read in the background as the one before it, up to the bounds,
+// for those who come after it.
 func (c *Client) Bulk(ctx context.Context, ref image.Reference, keys []signature.KeyID) ([]signature.Record, time.Time) {
 	in, placed := c.place(ctx, ref)
 	inv, page := c.bulk.ask(wanted{repositoryOf(ref), ref.Digest(), keys}, placed)
@@ -312,8 +312,12 @@ func (b *bulk) turned(inv *inventory, requests string, err error) (more bool) {
 	held := i != nil && i.inv == inv
 	if err != nil {
 		inv.imagesOver, inv.signaturesOver = true, true
+		rest := failedFor
+		if principal.IsNotFound(err) {
+			rest = barrenFor
+		}
 		if held {
-			i.rest = b.now().Add(failedFor)
+			i.rest = b.now().Add(rest)
 		}
 	}
 	close(inv.page)
@@ -348,11 +352,7 @@ func (c *Client) readOn(ctx context.Context, ref image.Reference, in place, inv 
 			})
 		})
 	}
-	err := group.Wait()
-	if in.below && principal.IsNotFound(err) {
-		c.places.unroot(ref, in.compartment)
-	}
-	return err
+	return group.Wait()
 }
 
 // advance reads up to the next page that has something on it. A list that turns
