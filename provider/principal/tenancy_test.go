@@ -1,8 +1,10 @@
 package principal_test
 
 import (
+	"context"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/oracle/oci-go-sdk/v65/artifacts"
@@ -54,38 +56,39 @@ func TestStatements(t *testing.T) {
 	}
 }
 
-// TestApart: what one way to OCI is told of a host that throttles is not told to
-// the other, and each has its own share.
+// TestApart: what one way to OCI is told by a host that throttles holds up the
+// other in nothing.
 func TestApart(t *testing.T) {
-	w := newWorld(t, principal.Config{Concurrency: 1})
+	troubles := 0
+	w := newWorld(t, principal.Config{Trouble: func(context.Context, error) { troubles++ }})
 	apart, err := w.who.Apart(1)
 	if err != nil || apart.Tenancy() != w.ID || apart.String() != w.who.String() {
 		t.Fatal(apart, err)
 	}
-	hang := w.Fault(ocitest.Fault{Operation: "artifacts.ListContainerImages", Kind: ocitest.Hang})
-	list := principal.Call{
+	w.Fault(ocitest.Fault{Operation: "artifacts.ListContainerImages", Kind: ocitest.Status, Status: 429, Code: "TooManyRequests", RetryAfter: "3600"})
+	call := principal.Call{
 		Service: "artifacts", Operation: "ListContainerImages", Method: "GET", Path: "/20160918/container/images",
 		Host: "artifacts.us-ashburn-1.oci.oraclecloud.com",
 	}
-	request := artifacts.ListContainerImagesRequest{CompartmentId: common.String(w.ID)}
-	begun := make(chan error, 1)
-	go func() {
-		_, err := w.who.Do(t.Context(), list, request, nil)
-		begun <- err
-	}()
-	for w.Calls()["artifacts.ListContainerImages"] == 0 {
-		select {
-		case err := <-begun:
-			t.Fatal(err)
-		default:
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if _, err := apart.Do(ctx, call, artifacts.ListContainerImagesRequest{CompartmentId: common.String(w.ID)}, nil); err == nil {
+		t.Fatal("not throttled")
+	}
+	call.Operation, call.Path = "GetContainerConfiguration", "/20160918/container/configuration"
+	ask := func(who *principal.Principal) int {
+		before := troubles
+		if _, err := who.Do(t.Context(), call, artifacts.GetContainerConfigurationRequest{CompartmentId: common.String(w.ID)}, nil); err != nil {
+			t.Error(err)
 		}
+		return troubles - before
 	}
-	config := list
-	config.Operation, config.Path = "GetContainerConfiguration", "/20160918/container/configuration"
-	if _, err := apart.Do(t.Context(), config, artifacts.GetContainerConfigurationRequest{CompartmentId: common.String(w.ID)}, nil); err != nil {
-		t.Error("while the other's only place is taken:", err)
+	if n := ask(w.who); n != 0 {
+		t.Errorf("%d troubles for who was told nothing", n)
 	}
-	cloud.ClearFault(hang)
+	if n := ask(apart); n != 1 {
+		t.Errorf("%d troubles for who was throttled, want 1: the test shows nothing", n)
+	}
 }
 
 func TestMaxAnswer(t *testing.T) {

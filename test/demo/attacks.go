@@ -527,7 +527,7 @@ func (s *story) chapterSigning(ctx context.Context) error {
 }
 
 func (s *story) chapterProviderGone(ctx context.Context) error {
-	s.chapter("15", "The provider is gone")
+	s.chapter("17", "The provider is gone")
 	image, err := s.pinned(ctx, scanTest, "latest")
 	if err != nil {
 		return err

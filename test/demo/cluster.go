@@ -44,7 +44,7 @@ func (o outcome) text() string {
 	return strings.Join(append(append(append([]string{}, o.refused...), o.warnings...), o.events...), "\n")
 }
 
-func newCluster(ctx context.Context, cfg gate.Config, provider gate.Provider) (*cluster, error) {
+func newCluster(ctx context.Context, cfg gate.Config, providers ...gate.Provider) (*cluster, error) {
 	engine, err := gate.New(cfg)
 	if err != nil {
 		return nil, err
@@ -60,8 +60,10 @@ func newCluster(ctx context.Context, cfg gate.Config, provider gate.Provider) (*
 		}
 		return engine.AddTemplate(ctx, text)
 	})
-	if err == nil {
-		err = engine.AddProvider(provider)
+	for _, provider := range providers {
+		if err == nil {
+			err = engine.AddProvider(provider)
+		}
 	}
 	if err != nil {
 		engine.Close()

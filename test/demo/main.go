@@ -76,9 +76,9 @@ func demo(ctx context.Context, bin, switches string, out printer) (err error) {
 		return err
 	}
 	defer func() { provider.stop() }()
-	c, err := newCluster(ctx, gate.Config{Certificate: provider.certificate, Key: provider.key, Memory: memory}, gate.Provider{
-		Name: "oke-sign", URL: "https://" + provider.addr + "/v1/signatures", CABundle: provider.authority.PEM(), Timeout: 2 * time.Second,
-	})
+	c, err := newCluster(ctx, gate.Config{Certificate: provider.certificate, Key: provider.key, Memory: memory},
+		gate.Provider{Name: "oke-sign", URL: "https://" + provider.addr + "/v1/signatures", CABundle: provider.authority.PEM(), Timeout: 2 * time.Second},
+		gate.Provider{Name: "oke-sign-scans", URL: "https://" + provider.addr + "/v1/scans", CABundle: provider.authority.PEM(), Timeout: time.Second})
 	if err != nil {
 		return err
 	}

@@ -51,7 +51,8 @@ func (s *story) tell(ctx context.Context) error {
 	for _, chapter := range []func(context.Context) error{
 		s.chapterKeys, s.chapterSign, s.chapterUnsigned, s.chapterSigned, s.chapterKeysOfPolicy,
 		s.chapterBreakGlass, s.chapterTransplant, s.chapterOutage,
-		s.chapterRecords, s.chapterPods, s.chapterReferences, s.chapterCallers, s.chapterSigning, s.chapterProviderGone,
+		s.chapterRecords, s.chapterPods, s.chapterReferences, s.chapterCallers, s.chapterSigning,
+		s.chapterScan, s.chapterScanned, s.chapterProviderGone,
 	} {
 		if err := chapter(ctx); err != nil {
 			return fmt.Errorf("%s: %w", s.step, err)

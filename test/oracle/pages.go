@@ -49,6 +49,11 @@ func (c *Cloud) Records(ctx context.Context, image string) ([]Record, error) {
 	return records, nil
 }
 
+// Publish makes known what scans find in an image from now on.
+func (c *Cloud) Publish(ctx context.Context, p ocitest.Problems) error {
+	return c.page(ctx, http.MethodPost, "problems", p, nil)
+}
+
 // SetFault makes OCI go wrong until ClearFaults.
 func (c *Cloud) SetFault(ctx context.Context, f ocitest.Fault) error {
 	return c.page(ctx, http.MethodPost, "faults", f, nil)
