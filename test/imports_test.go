@@ -22,7 +22,7 @@ func dependencies(t *testing.T) map[string][]string {
 		pkg, list, _ := strings.Cut(strings.TrimSpace(line), ":")
 		deps[strings.TrimPrefix(pkg, module)] = strings.Fields(list)
 	}
-	for _, pkg := range []string{"provider/image", "provider/signature", "provider/verdict", "provider/server", "plugin/cmd", "plugin/gate"} {
+	for _, pkg := range []string{"provider/image", "provider/signature", "provider/verdict", "provider/scan", "provider/server", "plugin/cmd", "plugin/gate"} {
 		if deps[pkg] == nil {
 			t.Fatalf("no package %s: the rules below would hold for nothing", pkg)
 		}
@@ -70,6 +70,8 @@ func TestImportRules(t *testing.T) {
 				t.Errorf("%s depends on %s: the standard library only", pkg, dep)
 			case pkg == "provider/signature" && !std(dep) && own != "provider/image":
 				t.Errorf("%s depends on %s: the standard library and provider/image only", pkg, dep)
+			case slices.Contains([]string{"provider/verdict", "provider/scan", "provider/server"}, pkg) && under(dep, sdk):
+				t.Errorf("%s depends on %s: what decides and what answers knows nothing of OCI's SDK", pkg, dep)
 			case under(pkg, "provider") && under(dep, opa) && !under(dep, opa+"/cert-controller"):
 				t.Errorf("%s depends on %s: nothing under provider does", pkg, dep)
 			case under(pkg, "provider") && under(dep, opa) && !under(pkg, "provider/certs", "provider/oke-sign-provider"):
