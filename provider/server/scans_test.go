@@ -82,7 +82,7 @@ func TestScans(t *testing.T) {
 		` { "image" : "iad.ocir.io\/ns/bad` + digest + `"}`: bad,
 		askScan("iad.ocir.io/ns/clean" + digest):            `{"counts":{"CRITICAL":0,"HIGH":0,"LOW":0,"MEDIUM":0},"known":true,"problems":[],"scannedAt":"1970-01-01T00:00:00Z"}`,
 		askScan("iad.ocir.io/ns/new" + digest):              `{"detail":"no scan of tag latest (asked again after 30s plus Gatekeeper's cache)","known":false,"reason":"not-scanned"}`,
-		askScan("nginx"):                                    `{"detail":"not an image of OCI Registry: host \"docker.io\"","known":false,"reason":"not-oci-registry"}`,
+		askScan("nginx"):                                    `","known":false,"reason":"not-oci-registry"}`,
 		askScan("iad.ocir.io/ns/odd" + digest):              "internal error: a report that contradicts itself",
 		askScan("iad.ocir.io/ns/odder" + digest):            "internal error: nothing is known",
 		askScan("iad.ocir.io/ns/listed" + digest):           "internal error: a report that contradicts itself",
@@ -109,11 +109,8 @@ func TestScans(t *testing.T) {
 				got = string(value)
 			}
 		}
-		if !strings.Contains(got, want) && want != "" && !strings.Contains(want, "docker.io") || status != http.StatusOK {
+		if !strings.Contains(got, want) || status != http.StatusOK {
 			t.Errorf("%s: %d %s, want %s", key, status, got, want)
-		}
-		if strings.Contains(want, "docker.io") && !strings.Contains(got, `"reason":"not-oci-registry"`) {
-			t.Errorf("%s: %s", key, got)
 		}
 	}
 	status, answer := postTo(t, h, "/v1/scan", "{}")
@@ -276,8 +273,8 @@ func FuzzParseScanQuestion(f *testing.F) {
 	})
 }
 
-func TestScanTopicNeedsNoOrder(t *testing.T) {
-	// The keys of one request are answered each under its own text.
+// Each distinct key of a request is answered once, under its own text.
+func TestScansOfOneRequest(t *testing.T) {
 	status, answer := postTo(t, server.Handler(scanned(clean)), server.ScansPath, askScan("b"), askScan("a"), askScan("b"))
 	var keys []string
 	for _, item := range answer.Response.Items {

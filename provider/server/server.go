@@ -3,9 +3,9 @@
 // of them?
 //
 // It decodes, bounds, fans out, keeps the time and encodes; what is signed, and
-// what was found, is decided by those it is given. It trusts nobody: whatever arrives is
-// bounded before it is read and read strictly, and whatever does not end in a
-// verdict ends in an answer that admits nothing.
+// what was found, is decided by those it is given. It trusts nobody: whatever
+// arrives is bounded before it is read and read strictly, and whatever does not
+// end in a verdict or a report ends in an answer that admits nothing.
 //
 // What becomes of a question depends on what Gatekeeper does with the answer. It
 // keeps items, values and errors alike, for minutes, and never keeps a
