@@ -162,9 +162,9 @@ func (w *world) queue(t *scanTarget, repo *repository, tag string) {
 		due = t.NextAt
 	}
 	due = due.Add(w.scanAfter)
-	starts := due.UTC().Truncate(time.Millisecond)
-	if w.scanAfter == 0 {
-		starts = w.moment()
+	starts := w.moment()
+	if due.After(starts) {
+		starts = due.UTC().Truncate(time.Millisecond)
 	}
 	w.Scans = append(w.Scans, &scan{Target: t.ID, Repository: repo.ID, Tag: tag, Due: due, Starts: starts})
 }
