@@ -94,10 +94,17 @@ func (g *global) questions(ctx context.Context, p policy) ([]string, error) {
 	if err := p.load(ctx, e); err != nil {
 		return nil, err
 	}
+	group := limited()
 	for _, m := range p.manifests {
-		if _, err := p.review(ctx, e, m.object); err != nil {
-			return nil, fmt.Errorf("%s: %w", m.name(), err)
-		}
+		group.Go(func() error {
+			if _, err := p.review(ctx, e, m.object); err != nil {
+				return fmt.Errorf("%s: %w", m.name(), err)
+			}
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
 	}
 	questions := make([]string, 0, len(seen))
 	for q := range seen {

@@ -110,6 +110,7 @@ are signed, by the same rules that oke-sign enforces in a cluster.`,
 		newVerdicts(g),
 		newPin(g),
 		newScan(g),
+		newStatus(g),
 		newVersion(g, cfg.Version),
 	)
 	return root

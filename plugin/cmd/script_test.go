@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 
 	"github.com/oke-sign/oke-sign/plugin/cmd"
@@ -100,6 +101,8 @@ func TestScripts(t *testing.T) {
 			"allow":   allow,
 			"publish": publish,
 			"push":    push,
+			"pods":    pods,
+			"asked":   asked,
 		},
 	})
 }
@@ -397,6 +400,38 @@ func cluster(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
+// pods N FILE: so many Pods run, of each image in the file as many, ten Pods to a
+// workload.
+func pods(ts *testscript.TestScript, _ bool, args []string) {
+	n, err := strconv.Atoi(args[0])
+	if err != nil {
+		ts.Fatalf("usage: pods N FILE")
+	}
+	refs := strings.Fields(ts.ReadFile(args[1]))
+	for i := range n {
+		pod := &unstructured.Unstructured{Object: map[string]any{
+			"apiVersion": "v1", "kind": "Pod",
+			"spec": map[string]any{"containers": []any{map[string]any{"name": "c", "image": refs[i/10%len(refs)]}}},
+		}}
+		pod.SetName(fmt.Sprintf("pod-%05d", i))
+		pod.SetLabels(map[string]string{"app": strconv.Itoa(i / 10), "apps.kubernetes.io/pod-index": strconv.Itoa(i % 10)})
+		if err := of(ts).cluster.Add(pod); err != nil {
+			ts.Fatalf("%v", err)
+		}
+	}
+}
+
+// asked N: the API server has been asked at most so often, discovery aside.
+func asked(ts *testscript.TestScript, _ bool, args []string) {
+	most, err := strconv.Atoi(args[0])
+	if err != nil {
+		ts.Fatalf("usage: asked N")
+	}
+	if got := of(ts).cluster.Requests(); len(got) > most {
+		ts.Fatalf("the API server was asked %d times, want %d at most: %v", len(got), most, got)
+	}
+}
+
 // mode FILE MODE: the file has this mode.
 func mode(ts *testscript.TestScript, _ bool, args []string) {
 	info, err := os.Stat(ts.MkAbs(args[0]))
@@ -435,6 +470,7 @@ func scrub(ts *testscript.TestScript, _ bool, args []string) {
 		{`ocid1\.vsscontainerscan(\w+)\.[a-z0-9.-]+`, "<$1>"},
 		{`ocid1\.containerrepo\.[a-z0-9.-]+`, "<repository>"},
 		{`127\.0\.0\.1:\d+`, "<proxy>"},
+		{`[0-9a-f]{12}…`, "<the digest>…"},
 		{`[0-9A-Za-z/-]{20,}/[0-9A-Za-z]{20,}`, "<request>"},
 	} {
 		text = regexp.MustCompile(s.pattern).ReplaceAllString(text, s.name)

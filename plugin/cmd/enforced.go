@@ -1,0 +1,186 @@
+package cmd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/tools/pager"
+
+	"github.com/oke-sign/oke-sign/policies"
+)
+
+// Names that Gatekeeper's chart gives, and that its code relies on.
+const (
+	webhookConfiguration = "gatekeeper-validating-webhook-configuration"
+	validationWebhook    = "validation.gatekeeper.sh"
+	ignoreLabel          = "admission.gatekeeper.sh/ignore"
+)
+
+// enforced is what a cluster enforces: constraints of oke-sign, and where
+// Gatekeeper is not asked at all.
+type enforced struct {
+	policy
+	webhook  *admissionregistrationv1.ValidatingWebhook // nil if it is not there
+	unknown  error                                      // why it could not be read
+	excluded []string                                   // namespaces that Gatekeeper is configured to pass over; * at either end
+}
+
+// enforced reads what the cluster enforces. Who may not read namespaces or the
+// webhook gets the rest, and is told.
+func (g *global) enforced(ctx context.Context) (enforced, error) {
+	e := enforced{policy: policy{namespaces: make(map[string]*corev1.Namespace)}}
+	for _, kind := range policies.Kinds() {
+		found, err := g.constraints(ctx, kind)
+		if err != nil {
+			return enforced{}, err
+		}
+		e.constraints = append(e.constraints, found...)
+	}
+	if len(e.constraints) == 0 {
+		return enforced{}, &refusal{errors.New("the cluster has no constraint of oke-sign, so nothing says which images may run"),
+			"kubectl oke-sign doctor says what is missing"}
+	}
+	client, err := g.kube.typed()
+	if err != nil {
+		return enforced{}, err
+	}
+	namespaces := pager.New(func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
+		return client.CoreV1().Namespaces().List(ctx, options)
+	})
+	err = namespaces.EachListItem(ctx, metav1.ListOptions{}, func(o runtime.Object) error {
+		if n, ok := o.(*corev1.Namespace); ok {
+			n.ManagedFields = nil
+			e.namespaces[n.Name] = n
+		}
+		return nil
+	})
+	if err != nil && !apierrors.IsForbidden(err) {
+		return enforced{}, fmt.Errorf("listing namespaces: %w", err)
+	}
+	if err != nil {
+		g.remark("you may not list namespaces; constraints that choose them by label cannot be judged")
+	}
+	e.webhook, e.unknown = findWebhook(client.AdmissionregistrationV1().ValidatingWebhookConfigurations().Get(ctx, webhookConfiguration, metav1.GetOptions{}))
+	switch {
+	case ctx.Err() != nil:
+		return enforced{}, ctx.Err()
+	case e.unknown != nil:
+		g.remark("whether Gatekeeper is asked could not be found out: %v", e.unknown)
+	case e.webhook == nil:
+		g.remark("Gatekeeper's webhook is not there: whatever is said here, nothing is refused (kubectl oke-sign doctor)")
+	}
+	configs, err := g.list(ctx, configKind)
+	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsForbidden(err) {
+		return enforced{}, fmt.Errorf("listing Gatekeeper's configuration: %w", err)
+	}
+	e.excluded = excludedNamespaces(configs)
+	return e, nil
+}
+
+var configKind = schema.GroupVersionResource{Group: "config.gatekeeper.sh", Version: "v1alpha1", Resource: "configs"}
+
+// excludedNamespaces are those that Gatekeeper's webhook is configured to pass over.
+func excludedNamespaces(configs []unstructured.Unstructured) []string {
+	var found []string
+	for _, c := range configs {
+		matches, _, _ := unstructured.NestedSlice(c.Object, "spec", "match")
+		for _, m := range matches {
+			m, _ := m.(map[string]any)
+			processes, _, _ := unstructured.NestedStringSlice(m, "processes")
+			namespaces, _, _ := unstructured.NestedStringSlice(m, "excludedNamespaces")
+			if c.GetName() == "config" && (slices.Contains(processes, "*") || slices.Contains(processes, "webhook")) {
+				found = append(found, namespaces...)
+			}
+		}
+	}
+	return found
+}
+
+// constraints are those of a kind; a kind that is not installed has none.
+func (g *global) constraints(ctx context.Context, kind string) ([]document, error) {
+	list, err := g.list(ctx, schema.GroupVersionResource{Group: "constraints.gatekeeper.sh", Version: "v1beta1", Resource: strings.ToLower(kind)})
+	if apierrors.IsNotFound(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listing constraints of kind %s: %w", kind, err)
+	}
+	found := make([]document, len(list))
+	for i := range list {
+		found[i] = document{"the cluster", &list[i]}
+	}
+	return found, nil
+}
+
+// list lists all objects of a kind, page by page.
+func (g *global) list(ctx context.Context, of schema.GroupVersionResource) ([]unstructured.Unstructured, error) {
+	client, err := g.kube.objects()
+	if err != nil {
+		return nil, err
+	}
+	pages := pager.New(func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
+		return client.Resource(of).List(ctx, options)
+	})
+	var found []unstructured.Unstructured
+	err = pages.EachListItem(ctx, metav1.ListOptions{}, func(o runtime.Object) error {
+		if o, ok := o.(*unstructured.Unstructured); ok {
+			found = append(found, *o)
+		}
+		return nil
+	})
+	return found, err
+}
+
+// findWebhook finds the webhook that constraints are enforced by. That it is not
+// there is an answer.
+func findWebhook(c *admissionregistrationv1.ValidatingWebhookConfiguration, err error) (*admissionregistrationv1.ValidatingWebhook, error) {
+	if apierrors.IsNotFound(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	for i := range c.Webhooks {
+		if c.Webhooks[i].Name == validationWebhook {
+			return &c.Webhooks[i], nil
+		}
+	}
+	return nil, nil
+}
+
+// outside says why Gatekeeper is not asked about a namespace, or "".
+func (e enforced) outside(namespace string) string {
+	for _, pattern := range e.excluded {
+		if ok, err := path.Match(pattern, namespace); ok && err == nil {
+			return "Gatekeeper's Config excludes the namespace"
+		}
+	}
+	n := e.namespaces[namespace]
+	if e.webhook == nil || n == nil {
+		return ""
+	}
+	return leftOut(e.webhook, n)
+}
+
+func leftOut(webhook *admissionregistrationv1.ValidatingWebhook, n *corev1.Namespace) string {
+	chosen, err := metav1.LabelSelectorAsSelector(webhook.NamespaceSelector)
+	if err != nil || webhook.NamespaceSelector == nil || chosen.Matches(labels.Set(n.Labels)) {
+		return ""
+	}
+	if _, ok := n.Labels[ignoreLabel]; ok {
+		return "the namespace has the label " + ignoreLabel
+	}
+	return "Gatekeeper's webhook leaves the namespace out"
+}

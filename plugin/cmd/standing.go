@@ -1,0 +1,302 @@
+package cmd
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"github.com/oke-sign/oke-sign/plugin/gate"
+	"github.com/oke-sign/oke-sign/plugin/manifest"
+	"github.com/oke-sign/oke-sign/policies"
+	"github.com/oke-sign/oke-sign/provider/image"
+)
+
+// Annotations of break-glass. OKEBreakGlass has the same.
+const (
+	glassAnnotation  = "oracle.image-policy.k8s.io/break-glass"
+	reasonAnnotation = "oke-sign.dev/break-glass-reason"
+	untilAnnotation  = "oke-sign.dev/break-glass-until"
+)
+
+// standing is how Pods that are alike stand under what the cluster enforces: what
+// would become of them if they were made again now.
+type standing struct {
+	pods      []int // which of the Pods that were judged
+	pod       *unstructured.Unstructured
+	outside   string // why Gatekeeper is not asked about them
+	decision  gate.Decision
+	unlifted  gate.Decision // without exemptions and break-glass, by constraints on images alone
+	unglassed gate.Decision // without break-glass
+	err       error
+}
+
+// judgement is Pods under what is enforced, and what OCI said of their images.
+type judgement struct {
+	standings []standing
+	// signed are the answers, by the image as it is referenced, to whether any key
+	// of any constraint has signed it.
+	signed map[string]answered
+}
+
+// judgePods judges Pods. What constraints ask OCI is asked once, however many Pods
+// and constraints ask it, and Pods that differ in nothing that they could see are
+// judged once. further are references of images to ask about besides.
+func (g *global) judgePods(ctx context.Context, e enforced, pods []*unstructured.Unstructured, further []string) (judgement, error) {
+	j := judgement{standings: e.alike(pods), signed: make(map[string]answered)}
+	plain := e.unlifted()
+	seen := make(map[string]bool)
+	p := policy{namespaces: e.namespaces}
+	bare := p
+	for i := range j.standings {
+		s := &j.standings[i]
+		if s.outside = e.outside(s.pod.GetNamespace()); s.outside == "" {
+			p.manifests = append(p.manifests, document{object: s.pod})
+			if e.exempts() || s.glass() {
+				bare.manifests = append(bare.manifests, document{object: unglassed(s.pod)})
+			}
+		}
+		images, _ := manifest.Images(s.pod) // what cannot be read, the policy refuses
+		for _, image := range images {
+			further = append(further, image.Ref)
+		}
+	}
+	p.constraints, bare.constraints = e.constraints, plain
+	for _, asking := range []policy{p, bare} {
+		questions, err := g.questions(ctx, asking)
+		if err != nil {
+			return judgement{}, err
+		}
+		for _, q := range questions {
+			seen[q] = true
+		}
+	}
+	about := make(map[string]string)
+	if keys := e.keys(); len(keys) > 0 {
+		for _, ref := range further {
+			if parsed, err := image.Parse(ref); err == nil && parsed.Digest() != "" {
+				q := gate.Question(ref, keys)
+				seen[q], about[q] = true, ref
+			}
+		}
+	}
+	questions := make([]string, 0, len(seen))
+	for q := range seen {
+		questions = append(questions, q)
+	}
+	slices.Sort(questions)
+	answers, err := g.answer(ctx, questions)
+	if err != nil {
+		return judgement{}, err
+	}
+	for i, a := range answers {
+		if ref, ok := about[questions[i]]; ok {
+			j.signed[ref] = a
+		}
+	}
+	return j, g.decide(ctx, &j, p, bare, fromAnswers(answers))
+}
+
+// decide judges every standing under the constraints, and under the same without
+// exemptions.
+func (g *global) decide(ctx context.Context, j *judgement, p, bare policy, ask func(context.Context, string, []string) (map[string]any, error)) error {
+	engines := make([]*gate.Engine, 2)
+	for i, from := range []policy{p, bare} {
+		e, err := gate.New(gate.Config{Ask: ask})
+		if err != nil {
+			return err
+		}
+		defer e.Close()
+		if err := from.load(ctx, e); err != nil {
+			return err
+		}
+		engines[i] = e
+	}
+	done := g.progress("judged %d of %d kinds of Pods", len(j.standings))
+	group := limited()
+	for i := range j.standings {
+		s := &j.standings[i]
+		if s.outside != "" {
+			continue
+		}
+		group.Go(func() error {
+			defer done()
+			if s.decision, s.err = p.review(ctx, engines[0], s.pod); s.err != nil {
+				return nil
+			}
+			if s.glass() {
+				if s.unglassed, s.err = p.review(ctx, engines[0], unglassed(s.pod)); s.err != nil {
+					return nil
+				}
+			}
+			s.unlifted, s.err = p.review(ctx, engines[1], unglassed(s.pod))
+			return nil
+		})
+	}
+	_ = group.Wait() // each standing has its own error
+	return ctx.Err()
+}
+
+// alike puts Pods together that no constraint could tell apart.
+func (e enforced) alike(pods []*unstructured.Unstructured) []standing {
+	named := slices.ContainsFunc(e.constraints, func(c document) bool {
+		name, _, _ := unstructured.NestedFieldNoCopy(c.object.Object, "spec", "match", "name")
+		return name != nil
+	})
+	var found []standing
+	at := make(map[string]int)
+	for i, pod := range pods {
+		annotations := pod.GetAnnotations()
+		labels := pod.GetLabels()
+		maps.DeleteFunc(labels, func(label, _ string) bool { return !e.chooses(label) }) // of a copy
+		name := ""
+		if named {
+			name = pod.GetName() + "/" + pod.GetGenerateName()
+		}
+		key, _ := json.Marshal([]any{ // what came as JSON
+			name, pod.GetNamespace(), labels, pod.Object["spec"],
+			annotations[glassAnnotation], annotations[reasonAnnotation], annotations[untilAnnotation],
+		})
+		n, ok := at[string(key)]
+		if !ok {
+			n = len(found)
+			at[string(key)] = n
+			found = append(found, standing{pod: pod})
+		}
+		found[n].pods = append(found[n].pods, i)
+	}
+	return found
+}
+
+// chooses reports whether a constraint may choose Pods by a label.
+func (e enforced) chooses(label string) bool {
+	return slices.ContainsFunc(e.constraints, func(c document) bool {
+		match, _, _ := unstructured.NestedFieldNoCopy(c.object.Object, "spec", "match")
+		return strings.Contains(fmt.Sprint(match), label)
+	})
+}
+
+// unlifted are the constraints on images, without what lets an image in as it is.
+func (e enforced) unlifted() []document {
+	var found []document
+	for _, c := range e.constraints {
+		if c.object.GetKind() == policies.BreakGlass {
+			continue
+		}
+		object := c.object.DeepCopy()
+		unstructured.RemoveNestedField(object.Object, "spec", "parameters", "exemptImages")
+		found = append(found, document{c.file, object})
+	}
+	return found
+}
+
+// exempts reports whether a constraint exempts images.
+func (e enforced) exempts() bool {
+	return slices.ContainsFunc(e.constraints, func(c document) bool {
+		patterns, _, _ := unstructured.NestedSlice(c.object.Object, "spec", "parameters", "exemptImages")
+		return len(patterns) > 0
+	})
+}
+
+// glass reports whether the Pod has the break-glass annotation, whatever it says.
+func (s *standing) glass() bool {
+	_, ok := s.pod.GetAnnotations()[glassAnnotation]
+	return ok
+}
+
+func unglassed(pod *unstructured.Unstructured) *unstructured.Unstructured {
+	annotations := pod.GetAnnotations()
+	if _, ok := annotations[glassAnnotation]; !ok {
+		return pod
+	}
+	pod = pod.DeepCopy()
+	delete(annotations, glassAnnotation)
+	pod.SetAnnotations(annotations)
+	return pod
+}
+
+// keys are all that constraints list.
+func (e enforced) keys() []string {
+	var keys []string
+	for _, c := range e.constraints {
+		if c.object.GetKind() == policies.SignedImages {
+			listed, _, _ := unstructured.NestedStringSlice(c.object.Object, "spec", "parameters", "keys")
+			keys = append(keys, listed...)
+		}
+	}
+	slices.Sort(keys)
+	return slices.Compact(keys)
+}
+
+// What becomes of an image in a Pod that is made again, the worst first.
+const (
+	unknownImage   = "unknown"     // could not be found out
+	refusedImage   = "refused"     //
+	warnedImage    = "warned"      // let in, and whoever sends it is warned
+	glassImage     = "break-glass" // let in by the annotation alone
+	exemptImage    = "exempt"      // let in by an exemption alone
+	outsideImage   = "not-asked"   // Gatekeeper is not asked about the namespace
+	unmatchedImage = "unmatched"   // no constraint is about the Pod
+	allowedImage   = "allowed"
+)
+
+var imageResults = []string{unknownImage, refusedImage, warnedImage, glassImage, exemptImage, outsideImage, unmatchedImage, allowedImage}
+
+// of says what becomes of an image, and why.
+func (s *standing) of(ref string) (string, []violation) {
+	switch {
+	case s.outside != "":
+		return outsideImage, nil
+	case s.err != nil:
+		return unknownImage, nil
+	}
+	about := func(action string, from []gate.Violation) (found []violation) {
+		for _, v := range from {
+			if v.Details["subject"] == ref {
+				found = append(found, violated(action, v))
+			}
+		}
+		return found
+	}
+	denied := about("deny", s.decision.Denied)
+	for _, v := range s.decision.Denied {
+		// Against the Pod as a whole, such as a break-glass that has run out.
+		if place, _ := v.Details["place"].(string); !strings.Contains(place, "/") {
+			denied = append(denied, violated("deny", v))
+		}
+	}
+	warned := append(about("warn", s.decision.Warnings), about("dryrun", s.decision.DryRun)...)
+	switch glass, exempt := about("lifted", s.unglassed.Denied), about("lifted", s.unlifted.Denied); {
+	case slices.ContainsFunc(denied, func(v violation) bool { return v.Reason == "no-answer" }):
+		return unknownImage, denied
+	case len(denied) > 0:
+		return refusedImage, denied
+	case s.unlifted.Constraints == 0:
+		return unmatchedImage, nil
+	case len(warned) > 0:
+		return warnedImage, warned
+	case len(glass) > 0:
+		return glassImage, glass
+	case len(exempt) > 0:
+		return exemptImage, exempt
+	}
+	return allowedImage, nil
+}
+
+func violated(action string, v gate.Violation) violation {
+	reason, _ := v.Details["reason"].(string)
+	return violation{v.Kind, v.Constraint, action, reason, v.Message}
+}
+
+// brief is a violation without the image and its place, which stand beside it.
+func (v violation) brief(ref string) string {
+	text := strings.TrimSuffix(v.Message, ": "+ref)
+	if place, rest, ok := strings.Cut(text, ": "); ok && strings.Contains(place, "/") {
+		text = rest
+	}
+	return text
+}
