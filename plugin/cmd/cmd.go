@@ -111,6 +111,7 @@ are signed, by the same rules that oke-sign enforces in a cluster.`,
 		newPin(g),
 		newScan(g),
 		newStatus(g),
+		newBreakGlass(g),
 		newVersion(g, cfg.Version),
 	)
 	return root

@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path"
 	"slices"
 	"strings"
 
+	"github.com/open-policy-agent/gatekeeper/v3/pkg/wildcard"
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -163,7 +163,7 @@ func findWebhook(c *admissionregistrationv1.ValidatingWebhookConfiguration, err 
 // outside says why Gatekeeper is not asked about a namespace, or "".
 func (e enforced) outside(namespace string) string {
 	for _, pattern := range e.excluded {
-		if ok, err := path.Match(pattern, namespace); ok && err == nil {
+		if wildcard.Wildcard(pattern).Matches(namespace) {
 			return "Gatekeeper's Config excludes the namespace"
 		}
 	}

@@ -300,3 +300,11 @@ func (v violation) brief(ref string) string {
 	}
 	return text
 }
+
+// title is the object as kubectl names it, with its namespace before it.
+func (n objectName) title() string {
+	if n.Namespace == "" {
+		return n.Kind + "/" + n.Name
+	}
+	return n.Namespace + "/" + n.Kind + "/" + n.Name
+}

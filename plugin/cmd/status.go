@@ -229,10 +229,10 @@ func describe(j judgement, ref, running string) *imageStatus {
 	_, digest, _ := strings.Cut(ref, "@")
 	s.Pinned = image.ValidDigest(digest)
 	if a, ok := j.signed[cmp.Or(running, ref)]; ok {
-		if a.err != nil {
-			s.fail(a.err)
+		if v, ok := a.value.(verdict.Verdict); ok && a.err == nil {
+			s.Verdict = &v
 		} else {
-			s.Verdict = &a.verdict
+			s.fail(a.err)
 		}
 	}
 	return s
@@ -318,7 +318,7 @@ func (o *statusOptions) result(s imageStatus) result {
 	}
 	var owners []string
 	for _, w := range s.Workloads {
-		owners = append(owners, w.Namespace+"/"+w.Kind+"/"+w.Name)
+		owners = append(owners, w.title())
 	}
 	if more := len(owners) - 3; more > 0 {
 		owners = append(owners[:3], fmt.Sprintf("and %d more", more))

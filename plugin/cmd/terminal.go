@@ -175,3 +175,23 @@ next:
 	}
 	return shown, more
 }
+
+// confirm asks. What is not a yes is a no.
+func (g *global) confirm(ctx context.Context, question string) error {
+	_, _ = fmt.Fprintf(g.streams.ErrOut, "%s [y/N] ", question)
+	answer := make(chan string, 1)
+	go func() {
+		line, _ := bufio.NewReader(g.streams.In).ReadString('\n') // without a line, the answer is no
+		answer <- strings.ToLower(strings.TrimSpace(line))
+	}()
+	select {
+	case <-ctx.Done():
+		g.remark("")
+		return fmt.Errorf("%w; nothing was changed", errInterrupted)
+	case a := <-answer:
+		if a == "y" || a == "yes" {
+			return nil
+		}
+		return errors.New("not confirmed; nothing was changed")
+	}
+}

@@ -153,3 +153,25 @@ func templates(object map[string]any) []template {
 	}
 	return found
 }
+
+// PodMetadata is the path of fields to the metadata that become those of the Pods:
+// an object's own if it is a Pod, or its template's. An object that makes Pods by
+// several templates, or none, has no such path.
+func PodMetadata(object *unstructured.Unstructured) ([]string, bool) {
+	if spec, ok := object.Object["spec"].(map[string]any); ok && holdsContainers(spec) {
+		return []string{"metadata"}, true
+	}
+	found := templates(object.Object)
+	if len(found) != 1 {
+		return nil, false
+	}
+	var path []string
+	for _, step := range below(found[0].path, "metadata") {
+		field, ok := step.(string)
+		if !ok {
+			return nil, false
+		}
+		path = append(path, field)
+	}
+	return path, true
+}
