@@ -112,6 +112,7 @@ are signed, by the same rules that oke-sign enforces in a cluster.`,
 		newScan(g),
 		newStatus(g),
 		newBreakGlass(g),
+		newIAM(g),
 		newVersion(g, cfg.Version),
 	)
 	return root

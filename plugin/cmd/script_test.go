@@ -16,6 +16,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -96,6 +97,7 @@ func TestScripts(t *testing.T) {
 			"cluster": cluster,
 			"mode":    mode,
 			"settle":  settle,
+			"iam":     iam,
 			"expand":  expand,
 
 			"allow":   allow,
@@ -154,6 +156,7 @@ func setup(env *testscript.Env, m material) error {
 
 	env.Vars = append(env.Vars, cloud.Env()...)
 	env.Vars = append(env.Vars, "OCI_CONFIG_FILE="+tenancy.Admin().ConfigFile(), "HOME="+env.WorkDir, "KUBECONFIG="+kubeconfig, "XDG_CONFIG_HOME="+env.WorkDir+"/.config",
+		"CLUSTER=ocid1.cluster.oc1.iad.aaaaaaaaexample",
 		"TENANCY="+tenancy.ID, "COMPARTMENT="+compartment, "VAULT="+vault.ID)
 	for name, k := range w.keys {
 		name = variable(name)
@@ -448,6 +451,42 @@ func expand(ts *testscript.TestScript, _ bool, args []string) {
 	text := os.Expand(ts.ReadFile(args[0]), ts.Getenv)
 	if err := os.WriteFile(ts.MkAbs(args[1]), []byte(text), 0o600); err != nil {
 		ts.Fatalf("%v", err)
+	}
+}
+
+// iam FILE workload|signer COMMAND...: the statements in the file suffice for the
+// command, run as a workload of the cluster or as somebody of the group signers;
+// and without any one of them it fails.
+func iam(ts *testscript.TestScript, _ bool, args []string) {
+	statements := strings.Split(strings.TrimSpace(ts.ReadFile(args[0])), "\n")
+	w := of(ts)
+	admin := ts.Getenv("OCI_CONFIG_FILE")
+	defer ts.Setenv("OCI_CONFIG_FILE", admin)
+	// What OCI wants for looking an image up is not known; the statements hold
+	// whichever it is.
+	lookup := w.tenancy.Switches().LookupPermission
+	for left := range len(statements) + 1 {
+		if left > 0 && strings.Contains(statements[left-1], "{REPOSITORY_READ}") && lookup != "REPOSITORY_READ" {
+			continue
+		}
+		user := w.tenancy.NewUser(fmt.Sprintf("%s-%d", args[1], left), "signers")
+		if args[1] == "workload" {
+			user.ActAs(ts.Getenv("CLUSTER"), "oke-sign", "oke-sign-provider")
+		}
+		allowed := slices.Clone(statements)
+		if left > 0 {
+			allowed = slices.Delete(allowed, left-1, left)
+		}
+		withdraw := w.tenancy.AllowOnly(allowed...)
+		ts.Setenv("OCI_CONFIG_FILE", user.ConfigFile())
+		err := ts.Exec(args[2], args[3:]...)
+		withdraw()
+		switch {
+		case left == 0 && err != nil:
+			ts.Fatalf("the statements do not suffice: %v", err)
+		case left > 0 && err == nil:
+			ts.Fatalf("not needed: %s", statements[left-1])
+		}
 	}
 }
 

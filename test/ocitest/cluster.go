@@ -27,8 +27,7 @@ const workloadPort = "12250"
 
 // Workload is a Pod's service account in an enhanced OKE cluster, and the
 // endpoint of that cluster which exchanges the account's token for one of OCI's.
-// To IAM it is the user it was made of; conditions on request.principal are not
-// played.
+// To IAM it is the user it was made of; [User.ActAs] says of which service account.
 type Workload struct {
 	Host string // KUBERNETES_SERVICE_HOST, a loopback address of its own
 	Dir  string // with token and ca.crt, as Kubernetes mounts them
@@ -41,6 +40,18 @@ type Workload struct {
 	status  int
 	body    string
 	asked   int
+}
+
+// ActAs makes IAM see a service account of a cluster in the user, by the variables
+// that conditions on workloads compare.
+func (u *User) ActAs(cluster, namespace, account string) {
+	c := u.tenancy.cloud
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	u.u.Principal = map[string]string{
+		"request.principal.type": "workload", "request.principal.cluster_id": cluster,
+		"request.principal.namespace": namespace, "request.principal.service_account": account,
+	}
 }
 
 // NewWorkload starts the endpoint until the test ends. Its tokens live an hour.

@@ -128,6 +128,21 @@ func (t *Tenancy) Allow(statements ...string) {
 	t.t.Policies = append(t.t.Policies, statements...)
 }
 
+// AllowOnly is Allow with these statements in the place of all others, until what
+// is returned is called.
+func (t *Tenancy) AllowOnly(statements ...string) (withdraw func()) {
+	t.tb.Helper()
+	set := func(now []string) (before []string) {
+		t.cloud.mu.Lock()
+		defer t.cloud.mu.Unlock()
+		before, t.t.Policies = t.t.Policies, now
+		return before
+	}
+	before := set(nil)
+	t.Allow(statements...)
+	return func() { set(before) }
+}
+
 // NewCompartment makes a compartment below parent, or below the root.
 func (t *Tenancy) NewCompartment(name, parent string) string {
 	t.tb.Helper()

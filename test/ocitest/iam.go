@@ -2,6 +2,7 @@ package ocitest
 
 import (
 	"fmt"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -400,6 +401,7 @@ func (c *call) may(permission, compartmentID string, target ...string) bool {
 		"request.region":        c.region.Key(),
 		"target.compartment.id": compartmentID,
 	}
+	maps.Copy(vars, c.who.Principal)
 	for i := 0; i < len(target); i += 2 {
 		vars[target[i]] = target[i+1]
 	}

@@ -139,6 +139,9 @@ type user struct {
 	Name      string   `json:"name"`
 	Groups    []string `json:"groups"`
 	AuthToken string   `json:"authToken"` // password for docker login
+	// Principal are IAM's variables of one who is no person, such as
+	// request.principal.type.
+	Principal map[string]string `json:"principal,omitempty"`
 	// Keys maps fingerprints of API keys to public keys (PKIX, DER).
 	Keys map[string][]byte `json:"keys"`
 }
