@@ -112,6 +112,7 @@ are signed, by the same rules that oke-sign enforces in a cluster.`,
 		newScan(g),
 		newStatus(g),
 		newBreakGlass(g),
+		newClusterPolicy(g),
 		newIAM(g),
 		newVersion(g, cfg.Version),
 	)
@@ -270,6 +271,9 @@ func because(ctx context.Context, err error) error {
 	}
 	why := errInterrupted
 	var late timeoutError
+	if errors.Is(err, errInterrupted) || errors.As(err, &late) {
+		return err // it says so already
+	}
 	if errors.As(context.Cause(ctx), &late) {
 		why = late
 	}

@@ -28,16 +28,16 @@ type iamOptions struct {
 func newIAM(g *global) *cobra.Command {
 	o := &iamOptions{global: g}
 	cmd := &cobra.Command{
-		Use:   "iam [--cluster OCID] [--workload NAMESPACE/ACCOUNT] [--signers GROUP]",
+		Use:   "iam [--cluster OCID] [--workload NAMESPACE/NAME] [--signers GROUP]",
 		Short: "Print the IAM policy statements that verifying and signing need",
 		Long: `Print statements for policies of OCI's IAM: what OKE's own image policy needs,
 what the scanning service needs, and the least that the provider of oke-sign and
 people who sign need.
 
-With --cluster alone, those of OKE's own policy are printed; with --workload, the
-least for the provider that runs as this service account of the cluster; with
---signers, the least for a group that signs. Without any, all are printed, with
-words in capitals to fill in. Nothing is asked of OCI, and nothing is changed.
+With --cluster alone, those of OKE's own policy are printed; with --workload,
+the least for the provider that runs as this service account of the cluster;
+with --signers, the least for a group that signs. Without any, all are printed,
+with words in capitals to fill in. Nothing is asked of OCI, and nothing is changed.
 
 --compartment, --repository and --key narrow what the statements allow. A list
 of repositories narrows what can be read there; OCI lists images and signatures
@@ -63,7 +63,7 @@ by compartment only, and that takes a right on the compartment.`,
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&o.cluster, "cluster", "", "`OCID` of the OKE cluster.")
-	flags.StringVar(&o.workload, "workload", "", "`NAMESPACE/ACCOUNT` of the provider's service account in the cluster.")
+	flags.StringVar(&o.workload, "workload", "", "`NAMESPACE/NAME` of the provider's service account in the cluster.")
 	flags.StringVar(&o.signers, "signers", "", "`GROUP` of people or pipelines that sign.")
 	flags.StringSliceVar(&o.keys, "key", nil, "`OCID`s of the only keys to allow.")
 	flags.StringSliceVar(&o.repositories, "repository", nil, "`NAME`s of the only repositories to allow, such as project01/web or project01*.")
@@ -82,7 +82,7 @@ func (o *iamOptions) validate() error {
 	case o.cluster != "" && (!strings.HasPrefix(o.cluster, "ocid1.cluster.") || !principal.Segment(o.cluster)):
 		return usage(fmt.Sprintf("--cluster %.120q is not the OCID of a cluster", o.cluster), "it begins with ocid1.cluster.")
 	case o.workload != "" && (!ok || !label(namespace) || !label(account)):
-		return usage(fmt.Sprintf("--workload %.120q is not NAMESPACE/ACCOUNT", o.workload), "for instance --workload oke-sign/oke-sign-provider")
+		return usage(fmt.Sprintf("--workload %.120q is not NAMESPACE/NAME", o.workload), "for instance --workload oke-sign/oke-sign-provider")
 	case o.workload != "" && o.cluster == "":
 		return usage("--workload is of a cluster, and --cluster is missing", "add --cluster OCID: without it, the account of that name in any cluster would be let in")
 	case o.signers != "" && strings.Trim(o.signers, lowerLetters+strings.ToUpper(lowerLetters)+"._-/'") != "":

@@ -97,6 +97,7 @@ func TestScripts(t *testing.T) {
 			"cluster": cluster,
 			"mode":    mode,
 			"settle":  settle,
+			"oke":     oke,
 			"iam":     iam,
 			"expand":  expand,
 
@@ -129,6 +130,7 @@ type world struct {
 	vault   *ocitest.Vault
 	keys    map[string]*ocitest.Key
 	cluster *apiserver.Server
+	oke     *ocitest.Cluster
 }
 
 type worldKey struct{}
@@ -147,7 +149,7 @@ func setup(env *testscript.Env, m material) error {
 		"release-key": vault.ImportKey("release-key", ocitest.RSA3072, m.large),
 		"etcd-key":    vault.NewKey("etcd-key", ocitest.AES256),
 		"ec-key":      vault.ImportKey("ec-key", ocitest.P256, m.curve),
-	}, cluster: apiserver.Start(tb)}
+	}, cluster: apiserver.Start(tb), oke: tenancy.NewCluster("prod", compartment)}
 	kubeconfig, err := w.cluster.Kubeconfig(env.WorkDir, "test", "prod")
 	if err != nil {
 		return err
@@ -156,7 +158,7 @@ func setup(env *testscript.Env, m material) error {
 
 	env.Vars = append(env.Vars, cloud.Env()...)
 	env.Vars = append(env.Vars, "OCI_CONFIG_FILE="+tenancy.Admin().ConfigFile(), "HOME="+env.WorkDir, "KUBECONFIG="+kubeconfig, "XDG_CONFIG_HOME="+env.WorkDir+"/.config",
-		"CLUSTER=ocid1.cluster.oc1.iad.aaaaaaaaexample",
+		"CLUSTER="+w.oke.ID, "OTHER="+tenancy.NewCluster("other", compartment).ID,
 		"TENANCY="+tenancy.ID, "COMPARTMENT="+compartment, "VAULT="+vault.ID)
 	for name, k := range w.keys {
 		name = variable(name)
@@ -487,6 +489,19 @@ func iam(ts *testscript.TestScript, _ bool, args []string) {
 		case left > 0 && err == nil:
 			ts.Fatalf("not needed: %s", statements[left-1])
 		}
+	}
+}
+
+// oke on|off [KEY...]: the image policy that OKE itself has is this from now on;
+// "oke is on|off [KEY...]": it must be this.
+func oke(ts *testscript.TestScript, _ bool, args []string) {
+	if args[0] != "is" {
+		of(ts).oke.SetImagePolicy(args[0] == "on", args[1:]...)
+		return
+	}
+	on, keys := of(ts).oke.ImagePolicy()
+	if want := args[2:]; on != (args[1] == "on") || !slices.Equal(keys, want) {
+		ts.Fatalf("OKE's policy is on: %t, keys %v", on, keys)
 	}
 }
 

@@ -1,7 +1,6 @@
 package cmd
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -96,7 +95,42 @@ func (g *global) waiting(what string) func(state string) {
 	}
 }
 
-var errNothingPicked = errors.New("nothing was picked")
+var errNoAnswer = errors.New("nothing was answered")
+
+// readLine reads what a person types, until they press the key that ends the
+// line. It reads no further, because others may want what comes then.
+func (g *global) readLine(ctx context.Context) (string, error) {
+	type typed struct {
+		line string
+		err  error
+	}
+	read := make(chan typed, 1)
+	go func() { // a read of a terminal cannot be broken off
+		var line []byte
+		for b := make([]byte, 1); len(line) < 4096; {
+			n, err := g.streams.In.Read(b)
+			if n == 1 && b[0] == '\n' {
+				break
+			}
+			line = append(line, b[:n]...)
+			if err != nil {
+				read <- typed{err: errNoAnswer}
+				return
+			}
+		}
+		read <- typed{line: strings.TrimSpace(string(line))}
+	}()
+	select {
+	case t := <-read:
+		if t.err != nil {
+			g.remark("")
+		}
+		return t.line, t.err
+	case <-ctx.Done():
+		g.remark("")
+		return "", ctx.Err()
+	}
+}
 
 // maxShown is how many choices stand on a screen.
 const maxShown = 15
@@ -104,17 +138,6 @@ const maxShown = 15
 // pick asks which of several things is meant, and returns its index. A number
 // picks; any other text searches.
 func (g *global) pick(ctx context.Context, what string, choices []string) (int, error) {
-	lines := make(chan string)
-	go func() {
-		defer close(lines)
-		for in := bufio.NewScanner(g.streams.In); in.Scan(); {
-			select {
-			case lines <- strings.TrimSpace(in.Text()):
-			case <-ctx.Done():
-				return
-			}
-		}
-	}()
 	search := ""
 	for {
 		shown, more := matching(choices, search)
@@ -130,17 +153,9 @@ func (g *global) pick(ctx context.Context, what string, choices []string) (int, 
 			g.remark("     and %d more; type a part of the name to search", more)
 		}
 		_, _ = fmt.Fprintf(g.streams.ErrOut, "%s (1-%d, or text to search): ", what, len(shown))
-		var line string
-		select {
-		case <-ctx.Done():
-			g.remark("")
-			return 0, ctx.Err()
-		case text, ok := <-lines:
-			if !ok {
-				g.remark("")
-				return 0, errNothingPicked
-			}
-			line = text
+		line, err := g.readLine(ctx)
+		if err != nil {
+			return 0, err
 		}
 		n, err := strconv.Atoi(line)
 		switch {
@@ -178,20 +193,13 @@ next:
 
 // confirm asks. What is not a yes is a no.
 func (g *global) confirm(ctx context.Context, question string) error {
-	_, _ = fmt.Fprintf(g.streams.ErrOut, "%s [y/N] ", question)
-	answer := make(chan string, 1)
-	go func() {
-		line, _ := bufio.NewReader(g.streams.In).ReadString('\n') // without a line, the answer is no
-		answer <- strings.ToLower(strings.TrimSpace(line))
-	}()
-	select {
-	case <-ctx.Done():
-		g.remark("")
+	_, _ = fmt.Fprintf(g.streams.ErrOut, "%s [y/N] ", printable(question))
+	answer, err := g.readLine(ctx)
+	switch answer = strings.ToLower(strings.TrimSpace(answer)); {
+	case ctx.Err() != nil:
 		return fmt.Errorf("%w; nothing was changed", errInterrupted)
-	case a := <-answer:
-		if a == "y" || a == "yes" {
-			return nil
-		}
-		return errors.New("not confirmed; nothing was changed")
+	case err == nil && (answer == "y" || answer == "yes"):
+		return nil
 	}
+	return errors.New("not confirmed; nothing was changed")
 }

@@ -85,7 +85,7 @@ func TestPicker(t *testing.T) {
 
 	// The end of the input picks nothing.
 	shown, out, err = screen(t, env, []string{"\x04"}, "keys", "use", "-o", "json")
-	if err == nil || !strings.Contains(out, `"error": "nothing was picked"`) {
+	if err == nil || !strings.Contains(out, `"error": "nothing was answered"`) {
 		t.Errorf("%v\n%s\n%s", err, out, shown)
 	}
 }

@@ -5,9 +5,10 @@
 // real host names under a certificate authority of its own. A client is pointed
 // at it from outside only, through HTTPS_PROXY and SSL_CERT_FILE (see
 // [Cloud.Env]), so production code needs no hook for tests and has none. Behind
-// it stand the Artifacts, Key Management, Identity and Object Storage APIs and
-// OCI Registry itself. Request signatures and permissions are checked, keys are
-// real keys and signatures real signatures.
+// it stand the Artifacts, Key Management, Identity and Object Storage APIs, of
+// Container Engine what there is to a cluster's image policy, and OCI Registry
+// itself. Request signatures and permissions are checked, keys are real keys and
+// signatures real signatures.
 //
 // What nobody outside Oracle knows about OCI is a switch ([Switches]), with two
 // presets opposite in everything, and README.md says how to find out.

@@ -10,7 +10,7 @@ import (
 
 // endpoint is what a host name of OCI leads to.
 type endpoint struct {
-	service string // "artifacts", "auth", "kms", "management", "crypto", "identity", "objectstorage", "vss" or "ocir"
+	service string // "artifacts", "auth", "kms", "management", "crypto", "identity", "objectstorage", "containerengine", "vss" or "ocir"
 	region  image.Region
 	vault   string // extension of a vault's own host
 }
@@ -38,6 +38,7 @@ func fixedHosts() map[string]endpoint {
 			hosts[service+"."+long] = endpoint{service: service, region: r}
 		}
 		hosts["auth."+short] = endpoint{service: "auth", region: r}
+		hosts["containerengine."+long] = endpoint{service: "containerengine", region: r}
 		hosts["ocir."+long] = endpoint{service: "ocir", region: r}
 		if r.Realm() == "oc1" {
 			hosts[r.Key()+".ocir.io"] = endpoint{service: "ocir", region: r}

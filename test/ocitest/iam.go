@@ -29,6 +29,16 @@ func permissionsOf(resource, verb string) []string {
 		return []string{"KEY_ENCRYPT", "KEY_DECRYPT", "KEY_EXPORT", "KEY_SIGN", "KEY_VERIFY"}
 	case "keys manage":
 		return []string{"KEY_CREATE", "KEY_UPDATE", "KEY_ROTATE", "KEY_DELETE", "KEY_MOVE", "KEY_IMPORT", "KEY_BACKUP", "KEY_RESTORE"}
+	case "clusters inspect":
+		return []string{"CLUSTER_INSPECT"}
+	case "clusters read":
+		return []string{"CLUSTER_READ"}
+	case "clusters use":
+		return []string{"CLUSTER_UPDATE"}
+	case "cluster-work-requests inspect":
+		return []string{"CLUSTER_WORK_REQUEST_INSPECT"}
+	case "cluster-work-requests read":
+		return []string{"CLUSTER_WORK_REQUEST_READ"}
 	case "vaults inspect":
 		return []string{"VAULT_INSPECT"}
 	case "vaults read":
@@ -67,10 +77,11 @@ func permissionsOf(resource, verb string) []string {
 // resourceTypes maps what a statement may say to the types it means.
 func resourceTypes(name string) []string {
 	families := map[string][]string{
-		"key-family": {"keys", "vaults"},
-		"vss-family": {"container-scan-recipes", "container-scan-targets", "container-scan-results", "vss-work-requests"},
+		"key-family":     {"keys", "vaults"},
+		"cluster-family": {"clusters", "cluster-work-requests"},
+		"vss-family":     {"container-scan-recipes", "container-scan-targets", "container-scan-results", "vss-work-requests"},
 	}
-	all := slices.Concat([]string{"repos", "compartments", "tenancies", "policies", "objectstorage-namespaces"}, families["key-family"], families["vss-family"])
+	all := slices.Concat([]string{"repos", "compartments", "tenancies", "policies", "objectstorage-namespaces"}, families["key-family"], families["cluster-family"], families["vss-family"])
 	switch {
 	case name == "all-resources":
 		return all

@@ -38,7 +38,7 @@ func routes() []route {
 	for _, part := range [][]route{artifactsRoutes(), imageRoutes(), repositoryRoutes(), vaultRoutes(), keyRoutes(), cryptoRoutes(), identityRoutes(), objectStorageRoutes(), federationRoutes(), tokenRoutes(), scanRoutes()} {
 		all = append(all, part...)
 	}
-	return all
+	return append(all, clusterRoutes()...)
 }
 
 func to(service, method, pattern, op string, do func(*call) (any, error)) route {

@@ -24,6 +24,8 @@ type world struct {
 	Tenancies    map[string]*tenancy         `json:"tenancies"`
 	Compartments map[string]*compartment     `json:"compartments"`
 	Users        map[string]*user            `json:"users"`
+	Clusters     map[string]*okeCluster      `json:"clusters"`
+	ClusterWork  map[string]*clusterWork     `json:"clusterWork"`
 	Vaults       map[string]*vault           `json:"vaults"`
 	Keys         map[string]*key             `json:"keys"`
 	Repositories map[string]*repository      `json:"repositories"`
@@ -52,6 +54,8 @@ func newWorld(now func() time.Time) *world {
 		Tenancies:    map[string]*tenancy{},
 		Compartments: map[string]*compartment{},
 		Users:        map[string]*user{},
+		Clusters:     map[string]*okeCluster{},
+		ClusterWork:  map[string]*clusterWork{},
 		Vaults:       map[string]*vault{},
 		Keys:         map[string]*key{},
 		Repositories: map[string]*repository{},

@@ -1,0 +1,203 @@
+package cmd
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"sigs.k8s.io/yaml"
+
+	"github.com/oke-sign/oke-sign/plugin/cluster"
+	"github.com/oke-sign/oke-sign/policies"
+	"github.com/oke-sign/oke-sign/provider/signature"
+)
+
+// importedName is of the constraints that stand for OKE's own policy.
+const importedName = "oke-cluster-policy"
+
+type clusterImportOptions struct {
+	clusterPolicyOptions
+	action string
+	apply  bool
+}
+
+func newClusterPolicyImport(g *global) *cobra.Command {
+	o := &clusterImportOptions{clusterPolicyOptions: clusterPolicyOptions{global: g}}
+	cmd := &cobra.Command{
+		Use:   "import",
+		Short: "Make Gatekeeper's policy from OKE's",
+		Long: `Print the constraints that ask in Gatekeeper for what OKE's policy asks for: the
+same keys, digests instead of tags, the break-glass annotation honoured, and
+images of other registries left alone. They are called ` + importedName + `.
+
+With --apply they are put into the cluster, in place of those of an import
+before. OKE's policy is left as it is; while both are on, both refuse.`,
+		Example: `  # Try it without refusing anything, look at the audit, and then mean it
+  kubectl oke-sign cluster-policy import --action dryrun --apply
+  kubectl oke-sign cluster-policy import --action deny --apply
+
+  # Into a repository, for GitOps
+  kubectl oke-sign cluster-policy import --cluster $CLUSTER > policy.yaml`,
+		Args: noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if !slices.Contains([]string{"deny", "warn", "dryrun"}, o.action) {
+				return usage(fmt.Sprintf("--action %q is not known", o.action), "use deny, warn or dryrun")
+			}
+			o.out.format = "yaml"
+			if err := o.validate(); err != nil {
+				return err
+			}
+			return o.work(cmd.Context(), o.move)
+		},
+	}
+	flags := cmd.Flags()
+	o.cluster.bind(flags)
+	flags.StringVar(&o.action, "action", "deny", "What the constraints do about a violation: deny, warn or dryrun, an `ACTION` of Gatekeeper's.")
+	flags.BoolVar(&o.apply, "apply", false, "Put them into the cluster of the kubeconfig context.")
+	flags.BoolVarP(&o.yes, "yes", "y", false, "Do not ask.")
+	flags.BoolVar(&o.allowAny, "allow-any", false, "Import a policy that lists no key and admits every image of OCI Registry.")
+	return cmd
+}
+
+func (o *clusterImportOptions) move(ctx context.Context, _ *cloud, _ *cluster.Client, found cluster.Cluster) error {
+	if len(found.Policy.Keys) == 0 && !o.allowAny {
+		return usage("OKE's policy lists no key: it admits every image of OCI Registry, signed or not, and so would Gatekeeper's", "list keys with cluster-policy set --key OCID first, or add --allow-any if that is what is wanted")
+	}
+	if !found.Policy.Enabled {
+		o.remark("OKE's policy is off; what it would ask for is imported")
+	}
+	constraints := imported(found.Policy, o.action)
+	if !o.apply {
+		var text bytes.Buffer
+		fmt.Fprintf(&text, "# The image policy of OKE cluster %s, for Gatekeeper.\n", printable(found.Name))
+		for i, c := range constraints {
+			if i > 0 {
+				text.WriteString("---\n")
+			}
+			one, err := yaml.Marshal(c.Object)
+			if err != nil {
+				return err
+			}
+			text.Write(one)
+		}
+		if _, err := o.streams.Out.Write(text.Bytes()); err != nil {
+			return fmt.Errorf("writing the output: %w", err)
+		}
+		return nil
+	}
+	if !o.yes && o.interactive() {
+		if err := o.confirm(ctx, fmt.Sprintf("Apply %s with %s, action %s?", importedName, count(len(found.Policy.Keys), "key"), o.action)); err != nil {
+			return err
+		}
+	}
+	objects, err := o.kube.objects()
+	if err != nil {
+		return err
+	}
+	for _, c := range constraints {
+		resource := schema.GroupVersionResource{Group: "constraints.gatekeeper.sh", Version: "v1beta1", Resource: strings.ToLower(c.GetKind())}
+		_, err := objects.Resource(resource).Apply(ctx, c.GetName(), c, metav1.ApplyOptions{FieldManager: "kubectl-oke_sign"})
+		if err != nil {
+			return &refusal{fmt.Errorf("applying %s/%s: %w", c.GetKind(), c.GetName(), err), "the ConstraintTemplates have to be installed first; run the same command again after"}
+		}
+		if _, err := fmt.Fprintf(o.streams.Out, "%s/%s applied\n", strings.ToLower(c.GetKind()), c.GetName()); err != nil {
+			return fmt.Errorf("writing the output: %w", err)
+		}
+	}
+	if found.Policy.Enabled {
+		o.remark("OKE's own policy is still on; kubectl oke-sign cluster-policy disable switches it off")
+	}
+	return nil
+}
+
+// imported are the constraints that ask for what OKE's policy asks for.
+func imported(p cluster.Policy, action string) []*unstructured.Unstructured {
+	keys := []any{}
+	for _, k := range p.Keys {
+		keys = append(keys, k.String())
+	}
+	constraint := func(kind string, parameters map[string]any) *unstructured.Unstructured {
+		return &unstructured.Unstructured{Object: map[string]any{
+			"apiVersion": "constraints.gatekeeper.sh/v1beta1",
+			"kind":       kind,
+			"metadata":   map[string]any{"name": importedName},
+			"spec": map[string]any{
+				"enforcementAction": action,
+				"match":             map[string]any{"kinds": []any{map[string]any{"apiGroups": []any{""}, "kinds": []any{"Pod"}}}},
+				"parameters":        parameters,
+			},
+		}}
+	}
+	return []*unstructured.Unstructured{
+		constraint(policies.SignedImages, map[string]any{"keys": keys, "otherRegistries": "Allow", "breakGlass": "Honor"}),
+		constraint(policies.ImageDigests, map[string]any{"registries": "OCIRegistry", "breakGlass": "Honor"}),
+	}
+}
+
+func newClusterPolicyExport(g *global) *cobra.Command {
+	o := &clusterPolicyOptions{global: g}
+	constraint := ""
+	cmd := &cobra.Command{
+		Use:   "export",
+		Short: "Put the keys of Gatekeeper's policy into OKE's",
+		Long: `Put the keys of the cluster's OKESignedImages constraint into OKE's policy, and
+leave whether that is on as it is. What OKE's policy cannot say is said and left
+out: where a constraint matches, what it exempts, what it asks of other
+registries. It waits as cluster-policy set does.`,
+		Example: `  # Back to OKE's own policy
+  kubectl oke-sign cluster-policy export && kubectl oke-sign cluster-policy enable`,
+		Args: noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := cmp.Or(notEmpty(cmd, "constraint"), o.validate(), o.out.validate()); err != nil {
+				return err
+			}
+			ctx, cancel := o.within(cmd.Context())
+			keys, err := o.exported(ctx, constraint)
+			cancel()
+			if err != nil {
+				return err
+			}
+			return o.change(cmd, func(p cluster.Policy) cluster.Policy {
+				p.Keys = keys
+				return p
+			})
+		},
+	}
+	cmd.Flags().StringVar(&constraint, "constraint", "", "`NAME` of the constraint, if several list different keys.")
+	o.bindChange(cmd.Flags())
+	return cmd
+}
+
+// exported are the keys that Gatekeeper's policy lists.
+func (o *clusterPolicyOptions) exported(ctx context.Context, name string) ([]signature.KeyID, error) {
+	all, err := o.signedImages(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if name != "" {
+		all = slices.DeleteFunc(all, func(c signedImages) bool { return c.name != name })
+	} else {
+		all = decisive(all)
+	}
+	if len(all) == 0 {
+		return nil, &refusal{errors.New("the cluster has no such OKESignedImages constraint"), "kubectl get okesignedimages shows those there are"}
+	}
+	for _, c := range all[1:] {
+		if !slices.Equal(c.keys, all[0].keys) {
+			return nil, usage(fmt.Sprintf("%s list different keys, and OKE's policy has one list", names(all)), "name one with --constraint NAME")
+		}
+	}
+	if len(all[0].keys) == 0 && !o.allowAny {
+		return nil, usage(all[0].String()+" lists no key: with its list OKE's policy would admit every image of OCI Registry, signed or not", "add --allow-any if that is what is wanted")
+	}
+	o.remark("the keys of %s; OKE's policy is for the whole cluster, exempts nothing and leaves other registries alone", names(all))
+	return all[0].keys, nil
+}

@@ -1,0 +1,258 @@
+package ocitest
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/oke-sign/oke-sign/provider/image"
+)
+
+// okeCluster is a cluster of Container Engine, as far as its image policy goes.
+type okeCluster struct {
+	born
+	Region      string    `json:"region"`
+	Compartment string    `json:"compartment"`
+	Name        string    `json:"name"`
+	Version     string    `json:"version"`
+	Policy      okePolicy `json:"policy"`
+	Work        string    `json:"work,omitempty"` // work request that changes it now
+}
+
+type okePolicy struct {
+	Enabled bool     `json:"enabled"`
+	Keys    []string `json:"keys"`
+}
+
+// clusterWork is a change of a cluster, which takes Config.Settle and has an
+// effect at its end.
+type clusterWork struct {
+	born
+	Cluster string    `json:"cluster"`
+	Policy  okePolicy `json:"policy"`
+	Begins  time.Time `json:"begins"`
+	Ends    time.Time `json:"ends"`
+	Done    bool      `json:"done"`
+}
+
+func clusterRoutes() []route {
+	const s = "containerengine"
+	return []route{
+		to(s, "GET", "/20180222/clusters", "containerengine.ListClusters", (*call).listClusters),
+		to(s, "GET", "/20180222/clusters/{id}", "containerengine.GetCluster", (*call).getCluster),
+		to(s, "PUT", "/20180222/clusters/{id}", "containerengine.UpdateCluster", (*call).updateCluster).with(202),
+		to(s, "GET", "/20180222/workRequests/{id}", "containerengine.GetWorkRequest", (*call).getClusterWork),
+		to(s, "GET", "/20180222/workRequests/{id}/errors", "containerengine.ListWorkRequestErrors", (*call).listClusterWorkErrors),
+	}
+}
+
+func (w *world) newCluster(region image.Region, compartmentID, name string, sw Switches) *okeCluster {
+	c := &okeCluster{
+		born:   w.birth(strings.Join([]string{"ocid1.cluster", region.Realm(), regionPart(region, sw), "aaaaaaaa" + w.unique(52)}, ".")),
+		Region: region.ID(), Compartment: compartmentID, Name: name, Version: "v1.34.1", Policy: okePolicy{Keys: []string{}},
+	}
+	w.Clusters[c.ID] = c
+	return c
+}
+
+// settled is a cluster after the work on it that is over by now.
+func (c *call) settled(cl *okeCluster) *okeCluster {
+	if work := c.ClusterWork[cl.Work]; work != nil && !c.now().Before(work.Ends) {
+		cl.Policy, cl.Work, work.Done = work.Policy, "", true
+	}
+	return cl
+}
+
+type clusterSummary struct {
+	ID            string          `json:"id"`
+	Name          string          `json:"name"`
+	CompartmentID string          `json:"compartmentId"`
+	Version       string          `json:"kubernetesVersion"`
+	State         string          `json:"lifecycleState"`
+	ImagePolicy   imagePolicyView `json:"imagePolicyConfig"`
+	Type          string          `json:"type"`
+}
+
+type imagePolicyView struct {
+	Enabled bool            `json:"isPolicyEnabled"`
+	Keys    []policyKeyView `json:"keyDetails"`
+}
+
+type policyKeyView struct {
+	KeyID string `json:"kmsKeyId"`
+}
+
+func (c *call) viewCluster(cl *okeCluster) clusterSummary {
+	v := clusterSummary{
+		ID: cl.ID, Name: cl.Name, CompartmentID: cl.Compartment, Version: cl.Version, State: "ACTIVE", Type: "ENHANCED_CLUSTER",
+		ImagePolicy: imagePolicyView{Enabled: cl.Policy.Enabled, Keys: []policyKeyView{}},
+	}
+	if cl.Work != "" {
+		v.State = "UPDATING"
+	}
+	for _, k := range cl.Policy.Keys {
+		v.ImagePolicy.Keys = append(v.ImagePolicy.Keys, policyKeyView{k})
+	}
+	return v
+}
+
+func (c *call) listClusters() (any, error) {
+	in, err := c.scope("CLUSTER_INSPECT")
+	if err != nil {
+		return nil, err
+	}
+	var found []*okeCluster
+	for _, cl := range c.Clusters {
+		if cl.Region == c.region.ID() && in(cl.Compartment) && exactly(c.query.Get("name"), cl.Name) {
+			found = append(found, c.settled(cl))
+		}
+	}
+	if err := sorted(c, found, func(cl *okeCluster) string { return cl.Name }); err != nil {
+		return nil, err
+	}
+	found, _, err = page(c, found)
+	if err != nil {
+		return nil, err
+	}
+	items := make([]clusterSummary, len(found))
+	for i, cl := range found {
+		items[i] = c.viewCluster(cl)
+	}
+	return items, nil
+}
+
+func (c *call) findCluster(permission string) (*okeCluster, error) {
+	cl, ok := c.Clusters[c.path["id"]]
+	if !ok || cl.Region != c.region.ID() {
+		return nil, notFound("no cluster " + c.path["id"])
+	}
+	return c.settled(cl), c.need(permission, cl.Compartment, "target.cluster.id", cl.ID)
+}
+
+func (c *call) getCluster() (any, error) {
+	cl, err := c.findCluster("CLUSTER_READ")
+	if err != nil {
+		return nil, err
+	}
+	return c.tagged(c.viewCluster(cl))
+}
+
+// updateCluster takes a change of the image policy, which replaces it whole.
+func (c *call) updateCluster() (any, error) {
+	cl, err := c.findCluster("CLUSTER_UPDATE")
+	if err != nil {
+		return nil, err
+	}
+	var in struct {
+		ImagePolicyConfig *struct {
+			IsPolicyEnabled bool
+			KeyDetails      []struct{ KmsKeyID string }
+		}
+	}
+	if err := c.decode(&in); err != nil {
+		return nil, err
+	}
+	if in.ImagePolicyConfig == nil {
+		return nil, invalid("the emulator changes imagePolicyConfig only")
+	}
+	if err := c.ifMatch(c.viewCluster(cl)); err != nil {
+		return nil, err
+	}
+	if cl.Work != "" {
+		return nil, conflict("IncorrectState", "The cluster is UPDATING.")
+	}
+	policy := okePolicy{Enabled: in.ImagePolicyConfig.IsPolicyEnabled, Keys: []string{}}
+	for _, k := range in.ImagePolicyConfig.KeyDetails {
+		if !strings.HasPrefix(k.KmsKeyID, "ocid1.key.") {
+			return nil, invalid("kmsKeyId: %.80q is no key", k.KmsKeyID)
+		}
+		policy.Keys = append(policy.Keys, k.KmsKeyID)
+	}
+	if len(policy.Keys) > 5 {
+		return nil, invalid("keyDetails: at most five keys")
+	}
+	region := parseRegion(cl.Region)
+	settle := c.cloud.cfg.Settle
+	work := &clusterWork{
+		born:    c.birth(strings.Join([]string{"ocid1.clustersworkrequest", region.Realm(), regionPart(region, c.sw), "aaaaaaaa" + c.unique(52)}, ".")),
+		Cluster: cl.ID, Policy: policy, Begins: c.now().Add(settle / 3), Ends: c.now().Add(settle),
+	}
+	c.ClusterWork[work.ID] = work
+	cl.Work = work.ID
+	c.out.Set("Opc-Work-Request-Id", work.ID)
+	return nil, nil
+}
+
+func (c *call) findClusterWork() (*clusterWork, *okeCluster, error) {
+	work, ok := c.ClusterWork[c.path["id"]]
+	if !ok {
+		return nil, nil, notFound("no work request " + c.path["id"])
+	}
+	cl := c.settled(c.Clusters[work.Cluster])
+	return work, cl, c.need("CLUSTER_WORK_REQUEST_READ", cl.Compartment)
+}
+
+func (c *call) getClusterWork() (any, error) {
+	work, cl, err := c.findClusterWork()
+	if err != nil {
+		return nil, err
+	}
+	status := "ACCEPTED"
+	v := map[string]any{
+		"id": work.ID, "operationType": "CLUSTER_UPDATE", "compartmentId": cl.Compartment, "timeAccepted": stamp(work.Created),
+		"resources": []map[string]string{{"actionType": "UPDATED", "entityType": "cluster", "identifier": cl.ID}},
+	}
+	switch now := c.now(); {
+	case work.Done:
+		status = "SUCCEEDED"
+		v["timeStarted"], v["timeFinished"] = stamp(work.Begins), stamp(work.Ends)
+	case !now.Before(work.Begins):
+		status = "IN_PROGRESS"
+		v["timeStarted"] = stamp(work.Begins)
+	}
+	v["status"] = status
+	return v, nil
+}
+
+func (c *call) listClusterWorkErrors() (any, error) {
+	if _, _, err := c.findClusterWork(); err != nil {
+		return nil, err
+	}
+	return []any{}, nil
+}
+
+// Cluster is an OKE cluster.
+type Cluster struct {
+	ID string
+
+	tenancy *Tenancy
+	c       *okeCluster
+}
+
+// NewCluster makes a cluster in a compartment, the root if empty, with its image
+// policy off.
+func (t *Tenancy) NewCluster(name, compartmentID string) *Cluster {
+	if compartmentID == "" {
+		compartmentID = t.ID
+	}
+	c := t.cloud
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	cl := c.world.newCluster(t.Region, compartmentID, name, c.switches(c.world, compartmentID))
+	return &Cluster{cl.ID, t, cl}
+}
+
+// SetImagePolicy changes the cluster's image policy at once, as somebody else
+// would have.
+func (c *Cluster) SetImagePolicy(enabled bool, keys ...string) {
+	c.tenancy.cloud.mu.Lock()
+	defer c.tenancy.cloud.mu.Unlock()
+	c.c.Policy = okePolicy{enabled, append([]string{}, keys...)}
+}
+
+// ImagePolicy is the cluster's image policy as it is enforced now.
+func (c *Cluster) ImagePolicy() (enabled bool, keys []string) {
+	c.tenancy.cloud.mu.Lock()
+	defer c.tenancy.cloud.mu.Unlock()
+	return c.c.Policy.Enabled, slices.Clone(c.c.Policy.Keys)
+}
