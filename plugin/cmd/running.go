@@ -25,25 +25,16 @@ func (g *global) runningPods(ctx context.Context, namespace, selector string) ([
 	if err != nil {
 		return nil, err
 	}
-	pods := client.Resource(schema.GroupVersionResource{Version: "v1", Resource: "pods"}).Namespace(namespace)
-	pages := pager.New(func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
-		return pods.List(ctx, options)
-	})
-	pages.PageSize = pageSize
 	var found []document
-	err = pages.EachListItem(ctx, metav1.ListOptions{
+	err = eachObject(ctx, client, schema.GroupVersionResource{Version: "v1", Resource: "pods"}, namespace, metav1.ListOptions{
 		LabelSelector: selector,
 		FieldSelector: "status.phase!=Succeeded,status.phase!=Failed",
-	}, func(o runtime.Object) error {
-		pod, ok := o.(*unstructured.Unstructured)
-		if !ok {
-			return fmt.Errorf("%T is no Pod", o)
-		}
+	}, func(pod *unstructured.Unstructured) error {
 		found = append(found, document{object: trimmed(pod)})
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("listing the Pods that run: %w", err)
+		return nil, err
 	}
 	return found, nil
 }

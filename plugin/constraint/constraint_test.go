@@ -437,11 +437,11 @@ func TestParse(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, test := range map[string]struct{ old, new, want string }{
-		"no keys":              {"keys:\n- " + key(1) + "\n", "", "keys are missing"},
-		"null keys":            {"keys:\n- " + key(1) + "\n", "keys: null\n", "keys are missing"},
+		"no keys":              {"keys:\n  - " + key(1) + "\n", "", "keys are missing"},
+		"null keys":            {"keys:\n  - " + key(1) + "\n", "keys: null\n", "keys are missing"},
 		"a key by name":        {key(1), "image-key", "not the OCID of a key"},
-		"a key twice":          {"- " + key(1), "- " + key(1) + "\n- " + key(1), "listed twice"},
-		"six keys":             {"- " + key(1), "- " + key(1) + "\n- a\n- b\n- c\n- d\n- e", "6 keys are listed, and a policy holds 5 at most"},
+		"a key twice":          {"- " + key(1), "- " + key(1) + "\n  - " + key(1), "listed twice"},
+		"six keys":             {"- " + key(1), "- " + key(1) + "\n  - a\n  - b\n  - c\n  - d\n  - e", "6 keys are listed, and a policy holds 5 at most"},
 		"a field misspelt":     {"mode: deny", "moed: deny", `unknown field "moed"`},
 		"a field twice":        {"mode: deny", "mode: deny\nmode: warn", `key "mode" already set`},
 		"a mode misspelt":      {"mode: deny", "mode: denny", `mode is "denny", and must be deny or warn or dryrun`},

@@ -92,6 +92,34 @@ func (c Current) Plan(policy *Policy) []Step {
 	return steps
 }
 
+// After are the constraints of the policy as they are when it is what is given: none,
+// if that is nil.
+func (c Current) After(policy *Policy) []*unstructured.Unstructured {
+	if policy == nil {
+		return nil
+	}
+	objects := make([]*unstructured.Unstructured, len(c.Parts))
+	for i, p := range c.Parts {
+		objects[i] = p.Object
+	}
+	for _, s := range Merged(c.Plan(policy)) {
+		if s.Old != nil {
+			objects = slices.DeleteFunc(objects, func(o *unstructured.Unstructured) bool { return Name(o) == Name(s.Old) })
+		}
+		if s.New != nil && !s.Guards() {
+			objects = append(objects, s.New)
+		}
+	}
+	places := policy.places()
+	slices.SortStableFunc(objects, func(a, b *unstructured.Unstructured) int {
+		at := func(o *unstructured.Unstructured) int {
+			return slices.Index(places, place{o.GetKind(), Role(o.GetLabels()[Label])})
+		}
+		return at(a) - at(b)
+	})
+	return objects
+}
+
 // adopt labels constraints that are the policy without a label, so that they still
 // are in the middle of a change, when they differ. The one on the signatures of Pods
 // is the last: from then on the label decides.

@@ -7,12 +7,15 @@
 package constraint
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"regexp"
 	"slices"
 	"strings"
 
+	yamlv3 "go.yaml.in/yaml/v3"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
 
@@ -190,5 +193,29 @@ func (p Policy) YAML() ([]byte, error) {
 			*list = []string{}
 		}
 	}
-	return yaml.Marshal(p)
+	// By way of nodes, which keep the order of the fields.
+	text, err := json.Marshal(p)
+	if err != nil {
+		return nil, err
+	}
+	var document yamlv3.Node
+	if err := yamlv3.Unmarshal(text, &document); err != nil {
+		return nil, err
+	}
+	unfold(&document)
+	var b bytes.Buffer
+	encoder := yamlv3.NewEncoder(&b)
+	encoder.SetIndent(2)
+	err = encoder.Encode(&document)
+	return b.Bytes(), err
+}
+
+// unfold writes objects and lists line by line, and words without quotes.
+func unfold(n *yamlv3.Node) {
+	if len(n.Content) > 0 || n.Kind == yamlv3.ScalarNode {
+		n.Style = 0
+	}
+	for _, inner := range n.Content {
+		unfold(inner)
+	}
 }

@@ -1,0 +1,224 @@
+package cmd
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/dynamic"
+
+	"github.com/oke-sign/oke-sign/plugin/constraint"
+	"github.com/oke-sign/oke-sign/policies"
+)
+
+func newPolicy(g *global, getenv func(string) string) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "policy",
+		Short: "Read, change and preview the cluster's image policy",
+		Long: `Read, change and preview the cluster's image policy: which keys must have signed
+an image for it to run, where, and what becomes of all others.
+
+The policy is one thing here, however many Gatekeeper constraints carry it.
+Every change is shown, asked about at a terminal, held against what runs, and
+made as a whole; somebody else's edit in the meantime is never lost.`,
+		Example: `  # Only images signed by this key run from now on
+  kubectl oke-sign policy set --key image-key
+
+  # What would be refused if the policy were enforced?
+  kubectl oke-sign policy preview --mode deny`,
+
+		SuggestionsMinimumDistance: 2,
+		DisableFlagsInUseLine:      true,
+
+		Args: noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(
+		newPolicyGet(g),
+		newPolicySet(g),
+		newPolicyAddKey(g),
+		newPolicyRemoveKey(g),
+		newPolicyEnable(g),
+		newPolicyDisable(g),
+		newPolicyEdit(g, cmp.Or(getenv("KUBE_EDITOR"), getenv("EDITOR"), "vi")),
+		newPolicyPreview(g),
+		newPolicyDelete(g),
+	)
+	return cmd
+}
+
+// enforcedPolicy is the policy of a cluster, and the kinds of constraints that the
+// cluster does not know.
+type enforcedPolicy struct {
+	constraint.Current
+	missing []string
+}
+
+func constraintsOf(kind string) schema.GroupVersionResource {
+	return schema.GroupVersionResource{Group: constraint.Group, Version: constraint.Version, Resource: constraint.Resource(kind)}
+}
+
+// readPolicy reads the policy of the cluster.
+func (g *global) readPolicy(ctx context.Context) (enforcedPolicy, error) {
+	client, err := g.kube.objects()
+	if err != nil {
+		return enforcedPolicy{}, err
+	}
+	var p enforcedPolicy
+	var found []*unstructured.Unstructured
+	for _, kind := range policies.Kinds() {
+		list, err := client.Resource(constraintsOf(kind)).List(ctx, metav1.ListOptions{})
+		switch {
+		case apierrors.IsNotFound(err):
+			p.missing = append(p.missing, kind)
+		case err != nil:
+			return enforcedPolicy{}, fmt.Errorf("listing constraints %s: %w", kind, err)
+		default:
+			for i := range list.Items {
+				found = append(found, &list.Items[i])
+			}
+		}
+	}
+	p.Current = constraint.Read(found)
+	return p, nil
+}
+
+// installed is an error that says what the cluster lacks for constraints of the
+// kinds.
+func (p enforcedPolicy) installed(ctx context.Context, client dynamic.Interface, kinds ...string) error {
+	var lacking []string
+	for _, kind := range kinds {
+		if slices.Contains(p.missing, kind) && !slices.Contains(lacking, kind) {
+			lacking = append(lacking, kind)
+		}
+	}
+	if len(lacking) == 0 {
+		return nil
+	}
+	templates := schema.GroupVersionResource{Group: "templates.gatekeeper.sh", Version: "v1", Resource: "constrainttemplates"}
+	if _, err := client.Resource(templates).List(ctx, metav1.ListOptions{Limit: 1}); apierrors.IsNotFound(err) {
+		return &refusal{errors.New("the cluster has no Gatekeeper, and nothing that could enforce an image policy"),
+			"install Gatekeeper with oke-sign's gatekeeper-values.yaml, then oke-sign itself"}
+	}
+	return &refusal{fmt.Errorf("the cluster has no ConstraintTemplate for %s", strings.Join(lacking, ", ")),
+		"install oke-sign in the cluster; its templates are among it. Just installed, they take some seconds"}
+}
+
+// plain is an error if the constraints cannot be taken for one policy.
+func (p enforcedPolicy) plain() error {
+	if p.Unclear == "" {
+		return nil
+	}
+	return &refusal{fmt.Errorf("the cluster's constraints are not one policy: %s", p.Unclear),
+		"change or delete constraints by hand until they are, or label those that are meant: " + constraint.Label + "=pods, =workloads or =report"}
+}
+
+// existing is the policy, or an error that says there is none.
+func (p enforcedPolicy) existing() (constraint.Policy, error) {
+	if p.Policy == nil {
+		return constraint.Policy{}, &refusal{errors.New("the cluster has no image policy"), "kubectl oke-sign policy set --key KEY makes one"}
+	}
+	return p.Policy.Clone(), nil
+}
+
+// clusterWide refuses -n for what has no namespace: a policy that was meant for one
+// would hold in all.
+func (g *global) clusterWide(cmd *cobra.Command) error {
+	if cmd.Flags().Changed("namespace") {
+		return usage("-n is given, and the image policy is the whole cluster's", "say where it applies with policy set --namespaces or --exclude-namespaces")
+	}
+	return nil
+}
+
+// notEnforced are the reasons for which a policy does not hold, as far as the
+// constraints and Gatekeeper's webhook show.
+func (g *global) notEnforced(ctx context.Context, client dynamic.Interface, p enforcedPolicy) []string {
+	var why []string
+	if p.Policy == nil {
+		return []string{"there is no policy"}
+	}
+	if p.Policy.Mode != constraint.Deny {
+		why = append(why, "its mode is "+p.Policy.Mode)
+	}
+	if len(p.Policy.Keys) == 0 {
+		why = append(why, "it lists no key: every image of OCI Registry may run, signed or not")
+	}
+	why = append(why, p.Drift...)
+	if len(p.Guards) > 0 {
+		why = append(why, "a change was not made to its end; make it again")
+	}
+	behind := make(map[string][]string)
+	for _, part := range p.Parts {
+		if problem := lagging(part.Object); problem != "" {
+			behind[problem] = append(behind[problem], constraint.Name(part.Object))
+		}
+	}
+	for _, problem := range slices.Sorted(maps.Keys(behind)) {
+		if names := behind[problem]; len(names) == len(p.Parts) {
+			why = append(why, "none of its constraints is taken up by "+problem)
+		} else {
+			why = append(why, fmt.Sprintf("%s: not taken up by %s", strings.Join(names, ", "), problem))
+		}
+	}
+	hooks, err := webhooks(ctx, client)
+	switch {
+	case err != nil:
+		why = append(why, fmt.Sprintf("not known: Gatekeeper's webhook could not be read: %v", err))
+	case len(hooks) == 0:
+		why = append(why, "Gatekeeper's webhook is not installed")
+	}
+	for _, hook := range hooks {
+		if policy, _, _ := unstructured.NestedString(hook, "failurePolicy"); policy == "Ignore" {
+			why = append(why, "Gatekeeper's failurePolicy is Ignore: what it cannot judge in time is let in")
+		}
+	}
+	return why
+}
+
+// lagging is the part of Gatekeeper that does not enforce a constraint as it is now,
+// or "".
+func lagging(o *unstructured.Unstructured) string {
+	pods, _, _ := unstructured.NestedSlice(o.Object, "status", "byPod")
+	if len(pods) == 0 {
+		return "Gatekeeper"
+	}
+	for _, pod := range pods {
+		pod, _ := pod.(map[string]any)
+		seen, _, _ := unstructured.NestedInt64(pod, "observedGeneration")
+		enforced, _, _ := unstructured.NestedBool(pod, "enforced")
+		id, _, _ := unstructured.NestedString(pod, "id")
+		if !enforced || seen < o.GetGeneration() {
+			return cmp.Or(id, "a Pod of Gatekeeper")
+		}
+	}
+	return ""
+}
+
+// webhooks are the webhooks that Gatekeeper judges objects in.
+func webhooks(ctx context.Context, client dynamic.Interface) ([]map[string]any, error) {
+	list, err := client.Resource(schema.GroupVersionResource{
+		Group: "admissionregistration.k8s.io", Version: "v1", Resource: "validatingwebhookconfigurations",
+	}).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, err
+	}
+	var found []map[string]any
+	for _, c := range list.Items {
+		hooks, _, _ := unstructured.NestedSlice(c.Object, "webhooks")
+		for _, hook := range hooks {
+			if hook, ok := hook.(map[string]any); ok && hook["name"] == "validation.gatekeeper.sh" {
+				found = append(found, hook)
+			}
+		}
+	}
+	return found, nil
+}

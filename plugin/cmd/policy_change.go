@@ -1,0 +1,397 @@
+package cmd
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/aymanbagabas/go-udiff"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/client-go/dynamic"
+	"sigs.k8s.io/yaml"
+
+	"github.com/oke-sign/oke-sign/plugin/constraint"
+	"github.com/oke-sign/oke-sign/provider/signature"
+)
+
+// changeOptions are what all changes of the policy share.
+type changeOptions struct {
+	*global
+	yes      bool
+	preview  bool
+	gitops   bool
+	allowAny bool
+	dryRun   string
+	out      output
+}
+
+func (o *changeOptions) bind(flags *pflag.FlagSet) {
+	flags.BoolVarP(&o.yes, "yes", "y", false, "Do not ask, and do not look first whether it refuses what runs.")
+	flags.BoolVar(&o.preview, "preview", false, "List what the change would refuse of what runs, and change nothing.")
+	flags.BoolVar(&o.gitops, "gitops", false, "Print the manifests of the changed policy, and change nothing.")
+	flags.StringVar(&o.dryRun, "dry-run", "none", "`HOW` far to go: none (change it), server (have the change checked) or client (show it).")
+	flags.Lookup("dry-run").NoOptDefVal = "client"
+	o.out.bind(flags)
+}
+
+func (o *changeOptions) bindAllowAny(flags *pflag.FlagSet) {
+	flags.BoolVar(&o.allowAny, "allow-any", false, "Let every image of OCI Registry run, signed or not: a policy without keys.")
+}
+
+func (o *changeOptions) validate(cmd *cobra.Command) error {
+	if !slices.Contains([]string{"none", "server", "client"}, o.dryRun) {
+		return usage(fmt.Sprintf("--dry-run %q is not known", o.dryRun), "use --dry-run none, server or client")
+	}
+	if o.gitops && (o.preview || o.dryRun != "none") {
+		return usage("--gitops excludes --preview and --dry-run", "use one of them: --gitops changes nothing either")
+	}
+	return cmp.Or(o.clusterWide(cmd), o.global.validate(), o.out.validate())
+}
+
+// change makes of the policy what edit says; of nil, none. Edit may ask a person,
+// and so has no deadline.
+func (o *changeOptions) change(ctx context.Context, edit func(context.Context, enforcedPolicy) (*constraint.Policy, error)) error {
+	client, err := o.kube.objects()
+	if err != nil {
+		return err
+	}
+	before, err := o.now(ctx)
+	if err != nil {
+		return err
+	}
+	after, err := edit(ctx, before)
+	if err != nil {
+		return err
+	}
+	if after != nil && len(after.Keys) == 0 && !o.allowAny && (before.Policy == nil || len(before.Policy.Keys) > 0) {
+		return usage("without a key, the policy would let every image of OCI Registry run, signed or not", "name a key, or add --allow-any if that is what you want")
+	}
+	steps := before.Plan(after)
+	o.showDiff(before, after, steps)
+	if o.gitops {
+		return o.printManifests(before, after)
+	}
+	var kinds []string
+	for _, s := range steps {
+		kinds = append(kinds, s.Object().GetKind())
+	}
+	if err := before.installed(ctx, client, kinds...); err != nil {
+		return err
+	}
+	if o.preview {
+		return o.showPreview(ctx, "", o.out, before, after)
+	}
+	if len(steps) == 0 || o.dryRun == "client" {
+		return o.printChanges(steps)
+	}
+	for _, s := range constraint.Merged(steps) {
+		if keeper := constraint.KeeperOf(s.Object()); keeper != "" {
+			o.remark("%s is kept by %s, which may undo the change; --gitops prints the manifests for it", constraint.Name(s.Object()), keeper)
+		}
+	}
+	if !o.yes {
+		if err := o.look(ctx, before, after); err != nil {
+			return err
+		}
+		if o.dryRun == "none" && o.interactive() {
+			if err := o.confirm(ctx, "Change the image policy?"); err != nil {
+				return err
+			}
+		}
+	}
+	bounded, cancel := o.within(ctx)
+	defer cancel()
+	if err := apply(bounded, client, steps, o.dryRun == "server"); err != nil {
+		return because(bounded, err)
+	}
+	if err := o.printChanges(steps); err != nil {
+		return err
+	}
+	if o.dryRun == "none" && after != nil {
+		o.loud(*after)
+	}
+	return nil
+}
+
+// now is the policy as it is, if it can be changed.
+func (o *changeOptions) now(ctx context.Context) (enforcedPolicy, error) {
+	ctx, cancel := o.within(ctx)
+	defer cancel()
+	p, err := o.readPolicy(ctx)
+	if err == nil {
+		err = p.plain()
+	}
+	return p, because(ctx, err)
+}
+
+// loud says of a policy that is not what its name promises that it is not.
+func (o *changeOptions) loud(p constraint.Policy) {
+	if len(p.Keys) == 0 {
+		o.remark("WARNING: the policy lists no key: every image of OCI Registry may run, signed or not")
+	}
+	if p.Mode != constraint.Deny {
+		o.remark("nothing is refused: the policy's mode is %s", p.Mode)
+	}
+	if p.Scope.PodSelector != "" {
+		o.remark("whoever makes a Pod chooses its labels, and so whether the policy applies to it")
+	}
+}
+
+// showDiff shows what becomes of the policy. Constraints are shown themselves where
+// they did not say what the policy says.
+func (o *changeOptions) showDiff(before enforcedPolicy, after *constraint.Policy, steps []constraint.Step) {
+	text := func(p *constraint.Policy) string {
+		if p == nil {
+			return ""
+		}
+		b, _ := p.YAML() // strings, lists and flags always encode
+		return string(b)
+	}
+	diff := udiff.Unified("image policy", "image policy, changed", text(before.Policy), text(after))
+	if len(before.Drift) > 0 || diff == "" {
+		for _, s := range constraint.Merged(steps) {
+			diff += udiff.Unified(constraint.Name(s.Object()), constraint.Name(s.Object())+", changed", manifestText(s.Old), manifestText(s.New))
+		}
+	}
+	for line := range strings.Lines(diff) {
+		o.remark("%s", strings.TrimSuffix(line, "\n"))
+	}
+	if len(steps) == 0 {
+		o.remark("nothing to change: the policy is so already")
+	}
+}
+
+func manifestText(object *unstructured.Unstructured) string {
+	if object == nil {
+		return ""
+	}
+	text, _ := yaml.Marshal(constraint.Manifest(object).Object) // it was read as JSON
+	return string(text)
+}
+
+// printManifests prints the constraints of the policy after the change, whether the
+// change touches them or not.
+func (o *changeOptions) printManifests(before enforcedPolicy, after *constraint.Policy) error {
+	items := []any{}
+	var text strings.Builder
+	for _, object := range before.After(after) {
+		items = append(items, constraint.Manifest(object).Object)
+		if text.Len() > 0 {
+			text.WriteString("---\n")
+		}
+		text.WriteString(manifestText(object))
+	}
+	if o.out.format == "json" {
+		return o.out.print(o.streams.Out, data{value: map[string]any{"apiVersion": "v1", "kind": "List", "items": items}})
+	}
+	_, err := fmt.Fprint(o.streams.Out, text.String())
+	return err
+}
+
+// look refuses a change that would refuse what runs, or of which that could not be
+// found out.
+func (o *changeOptions) look(ctx context.Context, before enforcedPolicy, after *constraint.Policy) error {
+	if after == nil || !after.Refuses(before.Policy) {
+		return nil
+	}
+	bounded, cancel := o.within(ctx)
+	defer cancel()
+	p, err := o.foresee(bounded, "", before.After(before.Policy), before.After(after))
+	if err != nil {
+		return &refusal{fmt.Errorf("looking whether the change refuses what runs: %w", because(bounded, err)), "nothing was changed; --yes changes the policy without a look"}
+	}
+	newly, unknown := p.only(true, resultRefused), p.only(false, resultUnknown)
+	if len(newly) == 0 && len(unknown) == 0 {
+		return nil
+	}
+	shown := output{format: "table"}
+	if err := shown.print(o.streams.ErrOut, p.data(slices.Concat(newly, unknown), false)); err != nil {
+		return err
+	}
+	if len(unknown) > 0 {
+		return &refusal{fmt.Errorf("whether the change refuses %s that run could not be found out", count(len(unknown), "workload")),
+			"nothing was changed; --yes changes the policy all the same"}
+	}
+	complain(o.streams.ErrOut, fmt.Errorf("the change would refuse %s that run, as soon as their Pods are made anew", count(len(newly), "workload")),
+		"nothing was changed; sign or exempt their images, use --mode warn first, or add --yes")
+	return errNo
+}
+
+// apply takes the steps, after the API server and Gatekeeper have checked every one
+// of them; with dry, no more than that.
+func apply(ctx context.Context, client dynamic.Interface, steps []constraint.Step, dry bool) error {
+	for _, s := range constraint.Merged(steps) {
+		if err := take(ctx, client, s, []string{metav1.DryRunAll}); err != nil {
+			return fmt.Errorf("checking the change: %w", err)
+		}
+	}
+	if dry {
+		return nil
+	}
+	for i, s := range steps {
+		err := take(ctx, client, s, nil)
+		switch {
+		case err == nil:
+		case i == 0:
+			return err
+		default:
+			var done, left []string
+			for n, s := range steps {
+				if n < i {
+					done = append(done, s.String())
+				} else {
+					left = append(left, s.String())
+				}
+			}
+			return &refusal{fmt.Errorf("the change was not made to its end: %w; done: %s; not done: %s", err, strings.Join(done, ", "), strings.Join(left, ", ")),
+				"make the change again: it goes on from here. Until then nothing is let in that both the old and the new policy refuse"}
+		}
+	}
+	return nil
+}
+
+const fieldManager = "kubectl-oke_sign"
+
+// maxTries is how often a write is tried against Gatekeeper, which writes the status
+// of constraints whenever it likes.
+const maxTries = 10
+
+// take takes a step, unless somebody has changed the constraint since it was read.
+func take(ctx context.Context, client dynamic.Interface, s constraint.Step, dry []string) error {
+	of := client.Resource(constraintsOf(s.Object().GetKind()))
+	version, name := "", s.Object().GetName()
+	if s.Old != nil {
+		version = s.Old.GetResourceVersion()
+	}
+	for range maxTries {
+		var err error
+		switch {
+		case s.Old == nil:
+			_, err = of.Create(ctx, s.New, metav1.CreateOptions{FieldManager: fieldManager, FieldValidation: metav1.FieldValidationStrict, DryRun: dry})
+		case s.New != nil:
+			object := s.New.DeepCopy()
+			object.SetResourceVersion(version)
+			_, err = of.Update(ctx, object, metav1.UpdateOptions{FieldManager: fieldManager, FieldValidation: metav1.FieldValidationStrict, DryRun: dry})
+		case version == "": // a guard of ours
+			err = of.Delete(ctx, name, metav1.DeleteOptions{DryRun: dry})
+		default:
+			err = of.Delete(ctx, name, metav1.DeleteOptions{DryRun: dry, Preconditions: &metav1.Preconditions{ResourceVersion: &version}})
+		}
+		switch {
+		case err == nil:
+			return nil
+		case s.Old == nil && apierrors.IsAlreadyExists(err), s.Old != nil && apierrors.IsNotFound(err):
+			return changedMeanwhile(s)
+		case s.Old == nil || !apierrors.IsConflict(err):
+			return fmt.Errorf("%s: %w", s, err)
+		}
+		latest, err := of.Get(ctx, name, metav1.GetOptions{})
+		switch {
+		case apierrors.IsNotFound(err):
+			return changedMeanwhile(s)
+		case err != nil:
+			return fmt.Errorf("%s: %w", s, err)
+		case !constraint.Same(latest, s.Old):
+			return changedMeanwhile(s)
+		}
+		version = latest.GetResourceVersion()
+	}
+	return fmt.Errorf("%s: its status changes faster than it can be written", s)
+}
+
+func changedMeanwhile(s constraint.Step) error {
+	return &refusal{fmt.Errorf("%s: somebody else has changed it in the meantime", s), "look at it with kubectl oke-sign policy get, and make the change again"}
+}
+
+// madeChange is a change of a constraint.
+type madeChange struct {
+	Kind   string `json:"kind"`
+	Name   string `json:"name"`
+	Change string `json:"change"`
+}
+
+func (o *changeOptions) printChanges(steps []constraint.Step) error {
+	changes := []madeChange{}
+	var rows [][]string
+	var names []string
+	for _, s := range constraint.Merged(steps) {
+		word := "changed"
+		if s.Old == nil {
+			word = "created"
+		} else if s.New == nil {
+			word = "deleted"
+		}
+		if o.dryRun != "none" {
+			word += " (" + o.dryRun + " dry run)"
+		}
+		c := madeChange{s.Object().GetKind(), s.Object().GetName(), word}
+		changes = append(changes, c)
+		names = append(names, resourceName(c.Kind, c.Name))
+		rows = append(rows, []string{c.Kind + "/" + c.Name, c.Change})
+	}
+	d := data{value: changes, columns: []column{{name: "constraint"}, {name: "change"}}, blocks: []block{{rows: rows}}, names: names}
+	if len(changes) == 0 && o.out.format != "json" && o.out.format != "yaml" {
+		return nil
+	}
+	return o.out.print(o.streams.Out, d)
+}
+
+// addable are the keys that are named, by OCID or name, each checked to be one that
+// signs images. Those that the policy lists already are not asked about.
+func (g *global) addable(ctx context.Context, named []string, listed []string) ([]string, error) {
+	ctx, cancel := g.within(ctx)
+	defer cancel()
+	var found []string
+	var c *cloud
+	for _, name := range named {
+		id := name
+		if !slices.Contains(listed, name) {
+			if strings.HasPrefix(name, "ocid1.") {
+				if _, err := parseKeys([]string{name}); err != nil {
+					return nil, err
+				}
+			}
+			if c == nil {
+				var err error
+				if c, err = g.connect(ctx); err != nil {
+					return nil, &refusal{fmt.Errorf("looking at key %s: %w", name, because(ctx, err)), "a key is added only once OCI Vault says that it can sign images"}
+				}
+			}
+			key, err := g.usable(ctx, c, name)
+			if err != nil {
+				return nil, because(ctx, err)
+			}
+			id = key.String()
+		}
+		if !slices.Contains(found, id) {
+			found = append(found, id)
+		}
+	}
+	return found, nil
+}
+
+// usable is the key that is named, if it can sign images.
+func (g *global) usable(ctx context.Context, c *cloud, name string) (signature.KeyID, error) {
+	id, err := g.findKey(ctx, c, name)
+	if err != nil {
+		return signature.KeyID{}, err
+	}
+	key, err := c.key(ctx, id)
+	if err != nil {
+		return signature.KeyID{}, err
+	}
+	return id, refuse(key)
+}
+
+func sixth(keys []string) error {
+	if len(keys) <= constraint.MaxKeys {
+		return nil
+	}
+	return usage(fmt.Sprintf("the policy would list %d keys, and holds %d at most", len(keys), constraint.MaxKeys), "remove one first: kubectl oke-sign policy remove-key KEY")
+}

@@ -1,0 +1,279 @@
+package cmd
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"github.com/oke-sign/oke-sign/plugin/constraint"
+	"github.com/oke-sign/oke-sign/policies"
+	"github.com/oke-sign/oke-sign/provider/signature"
+)
+
+type policyGetOptions struct {
+	*global
+	out output
+}
+
+func newPolicyGet(g *global) *cobra.Command {
+	o := &policyGetOptions{global: g}
+	cmd := &cobra.Command{
+		Use:   "get",
+		Short: "Show the image policy, and whether it holds",
+		Long: `Show the image policy, the constraints that carry it, and whether it holds: the
+keys with their names and states, as far as OCI tells you, and how many running
+objects go against it, as Gatekeeper's audit last counted them.
+
+Exit code 0: there is a policy. 3: there is none. 1: it could not be found out.`,
+		Example: `  kubectl oke-sign policy get
+
+  # The policy alone, as policy edit shows it
+  kubectl oke-sign policy get -o json | jq .policy`,
+		Args: noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := cmp.Or(o.clusterWide(cmd), o.validate(), o.out.validate()); err != nil {
+				return err
+			}
+			return o.run(cmd.Context())
+		},
+	}
+	o.out.bind(cmd.Flags())
+	return cmd
+}
+
+// shownPolicy is the policy as policy get shows it.
+type shownPolicy struct {
+	Policy      *constraint.Policy `json:"policy"` // null: there is none
+	Keys        []shownKey         `json:"keys"`
+	Enforced    bool               `json:"enforced"`
+	Problems    []string           `json:"problems"`   // why it is not enforced, or not as it says
+	Violations  *int64             `json:"violations"` // of running objects; null: not counted yet
+	Constraints []shownConstraint  `json:"constraints"`
+	Others      []shownConstraint  `json:"others"` // of the same kinds, no part of it
+}
+
+type shownKey struct {
+	ID     string `json:"id"`
+	Name   string `json:"name,omitempty"`
+	State  string `json:"state,omitempty"` // empty: OCI could not be asked
+	Usable *bool  `json:"usable,omitempty"`
+	Reason string `json:"reason,omitempty"` // why it is not usable
+}
+
+type shownConstraint struct {
+	Kind       string `json:"kind"`
+	Name       string `json:"name"`
+	Role       string `json:"role,omitempty"`
+	Action     string `json:"action"`
+	Violations *int64 `json:"violations"`
+}
+
+func (o *policyGetOptions) run(ctx context.Context) error {
+	ctx, cancel := o.within(ctx)
+	defer cancel()
+	client, err := o.kube.objects()
+	if err != nil {
+		return err
+	}
+	p, err := o.readPolicy(ctx)
+	if err == nil {
+		err = p.installed(ctx, client, policies.SignedImages)
+	}
+	if err != nil {
+		return because(ctx, err)
+	}
+	s := shownPolicy{Policy: p.Policy, Keys: []shownKey{}, Constraints: []shownConstraint{}, Others: []shownConstraint{}}
+	s.Problems = o.notEnforced(ctx, client, p)
+	s.Enforced = len(s.Problems) == 0
+	if p.Policy != nil {
+		s.Keys = o.describeKeys(ctx, p.Policy.Keys)
+		for _, k := range s.Keys {
+			if k.Usable != nil && !*k.Usable {
+				s.Problems = append(s.Problems, fmt.Sprintf("key %s cannot be used: %s", cmp.Or(k.Name, k.ID), k.Reason))
+			}
+		}
+	}
+	for _, part := range p.Parts {
+		c := shownAs(part.Object)
+		c.Role = string(part.Role)
+		s.Constraints = append(s.Constraints, c)
+		// Workloads are counted by their Pods.
+		if part.Role == constraint.Pods && c.Violations != nil {
+			if s.Violations == nil {
+				s.Violations = new(int64)
+			}
+			*s.Violations += *c.Violations
+		}
+	}
+	for _, other := range slices.Concat(p.Guards, p.Others) {
+		s.Others = append(s.Others, shownAs(other))
+	}
+	if err := o.out.print(o.streams.Out, s.data(o.out.format == "wide")); err != nil {
+		return err
+	}
+	if err := p.plain(); err != nil {
+		return err
+	}
+	if p.Policy == nil {
+		_, err := p.existing()
+		complain(o.streams.ErrOut, err, "kubectl oke-sign policy set --key KEY makes one")
+		return errNo
+	}
+	return nil
+}
+
+func shownAs(o *unstructured.Unstructured) shownConstraint {
+	c := shownConstraint{Kind: o.GetKind(), Name: o.GetName()}
+	action, _, _ := unstructured.NestedString(o.Object, "spec", "enforcementAction")
+	c.Action = cmp.Or(action, constraint.Deny)
+	if n, ok, _ := unstructured.NestedInt64(o.Object, "status", "totalViolations"); ok {
+		c.Violations = &n
+	}
+	return c
+}
+
+// describeKeys asks OCI about keys, and says why if it cannot.
+func (o *policyGetOptions) describeKeys(ctx context.Context, ids []string) []shownKey {
+	keys := make([]shownKey, len(ids))
+	for i, id := range ids {
+		keys[i].ID = id
+	}
+	if len(ids) == 0 {
+		return keys
+	}
+	c, err := o.connect(ctx)
+	if err != nil {
+		o.remark("names and states of keys are not known: %v", err)
+		return keys
+	}
+	failed := make([]error, len(ids))
+	group := limited()
+	for i, ocid := range ids {
+		group.Go(func() error {
+			id, err := signature.ParseKeyID(ocid)
+			if err == nil {
+				var key masterKey
+				if key, err = c.key(ctx, id); err == nil {
+					keys[i] = shownFrom(key)
+					return nil
+				}
+			}
+			failed[i] = err
+			return nil
+		})
+	}
+	_ = group.Wait() // each key has its own error
+	for i, err := range failed {
+		if err != nil {
+			o.remark("key %s: %v", signature.Short(ids[i]), because(ctx, err))
+		}
+	}
+	return keys
+}
+
+func shownFrom(key masterKey) shownKey {
+	usable, reason := true, ""
+	if key.missing {
+		reason = "OCI Vault has no such key, or you may not read it"
+	} else {
+		reason = useless(key.Key)
+	}
+	usable = reason == ""
+	return shownKey{ID: key.ID.String(), Name: key.Name, State: cmp.Or(key.State, "NOT_FOUND"), Usable: &usable, Reason: reason}
+}
+
+// data is the policy as a list of what it says.
+func (s shownPolicy) data(wide bool) data {
+	d := data{value: s, columns: []column{{name: "setting"}, {name: "value"}}}
+	var rows [][]string
+	row := func(name string, values ...string) {
+		for i, v := range values {
+			if i > 0 {
+				name = ""
+			}
+			rows = append(rows, []string{name, v})
+		}
+	}
+	if p := s.Policy; p != nil {
+		row("mode", p.Mode)
+		if len(s.Keys) == 0 {
+			row("keys", "NONE: every image of OCI Registry may run, signed or not")
+		}
+		for i, k := range s.Keys {
+			id := signature.Short(k.ID)
+			if wide || k.Name == "" {
+				id = k.ID
+			}
+			row([]string{"keys", ""}[min(i, 1)], strings.Join(strings.Fields(k.Name+" "+id+" "+k.State), " "))
+		}
+		row("other registries", p.OtherRegistries)
+		row("exempt images", p.ExemptImages...)
+		row("digests", p.Digests)
+		row("workloads", map[bool]string{true: "warned about", false: "not judged"}[p.WarnWorkloads])
+		row("break-glass", p.BreakGlass)
+		if r := p.BreakGlassRules; r != nil {
+			var who []string
+			for kind, names := range map[string][]string{"user ": r.Users, "group ": r.Groups, "service account ": r.ServiceAccounts} {
+				for _, n := range names {
+					who = append(who, kind+n)
+				}
+			}
+			slices.Sort(who)
+			if len(who) == 0 {
+				who = []string{"anybody"}
+			}
+			row("  by", who...)
+			if r.RequireReason {
+				row("  reason", "required")
+			}
+			if r.MaxDuration != "" {
+				row("  at most", r.MaxDuration)
+			}
+			row("  reported", map[bool]string{true: "yes", false: "no"}[r.Report])
+		}
+		row("namespaces", cmp.Or(strings.Join(p.Scope.Namespaces, ", "), "all"))
+		if len(p.Scope.ExcludedNamespaces) > 0 {
+			row("  but for", strings.Join(p.Scope.ExcludedNamespaces, ", "))
+		}
+		if p.Scope.NamespaceSelector != "" {
+			row("  labelled", p.Scope.NamespaceSelector)
+		}
+		if p.Scope.PodSelector != "" {
+			row("Pods labelled", p.Scope.PodSelector)
+		}
+		if p.Provider != "oke-sign" || wide {
+			row("provider", p.Provider)
+		}
+		violations := "not counted yet"
+		if s.Violations != nil {
+			violations = fmt.Sprint(*s.Violations)
+		}
+		row("violations", violations)
+		row("enforced", map[bool]string{true: "yes", false: "NO"}[s.Enforced])
+	}
+	row("problems", s.Problems...)
+	list := func(name string, constraints []shownConstraint) {
+		var values []string
+		for _, c := range constraints {
+			values = append(values, fmt.Sprintf("%s/%s %s", c.Kind, c.Name, c.Action))
+		}
+		row(name, values...)
+	}
+	list("constraints", s.Constraints)
+	list("others", s.Others)
+	d.blocks = []block{{rows: rows}}
+	for _, c := range s.Constraints {
+		d.names = append(d.names, resourceName(c.Kind, c.Name))
+	}
+	return d
+}
+
+// resourceName is a constraint as kubectl prints and takes it.
+func resourceName(kind, name string) string {
+	return constraint.Resource(kind) + "." + constraint.Group + "/" + name
+}

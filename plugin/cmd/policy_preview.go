@@ -1,0 +1,582 @@
+package cmd
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/open-policy-agent/gatekeeper/v3/pkg/wildcard"
+	"github.com/spf13/cobra"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/tools/pager"
+
+	"github.com/oke-sign/oke-sign/plugin/constraint"
+	"github.com/oke-sign/oke-sign/plugin/gate"
+	"github.com/oke-sign/oke-sign/plugin/manifest"
+)
+
+type policyPreviewOptions struct {
+	changeOptions
+	policyFlags
+	files []string
+}
+
+func newPolicyPreview(g *global) *cobra.Command {
+	o := &policyPreviewOptions{changeOptions: changeOptions{global: g}}
+	cmd := &cobra.Command{
+		Use:   "preview [--key KEY]... [--mode MODE] [...]",
+		Short: "List what the image policy would refuse of what runs now",
+		Long: `List what the image policy would refuse of what runs now, and why: the policy as
+it is, as the flags of policy set would make it, or as constraints in files have
+it. Every other command that changes the policy has --preview for the same.
+
+Running Pods are judged as if they were made anew, and so are the Pods that
+Deployments, StatefulSets, DaemonSets and CronJobs would make. OCI is asked as
+you, not as the provider in the cluster. What Gatekeeper is told to leave out is
+left out.
+
+Exit code 0: nothing would be refused. 3: something would be. 1: it could not be
+found out.`,
+		Example: `  # What would be refused if the policy that only warns were enforced?
+  kubectl oke-sign policy preview --mode deny
+
+  # Does a merge request's policy refuse what runs in the shop?
+  kubectl oke-sign policy preview -f policy/ -n shop`,
+		Args: noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := cmp.Or(o.policyFlags.validate(), o.global.validate(), o.out.validate()); err != nil {
+				return err
+			}
+			if len(o.files) > 0 && (o.given() || o.allowAny) {
+				return usage("-f names a whole policy, and flags would change it", "leave one or the other out")
+			}
+			namespace := ""
+			if cmd.Flags().Changed("namespace") {
+				namespace = *o.kube.Namespace
+			}
+			return o.run(cmd.Context(), namespace)
+		},
+	}
+	cmd.Flags().StringArrayVarP(&o.files, "filename", "f", nil, "`FILE` or directory with the constraints of a policy, in the place of the cluster's. May be repeated.")
+	o.policyFlags.bind(cmd.Flags())
+	o.bindAllowAny(cmd.Flags())
+	o.out.bind(cmd.Flags())
+	return cmd
+}
+
+func (o *policyPreviewOptions) run(ctx context.Context, namespace string) error {
+	if len(o.files) > 0 {
+		documents, err := o.readFiles(o.files, true)
+		if err != nil {
+			return err
+		}
+		var objects []*unstructured.Unstructured
+		for _, d := range documents {
+			if d.object.GroupVersionKind().Group == constraint.Group && slices.Contains(constraint.Kinds(), d.object.GetKind()) {
+				objects = append(objects, d.object)
+			}
+		}
+		if len(objects) == 0 {
+			return usage("no constraint of the image policy found in what -f names", "kubectl oke-sign policy set --gitops prints some")
+		}
+		before, err := o.now(ctx)
+		if err != nil {
+			return err
+		}
+		return o.foreseen(ctx, namespace, o.out, before.After(before.Policy), objects)
+	}
+	before, err := o.now(ctx)
+	if err != nil {
+		return err
+	}
+	if !o.given() && !o.allowAny {
+		p, err := before.existing()
+		if err != nil {
+			return err
+		}
+		return o.foreseen(ctx, namespace, o.out, nil, before.After(&p))
+	}
+	after, err := (&policySetOptions{o.changeOptions, o.policyFlags}).edit(ctx, before)
+	if err != nil {
+		return err
+	}
+	return o.showPreview(ctx, namespace, o.out, before, after)
+}
+
+// showPreview prints what a change of the policy would refuse.
+func (o *changeOptions) showPreview(ctx context.Context, namespace string, out output, before enforcedPolicy, after *constraint.Policy) error {
+	return o.foreseen(ctx, namespace, out, before.After(before.Policy), before.After(after))
+}
+
+func (o *changeOptions) foreseen(ctx context.Context, namespace string, out output, before, after []*unstructured.Unstructured) error {
+	ctx, cancel := o.within(ctx)
+	defer cancel()
+	p, err := o.foresee(ctx, namespace, before, after)
+	if err != nil {
+		return because(ctx, err)
+	}
+	found := slices.DeleteFunc(slices.Clone(p.workloads), func(w foreseenWorkload) bool { return w.Result == resultAllowed })
+	if err := out.print(o.streams.Out, p.data(found, out.format == "wide")); err != nil {
+		return err
+	}
+	o.remark("%s", p.summary())
+	switch {
+	case len(p.only(false, resultUnknown)) > 0:
+		return errFailed
+	case len(p.only(false, resultRefused)) > 0:
+		return errNo
+	}
+	return nil
+}
+
+// Results of a workload under a policy.
+const (
+	resultAllowed = "allowed"
+	resultRefused = "refused"
+	resultWarned  = "warned"
+	resultCounted = "counted" // by the audit; in a dry run
+	resultUnknown = "unknown"
+)
+
+// foreseenWorkload is what becomes of a workload when its Pods are made anew.
+type foreseenWorkload struct {
+	Workload   objectName  `json:"workload"`
+	Pods       int         `json:"pods"` // that run
+	Result     string      `json:"result"`
+	New        bool        `json:"new"` // the policy as it is lets it in
+	Violations []violation `json:"violations"`
+	Error      string      `json:"error,omitempty"`
+}
+
+// foresight is what becomes of everything that runs.
+type foresight struct {
+	workloads  []foreseenWorkload
+	pods       int
+	namespaces int
+	leftOut    []string // namespaces that Gatekeeper does not judge
+}
+
+func (p foresight) only(news bool, result string) []foreseenWorkload {
+	var list []foreseenWorkload
+	for _, w := range p.workloads {
+		if w.Result == result && (w.New || !news) {
+			list = append(list, w)
+		}
+	}
+	return list
+}
+
+// subject is a Pod to be judged, in the place of all that do not differ in what is
+// judged.
+type subject struct {
+	document
+	of objectName
+}
+
+// foresee judges everything that runs in a namespace, or in all if it is "", under
+// the constraints after, and finds out what those before let in. Each question is
+// asked once.
+func (g *global) foresee(ctx context.Context, namespace string, before, after []*unstructured.Unstructured) (foresight, error) {
+	client, err := g.kube.objects()
+	if err != nil {
+		return foresight{}, err
+	}
+	then, now := policy{constraints: documentsOf(after)}, policy{constraints: documentsOf(before)}
+	if then.namespaces, err = g.listNamespaces(ctx, client, namespace); err != nil {
+		return foresight{}, err
+	}
+	now.namespaces = then.namespaces
+	judged, err := g.judgedNamespaces(ctx, client)
+	if err != nil {
+		return foresight{}, err
+	}
+	pods, err := g.runningPods(ctx, namespace, "")
+	if err != nil {
+		return foresight{}, err
+	}
+	owners, err := g.workloads(ctx, namespace, pods)
+	if err != nil {
+		return foresight{}, err
+	}
+	var p foresight
+	seen := make(map[string]bool)
+	var subjects []subject
+	found := make(map[objectName]*foreseenWorkload)
+	left := make(map[string]bool)
+	in := make(map[string]bool)
+	labelled := selectsPods(before) || selectsPods(after)
+	add := func(pod *unstructured.Unstructured, of objectName, running int) {
+		if at := pod.GetNamespace(); !judged(then.namespaces[at], at) {
+			left[at] = true
+			return
+		}
+		in[pod.GetNamespace()] = true
+		p.pods += running
+		if found[of] == nil {
+			found[of] = &foreseenWorkload{Workload: of, Result: resultAllowed, Violations: []violation{}}
+		}
+		found[of].Pods += running
+		if key := of.String() + judgedBy(pod, labelled); !seen[key] {
+			seen[key] = true
+			subjects = append(subjects, subject{document{object: pod}, of})
+		}
+	}
+	for i, pod := range pods {
+		add(pod.object, owners[i], 1)
+	}
+	if err := eachTemplate(ctx, client, namespace, func(workload, pod *unstructured.Unstructured) { add(pod, nameOf(workload), 0) }); err != nil {
+		return foresight{}, err
+	}
+	for _, s := range subjects {
+		then.manifests = append(then.manifests, s.document)
+	}
+	now.manifests = then.manifests
+	p.leftOut, p.namespaces = slices.Sorted(maps.Keys(left)), len(in)
+
+	engines, err := g.answered(ctx, then, now)
+	if err != nil {
+		return foresight{}, err
+	}
+	defer engines.close()
+	results := make([]foreseenWorkload, len(subjects))
+	done := g.progress("judged %d of %d workloads", len(subjects))
+	group := limited()
+	for i, s := range subjects {
+		group.Go(func() error {
+			defer done()
+			results[i] = engines.judge(ctx, s.object)
+			return nil
+		})
+	}
+	_ = group.Wait() // each result has its own error
+	if err := ctx.Err(); err != nil {
+		return foresight{}, err
+	}
+	for i, s := range subjects {
+		found[s.of].worsen(results[i])
+	}
+	for _, w := range found {
+		p.workloads = append(p.workloads, *w)
+	}
+	slices.SortFunc(p.workloads, func(a, b foreseenWorkload) int {
+		x, y := a.Workload, b.Workload
+		return cmp.Or(cmp.Compare(x.Namespace, y.Namespace), cmp.Compare(x.Kind, y.Kind), cmp.Compare(x.Name, y.Name), cmp.Compare(x.APIVersion, y.APIVersion))
+	})
+	return p, nil
+}
+
+func documentsOf(objects []*unstructured.Unstructured) []document {
+	var documents []document
+	for _, o := range objects {
+		documents = append(documents, document{constraint.Name(o), constraint.Manifest(o)})
+	}
+	return documents
+}
+
+func (n objectName) String() string {
+	return strings.Join([]string{n.APIVersion, n.Kind, n.Namespace, n.Name}, "/")
+}
+
+// selectsPods reports whether it matters to one of the constraints what a Pod is
+// called or labelled.
+func selectsPods(constraints []*unstructured.Unstructured) bool {
+	return slices.ContainsFunc(constraints, func(o *unstructured.Unstructured) bool {
+		match, _, _ := unstructured.NestedMap(o.Object, "spec", "match")
+		return match["labelSelector"] != nil || match["name"] != nil
+	})
+}
+
+// judgedBy is all of a Pod that a policy can see: two with the same are judged alike.
+func judgedBy(pod *unstructured.Unstructured, labelled bool) string {
+	seen := map[string]any{"spec": choose(pod.Object["spec"].(map[string]any), "initContainers", "containers", "ephemeralContainers", "volumes")}
+	for name, value := range pod.GetAnnotations() {
+		if strings.HasPrefix(name, "oracle.image-policy.k8s.io/") || strings.HasPrefix(name, "oke-sign.dev/") {
+			seen[name] = value
+		}
+	}
+	if labelled {
+		seen["labels"], seen["name"] = pod.GetLabels(), pod.GetName()
+	}
+	text, _ := json.Marshal(seen) // it was read as JSON
+	return string(text)
+}
+
+// listNamespaces are the namespaces by name.
+func (g *global) listNamespaces(ctx context.Context, client dynamic.Interface, only string) (map[string]*corev1.Namespace, error) {
+	options := metav1.ListOptions{}
+	if only != "" {
+		options.FieldSelector = "metadata.name=" + only
+	}
+	found := make(map[string]*corev1.Namespace)
+	err := eachObject(ctx, client, schema.GroupVersionResource{Version: "v1", Resource: "namespaces"}, "", options, func(o *unstructured.Unstructured) error {
+		namespace := new(corev1.Namespace)
+		if err := runtime.DefaultUnstructuredConverter.FromUnstructured(o.Object, namespace); err != nil {
+			return fmt.Errorf("namespace %s: %w", o.GetName(), err)
+		}
+		namespace.ManagedFields = nil
+		found[namespace.Name] = namespace
+		return nil
+	})
+	return found, err
+}
+
+// eachTemplate calls f for each Pod that a workload would make.
+func eachTemplate(ctx context.Context, client dynamic.Interface, namespace string, f func(workload, pod *unstructured.Unstructured)) error {
+	for _, of := range []schema.GroupVersionResource{
+		{Group: "apps", Version: "v1", Resource: "deployments"},
+		{Group: "apps", Version: "v1", Resource: "statefulsets"},
+		{Group: "apps", Version: "v1", Resource: "daemonsets"},
+		{Group: "batch", Version: "v1", Resource: "cronjobs"},
+	} {
+		err := eachObject(ctx, client, of, namespace, metav1.ListOptions{}, func(o *unstructured.Unstructured) error {
+			for _, pod := range manifest.Pods(o) {
+				f(o, trimmed(pod))
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// eachObject calls f for each object of a list, which is read page by page.
+func eachObject(ctx context.Context, client dynamic.Interface, of schema.GroupVersionResource, namespace string, options metav1.ListOptions, f func(*unstructured.Unstructured) error) error {
+	objects := client.Resource(of).Namespace(namespace)
+	pages := pager.New(func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
+		return objects.List(ctx, options)
+	})
+	pages.PageSize = pageSize
+	err := pages.EachListItem(ctx, options, func(o runtime.Object) error {
+		object, err := meta.Accessor(o)
+		if object, ok := object.(*unstructured.Unstructured); ok && err == nil {
+			return f(object)
+		}
+		return errors.Join(err, fmt.Errorf("%T is no object", o))
+	})
+	if err != nil {
+		return fmt.Errorf("listing %s: %w", of.Resource, err)
+	}
+	return nil
+}
+
+// judgedNamespaces says of a namespace whether Gatekeeper is told to judge what is
+// in it. What cannot be read is taken to leave nothing out.
+func (g *global) judgedNamespaces(ctx context.Context, client dynamic.Interface) (func(*corev1.Namespace, string) bool, error) {
+	hooks, err := webhooks(ctx, client)
+	if apierrors.IsForbidden(err) {
+		g.remark("you may not read Gatekeeper's webhook: namespaces that it leaves out are judged here all the same")
+	} else if err != nil {
+		return nil, fmt.Errorf("reading Gatekeeper's webhook: %w", err)
+	}
+	var selectors []labels.Selector
+	for _, hook := range hooks {
+		var s metav1.LabelSelector
+		given, _, _ := unstructured.NestedMap(hook, "namespaceSelector")
+		if err := runtime.DefaultUnstructuredConverter.FromUnstructured(given, &s); err != nil {
+			return nil, fmt.Errorf("reading Gatekeeper's webhook: %w", err)
+		}
+		selector, err := metav1.LabelSelectorAsSelector(&s)
+		if err != nil {
+			return nil, fmt.Errorf("reading Gatekeeper's webhook: %w", err)
+		}
+		selectors = append(selectors, selector)
+	}
+	var excluded []wildcard.Wildcard
+	configs := schema.GroupVersionResource{Group: "config.gatekeeper.sh", Version: "v1alpha1", Resource: "configs"}
+	list, err := client.Resource(configs).List(ctx, metav1.ListOptions{})
+	switch {
+	case apierrors.IsForbidden(err):
+		g.remark("you may not read Gatekeeper's Config: namespaces that it leaves out are judged here all the same")
+	case apierrors.IsNotFound(err): // no Gatekeeper yet
+	case err != nil:
+		return nil, fmt.Errorf("reading Gatekeeper's Config: %w", err)
+	default:
+		for _, c := range list.Items {
+			matches, _, _ := unstructured.NestedSlice(c.Object, "spec", "match")
+			for _, m := range matches {
+				m, _ := m.(map[string]any)
+				processes, _, _ := unstructured.NestedStringSlice(m, "processes")
+				names, _, _ := unstructured.NestedStringSlice(m, "excludedNamespaces")
+				if slices.Contains(processes, "*") || slices.Contains(processes, "webhook") {
+					for _, n := range names {
+						excluded = append(excluded, wildcard.Wildcard(n))
+					}
+				}
+			}
+		}
+	}
+	return func(namespace *corev1.Namespace, name string) bool {
+		if slices.ContainsFunc(excluded, func(w wildcard.Wildcard) bool { return w.Matches(name) }) {
+			return false
+		}
+		return namespace == nil || len(selectors) == 0 ||
+			slices.ContainsFunc(selectors, func(s labels.Selector) bool { return s.Matches(labels.Set(namespace.Labels)) })
+	}, nil
+}
+
+// twoEngines judge under the policy that comes, and under the one that is.
+type twoEngines struct {
+	then, now             policy
+	thenEngine, nowEngine *gate.Engine
+}
+
+// answered makes engines that have all answers.
+func (g *global) answered(ctx context.Context, then, now policy) (*twoEngines, error) {
+	var questions []string
+	for _, p := range []policy{then, now} {
+		asked, err := g.questions(ctx, p)
+		if err != nil {
+			return nil, err
+		}
+		questions = append(questions, asked...)
+	}
+	slices.Sort(questions)
+	answers, err := g.answer(ctx, slices.Compact(questions))
+	if err != nil {
+		return nil, err
+	}
+	e := &twoEngines{then: then, now: now}
+	for _, one := range []struct {
+		policy policy
+		engine **gate.Engine
+	}{{then, &e.thenEngine}, {now, &e.nowEngine}} {
+		if *one.engine, err = gate.New(gate.Config{Ask: fromAnswers(answers)}); err == nil {
+			err = one.policy.load(ctx, *one.engine)
+		}
+		if err != nil {
+			e.close()
+			return nil, err
+		}
+	}
+	return e, nil
+}
+
+func (e *twoEngines) close() {
+	for _, engine := range []*gate.Engine{e.thenEngine, e.nowEngine} {
+		if engine != nil {
+			engine.Close()
+		}
+	}
+}
+
+// noAnswer is the reason of a violation that comes of not knowing.
+const noAnswer = "no-answer"
+
+// judge says what becomes of a Pod, and whether it is the policy's doing.
+func (e *twoEngines) judge(ctx context.Context, pod *unstructured.Unstructured) foreseenWorkload {
+	d, err := e.then.review(ctx, e.thenEngine, pod)
+	if err != nil {
+		return foreseenWorkload{Result: resultUnknown, Error: clip(err.Error(), 1000)}
+	}
+	var c checked
+	c.add("deny", d.Denied)
+	c.add("warn", d.Warnings)
+	c.add("dryrun", d.DryRun)
+	w := foreseenWorkload{Result: resultAllowed, Violations: c.Violations}
+	for _, v := range c.Violations {
+		result := map[string]string{"deny": resultRefused, "warn": resultWarned, "dryrun": resultCounted}[v.Action]
+		if v.Reason == noAnswer {
+			result = resultUnknown
+		}
+		w.Result = worse(w.Result, result)
+	}
+	before, err := e.now.review(ctx, e.nowEngine, pod)
+	w.New = w.Result != resultAllowed && (err != nil || !slices.ContainsFunc(before.Denied, func(v gate.Violation) bool { return v.Details["reason"] != noAnswer }))
+	return w
+}
+
+// worse is the result that outweighs the other. A Pod that is refused for one
+// reason is refused, whatever could not be found out beside it.
+func worse(a, b string) string {
+	order := []string{resultAllowed, resultCounted, resultWarned, resultUnknown, resultRefused}
+	return order[max(slices.Index(order, a), slices.Index(order, b))]
+}
+
+// worsen adds what becomes of another Pod of the workload.
+func (w *foreseenWorkload) worsen(other foreseenWorkload) {
+	w.Result, w.New, w.Error = worse(w.Result, other.Result), w.New || other.New, cmp.Or(w.Error, other.Error)
+	for _, v := range other.Violations {
+		if !slices.Contains(w.Violations, v) {
+			w.Violations = append(w.Violations, v)
+		}
+	}
+}
+
+// data shows workloads by namespace.
+func (p foresight) data(workloads []foreseenWorkload, wide bool) data {
+	d := data{columns: []column{{name: "workload"}, {name: "pods"}, {name: "result"}, {name: "constraint", wide: true}, {name: "message"}}, names: []string{}}
+	if workloads == nil {
+		workloads = []foreseenWorkload{}
+	}
+	d.value = workloads
+	for _, w := range workloads {
+		title := "namespace " + w.Workload.Namespace
+		if n := len(d.blocks); n == 0 || d.blocks[n-1].title != title {
+			d.blocks = append(d.blocks, block{title: title})
+		}
+		at := &d.blocks[len(d.blocks)-1]
+		result := w.Result
+		if result == resultRefused && !w.New {
+			result = "refused already"
+		}
+		if w.Result == resultRefused {
+			d.names = append(d.names, w.Workload.Namespace+"/"+w.Workload.Kind+"/"+w.Workload.Name)
+		}
+		name, pods := w.Workload.Kind+"/"+w.Workload.Name, fmt.Sprint(w.Pods)
+		told := make(map[string]bool)
+		for _, v := range w.Violations {
+			// Several constraints say the same of an image that has no digest.
+			place, _, _ := strings.Cut(v.Message, ":")
+			if told[place+v.Reason] && !wide {
+				continue
+			}
+			told[place+v.Reason] = true
+			message := v.Message
+			if !wide {
+				message = brief(message)
+			}
+			at.rows = append(at.rows, []string{name, pods, result, v.Kind + "/" + v.Constraint, message})
+			name, pods, result = "", "", ""
+		}
+		if w.Error != "" {
+			at.rows = append(at.rows, []string{name, pods, result, "", w.Error})
+		}
+	}
+	return d
+}
+
+func (p foresight) summary() string {
+	tally := make(map[string]int)
+	for _, w := range p.workloads {
+		tally[w.Result]++
+	}
+	var parts []string
+	for _, r := range []string{resultAllowed, resultRefused, resultWarned, resultCounted, resultUnknown} {
+		if tally[r] > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", tally[r], r))
+		}
+	}
+	text := fmt.Sprintf("%s of %s in %s: %s", count(p.pods, "running Pod"), count(len(p.workloads), "workload"), count(p.namespaces, "namespace"), cmp.Or(strings.Join(parts, ", "), "nothing to judge"))
+	if n := len(p.only(true, resultRefused)); n > 0 && n < tally[resultRefused] {
+		text += fmt.Sprintf(" (%d of them newly)", n)
+	}
+	if len(p.leftOut) > 0 {
+		text += "; Gatekeeper leaves out " + strings.Join(p.leftOut, ", ")
+	}
+	return text
+}
