@@ -3,8 +3,8 @@ module github.com/oke-sign/oke-sign
 go 1.26.0
 
 require (
-	github.com/creack/pty v1.1.24
 	github.com/aymanbagabas/go-udiff v0.4.1
+	github.com/creack/pty v1.1.24
 	github.com/google/go-cmp v0.7.0
 	github.com/google/go-containerregistry v0.22.1
 	github.com/maypok86/otter/v2 v2.4.0

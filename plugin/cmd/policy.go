@@ -60,6 +60,7 @@ made as a whole; somebody else's edit in the meantime is never lost.`,
 // cluster does not know.
 type enforcedPolicy struct {
 	constraint.Current
+	found   []*unstructured.Unstructured // all constraints of oke-sign's kinds
 	missing []string
 }
 
@@ -74,7 +75,6 @@ func (g *global) readPolicy(ctx context.Context) (enforcedPolicy, error) {
 		return enforcedPolicy{}, err
 	}
 	var p enforcedPolicy
-	var found []*unstructured.Unstructured
 	for _, kind := range policies.Kinds() {
 		list, err := client.Resource(constraintsOf(kind)).List(ctx, metav1.ListOptions{})
 		switch {
@@ -84,11 +84,11 @@ func (g *global) readPolicy(ctx context.Context) (enforcedPolicy, error) {
 			return enforcedPolicy{}, fmt.Errorf("listing constraints %s: %w", kind, err)
 		default:
 			for i := range list.Items {
-				found = append(found, &list.Items[i])
+				p.found = append(p.found, &list.Items[i])
 			}
 		}
 	}
-	p.Current = constraint.Read(found)
+	p.Current = constraint.Read(p.found)
 	return p, nil
 }
 
@@ -119,7 +119,7 @@ func (p enforcedPolicy) plain() error {
 		return nil
 	}
 	return &refusal{fmt.Errorf("the cluster's constraints are not one policy: %s", p.Unclear),
-		"change or delete constraints by hand until they are, or label those that are meant: " + constraint.Label + "=pods, =workloads or =report"}
+		"kubectl oke-sign policy set --new makes a policy beside them; or label those that are one: " + constraint.Label + "=pods, =workloads or =report"}
 }
 
 // existing is the policy, or an error that says there is none.

@@ -27,6 +27,7 @@ type changeOptions struct {
 	preview  bool
 	gitops   bool
 	allowAny bool
+	apart    bool // from constraints that somebody wrote himself
 	dryRun   string
 	out      output
 }
@@ -124,6 +125,9 @@ func (o *changeOptions) now(ctx context.Context) (enforcedPolicy, error) {
 	ctx, cancel := o.within(ctx)
 	defer cancel()
 	p, err := o.readPolicy(ctx)
+	if err == nil && o.apart {
+		p.Current = constraint.Apart(p.found)
+	}
 	if err == nil {
 		err = p.plain()
 	}

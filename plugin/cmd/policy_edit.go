@@ -25,9 +25,9 @@ func newPolicyEdit(g *global, editor string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "edit",
 		Short: "Edit the image policy in an editor",
-		Long: `Edit the image policy as one small YAML document, in the editor that KUBE_EDITOR or
-EDITOR names, or vi. What is wrong with it is shown there, and it is opened again.
-An edit that could not be made is kept in a file.`,
+		Long: `Edit the image policy as one small YAML document, in the editor that KUBE_EDITOR
+or EDITOR names, or vi. What is wrong with it is shown there, and it is opened
+again. An edit that could not be made is kept in a file.`,
 		Example: `  kubectl oke-sign policy edit
 
   KUBE_EDITOR="code --wait" kubectl oke-sign policy edit --preview`,

@@ -31,13 +31,13 @@ func (f *policyFlags) bind(flags *pflag.FlagSet) {
 	flags.StringSliceVar(&f.keys, "key", nil, "`KEY`s whose signatures count, by OCID or name, five at most. May be repeated.")
 	flags.StringVar(&p.Mode, "mode", "", "What becomes of an image that is forbidden, a `MODE`: deny (refused), warn, or dryrun (counted). A new policy denies.")
 	flags.StringVar(&p.OtherRegistries, "other-registries", "", "What becomes of images of other registries, a `WORD`: Deny, as in a new policy, or Allow.")
-	flags.StringSliceVar(&p.ExemptImages, "exempt-image", nil, "Images that need neither signature nor digest, a `PATTERN` such as registry.k8s.io/dns/**. May be repeated.")
+	flags.StringSliceVar(&p.ExemptImages, "exempt-image", nil, "Images that need neither signature nor digest, a `PATTERN` such as docker.io/library/**. May be repeated.")
 	flags.StringVar(&p.Digests, "digests", "", "`WHICH` images must be referenced by digest: All, as in a new policy, OCIRegistry or None.")
 	flags.BoolVar(&p.WarnWorkloads, "warn-workloads", false, "Warn of workloads whose Pods would be refused. A new policy does.")
 	flags.StringVar(&p.BreakGlass, "break-glass", "", "Whether the break-glass annotation lifts the policy for a Pod, a `WORD`: Honor, as in a new policy, or Ignore.")
 	flags.StringSliceVar(&r.Users, "break-glass-user", nil, "`USER`s who may break the glass; if nobody is named, anybody may. May be repeated.")
 	flags.StringSliceVar(&r.Groups, "break-glass-group", nil, "`GROUP`s whose members may. May be repeated.")
-	flags.StringSliceVar(&r.ServiceAccounts, "break-glass-service-account", nil, "Service accounts that may, as `NAMESPACE/NAME`. May be repeated.")
+	flags.StringSliceVar(&r.ServiceAccounts, "break-glass-account", nil, "Service accounts that may, as `NS/NAME`. May be repeated.")
 	flags.BoolVar(&r.RequireReason, "break-glass-reason", false, "Require a reason for breaking the glass.")
 	flags.StringVar(&r.MaxDuration, "break-glass-max", "", "`TIME` for which the glass may be broken at most, such as 90m or 8h.")
 	flags.BoolVar(&r.Report, "break-glass-report", false, "Warn of every use of break-glass. A new policy does.")
@@ -115,7 +115,7 @@ func (f *policyFlags) onto(p constraint.Policy, keys []string) (constraint.Polic
 			rules.Users = f.rules.Users
 		case "break-glass-group":
 			rules.Groups = f.rules.Groups
-		case "break-glass-service-account":
+		case "break-glass-account":
 			rules.ServiceAccounts = f.rules.ServiceAccounts
 		case "break-glass-reason":
 			rules.RequireReason = f.rules.RequireReason
@@ -154,13 +154,13 @@ func newPolicySet(g *global) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "set [--key KEY]... [--mode MODE] [...]",
 		Short: "Make an image policy, or change what it says",
-		Long: `Make an image policy, or change what it says. What is not named stays as it is; a
-list that is named takes the place of the one there, and an empty one ends it.
+		Long: `Make an image policy, or change what it says. What is not named stays as it is;
+a list that is named takes the place of the one there, and an empty one ends it.
 
 A change that would refuse what runs needs --yes. So does one of which that
 cannot be found out. A policy without keys lets every image of OCI Registry run,
 and is made with --allow-any only.`,
-		Example: `  # Only what image-key signed may run. Look first, warn for a while, then refuse
+		Example: `  # Only what image-key signed may run: look first, then warn, then refuse
   kubectl oke-sign policy set --key image-key --preview
   kubectl oke-sign policy set --key image-key --mode warn
   kubectl oke-sign policy enable
@@ -188,6 +188,7 @@ and is made with --allow-any only.`,
 	o.policyFlags.bind(cmd.Flags())
 	o.changeOptions.bind(cmd.Flags())
 	o.bindAllowAny(cmd.Flags())
+	cmd.Flags().BoolVar(&o.apart, "new", false, "Make a policy of its own beside constraints that somebody wrote himself.")
 	return cmd
 }
 
@@ -234,7 +235,8 @@ func newPolicyAddKey(g *global) *cobra.Command {
 		Use:   "add-key KEY...",
 		Short: "Let signatures by another key count",
 		Long: `Let signatures by another key count as well, named by OCID or by name. A policy
-holds five keys at most. OCI Vault is asked first whether the key can sign images.`,
+holds five keys at most. OCI Vault is asked first whether the key can sign
+images.`,
 		Example: `  kubectl oke-sign policy add-key release-key`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := o.validate(cmd, args); err != nil {
@@ -277,8 +279,8 @@ func newPolicyRemoveKey(g *global) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "remove-key KEY...",
 		Short: "Let signatures by a key count no longer",
-		Long: `Let signatures by a key count no longer, named by OCID or by name. The last key is
-removed with --allow-any only: a policy without keys lets every image of OCI
+		Long: `Let signatures by a key count no longer, named by OCID or by name. The last key
+is removed with --allow-any only: a policy without keys lets every image of OCI
 Registry run.`,
 		Example: `  kubectl oke-sign policy remove-key release-key`,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -401,8 +403,8 @@ func newPolicyDelete(g *global) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "delete",
 		Short: "Delete the image policy",
-		Long: `Delete the constraints that carry the image policy. Others stay, even of the same
-kinds. policy disable keeps the policy, and only ends its enforcement.`,
+		Long: `Delete the constraints that carry the image policy. Others stay, even of the
+same kinds. policy disable keeps the policy, and only ends its enforcement.`,
 		Example: `  kubectl oke-sign policy delete`,
 		Args:    noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -15,7 +15,6 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -87,6 +86,7 @@ func TestScripts(t *testing.T) {
 			"calls":   calls,
 			"attach":  attach,
 			"scrub":   scrub,
+			"blur":    blur,
 			"message": message,
 			"second":  second,
 			"stored":  stored,
@@ -106,6 +106,10 @@ func TestScripts(t *testing.T) {
 			"push":    push,
 			"pods":    pods,
 			"asked":   asked,
+			"crowd":   crowd,
+			"stumble": stumble,
+			"audited": audited,
+			"typed":   typed,
 		},
 	})
 }
@@ -516,8 +520,7 @@ func settle(ts *testscript.TestScript, _ bool, args []string) {
 
 // scrub FILE NEW: what differs from run to run has a name in NEW instead.
 func scrub(ts *testscript.TestScript, _ bool, args []string) {
-	text := ts.ReadFile(args[0])
-	for _, s := range []struct{ pattern, name string }{
+	replace(ts, args, []named{
 		{`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ`, "<time>"},
 		{`ocid1\.containerimagesignature\.[a-z0-9.-]+`, "<signature>"},
 		{`ocid1\.user\.[a-z0-9.-]+`, "<user>"},
@@ -526,10 +529,5 @@ func scrub(ts *testscript.TestScript, _ bool, args []string) {
 		{`127\.0\.0\.1:\d+`, "<proxy>"},
 		{`[0-9a-f]{12}…`, "<the digest>…"},
 		{`[0-9A-Za-z/-]{20,}/[0-9A-Za-z]{20,}`, "<request>"},
-	} {
-		text = regexp.MustCompile(s.pattern).ReplaceAllString(text, s.name)
-	}
-	if err := os.WriteFile(ts.MkAbs(args[1]), []byte(text), 0o600); err != nil {
-		ts.Fatalf("%v", err)
-	}
+	})
 }

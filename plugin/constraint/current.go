@@ -79,6 +79,18 @@ func Read(objects []*unstructured.Unstructured) Current {
 	return c
 }
 
+// Apart is the policy without the constraints that somebody wrote himself, whether
+// they could be taken for it or not. They are no part of it then.
+func Apart(objects []*unstructured.Unstructured) Current {
+	c := Read(slices.DeleteFunc(slices.Clone(objects), func(o *unstructured.Unstructured) bool { return !managed(o) }))
+	for _, o := range objects {
+		if !managed(o) {
+			c.Others = append(c.Others, o)
+		}
+	}
+	return c
+}
+
 // roleOf is the role of a constraint among all of the cluster: of its label, or as
 // its author may have meant it; "" for none.
 func roleOf(o *unstructured.Unstructured, all []*unstructured.Unstructured) Role {

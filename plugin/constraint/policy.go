@@ -159,6 +159,9 @@ func (p Policy) Validate() error {
 	return errors.Join(wrong...)
 }
 
+// wrongType is how the decoder words a value of the wrong type, with its own types.
+var wrongType = regexp.MustCompile(`cannot unmarshal (\w+) into Go struct field (?:\.?Policy\.|\.)?([\w.]+) of type \*?(?:\w+\.)?(\S+)$`)
+
 // Parse reads a policy that YAML returned, as somebody may have changed it since.
 // Fields that are unknown or there twice are errors; so is a list of keys that is
 // left out, which must not come to mean that any image may run.
@@ -168,6 +171,9 @@ func Parse(text []byte) (Policy, error) {
 		Keys *[]string `json:"keys"` // in the place of Policy's
 	}
 	if err := yaml.UnmarshalStrict(text, &given); err != nil {
+		if m := wrongType.FindStringSubmatch(err.Error()); m != nil {
+			return Policy{}, fmt.Errorf("%s must be a %s, not a %s", m[2], m[3], m[1])
+		}
 		return Policy{}, errors.New(strings.TrimPrefix(err.Error(), "error converting YAML to JSON: "))
 	}
 	if given.Keys == nil || *given.Keys == nil {

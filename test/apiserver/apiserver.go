@@ -106,6 +106,7 @@ type Server struct {
 	mu       sync.Mutex
 	requests []string
 	handlers map[string]http.Handler
+	before   func(http.ResponseWriter, *http.Request) bool
 }
 
 // Start runs a server with nothing in it but the namespaces default and
@@ -204,6 +205,14 @@ func (s *Server) Handle(path string, h http.Handler) {
 	s.handlers[path] = h
 }
 
+// Before lets f see every request before the server does. If it returns true, it
+// has answered. Nil ends that.
+func (s *Server) Before(f func(w http.ResponseWriter, r *http.Request) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.before = f
+}
+
 // Requests are the methods and paths of all requests so far that were not
 // discovery.
 func (s *Server) Requests() []string {
@@ -232,8 +241,11 @@ func name(o *unstructured.Unstructured) {
 
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
-	handler := s.handlers[r.URL.Path]
+	handler, before := s.handlers[r.URL.Path], s.before
 	s.mu.Unlock()
+	if before != nil && before(w, r) {
+		return
+	}
 	switch segments := strings.Split(strings.Trim(r.URL.Path, "/"), "/"); {
 	case handler != nil:
 		handler.ServeHTTP(w, r)
@@ -392,6 +404,19 @@ func (s *Server) object(r *http.Request, of Resource, at types.NamespacedName, b
 		if err := o.UnmarshalJSON(body); err != nil {
 			return nil, apierrors.NewBadRequest(err.Error())
 		}
+		// As everywhere, the status has a path of its own.
+		stored := &unstructured.Unstructured{}
+		stored.SetGroupVersionKind(of.GroupVersionKind)
+		if err := s.client.Get(ctx, at, stored); err != nil {
+			return nil, err
+		}
+		delete(o.Object, "status")
+		if status, ok := stored.Object["status"]; ok {
+			o.Object["status"] = status
+		}
+		if version := o.GetResourceVersion(); dry && version != "" && version != stored.GetResourceVersion() {
+			return nil, apierrors.NewConflict(schema.GroupResource{Group: of.Group, Resource: of.Plural}, at.Name, errors.New("it has changed"))
+		}
 		var options []client.UpdateOption
 		if dry {
 			options = append(options, client.DryRunAll)
@@ -419,14 +444,14 @@ func (s *Server) object(r *http.Request, of Resource, at types.NamespacedName, b
 			return nil, err
 		}
 		var options []client.DeleteOption
-		if dry {
-			options = append(options, client.DryRunAll)
-		}
 		var sent metav1.DeleteOptions
 		if len(body) > 0 {
 			if err := json.Unmarshal(body, &sent); err != nil {
 				return nil, apierrors.NewBadRequest(err.Error())
 			}
+		}
+		if dry || len(sent.DryRun) > 0 {
+			options = append(options, client.DryRunAll)
 		}
 		if sent.Preconditions != nil {
 			options = append(options, client.Preconditions(*sent.Preconditions))
