@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -139,11 +140,37 @@ func (g *global) clusterWide(cmd *cobra.Command) error {
 	return nil
 }
 
+// told runs a command that may fail before it has data. Where JSON or YAML is wanted,
+// there is some all the same.
+func (g *global) told(out *output, run func() error) error {
+	written := &countingWriter{Writer: g.streams.Out}
+	g.streams.Out = written
+	err := run()
+	var wrong *usageError
+	if err == nil || errors.As(err, &wrong) || written.n > 0 || out.format != "json" && out.format != "yaml" {
+		return err
+	}
+	return cmp.Or(out.print(written, data{value: failure{Error: clip(err.Error(), 1000)}}), err)
+}
+
+type countingWriter struct {
+	io.Writer
+	n int
+}
+
+func (w *countingWriter) Write(b []byte) (int, error) {
+	w.n += len(b)
+	return w.Writer.Write(b)
+}
+
 // notEnforced are the reasons for which a policy does not hold, as far as the
 // constraints and Gatekeeper's webhook show.
 func (g *global) notEnforced(ctx context.Context, client dynamic.Interface, p enforcedPolicy) []string {
 	var why []string
-	if p.Policy == nil {
+	switch {
+	case p.Unclear != "":
+		return []string{p.Unclear}
+	case p.Policy == nil:
 		return []string{"there is no policy"}
 	}
 	if p.Policy.Mode != constraint.Deny {

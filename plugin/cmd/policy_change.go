@@ -55,9 +55,15 @@ func (o *changeOptions) validate(cmd *cobra.Command) error {
 	return cmp.Or(o.clusterWide(cmd), o.global.validate(), o.out.validate())
 }
 
-// change makes of the policy what edit says; of nil, none. Edit may ask a person,
-// and so has no deadline.
-func (o *changeOptions) change(ctx context.Context, edit func(context.Context, enforcedPolicy) (*constraint.Policy, error)) error {
+// editing makes the policy that is to be of the one that is: nil for none. It may ask
+// a person, and so has no deadline.
+type editing func(ctx context.Context, before enforcedPolicy) (*constraint.Policy, error)
+
+func (o *changeOptions) change(ctx context.Context, edit editing) error {
+	return o.told(&o.out, func() error { return o.changed(ctx, edit) })
+}
+
+func (o *changeOptions) changed(ctx context.Context, edit editing) error {
 	client, err := o.kube.objects()
 	if err != nil {
 		return err
@@ -192,7 +198,8 @@ func (o *changeOptions) printManifests(before enforcedPolicy, after *constraint.
 		text.WriteString(manifestText(object))
 	}
 	if o.out.format == "json" {
-		return o.out.print(o.streams.Out, data{value: map[string]any{"apiVersion": "v1", "kind": "List", "items": items}})
+		out := o.out
+		return out.print(o.streams.Out, data{value: map[string]any{"apiVersion": "v1", "kind": "List", "items": items}})
 	}
 	_, err := fmt.Fprint(o.streams.Out, text.String())
 	return err
@@ -222,9 +229,9 @@ func (o *changeOptions) look(ctx context.Context, before enforcedPolicy, after *
 		return &refusal{fmt.Errorf("whether the change refuses %s that run could not be found out", count(len(unknown), "workload")),
 			"nothing was changed; --yes changes the policy all the same"}
 	}
-	complain(o.streams.ErrOut, fmt.Errorf("the change would refuse %s that run, as soon as their Pods are made anew", count(len(newly), "workload")),
-		"nothing was changed; sign or exempt their images, use --mode warn first, or add --yes")
-	return errNo
+	what := fmt.Errorf("the change would refuse %s that run, as soon as their Pods are made anew", count(len(newly), "workload"))
+	complain(o.streams.ErrOut, what, "nothing was changed; sign or exempt their images, use --mode warn first, or add --yes")
+	return fmt.Errorf("%w: %w", errNo, what)
 }
 
 // apply takes the steps, after the API server and Gatekeeper have checked every one
@@ -343,7 +350,8 @@ func (o *changeOptions) printChanges(steps []constraint.Step) error {
 	if len(changes) == 0 && o.out.format != "json" && o.out.format != "yaml" {
 		return nil
 	}
-	return o.out.print(o.streams.Out, d)
+	out := o.out
+	return out.print(o.streams.Out, d)
 }
 
 // addable are the keys that are named, by OCID or name, each checked to be one that

@@ -36,7 +36,7 @@ again. An edit that could not be made is kept in a file.`,
 			if err := o.validate(cmd); err != nil {
 				return err
 			}
-			return o.run(cmd.Context())
+			return o.told(&o.out, func() error { return o.run(cmd.Context()) })
 		},
 	}
 	o.bind(cmd.Flags())
@@ -49,7 +49,7 @@ const editHelp = `# The image policy. Lines that begin with # are left out; an e
 
 func (o *policyEditOptions) run(ctx context.Context) error {
 	var kept string // the file with an edit that was not made
-	err := o.change(ctx, func(ctx context.Context, before enforcedPolicy) (*constraint.Policy, error) {
+	err := o.changed(ctx, func(ctx context.Context, before enforcedPolicy) (*constraint.Policy, error) {
 		p, err := before.existing()
 		if err != nil {
 			return nil, err
@@ -77,7 +77,7 @@ func (o *policyEditOptions) run(ctx context.Context) error {
 	}
 	if errors.Is(err, errNotEdited) {
 		o.remark("%v; nothing was changed", errNotEdited)
-		return nil
+		return o.printChanges(nil)
 	}
 	return err
 }

@@ -39,7 +39,7 @@ Exit code 0: there is a policy. 3: there is none. 1: it could not be found out.`
 			if err := cmp.Or(o.clusterWide(cmd), o.validate(), o.out.validate()); err != nil {
 				return err
 			}
-			return o.run(cmd.Context())
+			return o.told(&o.out, func() error { return o.run(cmd.Context()) })
 		},
 	}
 	o.out.bind(cmd.Flags())
@@ -113,7 +113,8 @@ func (o *policyGetOptions) run(ctx context.Context) error {
 	for _, other := range slices.Concat(p.Guards, p.Others) {
 		s.Others = append(s.Others, shownAs(other))
 	}
-	if err := o.out.print(o.streams.Out, s.data(o.out.format == "wide")); err != nil {
+	out := o.out
+	if err := out.print(o.streams.Out, s.data(out.format == "wide")); err != nil {
 		return err
 	}
 	if err := p.plain(); err != nil {
@@ -177,13 +178,11 @@ func (o *policyGetOptions) describeKeys(ctx context.Context, ids []string) []sho
 }
 
 func shownFrom(key masterKey) shownKey {
-	usable, reason := true, ""
+	reason := useless(key.Key)
 	if key.missing {
 		reason = "OCI Vault has no such key, or you may not read it"
-	} else {
-		reason = useless(key.Key)
 	}
-	usable = reason == ""
+	usable := reason == ""
 	return shownKey{ID: key.ID.String(), Name: key.Name, State: cmp.Or(key.State, "NOT_FOUND"), Usable: &usable, Reason: reason}
 }
 
@@ -201,16 +200,18 @@ func (s shownPolicy) data(wide bool) data {
 	}
 	if p := s.Policy; p != nil {
 		row("mode", p.Mode)
-		if len(s.Keys) == 0 {
-			row("keys", "NONE: every image of OCI Registry may run, signed or not")
-		}
-		for i, k := range s.Keys {
+		var keys []string
+		for _, k := range s.Keys {
 			id := signature.Short(k.ID)
 			if wide || k.Name == "" {
 				id = k.ID
 			}
-			row([]string{"keys", ""}[min(i, 1)], strings.Join(strings.Fields(k.Name+" "+id+" "+k.State), " "))
+			keys = append(keys, strings.TrimSpace(k.Name+" "+id+" "+k.State))
 		}
+		if len(keys) == 0 {
+			keys = []string{"NONE: every image of OCI Registry may run, signed or not"}
+		}
+		row("keys", keys...)
 		row("other registries", p.OtherRegistries)
 		row("exempt images", p.ExemptImages...)
 		row("digests", p.Digests)

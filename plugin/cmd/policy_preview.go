@@ -67,7 +67,7 @@ found out.`,
 			if cmd.Flags().Changed("namespace") {
 				namespace = *o.kube.Namespace
 			}
-			return o.run(cmd.Context(), namespace)
+			return o.told(&o.out, func() error { return o.run(cmd.Context(), namespace) })
 		},
 	}
 	cmd.Flags().StringArrayVarP(&o.files, "filename", "f", nil, "`FILE` or directory with the constraints of a policy, in the place of the cluster's. May be repeated.")
@@ -301,7 +301,8 @@ func selectsPods(constraints []*unstructured.Unstructured) bool {
 
 // judgedBy is all of a Pod that a policy can see: two with the same are judged alike.
 func judgedBy(pod *unstructured.Unstructured, labelled bool) string {
-	seen := map[string]any{"spec": choose(pod.Object["spec"].(map[string]any), "initContainers", "containers", "ephemeralContainers", "volumes")}
+	spec, _ := pod.Object["spec"].(map[string]any)
+	seen := map[string]any{"spec": choose(spec, "initContainers", "containers", "ephemeralContainers", "volumes")}
 	for name, value := range pod.GetAnnotations() {
 		if strings.HasPrefix(name, "oracle.image-policy.k8s.io/") || strings.HasPrefix(name, "oke-sign.dev/") {
 			seen[name] = value
