@@ -115,6 +115,7 @@ are signed, by the same rules that oke-sign enforces in a cluster.`,
 		newBreakGlass(g),
 		newClusterPolicy(g),
 		newIAM(g),
+		newExplain(g),
 		newVersion(g, cfg.Version),
 	)
 	return root

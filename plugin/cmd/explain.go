@@ -1,0 +1,435 @@
+package cmd
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/spf13/cobra"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"github.com/oke-sign/oke-sign/plugin/gate"
+	"github.com/oke-sign/oke-sign/plugin/manifest"
+	"github.com/oke-sign/oke-sign/policies"
+	"github.com/oke-sign/oke-sign/provider/image"
+	"github.com/oke-sign/oke-sign/provider/signature"
+	"github.com/oke-sign/oke-sign/provider/verdict"
+)
+
+type explainOptions struct {
+	*global
+	out output
+}
+
+func newExplain(g *global) *cobra.Command {
+	o := &explainOptions{global: g}
+	cmd := &cobra.Command{
+		Use:   "explain (TYPE/NAME|IMAGE)...",
+		Short: "Explain step by step why something may run here, or may not",
+		Long: `Explain what the cluster's policy makes of a workload, a Pod or an image, step by
+step: whether Gatekeeper is asked, which constraints are about it, what each of
+them says, which signatures each image has and whether they hold, and what to do.
+
+A workload is judged with the Pods that it makes; an image as the only one of a
+Pod in the namespace. OCI is asked as you: that the provider in the cluster may
+read less is for kubectl oke-sign doctor.
+
+Exit code 0: it may run. 3: it would be refused. 1: it could not be found out.`,
+		Example: `  kubectl oke-sign explain deployment/web -n shop
+
+  # Before it is deployed
+  kubectl oke-sign explain ` + exampleTag + ` -n shop`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return usage("nothing to explain", "name a workload, a Pod or an image: kubectl oke-sign explain deployment/web")
+			}
+			if err := cmp.Or(o.global.validate(), o.out.validate()); err != nil {
+				return err
+			}
+			return o.run(cmd.Context(), args)
+		},
+	}
+	o.out.bind(cmd.Flags())
+	return cmd
+}
+
+// explained is the decision on an object.
+type explained struct {
+	Target      string                `json:"target"`
+	Result      string                `json:"result"`
+	NotAsked    string                `json:"notAsked,omitempty"` // why Gatekeeper is not
+	Constraints []explainedConstraint `json:"constraints"`
+	Images      []explainedImage      `json:"images"`
+	ToDo        []string              `json:"toDo,omitempty"`
+}
+
+type explainedConstraint struct {
+	Kind       string      `json:"kind"`
+	Name       string      `json:"name"`
+	Answer     string      `json:"answer"` // passes, refuses, warns, counts, unknown, not-about-it
+	Violations []violation `json:"violations,omitempty"`
+}
+
+type explainedImage struct {
+	Place      string            `json:"place"`
+	Image      string            `json:"image"`
+	Registry   string            `json:"registry"`
+	Pinned     bool              `json:"pinned"`
+	Verdicts   []explainedAnswer `json:"verdicts,omitempty"`
+	Signatures []listedSignature `json:"signatures,omitempty"`
+}
+
+// explainedAnswer is what OCI said to the question of a constraint.
+type explainedAnswer struct {
+	Keys    []string         `json:"keys"`
+	Verdict *verdict.Verdict `json:"verdict,omitempty"`
+	Error   string           `json:"error,omitempty"`
+}
+
+var explainColumns = []column{{name: "step"}, {name: "answer"}, {name: "why"}}
+
+func (o *explainOptions) run(ctx context.Context, args []string) error {
+	ctx, cancel := o.within(ctx)
+	defer cancel()
+	e, err := o.enforced(ctx)
+	var subjects []document
+	if err == nil {
+		subjects, err = o.subjects(ctx, args)
+	}
+	if err != nil {
+		return o.finish(o.out, explainColumns, allFailed([]string{strings.Join(args, " ")}, because(ctx, err)))
+	}
+	p := e.policy
+	p.manifests = subjects
+	questions, err := o.questions(ctx, p)
+	if err != nil {
+		return o.finish(o.out, explainColumns, allFailed([]string{strings.Join(args, " ")}, because(ctx, err)))
+	}
+	answers, failed := o.answer(ctx, questions)
+	w := &witness{explainOptions: o, e: e, answers: answers, ask: fromAnswers(answers)}
+	if failed != nil {
+		w.ask = func(context.Context, string, []string) (map[string]any, error) { return nil, failed }
+	} else if len(questions) > 0 {
+		// That it connects was just seen.
+		if w.cloud, failed = o.connectImages(ctx); failed == nil {
+			w.examiner = w.cloud.examiner(sync.OnceValue(func() *survey { return o.survey(ctx, w.cloud) }), w.allowed()...)
+		}
+	}
+	results := make([]result, len(subjects))
+	for i, s := range subjects {
+		results[i] = w.explain(ctx, s)
+		results[i].part = cmp.Or(because(ctx, failed), results[i].part)
+	}
+	return o.finish(o.out, explainColumns, results)
+}
+
+// subjects are the objects that arguments name, and a Pod for each image.
+func (o *explainOptions) subjects(ctx context.Context, args []string) ([]document, error) {
+	namespace, err := o.kube.namespace()
+	if err != nil {
+		return nil, err
+	}
+	var subjects []document
+	var named []string
+	for _, arg := range args {
+		if isObject(arg) {
+			named = append(named, arg)
+			continue
+		}
+		pod := &unstructured.Unstructured{Object: map[string]any{
+			"apiVersion": "v1", "kind": "Pod",
+			"metadata": map[string]any{"name": "of-" + arg, "namespace": namespace},
+			"spec":     map[string]any{"containers": []any{map[string]any{"name": "image", "image": arg}}},
+		}}
+		subjects = append(subjects, document{arg, pod})
+	}
+	if len(named) == 0 {
+		return subjects, nil
+	}
+	found, err := (&targetFlags{}).running(ctx, o.global, named)
+	return append(subjects, found...), err
+}
+
+// witness knows what was asked, and explains with it.
+type witness struct {
+	*explainOptions
+	e        enforced
+	answers  []answered
+	ask      func(context.Context, string, []string) (map[string]any, error)
+	cloud    *cloud
+	examiner *examiner
+}
+
+func (w *witness) explain(ctx context.Context, of document) result {
+	title := of.name()
+	if of.file != "" {
+		title = of.file
+	}
+	x := explained{Target: title, Result: allowedImage, NotAsked: w.e.outside(of.object.GetNamespace()), Constraints: []explainedConstraint{}, Images: []explainedImage{}}
+	r := result{target: title}
+	images, err := manifest.Images(of.object)
+	if err != nil {
+		return result{target: title, err: err}
+	}
+	about := 0
+	for _, c := range w.e.constraints {
+		said, err := w.constraint(ctx, of, c)
+		if err != nil {
+			r.part = cmp.Or(r.part, err)
+			said.Answer = "unknown"
+		}
+		x.Constraints = append(x.Constraints, said)
+		switch said.Answer {
+		case "unknown":
+			x.Result = unknownImage
+			for _, v := range said.Violations {
+				if v.Reason == "no-answer" {
+					r.part = cmp.Or(r.part, errors.New(v.Message))
+				}
+			}
+		case "refuses":
+			if x.Result != unknownImage {
+				x.Result = refusedImage
+			}
+		case "warns", "counts":
+			if x.Result == allowedImage {
+				x.Result = warnedImage
+			}
+		}
+		if said.Answer != "not-about-it" {
+			about++
+		}
+	}
+	switch {
+	case x.NotAsked != "":
+		x.Result, r.part = outsideImage, nil
+	case about == 0:
+		x.Result = unmatchedImage
+	}
+	seen := make(map[string]bool)
+	for _, i := range images {
+		if !seen[i.Ref] {
+			seen[i.Ref] = true
+			x.Images = append(x.Images, w.image(ctx, i))
+		}
+	}
+	x.ToDo = w.toDo(x)
+	r.no = x.Result == refusedImage
+	r.value, r.title, r.rows = x, title+": "+x.Result, w.rows(x)
+	if !r.no && r.part == nil {
+		r.names = []string{title}
+	}
+	return r
+}
+
+// constraint judges by one constraint alone.
+func (w *witness) constraint(ctx context.Context, of, c document) (explainedConstraint, error) {
+	said := explainedConstraint{Kind: c.object.GetKind(), Name: c.object.GetName(), Answer: "passes"}
+	engine, err := gate.New(gate.Config{Ask: w.ask})
+	if err != nil {
+		return said, err
+	}
+	defer engine.Close()
+	alone := policy{constraints: []document{c}, namespaces: w.e.namespaces}
+	if err := alone.load(ctx, engine); err != nil {
+		return said, err
+	}
+	d, err := alone.review(ctx, engine, of.object)
+	if err != nil {
+		return said, err
+	}
+	var all checked
+	all.add("deny", d.Denied)
+	all.add("warn", d.Warnings)
+	all.add("dryrun", d.DryRun)
+	said.Violations = all.Violations
+	switch {
+	case d.Constraints == 0:
+		said.Answer = "not-about-it"
+	case slices.ContainsFunc(all.Violations, func(v violation) bool { return v.Action == "deny" && v.Reason == "no-answer" }):
+		said.Answer = "unknown"
+	case len(d.Denied) > 0:
+		said.Answer = "refuses"
+	case len(d.Warnings) > 0:
+		said.Answer = "warns"
+	case len(d.DryRun) > 0:
+		said.Answer = "counts"
+	}
+	return said, nil
+}
+
+// image is what there is to know of an image: the answers to what constraints
+// asked, and the signatures that these were made of.
+func (w *witness) image(ctx context.Context, i manifest.Image) explainedImage {
+	x := explainedImage{Place: i.Place(), Image: i.Ref, Registry: image.Classify(i.Ref).String()}
+	_, digest, _ := strings.Cut(i.Ref, "@")
+	x.Pinned = image.ValidDigest(digest)
+	for _, a := range w.answers {
+		if a.question.Image != i.Ref || a.question.Keys == nil {
+			continue
+		}
+		said := explainedAnswer{Keys: a.question.Keys}
+		if v, ok := a.value.(verdict.Verdict); ok && a.err == nil {
+			said.Verdict = &v
+		} else {
+			said.Error = clip(fmt.Sprint(a.err), 1000)
+		}
+		x.Verdicts = append(x.Verdicts, said)
+	}
+	ref, err := image.Parse(i.Ref)
+	if err != nil || len(x.Verdicts) == 0 || w.examiner == nil {
+		return x
+	}
+	records, err := w.cloud.registry.Records(ctx, ref)
+	if err != nil {
+		return x // the verdict says so
+	}
+	for _, rec := range records[:min(len(records), maxShownRecords)] {
+		s, _ := listed(ctx, w.examiner, ref, rec) // what is not known of it stands in it
+		x.Signatures = append(x.Signatures, s)
+	}
+	return x
+}
+
+// maxShownRecords bounds the records of an image that are gone into.
+const maxShownRecords = 20
+
+func (w *witness) allowed() []signature.KeyID {
+	keys, _ := parseKeys(w.e.keys()) // what is none of OCI Vault's, the schema refuses
+	return keys
+}
+
+func (w *witness) rows(x explained) [][]string {
+	var rows [][]string
+	add := func(step, answer, why string) { rows = append(rows, []string{step, answer, why}) }
+	asked := "yes"
+	if x.NotAsked != "" {
+		asked = "no"
+	} else if w.e.webhook == nil {
+		asked = "unknown"
+		if w.e.unknown == nil {
+			asked = "no"
+		}
+	}
+	add("Gatekeeper is asked", asked, x.NotAsked)
+	for _, i := range x.Images {
+		pinned := "by digest"
+		if !i.Pinned {
+			pinned = "without a digest"
+		}
+		add(i.Place, i.Registry, pinned+": "+brief(i.Image))
+		for _, s := range i.Signatures {
+			why := ""
+			switch {
+			case !slices.Contains(w.e.keys(), s.Key):
+				why = "no constraint lists the key"
+			case s.Holds != "yes":
+				why = s.Reason + ": " + s.Detail
+			}
+			holds := map[string]string{"yes": "holds", "no": "does not hold"}[s.Holds]
+			add("  signed "+s.SignedAt+" by "+clip(cmp.Or(s.KeyName, short(s.Key)), 40), cmp.Or(holds, "unknown"), why)
+		}
+		for _, a := range i.Verdicts {
+			var keys []string
+			for _, k := range a.Keys {
+				keys = append(keys, short(k))
+			}
+			step := "  signed by " + strings.Join(keys, " or ")
+			switch {
+			case a.Error != "":
+				add(step, "unknown", a.Error)
+			case a.Verdict.Signed:
+				add(step, "yes", "")
+			default:
+				add(step, "no", string(a.Verdict.Reason)+": "+a.Verdict.Detail)
+			}
+		}
+	}
+	for _, c := range x.Constraints {
+		name, answer := c.Kind+"/"+c.Name, c.Answer
+		if answer == "not-about-it" {
+			answer = "is not about it"
+		}
+		if len(c.Violations) == 0 {
+			add(name, answer, "")
+		}
+		for n, v := range c.Violations {
+			if n > 0 {
+				name, answer = "", ""
+			}
+			add(name, answer, v.Message)
+		}
+	}
+	for n, todo := range x.ToDo {
+		step := "to do"
+		if n > 0 {
+			step = ""
+		}
+		add(step, fmt.Sprint(n+1), todo)
+	}
+	return rows
+}
+
+// remedies say what to do about a reason. IMAGE stands for the image, KEY for a key
+// that the constraint lists.
+var remedies = map[string]string{
+	"unsigned":         "kubectl oke-sign sign IMAGE --key KEY",
+	"key-not-allowed":  "kubectl oke-sign sign IMAGE --key KEY",
+	"wrong-image":      "kubectl oke-sign sign IMAGE --key KEY; the signature that is there was made for another image, so find out who put it there",
+	"wrong-key":        "kubectl oke-sign sign IMAGE --key KEY; the signature that is there names a key that did not make it, so find out who put it there",
+	"bad-signature":    "kubectl oke-sign sign IMAGE --key KEY",
+	"key-unusable":     "enable the key or its version in OCI Vault if it was disabled by mistake, or sign with another that the policy lists",
+	"image-not-found":  "check the image's name, and that you and the provider may read its repository",
+	"not-covered":      "give the provider the tenancy with --tenancy NAMESPACE=OCID, or exempt the image",
+	"no-digest":        "kubectl oke-sign pin IMAGE shows its digest; kubectl oke-sign pin -f FILE writes it",
+	"not-oci-registry": "copy the image to OCI Registry and sign it there, or exempt it",
+	"doubtful":         "write the image as <region key>.ocir.io/<namespace>/<repository>@sha256:<digest>",
+	"no-answer":        "kubectl oke-sign doctor finds out why nobody answers",
+	"no-keys":          "give the constraint keys; [] would admit every image of OCI Registry",
+	"expired":          "kubectl oke-sign break-glass TYPE/NAME --reason TEXT --for TIME begins anew, and break-glass end ends it",
+	"no-reason":        "give the reason: kubectl oke-sign break-glass TYPE/NAME --reason TEXT --for TIME",
+	"no-end":           "give it an end: kubectl oke-sign break-glass TYPE/NAME --reason TEXT --for TIME",
+	"bad-end":          "give it an end: kubectl oke-sign break-glass TYPE/NAME --reason TEXT --for TIME",
+	"too-long":         "give it an earlier end: kubectl oke-sign break-glass TYPE/NAME --reason TEXT --for TIME",
+	"no-effect":        "kubectl oke-sign break-glass end TYPE/NAME takes the annotation away",
+}
+
+func (w *witness) toDo(x explained) []string {
+	var found []string
+	if w.e.webhook == nil && w.e.unknown == nil {
+		found = append(found, "kubectl oke-sign doctor says why Gatekeeper is not asked")
+	}
+	if x.NotAsked != "" {
+		return found
+	}
+	key := "OCID"
+	if keys := w.e.keys(); len(keys) > 0 {
+		key = keys[0]
+	}
+	for _, c := range x.Constraints {
+		for _, v := range c.Violations {
+			ref := "IMAGE"
+			for _, i := range x.Images {
+				if strings.HasSuffix(v.Message, ": "+i.Image) {
+					ref = i.Image
+				}
+			}
+			todo := strings.NewReplacer("IMAGE", ref, "KEY", key).Replace(remedies[v.Reason])
+			if c.Kind == policies.SignedImages && v.Reason == "not-oci-registry" && strings.Contains(ref, ".") {
+				name, _, _ := strings.Cut(ref, "@")
+				if tag := strings.LastIndexByte(name, ':'); tag > strings.LastIndexByte(name, '/') {
+					name = name[:tag]
+				}
+				todo += ": exemptImages: [" + name + "]"
+			}
+			if todo != "" && !slices.Contains(found, todo) {
+				found = append(found, todo)
+			}
+		}
+	}
+	return found
+}
