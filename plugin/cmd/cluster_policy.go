@@ -386,7 +386,7 @@ func (o *clusterPolicyOptions) follow(ctx context.Context, client *cluster.Clien
 		})
 	}
 	if ctx.Err() != nil {
-		return &refusal{because(ctx, err), "the change goes on in OKE, as work request " + work + "; cluster-policy get shows when it is made"}
+		return &refusal{fmt.Errorf("the change goes on in OKE, as work request %s", work), "kubectl oke-sign cluster-policy get shows when it is made"}
 	}
 	return err
 }

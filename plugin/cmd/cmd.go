@@ -58,6 +58,9 @@ func Run(ctx context.Context, cfg Config) (code int) {
 			code = exitFailed
 		}
 	}()
+	if len(cfg.Args) > 0 && (cfg.Args[0] == cobra.ShellCompRequestCmd || cfg.Args[0] == cobra.ShellCompNoDescRequestCmd) {
+		cfg.Streams.ErrOut = io.Discard // it would land in the middle of a line
+	}
 	root := New(cfg)
 	root.SetArgs(cfg.Args)
 	err := root.ExecuteContext(ctx)
@@ -116,8 +119,10 @@ are signed, by the same rules that oke-sign enforces in a cluster.`,
 		newClusterPolicy(g),
 		newIAM(g),
 		newExplain(g),
+		newCompletion(g),
 		newVersion(g, cfg.Version),
 	)
+	g.addCompletion(root)
 	return root
 }
 
@@ -273,9 +278,6 @@ func because(ctx context.Context, err error) error {
 	}
 	why := errInterrupted
 	var late timeoutError
-	if errors.Is(err, errInterrupted) || errors.As(err, &late) {
-		return err // it says so already
-	}
 	if errors.As(context.Cause(ctx), &late) {
 		why = late
 	}

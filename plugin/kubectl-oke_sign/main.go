@@ -9,8 +9,11 @@ import (
 	"context"
 	"os"
 	"os/signal"
+	"path/filepath"
+	"strings"
 	"syscall"
 
+	"github.com/spf13/cobra"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 
 	"github.com/oke-sign/oke-sign/plugin/cmd"
@@ -18,6 +21,15 @@ import (
 
 // version is set by the linker for a release; nothing else writes to it.
 var version string
+
+// arguments are the words of the command line. Under the name by which kubectl asks
+// plugins to complete theirs, they are a line to complete.
+func arguments(args []string) []string {
+	if strings.HasPrefix(filepath.Base(args[0]), "kubectl_complete-") {
+		return append([]string{cobra.ShellCompRequestCmd}, args[1:]...)
+	}
+	return args[1:]
+}
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -28,7 +40,7 @@ func main() {
 		configDir = "" // a machine without a home, such as in CI: nothing is kept
 	}
 	code := cmd.Run(ctx, cmd.Config{
-		Args:      os.Args[1:],
+		Args:      arguments(os.Args),
 		Streams:   genericiooptions.IOStreams{In: os.Stdin, Out: os.Stdout, ErrOut: os.Stderr},
 		Getenv:    os.Getenv,
 		ConfigDir: configDir,

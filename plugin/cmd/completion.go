@@ -1,0 +1,282 @@
+package cmd
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/cli-runtime/pkg/resource"
+
+	"github.com/oke-sign/oke-sign/plugin/manifest"
+	"github.com/oke-sign/oke-sign/provider/image"
+	"github.com/oke-sign/oke-sign/provider/signature"
+)
+
+// kubectlCompletion is what kubectl runs to complete a plugin's command line.
+const kubectlCompletion = `#!/bin/sh
+# kubectl_complete-oke_sign: completes "kubectl oke-sign" for kubectl.
+exec kubectl oke-sign __complete "$@"
+`
+
+func newCompletion(g *global) *cobra.Command {
+	shells := map[string]func(root *cobra.Command, w io.Writer) error{
+		"bash":       func(root *cobra.Command, w io.Writer) error { return root.GenBashCompletionV2(w, true) },
+		"zsh":        (*cobra.Command).GenZshCompletion,
+		"fish":       func(root *cobra.Command, w io.Writer) error { return root.GenFishCompletion(w, true) },
+		"powershell": (*cobra.Command).GenPowerShellCompletionWithDesc,
+		"kubectl": func(_ *cobra.Command, w io.Writer) error {
+			_, err := io.WriteString(w, kubectlCompletion)
+			return err
+		},
+	}
+	names := []string{"bash", "zsh", "fish", "powershell", "kubectl"}
+	return &cobra.Command{
+		Use:   "completion (bash|zsh|fish|powershell|kubectl)",
+		Short: "Print a script that completes command lines",
+		Long: `Print a script that completes command lines, with keys, images and workloads.
+
+That of kubectl completes "kubectl oke-sign" wherever kubectl itself is completed:
+put it on the PATH as kubectl_complete-oke_sign, and make it executable. A link of
+that name to this program does the same. The others are for the program by its
+own name, kubectl-oke_sign.`,
+		Example: `  kubectl oke-sign completion kubectl > ~/bin/kubectl_complete-oke_sign
+  chmod +x ~/bin/kubectl_complete-oke_sign
+
+  source <(kubectl-oke_sign completion bash)`,
+		ValidArgs: names,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) != 1 || shells[args[0]] == nil {
+				return usage("kubectl oke-sign completion takes one shell", "name one of "+strings.Join(names, ", "))
+			}
+			if err := shells[args[0]](cmd.Root(), g.streams.Out); err != nil {
+				return fmt.Errorf("writing the output: %w", err)
+			}
+			return nil
+		},
+	}
+}
+
+// completionTime bounds what completion may ask of OCI and of the cluster: who
+// waits for it is in the middle of a line.
+const completionTime = 2 * time.Second
+
+type completer = func(cmd *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective)
+
+// addCompletion teaches all commands below to complete what flags and arguments
+// of their names take. What cannot be found out has no candidates, and no words.
+func (g *global) addCompletion(cmd *cobra.Command) {
+	for _, below := range cmd.Commands() {
+		g.addCompletion(below)
+	}
+	path := strings.TrimPrefix(cmd.CommandPath(), cmd.Root().CommandPath()+" ")
+	flags := map[string]completer{
+		"output": fixed(formats...), "auth": fixed("config", "session"), "context": g.found(g.contexts), "namespace": g.found(g.namespaceNames),
+		"region": fixed(regionNames()...), "algorithm": fixed(string(signature.SHA224), string(signature.SHA256), string(signature.SHA384), string(signature.SHA512)),
+		"protection": fixed("HSM", "SOFTWARE"), "bits": fixed("2048", "3072", "4096"), "action": fixed("deny", "warn", "dryrun"),
+		"key": g.found(g.keyOCIDs), "vault": cobra.NoFileCompletions,
+	}
+	switch path {
+	case "sign":
+		flags["key"] = g.found(g.keyNames)
+	case "check": // where it is a file
+		delete(flags, "key")
+	}
+	for name, complete := range flags {
+		if f := cmd.LocalNonPersistentFlags().Lookup(name); f != nil || cmd == cmd.Root() && cmd.PersistentFlags().Lookup(name) != nil {
+			_ = cmd.RegisterFlagCompletionFunc(name, complete) // it fails for flags that are not there
+		}
+	}
+	switch {
+	case path == "keys describe" || path == "keys use":
+		cmd.ValidArgsFunction = g.found(g.keyNames)
+	case cmd.Flags().Lookup("filename") != nil && cmd.Flags().Lookup("selector") != nil:
+		cmd.ValidArgsFunction = g.targetWords
+	case cmd.ValidArgsFunction == nil && len(cmd.ValidArgs) == 0 && !cmd.HasSubCommands():
+		cmd.ValidArgsFunction = cobra.NoFileCompletions
+	}
+}
+
+func fixed(words ...string) completer {
+	return cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp)
+}
+
+// found completes with what look finds, none twice.
+func (g *global) found(look func(ctx context.Context) ([]string, error)) completer {
+	return func(cmd *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective) {
+		ctx, cancel := context.WithTimeout(cmd.Context(), completionTime)
+		defer cancel()
+		found, err := look(ctx)
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		// A flag may take several values, with commas between them.
+		done, last := "", word
+		if i := strings.LastIndexByte(word, ','); i >= 0 {
+			done, last = word[:i+1], word[i+1:]
+		}
+		var candidates []string
+		for _, f := range found {
+			name, _, _ := strings.Cut(f, "\t")
+			if strings.HasPrefix(name, last) && !slices.Contains(args, name) && !strings.Contains(done, name+",") {
+				candidates = append(candidates, done+f)
+			}
+		}
+		return candidates, cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+func regionNames() []string {
+	var names []string
+	for _, r := range image.Regions() {
+		names = append(names, r.ID())
+	}
+	return names
+}
+
+func (g *global) contexts(context.Context) ([]string, error) {
+	raw, err := g.kube.ToRawKubeConfigLoader().RawConfig()
+	var names []string
+	for name := range raw.Contexts {
+		names = append(names, printable(name))
+	}
+	slices.Sort(names)
+	return names, err
+}
+
+// maxCandidates is how many objects of a kind are read for completion.
+const maxCandidates = 500
+
+func (g *global) namespaceNames(ctx context.Context) ([]string, error) {
+	client, err := g.kube.typed()
+	if err != nil || !g.kube.leads() {
+		return nil, err
+	}
+	list, err := client.CoreV1().Namespaces().List(ctx, metav1.ListOptions{Limit: maxCandidates})
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, n := range list.Items {
+		names = append(names, n.Name)
+	}
+	return names, nil
+}
+
+// candidateKeys are the keys that can sign images.
+func (g *global) candidateKeys(ctx context.Context, show func(foundKey) string) ([]string, error) {
+	c, err := g.connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s := g.survey(ctx, c)
+	s.list(ctx)
+	var words []string
+	for _, k := range s.keys {
+		if useless(k.Key) == "" {
+			words = append(words, show(k))
+		}
+	}
+	return words, nil
+}
+
+func (g *global) keyNames(ctx context.Context) ([]string, error) {
+	return g.candidateKeys(ctx, func(k foundKey) string { return word(k.Name) + "\tvault " + clip(k.vault.Name, 60) })
+}
+
+func (g *global) keyOCIDs(ctx context.Context) ([]string, error) {
+	return g.candidateKeys(ctx, func(k foundKey) string { return k.ID.String() + "\t" + clip(k.Name, 60) })
+}
+
+// word is a name as a word of a command line: one with anything odd in it would
+// not be completed to itself.
+func word(s string) string {
+	if strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune("'\"\\$`;&|<>(){}*?[]!#~", r) }) {
+		return ""
+	}
+	return s
+}
+
+// targetTypes are the types of objects whose names are completed.
+var targetTypes = []string{"pod", "deployment", "statefulset", "daemonset", "job", "cronjob", "replicaset"}
+
+// targetWords completes TYPE/NAME with objects of the cluster, and images with
+// those of OCI Registry that its Pods name.
+func (g *global) targetWords(cmd *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective) {
+	kind, _, named := strings.Cut(word, "/")
+	const keep = cobra.ShellCompDirectiveNoFileComp
+	switch {
+	case named && slices.Contains(targetTypes, strings.TrimSuffix(strings.ToLower(kind), "s")):
+		return g.found(func(ctx context.Context) ([]string, error) { return g.objectNames(ctx, kind) })(cmd, args, word)
+	case strings.Contains(word, "."): // a host
+		return g.found(g.imagesOfPods)(cmd, args, word)
+	case named:
+		return nil, keep
+	}
+	var words []string
+	for _, t := range targetTypes {
+		if strings.HasPrefix(t, strings.ToLower(word)) {
+			words = append(words, t+"/")
+		}
+	}
+	images, _ := g.found(g.imagesOfPods)(cmd, args, word)
+	if len(images) > 0 {
+		return append(words, images...), keep | cobra.ShellCompDirectiveNoSpace
+	}
+	return words, keep | cobra.ShellCompDirectiveNoSpace
+}
+
+func (g *global) objectNames(ctx context.Context, kind string) ([]string, error) {
+	var names []string
+	err := g.visit(ctx, kind, func(o *unstructured.Unstructured) { names = append(names, kind+"/"+o.GetName()) })
+	return names, err
+}
+
+func (g *global) imagesOfPods(ctx context.Context) ([]string, error) {
+	var images []string
+	err := g.visit(ctx, "pods", func(o *unstructured.Unstructured) {
+		found, err := manifest.Images(o)
+		if err != nil {
+			return
+		}
+		for _, i := range found {
+			if _, err := image.Parse(i.Ref); err == nil && !slices.Contains(images, i.Ref) {
+				images = append(images, i.Ref)
+			}
+		}
+	})
+	return images, err
+}
+
+// visit reads the first objects of a type, in the namespace that is worked in.
+func (g *global) visit(ctx context.Context, kind string, do func(*unstructured.Unstructured)) error {
+	namespace, err := g.kube.namespace()
+	if err != nil || !g.kube.leads() {
+		return err
+	}
+	done := make(chan error, 1)
+	var objects []*unstructured.Unstructured
+	go func() { // the builder knows no deadline
+		result := g.kube.builder().NamespaceParam(namespace).DefaultNamespace().ResourceTypeOrNameArgs(true, kind).RequestChunksOf(maxCandidates).Do()
+		done <- result.Visit(func(info *resource.Info, err error) error {
+			if o, ok := info.Object.(*unstructured.Unstructured); ok && len(objects) < maxCandidates {
+				objects = append(objects, o)
+			}
+			return err
+		})
+	}()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case err = <-done:
+	}
+	for _, o := range objects {
+		do(o)
+	}
+	return err
+}
