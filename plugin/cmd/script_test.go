@@ -28,6 +28,7 @@ import (
 
 	"github.com/oke-sign/oke-sign/plugin/cmd"
 	"github.com/oke-sign/oke-sign/plugin/manifest"
+	"github.com/oke-sign/oke-sign/policies"
 	"github.com/oke-sign/oke-sign/test/apiserver"
 	"github.com/oke-sign/oke-sign/test/ocitest"
 )
@@ -97,6 +98,7 @@ func TestScripts(t *testing.T) {
 			"cluster": cluster,
 			"mode":    mode,
 			"settle":  settle,
+			"install": install,
 			"oke":     oke,
 			"iam":     iam,
 			"expand":  expand,
@@ -506,6 +508,23 @@ func oke(ts *testscript.TestScript, _ bool, args []string) {
 	on, keys := of(ts).oke.ImagePolicy()
 	if want := args[2:]; on != (args[1] == "on") || !slices.Equal(keys, want) {
 		ts.Fatalf("OKE's policy is on: %t, keys %v", on, keys)
+	}
+}
+
+// install: the ConstraintTemplates of this build are in the cluster.
+func install(ts *testscript.TestScript, _ bool, _ []string) {
+	for _, kind := range policies.Kinds() {
+		text, err := policies.Templates.ReadFile(strings.ToLower(kind) + "/template.yaml")
+		if err != nil {
+			ts.Fatalf("%v", err)
+		}
+		objects, err := manifest.Objects(text)
+		if err != nil {
+			ts.Fatalf("%v", err)
+		}
+		if err := of(ts).cluster.Add(objects...); err != nil {
+			ts.Fatalf("%v", err)
+		}
 	}
 }
 

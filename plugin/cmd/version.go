@@ -2,9 +2,11 @@ package cmd
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"runtime"
 	"runtime/debug"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
@@ -19,29 +21,73 @@ type versionInfo struct {
 	Platform string `json:"platform"`
 }
 
+// versions are those of everything that has to fit together.
+type versions struct {
+	versionInfo                  // of the client
+	Cluster     *clusterVersions `json:"cluster,omitempty"`
+	Skew        []string         `json:"skew,omitempty"` // what does not fit
+}
+
+type versionOptions struct {
+	*global
+	client  bool
+	version string
+	out     output
+}
+
 func newVersion(g *global, version string) *cobra.Command {
-	var out output
+	o := &versionOptions{global: g, version: version}
 	cmd := &cobra.Command{
 		Use:   "version",
-		Short: "Print which build this is",
-		Example: `  kubectl oke-sign version
+		Short: "Print the versions of this program and of what the cluster has",
+		Long: `Print the version of this program and, if a kubeconfig leads to a cluster, of
+the provider, of Gatekeeper and of the ConstraintTemplates there, and say what
+does not fit together. The cluster is given ` + clusterTime.String() + `.`,
+		Example: `  kubectl oke-sign version --client
   kubectl oke-sign version -o json`,
 		Args: noArguments,
-		RunE: func(*cobra.Command, []string) error {
-			if err := out.validate(); err != nil {
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := cmp.Or(o.validate(), o.out.validate()); err != nil {
 				return err
 			}
-			v := build(version)
-			return out.print(g.streams.Out, data{
-				value:   v,
-				columns: []column{{name: "version"}, {name: "commit"}, {name: "date", wide: true}, {name: "go"}, {name: "platform"}},
-				blocks:  []block{{rows: [][]string{{v.Version, cmp.Or(v.shortCommit(), "unknown"), cmp.Or(v.Date, "unknown"), v.Go, v.Platform}}}},
-				names:   []string{v.Version},
-			})
+			return o.run(cmd.Context())
 		},
 	}
-	out.bind(cmd.Flags())
+	cmd.Flags().BoolVar(&o.client, "client", false, "Print this program's version alone, and ask no cluster.")
+	o.out.bind(cmd.Flags())
 	return cmd
+}
+
+func (o *versionOptions) run(ctx context.Context) error {
+	v := versions{versionInfo: build(o.version)}
+	detail := strings.Join([]string{"commit " + cmp.Or(v.shortCommit(), "unknown"), v.Go, v.Platform}, ", ")
+	rows := [][]string{{"client", v.Version, cmp.Or(v.Date, "unknown"), detail}}
+	var failed error
+	if !o.client && o.kube.leads() {
+		ctx, cancel := context.WithTimeout(ctx, clusterTime)
+		defer cancel()
+		v.Cluster, failed = o.inCluster(ctx)
+		for _, c := range v.Cluster.components() {
+			rows = append(rows, []string{c.Name, cmp.Or(c.Version, "unknown"), "", c.Detail})
+		}
+		v.Skew = v.skew()
+	}
+	err := o.out.print(o.streams.Out, data{
+		value:   v,
+		columns: []column{{name: "component"}, {name: "version"}, {name: "date", wide: true}, {name: "detail"}},
+		blocks:  []block{{rows: rows}},
+		names:   []string{v.Version},
+	})
+	if err != nil {
+		return err
+	}
+	for _, s := range v.Skew {
+		o.remark("%s", s)
+	}
+	if failed != nil {
+		return &refusal{failed, "--client asks no cluster"}
+	}
+	return nil
 }
 
 // build is the version that the linker was told, or else what the go command
