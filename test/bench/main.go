@@ -1,5 +1,5 @@
-// Command bench measures the provider and prints one figure a line: name, value,
-// unit.
+// Command bench measures the provider, and how fast the plugin starts, and prints
+// one figure a line: name, value, unit.
 //
 // The provider runs as the program that it is, against an emulated OCI that
 // answers after 60 ms unless a figure's name says otherwise, and is asked over
@@ -128,6 +128,7 @@ func (set settings) parts() ([]part, func() error, error) {
 		on("fill", nil, fill),
 		on("steady", nil, func(ctx context.Context, s *scene) []figure { return steady(ctx, s, set.steady) }),
 		on("outage", nil, func(ctx context.Context, s *scene) []figure { return outages(ctx, s, set.outage) }),
+		{"plugin", func(ctx context.Context) ([]figure, error) { return pluginStart(ctx, dir) }},
 		{"memory", func(ctx context.Context) ([]figure, error) { return memory(ctx, set.churn) }},
 	}, clear, nil
 }
