@@ -272,6 +272,9 @@ func (o *clusterPolicyOptions) work(ctx context.Context, do func(context.Context
 	if err == nil || errors.As(err, &wrong) || errors.Is(err, errNo) {
 		return err
 	}
+	if o.out.format == "" { // what is printed otherwise is to be put into a file
+		return because(ctx, err)
+	}
 	return o.finish(o.out, clusterPolicyColumns, allFailed([]string{""}, because(ctx, err)))
 }
 

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -51,7 +52,6 @@ before. OKE's policy is left as it is; while both are on, both refuse.`,
 			if !slices.Contains([]string{"deny", "warn", "dryrun"}, o.action) {
 				return usage(fmt.Sprintf("--action %q is not known", o.action), "use deny, warn or dryrun")
 			}
-			o.out.format = "yaml"
 			if err := o.validate(); err != nil {
 				return err
 			}
@@ -98,6 +98,9 @@ func (o *clusterImportOptions) move(ctx context.Context, _ *cloud, _ *cluster.Cl
 			return err
 		}
 	}
+	if !o.kube.leads() {
+		return &refusal{errNoCluster, "leave --apply out to print the constraints"}
+	}
 	objects, err := o.kube.objects()
 	if err != nil {
 		return err
@@ -106,7 +109,13 @@ func (o *clusterImportOptions) move(ctx context.Context, _ *cloud, _ *cluster.Cl
 		resource := schema.GroupVersionResource{Group: "constraints.gatekeeper.sh", Version: "v1beta1", Resource: strings.ToLower(c.GetKind())}
 		_, err := objects.Resource(resource).Apply(ctx, c.GetName(), c, metav1.ApplyOptions{FieldManager: "kubectl-oke_sign"})
 		if err != nil {
-			return &refusal{fmt.Errorf("applying %s/%s: %w", c.GetKind(), c.GetName(), err), "the ConstraintTemplates have to be installed first; run the same command again after"}
+			err = fmt.Errorf("applying %s/%s: %w", c.GetKind(), c.GetName(), err)
+		}
+		if apierrors.IsNotFound(err) {
+			return &refusal{err, "the ConstraintTemplates have to be installed first; run the same command again after"}
+		}
+		if err != nil {
+			return err
 		}
 		if _, err := fmt.Fprintf(o.streams.Out, "%s/%s applied\n", strings.ToLower(c.GetKind()), c.GetName()); err != nil {
 			return fmt.Errorf("writing the output: %w", err)

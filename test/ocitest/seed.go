@@ -93,7 +93,8 @@ func (c *Cloud) readPolicy() error {
 }
 
 // sowDemo makes what the walk-through begins with: a compartment with a vault
-// and four keys, and two repositories of two images each, none of them signed.
+// and four keys, two repositories of two images each, none of them signed, and a
+// cluster of OKE with its image policy off.
 // Identifiers and digests are the same every time; keys are not.
 func (c *Cloud) sowDemo() error {
 	w := c.world
@@ -131,6 +132,7 @@ func (c *Cloud) sowDemo() error {
 			}
 		}
 	}
+	w.newCluster(region, in.ID, "demo", c.cfg.Switches)
 	return nil
 }
 
