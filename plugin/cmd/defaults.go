@@ -70,9 +70,9 @@ func parseDefaults(text []byte) (defaults, error) {
 	return d, nil
 }
 
-// write keeps the defaults. Readers see the old file or the new one, never a
+// writeDefaults keeps the defaults. Readers see the old file or the new one, never a
 // part of it.
-func (g *global) write(d defaults) (err error) {
+func (g *global) writeDefaults(d defaults) (err error) {
 	if g.configDir == "" {
 		return &refusal{errors.New("there is no directory to keep the default key in"), "set HOME, or name the key with --key each time"}
 	}

@@ -2,7 +2,6 @@ package cmd
 
 import (
 	"context"
-	"maps"
 
 	"github.com/spf13/cobra"
 )
@@ -95,7 +94,7 @@ func (o *keysUseOptions) choose(ctx context.Context, args []string) (*chosenKey,
 			return nil, nil
 		}
 		delete(d.Contexts, in)
-		if err := o.write(d); err != nil {
+		if err := o.writeDefaults(d); err != nil {
 			return nil, err
 		}
 		o.remark("no key is chosen %s any more", inContext(in))
@@ -123,10 +122,9 @@ func (o *keysUseOptions) choose(ctx context.Context, args []string) (*chosenKey,
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
-	d.Contexts = maps.Clone(d.Contexts)
 	if d.Contexts == nil {
 		d.Contexts = make(map[string]choice)
 	}
 	d.Contexts[in] = choice{Key: id.String()}
-	return &chosenKey{in, id.String(), key.Name}, o.write(d)
+	return &chosenKey{in, id.String(), key.Name}, o.writeDefaults(d)
 }
