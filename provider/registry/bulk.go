@@ -143,7 +143,15 @@ type recordsOfImage struct {
 type cursor struct {
 	next  *string
 	pages int
+	items int // on these pages
+	left  int // items after them, as OCI says
 	over  bool
+}
+
+// pagesLeft is how many there are likely to be.
+func (cur *cursor) pagesLeft() int {
+	each := max(1, cur.items/max(1, cur.pages))
+	return (cur.left + each - 1) / each
 }
 
 // bulk remembers which repositories are much asked for, and what was read of them.
@@ -310,6 +318,9 @@ func (b *bulk) turned(inv *inventory, requests string, err error) (more bool) {
 	inv.imagesOver, inv.signaturesOver = inv.imagesAt.over, inv.signaturesAt.over
 	i := b.repos[inv.repository]
 	held := i != nil && i.inv == inv
+	if !inv.worthwhile() {
+		inv.imagesOver, inv.signaturesOver = true, true
+	}
 	if err != nil {
 		inv.imagesOver, inv.signaturesOver = true, true
 		rest := failedFor
@@ -327,6 +338,18 @@ func (b *bulk) turned(inv *inventory, requests string, err error) (more bool) {
 		inv.page = make(chan struct{})
 	}
 	return more
+}
+
+// worthwhile reports whether the rest of the lists costs less than half of what a
+// look-up of each image would. Many signatures on small pages do not.
+func (inv *inventory) worthwhile() bool {
+	images, pages := &inv.imagesAt, 0
+	for _, at := range []*cursor{images, &inv.signaturesAt} {
+		if !at.over {
+			pages += at.pagesLeft()
+		}
+	}
+	return 2*pages <= images.items+images.left
 }
 
 // readOn reads the next page of both lists, side by side.
@@ -366,14 +389,16 @@ func (cur *cursor) advance(read func(page *string) (listPage, error)) error {
 		case got.next != nil && cur.next != nil && *got.next == *cur.next:
 			return fmt.Errorf("the page %.80q is followed by itself", *cur.next)
 		}
-		cur.next = got.next
+		cur.next, cur.items, cur.left = got.next, cur.items+got.items, got.remaining
+		if got.items > 0 {
+			cur.pages++
+		}
 		if cur.over = got.next == nil; cur.over {
+			cur.left = 0
 			return nil
 		}
 		if got.items > 0 {
-			cur.pages++
-			left := maxBulkPages - cur.pages
-			cur.over = left <= 0 || got.remaining > left*got.items
+			cur.over = cur.pages+max(1, cur.pagesLeft()) > maxBulkPages
 			return nil
 		}
 	}
