@@ -15,6 +15,7 @@ LINT     := bin/tools/golangci-lint
 # What users run the policies with; the tests of the policies do, too.
 CONFTEST := bin/tools/conftest
 GATOR    := bin/tools/gator
+HELM     := bin/tools/helm
 
 # Builds packages into bin/; of the module in another folder, if one is given.
 # Prints what is downloaded and how many packages are compiled, one line that moves
@@ -42,9 +43,9 @@ demo: ## the whole story with real parts: no cloud account, no cluster
 	@bin/demo --bin bin
 
 .PHONY: test
-test: $(CONFTEST) $(GATOR) ## everything that needs no cluster, under both guesses at what is unknown about OCI
+test: $(CONFTEST) $(GATOR) $(HELM) ## everything that needs no cluster, under both guesses at what is unknown about OCI
 	$(RACE) ./provider/... ./test/ocitest/...
-	OKE_SIGN_TOOLS=$(CURDIR)/bin/tools go test ./plugin/... ./policies/... $$(go list ./test/... | grep -v -e /test/ocitest -e /test/e2e)
+	OKE_SIGN_TOOLS=$(CURDIR)/bin/tools go test ./plugin/... ./policies/... ./charts/... $$(go list ./test/... | grep -v -e /test/ocitest -e /test/e2e)
 	OKE_SIGN_TEST_OCI=lenient $(RACE) ./provider/registry/... ./provider/scanning/... ./provider/vault/... ./provider/principal/... ./provider/oke-sign-provider/... ./test/ocitest/...
 	OKE_SIGN_TEST_OCI=lenient go test ./plugin/... $$(go list ./test/... | grep -v -e /test/ocitest -e /test/e2e)
 
@@ -95,9 +96,14 @@ $(CONFTEST): test/tools/conftest/go.mod test/tools/conftest/go.sum
 $(GATOR): test/cluster/go.mod test/cluster/go.sum
 	cd test/cluster && go build -trimpath -o ../../$@ github.com/open-policy-agent/gatekeeper/v3/cmd/gator
 
+# As for gator.
+$(HELM): test/cluster/go.mod test/cluster/go.sum
+	cd test/cluster && go build -trimpath -o ../../$@ helm.sh/helm/v4/cmd/helm
+
 .PHONY: generate
-generate: ## write the ConstraintTemplates and other copies of the Rego from their sources
+generate: ## write the ConstraintTemplates, other copies of the Rego, and the charts' tables of values
 	go generate ./policies/...
+	go generate ./charts/...
 
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZTIME (30s)

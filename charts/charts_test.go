@@ -1,0 +1,446 @@
+package charts_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"flag"
+	"io/fs"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"go.yaml.in/yaml/v3"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	k8syaml "sigs.k8s.io/yaml"
+
+	"github.com/oke-sign/oke-sign/plugin/manifest"
+	"github.com/oke-sign/oke-sign/policies"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+const region = "oci.region=us-ashburn-1" // what the chart of the provider needs at least
+
+// helm runs the program that users have, which knows no cluster.
+func helm(t *testing.T, args ...string) (stdout, stderr string, err error) {
+	t.Helper()
+	dir, required := os.LookupEnv("OKE_SIGN_TOOLS")
+	if !required {
+		dir = filepath.Join("..", "bin", "tools")
+	}
+	program, err := filepath.Abs(filepath.Join(dir, "helm"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(program); err != nil {
+		if required {
+			t.Fatal(err)
+		}
+		t.Skipf("%s is not there; make bin/tools/helm builds it", program)
+	}
+	home := t.TempDir()
+	var out, errs bytes.Buffer
+	cmd := exec.CommandContext(t.Context(), program, args...)
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	cmd.Env = []string{"HOME=" + home, "KUBECONFIG=" + filepath.Join(home, "none"), "PATH=" + os.Getenv("PATH")}
+	err = cmd.Run()
+	if _, exited := errors.AsType[*exec.ExitError](err); err != nil && !exited {
+		t.Fatal(err)
+	}
+	return out.String(), errs.String(), err
+}
+
+// render is what `helm template` makes of a chart with values from a file, if one
+// is given.
+func render(t *testing.T, chart, values string, args ...string) string {
+	t.Helper()
+	args = append([]string{"template", chart, chart, "--namespace", "oke-sign"}, args...)
+	if values != "" {
+		args = append(args, "--values", values)
+	}
+	out, errs, err := helm(t, args...)
+	if err != nil {
+		t.Fatalf("helm %s: %v\n%s", strings.Join(args, " "), err, errs)
+	}
+	return out
+}
+
+func objects(t *testing.T, rendered string) []*unstructured.Unstructured {
+	t.Helper()
+	list, err := manifest.Objects([]byte(rendered))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
+
+// cases calls run for each file of values in testdata, by the chart.
+func cases(t *testing.T, run func(t *testing.T, chart, values string)) {
+	t.Helper()
+	files, err := filepath.Glob("testdata/*/*.yaml")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no values in testdata: %v", err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(strings.TrimPrefix(filepath.ToSlash(file), "testdata/"), ".yaml"), func(t *testing.T) {
+			run(t, filepath.Base(filepath.Dir(file)), file)
+		})
+	}
+}
+
+func golden(t *testing.T, file, got string) {
+	t.Helper()
+	if *update {
+		if err := os.WriteFile(file, []byte(got), 0o644); err != nil { //nolint:gosec // to be read by everybody, as all that is committed
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Errorf("%s differs; go test ./charts -update writes it anew, then read the diff:\n%s", file, diff)
+	}
+}
+
+// The templates are left out of the golden files: they have a test of their own.
+func TestRendered(t *testing.T) {
+	cases(t, func(t *testing.T, chart, values string) {
+		rendered := render(t, chart, values)
+		for _, o := range objects(t, rendered) {
+			strict(t, o)
+		}
+		documents := slices.DeleteFunc(strings.Split(rendered, "\n---\n"), func(text string) bool {
+			return strings.Contains(text, "\nkind: ConstraintTemplate\n")
+		})
+		base := strings.TrimSuffix(values, ".yaml")
+		golden(t, base+".golden", strings.Join(documents, "\n---\n"))
+
+		out, errs, err := helm(t, "install", chart, chart, "--namespace", "oke-sign", "--dry-run=client", "--values", values)
+		if err != nil {
+			t.Fatalf("%v\n%s", err, errs)
+		}
+		_, notes, found := strings.Cut(out, "\nNOTES:\n")
+		if !found {
+			t.Fatalf("no notes in\n%s", out)
+		}
+		for line := range strings.Lines(notes) {
+			if len(strings.TrimRight(line, "\n")) > 90 {
+				t.Errorf("the notes have a line of %d bytes: %s", len(line), line)
+			}
+		}
+		golden(t, base+".notes", notes)
+	})
+}
+
+// strict refuses fields that Kubernetes does not know, which it would drop.
+func strict(t *testing.T, o *unstructured.Unstructured) {
+	t.Helper()
+	into, known := map[string]any{
+		"Deployment": &appsv1.Deployment{}, "NetworkPolicy": &networkingv1.NetworkPolicy{}, "PodDisruptionBudget": &policyv1.PodDisruptionBudget{},
+		"Secret": &corev1.Secret{}, "Service": &corev1.Service{}, "ServiceAccount": &corev1.ServiceAccount{},
+		"ClusterRole": &rbacv1.ClusterRole{}, "ClusterRoleBinding": &rbacv1.ClusterRoleBinding{}, "Role": &rbacv1.Role{}, "RoleBinding": &rbacv1.RoleBinding{},
+	}[o.GetKind()]
+	if !known {
+		if group := o.GroupVersionKind().Group; !strings.Contains(group, "gatekeeper.sh") && group != "monitoring.coreos.com" {
+			t.Errorf("%s %s: nothing here checks it", o.GetKind(), o.GetName())
+		}
+		return
+	}
+	text, err := o.MarshalJSON()
+	if err == nil {
+		err = k8syaml.UnmarshalStrict(text, into)
+	}
+	if err != nil {
+		t.Errorf("%s %s: %v", o.GetKind(), o.GetName(), err)
+	}
+}
+
+// find decodes the one object of a kind.
+func find[T any](t *testing.T, list []*unstructured.Unstructured, kind string) (found T) {
+	t.Helper()
+	n := 0
+	for _, o := range list {
+		if o.GetKind() != kind {
+			continue
+		}
+		n++
+		text, err := o.MarshalJSON()
+		if err == nil {
+			err = json.Unmarshal(text, &found)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n != 1 {
+		t.Fatalf("%d objects of kind %s, want 1", n, kind)
+	}
+	return found
+}
+
+// Those that read recorded verdicts would take anybody's for the provider's.
+func TestTemplatesAreThoseThatAskTheProvider(t *testing.T) {
+	want, got := map[string]string{}, map[string]string{}
+	for _, kind := range policies.Kinds() {
+		name := strings.ToLower(kind)
+		live, err := policies.Templates.ReadFile(name + "/template.yaml")
+		if err != nil {
+			t.Fatal(err)
+		}
+		want[name] = string(live)
+	}
+	for _, text := range strings.Split(render(t, "oke-sign", "", "--set", region), "\n---\n") {
+		if strings.Contains(text, "\nkind: ConstraintTemplate\n") {
+			_, text, _ = strings.Cut(text, "\n") // helm's line on where it is from
+			got[objects(t, text)[0].GetName()] = strings.TrimRight(text, "\n") + "\n"
+		}
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	const mark = "oke-sign-verdicts" // the name of what they read
+	if recorded, err := policies.Recorded.ReadFile("okesignedimages/recorded/template.yaml"); err != nil || !bytes.Contains(recorded, []byte(mark)) {
+		t.Fatalf("the recorded templates are not to be known by %s: %v", mark, err)
+	}
+	err := fs.WalkDir(os.DirFS("."), ".", func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() || !strings.HasPrefix(path, "oke-sign") {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		if bytes.Contains(text, []byte(mark)) {
+			t.Errorf("%s reads recorded verdicts", path)
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// GitOps renders without a cluster and again and again; what comes of it must be
+// what helm installs.
+func TestRenderingDependsOnValuesAlone(t *testing.T) {
+	dynamic := regexp.MustCompile(`\b(lookup|genCA\w*|genSelfSigned\w*|genSigned\w*|genPrivateKey|rand\w+|uuidv4|now|getHostByName|env|expandenv|tpl)\b|\.Capabilities|\.IsInstall|\.IsUpgrade|\.Revision`)
+	actions := regexp.MustCompile(`(?s)\{\{.*?\}\}`)
+	templates, err := filepath.Glob("*/templates/*")
+	if err != nil || len(templates) < 10 {
+		t.Fatalf("%d templates: %v", len(templates), err)
+	}
+	for _, file := range templates {
+		if filepath.Base(file) == "NOTES.txt" {
+			continue
+		}
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, action := range actions.FindAllString(string(text), -1) {
+			if found := dynamic.FindString(action); found != "" && !strings.HasPrefix(action, "{{/*") {
+				t.Errorf("%s: %s", file, found)
+			}
+		}
+	}
+	for chart, values := range map[string]string{"oke-sign": "testdata/oke-sign/everything.yaml", "oke-sign-policy": "testdata/oke-sign-policy/everything.yaml"} {
+		if diff := cmp.Diff(render(t, chart, values), render(t, chart, values, "--is-upgrade")); diff != "" {
+			t.Errorf("%s: an upgrade differs:\n%s", chart, diff)
+		}
+	}
+}
+
+func TestRefused(t *testing.T) {
+	key := func(last string) string {
+		return "ocid1.key.oc1.iad.bbqqqqqqaaaaa." + strings.Repeat("a", 60-len(last)) + last
+	}
+	keys := func(n int) (list []string) {
+		for i := range n {
+			list = append(list, key(strconv.Itoa(i)))
+		}
+		return list
+	}
+	set := func(values ...string) (args []string) {
+		for _, v := range values {
+			args = append(args, "--set", v)
+		}
+		return args
+	}
+	list := func(name string, values []string) string { return name + "={" + strings.Join(values, ",") + "}" }
+	one := list("keys", keys(1))
+	for name, tc := range map[string]struct {
+		chart string
+		args  []string
+		want  string // part of the message; nothing: it is accepted
+	}{
+		"the least that works":                     {"oke-sign", set(region), ""},
+		"a value that is not there":                {"oke-sign", set(region, "replica=3"), "additional properties 'replica' not allowed"},
+		"a value that is not there, deeper":        {"oke-sign", set(region, "oci.compartment=x"), "additional properties 'compartment' not allowed"},
+		"no region":                                {"oke-sign", nil, "oci.region is missing"},
+		"no region, for an instance":               {"oke-sign", set("oci.auth=instance"), ""},
+		"a region that is none":                    {"oke-sign", set("oci.region=Ashburn"), "'Ashburn' does not match"},
+		"an identity that is none":                 {"oke-sign", set(region, "oci.auth=user"), "/oci/auth"},
+		"a configuration file that is nowhere":     {"oke-sign", set("oci.auth=config"), "oci.config.secret is missing"},
+		"a webhook that waits as long":             {"oke-sign", set(region, "gatekeeper.webhookTimeoutSeconds=3"), "/gatekeeper/webhookTimeoutSeconds"},
+		"a webhook that waits too long":            {"oke-sign", set(region, "gatekeeper.webhookTimeoutSeconds=31"), "/gatekeeper/webhookTimeoutSeconds"},
+		"signatures as late as Gatekeeper waits":   {"oke-sign", set(region, "timeouts.signatures=2000"), "/timeouts/signatures"},
+		"scans as late as Gatekeeper waits":        {"oke-sign", set(region, "timeouts.scans=1000"), "/timeouts/scans"},
+		"a time-out with a unit":                   {"oke-sign", set(region, "timeouts.signatures=1s"), "/timeouts/signatures"},
+		"a certificate without a CA":               {"oke-sign", set(region, "certificate.existingSecret=s"), "certificate.caBundle is missing"},
+		"a CA without a certificate":               {"oke-sign", []string{"--set", region, "--set-file", "certificate.caBundle=testdata/ca.crt"}, "without certificate.existingSecret"},
+		"a CA that is none":                        {"oke-sign", set(region, "certificate.existingSecret=s", "certificate.caBundle=x"), "/certificate/caBundle"},
+		"a private key for a CA":                   {"oke-sign", set(region, "certificate.existingSecret=s", "certificate.caBundle=-----BEGIN PRIVATE KEY-----"), "/certificate/caBundle"},
+		"metrics that nobody may read":             {"oke-sign", set(region, "serviceMonitor.enabled=true"), "networkPolicy.metricsFrom is missing"},
+		"metrics without a NetworkPolicy":          {"oke-sign", set(region, "serviceMonitor.enabled=true", "networkPolicy.enabled=false"), ""},
+		"no replica":                               {"oke-sign", set(region, "replicas=0"), "/replicas"},
+		"a digest that is none":                    {"oke-sign", set(region, "image.digest=latest"), "/image/digest"},
+		"a vault endpoint without TLS":             {"oke-sign", set(region, "oci.vaultEndpoints={http://v}"), "/oci/vaultEndpoints/0"},
+		"an argument that is no flag":              {"oke-sign", set(region, "extraArgs={x}"), "/extraArgs/0"},
+		"one key":                                  {"oke-sign-policy", set(one), ""},
+		"five keys":                                {"oke-sign-policy", set(list("keys", keys(5))), ""},
+		"a sixth key":                              {"oke-sign-policy", set(list("keys", keys(6))), "maxItems: got 6, want 5"},
+		"a sixth key, past the schema":             {"oke-sign-policy", append(set(list("keys", keys(6))), "--skip-schema-validation"), "6 keys are given"},
+		"a key twice":                              {"oke-sign-policy", set(list("keys", append(keys(1), keys(1)...))), "/keys"},
+		"the key of something else":                {"oke-sign-policy", set("keys={ocid1.vault.oc1.iad.x}"), "/keys/0"},
+		"no keys":                                  {"oke-sign-policy", nil, "keys are missing"},
+		"no keys, past the schema":                 {"oke-sign-policy", []string{"--set", "keys=null", "--skip-schema-validation"}, "keys are missing"},
+		"no keys, and not quite said":              {"oke-sign-policy", []string{"--set-string", "allowAnyOCIRImage=yes", "--skip-schema-validation"}, "keys are missing"},
+		"no keys, said":                            {"oke-sign-policy", set("allowAnyOCIRImage=true"), ""},
+		"keys taken away":                          {"oke-sign-policy", set("keys=null"), "missing property 'keys'"},
+		"keys that are a text":                     {"oke-sign-policy", set("keys=" + key("")), "/keys"},
+		"keys and any image":                       {"oke-sign-policy", set(one, "allowAnyOCIRImage=true"), "Choose one"},
+		"a mode that is none":                      {"oke-sign-policy", set(one, "mode=Deny"), "/mode"},
+		"a mode that is none, past the schema":     {"oke-sign-policy", append(set(one, "mode=Deny"), "--skip-schema-validation"), "must be deny, warn or dryrun"},
+		"a value misspelt":                         {"oke-sign-policy", set(one, "exemptImage={a/b}"), "additional properties 'exemptImage' not allowed"},
+		"every image exempt":                       {"oke-sign-policy", set(one, "exemptImages={**}"), "/exemptImages/0"},
+		"a whole host exempt":                      {"oke-sign-policy", set(one, "exemptImages={quay.io/**}"), "/exemptImages/0"},
+		"who may do what nobody can":               {"oke-sign-policy", set(one, "breakGlass=Ignore", "breakGlassRules.users={a}"), "nobody can"},
+		"break-glass for days":                     {"oke-sign-policy", set(one, "breakGlassRules.maxDuration=2d"), "/breakGlassRules/maxDuration"},
+		"a service account without a namespace":    {"oke-sign-policy", set(one, "breakGlassRules.serviceAccounts={robot}"), "/breakGlassRules/serviceAccounts/0"},
+		"a severity that is none":                  {"oke-sign-policy", set(one, "scan.maxSeverity=high"), "/scan/maxSeverity"},
+		"a label selector that Kubernetes has not": {"oke-sign-policy", set(one, "scope.namespaceSelector.labels.a=b"), "additional properties 'labels' not allowed"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			out, errs, err := helm(t, append([]string{"template", "r", tc.chart}, tc.args...)...)
+			switch {
+			case tc.want == "" && err != nil:
+				t.Errorf("refused: %s", errs)
+			case tc.want != "" && err == nil:
+				t.Errorf("accepted:\n%.2000s", out)
+			case !strings.Contains(errs, tc.want):
+				t.Errorf("got %s\nwant in it: %s", errs, tc.want)
+			}
+		})
+	}
+}
+
+// A value that the schema does not know could not be set, one that values.yaml does
+// not know nobody would find, and an object that takes more takes misspelt ones.
+func TestSchemaHasEveryValueAndNoOther(t *testing.T) {
+	for _, chart := range []string{"oke-sign", "oke-sign-policy"} {
+		var values map[string]any
+		read(t, filepath.Join(chart, "values.yaml"), &values)
+		var root map[string]any
+		read(t, filepath.Join(chart, "values.schema.json"), &root)
+		var compare func(path string, schema map[string]any, value any)
+		compare = func(path string, schema map[string]any, value any) {
+			properties, object := schema["properties"].(map[string]any)
+			if !object {
+				return
+			}
+			if schema["additionalProperties"] != false {
+				t.Errorf("%s%s takes what it does not know", chart, path)
+			}
+			fields, _ := value.(map[string]any)
+			known := slices.DeleteFunc(slices.Sorted(maps.Keys(properties)), func(name string) bool { return path == "" && name == "global" })
+			// What is in the group's own default is free.
+			if len(fields) == 0 && path != "" {
+				return
+			}
+			if diff := cmp.Diff(slices.Sorted(maps.Keys(fields)), known); diff != "" {
+				t.Errorf("%s%s, values.yaml and schema:\n%s", chart, path, diff)
+			}
+			for name, property := range properties {
+				compare(path+"."+name, property.(map[string]any), fields[name])
+			}
+		}
+		compare("", root, values)
+	}
+}
+
+// The schema of the chart and those of the constraints say the same about texts.
+func TestPatternsAreThoseOfTheConstraints(t *testing.T) {
+	var schema map[string]any
+	read(t, "oke-sign-policy/values.schema.json", &schema)
+	for at, constraint := range map[string][2]string{
+		"keys":                            {policies.SignedImages, "keys"},
+		"exemptImages":                    {policies.SignedImages, "exemptImages"},
+		"breakGlassRules.serviceAccounts": {policies.BreakGlass, "serviceAccounts"},
+		"scan.maxAge":                     {policies.ScannedImages, "maxAge"},
+		"scan.ignore":                     {policies.ScannedImages, "ignore"},
+	} {
+		text, err := policies.Templates.ReadFile(strings.ToLower(constraint[0]) + "/template.yaml")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var template map[string]any
+		if err := yaml.Unmarshal(text, &template); err != nil {
+			t.Fatal(err)
+		}
+		want := field(t, template, "spec", "crd", "spec", "validation", "openAPIV3Schema", "properties", constraint[1])
+		path := []string{}
+		for _, name := range strings.Split(at, ".") {
+			path = append(path, "properties", name)
+		}
+		got := field(t, schema, path...)
+		for _, rule := range []string{"maxItems", "items.maxLength", "items.pattern", "pattern", "maxLength"} {
+			if got, want := optional(got, rule), optional(want, rule); !cmp.Equal(got, want) {
+				t.Errorf("%s: %s is %v, and %v in %s", at, rule, got, want, constraint[0])
+			}
+		}
+	}
+}
+
+func optional(schema map[string]any, path string) any {
+	name, rest, deeper := strings.Cut(path, ".")
+	if deeper {
+		inner, _ := schema[name].(map[string]any)
+		return optional(inner, rest)
+	}
+	return schema[name]
+}
+
+func field(t *testing.T, at map[string]any, path ...string) map[string]any {
+	t.Helper()
+	for _, name := range path {
+		next, ok := at[name].(map[string]any)
+		if !ok {
+			t.Fatalf("no %s in %v", name, slices.Sorted(maps.Keys(at)))
+		}
+		at = next
+	}
+	return at
+}
+
+func read(t *testing.T, file string, into any) {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err == nil {
+		err = yaml.Unmarshal(text, into)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,44 @@
+{{/* A constraint. Of a dict: root, kind, role (pods, workloads or report), and
+     parameters. Names and labels are those by which `kubectl oke-sign policy`
+     knows its own. */}}
+{{- define "oke-sign-policy.constraint" -}}
+{{- $values := .root.Values }}
+---
+apiVersion: constraints.gatekeeper.sh/v1beta1
+kind: {{ .kind }}
+metadata:
+  name: image-policy{{ if ne .role "pods" }}-{{ .role }}{{ end }}
+  labels:
+    oke-sign.dev/policy: {{ .role }}
+    app.kubernetes.io/name: oke-sign-policy
+    app.kubernetes.io/instance: {{ .root.Release.Name }}
+    app.kubernetes.io/part-of: oke-sign
+    app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+    helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
+  {{- with $values.annotations }}
+  annotations: {{- toYaml . | nindent 4 }}
+  {{- end }}
+spec:
+  # What only warns never does more, and in a dry run not even that.
+  enforcementAction: {{ if and (ne .role "pods") (eq $values.mode "deny") }}warn{{ else }}{{ $values.mode }}{{ end }}
+  match:
+    kinds:
+      {{- if ne .role "workloads" }}
+      - {apiGroups: [""], kinds: [Pod]}
+      {{- end }}
+      {{- if or (eq .role "workloads") (eq .kind "OKEBreakGlass") }}
+      - {apiGroups: [""], kinds: [PodTemplate, ReplicationController]}
+      - {apiGroups: [apps], kinds: [DaemonSet, Deployment, ReplicaSet, StatefulSet]}
+      - {apiGroups: [batch], kinds: [CronJob, Job]}
+      {{- end }}
+    {{- with $values.scope.namespaces }}
+    namespaces: {{- toYaml . | nindent 6 }}
+    {{- end }}
+    {{- with $values.scope.excludedNamespaces }}
+    excludedNamespaces: {{- toYaml . | nindent 6 }}
+    {{- end }}
+    {{- with $values.scope.namespaceSelector }}
+    namespaceSelector: {{- toYaml . | nindent 6 }}
+    {{- end }}
+  parameters: {{- toYaml .parameters | nindent 4 }}
+{{- end }}

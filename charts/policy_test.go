@@ -1,0 +1,245 @@
+package charts_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	admissionv1 "k8s.io/api/admission/v1"
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/oke-sign/oke-sign/plugin/constraint"
+	"github.com/oke-sign/oke-sign/plugin/gate"
+	"github.com/oke-sign/oke-sign/plugin/manifest"
+	"github.com/oke-sign/oke-sign/policies"
+)
+
+const (
+	digest = "@sha256:ee44b399df993016003bf5466bd3eeb221305e9d0fa831606bc7902d149c775b"
+	ocir   = "iad.ocir.io/idwpqivumvev/"
+)
+
+// installed is Gatekeeper with the templates and what the chart makes of the
+// values. Images called signed are signed, whatever the keys; the provider
+// answers nothing about images called unknown.
+func installed(t *testing.T, values string) *gate.Engine {
+	t.Helper()
+	e, err := gate.New(gate.Config{Ask: func(_ context.Context, provider string, questions []string) (map[string]any, error) {
+		answers := make(map[string]any)
+		for _, q := range questions {
+			switch {
+			case strings.Contains(q, "unknown"):
+			case strings.HasSuffix(provider, "-scans"):
+				problems := []any{}
+				if strings.Contains(q, "broken") {
+					problems = append(problems, map[string]any{"id": "CVE-2021-1", "severity": "CRITICAL"})
+				}
+				answers[q] = map[string]any{
+					"known": true, "scannedAt": time.Now().Add(-time.Hour).UTC().Format(time.RFC3339),
+					"counts": map[string]any{"CRITICAL": len(problems), "HIGH": 0, "MEDIUM": 0, "LOW": 0}, "problems": problems,
+				}
+			case strings.Contains(q, "/signed"):
+				answers[q] = map[string]any{"signed": true, "reason": "signed"}
+			default:
+				answers[q] = map[string]any{"signed": false, "reason": "unsigned", "detail": "no signature"}
+			}
+		}
+		if len(answers) < len(questions) {
+			return answers, errors.New("OCI does not answer")
+		}
+		return answers, nil
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(e.Close)
+	for _, kind := range policies.Kinds() {
+		text, err := policies.Templates.ReadFile(strings.ToLower(kind) + "/template.yaml")
+		if err == nil {
+			err = e.AddTemplate(t.Context(), text)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, o := range objects(t, render(t, "oke-sign-policy", "testdata/oke-sign-policy/"+values+".yaml")) {
+		text, err := o.MarshalJSON()
+		if err == nil {
+			err = e.AddConstraint(t.Context(), text)
+		}
+		if err != nil {
+			t.Errorf("%s %s: %v", o.GetKind(), o.GetName(), err)
+		}
+	}
+	return e
+}
+
+// created is a request to make a Pod, or a Deployment of it, with one image.
+type created struct {
+	image      string
+	namespace  string // default if not given
+	labels     map[string]string
+	user       string
+	breakGlass string // its annotation, with a reason and an end beside it
+	workload   bool
+}
+
+func (c created) request(t *testing.T) gate.Request {
+	t.Helper()
+	if c.namespace == "" {
+		c.namespace = "default"
+	}
+	annotations := map[string]string{}
+	if c.breakGlass != "" {
+		annotations["oracle.image-policy.k8s.io/break-glass"] = c.breakGlass
+		annotations["oke-sign.dev/break-glass-reason"] = "an outage"
+		annotations["oke-sign.dev/break-glass-until"] = time.Now().Add(time.Hour).UTC().Format(time.RFC3339)
+	}
+	noted, err := json.Marshal(annotations)
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec := fmt.Sprintf(`{"containers": [{"name": "c", "image": %q}]}`, c.image)
+	text := fmt.Sprintf(`{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x", "namespace": %q, "annotations": %s}, "spec": %s}`, c.namespace, noted, spec)
+	if c.workload {
+		text = fmt.Sprintf(`{"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "x", "namespace": %q}, "spec": {"template": {"metadata": {"annotations": %s}, "spec": %s}}}`, c.namespace, noted, spec)
+	}
+	object, err := manifest.Object([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return gate.Request{
+		Operation: admissionv1.Create, Object: object, User: authenticationv1.UserInfo{Username: c.user},
+		Namespace: &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: c.namespace, Labels: c.labels}},
+	}
+}
+
+func TestPolicies(t *testing.T) {
+	const admitted, warned, refused, listed, unlooked = "admitted", "warned", "refused", "listed in the audit", "not looked at"
+	prod := map[string]string{"env": "prod"}
+	for values, table := range map[string]map[string]struct {
+		created
+		want string
+	}{
+		"default": {
+			"signed":                          {created{image: ocir + "signed" + digest}, admitted},
+			"unsigned":                        {created{image: ocir + "app" + digest}, refused},
+			"nobody knows":                    {created{image: ocir + "unknown" + digest}, refused},
+			"signed, by tag":                  {created{image: ocir + "signed:v1"}, refused},
+			"of another registry":             {created{image: "quay.io/org/app" + digest}, refused},
+			"a look-alike":                    {created{image: "IAD.ocir.io/idwpqivumvev/signed" + digest}, refused},
+			"a Deployment of what is refused": {created{image: ocir + "app" + digest, workload: true}, warned},
+			"break-glass":                     {created{image: ocir + "app" + digest, breakGlass: "true", user: "anybody"}, warned},
+			"break-glass, misspelt":           {created{image: ocir + "signed" + digest, breakGlass: "yes", user: "anybody"}, refused},
+			"the cluster's own":               {created{image: "quay.io/org/cni:v1", namespace: "kube-system"}, unlooked},
+			"Gatekeeper's":                    {created{image: "quay.io/org/gatekeeper:v1", namespace: "gatekeeper-system"}, unlooked},
+			"the provider's":                  {created{image: "quay.io/org/provider:v1", namespace: "oke-sign"}, unlooked},
+			"next to the cluster's own":       {created{image: "quay.io/org/cni:v1", namespace: "kube-system-2"}, refused},
+		},
+		"any-image": {
+			"unsigned":                     {created{image: ocir + "app" + digest}, warned},
+			"unsigned, by tag":             {created{image: ocir + "app:v1"}, refused},
+			"of another registry":          {created{image: "quay.io/org/app:v1"}, admitted},
+			"a look-alike":                 {created{image: "IAD.ocir.io/idwpqivumvev/app" + digest}, refused},
+			"a Deployment of what may run": {created{image: ocir + "app" + digest, workload: true}, admitted},
+		},
+		"everything": {
+			"signed and scanned":               {created{image: ocir + "signed" + digest, namespace: "prod-a", labels: prod}, admitted},
+			"signed and broken":                {created{image: ocir + "signed-broken" + digest, namespace: "prod-a", labels: prod}, refused},
+			"unsigned":                         {created{image: ocir + "app" + digest, namespace: "prod-a", labels: prod}, refused},
+			"exempt":                           {created{image: "registry.k8s.io/kube-state-metrics/kube-state-metrics:v2", namespace: "prod-a", labels: prod}, admitted},
+			"of another registry":              {created{image: "quay.io/org/app:v1", namespace: "prod-a", labels: prod}, admitted},
+			"elsewhere":                        {created{image: ocir + "app" + digest, namespace: "dev", labels: prod}, unlooked},
+			"in a namespace that is left out":  {created{image: ocir + "app" + digest, namespace: "prod-lab", labels: prod}, unlooked},
+			"in one that is not selected":      {created{image: ocir + "app" + digest, namespace: "prod-a", labels: map[string]string{"env": "prod", "tier": "test"}}, unlooked},
+			"break-glass by who may":           {created{image: ocir + "app" + digest, namespace: "prod-a", labels: prod, breakGlass: "true", user: "oncall@example.com"}, admitted},
+			"break-glass by somebody else":     {created{image: ocir + "app" + digest, namespace: "prod-a", labels: prod, breakGlass: "true", user: "dev@example.com"}, refused},
+			"break-glass through a Deployment": {created{image: ocir + "app" + digest, namespace: "prod-a", labels: prod, breakGlass: "true", user: "dev@example.com", workload: true}, refused},
+		},
+		"warn": {
+			"unsigned":    {created{image: ocir + "app" + digest}, warned},
+			"break-glass": {created{image: ocir + "app" + digest, breakGlass: "true", user: "anybody"}, warned},
+			"signed":      {created{image: ocir + "signed" + digest}, admitted},
+		},
+		"dryrun": {
+			"unsigned":       {created{image: ocir + "app" + digest}, listed},
+			"signed, by tag": {created{image: ocir + "signed:v1"}, listed},
+		},
+	} {
+		t.Run(values, func(t *testing.T) {
+			e := installed(t, values)
+			for name, tc := range table {
+				d, err := e.Review(t.Context(), tc.request(t))
+				if err != nil {
+					t.Fatal(err)
+				}
+				got := admitted
+				switch {
+				case d.Constraints == 0:
+					got = unlooked
+				case !d.Allowed():
+					got = refused
+				case len(d.Warnings) > 0:
+					got = warned
+				case len(d.DryRun) > 0:
+					got = listed
+				}
+				if got != tc.want {
+					t.Errorf("%s: %s, want %s: %v %v %v", name, got, tc.want, d.Denied, d.Warnings, d.DryRun)
+				}
+			}
+		})
+	}
+}
+
+// The plugin reads and edits what the chart has installed.
+func TestPluginKnowsThePolicy(t *testing.T) {
+	key := func(last string) string {
+		return "ocid1.key.oc1.iad.bbqqqqqqaaaaa.abuwcljr" + strings.Repeat(last, 52)
+	}
+	own := constraint.Scope{ExcludedNamespaces: []string{"kube-system", "gatekeeper-system", "oke-sign"}}
+	for values, change := range map[string]func(*constraint.Policy){
+		"default": func(p *constraint.Policy) { p.Keys, p.Scope = []string{key("a")}, own },
+		"any-image": func(p *constraint.Policy) {
+			p.OtherRegistries, p.Digests, p.Scope = constraint.Allow, constraint.OCIRegistry, own
+		},
+		"warn": func(p *constraint.Policy) {
+			p.Mode, p.Keys, p.Scope, p.BreakGlass, p.BreakGlassRules = constraint.Warn, []string{key("a")}, own, constraint.Ignore, nil
+		},
+		"dryrun": func(p *constraint.Policy) {
+			p.Mode, p.Keys, p.Scope, p.Digests = constraint.DryRun, []string{key("a")}, own, constraint.None
+		},
+		"everything": func(p *constraint.Policy) {
+			p.Keys, p.OtherRegistries, p.Digests, p.WarnWorkloads, p.Provider = []string{key("a"), key("b")}, constraint.Allow, constraint.OCIRegistry, false, "other"
+			p.ExemptImages = []string{"registry.k8s.io/kube-state-metrics/**"}
+			p.BreakGlassRules = &constraint.BreakGlassRules{
+				Users: []string{"oncall@example.com"}, Groups: []string{"oncall"}, ServiceAccounts: []string{"rescue/robot"},
+				RequireReason: true, MaxDuration: "8h",
+			}
+			p.Scope = constraint.Scope{Namespaces: []string{"prod-*"}, ExcludedNamespaces: []string{"prod-lab"}, NamespaceSelector: "env=prod,tier notin (test)"}
+		},
+	} {
+		want := constraint.Default()
+		change(&want)
+		current := constraint.Read(objects(t, render(t, "oke-sign-policy", "testdata/oke-sign-policy/"+values+".yaml")))
+		if current.Policy == nil || current.Unclear != "" || len(current.Drift) > 0 {
+			t.Errorf("%s: not taken for one policy: %s %q", values, current.Unclear, current.Drift)
+			continue
+		}
+		if diff := cmp.Diff(want, *current.Policy); diff != "" {
+			t.Errorf("%s:\n%s", values, diff)
+		}
+		for _, o := range current.Others {
+			if o.GetKind() != policies.ScannedImages { // of which the plugin's policy says nothing
+				t.Errorf("%s: no part of it: %s", values, constraint.Name(o))
+			}
+		}
+	}
+}

@@ -1,0 +1,123 @@
+package main
+
+import (
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"sigs.k8s.io/yaml"
+
+	"github.com/oke-sign/oke-sign/test/ocitest"
+)
+
+// rendered are the objects of the chart, as its own test holds them, by file and
+// by kind.
+func rendered(t *testing.T) map[string]map[string][]map[string]any {
+	t.Helper()
+	files, err := filepath.Glob("../../charts/testdata/oke-sign/*.golden")
+	if err != nil || len(files) < 3 {
+		t.Fatalf("rendered charts: %q: %v", files, err)
+	}
+	all := make(map[string]map[string][]map[string]any)
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		kinds := make(map[string][]map[string]any)
+		for _, document := range strings.Split(string(text), "\n---\n") {
+			var object map[string]any
+			if err := yaml.Unmarshal([]byte(document), &object); err != nil {
+				t.Fatal(err)
+			}
+			kind, _ := object["kind"].(string)
+			kinds[kind] = append(kinds[kind], object)
+		}
+		all[filepath.Base(file)] = kinds
+	}
+	return all
+}
+
+func at(value any, path ...any) any {
+	for _, step := range path {
+		switch step := step.(type) {
+		case string:
+			value = value.(map[string]any)[step]
+		case int:
+			value = value.([]any)[step]
+		}
+	}
+	return value
+}
+
+func TestTheChartsArgumentsAreUnderstood(t *testing.T) {
+	pod := map[string]string{"KUBERNETES_SERVICE_HOST": "10.96.0.1"}
+	for file, kinds := range rendered(t) {
+		var args []string
+		for _, arg := range at(kinds["Deployment"][0], "spec", "template", "spec", "containers", 0, "args").([]any) {
+			args = append(args, arg.(string))
+		}
+		o, err := parse(process{args: args, getenv: environment(pod)})
+		switch {
+		case err != nil:
+			t.Errorf("%s: %v", file, err)
+		case !o.fromGatekeeper && o.clientCA == "":
+			t.Errorf("%s: anybody may ask", file)
+		}
+	}
+}
+
+// Whoever makes the Provider objects, the chart or the program, they are the same,
+// and the program has the right to make them.
+func TestTheChartsProvidersAreThePrograms(t *testing.T) {
+	var want []string
+	for _, p := range providers() {
+		want = append(want, p.Name)
+	}
+	all := rendered(t)
+	var got []string
+	for _, name := range at(all["default.golden"]["ClusterRole"][0], "rules", 0, "resourceNames").([]any) {
+		got = append(got, name.(string))
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("the right is for the Provider objects %q, want %q", got, want)
+	}
+	objects := all["certificate-from-files.golden"]["Provider"]
+	if len(objects) != len(want) {
+		t.Fatalf("the chart has %d Provider objects, want %q", len(objects), want)
+	}
+	for i, p := range providers() {
+		spec := objects[i]["spec"]
+		url, wantURL := at(spec, "url"), "https://oke-sign.oke-sign.svc:8443"+p.Path
+		if name := at(objects[i], "metadata", "name"); name != p.Name || url != wantURL || at(spec, "timeout") != float64(p.Timeout) {
+			t.Errorf("the chart has Provider %v at %v for %v s, want %s at %s for %d s", name, url, at(spec, "timeout"), p.Name, wantURL, p.Timeout)
+		}
+	}
+}
+
+func TestTheChartsAlertsAreAboutMetricsThatAreThere(t *testing.T) {
+	r := start(t, cloud.NewTenancy(t, ocitest.TenancyConfig{}).Admin())
+	_, metrics := r.get("/metrics")
+	named := regexp.MustCompile(`\boke_sign_[a-z_]+`)
+	there := make(map[string]bool)
+	for _, name := range named.FindAllString(metrics, -1) {
+		there[name] = true
+	}
+	text, err := os.ReadFile("../../charts/oke-sign/alerts.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	used := named.FindAllString(string(text), -1)
+	if len(used) < 8 {
+		t.Fatalf("only %q in the alerts", used)
+	}
+	for _, name := range used {
+		if !there[name] {
+			t.Errorf("alerts use %s, which is none of %q", name, slices.Sorted(maps.Keys(there)))
+		}
+	}
+}
