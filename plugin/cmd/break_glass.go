@@ -80,7 +80,8 @@ func newBreakGlassEnd(g *global) *cobra.Command {
 		Use:   "end TYPE/NAME...",
 		Short: "Hold a workload to the image policy again",
 		Long: `Take break-glass away from a workload or a Pod. The Pods of a workload are made
-anew, and refused if their images are: look first, with kubectl oke-sign explain.
+anew, and refused if their images are: kubectl oke-sign break-glass
+list -o wide shows which images nothing else lets in.
 
 On a terminal the command asks; elsewhere it needs --yes.`,
 		Example: `  kubectl oke-sign break-glass end deployment/web -n shop`,

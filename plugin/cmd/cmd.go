@@ -120,6 +120,7 @@ are signed, by the same rules that oke-sign enforces in a cluster.`,
 		newIAM(g),
 		newExplain(g),
 		newCompletion(g),
+		newDoctor(g),
 		newVersion(g, cfg.Version),
 	)
 	g.addCompletion(root)

@@ -149,7 +149,7 @@ func findWebhook(c *admissionregistrationv1.ValidatingWebhookConfiguration, err 
 	if apierrors.IsNotFound(err) {
 		return nil, nil
 	}
-	if err != nil {
+	if err != nil || c == nil {
 		return nil, err
 	}
 	for i := range c.Webhooks {

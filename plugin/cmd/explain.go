@@ -30,9 +30,10 @@ func newExplain(g *global) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "explain (TYPE/NAME|IMAGE)...",
 		Short: "Explain step by step why something may run here, or may not",
-		Long: `Explain what the cluster's policy makes of a workload, a Pod or an image, step by
-step: whether Gatekeeper is asked, which constraints are about it, what each of
-them says, which signatures each image has and whether they hold, and what to do.
+		Long: `Explain what the cluster's policy makes of a workload, a Pod or an image, step
+by step: whether Gatekeeper is asked, which constraints are about it, what each
+of them says, which signatures each image has, whether they hold, and what to
+do.
 
 A workload is judged with the Pods that it makes; an image as the only one of a
 Pod in the namespace. OCI is asked as you: that the provider in the cluster may

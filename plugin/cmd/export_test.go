@@ -4,7 +4,13 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"time"
 
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 
 	"github.com/oke-sign/oke-sign/provider/principal"
@@ -51,4 +57,59 @@ func Lets(statement, resource string, line ...string) bool {
 		compartments = append(compartments, c)
 	}
 	return lets(statement, resource, compartments)
+}
+
+// Finding is an outcome of doctor's checks.
+type Finding = finding
+
+// Doctor does the checks that need neither OCI nor a running cluster, on objects as
+// they would be read, at a time by both clocks.
+func Doctor(objects []*unstructured.Unstructured, now time.Time) ([]Finding, error) {
+	f := &facts{now: now, apiTime: fact[time.Time]{is: now}, backends: make(map[string]backend)}
+	f.webhooks.is = &admissionregistrationv1.ValidatingWebhookConfiguration{}
+	b := backend{namespace: "oke-sign", unready: make(map[string]string)}
+	for _, o := range objects {
+		var into any
+		switch o.GetKind() {
+		case "ValidatingWebhookConfiguration":
+			into = f.webhooks.is
+		case "Deployment":
+			f.gatekeeper.is = append(f.gatekeeper.is, appsv1.Deployment{})
+			into = &f.gatekeeper.is[len(f.gatekeeper.is)-1]
+		case "Namespace":
+			f.namespaces.is = append(f.namespaces.is, corev1.Namespace{})
+			into = &f.namespaces.is[len(f.namespaces.is)-1]
+		case "Pod":
+			b.pods = append(b.pods, corev1.Pod{})
+			into = &b.pods[len(b.pods)-1]
+		case "Secret":
+			var secret corev1.Secret
+			if err := runtime.DefaultUnstructuredConverter.FromUnstructured(o.Object, &secret); err != nil {
+				return nil, err
+			}
+			b.chain.is, b.chain.err = certificates(secret.Data[corev1.TLSCertKey])
+			continue
+		case "Config":
+			f.configs.is = append(f.configs.is, *o)
+			continue
+		case "ConstraintTemplate":
+			f.templates.is = append(f.templates.is, *o)
+			continue
+		case "Provider":
+			f.providers.is = append(f.providers.is, *o)
+			continue
+		case "Service":
+			continue
+		default:
+			f.constraints.is = append(f.constraints.is, *o)
+			continue
+		}
+		if err := runtime.DefaultUnstructuredConverter.FromUnstructured(o.Object, into); err != nil {
+			return nil, err
+		}
+	}
+	if f.wantedProviders()["oke-sign"] != "" {
+		f.backends["oke-sign"] = b
+	}
+	return f.run(), nil
 }

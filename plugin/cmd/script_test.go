@@ -11,6 +11,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -112,6 +113,8 @@ func TestScripts(t *testing.T) {
 			"stumble": stumble,
 			"audited": audited,
 			"typed":   typed,
+			"sound":   sound,
+			"answers": answers,
 		},
 	})
 }
@@ -441,6 +444,30 @@ func asked(ts *testscript.TestScript, _ bool, args []string) {
 	if got := of(ts).cluster.Requests(); len(got) > most {
 		ts.Fatalf("the API server was asked %d times, want %d at most: %v", len(got), most, got)
 	}
+}
+
+// sound: the cluster is one in which the policy holds.
+func sound(ts *testscript.TestScript, _ bool, _ []string) {
+	objects, err := soundCluster(of(ts).key(ts, "image-key").ID, "oke-sign.oke-sign.svc")
+	if err == nil {
+		err = of(ts).cluster.Add(objects...)
+	}
+	if err != nil {
+		ts.Fatalf("%v", err)
+	}
+}
+
+// answers PATH CODE TEXT: the API server answers so to every request for the path.
+func answers(ts *testscript.TestScript, _ bool, args []string) {
+	code, err := strconv.Atoi(args[1])
+	if err != nil {
+		ts.Fatalf("usage: answers PATH CODE TEXT")
+	}
+	of(ts).cluster.Handle(args[0], http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(code)
+		_, _ = io.WriteString(w, args[2])
+	}))
 }
 
 // mode FILE MODE: the file has this mode.

@@ -1,0 +1,346 @@
+package cmd
+
+import (
+	"cmp"
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+
+	"github.com/oke-sign/oke-sign/policies"
+	"github.com/oke-sign/oke-sign/provider/signature"
+)
+
+type doctorOptions struct {
+	*global
+	all bool
+	out output
+}
+
+func newDoctor(g *global) *cobra.Command {
+	o := &doctorOptions{global: g}
+	cmd := &cobra.Command{
+		Use:   "doctor",
+		Short: "Find out whether the cluster enforces its image policy, and what to mend",
+		Long: `Look for everything that can make the image policy not hold: Gatekeeper, its
+webhook and its settings, templates and constraints, the Provider objects, the
+provider behind them and its certificate, keys, clocks, and what runs already.
+Each finding comes with what to do.
+
+  fails     the policy does not hold, or keeps everything out
+  warns     it holds, and something weakens it
+  unknown   the check could not be done
+  holds     shown with --all
+
+Nothing is changed. What it reads needs rights on cluster-wide objects, on Pods
+and on the provider's Secret; OCI is asked as you.
+
+Exit code 0: the policy holds. 3: it does not. 1: a check could not be done.`,
+		Example: `  kubectl oke-sign doctor
+
+  # For a pipeline
+  kubectl oke-sign doctor -o json | jq '.[] | select(.state == "fails")'`,
+		Args: noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := cmp.Or(o.global.validate(), o.out.validate()); err != nil {
+				return err
+			}
+			return o.run(cmd.Context())
+		},
+	}
+	cmd.Flags().BoolVar(&o.all, "all", false, "Show what holds, too.")
+	o.out.bind(cmd.Flags())
+	return cmd
+}
+
+var doctorColumns = []column{{name: "state"}, {name: "check"}, {name: "what"}}
+
+func (o *doctorOptions) run(ctx context.Context) error {
+	ctx, cancel := o.within(ctx)
+	defer cancel()
+	f, err := o.gather(ctx)
+	if err != nil {
+		return o.finish(o.out, doctorColumns, allFailed([]string{""}, because(ctx, err)))
+	}
+	var results []result
+	tally := make(map[string]int)
+	for _, x := range f.run() {
+		tally[x.State]++
+		r := result{value: x, no: x.State == stateFails}
+		if x.State == stateUnknown {
+			r.part = because(ctx, x.err)
+			r.target = x.Check
+		}
+		if x.State == stateHolds {
+			r.names = []string{x.Check}
+		}
+		if o.all || x.State != stateHolds || o.out.format == "wide" {
+			r.rows = [][]string{{x.State, x.Check, x.Detail}}
+			if x.Fix != "" {
+				r.rows = append(r.rows, []string{"", "", "-> " + x.Fix})
+			}
+		}
+		results = append(results, r)
+	}
+	switch {
+	case tally[stateFails] > 0:
+		o.remark("the image policy does not hold: %d fail, %d warn, %d unknown, %d hold", tally[stateFails], tally[stateWarns], tally[stateUnknown], tally[stateHolds])
+	case tally[stateUnknown] > 0:
+		o.remark("whether the image policy holds is not known: %d unknown, %d warn, %d hold", tally[stateUnknown], tally[stateWarns], tally[stateHolds])
+	default:
+		o.remark("the image policy holds: %d warn, %d hold", tally[stateWarns], tally[stateHolds])
+	}
+	return o.finish(o.out, doctorColumns, results)
+}
+
+// gather reads what the checks look at. Only a cluster that cannot be reached at
+// all is an error; what else cannot be read is for the checks to say.
+func (o *doctorOptions) gather(ctx context.Context) (*facts, error) {
+	client, err := o.kube.typed()
+	if err != nil {
+		return nil, err
+	}
+	f := &facts{backends: make(map[string]backend)}
+	if f.apiTime.is, err = o.clock(ctx); err != nil {
+		return nil, fmt.Errorf("reaching the cluster: %w", err)
+	}
+	f.now = time.Now()
+	f.webhooks.is, f.webhooks.err = client.AdmissionregistrationV1().ValidatingWebhookConfigurations().Get(ctx, webhookConfiguration, metav1.GetOptions{})
+	if apierrors.IsNotFound(f.webhooks.err) {
+		f.webhooks = fact[*admissionregistrationv1.ValidatingWebhookConfiguration]{is: &admissionregistrationv1.ValidatingWebhookConfiguration{}}
+	}
+	deployments, err := client.AppsV1().Deployments(f.gatekeeperNamespace()).List(ctx, metav1.ListOptions{LabelSelector: "gatekeeper.sh/system=yes"})
+	if f.gatekeeper.err = err; err == nil {
+		f.gatekeeper.is = withOperations(deployments.Items)
+	}
+	namespaces, err := client.CoreV1().Namespaces().List(ctx, metav1.ListOptions{})
+	if f.namespaces.err = err; err == nil {
+		f.namespaces.is = namespaces.Items
+	}
+	f.configs = o.found(ctx, configKind)
+	f.templates = o.found(ctx, schema.GroupVersionResource{Group: "templates.gatekeeper.sh", Version: "v1", Resource: "constrainttemplates"})
+	f.providers = o.found(ctx, schema.GroupVersionResource{Group: "externaldata.gatekeeper.sh", Version: "v1beta1", Resource: "providers"})
+	for _, kind := range policies.Kinds() {
+		found, err := o.constraints(ctx, kind)
+		f.constraints.err = cmp.Or(f.constraints.err, err)
+		for _, c := range found {
+			f.constraints.is = append(f.constraints.is, *c.object)
+		}
+	}
+	wanted := f.wantedProviders()
+	for _, p := range f.providers.is {
+		if wanted[p.GetName()] != "" {
+			f.backends[p.GetName()] = o.backend(ctx, client, p)
+		}
+	}
+	f.keys = o.keyFacts(ctx, f.constraints.is)
+	f.running = o.runningFacts(ctx, len(f.constraints.is) > 0)
+	return f, ctx.Err()
+}
+
+// withOperations gives Deployments that name no operation of Gatekeeper's in their
+// labels the one that they are called by.
+func withOperations(found []appsv1.Deployment) []appsv1.Deployment {
+	for i, d := range found {
+		if d.Spec.Template.Labels["gatekeeper.sh/operation"] != "" {
+			continue
+		}
+		what := "webhook"
+		if strings.Contains(d.Name, "audit") {
+			what = "audit"
+		}
+		found[i].Spec.Template.Labels = map[string]string{"gatekeeper.sh/operation": what}
+	}
+	return found
+}
+
+// clock is the time by the API server's clock, to the second.
+func (o *doctorOptions) clock(ctx context.Context) (time.Time, error) {
+	config, err := o.kube.ToRESTConfig()
+	if err != nil {
+		return time.Time{}, unreachable(err)
+	}
+	client, err := rest.HTTPClientFor(config)
+	if err != nil {
+		return time.Time{}, err
+	}
+	base, _, err := rest.DefaultServerUrlFor(config)
+	if err != nil {
+		return time.Time{}, err
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, base.JoinPath("version").String(), nil)
+	if err != nil {
+		return time.Time{}, err
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		return time.Time{}, err
+	}
+	defer response.Body.Close() //nolint:errcheck // nothing of it is read
+	return http.ParseTime(response.Header.Get("Date"))
+}
+
+// found are all objects of a kind; one that is not installed has none.
+func (o *doctorOptions) found(ctx context.Context, of schema.GroupVersionResource) (f fact[[]unstructured.Unstructured]) {
+	f.is, f.err = o.list(ctx, of)
+	if apierrors.IsNotFound(f.err) {
+		f.err = nil
+	}
+	return f
+}
+
+// backend follows the address of a Provider to its Service, Pods and certificate.
+func (o *doctorOptions) backend(ctx context.Context, client kubernetes.Interface, p unstructured.Unstructured) backend {
+	b := backend{unready: make(map[string]string)}
+	address, _, _ := unstructured.NestedString(p.Object, "spec", "url")
+	u, err := url.Parse(address)
+	if err != nil {
+		return backend{err: err}
+	}
+	host := strings.Split(u.Hostname(), ".")
+	if len(host) < 2 || len(host) > 2 && host[2] != "svc" {
+		return backend{err: fmt.Errorf("%s is no Service of the cluster, so who answers there cannot be seen", clip(u.Host, 100))}
+	}
+	b.namespace = host[1]
+	service, err := client.CoreV1().Services(host[1]).Get(ctx, host[0], metav1.GetOptions{})
+	if err != nil {
+		return backend{namespace: b.namespace, err: err}
+	}
+	pods, err := client.CoreV1().Pods(host[1]).List(ctx, metav1.ListOptions{LabelSelector: labels.Set(service.Spec.Selector).String()})
+	if err != nil || len(service.Spec.Selector) == 0 {
+		return backend{namespace: b.namespace, err: cmp.Or(err, errors.New("its Service chooses no Pods"))}
+	}
+	b.pods = pods.Items
+	for _, pod := range b.pods {
+		for _, c := range pod.Status.Conditions {
+			if c.Type == corev1.PodReady && c.Status != corev1.ConditionTrue {
+				b.unready[pod.Name] = o.askReady(ctx, client, pod, cmp.Or(c.Message, string(pod.Status.Phase)))
+			}
+		}
+	}
+	b.chain.is, b.chain.err = served(ctx, client, b.pods)
+	return b
+}
+
+// askReady asks a Pod itself why it is not ready, through the API server: its
+// health address wants no client certificate, as the one for questions does.
+func (o *doctorOptions) askReady(ctx context.Context, client kubernetes.Interface, pod corev1.Pod, fallback string) string {
+	for _, c := range pod.Spec.Containers {
+		for _, port := range c.Ports {
+			if port.Name != "health" {
+				continue
+			}
+			body, err := client.CoreV1().RESTClient().Get().Namespace(pod.Namespace).Resource("pods").
+				Name(fmt.Sprintf("http:%s:%d", pod.Name, port.ContainerPort)).SubResource("proxy").Suffix("readyz").
+				MaxRetries(0).Do(ctx).Raw()
+			if text := strings.TrimSpace(string(body)); text != "" {
+				return text
+			}
+			if err != nil {
+				return fallback
+			}
+		}
+	}
+	return fallback
+}
+
+// served is the certificate that a provider's Pods show, as far as it lies in a
+// Secret that they mount.
+func served(ctx context.Context, client kubernetes.Interface, pods []corev1.Pod) ([]*x509.Certificate, error) {
+	for _, pod := range pods {
+		for _, v := range pod.Spec.Volumes {
+			if v.Secret == nil {
+				continue
+			}
+			secret, err := client.CoreV1().Secrets(pod.Namespace).Get(ctx, v.Secret.SecretName, metav1.GetOptions{})
+			if err != nil {
+				return nil, err
+			}
+			if text := secret.Data[corev1.TLSCertKey]; len(text) > 0 {
+				return certificates(text)
+			}
+		}
+	}
+	return nil, nil
+}
+
+// keyFacts asks OCI Vault about the keys that constraints list.
+func (o *doctorOptions) keyFacts(ctx context.Context, constraints []unstructured.Unstructured) (f fact[[]keyFact]) {
+	e := enforced{}
+	for i := range constraints {
+		e.constraints = append(e.constraints, document{object: &constraints[i]})
+	}
+	listed := e.keys()
+	if len(listed) == 0 {
+		return f
+	}
+	c, err := o.connect(ctx)
+	if err != nil {
+		f.err = err
+		return f
+	}
+	f.is = make([]keyFact, len(listed))
+	group := limited()
+	for i, ocid := range listed {
+		group.Go(func() error {
+			f.is[i] = keyFact{id: ocid}
+			id, err := signature.ParseKeyID(ocid)
+			switch {
+			case err != nil:
+				f.is[i].err = err
+			case id.Region().Realm() != c.who.Realm():
+				f.is[i].realm = c.who.Realm()
+			default:
+				f.is[i].key, f.is[i].err = c.key(ctx, id)
+			}
+			return nil
+		})
+	}
+	_ = group.Wait() // each key has its own error
+	return f
+}
+
+// runningFacts judges what runs now.
+func (o *doctorOptions) runningFacts(ctx context.Context, policy bool) (f fact[[]*imageStatus]) {
+	if !policy {
+		return f
+	}
+	e, err := o.enforced(ctx)
+	if err != nil {
+		f.err = err
+		return f
+	}
+	pods, err := o.runningPods(ctx, "", "")
+	if err != nil {
+		f.err = err
+		return f
+	}
+	objects := make([]*unstructured.Unstructured, len(pods))
+	workloads := make([]objectName, len(pods))
+	for i, pod := range pods {
+		objects[i], workloads[i] = pod.object, nameOf(pod.object)
+	}
+	j, err := o.judgePods(ctx, e, objects, nil)
+	if err != nil {
+		f.err = err
+		return f
+	}
+	f.is = collectStatus(j, pods, workloads)
+	return f
+}
