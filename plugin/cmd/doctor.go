@@ -145,7 +145,7 @@ func (o *doctorOptions) gather(ctx context.Context) (*facts, error) {
 	}
 	wanted := f.wantedProviders()
 	for _, p := range f.providers.is {
-		if wanted[p.GetName()] != "" {
+		if wanted[p.GetName()] != "" || p.GetName() == "oke-sign" { // before there is a constraint, too
 			f.backends[p.GetName()] = o.backend(ctx, client, p)
 		}
 	}

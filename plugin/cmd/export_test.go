@@ -108,8 +108,6 @@ func Doctor(objects []*unstructured.Unstructured, now time.Time) ([]Finding, err
 			return nil, err
 		}
 	}
-	if f.wantedProviders()["oke-sign"] != "" {
-		f.backends["oke-sign"] = b
-	}
+	f.backends["oke-sign"] = b
 	return f.run(), nil
 }
