@@ -46,7 +46,7 @@ audit log has both.`,
   kubectl oke-sign break-glass list -A -o json | jq '.[] | select(.state == "expired")'`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := cmp.Or(o.global.validate(), o.out.validate()); err != nil {
+			if err := cmp.Or(o.validate(), o.out.validate()); err != nil {
 				return err
 			}
 			return o.run(cmd.Context())
@@ -207,7 +207,7 @@ func glassOf(object *unstructured.Unstructured) *underGlass {
 func setBy(object *unstructured.Unstructured, at []string) (manager, since string) {
 	for _, entry := range object.GetManagedFields() {
 		var fields map[string]any
-		if entry.FieldsV1 == nil || json.Unmarshal(entry.FieldsV1.Raw, &fields) != nil {
+		if entry.FieldsV1 == nil || json.Unmarshal(entry.FieldsV1.GetRawBytes(), &fields) != nil {
 			continue
 		}
 		var path []string

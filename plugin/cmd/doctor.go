@@ -58,7 +58,7 @@ Exit code 0: the policy holds. 3: it does not. 1: a check could not be done.`,
   kubectl oke-sign doctor -o json | jq '.[] | select(.state == "fails")'`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := cmp.Or(o.global.validate(), o.out.validate()); err != nil {
+			if err := cmp.Or(o.validate(), o.out.validate()); err != nil {
 				return err
 			}
 			return o.run(cmd.Context())

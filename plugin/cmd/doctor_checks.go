@@ -822,10 +822,10 @@ func checkBackends(f *facts) []finding {
 		for _, pod := range slices.Sorted(maps.Keys(b.unready)) {
 			found = append(found, warns(fmt.Sprintf("kubectl -n %s logs %s", b.namespace, pod), "%s is not ready: %s", pod, clip(b.unready[pod], 300)))
 		}
-		switch {
-		case ready == 0:
+		switch ready {
+		case 0:
 			found = append(found, fails(logs, "%s: none of %s is ready, so nobody answers and every image of OCI Registry is refused", name, count(len(b.pods), "Pod")))
-		case ready == 1:
+		case 1:
 			found = append(found, warns(fmt.Sprintf("kubectl -n %s scale deployment oke-sign --replicas=2", b.namespace), "%s: one Pod is ready, and no other if its node goes", name))
 		default:
 			found = append(found, holds("%s: %d Pods", name, ready))

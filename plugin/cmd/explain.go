@@ -48,7 +48,7 @@ Exit code 0: it may run. 3: it would be refused. 1: it could not be found out.`,
 			if len(args) == 0 {
 				return usage("nothing to explain", "name a workload, a Pod or an image: kubectl oke-sign explain deployment/web")
 			}
-			if err := cmp.Or(o.global.validate(), o.out.validate()); err != nil {
+			if err := cmp.Or(o.validate(), o.out.validate()); err != nil {
 				return err
 			}
 			return o.run(cmd.Context(), args)

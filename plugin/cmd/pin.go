@@ -356,10 +356,9 @@ func (o *pinOptions) show(ctx context.Context, work []pinning) error {
 	}
 	failed := slices.ContainsFunc(results, func(r result) bool { return r.err != nil || r.part != nil })
 	var err error
-	switch text := o.text(work); {
-	case text == nil:
+	if text := o.text(work); text == nil {
 		err = o.finish(o.out, pinColumns, results)
-	default:
+	} else {
 		if !failed || o.diff {
 			_, err = o.streams.Out.Write(text)
 		}
