@@ -138,7 +138,8 @@ func (o *iamOptions) run(context.Context) error {
 		d.names = append(d.names, s.Statement)
 	}
 	if o.out.format != "table" && o.out.format != "wide" {
-		return o.out.print(o.streams.Out, d)
+		out := o.out
+		return out.print(o.streams.Out, d)
 	}
 	// A table would put them into a column; they are to be copied.
 	var text strings.Builder

@@ -122,7 +122,8 @@ func (o *keysCreateOptions) run(ctx context.Context, name string) error {
 		made.DryRun, made.VaultCreated, made.Created = true, false, false
 	}
 	o.bar.clear(o.streams.ErrOut)
-	if err := o.out.print(o.streams.Out, data{value: made, columns: columns, blocks: []block{{rows: rows}}, names: []string{made.ID}}); err != nil {
+	out := o.out
+	if err := out.print(o.streams.Out, data{value: made, columns: columns, blocks: []block{{rows: rows}}, names: []string{made.ID}}); err != nil {
 		return err
 	}
 	if made.Created {

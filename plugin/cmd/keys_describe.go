@@ -86,7 +86,8 @@ func (o *keysDescribeOptions) run(ctx context.Context, name string) error {
 	if err != nil {
 		return o.finish(o.out, columns, allFailed([]string{""}, because(ctx, err)))
 	}
-	if err := o.out.print(o.streams.Out, data{value: r.value, columns: columns, blocks: []block{{rows: r.rows}}, names: r.names}); err != nil {
+	out := o.out
+	if err := out.print(o.streams.Out, data{value: r.value, columns: columns, blocks: []block{{rows: r.rows}}, names: r.names}); err != nil {
 		return err
 	}
 	for _, note := range r.notes {

@@ -334,7 +334,7 @@ func (b *bulk) turned(inv *inventory, requests string, err error) (more bool) {
 	close(inv.page)
 	inv.page, inv.late = nil, false
 	inv.ahead--
-	if more = held && inv.ahead > 0 && !(inv.imagesOver && inv.signaturesOver) && b.held < maxBulkBytes; more {
+	if more = held && inv.ahead > 0 && (!inv.imagesOver || !inv.signaturesOver) && b.held < maxBulkBytes; more {
 		inv.page = make(chan struct{})
 	}
 	return more
