@@ -75,7 +75,8 @@ func (o *keysUseOptions) run(ctx context.Context, args []string) error {
 	if chosen == nil {
 		return nil
 	}
-	return o.out.print(o.streams.Out, data{value: chosen, columns: columns, names: []string{chosen.Key},
+	out := o.out
+	return out.print(o.streams.Out, data{value: chosen, columns: columns, names: []string{chosen.Key},
 		blocks: []block{{rows: [][]string{{chosen.Context, chosen.Name, chosen.Key}}}}})
 }
 

@@ -72,7 +72,8 @@ func (o *versionOptions) run(ctx context.Context) error {
 		}
 		v.Skew = v.skew()
 	}
-	err := o.out.print(o.streams.Out, data{
+	out := o.out
+	err := out.print(o.streams.Out, data{
 		value:   v,
 		columns: []column{{name: "component"}, {name: "version"}, {name: "date", wide: true}, {name: "detail"}},
 		blocks:  []block{{rows: rows}},

@@ -226,7 +226,7 @@ func (p *provider) discover(ctx context.Context) {
 		err := cmp.Or(p.oci.registry.Discover(ctx), p.oci.scanned.Discover(ctx))
 		if err == nil {
 			p.waits.Store(nil)
-			p.log.Info("ready to ask OCI")
+			p.log.Info("ready", "for", "OCI")
 			return
 		}
 		if ctx.Err() != nil {

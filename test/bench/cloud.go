@@ -134,8 +134,8 @@ func (s *scene) sign(images []*ocitest.Image) {
 	}
 }
 
-func (s *scene) slow(by time.Duration) func() {
-	id := s.tenancy.Fault(ocitest.Fault{Operation: "*", Kind: ocitest.Latency, Delay: ocitest.Duration(by)})
+func (s *scene) slow() func() {
+	id := s.tenancy.Fault(ocitest.Fault{Operation: "*", Kind: ocitest.Latency, Delay: ocitest.Duration(latency)})
 	return func() { s.cloud.ClearFault(id) }
 }
 
@@ -246,7 +246,7 @@ func cold(ctx context.Context, s *scene) []figure {
 		own = append(own, s.yes(ctx, take(1)...))
 	}
 	used = must(s.provider.cpu()) - used
-	clear := s.slow(latency)
+	clear := s.slow()
 	before, inside, outside := s.calls(""), s.inside(ctx), s.outside()
 	for range n {
 		one = append(one, s.yes(ctx, take(1)...))
@@ -368,7 +368,7 @@ func audit(ctx context.Context, s *scene) []figure {
 	}
 	paged(100)
 	figures := ask("unsigned_no_latency", 0)
-	defer s.slow(latency)()
+	defer s.slow()()
 	s.sign(images)
 	for _, signatures := range []int{1, 5} {
 		if signatures > 1 {
@@ -409,7 +409,7 @@ func outages(ctx context.Context, s *scene, lasting time.Duration) []figure {
 		images := s.images(20+1, 3)
 		outage.fault.Delay = ocitest.Duration(latency)
 		over := s.tenancy.Fault(outage.fault) // the first fault that was set counts
-		clear := s.slow(latency)
+		clear := s.slow()
 		during, stop := context.WithTimeout(ctx, lasting)
 		var wait sync.WaitGroup
 		before := s.calls("")
@@ -475,7 +475,7 @@ func steady(ctx context.Context, s *scene, lasting time.Duration) []figure {
 	s.tenancy.Fault(ocitest.Fault{Operation: "*", Kind: ocitest.Status, Status: 429, Probability: 0.05, Delay: ocitest.Duration(latency)})
 	s.tenancy.Fault(ocitest.Fault{Operation: "*", Kind: ocitest.Reset, Probability: 0.01, Delay: ocitest.Duration(latency)})
 	defer s.cloud.ClearFaults()
-	defer s.slow(latency)()
+	defer s.slow()()
 	var (
 		mu      sync.Mutex
 		took    []time.Duration
