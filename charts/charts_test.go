@@ -242,8 +242,8 @@ func TestRenderingDependsOnValuesAlone(t *testing.T) {
 		t.Fatalf("%d templates: %v", len(templates), err)
 	}
 	for _, file := range templates {
-		if filepath.Base(file) == "NOTES.txt" {
-			continue
+		if filepath.ToSlash(file) == "oke-sign/templates/NOTES.txt" {
+			continue // which says what it finds, and whoever may install the chart may look
 		}
 		text, err := os.ReadFile(file)
 		if err != nil {
