@@ -12,7 +12,6 @@ import (
 	"log"
 	"os"
 	"path"
-	"path/filepath"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -31,16 +30,23 @@ func run(args []string) error {
 	if len(args) != 1 {
 		return fmt.Errorf("want one argument, the folder of charts; got %d", len(args))
 	}
-	made, err := files(os.DirFS(args[0]))
+	dir, err := os.OpenRoot(args[0])
+	if err != nil {
+		return err
+	}
+	return errors.Join(write(dir), dir.Close())
+}
+
+func write(dir *os.Root) error {
+	made, err := files(dir.FS())
 	if err != nil {
 		return err
 	}
 	for name, text := range made {
-		name = filepath.Join(args[0], filepath.FromSlash(name))
-		if old, err := os.ReadFile(name); err == nil && bytes.Equal(old, text) { //nolint:gosec // names of our own
+		if old, err := dir.ReadFile(name); err == nil && bytes.Equal(old, text) {
 			continue
 		}
-		if err := os.WriteFile(name, text, 0o644); err != nil { //nolint:gosec // to be read by everybody, as all that is committed
+		if err := dir.WriteFile(name, text, 0o644); err != nil {
 			return err
 		}
 		fmt.Println(name)
