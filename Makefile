@@ -113,6 +113,25 @@ fuzz: ## every fuzz target for FUZZTIME (30s)
 		done; \
 	done
 
+# A commit with the tag of a version makes that version, any other a snapshot.
+.PHONY: archives
+archives: bin/tools/goreleaser bin/tools/cyclonedx-gomod
+	PATH="$(CURDIR)/bin/tools:$$PATH" goreleaser release --clean $$(git describe --tags --exact-match --match 'v*' >/dev/null 2>&1 || echo --snapshot)
+
+# The version that goreleaser made.
+made = $$(sed -n 's/.*"version":"\([^"]*\)".*/\1/p' dist/metadata.json)
+
+.PHONY: release
+release: archives $(HELM) ## dist: archives, sums, SBOMs, the provider's multi-arch image, and the charts
+	go run ./test/image --out dist/image --version $(made) --revision $$(git rev-parse HEAD) \
+		--created $$(git log -1 --format=%ct) $(if $(PUSH),--push $(PUSH)) \
+		linux/amd64=$$(echo dist/provider_linux_amd64*/oke-sign-provider) linux/arm64=$$(echo dist/provider_linux_arm64*/oke-sign-provider)
+	tar -C dist/image -cf dist/oke-sign-provider-image.tar .
+	$(HELM) package charts/oke-sign charts/oke-sign-policy --destination dist
+
+bin/tools/goreleaser bin/tools/cyclonedx-gomod: test/tools/release/go.mod test/tools/release/go.sum
+	cd test/tools/release && go build -trimpath -o ../../../$@ $(if $(filter %goreleaser,$@),github.com/goreleaser/goreleaser/v2,github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod)
+
 .PHONY: clean
 clean: ## remove what was built
-	rm -rf bin
+	rm -rf bin dist
