@@ -82,7 +82,7 @@ lint: $(LINT) ## golangci-lint; opa check --strict and opa fmt, in process; shel
 	$(LINT) run ./...
 	@# Plain opa does not know Gatekeeper's external_data; the test declares it.
 	go test -count=1 -run '^TestRegoIs' ./policies
-	bash -n .ci/run test/ocitest/confirm.sh
+	bash -n .ci/run krew/install.sh test/ocitest/confirm.sh
 	@# golangci-lint would look for facts in all of Kubernetes, for minutes.
 	cd test/cluster && test -z "$$(gofmt -l . | tee /dev/stderr)" && go vet -trimpath ./...
 
@@ -129,9 +129,17 @@ release: archives $(HELM) ## dist: archives, sums, SBOMs, the provider's multi-a
 	tar -C dist/image -cf dist/oke-sign-provider-image.tar .
 	$(HELM) package charts/oke-sign charts/oke-sign-policy --destination dist
 
+.PHONY: krew
+krew: archives bin/tools/krew ## archives of the plugin, krew/oke-sign.yaml with their sums, and an installation with krew
+	$(call go_build,./cmd/cluster,test/cluster)
+	krew/install.sh v$(made) dist bin/tools $$(bin/cluster build)/kubectl
+
 bin/tools/goreleaser bin/tools/cyclonedx-gomod: test/tools/release/go.mod test/tools/release/go.sum
 	cd test/tools/release && go build -trimpath -o ../../../$@ $(if $(filter %goreleaser,$@),github.com/goreleaser/goreleaser/v2,github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod)
 
+bin/tools/krew: test/tools/krew/go.mod test/tools/krew/go.sum
+	cd test/tools/krew && go build -trimpath -o ../../../bin/tools/ tool
+
 .PHONY: clean
 clean: ## remove what was built
-	rm -rf bin dist
+	rm -rf bin dist krew/oke-sign.yaml
