@@ -11,27 +11,27 @@ import data.lib.message
 # the old object does not have: finalizers, labels and evictions of what runs
 # already must not hang on a registry. Audit and gator know no old object and
 # judge everything.
-judged := images(reviewed) if {
+judged := images(reviewed_pods) if {
 	not update
 } else := [image |
-	some image in images(reviewed)
+	some image in images(reviewed_pods)
 	not image.ref in old_refs
 ]
 
 update if input.review.operation == "UPDATE"
 
-old_refs := {image.ref | some image in images(input.review.oldObject)}
+old_refs := {image.ref | some image in images(pods(input.review.oldObject))}
 
 # unreadable are violations for whatever may hide an image.
 unreadable contains problem if {
 	not deletion
-	some problem in hidden(reviewed)
+	some problem in hidden(reviewed_pods)
 	not problem in hidden_before
 }
 
 default hidden_before := set()
 
-hidden_before := hidden(input.review.oldObject) if {
+hidden_before := hidden(pods(input.review.oldObject)) if {
 	update
 	is_object(input.review.oldObject)
 }
@@ -42,15 +42,17 @@ default reviewed := {}
 
 reviewed := input.review.object if not deletion
 
+reviewed_pods := pods(reviewed)
+
 deletion if input.review.operation == "DELETE"
 
-hidden(obj) := no_pod | no_list if {
+hidden(pods_of) := no_pod | no_list if {
 	no_pod := {message.violation("object", "no-pod-spec", detail, kind) |
-		count(pods(obj)) == 0
+		count(pods_of) == 0
 		detail := "no pod and no pod template found in it, so no images; the constraint must not match this kind"
 	}
 	no_list := {message.violation(field, "unreadable", "must be a list", value) |
-		some pod in pods(obj)
+		some pod in pods_of
 		some field in ["containers", "ephemeralContainers", "initContainers", "volumes"]
 		value := pod.spec[field]
 		value != null
@@ -66,27 +68,26 @@ containers := ["containers", "ephemeralContainers", "initContainers"]
 
 # images are places with what is written there. A container or volume without an
 # image has the reference null, which names nothing.
-images(obj) := array.concat(array.concat(named, unnamed), mounted) if {
+images(pods_of) := array.concat(array.concat(named, unnamed), mounted) if {
 	named := [image |
-		some pod in pods(obj)
+		some pod in pods_of
 		some field in containers
 		some i, container in pod.spec[field]
-		ref := container.image
-		image := {"field": field, "index": i, "holder": container, "ref": ref, "annotations": pod.annotations}
+		image := {"field": field, "index": i, "ref": container.image, "pod": pod}
 	]
 	unnamed := [image |
-		count(named) != sum([count(pod.spec[field]) | some pod in pods(obj); some field in containers])
-		some pod in pods(obj)
+		count(named) != sum([count(pod.spec[field]) | some pod in pods_of; some field in containers])
+		some pod in pods_of
 		some field in containers
 		some i, container in pod.spec[field]
 		not has_image(container)
-		image := {"field": field, "index": i, "holder": container, "ref": null, "annotations": pod.annotations}
+		image := {"field": field, "index": i, "ref": null, "pod": pod}
 	]
 	mounted := [image |
-		some pod in pods(obj)
+		some pod in pods_of
 		some i, volume in pod.spec.volumes
 		volume.image != null
-		image := {"field": "volumes", "index": i, "holder": volume, "ref": reference(volume), "annotations": pod.annotations}
+		image := {"field": "volumes", "index": i, "ref": reference(volume), "pod": pod}
 	]
 }
 
@@ -100,8 +101,9 @@ reference(volume) := volume.image.reference
 # within the first 80 bytes of a message.
 place(image) := sprintf("%s/%s", [image.field, message.printable(name(image), 40)])
 
-name(image) := image.holder.name if {
-	is_string(image.holder.name)
+name(image) := written if {
+	written := image.pod.spec[image.field][image.index].name
+	is_string(written)
 } else := image.index
 
 # pods are the specs of pods, each with the annotations of the pod it becomes. They

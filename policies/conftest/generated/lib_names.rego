@@ -23,7 +23,7 @@ other_registry(image) if of[image.ref].class == "other"
 oci_registry(image) if of[image.ref].class == "oci-registry"
 
 broken_glass(image) if {
-	breakglass.in_use(image.annotations)
+	breakglass.in_use(image.pod.annotations)
 	oci_registry(image)
 	object.get(input.parameters, "breakGlass", "Honor") == "Honor"
 }
