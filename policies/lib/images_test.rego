@@ -168,6 +168,6 @@ test_annotations_belong_to_the_pod[kind] if {
 		}}},
 		"PodTemplate": {"metadata": wrong, "template": {"metadata": mark, "spec": spec}},
 	}
-	got := {image.annotations | some image in images.judged} with input.review as {"object": object}
+	got := {image.pod.annotations | some image in images.judged} with input.review as {"object": object}
 	got == {mark.annotations}
 }
