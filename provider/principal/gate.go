@@ -22,10 +22,11 @@ const (
 const maxGates = 100
 
 // hosts bounds the calls that run at once against each host, and has them heed
-// together what one of them was told: at each 429 half as many may run, down to
+// together what one of them was told: at each 429 a quarter fewer may run, down to
 // one and then none for a while, and with each answer one more. One refused
-// call among many good ones holds up itself and no other, unless OCI says when
-// to come back.
+// call among ten good ones holds up itself and no other, unless OCI says when
+// to come back: halving would let a few chance refusals in a row, of many calls at
+// once, keep the rest waiting for longer than a request has.
 type hosts struct {
 	limit int
 
@@ -168,7 +169,7 @@ func (g *gate) refused(e *Error) time.Duration {
 		hold = max(hold, min(firstPause<<min(g.refusals, 8), longHold))
 		g.refusals++
 	}
-	g.limit = max(1, g.limit/2)
+	g.limit = max(1, g.limit*3/4)
 	g.last = e
 	if until := time.Now().Add(hold); until.After(g.shut) {
 		g.shut = until
