@@ -84,7 +84,7 @@ func parse(with process) (options, error) {
 		o.certSecret, err = certs.ParseName(s)
 		return err
 	})
-	flags.Func("service", "`NAMESPACE/NAME:PORT` of the Service that Gatekeeper reaches the replicas by, for --cert-secret", func(s string) (err error) {
+	flags.Func("service", "`NAMESPACE/NAME[:PORT]` of the Service that Gatekeeper reaches the replicas by, for --cert-secret; port 443 unless it says otherwise", func(s string) (err error) {
 		o.service, err = certs.ParseService(s)
 		return err
 	})

@@ -153,8 +153,9 @@ func (p *provider) serve(ctx context.Context) error {
 	if p.callers != nil {
 		cfg.Authorize = p.callers.Authorize
 	}
-	asked := server.HTTP(p.leaving(server.Handler(cfg)))
-	probed := server.HTTP(server.Health(p.ready, p.metrics))
+	answers := server.Handler(cfg)
+	asked := server.HTTP(p.leaving(answers))
+	probed := server.HTTP(server.Health(answers.Alive, p.ready, p.metrics))
 	if p.pprof {
 		probed.Handler = withProfiles(probed.Handler)
 		probed.WriteTimeout = time.Minute // profiles take half a minute

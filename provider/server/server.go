@@ -41,6 +41,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -104,11 +105,37 @@ type Scans struct {
 	Requests int
 }
 
-type handler struct {
+// Questions is the handler of questions.
+type Questions struct {
 	authorize func(*tls.ConnectionState) error
 	log       *slog.Logger
 	lanes     map[string]*lane // by path
 	buffers   sync.Pool        // of *bytes.Buffer, for bodies and answers
+	stuck     atomic.Int64     // requests that should have been answered long ago
+}
+
+// stuckAfter is how long after its budget a request must still be without an
+// answer before something here, and nothing outside, has to be wrong.
+const stuckAfter = 30 * time.Second
+
+// Alive is an error if requests are without an answer long after their time. The
+// budget ends whatever OCI does, so only a new start can help then.
+func (h *Questions) Alive() error {
+	if n := h.stuck.Load(); n > 0 {
+		return fmt.Errorf("stuck: %d requests without an answer %s after their time", n, stuckAfter)
+	}
+	return nil
+}
+
+// watch counts a request as stuck from a while after its budget until its end,
+// which the caller has to tell.
+func (h *Questions) watch(budget time.Duration) (ended func()) {
+	late := time.AfterFunc(budget+stuckAfter, func() { h.stuck.Add(1) })
+	return func() {
+		if !late.Stop() {
+			h.stuck.Add(-1)
+		}
+	}
 }
 
 // lane is one path with what its requests share.
@@ -122,11 +149,11 @@ type lane struct {
 
 // Handler answers POST requests on Path and ScansPath, and everything else in the
 // protocol's own form with a systemError.
-func Handler(cfg Config) http.Handler {
+func Handler(cfg Config) *Questions {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	h := &handler{authorize: cfg.Authorize, log: cfg.Log, lanes: make(map[string]*lane)}
+	h := &Questions{authorize: cfg.Authorize, log: cfg.Log, lanes: make(map[string]*lane)}
 	h.lanes[Path] = signatures(cfg)
 	if cfg.Scans.Check != nil {
 		h.lanes[ScansPath] = scans(cfg)
@@ -163,7 +190,7 @@ type refusal struct {
 	reason string
 }
 
-func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (h *Questions) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	began := time.Now()
 	l := cmp.Or(h.lanes[r.URL.Path], h.lanes[Path])
 	deadline := began.Add(l.budget)
@@ -190,6 +217,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	// this connection.
 	limit(conn, time.Time{})
 
+	defer h.watch(l.budget)()
 	answer := l.decide(r.Context(), keys, deadline)
 	outcome := "answered"
 	if answer.SystemError != "" {
@@ -202,7 +230,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // admit takes the request in step by step, each of which may refuse it: who asks
 // and where before anything is read, then the body, then what it says. Without a
 // refusal the caller owes a release.
-func (h *handler) admit(w http.ResponseWriter, r *http.Request, l *lane, deadline time.Time) ([]string, *refusal) {
+func (h *Questions) admit(w http.ResponseWriter, r *http.Request, l *lane, deadline time.Time) ([]string, *refusal) {
 	if h.authorize != nil {
 		if err := h.authorize(r.TLS); err != nil {
 			return nil, &refusal{http.StatusForbidden, err.Error()}
@@ -262,7 +290,7 @@ func limit(conn *http.ResponseController, deadline time.Time) {
 }
 
 // read takes at most maxBody bytes.
-func (h *handler) read(w http.ResponseWriter, r *http.Request) (string, *refusal) {
+func (h *Questions) read(w http.ResponseWriter, r *http.Request) (string, *refusal) {
 	body := h.buffer()
 	defer h.recycle(body)
 	_, err := body.ReadFrom(http.MaxBytesReader(w, r.Body, maxBody))
@@ -293,7 +321,7 @@ func tooLarge() *refusal {
 	return &refusal{http.StatusRequestEntityTooLarge, "the request has more than " + strconv.Itoa(maxBody) + " bytes"}
 }
 
-func (h *handler) buffer() *bytes.Buffer {
+func (h *Questions) buffer() *bytes.Buffer {
 	if b, ok := h.buffers.Get().(*bytes.Buffer); ok {
 		return b
 	}
@@ -302,7 +330,7 @@ func (h *handler) buffer() *bytes.Buffer {
 
 // recycle keeps a buffer for the next request, unless this one was far larger than
 // requests are.
-func (h *handler) recycle(b *bytes.Buffer) {
+func (h *Questions) recycle(b *bytes.Buffer) {
 	if b.Cap() <= 4*usualBody {
 		b.Reset()
 		h.buffers.Put(b)
@@ -310,7 +338,7 @@ func (h *handler) recycle(b *bytes.Buffer) {
 }
 
 // write is the one place that answers.
-func (h *handler) write(w http.ResponseWriter, status int, response Response) {
+func (h *Questions) write(w http.ResponseWriter, status int, response Response) {
 	response.Idempotent = true
 	body := h.buffer()
 	defer h.recycle(body)

@@ -736,6 +736,46 @@ func TestRequestsAtATime(t *testing.T) {
 	})
 }
 
+// OCI may take as long as it likes; what is known must be known at once.
+func TestAlive(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hangs := make(chan struct{})
+		h := server.Handler(server.Config{
+			Check: func(context.Context, image.Reference, []signature.KeyID) (verdict.Verdict, error) {
+				<-hangs
+				return verdict.Verdict{}, errors.New("let go")
+			},
+			Known: func(_ context.Context, ref image.Reference, _ []signature.KeyID) (verdict.Verdict, bool) {
+				if ref.Repository() == "repo1" {
+					<-hangs
+				}
+				return verdict.Verdict{}, false
+			},
+		})
+		ask := func(keys ...string) {
+			h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), http.MethodPost, server.Path, strings.NewReader(envelope(keys...))))
+		}
+		alive := func(want bool) {
+			t.Helper()
+			if err := h.Alive(); (err == nil) != want {
+				t.Errorf("alive: %v", err)
+			}
+		}
+		both := images(2)
+		go ask(both[0])
+		time.Sleep(time.Hour)
+		alive(true)
+		go ask(both[1])
+		time.Sleep(30 * time.Second)
+		alive(true)
+		time.Sleep(2 * time.Second)
+		alive(false)
+		close(hangs)
+		synctest.Wait()
+		alive(true)
+	})
+}
+
 func TestLogAndMetrics(t *testing.T) {
 	var log bytes.Buffer
 	registry := prometheus.NewRegistry()
@@ -821,26 +861,28 @@ oke_sign_verdicts_total{reason="wrong-key"} 0
 func TestHealth(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(prometheus.NewCounter(prometheus.CounterOpts{Name: "test_total", Help: "A test."}))
-	var ready error
-	h := server.Health(func() error { return ready }, registry)
+	var alive, ready error
+	h := server.Health(func() error { return alive }, func() error { return ready }, registry)
 	tests := []struct {
 		name   string
+		alive  error
 		ready  error
 		method string
 		path   string
 		status int
 		body   string
 	}{
-		{"alive though not ready", errors.New("no"), "GET", "/healthz", 200, "ok\n"},
-		{"not ready, and why", errors.New("principal: no\nkey"), "GET", "/readyz", 503, "principal: no key\n"},
-		{"ready", nil, "GET", "/readyz", 200, "ready\n"},
-		{"metrics", nil, "GET", "/metrics", 200, "test_total 0"},
-		{"another path", nil, "GET", "/v1/signatures", 404, "not found"},
-		{"another method", nil, "POST", "/readyz", 405, "Method Not Allowed"},
+		{"alive though not ready", nil, errors.New("no"), "GET", "/healthz", 200, "ok\n"},
+		{"stuck, and why", errors.New("stuck:\n1 request"), nil, "GET", "/healthz", 503, "stuck: 1 request\n"},
+		{"not ready, and why", nil, errors.New("principal: no\nkey"), "GET", "/readyz", 503, "principal: no key\n"},
+		{"ready", nil, nil, "GET", "/readyz", 200, "ready\n"},
+		{"metrics", nil, nil, "GET", "/metrics", 200, "test_total 0"},
+		{"another path", nil, nil, "GET", "/v1/signatures", 404, "not found"},
+		{"another method", nil, nil, "POST", "/readyz", 405, "Method Not Allowed"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			ready = tt.ready
+			alive, ready = tt.alive, tt.ready
 			w := httptest.NewRecorder()
 			h.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), tt.method, tt.path, nil))
 			if w.Code != tt.status || !strings.Contains(w.Body.String(), tt.body) {
