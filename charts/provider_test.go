@@ -113,7 +113,7 @@ func TestRights(t *testing.T) {
 	for values, want := range map[string][]string{
 		"default": {
 			"secrets oke-sign-tls get,update",
-			"providers oke-sign,oke-sign-scans get,create,patch",
+			"providers oke-sign,oke-sign-scans,oke-sign-digests get,create,patch",
 			"validatingwebhookconfigurations gatekeeper-validating-webhook-configuration get,list,watch",
 		},
 		"certificate-from-files": nil,

@@ -29,6 +29,7 @@ type oci struct {
 	registry *registry.Client
 	vault    *vault.Client
 	checker  *verdict.Checker
+	tags     *registry.Tags
 
 	// Scans are asked for with connections, limits and a share of each host of
 	// their own, so that a service that is slow with them delays no signature.
@@ -81,6 +82,7 @@ func (p *provider) connect(ctx context.Context) (err error) {
 		Key:       o.key,
 		PublicKey: o.vault.PublicKey,
 	})
+	o.tags = registry.NewTags(o.registry)
 	p.metrics.MustRegister(state{o.checker, o.scans, p.serving})
 	p.oci = o
 	return nil

@@ -84,6 +84,7 @@ func providers() []certs.Provider {
 	return []certs.Provider{
 		{Name: "oke-sign", Path: server.Path, Timeout: 2},
 		{Name: "oke-sign-scans", Path: server.ScansPath, Timeout: 1},
+		{Name: "oke-sign-digests", Path: server.DigestsPath, Timeout: 1},
 	}
 }
 
@@ -144,11 +145,12 @@ func (p *provider) serve(ctx context.Context) error {
 		return errors.Join(err, questions.Close())
 	}
 	p.log.Info("serving", "version", build(), "addr", questions.Addr().String(), "healthAddr", probes.Addr().String(),
-		"paths", server.Path+" "+server.ScansPath, "principal", p.oci.who.String())
+		"paths", server.Path+" "+server.ScansPath+" "+server.DigestsPath, "principal", p.oci.who.String())
 
 	cfg := server.Config{
 		Check: p.oci.check, Known: p.oci.checker.Known, Budget: p.timeout, Log: p.log, Metrics: p.metrics,
-		Scans: server.Scans{Check: p.oci.report, Known: p.oci.scans.Known, Budget: p.scanTime},
+		Scans:   server.Scans{Check: p.oci.report, Known: p.oci.scans.Known, Budget: p.scanTime},
+		Digests: server.Digests{Digest: p.oci.tags.Digest},
 	}
 	if p.callers != nil {
 		cfg.Authorize = p.callers.Authorize

@@ -32,7 +32,7 @@ var (
 type topic[A any] struct {
 	parse func(key string) (question, error)
 	// foreign answers about an image that is not one of OCI Registry.
-	foreign func(error) A
+	foreign func(question, error) A
 	known   func(context.Context, *pending) (A, bool)
 	check   func(context.Context, *pending) (A, error)
 	// sound holds an answer against its question.
@@ -118,7 +118,7 @@ func (d *decider[A]) begin(ctx context.Context, p *pending) (o outcome, settled 
 		return outcome{item: Item{Key: p.key, Error: "not a question: " + why}}, true
 	}
 	if p.ref, err = image.Parse(p.image); err != nil {
-		return d.decided(ctx, p, d.foreign(err), nil), true
+		return d.decided(ctx, p, d.foreign(p.question, err), nil), true
 	}
 	v, known, err := d.knows(ctx, p)
 	if !known && err == nil {

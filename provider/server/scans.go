@@ -24,7 +24,7 @@ func scans(cfg Config) *lane {
 	return open(ScansPath, cmp.Or(max(own.Requests, 0), 64), &decider[scan.Report]{
 		topic: topic[scan.Report]{
 			parse: parseScanQuestion,
-			foreign: func(err error) scan.Report {
+			foreign: func(_ question, err error) scan.Report {
 				return scan.Report{Reason: scan.NotOCIRegistry, Detail: err.Error()}
 			},
 			known: func(ctx context.Context, p *pending) (scan.Report, bool) { return own.Known(ctx, p.ref) },

@@ -114,7 +114,7 @@ func TestScans(t *testing.T) {
 		}
 	}
 	status, answer := postTo(t, h, "/v1/scan", "{}")
-	if status != http.StatusNotFound || !strings.HasSuffix(answer.Response.SystemError, "questions go to /v1/signatures and /v1/scans") {
+	if status != http.StatusNotFound || !strings.HasSuffix(answer.Response.SystemError, "questions go to one of /v1/scans, /v1/signatures") {
 		t.Errorf("%d %s", status, answer.Response.SystemError)
 	}
 	if status, _ := postTo(t, server.Handler(server.Config{Check: signed}), server.ScansPath, "{}"); status != http.StatusNotFound {

@@ -1,6 +1,6 @@
 // Package server answers Gatekeeper's external data requests over HTTP: which of
-// these images are signed by a key that the policy allows, and what do scans say
-// of them?
+// these images are signed by a key that the policy allows, what do scans say of
+// them, and which digests do these tags have now?
 //
 // It decodes, bounds, fans out, keeps the time and encodes; what is signed, and
 // what was found, is decided by those it is given. It trusts nobody: whatever
@@ -87,6 +87,8 @@ type Config struct {
 	// Scans are answered beside signatures, and nothing that either waits for is
 	// taken from the other.
 	Scans Scans
+	// Digests are put in the place of tags beside both, in the same way.
+	Digests Digests
 }
 
 // Scans says how questions about scans are answered.
@@ -147,7 +149,7 @@ type lane struct {
 	decide  func(ctx context.Context, keys []string, deadline time.Time) Response
 }
 
-// Handler answers POST requests on Path and ScansPath, and everything else in the
+// Handler answers POST requests on Path, ScansPath and DigestsPath, and everything else in the
 // protocol's own form with a systemError.
 func Handler(cfg Config) *Questions {
 	if cfg.Log == nil {
@@ -157,6 +159,9 @@ func Handler(cfg Config) *Questions {
 	h.lanes[Path] = signatures(cfg)
 	if cfg.Scans.Check != nil {
 		h.lanes[ScansPath] = scans(cfg)
+	}
+	if cfg.Digests.Digest != nil {
+		h.lanes[DigestsPath] = digests(cfg)
 	}
 	return h
 }
@@ -238,8 +243,7 @@ func (h *Questions) admit(w http.ResponseWriter, r *http.Request, l *lane, deadl
 	}
 	if r.URL.Path != l.path {
 		paths := slices.Sorted(maps.Keys(h.lanes))
-		slices.Reverse(paths)
-		return nil, &refusal{http.StatusNotFound, "nothing is served here; questions go to " + strings.Join(paths, " and ")}
+		return nil, &refusal{http.StatusNotFound, "nothing is served here; questions go to one of " + strings.Join(paths, ", ")}
 	}
 	if r.Method != http.MethodPost {
 		w.Header().Set("Allow", http.MethodPost)

@@ -33,7 +33,7 @@ func signatures(cfg Config) *lane {
 	return open(Path, cmp.Or(max(cfg.Requests, 0), 128), &decider[verdict.Verdict]{
 		topic: topic[verdict.Verdict]{
 			parse: parseQuestion,
-			foreign: func(err error) verdict.Verdict {
+			foreign: func(_ question, err error) verdict.Verdict {
 				return verdict.Verdict{Reason: verdict.NotOCIRegistry, Detail: err.Error()}
 			},
 			known: func(ctx context.Context, p *pending) (verdict.Verdict, bool) { return known(ctx, p.ref, p.allowed) },

@@ -10,11 +10,7 @@ metadata:
   name: image-policy{{ if ne .role "pods" }}-{{ .role }}{{ end }}
   labels:
     oke-sign.dev/policy: {{ .role }}
-    app.kubernetes.io/name: oke-sign-policy
-    app.kubernetes.io/instance: {{ .root.Release.Name }}
-    app.kubernetes.io/part-of: oke-sign
-    app.kubernetes.io/managed-by: {{ .root.Release.Service }}
-    helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
+    {{- include "oke-sign-policy.labels" .root | nindent 4 }}
   {{- with $values.annotations }}
   annotations: {{- toYaml . | nindent 4 }}
   {{- end }}
@@ -31,14 +27,23 @@ spec:
       - {apiGroups: [apps], kinds: [DaemonSet, Deployment, ReplicaSet, StatefulSet]}
       - {apiGroups: [batch], kinds: [CronJob, Job]}
       {{- end }}
-    {{- with $values.scope.namespaces }}
-    namespaces: {{- toYaml . | nindent 6 }}
-    {{- end }}
-    {{- with $values.scope.excludedNamespaces }}
-    excludedNamespaces: {{- toYaml . | nindent 6 }}
-    {{- end }}
-    {{- with $values.scope.namespaceSelector }}
-    namespaceSelector: {{- toYaml . | nindent 6 }}
-    {{- end }}
+    {{- with include "oke-sign-policy.scope" .root }}{{ . | nindent 4 }}{{ end }}
   parameters: {{- toYaml .parameters | nindent 4 }}
+{{- end }}
+
+{{- define "oke-sign-policy.labels" -}}
+app.kubernetes.io/name: oke-sign-policy
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/part-of: oke-sign
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end }}
+
+{{/* Where the policy holds, as a part of a match. */}}
+{{- define "oke-sign-policy.scope" -}}
+{{- $scope := dict }}
+{{- range $name, $value := .Values.scope }}
+{{- with $value }}{{ $_ := set $scope $name . }}{{ end }}
+{{- end }}
+{{- with $scope }}{{ toYaml . }}{{ end }}
 {{- end }}

@@ -1,0 +1,50 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/oke-sign/oke-sign/provider/cache"
+	"github.com/oke-sign/oke-sign/provider/image"
+)
+
+// tagFor is how long the digest of a tag is remembered: long enough for the Pods
+// of one rollout to share a call, too short for anybody to notice who has just
+// pushed.
+const tagFor = 5 * time.Second
+
+// Tags tells which image a tag points to now. It is safe for concurrent use.
+type Tags struct {
+	digests *cache.Cache[image.Reference, string]
+}
+
+// NewTags makes a Tags that asks c.
+func NewTags(c *Client) *Tags {
+	return &Tags{cache.New(cache.Config[image.Reference, string]{
+		Load: func(ctx context.Context, ref image.Reference) (string, error) {
+			found, err := c.Image(ctx, ref)
+			if errors.Is(err, ErrNotFound) || errors.Is(err, ErrNotCovered) {
+				return "", nil
+			}
+			return found.Digest, err
+		},
+		Keep: func(string) time.Duration { return tagFor },
+	})}
+}
+
+// Digest is that of the image that ref's tag points to; of its tag "latest" if it
+// has none, as for a node. It is empty if there is no such image as far as the
+// principal may know.
+func (t *Tags) Digest(ctx context.Context, ref image.Reference) (string, error) {
+	if ref.Digest() != "" {
+		return ref.Digest(), nil
+	}
+	if ref.Tag() == "" {
+		var err error
+		if ref, err = image.Parse(ref.Name() + ":latest"); err != nil {
+			return "", err
+		}
+	}
+	return t.digests.Get(ctx, ref)
+}

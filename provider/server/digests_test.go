@@ -1,0 +1,90 @@
+package server_test
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/oke-sign/oke-sign/provider/image"
+	"github.com/oke-sign/oke-sign/provider/server"
+)
+
+const (
+	newest = "sha256:ee44ee44ee44ee44ee44ee44ee44ee44ee44ee44ee44ee44ee44ee44ee44ee44"
+	digest = "sha256:ab12ab12ab12ab12ab12ab12ab12ab12ab12ab12ab12ab12ab12ab12ab12ab12"
+)
+
+func digested(find func(context.Context, image.Reference) (string, error)) server.Config {
+	return server.Config{Check: signed, Digests: server.Digests{Digest: find}}
+}
+
+// TestDigests is the contract with Gatekeeper's mutation, which takes the value of
+// an item as text, and whatever is wrong for the end of the request.
+func TestDigests(t *testing.T) {
+	h := server.Handler(digested(func(_ context.Context, ref image.Reference) (string, error) {
+		switch ref.Repository() {
+		case "gone":
+			return "", nil
+		case "odd":
+			return "latest", nil
+		case "panic":
+			panic("hostile")
+		case "down":
+			return "", errors.New("503")
+		}
+		return newest, nil
+	}))
+	for name, tt := range map[string]struct{ asked, want, trouble string }{
+		"a tag":                 {asked: "iad.ocir.io/ns/web:v1", want: "iad.ocir.io/ns/web:v1@" + newest},
+		"no tag":                {asked: "iad.ocir.io/ns/web", want: "iad.ocir.io/ns/web@" + newest},
+		"a digest":              {asked: "iad.ocir.io/ns/web@" + digest, want: "iad.ocir.io/ns/web@" + digest},
+		"tag and digest":        {asked: "iad.ocir.io/ns/web:v1@" + digest, want: "iad.ocir.io/ns/web:v1@" + digest},
+		"another registry":      {asked: "nginx:latest", want: "nginx:latest"},
+		"a doubtful name":       {asked: "IAD.ocir.io/ns/web:v1", want: "IAD.ocir.io/ns/web:v1"},
+		"no image named":        {},
+		"no such image":         {asked: "iad.ocir.io/ns/gone:v1", want: "iad.ocir.io/ns/gone:v1"},
+		"what is no digest":     {asked: "iad.ocir.io/ns/odd:v1", trouble: "internal error"},
+		"a panic":               {asked: "iad.ocir.io/ns/panic:v1", trouble: "internal error"},
+		"OCI is down":           {asked: "iad.ocir.io/ns/down:v1", trouble: "503"},
+		"a question about keys": {asked: `{"image":"iad.ocir.io/ns/web:v1"}`, want: `{"image":"iad.ocir.io/ns/web:v1"}`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			status, answer := postTo(t, h, server.DigestsPath, tt.asked)
+			items := answer.Response.Items
+			if tt.trouble != "" {
+				if len(items) != 0 || !strings.Contains(answer.Response.SystemError, tt.trouble) {
+					t.Errorf("got %+v, want no item and %q", answer.Response, tt.trouble)
+				}
+				return
+			}
+			if status != http.StatusOK || len(items) != 1 || items[0].Key != tt.asked || items[0].Value != tt.want || items[0].Error != "" || answer.Response.SystemError != "" || !answer.Response.Idempotent {
+				t.Errorf("got %d %+v, want %q", status, answer.Response, tt.want)
+			}
+		})
+	}
+	if _, answer := postTo(t, h, server.DigestsPath, strings.Repeat("a", server.MaxQuestion+1)); len(answer.Response.Items) == 1 && answer.Response.Items[0].Error == "" {
+		t.Errorf("a key without end: %+v", answer.Response)
+	}
+	if status, _ := postTo(t, server.Handler(server.Config{Check: signed}), server.DigestsPath, "nginx"); status != http.StatusNotFound {
+		t.Errorf("of a server that knows no digests: %d", status)
+	}
+}
+
+// Whoever makes a Pod waits for this, and for the signatures after it.
+func TestDigestsInTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := server.Handler(digested(func(ctx context.Context, _ image.Reference) (string, error) {
+			<-ctx.Done()
+			return "", context.Cause(ctx)
+		}))
+		began := time.Now()
+		_, answer := postTo(t, h, server.DigestsPath, "iad.ocir.io/ns/web:v1", "nginx")
+		if took := time.Since(began); took > 700*time.Millisecond || len(answer.Response.Items) != 1 || answer.Response.SystemError == "" {
+			t.Errorf("after %s: %+v", took, answer.Response)
+		}
+	})
+}
