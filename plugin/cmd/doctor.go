@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -23,14 +24,16 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
+	"github.com/oke-sign/oke-sign/plugin/cluster"
 	"github.com/oke-sign/oke-sign/policies"
 	"github.com/oke-sign/oke-sign/provider/signature"
 )
 
 type doctorOptions struct {
 	*global
-	all bool
-	out output
+	cluster clusterFlag
+	all     bool
+	out     output
 }
 
 func newDoctor(g *global) *cobra.Command {
@@ -40,30 +43,33 @@ func newDoctor(g *global) *cobra.Command {
 		Short: "Find out whether the cluster enforces its image policy, and what to mend",
 		Long: `Look for everything that can make the image policy not hold: Gatekeeper, its
 webhook and its settings, templates and constraints, the Provider objects, the
-provider behind them and its certificate, keys, clocks, and what runs already.
-Each finding comes with what to do.
+provider behind them and its certificate, keys, clocks, OKE's own policy beside
+it, and what runs already. Each finding comes with what to do.
 
   fails     the policy does not hold, or keeps everything out
   warns     it holds, and something weakens it
   unknown   the check could not be done
+  skipped   it needs to be told where to look
   holds     shown with --all
 
 Nothing is changed. What it reads needs rights on cluster-wide objects, on Pods
 and on the provider's Secret; OCI is asked as you.
 
-Exit code 0: the policy holds. 3: it does not. 1: a check could not be done.`,
+Exit code 0: the policy holds. 3: it does not, whatever else is unknown. 1: a
+check could not be done, and none of the others fails.`,
 		Example: `  kubectl oke-sign doctor
 
   # For a pipeline
   kubectl oke-sign doctor -o json | jq '.[] | select(.state == "fails")'`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := cmp.Or(o.validate(), o.out.validate()); err != nil {
+			if err := cmp.Or(notEmpty(cmd, "cluster"), o.validate(), o.out.validate()); err != nil {
 				return err
 			}
 			return o.run(cmd.Context())
 		},
 	}
+	o.cluster.bind(cmd.Flags())
 	cmd.Flags().BoolVar(&o.all, "all", false, "Show what holds, too.")
 	o.out.bind(cmd.Flags())
 	return cmd
@@ -74,9 +80,16 @@ var doctorColumns = []column{{name: "state"}, {name: "check"}, {name: "what"}}
 func (o *doctorOptions) run(ctx context.Context) error {
 	ctx, cancel := o.within(ctx)
 	defer cancel()
+	id, unnamed := o.cluster.find(o.global)
+	if unnamed != nil && o.cluster.ocid != "" {
+		return unnamed
+	}
 	f, err := o.gather(ctx)
 	if err != nil {
 		return o.finish(o.out, doctorColumns, allFailed([]string{""}, because(ctx, err)))
+	}
+	if unnamed == nil {
+		f.oke = o.okeFacts(ctx, id)
 	}
 	var results []result
 	tally := make(map[string]int)
@@ -93,7 +106,7 @@ func (o *doctorOptions) run(ctx context.Context) error {
 		if o.all || x.State != stateHolds || o.out.format == "wide" {
 			r.rows = [][]string{{x.State, x.Check, x.Detail}}
 			if x.Fix != "" {
-				r.rows = append(r.rows, []string{"", "", "-> " + x.Fix})
+				r.rows = append(r.rows, []string{"", "", toCopy("-> " + x.Fix)})
 			}
 		}
 		results = append(results, r)
@@ -106,7 +119,11 @@ func (o *doctorOptions) run(ctx context.Context) error {
 	default:
 		o.remark("the image policy holds: %d warn, %d hold", tally[stateWarns], tally[stateHolds])
 	}
-	return o.finish(o.out, doctorColumns, results)
+	err = o.finish(o.out, doctorColumns, results)
+	if errors.Is(err, errFailed) && tally[stateFails] > 0 && ctx.Err() == nil {
+		return errNo // what fails is known, and nothing that is unknown could mend it
+	}
+	return err
 }
 
 // gather reads what the checks look at. Only a cluster that cannot be reached at
@@ -217,14 +234,20 @@ func (o *doctorOptions) backend(ctx context.Context, client kubernetes.Interface
 	if len(host) < 2 || len(host) > 2 && host[2] != "svc" {
 		return backend{err: fmt.Errorf("%s is no Service of the cluster, so who answers there cannot be seen", clip(u.Host, 100))}
 	}
-	b.namespace = host[1]
-	service, err := client.CoreV1().Services(host[1]).Get(ctx, host[0], metav1.GetOptions{})
+	b.namespace, b.service = host[1], host[0]
+	service, err := client.CoreV1().Services(b.namespace).Get(ctx, b.service, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		service, err = nil, nil
+	}
 	if err != nil {
 		return backend{namespace: b.namespace, err: err}
 	}
-	pods, err := client.CoreV1().Pods(host[1]).List(ctx, metav1.ListOptions{LabelSelector: labels.Set(service.Spec.Selector).String()})
-	if err != nil || len(service.Spec.Selector) == 0 {
-		return backend{namespace: b.namespace, err: cmp.Or(err, errors.New("its Service chooses no Pods"))}
+	if b.unserved = unserved(service, u); b.unserved != "" {
+		return b
+	}
+	pods, err := client.CoreV1().Pods(b.namespace).List(ctx, metav1.ListOptions{LabelSelector: labels.Set(service.Spec.Selector).String()})
+	if err != nil {
+		return backend{namespace: b.namespace, err: err}
 	}
 	b.pods = pods.Items
 	for _, pod := range b.pods {
@@ -236,6 +259,21 @@ func (o *doctorOptions) backend(ctx context.Context, client kubernetes.Interface
 	}
 	b.chain.is, b.chain.err = served(ctx, client, b.pods)
 	return b
+}
+
+// unserved says why nobody answers at an address of a Service, which is nil if it is
+// not there, or "".
+func unserved(service *corev1.Service, at *url.URL) string {
+	port := cmp.Or(at.Port(), "443")
+	switch {
+	case service == nil:
+		return "there is no such Service"
+	case len(service.Spec.Selector) == 0:
+		return "the Service chooses no Pods"
+	case !slices.ContainsFunc(service.Spec.Ports, func(p corev1.ServicePort) bool { return fmt.Sprint(p.Port) == port }):
+		return "the Service has no port " + port
+	}
+	return ""
 }
 
 // askReady asks a Pod itself why it is not ready, through the API server: its
@@ -280,13 +318,17 @@ func served(ctx context.Context, client kubernetes.Interface, pods []corev1.Pod)
 	return nil, nil
 }
 
-// keyFacts asks OCI Vault about the keys that constraints list.
-func (o *doctorOptions) keyFacts(ctx context.Context, constraints []unstructured.Unstructured) (f fact[[]keyFact]) {
-	e := enforced{}
+// enforcedBy is what constraints enforce, without what leaves namespaces out.
+func enforcedBy(constraints []unstructured.Unstructured) (e enforced) {
 	for i := range constraints {
 		e.constraints = append(e.constraints, document{object: &constraints[i]})
 	}
-	listed := e.keys()
+	return e
+}
+
+// keyFacts asks OCI Vault about the keys that constraints list.
+func (o *doctorOptions) keyFacts(ctx context.Context, constraints []unstructured.Unstructured) (f fact[[]keyFact]) {
+	listed := enforcedBy(constraints).keys()
 	if len(listed) == 0 {
 		return f
 	}
@@ -342,5 +384,19 @@ func (o *doctorOptions) runningFacts(ctx context.Context, policy bool) (f fact[[
 		return f
 	}
 	f.is = collectStatus(j, pods, workloads)
+	return f
+}
+
+// okeFacts reads the policy that OKE itself has.
+func (o *doctorOptions) okeFacts(ctx context.Context, id cluster.ID) (f fact[*cluster.Cluster]) {
+	c, err := o.connect(ctx)
+	if err != nil {
+		f.err = err
+		return f
+	}
+	found, err := cluster.New(c.who).Cluster(ctx, id)
+	if f.err = err; err == nil {
+		f.is = &found
+	}
 	return f
 }

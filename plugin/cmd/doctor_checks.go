@@ -22,6 +22,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/version"
 
+	"github.com/oke-sign/oke-sign/plugin/cluster"
 	"github.com/oke-sign/oke-sign/plugin/manifest"
 	"github.com/oke-sign/oke-sign/policies"
 	"github.com/oke-sign/oke-sign/provider/verdict"
@@ -42,6 +43,7 @@ type facts struct {
 	backends    map[string]backend // by Provider
 	keys        fact[[]keyFact]
 	running     fact[[]*imageStatus]
+	oke         fact[*cluster.Cluster] // nil: nothing says which one it is
 }
 
 type fact[T any] struct {
@@ -52,6 +54,8 @@ type fact[T any] struct {
 // backend is what stands behind a Provider's address.
 type backend struct {
 	namespace string
+	service   string
+	unserved  string // why nobody answers there, whatever runs
 	pods      []corev1.Pod
 	unready   map[string]string // what a Pod says of why it is not ready
 	chain     fact[[]*x509.Certificate]
@@ -71,6 +75,7 @@ const (
 	stateWarns   = "warns"   // enforcement holds, and something weakens it
 	stateFails   = "fails"   // enforcement does not hold
 	stateUnknown = "unknown" // the check could not be done
+	stateSkipped = "skipped" // the check needs to be told where to look
 )
 
 // finding is the outcome of a check.
@@ -125,6 +130,7 @@ func checks() []check {
 		{"answers", checkAudit},
 		{"keys", checkKeys},
 		{"clocks", checkClock},
+		{"OKE's own policy", checkOKE},
 		{"what runs may run", checkRunning},
 	}
 }
@@ -362,10 +368,10 @@ func checkNamespaces(f *facts) []finding {
 	return found
 }
 
-// flagsOf are the values of a flag in a Deployment's arguments.
-func flagsOf(d appsv1.Deployment, name string) []string {
+// flagsOf are the values of a flag in the arguments of a Pod's containers.
+func flagsOf(pod corev1.PodSpec, name string) []string {
 	var found []string
-	for _, c := range d.Spec.Template.Spec.Containers {
+	for _, c := range pod.Containers {
 		for i, arg := range c.Args {
 			switch flag, value, ok := strings.Cut(strings.TrimLeft(arg, "-"), "="); {
 			case flag != name || !strings.HasPrefix(arg, "-"):
@@ -386,7 +392,7 @@ func checkExternalData(f *facts) []finding {
 		return []finding{notDone(f.gatekeeper.err)}
 	}
 	for _, d := range f.gatekeeper.is {
-		for _, value := range flagsOf(d, "enable-external-data") {
+		for _, value := range flagsOf(d.Spec.Template.Spec, "enable-external-data") {
 			if on, err := strconv.ParseBool(value); err != nil || !on {
 				return []finding{fails(helmValues+"--set enableExternalData=true", "%s runs with --enable-external-data=%s: it asks no provider, and refuses every image of OCI Registry", d.Name, value)}
 			}
@@ -409,7 +415,7 @@ func checkResponseCache(f *facts) []finding {
 	var found []finding
 	for _, d := range f.operations("webhook") {
 		ttl := 3 * time.Minute // Gatekeeper's default
-		for _, value := range flagsOf(d, "external-data-provider-response-cache-ttl") {
+		for _, value := range flagsOf(d.Spec.Template.Spec, "external-data-provider-response-cache-ttl") {
 			if parsed, err := time.ParseDuration(value); err == nil {
 				ttl = parsed
 			}
@@ -508,10 +514,7 @@ func checkEffect(f *facts) []finding {
 			continue
 		}
 		signed = append(signed, c)
-		if report, _, _ := unstructured.NestedBool(c.Object, "spec", "parameters", "report"); report {
-			continue
-		}
-		if !actsAt(c, "deny") || !matchesKind(c, "", "Pod") {
+		if !refusesPods(c) {
 			continue
 		}
 		denying = append(denying, c)
@@ -535,6 +538,11 @@ func checkEffect(f *facts) []finding {
 		names = append(names, c.GetName())
 	}
 	return append([]finding{holds("Pods are refused by %s", strings.Join(names, ", "))}, found...)
+}
+
+// refusesPods reports whether a constraint asks for signatures of what runs.
+func refusesPods(c unstructured.Unstructured) bool {
+	return c.GetKind() == policies.SignedImages && actsAt(c, "deny") && matchesKind(c, "", "Pod")
 }
 
 // actsAt reports whether a constraint does something at admission.
@@ -818,6 +826,11 @@ func checkBackends(f *facts) []finding {
 				ready++
 			}
 		}
+		if b.unserved != "" {
+			found = append(found, fails(fmt.Sprintf("kubectl -n %s get service; the chart oke-sign makes it", b.namespace),
+				"%s: nobody answers at %s.%s: %s; every image of OCI Registry is refused", name, b.service, b.namespace, b.unserved))
+			continue
+		}
 		logs := fmt.Sprintf("kubectl -n %s get pods; kubectl -n %s logs deployment/oke-sign", b.namespace, b.namespace)
 		for _, pod := range slices.Sorted(maps.Keys(b.unready)) {
 			found = append(found, warns(fmt.Sprintf("kubectl -n %s logs %s", b.namespace, pod), "%s is not ready: %s", pod, clip(b.unready[pod], 300)))
@@ -879,12 +892,13 @@ func checkCertificates(f *facts) []finding {
 	return found
 }
 
-// checkAudit reads what Gatekeeper itself heard when it audited what runs.
+// checkAudit reads what Gatekeeper itself heard when it audited what runs. What the
+// provider does not find and you do, it has no right to read.
 func checkAudit(f *facts) []finding {
 	if f.constraints.err != nil {
 		return []finding{notDone(f.constraints.err)}
 	}
-	silent, unseen := "", ""
+	silent, unseen, unread := "", "", ""
 	audited := false
 	for _, c := range f.constraints.is {
 		if _, ok, _ := unstructured.NestedString(c.Object, "status", "auditTimestamp"); ok {
@@ -894,7 +908,9 @@ func checkAudit(f *facts) []finding {
 		for _, v := range violations {
 			v, _ := v.(map[string]any)
 			message, _ := v["message"].(string)
-			switch {
+			switch what := f.unreadable(message); {
+			case what != "":
+				unread = cmp.Or(unread, what)
 			case strings.Contains(message, ": no-answer: "):
 				silent = cmp.Or(silent, message)
 			case strings.Contains(message, ": image-not-found: "), strings.Contains(message, ": not-covered: "):
@@ -903,11 +919,17 @@ func checkAudit(f *facts) []finding {
 		}
 	}
 	var found []finding
-	if silent != "" {
+	switch {
+	case strings.Contains(silent, "NotAuthorizedOrNotFound"):
+		found = append(found, fails(f.grant(), "OCI lets the provider read nothing: %s", clip(silent, 256)))
+	case silent != "":
 		found = append(found, fails("kubectl -n oke-sign logs deployment/oke-sign", "the last audit got no answer: %s", clip(silent, 256)))
 	}
+	if unread != "" {
+		found = append(found, fails(f.grant(), "the provider has no right in OCI to read what you can: %s", unread))
+	}
 	if unseen != "" {
-		found = append(found, warns("kubectl oke-sign iam prints the statements that let the provider read; it takes other tenancies with --tenancy", "the provider does not see an image that runs: %s", clip(unseen, 256)))
+		found = append(found, warns(f.grant()+"; other tenancies it takes with --tenancy", "the provider does not see an image that runs: %s", clip(unseen, 256)))
 	}
 	switch {
 	case len(found) > 0:
@@ -917,6 +939,49 @@ func checkAudit(f *facts) []finding {
 		found = append(found, warns("wait a minute, and look whether the audit runs", "no audit has asked yet"))
 	}
 	return found
+}
+
+// unreadable is what a violation says that the provider does not find in OCI, if
+// you do; or "".
+func (f *facts) unreadable(message string) string {
+	if strings.Contains(message, ": image-not-found: ") {
+		for _, s := range f.running.is {
+			// The audit cuts messages; the name comes before the digest.
+			name, _, _ := strings.Cut(s.Image, "@")
+			seen := s.Verdict != nil && s.Verdict.Reason != verdict.ImageNotFound && s.Verdict.Reason != verdict.NotCovered
+			if seen && strings.Contains(message, ": "+name+"@") {
+				return "repository " + name
+			}
+		}
+	}
+	if strings.Contains(message, ": key-unusable: OCI Vault does not find key ") {
+		for _, k := range f.keys.is {
+			if k.err == nil && k.realm == "" && !k.key.missing && strings.Contains(message, strings.TrimPrefix(short(k.id), "…")) {
+				return "key " + clip(cmp.Or(k.key.Name, short(k.id)), 60)
+			}
+		}
+	}
+	return ""
+}
+
+// grant is the command that prints what the provider has to be let do in OCI.
+func (f *facts) grant() string {
+	command := "kubectl oke-sign iam"
+	for _, name := range slices.Sorted(maps.Keys(f.backends)) {
+		for _, pod := range f.backends[name].pods {
+			switch auth := flagsOf(pod.Spec, "auth"); {
+			case slices.Contains(auth, "instance"):
+				return command + " prints the statements; they are for the dynamic group of the nodes"
+			case slices.Contains(auth, "workload"):
+				id := "OCID"
+				if f.oke.is != nil {
+					id = f.oke.is.ID.String()
+				}
+				return fmt.Sprintf("%s --cluster %s --workload %s/%s prints the statements", command, id, pod.Namespace, cmp.Or(pod.Spec.ServiceAccountName, "default"))
+			}
+		}
+	}
+	return command + " prints the statements for the provider"
 }
 
 func checkKeys(f *facts) []finding {
@@ -967,6 +1032,56 @@ func checkClock(f *facts) []finding {
 		return []finding{warns("set the clocks: timedatectl", "this machine and the API server differ by %s: OCI refuses requests that are 5 minutes off, and break-glass ends by the cluster's clock", skew)}
 	}
 	return []finding{holds("this machine and the API server agree")}
+}
+
+// checkOKE finds OKE's own policy on beside ours: a Pod needs the consent of both
+// then, and who looks for the reason of a refusal has two places to look.
+func checkOKE(f *facts) []finding {
+	switch c := f.oke.is; {
+	case f.oke.err != nil:
+		x := notDone(f.oke.err)
+		x.Fix = "check --cluster, and that a policy lets you `read clusters`"
+		return []finding{x}
+	case c == nil:
+		return []finding{{State: stateSkipped, Detail: "nothing says which OKE cluster this is, so whether OKE's own policy is on as well was not looked at", Fix: "kubectl oke-sign doctor --cluster OCID looks"}}
+	case !c.Policy.Enabled:
+		return []finding{holds("off")}
+	case !slices.ContainsFunc(f.constraints.is, refusesPods):
+		return []finding{holds("on, and the only one that refuses")}
+	default:
+		return []finding{warns("switch one of them off when you trust the other: kubectl oke-sign cluster-policy disable --cluster "+c.ID.String(),
+			"on as well: a Pod needs the consent of both; %s", f.compareOKE())}
+	}
+}
+
+// compareOKE says how the keys of OKE's own policy and of ours differ.
+func (f *facts) compareOKE() string {
+	ours := enforcedBy(f.constraints.is).keys()
+	var theirs []string
+	for _, k := range f.oke.is.Policy.Keys {
+		theirs = append(theirs, k.String())
+	}
+	alone := func(of, beside []string) string {
+		var found []string
+		for _, k := range of {
+			if !slices.Contains(beside, k) {
+				found = append(found, short(k))
+			}
+		}
+		return strings.Join(found, ", ")
+	}
+	switch onlyTheirs, onlyOurs := alone(theirs, ours), alone(ours, theirs); {
+	case len(theirs) == 0:
+		return "it lists no key, and lets in every image of OCI Registry"
+	case onlyTheirs == "" && onlyOurs == "":
+		return "both list the same keys"
+	case onlyOurs == "":
+		return "only it lists " + onlyTheirs
+	case onlyTheirs == "":
+		return "only ours lists " + onlyOurs
+	default:
+		return "only it lists " + onlyTheirs + ", and only ours " + onlyOurs
+	}
 }
 
 // checkRunning finds what would not come up again. What Oracle keeps for a cluster's

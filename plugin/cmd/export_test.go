@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"net/url"
 	"time"
 
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
@@ -67,7 +68,8 @@ type Finding = finding
 func Doctor(objects []*unstructured.Unstructured, now time.Time) ([]Finding, error) {
 	f := &facts{now: now, apiTime: fact[time.Time]{is: now}, backends: make(map[string]backend)}
 	f.webhooks.is = &admissionregistrationv1.ValidatingWebhookConfiguration{}
-	b := backend{namespace: "oke-sign", unready: make(map[string]string)}
+	b := backend{namespace: "oke-sign", service: "oke-sign", unready: make(map[string]string)}
+	var service *corev1.Service
 	for _, o := range objects {
 		var into any
 		switch o.GetKind() {
@@ -99,7 +101,8 @@ func Doctor(objects []*unstructured.Unstructured, now time.Time) ([]Finding, err
 			f.providers.is = append(f.providers.is, *o)
 			continue
 		case "Service":
-			continue
+			service = new(corev1.Service)
+			into = service
 		default:
 			f.constraints.is = append(f.constraints.is, *o)
 			continue
@@ -108,6 +111,7 @@ func Doctor(objects []*unstructured.Unstructured, now time.Time) ([]Finding, err
 			return nil, err
 		}
 	}
+	b.unserved = unserved(service, &url.URL{Host: "oke-sign.oke-sign.svc:8443"})
 	f.backends["oke-sign"] = b
 	return f.run(), nil
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf16"
+	"unicode/utf8"
 
 	"github.com/spf13/pflag"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -69,8 +70,10 @@ func (o *output) print(w io.Writer, d data) error {
 		for _, name := range d.names {
 			fmt.Fprintln(&b, printable(name))
 		}
+	case "wide": // as wide as it is
+		err = writeTable(&b, d, true, 0)
 	default:
-		err = writeTable(&b, d, o.format == "wide")
+		err = writeTable(&b, d, false, terminalWidth(w))
 	}
 	if err != nil {
 		return fmt.Errorf("printing: %w", err)
@@ -126,16 +129,17 @@ func escapedJSON(v any, long func(rune) string) ([]byte, error) {
 	return escaped.Bytes(), nil
 }
 
-// writeTable writes blocks one below the other. Those without a title make one
-// table with what stands before and after them.
-func writeTable(b *bytes.Buffer, d data, wide bool) error {
+// writeTable writes blocks one below the other, in lines of width characters if that
+// is not 0. Those without a title make one table with what stands before and after
+// them.
+func writeTable(b *bytes.Buffer, d data, wide bool, width int) error {
 	var plain [][]string
 	for _, block := range d.blocks {
 		if block.title == "" {
 			plain = append(plain, block.rows...)
 		}
 	}
-	if err := writeRows(b, d.columns, plain, wide); err != nil {
+	if err := writeRows(b, d.columns, plain, wide, width); err != nil {
 		return err
 	}
 	for i, block := range d.blocks {
@@ -147,7 +151,7 @@ func writeTable(b *bytes.Buffer, d data, wide bool) error {
 		}
 		b.WriteString(printable(block.title) + "\n")
 		var rows bytes.Buffer
-		if err := writeRows(&rows, d.columns, block.rows, wide); err != nil {
+		if err := writeRows(&rows, d.columns, block.rows, wide, max(0, width-2)); err != nil {
 			return err
 		}
 		for line := range strings.Lines(rows.String()) {
@@ -160,7 +164,7 @@ func writeTable(b *bytes.Buffer, d data, wide bool) error {
 	return nil
 }
 
-func writeRows(b *bytes.Buffer, columns []column, rows [][]string, wide bool) error {
+func writeRows(b *bytes.Buffer, columns []column, rows [][]string, wide bool, width int) error {
 	table := &metav1.Table{}
 	for _, c := range columns {
 		priority := int32(0)
@@ -172,7 +176,7 @@ func writeRows(b *bytes.Buffer, columns []column, rows [][]string, wide bool) er
 	for _, row := range rows {
 		cells := make([]any, len(row))
 		for i, cell := range row {
-			cells[i] = printable(cell)
+			cells[i] = printable(strings.TrimPrefix(cell, copied))
 		}
 		table.Rows = append(table.Rows, metav1.TableRow{Cells: cells})
 	}
@@ -180,8 +184,43 @@ func writeRows(b *bytes.Buffer, columns []column, rows [][]string, wide bool) er
 	if err := printers.NewTablePrinter(printers.PrintOptions{Wide: wide}).PrintObj(table, &padded); err != nil {
 		return err
 	}
+	var plain bytes.Buffer
+	longest := 0
 	for line := range strings.Lines(padded.String()) {
-		b.WriteString(strings.TrimRight(line, " \n") + "\n")
+		line = strings.TrimRight(line, " \n")
+		longest = max(longest, utf8.RuneCountInString(line))
+		plain.WriteString(line + "\n")
 	}
+	if width == 0 || longest <= width {
+		b.Write(plain.Bytes())
+		return nil
+	}
+	fit(b, shown(columns, rows), width)
 	return nil
+}
+
+// shown are the cells of a table that is not wide, with its heading.
+func shown(columns []column, rows [][]string) [][]string {
+	var heading []string
+	for _, c := range columns {
+		if !c.wide {
+			heading = append(heading, strings.ToUpper(c.name))
+		}
+	}
+	table := [][]string{heading}
+	for _, row := range rows {
+		var cells []string
+		for i, cell := range row {
+			if columns[i].wide {
+				continue
+			}
+			whole, isCopied := strings.CutPrefix(cell, copied)
+			if cell = printable(whole); isCopied {
+				cell = toCopy(cell)
+			}
+			cells = append(cells, cell)
+		}
+		table = append(table, cells)
+	}
+	return table
 }

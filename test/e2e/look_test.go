@@ -64,7 +64,7 @@ func TestDoctorFindsNothing(t *testing.T) {
 	}
 	for _, f := range found {
 		switch {
-		case f.State == "holds":
+		case f.State == "holds", f.State == "skipped" && f.Check == "OKE's own policy":
 		// Other tests make and break these meanwhile.
 		case f.Check == "what runs may run", f.Check == "answers", strings.HasPrefix(f.Check, "constraints "), f.Check == "break-glass is held", f.Check == "keys":
 		case f.State == "warns" && (f.Check == "gatekeeper runs" || strings.HasPrefix(f.Check, "provider")):

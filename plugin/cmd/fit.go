@@ -1,0 +1,183 @@
+package cmd
+
+import (
+	"bytes"
+	"io"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"golang.org/x/term"
+)
+
+// terminalWidth is how many characters fit on a line of the terminal that is written
+// to, or 0 if it is none or does not say.
+func terminalWidth(w io.Writer) int {
+	if counting, ok := w.(*countingWriter); ok {
+		w = counting.Writer
+	}
+	f, ok := w.(interface{ Fd() uintptr })
+	if !ok || !isTerminal(w) {
+		return 0
+	}
+	width, _, err := term.GetSize(int(f.Fd())) //nolint:gosec // a descriptor is small
+	if err != nil {
+		return 0
+	}
+	return width
+}
+
+// copied marks a cell that is there to be copied. It is never broken, because a
+// shell would run the half that comes before the break.
+const copied = "\x00"
+
+func toCopy(text string) string { return copied + text }
+
+// Sizes of tables that are made to fit.
+const (
+	gap       = 2  // between columns
+	leastCell = 16 // a column is made no narrower
+	mostLines = 3  // text stays in a narrow column as long as it takes no more lines
+	wideText  = 40 // in a column so wide, it may take as many as it needs
+	below     = "    "
+)
+
+// fit writes a table whose lines are no longer than width, as far as that can be: what
+// is longer breaks between words, and text that would become a narrow ribbon stands
+// below its row, across the whole width.
+func fit(b *bytes.Buffer, table [][]string, width int) {
+	last := len(table[0]) - 1
+	widths := make([]int, last+1)
+	for _, row := range table {
+		for i, cell := range row {
+			if !strings.HasPrefix(cell, copied) {
+				widths[i] = max(widths[i], utf8.RuneCountInString(cell))
+			}
+		}
+	}
+	text := width - total(widths[:last]) - gap
+	under := text < widths[last] && text < wideText && lines(table, last, text) > mostLines
+	if under {
+		narrow(widths[:last], width)
+	} else {
+		widths[last] = min(widths[last], max(text, leastCell))
+	}
+	for _, row := range table {
+		end := row[last]
+		whole, isCopied := strings.CutPrefix(end, copied)
+		fits := isCopied && utf8.RuneCountInString(whole) <= max(text, 0)
+		var cells [][]string
+		for i, cell := range row[:last] {
+			cells = append(cells, broken(cell, widths[i], true))
+		}
+		switch {
+		case fits && !under:
+			cells = append(cells, []string{whole})
+		case !under && !isCopied:
+			cells = append(cells, broken(end, widths[last], true))
+		}
+		writeCells(b, cells, widths)
+		switch {
+		case isCopied && (under || !fits):
+			b.WriteString(below + whole + "\n")
+		case under:
+			// A long word, such as a digest, is left to the terminal, which can still copy it.
+			for _, line := range broken(end, width-len(below), false) {
+				b.WriteString(below + line + "\n")
+			}
+		}
+	}
+}
+
+func total(widths []int) int {
+	sum := gap * max(0, len(widths)-1)
+	for _, w := range widths {
+		sum += w
+	}
+	return sum
+}
+
+// lines is how many lines the longest cell of a column takes.
+func lines(table [][]string, column, width int) int {
+	most := 0
+	for _, row := range table {
+		if width < leastCell {
+			return mostLines + 1
+		}
+		if !strings.HasPrefix(row[column], copied) {
+			most = max(most, len(broken(row[column], width, true)))
+		}
+	}
+	return most
+}
+
+// narrow makes the widest columns narrower until all fit, or none can be.
+func narrow(widths []int, width int) {
+	for total(widths) > width {
+		widest := slices.Index(widths, slices.Max(widths))
+		next := leastCell
+		for _, w := range widths {
+			if w < widths[widest] {
+				next = max(next, w)
+			}
+		}
+		if widths[widest] <= leastCell {
+			return
+		}
+		widths[widest] -= max(1, min(total(widths)-width, widths[widest]-next))
+	}
+}
+
+// writeCells writes the cells of a row beside each other, each with its lines.
+func writeCells(b *bytes.Buffer, cells [][]string, widths []int) {
+	height := 0
+	for _, lines := range cells {
+		height = max(height, len(lines))
+	}
+	for n := range height {
+		line, at := "", 0
+		for i, lines := range cells {
+			if n < len(lines) && lines[n] != "" {
+				line += strings.Repeat(" ", at-utf8.RuneCountInString(line)) + lines[n]
+			}
+			at += widths[i] + gap
+		}
+		if line = strings.TrimRight(line, " "); line != "" {
+			b.WriteString(line + "\n")
+		}
+	}
+}
+
+// broken is a text in lines: it breaks between words, and within one that is longer
+// than a line, if hard, after the parts of an image's name.
+func broken(text string, width int, hard bool) []string {
+	var found []string
+	indent := text[:len(text)-len(strings.TrimLeft(text, " "))]
+	width -= len(indent)
+	line := ""
+	flush := func() {
+		if line != "" {
+			found = append(found, indent+line)
+		}
+		line = ""
+	}
+	for _, word := range strings.Fields(text) {
+		if line != "" && utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) <= width {
+			line += " " + word
+			continue
+		}
+		flush()
+		for hard && utf8.RuneCountInString(word) > width {
+			runes := []rune(word)
+			end := width
+			if i := strings.LastIndexAny(string(runes[:width]), "/@:,"); i > 0 {
+				end = utf8.RuneCountInString(string(runes[:width])[:i+1])
+			}
+			found = append(found, indent+string(runes[:end]))
+			word = string(runes[end:])
+		}
+		line = word
+	}
+	flush()
+	return found
+}
