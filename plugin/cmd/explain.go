@@ -80,6 +80,7 @@ type explainedImage struct {
 	Image      string            `json:"image"`
 	Registry   string            `json:"registry"`
 	Pinned     bool              `json:"pinned"`
+	Doubt      string            `json:"doubt,omitempty"` // why nobody can rely on the reference
 	Verdicts   []explainedAnswer `json:"verdicts,omitempty"`
 	Signatures []listedSignature `json:"signatures,omitempty"`
 }
@@ -87,6 +88,7 @@ type explainedImage struct {
 // explainedAnswer is what OCI said to the question of a constraint.
 type explainedAnswer struct {
 	Keys    []string         `json:"keys"`
+	Names   []string         `json:"keyNames,omitempty"` // of the keys; "" for one that is not known
 	Verdict *verdict.Verdict `json:"verdict,omitempty"`
 	Error   string           `json:"error,omitempty"`
 }
@@ -273,7 +275,7 @@ func (w *witness) image(ctx context.Context, i manifest.Image) explainedImage {
 		if a.question.Image != i.Ref || a.question.Keys == nil {
 			continue
 		}
-		said := explainedAnswer{Keys: a.question.Keys}
+		said := explainedAnswer{Keys: a.question.Keys, Names: w.names(ctx, a.question.Keys)}
 		if v, ok := a.value.(verdict.Verdict); ok && a.err == nil {
 			said.Verdict = &v
 		} else {
@@ -282,6 +284,9 @@ func (w *witness) image(ctx context.Context, i manifest.Image) explainedImage {
 		x.Verdicts = append(x.Verdicts, said)
 	}
 	ref, err := image.Parse(i.Ref)
+	if errors.Is(err, image.ErrDoubtful) {
+		x.Doubt = strings.TrimPrefix(err.Error(), image.ErrDoubtful.Error()+": ")
+	}
 	if err != nil || len(x.Verdicts) == 0 || w.examiner == nil {
 		return x
 	}
@@ -294,6 +299,26 @@ func (w *witness) image(ctx context.Context, i manifest.Image) explainedImage {
 		x.Signatures = append(x.Signatures, s)
 	}
 	return x
+}
+
+// names are what keys that constraints list are called, as far as OCI tells.
+func (w *witness) names(ctx context.Context, keys []string) []string {
+	if w.examiner == nil {
+		return nil
+	}
+	names := make([]string, len(keys))
+	group := limited()
+	for i, key := range keys {
+		group.Go(func() error {
+			if id, err := signature.ParseKeyID(key); err == nil {
+				found, _ := w.examiner.keys.Get(ctx, id) // the verdict says what is not known of it
+				names[i] = found.Name
+			}
+			return nil
+		})
+	}
+	_ = group.Wait()
+	return names
 }
 
 // maxShownRecords bounds the records of an image that are gone into.
@@ -322,6 +347,9 @@ func (w *witness) rows(x explained) [][]string {
 		if !i.Pinned {
 			pinned = "without a digest"
 		}
+		if i.Doubt != "" {
+			pinned = i.Doubt
+		}
 		add(i.Place, i.Registry, pinned+": "+brief(i.Image))
 		for _, s := range i.Signatures {
 			why := ""
@@ -336,8 +364,12 @@ func (w *witness) rows(x explained) [][]string {
 		}
 		for _, a := range i.Verdicts {
 			var keys []string
-			for _, k := range a.Keys {
-				keys = append(keys, short(k))
+			for n, k := range a.Keys {
+				name := ""
+				if n < len(a.Names) {
+					name = a.Names[n]
+				}
+				keys = append(keys, clip(cmp.Or(name, short(k)), 40))
 			}
 			step := "  signed by " + strings.Join(keys, " or ")
 			switch {
@@ -350,6 +382,7 @@ func (w *witness) rows(x explained) [][]string {
 			}
 		}
 	}
+	told := make(map[string]bool)
 	for _, c := range x.Constraints {
 		name, answer := c.Kind+"/"+c.Name, c.Answer
 		if answer == "not-about-it" {
@@ -362,7 +395,18 @@ func (w *witness) rows(x explained) [][]string {
 			if n > 0 {
 				name, answer = "", ""
 			}
-			add(name, answer, v.Message)
+			// Constraints have words of their own for the same fault.
+			why := v.Message
+			if w.out.format != "wide" {
+				why = brief(why)
+			}
+			place, _, _ := strings.Cut(v.Message, ": ")
+			if fault := place + ": " + v.Reason; told[fault] {
+				why = fault + ", as above"
+			} else {
+				told[fault] = true
+			}
+			add(name, answer, why)
 		}
 	}
 	for n, todo := range x.ToDo {
@@ -370,7 +414,7 @@ func (w *witness) rows(x explained) [][]string {
 		if n > 0 {
 			step = ""
 		}
-		add(step, fmt.Sprint(n+1), todo)
+		add(step, fmt.Sprint(n+1), toCopy(todo))
 	}
 	return rows
 }
@@ -387,7 +431,7 @@ var remedies = map[string]string{
 	"image-not-found":  "check the image's name, and that you and the provider may read its repository",
 	"not-covered":      "give the provider the tenancy with --tenancy NAMESPACE=OCID, or exempt the image",
 	"no-digest":        "kubectl oke-sign pin IMAGE shows its digest; kubectl oke-sign pin -f FILE writes it",
-	"not-oci-registry": "copy the image to OCI Registry and sign it there, or exempt it",
+	"not-oci-registry": "copy the image to OCI Registry and sign it there",
 	"doubtful":         "write the image as <region key>.ocir.io/<namespace>/<repository>@sha256:<digest>",
 	"no-answer":        "kubectl oke-sign doctor finds out why nobody answers",
 	"no-keys":          "give the constraint keys; [] would admit every image of OCI Registry",
@@ -397,6 +441,19 @@ var remedies = map[string]string{
 	"bad-end":          "give it an end: kubectl oke-sign break-glass TYPE/NAME --reason TEXT --for TIME",
 	"too-long":         "give it an earlier end: kubectl oke-sign break-glass TYPE/NAME --reason TEXT --for TIME",
 	"no-effect":        "kubectl oke-sign break-glass end TYPE/NAME takes the annotation away",
+}
+
+// exemption says how an image of another registry is exempt. A name without a host
+// never is: each node decides which registry it means.
+func exemption(ref string) string {
+	name, _, _ := strings.Cut(ref, "@")
+	if tag := strings.LastIndexByte(name, ':'); tag > strings.LastIndexByte(name, '/') {
+		name = name[:tag]
+	}
+	if host, _, ok := strings.Cut(name, "/"); !ok || !strings.ContainsAny(host, ".:") {
+		return "; only one that is written with its registry can be exempt"
+	}
+	return ", or exempt it: exemptImages: [" + name + "]"
 }
 
 func (w *witness) toDo(x explained) []string {
@@ -420,12 +477,8 @@ func (w *witness) toDo(x explained) []string {
 				}
 			}
 			todo := strings.NewReplacer("IMAGE", ref, "KEY", key).Replace(remedies[v.Reason])
-			if c.Kind == policies.SignedImages && v.Reason == "not-oci-registry" && strings.Contains(ref, ".") {
-				name, _, _ := strings.Cut(ref, "@")
-				if tag := strings.LastIndexByte(name, ':'); tag > strings.LastIndexByte(name, '/') {
-					name = name[:tag]
-				}
-				todo += ": exemptImages: [" + name + "]"
+			if c.Kind == policies.SignedImages && v.Reason == "not-oci-registry" {
+				todo += exemption(ref)
 			}
 			if todo != "" && !slices.Contains(found, todo) {
 				found = append(found, todo)

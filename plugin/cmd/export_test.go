@@ -115,3 +115,16 @@ func Doctor(objects []*unstructured.Unstructured, now time.Time) ([]Finding, err
 	f.backends["oke-sign"] = b
 	return f.run(), nil
 }
+
+// Fitted is a table as it is shown at a terminal of so many columns.
+func Fitted(width int, columns []string, rows ...[]string) string {
+	var b bytes.Buffer
+	d := data{blocks: []block{{rows: rows}}}
+	for _, name := range columns {
+		d.columns = append(d.columns, column{name: name})
+	}
+	if err := writeTable(&b, d, false, width); err != nil {
+		return err.Error()
+	}
+	return b.String()
+}

@@ -2,6 +2,7 @@ package cmd
 
 import (
 	"bytes"
+	"cmp"
 	"io"
 	"slices"
 	"strings"
@@ -38,7 +39,7 @@ const (
 	gap       = 2  // between columns
 	leastCell = 16 // a column is made no narrower
 	mostLines = 3  // text stays in a narrow column as long as it takes no more lines
-	wideText  = 40 // in a column so wide, it may take as many as it needs
+	wideText  = 44 // in a column so wide, it may take as many as it needs
 	below     = "    "
 )
 
@@ -169,9 +170,9 @@ func broken(text string, width int, hard bool) []string {
 		flush()
 		for hard && utf8.RuneCountInString(word) > width {
 			runes := []rune(word)
-			end := width
-			if i := strings.LastIndexAny(string(runes[:width]), "/@:,"); i > 0 {
-				end = utf8.RuneCountInString(string(runes[:width])[:i+1])
+			end, start := width, string(runes[:width])
+			if i := cmp.Or(strings.LastIndexAny(start, "/@")+1, strings.LastIndexAny(start, ":,")+1); i > 0 {
+				end = utf8.RuneCountInString(start[:i])
 			}
 			found = append(found, indent+string(runes[:end]))
 			word = string(runes[end:])

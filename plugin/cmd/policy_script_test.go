@@ -92,6 +92,21 @@ func audited(ts *testscript.TestScript, _ bool, _ []string) {
 // INPUT when the command asks something, it ends with this exit code. FILE has what
 // the terminal shows then.
 func typed(ts *testscript.TestScript, _ bool, args []string) {
+	atTerminal(ts, nil, args)
+}
+
+// seen COLUMNS CODE FILE COMMAND...: at a terminal so wide, the command ends with this
+// exit code, and FILE has what it shows.
+func seen(ts *testscript.TestScript, _ bool, args []string) {
+	columns, err := strconv.ParseUint(args[0], 10, 16)
+	if err != nil {
+		ts.Fatalf("usage: seen COLUMNS CODE FILE COMMAND...")
+	}
+	atTerminal(ts, &pty.Winsize{Rows: 50, Cols: uint16(columns)}, append([]string{args[1], ""}, args[2:]...))
+}
+
+// atTerminal runs a command as typed does, at a terminal of a size if one is given.
+func atTerminal(ts *testscript.TestScript, size *pty.Winsize, args []string) {
 	words := []string{}
 	for _, arg := range args[4:] {
 		words = append(words, os.Expand(arg, ts.Getenv))
@@ -107,7 +122,7 @@ func typed(ts *testscript.TestScript, _ bool, args []string) {
 	for _, name := range []string{"HTTPS_PROXY", "SSL_CERT_FILE", "OCI_CONFIG_FILE", "KUBECONFIG", "HOME", "TMPDIR"} {
 		command.Env = append(command.Env, name+"="+ts.Getenv(name))
 	}
-	terminal, err := pty.Start(command)
+	terminal, err := pty.StartWithSize(command, size)
 	if err != nil {
 		ts.Fatalf("%v", err)
 	}

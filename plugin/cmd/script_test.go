@@ -113,6 +113,7 @@ func TestScripts(t *testing.T) {
 			"stumble": stumble,
 			"audited": audited,
 			"typed":   typed,
+			"seen":    seen,
 			"sound":   sound,
 			"answers": answers,
 		},

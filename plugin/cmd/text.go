@@ -1,6 +1,7 @@
 package cmd
 
 import (
+	"regexp"
 	"strconv"
 	"strings"
 	"unicode"
@@ -32,14 +33,12 @@ func clip(s string, n int) string {
 	return string([]rune(s)[:n-1]) + "…"
 }
 
-// brief shortens the digest of an image reference for a table: twelve digits
-// tell images apart, and leave room for the rest of the line.
-func brief(image string) string {
-	name, digest, ok := strings.Cut(image, "@sha256:")
-	if !ok || len(digest) <= 12 {
-		return printable(image)
-	}
-	return printable(name + "@sha256:" + digest[:12] + "…")
+var longDigest = regexp.MustCompile(`(@sha256:[0-9a-f]{12})[0-9a-f]+`)
+
+// brief shortens the digests of images in a text for a table: twelve digits tell
+// images apart, and leave room for the rest of the line.
+func brief(text string) string {
+	return printable(longDigest.ReplaceAllString(text, "$1…"))
 }
 
 // count is a number and its noun.

@@ -157,15 +157,18 @@ func parse(s string) (Reference, Class, string) {
 	}
 	name, digest, pinned := strings.Cut(s, "@")
 	if pinned && !ValidDigest(digest) {
-		return Reference{}, Doubtful, "after @ stands something other than sha256: and 64 lower-case hexadecimal digits"
+		return Reference{}, Doubtful, fmt.Sprintf("after @ stands %.80q, and not sha256: with 64 lower-case hexadecimal digits", digest)
 	}
 	host, rest := cutHost(name)
 	path, tag, tagged := cutTag(rest)
 	if host != "" && !validHost(host) {
-		return Reference{}, Doubtful, "the host is not well formed"
+		return Reference{}, Doubtful, fmt.Sprintf("the host %.80q is not well formed", host)
 	}
-	if !validPath(path) || tagged && !validTag(tag) {
-		return Reference{}, Doubtful, "the name or the tag is not well formed"
+	if !validPath(path) {
+		return Reference{}, Doubtful, fmt.Sprintf("the name %.80q is not well formed: lower-case words and digits, joined by . _ - and /", path)
+	}
+	if tagged && !validTag(tag) {
+		return Reference{}, Doubtful, fmt.Sprintf("the tag %.80q is not well formed", tag)
 	}
 
 	if host == "" {
@@ -179,13 +182,13 @@ func parse(s string) (Reference, Class, string) {
 	region, canonical := byHost[host]
 	if !canonical {
 		if looksLikeOCIR(host) {
-			return Reference{}, Doubtful, "the host looks like OCI Registry's and is none of its canonical ones"
+			return Reference{}, Doubtful, fmt.Sprintf("the host %.80q looks like OCI Registry's and is none of its canonical ones", host)
 		}
 		return Reference{}, Other, ""
 	}
 	namespace, repo, ok := strings.Cut(path, "/")
 	if !ok {
-		return Reference{}, Doubtful, "an image of OCI Registry has a namespace and a repository"
+		return Reference{}, Doubtful, fmt.Sprintf("an image of OCI Registry has a namespace and a repository, and %.80q is one of them at most", path)
 	}
 	return Reference{region, host, namespace, repo, tag, digest}, OCIRegistry, ""
 }
