@@ -95,7 +95,9 @@ func (g *global) addCompletion(cmd *cobra.Command) {
 	switch {
 	case path == "keys describe" || path == "keys use":
 		cmd.ValidArgsFunction = g.found(g.keyNames)
-	case cmd.Flags().Lookup("filename") != nil && cmd.Flags().Lookup("selector") != nil:
+	case path == "break-glass" || path == "break-glass end":
+		cmd.ValidArgsFunction = g.objectWords
+	case path == "explain" || cmd.Flags().Lookup("filename") != nil && cmd.Flags().Lookup("selector") != nil:
 		cmd.ValidArgsFunction = g.targetWords
 	case cmd.ValidArgsFunction == nil && len(cmd.ValidArgs) == 0 && !cmd.HasSubCommands():
 		cmd.ValidArgsFunction = cobra.NoFileCompletions
@@ -206,16 +208,24 @@ func word(s string) string {
 var targetTypes = []string{"pod", "deployment", "statefulset", "daemonset", "job", "cronjob", "replicaset"}
 
 // targetWords completes TYPE/NAME with objects of the cluster, and images with
-// those of OCI Registry that its Pods name.
+// those of OCI Registry that its Pods and workloads name.
 func (g *global) targetWords(cmd *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective) {
-	kind, _, named := strings.Cut(word, "/")
+	words, directive := g.objectWords(cmd, args, word)
+	if strings.Contains(word, ".") || !strings.Contains(word, "/") { // a host, or what may become one
+		images, _ := g.found(g.imagesNamed)(cmd, args, word)
+		words = append(words, images...)
+	}
+	return words, directive
+}
+
+// objectWords completes TYPE/NAME with objects of the cluster.
+func (g *global) objectWords(cmd *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective) {
 	const keep = cobra.ShellCompDirectiveNoFileComp
+	kind, _, named := strings.Cut(word, "/")
 	switch {
 	case named && slices.Contains(targetTypes, strings.TrimSuffix(strings.ToLower(kind), "s")):
 		return g.found(func(ctx context.Context) ([]string, error) { return g.objectNames(ctx, kind) })(cmd, args, word)
-	case strings.Contains(word, "."): // a host
-		return g.found(g.imagesOfPods)(cmd, args, word)
-	case named:
+	case named || strings.Contains(word, "."):
 		return nil, keep
 	}
 	var words []string
@@ -223,10 +233,6 @@ func (g *global) targetWords(cmd *cobra.Command, args []string, word string) ([]
 		if strings.HasPrefix(t, strings.ToLower(word)) {
 			words = append(words, t+"/")
 		}
-	}
-	images, _ := g.found(g.imagesOfPods)(cmd, args, word)
-	if len(images) > 0 {
-		return append(words, images...), keep | cobra.ShellCompDirectiveNoSpace
 	}
 	return words, keep | cobra.ShellCompDirectiveNoSpace
 }
@@ -237,9 +243,11 @@ func (g *global) objectNames(ctx context.Context, kind string) ([]string, error)
 	return names, err
 }
 
-func (g *global) imagesOfPods(ctx context.Context) ([]string, error) {
+// imagesNamed are the images of OCI Registry in objects of the cluster. Which of them
+// may not be listed does not matter as long as others may.
+func (g *global) imagesNamed(ctx context.Context) ([]string, error) {
 	var images []string
-	err := g.visit(ctx, "pods", func(o *unstructured.Unstructured) {
+	err := g.visit(ctx, "pods,deployments,statefulsets,daemonsets,jobs,cronjobs", func(o *unstructured.Unstructured) {
 		found, err := manifest.Images(o)
 		if err != nil {
 			return
@@ -250,7 +258,10 @@ func (g *global) imagesOfPods(ctx context.Context) ([]string, error) {
 			}
 		}
 	})
-	return images, err
+	if len(images) > 0 {
+		return images, nil
+	}
+	return nil, err
 }
 
 // visit reads the first objects of a type, in the namespace that is worked in.
@@ -264,10 +275,13 @@ func (g *global) visit(ctx context.Context, kind string, do func(*unstructured.U
 	go func() { // the builder knows no deadline
 		result := g.kube.builder().NamespaceParam(namespace).DefaultNamespace().ResourceTypeOrNameArgs(true, kind).RequestChunksOf(maxCandidates).Do()
 		done <- result.Visit(func(info *resource.Info, err error) error {
+			if err != nil {
+				return err
+			}
 			if o, ok := info.Object.(*unstructured.Unstructured); ok && len(objects) < maxCandidates {
 				objects = append(objects, o)
 			}
-			return err
+			return nil
 		})
 	}()
 	select {

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/rogpeppe/go-internal/lockedfile"
 	"sigs.k8s.io/yaml"
 
 	"github.com/oke-sign/oke-sign/provider/signature"
@@ -70,23 +71,37 @@ func parseDefaults(text []byte) (defaults, error) {
 	return d, nil
 }
 
-// writeDefaults keeps the defaults. Readers see the old file or the new one, never a
-// part of it.
-func (g *global) writeDefaults(d defaults) (err error) {
+// changeDefaults changes the defaults. Of several commands at once each changes what
+// the one before it has kept.
+func (g *global) changeDefaults(change func(*defaults)) (err error) {
 	if g.configDir == "" {
 		return &refusal{errors.New("there is no directory to keep the default key in"), "set HOME, or name the key with --key each time"}
 	}
-	text, err := yaml.Marshal(d)
+	file := g.defaultsFile()
+	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+		return fmt.Errorf("keeping the default key: %w", err)
+	}
+	unlock, err := lockedfile.MutexAt(filepath.Join(filepath.Dir(file), ".lock")).Lock()
+	if err != nil {
+		return fmt.Errorf("keeping the default key: %w", err)
+	}
+	defer unlock()
+	d, err := g.readDefaults()
 	if err != nil {
 		return err
 	}
-	file := g.defaultsFile()
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("keeping the default key: %w", err)
-		}
-	}()
-	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+	change(&d)
+	if err := writeDefaults(file, d); err != nil {
+		return fmt.Errorf("keeping the default key: %w", err)
+	}
+	return nil
+}
+
+// writeDefaults keeps the defaults. Readers see the old file or the new one, never a
+// part of it.
+func writeDefaults(file string, d defaults) error {
+	text, err := yaml.Marshal(d)
+	if err != nil {
 		return err
 	}
 	f, err := os.CreateTemp(filepath.Dir(file), ".config-*") // 0600

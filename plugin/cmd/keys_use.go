@@ -94,8 +94,7 @@ func (o *keysUseOptions) choose(ctx context.Context, args []string) (*chosenKey,
 			o.remark("no key was chosen %s", inContext(in))
 			return nil, nil
 		}
-		delete(d.Contexts, in)
-		if err := o.writeDefaults(d); err != nil {
+		if err := o.changeDefaults(func(d *defaults) { delete(d.Contexts, in) }); err != nil {
 			return nil, err
 		}
 		o.remark("no key is chosen %s any more", inContext(in))
@@ -123,9 +122,10 @@ func (o *keysUseOptions) choose(ctx context.Context, args []string) (*chosenKey,
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
-	if d.Contexts == nil {
-		d.Contexts = make(map[string]choice)
-	}
-	d.Contexts[in] = choice{Key: id.String()}
-	return &chosenKey{in, id.String(), key.Name}, o.writeDefaults(d)
+	return &chosenKey{in, id.String(), key.Name}, o.changeDefaults(func(d *defaults) {
+		if d.Contexts == nil {
+			d.Contexts = make(map[string]choice)
+		}
+		d.Contexts[in] = choice{Key: id.String()}
+	})
 }

@@ -58,11 +58,12 @@ made as a whole; somebody else's edit in the meantime is never lost.`,
 }
 
 // enforcedPolicy is the policy of a cluster, and the kinds of constraints that the
-// cluster does not know.
+// cluster does not know; or a policy in manifests.
 type enforcedPolicy struct {
 	constraint.Current
 	found   []*unstructured.Unstructured // all constraints of oke-sign's kinds
 	missing []string
+	place   string // that has it, with the verb, if not the cluster
 }
 
 func constraintsOf(kind string) schema.GroupVersionResource {
@@ -119,14 +120,14 @@ func (p enforcedPolicy) plain() error {
 	if p.Unclear == "" {
 		return nil
 	}
-	return &refusal{fmt.Errorf("the cluster's constraints are not one policy: %s", p.Unclear),
+	return &refusal{fmt.Errorf("the constraints are not one policy: %s", p.Unclear),
 		"kubectl oke-sign policy set --new makes a policy beside them; or label those that are one: " + constraint.Label + "=pods, =workloads or =report"}
 }
 
 // existing is the policy, or an error that says there is none.
 func (p enforcedPolicy) existing() (constraint.Policy, error) {
 	if p.Policy == nil {
-		return constraint.Policy{}, &refusal{errors.New("the cluster has no image policy"), "kubectl oke-sign policy set --key KEY makes one"}
+		return constraint.Policy{}, &refusal{errors.New(cmp.Or(p.place, "the cluster has") + " no image policy"), "kubectl oke-sign policy set --key KEY makes one"}
 	}
 	return p.Policy.Clone(), nil
 }

@@ -28,6 +28,7 @@ type changeOptions struct {
 	gitops   bool
 	allowAny bool
 	apart    bool // from constraints that somebody wrote himself
+	files    []string
 	dryRun   string
 	out      output
 }
@@ -41,6 +42,11 @@ func (o *changeOptions) bind(flags *pflag.FlagSet) {
 	o.out.bind(flags)
 }
 
+// bindFiles adds the flag of changes that can be made to manifests.
+func (o *changeOptions) bindFiles(flags *pflag.FlagSet) {
+	flags.StringArrayVarP(&o.files, "filename", "f", nil, "`FILE` or directory with the constraints to change, in the place of the cluster's; with --gitops. May be repeated.")
+}
+
 func (o *changeOptions) bindAllowAny(flags *pflag.FlagSet) {
 	flags.BoolVar(&o.allowAny, "allow-any", false, "Let every image of OCI Registry run, signed or not: a policy without keys.")
 }
@@ -51,6 +57,9 @@ func (o *changeOptions) validate(cmd *cobra.Command) error {
 	}
 	if o.gitops && (o.preview || o.dryRun != "none") {
 		return usage("--gitops excludes --preview and --dry-run", "use one of them: --gitops changes nothing either")
+	}
+	if len(o.files) > 0 && !o.gitops {
+		return usage("-f names manifests, and no command changes those in their files", "add --gitops, which prints them changed")
 	}
 	return cmp.Or(o.clusterWide(cmd), o.global.validate(), o.out.validate())
 }
@@ -64,10 +73,6 @@ func (o *changeOptions) change(ctx context.Context, edit editing) error {
 }
 
 func (o *changeOptions) changed(ctx context.Context, edit editing) error {
-	client, err := o.kube.objects()
-	if err != nil {
-		return err
-	}
 	before, err := o.now(ctx)
 	if err != nil {
 		return err
@@ -83,6 +88,10 @@ func (o *changeOptions) changed(ctx context.Context, edit editing) error {
 	o.showDiff(before, after, steps)
 	if o.gitops {
 		return o.printManifests(before, after)
+	}
+	client, err := o.kube.objects()
+	if err != nil {
+		return err
 	}
 	var kinds []string
 	for _, s := range steps {
@@ -126,11 +135,26 @@ func (o *changeOptions) changed(ctx context.Context, edit editing) error {
 	return nil
 }
 
-// now is the policy as it is, if it can be changed.
+// now is the policy as it is, if it can be changed: the cluster's, or that in the files
+// that are named. Manifests alone can be printed without either; they are those of a
+// new policy then.
 func (o *changeOptions) now(ctx context.Context) (enforcedPolicy, error) {
 	ctx, cancel := o.within(ctx)
 	defer cancel()
-	p, err := o.readPolicy(ctx)
+	var p enforcedPolicy
+	var err error
+	switch {
+	case o.gitops && len(o.files) > 0:
+		p.place = "what -f names has"
+		if p.found, err = o.policyFiles(); err == nil {
+			p.Current = constraint.Read(p.found)
+		}
+	case o.gitops && !o.kube.leads():
+		p.place = "without a cluster, or -f FILE, there is"
+		o.remark("no kubeconfig names a cluster, and no -f a policy: nothing but what is said here goes into this one")
+	default:
+		p, err = o.readPolicy(ctx)
+	}
 	if err == nil && o.apart {
 		p.Current = constraint.Apart(p.found)
 	}
@@ -138,6 +162,24 @@ func (o *changeOptions) now(ctx context.Context) (enforcedPolicy, error) {
 		err = p.plain()
 	}
 	return p, because(ctx, err)
+}
+
+// policyFiles are the constraints of the policy in the files that are named.
+func (o *changeOptions) policyFiles() ([]*unstructured.Unstructured, error) {
+	documents, err := o.readFiles(o.files, true)
+	if err != nil {
+		return nil, err
+	}
+	var objects []*unstructured.Unstructured
+	for _, d := range documents {
+		if d.object.GroupVersionKind().Group == constraint.Group && slices.Contains(constraint.Kinds(), d.object.GetKind()) {
+			objects = append(objects, d.object)
+		}
+	}
+	if len(objects) == 0 {
+		return nil, usage("no constraint of the image policy found in what -f names", "kubectl oke-sign policy set --gitops prints some")
+	}
+	return objects, nil
 }
 
 // loud says of a policy that is not what its name promises that it is not.

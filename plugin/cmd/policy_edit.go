@@ -40,6 +40,7 @@ again. An edit that could not be made is kept in a file.`,
 		},
 	}
 	o.bind(cmd.Flags())
+	o.bindFiles(cmd.Flags())
 	o.bindAllowAny(cmd.Flags())
 	return cmd
 }

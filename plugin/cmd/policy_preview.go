@@ -31,7 +31,6 @@ import (
 type policyPreviewOptions struct {
 	changeOptions
 	policyFlags
-	files []string
 }
 
 func newPolicyPreview(g *global) *cobra.Command {
@@ -79,18 +78,9 @@ found out.`,
 
 func (o *policyPreviewOptions) run(ctx context.Context, namespace string) error {
 	if len(o.files) > 0 {
-		documents, err := o.readFiles(o.files, true)
+		objects, err := o.policyFiles()
 		if err != nil {
 			return err
-		}
-		var objects []*unstructured.Unstructured
-		for _, d := range documents {
-			if d.object.GroupVersionKind().Group == constraint.Group && slices.Contains(constraint.Kinds(), d.object.GetKind()) {
-				objects = append(objects, d.object)
-			}
-		}
-		if len(objects) == 0 {
-			return usage("no constraint of the image policy found in what -f names", "kubectl oke-sign policy set --gitops prints some")
 		}
 		before, err := o.now(ctx)
 		if err != nil {

@@ -156,6 +156,8 @@ func newPolicySet(g *global) *cobra.Command {
 		Short: "Make an image policy, or change what it says",
 		Long: `Make an image policy, or change what it says. What is not named stays as it is;
 a list that is named takes the place of the one there, and an empty one ends it.
+With --gitops, -f names manifests whose policy is changed in place of the
+cluster's; and where no kubeconfig names a cluster, a new policy is printed.
 
 A change that would refuse what runs needs --yes. So does one of which that
 cannot be found out. A policy without keys lets every image of OCI Registry run,
@@ -169,8 +171,9 @@ and is made with --allow-any only.`,
   kubectl oke-sign policy set --exclude-namespaces kube-system,dev-* \
     --break-glass-group sre --break-glass-max 24h --break-glass-reason
 
-  # For a repository that Argo CD or Flux reads
-  kubectl oke-sign policy set --key image-key --gitops > policy.yaml`,
+  # For a repository that Argo CD or Flux reads; then change it there
+  kubectl oke-sign policy set --key image-key --gitops > policy.yaml
+  kubectl oke-sign policy set --mode warn --gitops -f policy.yaml`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := cmp.Or(o.changeOptions.validate(cmd), o.policyFlags.validate()); err != nil {
@@ -187,6 +190,7 @@ and is made with --allow-any only.`,
 	}
 	o.policyFlags.bind(cmd.Flags())
 	o.changeOptions.bind(cmd.Flags())
+	o.bindFiles(cmd.Flags())
 	o.bindAllowAny(cmd.Flags())
 	cmd.Flags().BoolVar(&o.apart, "new", false, "Make a policy of its own beside constraints that somebody wrote himself.")
 	return cmd
@@ -264,6 +268,7 @@ images.`,
 		},
 	}
 	o.bind(cmd.Flags())
+	o.bindFiles(cmd.Flags())
 	return cmd
 }
 
@@ -299,6 +304,7 @@ Registry run.`,
 		},
 	}
 	o.bind(cmd.Flags())
+	o.bindFiles(cmd.Flags())
 	o.bindAllowAny(cmd.Flags())
 	return cmd
 }
@@ -368,6 +374,7 @@ func newPolicyEnable(g *global) *cobra.Command {
 	}
 	cmd.Flags().StringVar(&o.mode, "mode", constraint.Deny, "What becomes of an image that is forbidden, a `MODE`: deny or warn.")
 	o.bind(cmd.Flags())
+	o.bindFiles(cmd.Flags())
 	return cmd
 }
 
@@ -384,6 +391,7 @@ what it would forbid. policy enable brings it back. The same as policy set
 		RunE:    func(cmd *cobra.Command, _ []string) error { return o.run(cmd) },
 	}
 	o.bind(cmd.Flags())
+	o.bindFiles(cmd.Flags())
 	return cmd
 }
 
