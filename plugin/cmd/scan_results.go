@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -17,58 +18,77 @@ import (
 
 type scanResultsOptions struct {
 	*global
-	failOn string
-	ignore []string
-	all    bool
-	out    output
-
-	images []string
-	refs   []image.Reference
+	targets targetFlags
+	failOn  string
+	ignore  []string
+	unknown string
+	all     bool
+	out     output
 }
 
 func newScanResults(g *global) *cobra.Command {
 	o := &scanResultsOptions{global: g, out: output{nothing: "no problems"}}
 	cmd := &cobra.Command{
-		Use:   "results IMAGE...",
+		Use:   "results (IMAGE|TYPE/NAME|-f FILE)...",
 		Short: "See what scans have found in images",
-		Long: `See what the newest scan of each image has found, the worst problems first and
-of those the newest: where to read about them, the packages they are in, and the
-versions that mend them.
+		Long: `See what the newest scan of each image has found: images named here, those of
+objects in the cluster, or those in manifests. The worst problems come first and
+of those the newest, with where to read about them, the packages they are in, and
+the versions that mend them.
 
 Results of scans name a tag, and tags move. A result is shown only if its scan
 began when the tag pointed to this very image, and the tag has done so ever
 since; where there is none, it says why nothing is known. An image that is named
-by tag is looked up first.
+by tag is looked up first; of a Pod that runs, what its node says it runs.
 
 Exit code 0: done. With --fail-on, 3: an image has such a problem, or nothing is
 known of it. 1: it could not be found out. With -o name, the images that pass are
 printed.`,
 		Example: `  kubectl oke-sign scan results ` + exampleTag + `
 
+  # All that runs in a namespace
+  kubectl oke-sign scan results pods -A -l app=web --fail-on CRITICAL
+
   # In a pipeline, and for the security tab of a code hosting service
-  kubectl oke-sign scan results $IMAGES --fail-on HIGH -o sarif > scan.sarif`,
+  kubectl oke-sign scan results -f manifests/ --fail-on HIGH -o sarif > scan.sarif`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := o.complete(args); err != nil {
+			o.complete()
+			if err := o.validate(args); err != nil {
 				return err
 			}
-			if err := o.validate(); err != nil {
-				return err
-			}
-			return o.run(cmd.Context())
+			return o.run(cmd.Context(), args)
 		},
 	}
 	flags := cmd.Flags()
+	o.targets.bind(flags)
 	flags.StringVar(&o.failOn, "fail-on", "", "`SEVERITY` of problems that fail the command, and worse ones: LOW, MEDIUM, HIGH or CRITICAL.")
 	flags.StringSliceVar(&o.ignore, "ignore", nil, "`ID`s of problems that do not fail it. May be repeated.")
+	flags.StringVar(&o.unknown, "unknown", denyUnknown, "Whether an image of which nothing is known fails it, as one of another registry, a `WORD`: Deny, or Allow to let it pass.")
 	flags.BoolVar(&o.all, "all", false, "Show what is fixed, does not apply or is of no consequence, too.")
 	flags.StringVarP(&o.out.format, "output", "o", "table", "`FORMAT` of the output: "+strings.Join(formats, ", ")+", sarif.")
 	return cmd
 }
 
-// complete takes the images to look at. What finds images in manifests and in the
-// cluster belongs here.
-func (o *scanResultsOptions) complete(args []string) error {
+// What becomes of an image of which nothing is known. OKEScannedImages has the same.
+const denyUnknown, allowUnknown = "Deny", "Allow"
+
+func (o *scanResultsOptions) complete() {
+	o.failOn = strings.ToUpper(o.failOn)
+	for _, word := range []string{denyUnknown, allowUnknown} {
+		if strings.EqualFold(o.unknown, word) {
+			o.unknown = word
+		}
+	}
+}
+
+func (o *scanResultsOptions) validate(args []string) error {
+	if err := o.targets.validate(args, "kubectl oke-sign scan results "+exampleTag); err != nil {
+		return err
+	}
 	for _, s := range args {
+		if isObject(s) || o.targets.isType(s) {
+			continue
+		}
 		ref, err := image.Parse(s)
 		if err != nil {
 			return usage(fmt.Sprintf("%q: %v", s, err), "write it as <region>.ocir.io/<namespace>/<repository>:<tag> or @sha256:<digest>")
@@ -76,20 +96,16 @@ func (o *scanResultsOptions) complete(args []string) error {
 		if ref.Tag() == "" && ref.Digest() == "" {
 			return usage(fmt.Sprintf("%q names neither a tag nor a digest", s), "add :latest, or the tag that is meant")
 		}
-		o.images, o.refs = append(o.images, s), append(o.refs, ref)
 	}
-	o.failOn = strings.ToUpper(o.failOn)
-	return nil
-}
-
-func (o *scanResultsOptions) validate() error {
 	switch {
-	case len(o.refs) == 0:
-		return usage("no image named", "for instance kubectl oke-sign scan results "+exampleTag)
 	case o.failOn != "" && !slices.Contains(scan.Severities(), scan.Severity(o.failOn)):
 		return usage(fmt.Sprintf("--fail-on %q is no severity", o.failOn), "use LOW, MEDIUM, HIGH or CRITICAL")
+	case o.unknown != denyUnknown && o.unknown != allowUnknown:
+		return usage(fmt.Sprintf("--unknown %q is not known", o.unknown), "use --unknown Deny or Allow")
 	case len(o.ignore) > 0 && o.failOn == "":
 		return usage("--ignore is for --fail-on", "add --fail-on HIGH, or leave it out")
+	case o.unknown == allowUnknown && o.failOn == "":
+		return usage("--unknown is for --fail-on", "add --fail-on HIGH, or leave it out")
 	}
 	if o.out.format != "sarif" {
 		if err := o.out.validate(); err != nil {
@@ -97,6 +113,45 @@ func (o *scanResultsOptions) validate() error {
 		}
 	}
 	return o.global.validate()
+}
+
+// scanSubject is an image whose scan is wanted, and what names it.
+type scanSubject struct {
+	image   string // as it was named
+	running string // by its digest, where a node says what it runs for a tag
+	users   []user
+}
+
+// subjects are the targets, and of those that name no digest each image that nodes
+// run for them: the tag may point elsewhere by now.
+func subjects(targets []target) []scanSubject {
+	var found []scanSubject
+	for _, t := range targets {
+		if len(t.users) == 0 {
+			found = append(found, scanSubject{image: t.image})
+		}
+		at := make(map[string]int)
+		for _, u := range t.users {
+			running := runningDigests(u.object)[t.image]
+			i, ok := at[running]
+			if !ok {
+				i = len(found)
+				at[running] = i
+				found = append(found, scanSubject{image: t.image, running: running})
+			}
+			found[i].users = append(found[i].users, u)
+		}
+	}
+	return found
+}
+
+// reference is what to look up.
+func (s scanSubject) reference() (image.Reference, error) {
+	ref, err := image.Parse(cmp.Or(s.running, s.image))
+	if err == nil && ref.Tag() == "" && ref.Digest() == "" {
+		return image.Parse(s.image + ":latest") // as a node reads it
+	}
+	return ref, err
 }
 
 // scannedImage is an image with what its newest scan found.
@@ -110,6 +165,9 @@ type scannedImage struct {
 	Result    string                `json:"result,omitempty"` // its OCID
 	Counts    map[scan.Severity]int `json:"counts,omitempty"`
 	Problems  []listedProblem       `json:"problems"`
+	UsedBy    []objectName          `json:"usedBy,omitempty"`
+
+	files []string // of manifests that name it
 }
 
 type listedProblem struct {
@@ -135,20 +193,12 @@ type listedPackage struct {
 var scanColumns = []column{{name: "severity"}, {name: "problem"}, {name: "package"}, {name: "version"}, {name: "fixed in"},
 	{name: "state", wide: true}, {name: "first seen", wide: true}, {name: "link"}, {name: "description", wide: true}}
 
-func (o *scanResultsOptions) run(ctx context.Context) error {
+func (o *scanResultsOptions) run(ctx context.Context, args []string) error {
 	ctx, cancel := o.within(ctx)
 	defer cancel()
-	c, err := o.connectImages(ctx)
-	var results []result
-	if err != nil {
-		results = allFailed(o.images, because(ctx, err))
-	} else {
-		scans := c.scans()
-		done := o.progress("asked about %d of %d images", len(o.images))
-		results = each(ctx, o.images, func(ctx context.Context, i int) result {
-			defer done()
-			return o.look(ctx, c, scans, i)
-		})
+	results := o.results(ctx, args)
+	if len(results) > 1 {
+		defer func() { o.remark("%s", o.summary(results)) }()
 	}
 	if o.out.format == "sarif" {
 		return o.finishSARIF(results)
@@ -156,37 +206,84 @@ func (o *scanResultsOptions) run(ctx context.Context) error {
 	return o.finish(o.out, scanColumns, results)
 }
 
-func (o *scanResultsOptions) look(ctx context.Context, c *cloud, scans *scan.Checker, i int) result {
-	ref := o.refs[i]
-	if ref.Digest() == "" {
-		var err error
-		if _, ref, err = c.pinned(ctx, ref); err != nil {
+func (o *scanResultsOptions) results(ctx context.Context, args []string) []result {
+	targets, err := o.targets.find(ctx, o.global, args)
+	if err != nil {
+		return allFailed([]string{""}, because(ctx, err))
+	}
+	all := subjects(targets)
+	images := make([]string, len(all))
+	for i, s := range all {
+		images[i] = s.image
+	}
+	var c *cloud
+	var scans *scan.Checker
+	if slices.ContainsFunc(all, func(s scanSubject) bool { _, err := s.reference(); return err == nil }) {
+		if c, err = o.connectImages(ctx); err != nil {
+			return allFailed(images, because(ctx, err))
+		}
+		scans = c.scans()
+	}
+	done := o.progress("asked about %d of %d images", len(all))
+	return each(ctx, images, func(ctx context.Context, i int) result {
+		defer done()
+		v, err := o.look(ctx, c, scans, all[i])
+		if err != nil {
 			return result{err: err}
+		}
+		return o.show(v)
+	})
+}
+
+// look finds out about one image.
+func (o *scanResultsOptions) look(ctx context.Context, c *cloud, scans *scan.Checker, s scanSubject) (scannedImage, error) {
+	v := scannedImage{Image: s.image, Reference: cmp.Or(s.running, s.image), Problems: []listedProblem{}}
+	for _, u := range s.users {
+		if name := nameOf(u.object); !slices.Contains(v.UsedBy, name) {
+			v.UsedBy = append(v.UsedBy, name)
+		}
+		if u.file != "" && !slices.Contains(v.files, u.file) {
+			v.files = append(v.files, u.file)
+		}
+	}
+	ref, err := s.reference()
+	if err != nil {
+		v.Reason, v.Detail = string(scan.NotOCIRegistry), err.Error()
+		return v, nil
+	}
+	if ref.Digest() == "" {
+		if _, ref, err = c.pinned(ctx, ref); err != nil {
+			return scannedImage{}, err
 		}
 	}
 	report, err := scans.Check(ctx, ref)
-	var findings []scanning.Finding
-	if err == nil && report.Known {
-		findings, err = c.scanning.Findings(ctx, ref.Region(), report.Result)
-	}
 	if err != nil {
-		return result{err: err}
+		return scannedImage{}, err
 	}
-	v := scannedImage{
-		Image: o.images[i], Reference: ref.String(), Known: report.Known, Reason: string(report.Reason), Detail: report.Detail,
-		ScannedAt: report.ScannedAt, Result: report.Result, Counts: report.Counts, Problems: o.listed(findings),
+	v.Reference, v.Known, v.Reason, v.Detail = ref.String(), report.Known, string(report.Reason), report.Detail
+	v.ScannedAt, v.Result, v.Counts = report.ScannedAt, report.Result, report.Counts
+	if !report.Known {
+		return v, nil
 	}
+	findings, err := c.scanning.Findings(ctx, ref.Region(), report.Result)
+	v.Problems = o.listed(findings)
+	return v, err
+}
+
+func (o *scanResultsOptions) show(v scannedImage) result {
 	r := result{value: v, no: o.failed(v)}
 	if !r.no {
 		r.names = []string{v.Reference}
 	}
 	if !v.Known {
-		r.title = v.Reference + ": not known"
+		r.title = fmt.Sprintf("%s%s: not known: %s", v.Reference, v.users(), v.Detail)
 		r.rows = [][]string{{"unknown", v.Reason, "", "", "", "", "", "", v.Detail}}
-		r.notes = []string{brief(v.Reference) + ": " + v.Reason + ": " + v.Detail}
+		if o.out.format == "name" { // which says nothing of it
+			r.notes = []string{brief(v.Reference) + ": " + v.Reason + ": " + v.Detail}
+		}
 		return r
 	}
-	r.title = fmt.Sprintf("%s: scanned at %s: %s", v.Reference, v.ScannedAt, tally(v.Counts))
+	r.title = fmt.Sprintf("%s%s: scanned at %s: %s", v.Reference, v.users(), v.ScannedAt, tally(v.Counts))
 	for _, p := range v.Problems {
 		packages := p.Packages
 		if len(packages) == 0 {
@@ -197,6 +294,47 @@ func (o *scanResultsOptions) look(ctx context.Context, c *cloud, scans *scan.Che
 		}
 	}
 	return r
+}
+
+// users names a few of the objects that name the image.
+func (v scannedImage) users() string {
+	const most = 2
+	var names []string
+	for _, u := range v.UsedBy[:min(len(v.UsedBy), most)] {
+		names = append(names, u.title())
+	}
+	if more := len(v.UsedBy) - most; more > 0 {
+		names = append(names, fmt.Sprintf("%d more", more))
+	}
+	if len(names) == 0 {
+		return ""
+	}
+	return " (" + strings.Join(names, ", ") + ")"
+}
+
+// summary says of many images how they stand.
+func (o *scanResultsOptions) summary(results []result) string {
+	tally := make(map[string]int)
+	for _, r := range results {
+		v, _ := r.value.(scannedImage)
+		switch {
+		case r.err != nil:
+			tally["that could not be looked into"]++
+		case !v.Known:
+			tally["of which nothing is known"]++
+		case r.no:
+			tally["with problems of severity "+o.failOn+" or worse"]++
+		case slices.Max(slices.Collect(maps.Values(v.Counts))) > 0:
+			tally["with problems"]++
+		default:
+			tally["without problems"]++
+		}
+	}
+	var parts []string
+	for _, word := range slices.Backward(slices.Sorted(maps.Keys(tally))) {
+		parts = append(parts, fmt.Sprintf("%d %s", tally[word], word))
+	}
+	return count(len(results), "image") + ": " + strings.Join(parts, ", ")
 }
 
 // listed are findings, the worst first and of those the newest.
@@ -246,7 +384,10 @@ func (o *scanResultsOptions) failed(v scannedImage) bool {
 	if o.failOn == "" {
 		return false
 	}
-	return !v.Known || slices.ContainsFunc(v.Problems, func(p listedProblem) bool {
+	if !v.Known {
+		return o.unknown != allowUnknown
+	}
+	return slices.ContainsFunc(v.Problems, func(p listedProblem) bool {
 		return p.counts && scan.Severity(p.Severity).AtLeast(scan.Severity(o.failOn)) && !slices.Contains(o.ignore, p.ID)
 	})
 }
@@ -260,40 +401,4 @@ func tally(counts map[scan.Severity]int) string {
 		}
 	}
 	return cmp.Or(strings.Join(parts, ", "), "nothing found")
-}
-
-// finishSARIF prints the problems, and makes of the results what finish does.
-func (o *scanResultsOptions) finishSARIF(results []result) error {
-	var rules []sarifRule
-	var found []sarifResult
-	known := make(map[string]bool)
-	for _, r := range results {
-		v, _ := r.value.(scannedImage)
-		for _, p := range v.Problems {
-			if !known[p.ID] {
-				known[p.ID] = true
-				rules = append(rules, sarifRule{ID: p.ID, HelpURI: p.Link, Properties: securitySeverity(p.Severity)})
-			}
-			text := p.Severity + ": " + cmp.Or(p.Description, p.ID)
-			for _, pkg := range p.Packages {
-				text += fmt.Sprintf("; %s %s, fixed in %s", pkg.Name, pkg.Version, cmp.Or(pkg.FixedIn, "no version"))
-			}
-			name, _, _ := strings.Cut(v.Reference, "@")
-			found = append(found, sarifResult{
-				RuleID:    p.ID,
-				Level:     map[string]string{"CRITICAL": "error", "HIGH": "error", "MEDIUM": "warning"}[p.Severity],
-				Message:   sarifText{clip(text, 1000)},
-				Locations: []sarifLocation{{Physical: sarifPhysical{sarifArtifact{name}, sarifRegion{1}}, Logical: []sarifLogical{{v.Reference, "resource"}}}},
-			})
-			if last := &found[len(found)-1]; last.Level == "" {
-				last.Level = "note"
-			}
-		}
-	}
-	return o.printSARIF("kubectl oke-sign scan results", rules, found, results)
-}
-
-// securitySeverity is a severity as a number, which code hosting services sort by.
-func securitySeverity(severity string) *sarifProperties {
-	return &sarifProperties{map[string]string{"CRITICAL": "9.5", "HIGH": "8.0", "MEDIUM": "5.5", "LOW": "2.0"}[severity]}
 }

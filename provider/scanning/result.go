@@ -53,7 +53,9 @@ func (c *Client) Findings(ctx context.Context, in image.Region, id string) ([]Fi
 		return nil, get.Malformed("asked for result %s, got %.120q", id, deref(got.Id))
 	}
 	findings := make([]Finding, 0, len(got.Problems))
+	severities := make([]string, 0, len(got.Problems))
 	for _, p := range got.Problems {
+		severities = append(severities, string(p.Severity))
 		f := Finding{
 			ID: principal.Text(p.Name), State: string(p.State), Description: principal.Text(p.Description),
 			Reference: principal.Text(p.CveReference), FirstDetected: when(p.TimeFirstDetected),
@@ -68,5 +70,5 @@ func (c *Client) Findings(ctx context.Context, in image.Region, id string) ([]Fi
 		}
 		findings = append(findings, f)
 	}
-	return findings, nil
+	return findings, whole(get, got.ProblemCount, string(got.HighestProblemSeverity), severities)
 }

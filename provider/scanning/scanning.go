@@ -248,28 +248,34 @@ func (c *Client) Problems(ctx context.Context, in image.Region, id string) ([]sc
 		return nil, image.Region{}, get.Malformed("asked for result %s, got %.120q with or without problems", id, got.ID)
 	}
 	var open []scan.Problem
-	worst, bad := scan.Severity(""), false
+	var severities []string
 	for _, p := range *got.Problems {
-		severity, counts := scan.ParseSeverity(p.Severity)
-		if !counts {
-			continue
-		}
-		if !bad || severity.AtLeast(worst) {
-			worst, bad = severity, true
-		}
-		if scan.Open(p.State) {
+		severities = append(severities, p.Severity)
+		if severity, counts := scan.ParseSeverity(p.Severity); counts && scan.Open(p.State) {
 			open = append(open, scan.Problem{ID: p.Name, Severity: severity})
 		}
 	}
-	// What the result says of itself must be borne out by the list, or something
-	// is missing from it.
-	told, counts := scan.ParseSeverity(got.Highest)
-	if got.Count != nil && *got.Count > len(*got.Problems) || counts && (!bad || !worst.AtLeast(told)) {
-		return nil, image.Region{}, get.Malformed("a result with %d problems of at worst %.20q lists %d of at worst %.20q",
-			value(got.Count), got.Highest, len(*got.Problems), worst)
+	if err := whole(get, got.Count, got.Highest, severities); err != nil {
+		return nil, image.Region{}, err
 	}
 	region, err := c.scanned(ctx, in, deref(got.URL), deref(got.Target))
 	return open, region, err
+}
+
+// whole holds what a result says of itself against the severities of the problems
+// that it lists: where it says more, something is missing from the list.
+func whole(get principal.Call, said *int, highest string, severities []string) error {
+	worst, bad := scan.Severity(""), false
+	for _, s := range severities {
+		if severity, counts := scan.ParseSeverity(s); counts && (!bad || severity.AtLeast(worst)) {
+			worst, bad = severity, true
+		}
+	}
+	told, counts := scan.ParseSeverity(highest)
+	if said != nil && *said > len(severities) || counts && (!bad || !worst.AtLeast(told)) {
+		return get.Malformed("a result with %d problems of at worst %.20q lists %d of at worst %.20q", value(said), highest, len(severities), worst)
+	}
+	return nil
 }
 
 // scanned is the region of the registry that a result is about.

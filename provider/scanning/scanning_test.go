@@ -234,6 +234,12 @@ func TestHostile(t *testing.T) {
 	} {
 		fault := tenancy.Fault(tt.fault)
 		c.expect(t, what, img, tt.want)
+		if tt.fault.Operation == reads { // what people read is held to the same
+			_, err := c.scanning.Findings(t.Context(), parse(t, img.Ref()).Region(), id)
+			if known := strings.HasPrefix(tt.want, "known"); known != (err == nil) {
+				t.Errorf("%s: findings: %v", what, err)
+			}
+		}
 		cloud.ClearFault(fault)
 	}
 	c.expect(t, "and then", img, "known: CVE-2021-44228")
