@@ -125,10 +125,12 @@ func checks() []check {
 		{"constraints are taken in", checkConstraintStatus},
 		{"break-glass is held", checkBreakGlass},
 		{"providers", checkProviders},
+		{"providers answer what is asked", checkAnswerers},
 		{"provider is ready", checkBackends},
 		{"provider certificate", checkCertificates},
 		{"answers", checkAudit},
 		{"keys", checkKeys},
+		{"scans", checkScans},
 		{"clocks", checkClock},
 		{"OKE's own policy", checkOKE},
 		{"what runs may run", checkRunning},
@@ -728,7 +730,7 @@ func checkProviders(f *facts) []finding {
 		}
 		p := f.providers.is[i]
 		before := len(found)
-		found = append(found, checkProvider(p, f.now, limit)...)
+		found = append(found, checkProvider(p, answererOf(wanted[name]), f.now, limit)...)
 		seconds, _, _ := unstructured.NestedInt64(p.Object, "spec", "timeout")
 		total += int(seconds)
 		if len(found) == before {
@@ -741,7 +743,7 @@ func checkProviders(f *facts) []finding {
 	return found
 }
 
-func checkProvider(p unstructured.Unstructured, now time.Time, limit int) []finding {
+func checkProvider(p unstructured.Unstructured, by answerer, now time.Time, limit int) []finding {
 	name := p.GetName()
 	patch := func(spec string) string {
 		return fmt.Sprintf("kubectl patch provider %s --type merge -p '{\"spec\":%s}'", name, spec)
@@ -749,7 +751,7 @@ func checkProvider(p unstructured.Unstructured, now time.Time, limit int) []find
 	var found []finding
 	address, _, _ := unstructured.NestedString(p.Object, "spec", "url")
 	if u, err := url.Parse(address); err != nil || u.Scheme != "https" || u.Host == "" {
-		found = append(found, fails(patch(`{"url":"https://oke-sign.oke-sign.svc:8443/v1/signatures"}`), "%s has the address %q, and only https is asked", name, clip(address, 100)))
+		found = append(found, fails(patch(`{"url":"https://oke-sign.oke-sign.svc:8443`+by.path+`"}`), "%s has the address %q, and only https is asked", name, clip(address, 100)))
 	}
 	if authorities, err := bundle(p); err != nil {
 		found = append(found, fails("restart the provider, which writes it, or give it with the chart's caBundle", "%s: caBundle: %v", name, err))
@@ -760,11 +762,12 @@ func checkProvider(p unstructured.Unstructured, now time.Time, limit int) []find
 		}
 		found = append(found, state("renew the provider's certificate and its CA", "%s: the CA ends %s", name, timestamp(end)))
 	}
+	wait := fmt.Sprintf(`{"timeout":%d}`, by.timeout)
 	switch seconds, _, _ := unstructured.NestedInt64(p.Object, "spec", "timeout"); {
 	case seconds <= 0:
-		found = append(found, fails(patch(`{"timeout":2}`), "%s has no time-out, which Gatekeeper takes for 0: every question fails at once", name))
+		found = append(found, fails(patch(wait), "%s has no time-out, which Gatekeeper takes for 0: every question fails at once", name))
 	case int(seconds) >= limit:
-		found = append(found, fails(patch(`{"timeout":2}`), "%s has a time-out of %d s, and the webhook one of %d s: a slow answer ends the webhook, not the question", name, seconds, limit))
+		found = append(found, fails(patch(wait), "%s has a time-out of %d s, and the webhook one of %d s: a slow answer ends the webhook, not the question", name, seconds, limit))
 	}
 	for _, e := range statusErrors(p) {
 		found = append(found, fails("kubectl get provider "+name+" -o yaml", "Gatekeeper cannot use %s: %s", name, e))
@@ -898,7 +901,7 @@ func checkAudit(f *facts) []finding {
 	if f.constraints.err != nil {
 		return []finding{notDone(f.constraints.err)}
 	}
-	silent, unseen, unread := "", "", ""
+	silent, late, unseen, unread := "", "", "", ""
 	audited := false
 	for _, c := range f.constraints.is {
 		if _, ok, _ := unstructured.NestedString(c.Object, "status", "auditTimestamp"); ok {
@@ -911,6 +914,8 @@ func checkAudit(f *facts) []finding {
 			switch what := f.unreadable(message); {
 			case what != "":
 				unread = cmp.Or(unread, what)
+			case strings.Contains(message, ": no-answer: ") && c.GetKind() == policies.ScannedImages:
+				late = cmp.Or(late, message)
 			case strings.Contains(message, ": no-answer: "):
 				silent = cmp.Or(silent, message)
 			case strings.Contains(message, ": image-not-found: "), strings.Contains(message, ": not-covered: "):
@@ -927,6 +932,9 @@ func checkAudit(f *facts) []finding {
 	}
 	if unread != "" {
 		found = append(found, fails(f.grant(), "the provider has no right in OCI to read what you can: %s", unread))
+	}
+	if late != "" { // an audit asks about all images at once, and scans are given less time than that takes
+		found = append(found, warns("wait for another audit or two; then kubectl -n oke-sign logs deployment/oke-sign", "the last audit got no answer about scans: %s", clip(late, 256)))
 	}
 	if unseen != "" {
 		found = append(found, warns(f.grant()+"; other tenancies it takes with --tenancy", "the provider does not see an image that runs: %s", clip(unseen, 256)))

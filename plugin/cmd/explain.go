@@ -8,14 +8,17 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/spf13/cobra"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/util/duration"
 
 	"github.com/oke-sign/oke-sign/plugin/gate"
 	"github.com/oke-sign/oke-sign/plugin/manifest"
 	"github.com/oke-sign/oke-sign/policies"
 	"github.com/oke-sign/oke-sign/provider/image"
+	"github.com/oke-sign/oke-sign/provider/scan"
 	"github.com/oke-sign/oke-sign/provider/signature"
 	"github.com/oke-sign/oke-sign/provider/verdict"
 )
@@ -32,8 +35,8 @@ func newExplain(g *global) *cobra.Command {
 		Short: "Explain step by step why something may run here, or may not",
 		Long: `Explain what the cluster's policy makes of a workload, a Pod or an image, step
 by step: whether Gatekeeper is asked, which constraints are about it, what each
-of them says, which signatures each image has, whether they hold, and what to
-do.
+of them says, which signatures each image has, whether they hold, what its newest
+scan found where that matters, and what to do.
 
 A workload is judged with the Pods that it makes; an image as the only one of a
 Pod in the namespace. OCI is asked as you: that the provider in the cluster may
@@ -83,6 +86,7 @@ type explainedImage struct {
 	Doubt      string            `json:"doubt,omitempty"` // why nobody can rely on the reference
 	Verdicts   []explainedAnswer `json:"verdicts,omitempty"`
 	Signatures []listedSignature `json:"signatures,omitempty"`
+	Scan       *explainedScan    `json:"scan,omitempty"` // if a constraint asked for it
 }
 
 // explainedAnswer is what OCI said to the question of a constraint.
@@ -91,6 +95,12 @@ type explainedAnswer struct {
 	Names   []string         `json:"keyNames,omitempty"` // of the keys; "" for one that is not known
 	Verdict *verdict.Verdict `json:"verdict,omitempty"`
 	Error   string           `json:"error,omitempty"`
+}
+
+// explainedScan is what scans say of an image.
+type explainedScan struct {
+	Report *scan.Report `json:"report,omitempty"`
+	Error  string       `json:"error,omitempty"`
 }
 
 var explainColumns = []column{{name: "step"}, {name: "answer"}, {name: "why"}}
@@ -272,7 +282,11 @@ func (w *witness) image(ctx context.Context, i manifest.Image) explainedImage {
 	_, digest, _ := strings.Cut(i.Ref, "@")
 	x.Pinned = image.ValidDigest(digest)
 	for _, a := range w.answers {
-		if a.question.Image != i.Ref || a.question.Keys == nil {
+		if a.question.Image != i.Ref {
+			continue
+		}
+		if a.question.Keys == nil {
+			x.Scan = explainScan(a)
 			continue
 		}
 		said := explainedAnswer{Keys: a.question.Keys, Names: w.names(ctx, a.question.Keys)}
@@ -319,6 +333,38 @@ func (w *witness) names(ctx context.Context, keys []string) []string {
 	}
 	_ = group.Wait()
 	return names
+}
+
+func explainScan(a answered) *explainedScan {
+	if r, ok := a.value.(scan.Report); ok && a.err == nil {
+		return &explainedScan{Report: &r}
+	}
+	return &explainedScan{Error: clip(fmt.Sprint(a.err), 1000)}
+}
+
+// row is which scan is known, how old it is and the worst that it found, or why none
+// is known.
+func (s *explainedScan) row() []string {
+	if s.Report == nil {
+		return []string{"  scanned", "unknown", s.Error}
+	}
+	r := s.Report
+	if !r.Known {
+		return []string{"  scanned", "not known", string(r.Reason) + ": " + r.Detail}
+	}
+	age := ""
+	if at, err := time.Parse(time.RFC3339, r.ScannedAt); err == nil {
+		age = ", " + duration.HumanDuration(time.Since(at)) + " ago"
+	}
+	const most = 3
+	var worst []string
+	for _, p := range r.Problems[:min(len(r.Problems), most)] {
+		worst = append(worst, p.ID)
+	}
+	if len(r.Problems) > most {
+		worst = append(worst, "…")
+	}
+	return []string{"  scanned " + r.ScannedAt + age, tally(r.Counts), strings.Join(worst, ", ")}
 }
 
 // maxShownRecords bounds the records of an image that are gone into.
@@ -381,6 +427,9 @@ func (w *witness) rows(x explained) [][]string {
 				add(step, "no", string(a.Verdict.Reason)+": "+a.Verdict.Detail)
 			}
 		}
+		if i.Scan != nil {
+			rows = append(rows, i.Scan.row())
+		}
 	}
 	told := make(map[string]bool)
 	for _, c := range x.Constraints {
@@ -441,6 +490,11 @@ var remedies = map[string]string{
 	"bad-end":          "give it an end: kubectl oke-sign break-glass TYPE/NAME --reason TEXT --for TIME",
 	"too-long":         "give it an earlier end: kubectl oke-sign break-glass TYPE/NAME --reason TEXT --for TIME",
 	"no-effect":        "kubectl oke-sign break-glass end TYPE/NAME takes the annotation away",
+	"problems":         "kubectl oke-sign scan results IMAGE shows them and the versions that mend them: build the image with those; or list the ids in the constraint: ignore: [CVE-...]",
+	"scan-too-old":     "push the image again under its tag, which has it scanned anew; kubectl oke-sign scan target list shows whether its repository still is",
+	"not-scanned":      "wait some minutes if it was just pushed; kubectl oke-sign scan setup --compartment OCID --repository NAME has its repository scanned, and a push under its tag the image",
+	"older-push":       "wait some minutes if it was just pushed; kubectl oke-sign scan target list shows whether its repository is scanned still",
+	"no-tag":           "push it again under a tag, which has it scanned; or run what the tag points to now",
 }
 
 // exemption says how an image of another registry is exempt. A name without a host
@@ -477,7 +531,10 @@ func (w *witness) toDo(x explained) []string {
 				}
 			}
 			todo := strings.NewReplacer("IMAGE", ref, "KEY", key).Replace(remedies[v.Reason])
-			if c.Kind == policies.SignedImages && v.Reason == "not-oci-registry" {
+			if c.Kind == policies.ScannedImages {
+				todo = strings.Replace(todo, "and sign it there", "and have it scanned there", 1)
+			}
+			if v.Reason == "not-oci-registry" {
 				todo += exemption(ref)
 			}
 			if todo != "" && !slices.Contains(found, todo) {

@@ -30,7 +30,11 @@ an image for it to run, where, and what becomes of all others.
 
 The policy is one thing here, however many Gatekeeper constraints carry it.
 Every change is shown, asked about at a terminal, held against what runs, and
-made as a whole; somebody else's edit in the meantime is never lost.`,
+made as a whole; somebody else's edit in the meantime is never lost.
+
+What scans must have found is said by constraints of their own, of kind
+OKEScannedImages: get shows them, preview counts them in, and no command here
+changes them.`,
 		Example: `  # Only images signed by this key run from now on
   kubectl oke-sign policy set --key image-key
 
@@ -92,6 +96,12 @@ func (g *global) readPolicy(ctx context.Context) (enforcedPolicy, error) {
 	}
 	p.Current = constraint.Read(p.found)
 	return p, nil
+}
+
+// scans are the constraints on what scans found. They are no part of the policy, and
+// refuse what they refuse whatever it says.
+func (p enforcedPolicy) scans() []*unstructured.Unstructured {
+	return slices.DeleteFunc(slices.Clone(p.found), func(o *unstructured.Unstructured) bool { return o.GetKind() != policies.ScannedImages })
 }
 
 // installed is an error that says what the cluster lacks for constraints of the

@@ -17,6 +17,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/oke-sign/oke-sign/plugin/constraint"
+	"github.com/oke-sign/oke-sign/policies"
 	"github.com/oke-sign/oke-sign/provider/signature"
 )
 
@@ -86,6 +87,7 @@ func (o *changeOptions) changed(ctx context.Context, edit editing) error {
 	}
 	steps := before.Plan(after)
 	o.showDiff(before, after, steps)
+	o.besides(before, after)
 	if o.gitops {
 		return o.printManifests(before, after)
 	}
@@ -146,7 +148,7 @@ func (o *changeOptions) now(ctx context.Context) (enforcedPolicy, error) {
 	switch {
 	case o.gitops && len(o.files) > 0:
 		p.place = "what -f names has"
-		if p.found, err = o.policyFiles(); err == nil {
+		if p.found, err = o.policyFiles(constraint.Kinds()...); err == nil {
 			p.Current = constraint.Read(p.found)
 		}
 	case o.gitops && !o.kube.leads():
@@ -164,15 +166,15 @@ func (o *changeOptions) now(ctx context.Context) (enforcedPolicy, error) {
 	return p, because(ctx, err)
 }
 
-// policyFiles are the constraints of the policy in the files that are named.
-func (o *changeOptions) policyFiles() ([]*unstructured.Unstructured, error) {
+// policyFiles are the constraints of these kinds in the files that are named.
+func (o *changeOptions) policyFiles(kinds ...string) ([]*unstructured.Unstructured, error) {
 	documents, err := o.readFiles(o.files, true)
 	if err != nil {
 		return nil, err
 	}
 	var objects []*unstructured.Unstructured
 	for _, d := range documents {
-		if d.object.GroupVersionKind().Group == constraint.Group && slices.Contains(constraint.Kinds(), d.object.GetKind()) {
+		if d.object.GroupVersionKind().Group == constraint.Group && slices.Contains(kinds, d.object.GetKind()) {
 			objects = append(objects, d.object)
 		}
 	}
@@ -216,6 +218,30 @@ func (o *changeOptions) showDiff(before enforcedPolicy, after *constraint.Policy
 	}
 	if len(steps) == 0 {
 		o.remark("nothing to change: the policy is so already")
+	}
+}
+
+// besides says which constraints that are no part of the policy do other than it does
+// from now on: those that go on refusing when it ends, and those on scans that still
+// do not when it begins.
+func (o *changeOptions) besides(before enforcedPolicy, after *constraint.Policy) {
+	enforced := after != nil && after.Mode == constraint.Deny
+	if enforced && before.Policy != nil && before.Policy.Mode == constraint.Deny {
+		return
+	}
+	for _, c := range before.Others {
+		denies := actsAt(*c, "deny") && matchesKind(*c, "", "Pod")
+		action := constraint.Deny
+		if !enforced {
+			action = constraint.DryRun
+		}
+		change := fmt.Sprintf(`kubectl patch %s %s --type merge -p '{"spec":{"enforcementAction":%q}}'`, constraint.Resource(c.GetKind()), c.GetName(), action)
+		switch {
+		case !enforced && denies:
+			o.remark("%s is no part of the policy, and goes on refusing; %s ends that", constraint.Name(c), change)
+		case enforced && !denies && c.GetKind() == policies.ScannedImages:
+			o.remark("%s is no part of the policy, and refuses nothing; %s has it do so", constraint.Name(c), change)
+		}
 	}
 }
 

@@ -27,7 +27,8 @@ func newPolicyGet(g *global) *cobra.Command {
 		Short: "Show the image policy, and whether it holds",
 		Long: `Show the image policy, the constraints that carry it, and whether it holds: the
 keys with their names and states, as far as OCI tells you, and how many running
-objects go against it, as Gatekeeper's audit last counted them.
+objects go against it, as Gatekeeper's audit last counted them. What scans must
+have found, which constraints of their own say, is shown beside it.
 
 Exit code 0: there is a policy. 3: there is none. 1: it could not be found out.`,
 		Example: `  kubectl oke-sign policy get
@@ -54,7 +55,42 @@ type shownPolicy struct {
 	Problems    []string           `json:"problems"`   // why it is not enforced, or not as it says
 	Violations  *int64             `json:"violations"` // of running objects; null: not counted yet
 	Constraints []shownConstraint  `json:"constraints"`
+	Scans       []shownScans       `json:"scans"`  // what scans must have found besides
 	Others      []shownConstraint  `json:"others"` // of the same kinds, no part of it
+}
+
+// shownScans is a constraint on what scans found, which is no part of the policy.
+type shownScans struct {
+	shownConstraint
+	MaxSeverity string   `json:"maxSeverity"`
+	MaxAge      string   `json:"maxAge"`
+	Unknown     string   `json:"unknown"`
+	Ignore      []string `json:"ignore,omitempty"`
+}
+
+func scansAs(o *unstructured.Unstructured) shownScans {
+	text := func(field, otherwise string) string {
+		value, _, _ := unstructured.NestedString(o.Object, "spec", "parameters", field)
+		return cmp.Or(value, otherwise)
+	}
+	s := shownScans{shownConstraint: shownAs(o), MaxSeverity: text("maxSeverity", "HIGH"), MaxAge: text("maxAge", "720h"), Unknown: text("unknown", constraint.Refuse)}
+	s.Ignore, _, _ = unstructured.NestedStringSlice(o.Object, "spec", "parameters", "ignore")
+	return s
+}
+
+// String says what becomes of images under the constraint.
+func (s shownScans) String() string {
+	does := map[string]string{constraint.Warn: "warned of", constraint.DryRun: "counted"}[s.Action]
+	text := fmt.Sprintf("%s with problems of severity %s or worse", cmp.Or(does, "refused"), s.MaxSeverity)
+	if len(s.Ignore) > 0 {
+		text += ", but for " + strings.Join(s.Ignore, ", ")
+	}
+	if s.Unknown == constraint.Refuse {
+		text += ", or without a scan younger than " + s.MaxAge
+	} else {
+		text += "; admitted without a scan"
+	}
+	return fmt.Sprintf("%s: %s/%s", text, s.Kind, s.Name)
 }
 
 type shownKey struct {
@@ -87,7 +123,7 @@ func (o *policyGetOptions) run(ctx context.Context) error {
 	if err != nil {
 		return because(ctx, err)
 	}
-	s := shownPolicy{Policy: p.Policy, Keys: []shownKey{}, Constraints: []shownConstraint{}, Others: []shownConstraint{}}
+	s := shownPolicy{Policy: p.Policy, Keys: []shownKey{}, Constraints: []shownConstraint{}, Scans: []shownScans{}, Others: []shownConstraint{}}
 	s.Problems = o.notEnforced(ctx, client, p)
 	s.Enforced = len(s.Problems) == 0
 	if p.Policy != nil {
@@ -110,8 +146,13 @@ func (o *policyGetOptions) run(ctx context.Context) error {
 			*s.Violations += *c.Violations
 		}
 	}
+	for _, o := range p.scans() {
+		s.Scans = append(s.Scans, scansAs(o))
+	}
 	for _, other := range slices.Concat(p.Guards, p.Others) {
-		s.Others = append(s.Others, shownAs(other))
+		if other.GetKind() != policies.ScannedImages {
+			s.Others = append(s.Others, shownAs(other))
+		}
 	}
 	out := o.out
 	if err := out.print(o.streams.Out, s.data(out.format == "wide")); err != nil {
@@ -256,6 +297,9 @@ func (s shownPolicy) data(wide bool) data {
 		}
 		row("violations", violations)
 		row("enforced", map[bool]string{true: "yes", false: "NO"}[s.Enforced])
+	}
+	for n, scans := range s.Scans {
+		row([]string{"scans", ""}[min(n, 1)], scans.String())
 	}
 	row("problems", s.Problems...)
 	list := func(name string, constraints []shownConstraint) {

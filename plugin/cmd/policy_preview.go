@@ -26,6 +26,7 @@ import (
 	"github.com/oke-sign/oke-sign/plugin/constraint"
 	"github.com/oke-sign/oke-sign/plugin/gate"
 	"github.com/oke-sign/oke-sign/plugin/manifest"
+	"github.com/oke-sign/oke-sign/policies"
 )
 
 type policyPreviewOptions struct {
@@ -40,7 +41,8 @@ func newPolicyPreview(g *global) *cobra.Command {
 		Short: "List what the image policy would refuse of what runs now",
 		Long: `List what the image policy would refuse of what runs now, and why: the policy as
 it is, as the flags of policy set would make it, or as constraints in files have
-it. Every other command that changes the policy has --preview for the same.
+it. Every other command that changes the policy has --preview for the same. What
+the constraints on scans refuse, OKEScannedImages, is among it.
 
 Running Pods are judged as if they were made anew, and so are the Pods that
 Deployments, StatefulSets, DaemonSets and CronJobs would make. OCI is asked as
@@ -69,7 +71,7 @@ found out.`,
 			return o.told(&o.out, func() error { return o.run(cmd.Context(), namespace) })
 		},
 	}
-	cmd.Flags().StringArrayVarP(&o.files, "filename", "f", nil, "`FILE` or directory with the constraints of a policy, in the place of the cluster's. May be repeated.")
+	cmd.Flags().StringArrayVarP(&o.files, "filename", "f", nil, "`FILE` or directory with the constraints of a policy, in the place of the cluster's; so with those on scans. May be repeated.")
 	o.policyFlags.bind(cmd.Flags())
 	o.bindAllowAny(cmd.Flags())
 	o.out.bind(cmd.Flags())
@@ -78,26 +80,42 @@ found out.`,
 
 func (o *policyPreviewOptions) run(ctx context.Context, namespace string) error {
 	if len(o.files) > 0 {
-		objects, err := o.policyFiles()
+		objects, err := o.policyFiles(append(constraint.Kinds(), policies.ScannedImages)...)
 		if err != nil {
 			return err
 		}
+		var scans []*unstructured.Unstructured
+		objects = slices.DeleteFunc(objects, func(c *unstructured.Unstructured) bool {
+			if c.GetKind() == policies.ScannedImages {
+				scans = append(scans, c)
+				return true
+			}
+			return false
+		})
 		before, err := o.now(ctx)
 		if err != nil {
 			return err
 		}
-		return o.foreseen(ctx, namespace, o.out, before.After(before.Policy), objects)
+		is := before.After(before.Policy)
+		if len(objects) == 0 {
+			objects = is
+		}
+		if len(scans) == 0 {
+			scans = before.scans()
+		}
+		return o.foreseen(ctx, namespace, o.out, slices.Concat(is, before.scans()), slices.Concat(objects, scans))
 	}
 	before, err := o.now(ctx)
 	if err != nil {
 		return err
 	}
 	if !o.given() && !o.allowAny {
-		p, err := before.existing()
-		if err != nil {
+		is := slices.Concat(before.After(before.Policy), before.scans())
+		if len(is) == 0 {
+			_, err := before.existing()
 			return err
 		}
-		return o.foreseen(ctx, namespace, o.out, nil, before.After(&p))
+		return o.foreseen(ctx, namespace, o.out, nil, is)
 	}
 	after, err := (&policySetOptions{o.changeOptions, o.policyFlags}).edit(ctx, before)
 	if err != nil {
@@ -108,7 +126,8 @@ func (o *policyPreviewOptions) run(ctx context.Context, namespace string) error 
 
 // showPreview prints what a change of the policy would refuse.
 func (o *changeOptions) showPreview(ctx context.Context, namespace string, out output, before enforcedPolicy, after *constraint.Policy) error {
-	return o.foreseen(ctx, namespace, out, before.After(before.Policy), before.After(after))
+	scans := before.scans()
+	return o.foreseen(ctx, namespace, out, slices.Concat(before.After(before.Policy), scans), slices.Concat(before.After(after), scans))
 }
 
 func (o *changeOptions) foreseen(ctx context.Context, namespace string, out output, before, after []*unstructured.Unstructured) error {

@@ -385,7 +385,8 @@ func newPolicyDisable(g *global) *cobra.Command {
 		Short: "Refuse nothing any longer, but keep the image policy",
 		Long: `Refuse nothing any longer, but keep the image policy: the audit goes on counting
 what it would forbid. policy enable brings it back. The same as policy set
---mode dryrun.`,
+--mode dryrun. Constraints that are no part of it, such as those on scans, are
+left as they are, and those that go on refusing are named.`,
 		Example: `  kubectl oke-sign policy disable`,
 		Args:    noArguments,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return o.run(cmd) },
@@ -412,7 +413,8 @@ func newPolicyDelete(g *global) *cobra.Command {
 		Use:   "delete",
 		Short: "Delete the image policy",
 		Long: `Delete the constraints that carry the image policy. Others stay, even of the
-same kinds. policy disable keeps the policy, and only ends its enforcement.`,
+same kinds, and those that go on refusing are named. policy disable keeps the
+policy, and only ends its enforcement.`,
 		Example: `  kubectl oke-sign policy delete`,
 		Args:    noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -46,8 +46,8 @@ known of it. 1: it could not be found out. With -o name, the images that pass ar
 printed.`,
 		Example: `  kubectl oke-sign scan results ` + exampleTag + `
 
-  # All that runs in a namespace
-  kubectl oke-sign scan results pods -A -l app=web --fail-on CRITICAL
+  # All that runs in the cluster
+  kubectl oke-sign scan results pods -A --fail-on CRITICAL --unknown Allow
 
   # In a pipeline, and for the security tab of a code hosting service
   kubectl oke-sign scan results -f manifests/ --fail-on HIGH -o sarif > scan.sarif`,

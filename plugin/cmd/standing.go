@@ -41,6 +41,8 @@ type judgement struct {
 	// signed are the answers, by the image as it is referenced, to whether any key
 	// of any constraint has signed it.
 	signed map[string]answered
+	// scans are the same to what scans say of it; nil where no constraint asks.
+	scans map[string]answered
 }
 
 // judgePods judges Pods. What constraints ask OCI is asked once, however many Pods
@@ -76,12 +78,21 @@ func (g *global) judgePods(ctx context.Context, e enforced, pods []*unstructured
 		}
 	}
 	about := make(map[string]string)
-	if keys := e.keys(); len(keys) > 0 {
-		for _, ref := range further {
-			if parsed, err := image.Parse(ref); err == nil && parsed.Digest() != "" {
-				q := gate.Question(ref, keys)
-				seen[q], about[q] = true, ref
-			}
+	keys := e.keys()
+	if len(e.of(policies.ScannedImages)) > 0 {
+		j.scans = make(map[string]answered)
+	}
+	for _, ref := range further {
+		if parsed, err := image.Parse(ref); err != nil || parsed.Digest() == "" {
+			continue
+		}
+		if len(keys) > 0 {
+			q := gate.Question(ref, keys)
+			seen[q], about[q] = true, ref
+		}
+		if j.scans != nil {
+			q := gate.ScanQuestion(ref)
+			seen[q], about[q] = true, ref
 		}
 	}
 	questions := make([]string, 0, len(seen))
@@ -94,7 +105,10 @@ func (g *global) judgePods(ctx context.Context, e enforced, pods []*unstructured
 		return judgement{}, err
 	}
 	for i, a := range answers {
-		if ref, ok := about[questions[i]]; ok {
+		switch ref, ok := about[questions[i]]; {
+		case ok && a.question.Keys == nil:
+			j.scans[ref] = a
+		case ok:
 			j.signed[ref] = a
 		}
 	}
@@ -219,14 +233,17 @@ func unglassed(pod *unstructured.Unstructured) *unstructured.Unstructured {
 	return pod
 }
 
+// of are the constraints of a kind.
+func (e enforced) of(kind string) []document {
+	return slices.DeleteFunc(slices.Clone(e.constraints), func(c document) bool { return c.object.GetKind() != kind })
+}
+
 // keys are all that constraints list.
 func (e enforced) keys() []string {
 	var keys []string
-	for _, c := range e.constraints {
-		if c.object.GetKind() == policies.SignedImages {
-			listed, _, _ := unstructured.NestedStringSlice(c.object.Object, "spec", "parameters", "keys")
-			keys = append(keys, listed...)
-		}
+	for _, c := range e.of(policies.SignedImages) {
+		listed, _, _ := unstructured.NestedStringSlice(c.object.Object, "spec", "parameters", "keys")
+		keys = append(keys, listed...)
 	}
 	slices.Sort(keys)
 	return slices.Compact(keys)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/oke-sign/oke-sign/plugin/manifest"
 	"github.com/oke-sign/oke-sign/provider/image"
+	"github.com/oke-sign/oke-sign/provider/scan"
 	"github.com/oke-sign/oke-sign/provider/signature"
 	"github.com/oke-sign/oke-sign/provider/verdict"
 )
@@ -22,6 +23,8 @@ type statusOptions struct {
 	allNamespaces bool
 	selector      string
 	out           output
+
+	scans bool // a constraint asks for them
 }
 
 func newStatus(g *global) *cobra.Command {
@@ -30,8 +33,9 @@ func newStatus(g *global) *cobra.Command {
 		Use:   "status [-A]",
 		Short: "Show the images that run, who signed them, and what lets them run",
 		Long: `Show every image that runs in a namespace, or in all: whether it is pinned to a
-digest, by which key and when it was signed, and what would become of it if its
-Pods were made again now:
+digest, by which key and when it was signed, what its newest scan found where a
+constraint asks for that, and what would become of it if its Pods were made again
+now:
 
   allowed      let in
   exempt       let in by an exemption of the policy, and only by that
@@ -72,6 +76,7 @@ type imageStatus struct {
 	Registry   string           `json:"registry"`          // oci-registry, other, doubtful
 	Pinned     bool             `json:"pinned"`
 	Verdict    *verdict.Verdict `json:"verdict,omitempty"` // on the keys of all constraints
+	Scan       *scan.Report     `json:"scan,omitempty"`    // where a constraint asks for scans
 	KeyName    string           `json:"keyName,omitempty"`
 	SignedBy   string           `json:"signedBy,omitempty"`
 	Result     string           `json:"result"`
@@ -85,7 +90,16 @@ type imageStatus struct {
 }
 
 var statusColumns = []column{{name: "image"}, {name: "pods"}, {name: "pinned"}, {name: "signed"}, {name: "key"}, {name: "signed at", wide: true},
-	{name: "signed by", wide: true}, {name: "result"}, {name: "workloads", wide: true}, {name: "why"}}
+	{name: "signed by", wide: true}, {name: "scan", wide: true}, {name: "result"}, {name: "workloads", wide: true}, {name: "why"}}
+
+// columns are those to show: what scans say where it matters, or is asked for.
+func (o *statusOptions) columns() []column {
+	columns := slices.Clone(statusColumns)
+	for i := range columns {
+		columns[i].wide = columns[i].wide && !(columns[i].name == "scan" && o.scans)
+	}
+	return columns
+}
 
 func (o *statusOptions) run(ctx context.Context) error {
 	ctx, cancel := o.within(ctx)
@@ -94,7 +108,7 @@ func (o *statusOptions) run(ctx context.Context) error {
 	if err != nil {
 		results = allFailed([]string{""}, because(ctx, err))
 	}
-	return o.finish(o.out, statusColumns, results)
+	return o.finish(o.out, o.columns(), results)
 }
 
 func (o *statusOptions) results(ctx context.Context) ([]result, error) {
@@ -133,6 +147,7 @@ func (o *statusOptions) results(ctx context.Context) ([]result, error) {
 	if err != nil {
 		return nil, err
 	}
+	o.scans = j.scans != nil
 	found := collectStatus(j, pods, workloads)
 	o.nameKeys(ctx, found)
 	results := make([]result, len(found))
@@ -141,6 +156,9 @@ func (o *statusOptions) results(ctx context.Context) ([]result, error) {
 	}
 	ofImages, ofPods := summary(j, found, len(pods))
 	o.remark("%s", ofImages)
+	if o.scans {
+		o.remark("%s", scanSummary(found))
+	}
 	o.remark("%s", ofPods)
 	return results, nil
 }
@@ -235,6 +253,13 @@ func describe(j judgement, ref, running string) *imageStatus {
 			s.fail(a.err)
 		}
 	}
+	if a, ok := j.scans[cmp.Or(running, ref)]; ok {
+		if r, ok := a.value.(scan.Report); ok && a.err == nil {
+			s.Scan = &r
+		} else {
+			s.fail(a.err)
+		}
+	}
 	return s
 }
 
@@ -293,6 +318,19 @@ func (s *imageStatus) signed() string {
 	return "no"
 }
 
+// scanned is what the newest scan found, in short.
+func (s *imageStatus) scanned() string {
+	switch {
+	case s.Scan == nil && s.err != nil && s.Registry == image.OCIRegistry.String():
+		return "unknown"
+	case s.Scan == nil:
+		return "-" // nobody asks, or nothing that OCI scans
+	case !s.Scan.Known:
+		return string(s.Scan.Reason)
+	}
+	return tally(s.Scan.Counts)
+}
+
 func (o *statusOptions) result(s imageStatus) result {
 	if s.err != nil {
 		s.Error = clip(s.err.Error(), 1000)
@@ -323,8 +361,36 @@ func (o *statusOptions) result(s imageStatus) result {
 	if more := len(owners) - 3; more > 0 {
 		owners = append(owners[:3], fmt.Sprintf("and %d more", more))
 	}
-	r.rows = [][]string{{name, fmt.Sprint(s.Pods), pinned, s.signed(), key, at, s.SignedBy, s.Result, strings.Join(owners, ", "), why}}
+	r.rows = [][]string{{name, fmt.Sprint(s.Pods), pinned, s.signed(), key, at, s.SignedBy, s.scanned(), s.Result, strings.Join(owners, ", "), why}}
 	return r
+}
+
+// scanSummary says how the images stand by their scans.
+func scanSummary(found []*imageStatus) string {
+	worst := make(map[string]string) // by image
+	for _, s := range found {
+		if s.Registry != image.OCIRegistry.String() {
+			continue
+		}
+		word := "none"
+		if s.Scan == nil || !s.Scan.Known {
+			word = "not known"
+		} else if i := slices.IndexFunc(scan.Severities(), func(x scan.Severity) bool { return s.Scan.Counts[x] > 0 }); i >= 0 {
+			word = string(scan.Severities()[i])
+		}
+		worst[cmp.Or(s.Running, s.Image)] = word
+	}
+	tally := make(map[string]int)
+	for _, word := range worst {
+		tally[word]++
+	}
+	var parts []string
+	for _, word := range []string{"CRITICAL", "HIGH", "MEDIUM", "LOW", "none", "not known"} {
+		if tally[word] > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", tally[word], word))
+		}
+	}
+	return fmt.Sprintf("%s of OCI Registry, by the worst problem that scans found: %s", count(len(worst), "image"), cmp.Or(strings.Join(parts, ", "), "-"))
 }
 
 // summary says how things stand to whoever must answer for them.

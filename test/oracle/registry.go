@@ -11,8 +11,8 @@ import (
 	"github.com/oracle/oci-go-sdk/v65/artifacts"
 )
 
-// Push stores a random image in a new repository of a vault's compartment, under
-// the tag v1, and returns its digest.
+// Push stores a random image in a repository of a vault's compartment, under the
+// tag v1, and returns its digest. A repository that is not there is made.
 func (c *Cloud) Push(ctx context.Context, vault Vault, repository string) (string, error) {
 	img, err := random.Image(256, 1)
 	if err != nil {
@@ -21,8 +21,8 @@ func (c *Cloud) Push(ctx context.Context, vault Vault, repository string) (strin
 	return c.store(ctx, vault, repository, img)
 }
 
-// Copy stores the image of a reference in a new repository as well and returns its
-// digest.
+// Copy stores the image of a reference in a repository as well, as Push does, and
+// returns its digest.
 func (c *Cloud) Copy(ctx context.Context, vault Vault, from, repository string) (string, error) {
 	ref, err := name.ParseReference(from)
 	if err != nil {
@@ -41,10 +41,16 @@ func (c *Cloud) store(ctx context.Context, vault Vault, repository string, img v
 		return "", err
 	}
 	repositories.HTTPClient = c.oci
-	if _, err := repositories.CreateContainerRepository(ctx, artifacts.CreateContainerRepositoryRequest{
-		CreateContainerRepositoryDetails: artifacts.CreateContainerRepositoryDetails{CompartmentId: &vault.CompartmentID, DisplayName: &repository},
-	}); err != nil {
+	found, err := repositories.ListContainerRepositories(ctx, artifacts.ListContainerRepositoriesRequest{CompartmentId: &vault.CompartmentID, DisplayName: &repository})
+	if err != nil {
 		return "", err
+	}
+	if len(found.Items) == 0 {
+		if _, err := repositories.CreateContainerRepository(ctx, artifacts.CreateContainerRepositoryRequest{
+			CreateContainerRepositoryDetails: artifacts.CreateContainerRepositoryDetails{CompartmentId: &vault.CompartmentID, DisplayName: &repository},
+		}); err != nil {
+			return "", err
+		}
 	}
 	tag, err := name.NewTag(Registry + repository + ":v1")
 	if err != nil {
