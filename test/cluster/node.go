@@ -2,10 +2,14 @@ package cluster
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -88,6 +92,10 @@ func (n *node) start() error {
 	if err != nil {
 		return err
 	}
+	registries, err := n.registries()
+	if err != nil {
+		return err
+	}
 	n.kubelet = kubelet.New(kubelet.Config{
 		Client: client,
 		Node:   processNode,
@@ -96,8 +104,11 @@ func (n *node) start() error {
 		Programs: map[string]kubelet.Program{
 			"openpolicyagent/gatekeeper": {Path: filepath.Join(n.Programs, "gatekeeper"), Args: gatekeeperArgs},
 			"oke-sign-provider":          {Path: filepath.Join(n.Project, "bin", "oke-sign-provider")},
+			// As its chart calls it. Nothing outside of this machine can be pulled.
+			"ghcr.io/oke-sign/oke-sign-provider": {Path: filepath.Join(n.Project, "bin", "oke-sign-provider")},
 		},
-		Log: log,
+		Registries: registries,
+		Log:        log,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	n.cancel, n.ended = cancel, make(chan error, 1)
@@ -109,6 +120,20 @@ func (n *node) start() error {
 		n.ended <- err
 	}()
 	return nil
+}
+
+// registries leads to the emulated OCI Registry, and to no other.
+func (n *node) registries() (http.RoundTripper, error) {
+	ca, err := os.ReadFile(n.path("oci", "ca.pem"))
+	if err != nil {
+		return nil, err
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(ca) {
+		return nil, errors.New("the emulator's CA is not PEM")
+	}
+	proxy := &url.URL{Scheme: "http", Host: emulator}
+	return &http.Transport{Proxy: http.ProxyURL(proxy), TLSClientConfig: &tls.Config{RootCAs: roots}}, nil
 }
 
 // gatekeeperArgs lets Gatekeeper listen on its Pod's address, where it listens on

@@ -23,13 +23,13 @@ const childName = "oke-sign-container"
 type root struct {
 	Parent   int      // process that must live
 	Dir      string   // empty folder that the root is built at
-	Program  string   // file
-	Path     string   // where it lies in the root
+	Path     string   // of the program in the root
 	Argv     []string // with the command's name
 	Env      []string
 	WorkDir  string
-	Mounts   []mount
-	ReadOnly bool // the root; not what is mounted in it
+	Image    []mount // its files, the program among them
+	Mounts   []mount // volumes
+	ReadOnly bool    // the root; not what is mounted in it
 
 	// Identity to take, unless it is nil.
 	Identity        *identity
@@ -124,23 +124,25 @@ func (r *root) enter() error {
 
 // mounts is all that lies in the root, outer things first.
 func (r *root) mounts() []mount {
-	all := []mount{
-		{Source: "/proc", Target: "/proc", ReadOnly: true},
-		{Source: r.Program, Target: r.Path, ReadOnly: true},
-	}
+	all := append([]mount{{Source: "/proc", Target: "/proc", ReadOnly: true}}, r.Image...)
 	for _, device := range []string{"null", "zero", "full", "random", "urandom"} {
 		all = append(all, mount{Source: "/dev/" + device, Target: "/dev/" + device})
 	}
-	// Names and the public's certificate authorities; images have them too.
-	for _, path := range []string{"/etc/hosts", "/etc/resolv.conf", "/etc/ssl"} {
-		if _, err := os.Stat(path); err == nil {
-			all = append(all, mount{Source: path, Target: path, ReadOnly: true})
-		}
-	}
+	all = append(all, machines("/etc/hosts", "/etc/resolv.conf")...)
 	all = append(all, r.Mounts...)
 	slices.SortStableFunc(all, func(a, b mount) int {
 		return strings.Count(filepath.Clean(a.Target), "/") - strings.Count(filepath.Clean(b.Target), "/")
 	})
+	return all
+}
+
+// machines are files and folders of this machine, if there are such.
+func machines(paths ...string) (all []mount) {
+	for _, path := range paths {
+		if _, err := os.Stat(path); err == nil {
+			all = append(all, mount{Source: path, Target: path, ReadOnly: true})
+		}
+	}
 	return all
 }
 

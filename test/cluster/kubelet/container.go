@@ -153,7 +153,7 @@ func (c *container) refused(err error) {
 
 // once runs the container's process and returns how it ended.
 func (c *container) once(ctx context.Context) (int32, error) {
-	cmd, err := c.command()
+	cmd, err := c.command(ctx)
 	if err != nil {
 		return 0, err
 	}
@@ -250,8 +250,8 @@ func exitCode(s *os.ProcessState) int32 {
 }
 
 // command prepares the container's process.
-func (c *container) command() (*exec.Cmd, error) {
-	r, err := c.root()
+func (c *container) command(ctx context.Context) (*exec.Cmd, error) {
+	r, err := c.root(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -273,12 +273,12 @@ func (c *container) command() (*exec.Cmd, error) {
 }
 
 // root is what the child is told.
-func (c *container) root() (*root, error) {
+func (c *container) root(ctx context.Context) (*root, error) {
 	k, object := c.pod.kubelet, c.pod.object()
 	if err := supported(c.spec); err != nil {
 		return nil, err
 	}
-	program, err := k.program(c.spec.Image)
+	image, err := k.image(ctx, object, c.spec.Image)
 	if err != nil {
 		return nil, refusal{"ErrImagePull", err}
 	}
@@ -287,30 +287,43 @@ func (c *container) root() (*root, error) {
 		return nil, refusal{"CreateContainerConfigError", err}
 	}
 	command, args := commandLine(c.spec, env)
-	if program.Args != nil {
-		args = program.Args(object, c.spec, args)
-	}
 	r := &root{
 		Parent:  os.Getpid(),
 		Dir:     filepath.Join(c.pod.dir, "root"),
-		Program: program.Path,
-		Path:    path.Join("/", filepath.Base(program.Path)),
-		Env:     variables(env),
+		Env:     variables(image.environment(env)),
 		WorkDir: path.Join("/", c.spec.WorkingDir),
 	}
+	if image.Path != "" {
+		r.stands(image.Program, command)
+		if image.Args != nil {
+			args = image.Args(object, c.spec, args)
+		}
+		r.Argv = append(r.Argv, args...)
+	} else {
+		if r.Argv, err = image.command(command, args); err != nil {
+			return nil, err
+		}
+		r.Path, r.Image = r.Argv[0], image.files
+	}
+	if r.Mounts, err = c.mounts(); err != nil {
+		return nil, err
+	}
+	if err := r.secure(object, c.spec, image); err != nil {
+		return nil, err
+	}
+	return r, os.MkdirAll(r.Dir, 0o755)
+}
+
+// stands puts a program where the command says, or else under its own name.
+func (r *root) stands(program Program, command []string) {
+	r.Path = path.Join("/", filepath.Base(program.Path))
 	if len(command) == 0 {
 		command = []string{r.Path}
 	} else if path.IsAbs(command[0]) {
 		r.Path = path.Clean(command[0])
 	}
-	r.Argv = append(command, args...)
-	if r.Mounts, err = c.mounts(); err != nil {
-		return nil, err
-	}
-	if err := r.secure(object, c.spec); err != nil {
-		return nil, err
-	}
-	return r, os.MkdirAll(r.Dir, 0o755)
+	r.Argv = command
+	r.Image = append(machines("/etc/ssl"), mount{Source: program.Path, Target: r.Path, ReadOnly: true}) // authorities, as images have them
 }
 
 // mounts are the Pod's volumes as the container wants them.
@@ -334,15 +347,18 @@ func (c *container) mounts() ([]mount, error) {
 
 // secure does as the security context says: who the process is and what it may
 // write to. Where only root exists it stays root.
-func (r *root) secure(pod *corev1.Pod, c *corev1.Container) error {
+func (r *root) secure(pod *corev1.Pod, c *corev1.Container, i image) error {
 	sc := securitycontext.DetermineEffectiveSecurityContext(pod, c)
 	r.ReadOnly = sc.ReadOnlyRootFilesystem != nil && *sc.ReadOnlyRootFilesystem
 	r.NoNewPrivileges = securitycontext.AddNoNewPrivileges(sc)
-	id := &identity{}
+	id, err := i.identity()
+	if err != nil {
+		return err
+	}
 	switch {
 	case sc.RunAsUser != nil:
 		id.User = int(*sc.RunAsUser)
-	case sc.RunAsNonRoot != nil && *sc.RunAsNonRoot:
+	case sc.RunAsNonRoot != nil && *sc.RunAsNonRoot && i.Path != "":
 		id.User, id.Group = nonroot, nonroot
 	}
 	if sc.RunAsGroup != nil {

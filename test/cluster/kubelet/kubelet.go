@@ -3,8 +3,9 @@
 // Gatekeeper and oke-sign's provider, installed by their own charts.
 //
 // A container is a process with a root of its own: the program that stands for its
-// image, the Pod's volumes where the Pod wants them, /proc, a few devices, and
-// nothing else of the machine. Secrets and ConfigMaps are followed while it runs,
+// image or what is in the image, which is pulled with the Pod's imagePullSecrets; the
+// Pod's volumes where the Pod wants them, /proc, a few devices, and nothing else of
+// the machine. Secrets and ConfigMaps are followed while it runs,
 // it has its ServiceAccount's token, probes decide whether it is ready and whether
 // it lives, and what ends is started again, after 0.2 s and at most 5 s; a real
 // kubelet waits from 10 s to minutes. All Pods share one network: a program that
@@ -13,7 +14,7 @@
 // Pods, their images' names and the API server are trusted: the root of a
 // container keeps accidents apart, not attackers. Resources are not limited. What
 // is not supported (probes by exec and gRPC, hooks, volumes of other kinds than
-// kubelet itself fills) keeps the container from starting, and its status says so.
+// kubelet itself fills, links in images) keeps the container from starting, and its status says so.
 // The image of a running Pod can not be changed, and kubectl logs and exec have no
 // server to talk to.
 package kubelet
@@ -22,14 +23,13 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
+	"net/http"
 	"net/netip"
 	"slices"
 	"sync"
 	"time"
 
-	"github.com/distribution/reference"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
@@ -45,7 +45,7 @@ import (
 	"k8s.io/kubernetes/pkg/kubelet/token"
 )
 
-// Config is what a [Kubelet] works with. Every field is needed.
+// Config is what a [Kubelet] works with. Every field but Registries is needed.
 type Config struct {
 	Client   kubernetes.Interface // may do what kubelets do, and read every Secret and ConfigMap
 	Node     string               // name of the Node, which is made if there is none
@@ -53,6 +53,10 @@ type Config struct {
 	Dir      string               // absolute; for volumes, roots and logs
 	Programs map[string]Program   // by repository of the image, as one writes it: openpolicyagent/gatekeeper
 	Log      *slog.Logger
+
+	// Registries is the way to registries, for images that no program stands for. If
+	// nil, those are not pulled.
+	Registries http.RoundTripper
 }
 
 // Program stands for an image.
@@ -85,6 +89,7 @@ type Kubelet struct {
 	secrets    corelisters.SecretLister
 	configMaps corelisters.ConfigMapLister
 	services   corelisters.ServiceLister
+	pulling    sync.Mutex // while an image is unpacked
 
 	mu   sync.Mutex
 	pods map[types.UID]*pod
@@ -226,19 +231,6 @@ func (k *Kubelet) Processes() []Process {
 		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Pod, b.Pod), cmp.Compare(a.Container, b.Container))
 	})
 	return all
-}
-
-// program finds what stands for an image.
-func (k *Kubelet) program(image string) (Program, error) {
-	named, err := reference.ParseNormalizedNamed(image)
-	if err != nil {
-		return Program{}, fmt.Errorf("image %q: %w", image, err)
-	}
-	program, ok := k.Programs[reference.FamiliarName(named)]
-	if !ok {
-		return Program{}, fmt.Errorf("no program stands for image %s", image)
-	}
-	return program, nil
 }
 
 // addresses gives each Pod one of its own, and one that was used lately only when

@@ -79,7 +79,7 @@ func settings(client kubernetes.Interface, node, prefix string, h held) kubelet.
 		Programs: map[string]kubelet.Program{image: {Path: h.Program, Args: func(pod *corev1.Pod, _ *corev1.Container, args []string) []string {
 			return append(args, "--listen="+pod.Status.PodIP+":8080")
 		}}},
-		Log: slog.New(slog.DiscardHandler),
+		Log: slog.New(slog.DiscardHandler), Registries: loopback{},
 	}
 }
 
@@ -280,6 +280,7 @@ func TestKubelet(t *testing.T) {
 	t.Run("a program that ends is started again", m.restarts)
 	t.Run("a deleted Pod's program may end in order", m.ends)
 	t.Run("a program that does not want to end is made to", m.kills)
+	t.Run("an image that no program stands for is pulled", m.pulls)
 	t.Run("containers start and end in their order", m.order)
 	t.Run("what can not be run says why", m.refuses)
 	t.Run("the Node is there and lives", m.lives)
