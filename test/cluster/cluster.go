@@ -26,6 +26,9 @@ type Config struct {
 	// Project is the root of oke-sign's checkout: bin/oke-sign-provider and
 	// bin/oci-emulator, the policies and the values for Gatekeeper's chart.
 	Project string
+	// Bare leaves out Gatekeeper and oke-sign, for whoever installs them himself. Their
+	// Pods are sent to the Node that runs them.
+	Bare bool
 	// Command is run inside the cluster once it is up, and the cluster ends with
 	// it. Without one the cluster stays until it is told to end.
 	Command []string

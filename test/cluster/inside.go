@@ -122,18 +122,23 @@ func (cfg Config) environ() []string {
 
 // up brings everything up, in the order in which one part needs another.
 func (c *inside) up(ctx context.Context) error {
-	for _, step := range []struct {
+	type step struct {
 		name string
 		do   func(context.Context) error
-	}{
+	}
+	steps := []step{
 		{"namespaces and keys", c.prepare},
 		{"etcd", c.startAll("etcd")},
 		{"kube-apiserver", c.startAll("kube-apiserver")},
 		{"kube-controller-manager, kube-scheduler, kwok", c.startAll("kube-controller-manager", "kube-scheduler", "kwok", "oci-emulator")},
 		{"nodes", c.nodes},
-		{"Gatekeeper", c.gatekeeper},
-		{"oke-sign", c.okeSign},
-	} {
+	}
+	if c.Bare {
+		steps = append(steps, step{"where Pods go", func(ctx context.Context) error { return c.apply(ctx, "bare.yaml", nil) }})
+	} else {
+		steps = append(steps, step{"Gatekeeper", c.gatekeeper}, step{"oke-sign", c.okeSign})
+	}
+	for _, step := range steps {
 		began := time.Now()
 		if err := step.do(ctx); err != nil {
 			return fmt.Errorf("%s: %w", step.name, err)

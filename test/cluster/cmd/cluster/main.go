@@ -306,6 +306,7 @@ func run(project *string) *cobra.Command {
 		Args: cobra.MinimumNArgs(1),
 	}
 	logs := cmd.Flags().String("logs", "", "folder to leave the logs in")
+	bare := cmd.Flags().Bool("bare", false, "without Gatekeeper and oke-sign")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		scratch, err := os.MkdirTemp("", "cluster-")
 		if err != nil {
@@ -316,7 +317,7 @@ func run(project *string) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		cfg.Command = args
+		cfg.Command, cfg.Bare = args, *bare
 		err = hold(cmd.Context(), cfg)
 		if *logs != "" {
 			if err := os.RemoveAll(*logs); err != nil {
