@@ -24,9 +24,25 @@ type result struct {
 func run(ctx context.Context, stdin, program string, args ...string) result {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	var stdout, stderr bytes.Buffer
 	cmd := exec.CommandContext(ctx, program, args...)
-	cmd.Env, cmd.Stdin, cmd.Stdout, cmd.Stderr = environ, strings.NewReader(stdin), &stdout, &stderr
+	cmd.Env, cmd.Stdin = environ, strings.NewReader(stdin)
+	return finish(cmd)
+}
+
+// runIn runs a program in a folder, with an environment of its own. It may take
+// longer than others.
+func runIn(t *testing.T, dir string, env []string, program string, args ...string) result {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, program, args...)
+	cmd.Dir, cmd.Env = dir, env
+	return finish(cmd)
+}
+
+func finish(cmd *exec.Cmd) result {
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	r := result{command: strings.Join(cmd.Args, " ")}
 	if err := cmd.Run(); err != nil {
 		r.err = fmt.Errorf("%s: %w\n%s%s", r.command, err, stdout.String(), stderr.String())

@@ -1,0 +1,393 @@
+package e2e_test
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/oke-sign/oke-sign/test/oracle"
+)
+
+// installation is oke-sign as its users install it, with helm and nothing else.
+type installation struct {
+	root string // of the checkout
+	env  []string
+	own  space // oke-sign's namespace
+}
+
+// The charts, from a cluster with neither Gatekeeper nor oke-sign to one that has
+// nothing left of oke-sign. Each part begins where the one before it ended.
+func TestInstall(t *testing.T) {
+	if r := (space{}).kubectl(t, "get", "crds", "-o", "name").succeeds(t); strings.Contains(r.stdout, "gatekeeper.sh") {
+		t.Skip("for a cluster without Gatekeeper: cluster run --bare")
+	}
+	i := newInstallation(t)
+	for _, part := range []struct {
+		name string
+		run  func(*testing.T)
+	}{
+		{"from nothing to a first denial and a first admission", i.firstSteps},
+		{"the provider's image, from OCI Registry and under its own policy", i.ownImage},
+		{"applied again and upgraded under load", i.again},
+		{"an unsigned provider", i.unsigned},
+		{"a deleted certificate", i.deletedCertificate},
+		{"images that have to be scanned", i.scans},
+		{"uninstalled", i.uninstall},
+	} {
+		if !t.Run(part.name, part.run) {
+			break
+		}
+	}
+}
+
+// newInstallation prepares what users have before they begin: a namespace, as closed
+// as can be, with the file by which the provider signs in to OCI.
+func newInstallation(t *testing.T) *installation {
+	t.Helper()
+	root, err := filepath.Abs(".")
+	for err == nil && !exists(filepath.Join(root, "charts")) {
+		if root == "/" {
+			t.Fatal("not in a checkout: no charts above")
+		}
+		root = filepath.Dir(root)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := &installation{root: root, env: chartRepository(t), own: space{name: "oke-sign"}}
+	oci := filepath.Join(os.Getenv("OKE_SIGN_CLUSTER"), "oci")
+	config, err := os.ReadFile(filepath.Join(oci, "config"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := regexp.MustCompile(`(?m)^key_file\s*=\s*(.+)$`).FindSubmatch(config)
+	if key == nil {
+		t.Fatalf("no key_file in %s", config)
+	}
+	there := filepath.Join(t.TempDir(), "config")
+	if err := os.WriteFile(there, []byte(strings.ReplaceAll(string(config), string(key[1]), "/etc/oci/key.pem")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	i.own.kubectl(t, "create", "namespace", i.own.name).succeeds(t)
+	i.own.kubectl(t, "label", "namespace", i.own.name, "pod-security.kubernetes.io/enforce=restricted").succeeds(t)
+	i.own.kubectl(t, "create", "secret", "generic", "oci", "--from-file=config="+there, "--from-file=key.pem="+string(key[1])).succeeds(t)
+	i.own.kubectl(t, "create", "configmap", "authorities", "--from-file=ca.pem="+filepath.Join(oci, "ca.pem")).succeeds(t)
+	i.own.kubectl(t, "create", "secret", "generic", "ocir", "--type=kubernetes.io/dockerconfigjson",
+		"--from-file=.dockerconfigjson="+filepath.Join(oci, "docker", "config.json")).succeeds(t)
+	return i
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// ociValues is how the provider signs in here, and what it cannot know of this
+// cluster: that its OCI is behind a proxy, and that Pods share their addresses.
+const ociValues = `
+oci: {auth: config, region: us-ashburn-1, config: {secret: oci}}
+extraArgs: [--addr=$(POD_IP):8443, --health-addr=$(POD_IP):8081]
+extraEnv:
+  - {name: POD_IP, valueFrom: {fieldRef: {apiVersion: v1, fieldPath: status.podIP}}}
+  - {name: HTTPS_PROXY, value: "http://127.0.0.1:8040"}
+  - {name: SSL_CERT_FILE, value: /etc/authorities/ca.pem}
+extraVolumes: [{name: authorities, configMap: {name: authorities}}]
+extraVolumeMounts: [{name: authorities, mountPath: /etc/authorities, readOnly: true}]
+`
+
+// first are the commands of the README, as a shell takes them.
+func (i *installation) first(t *testing.T) []string {
+	t.Helper()
+	readme, err := os.ReadFile(filepath.Join(i.root, "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, found := strings.Cut(string(readme), "\n## From nothing to a first denial and a first admission\n")
+	section, _, ended := strings.Cut(section, "\n## ")
+	if !found || !ended {
+		t.Fatal("README.md has no such section")
+	}
+	var commands []string
+	continued := false
+	for line := range strings.Lines(section) {
+		command, indented := strings.CutPrefix(line, "    ")
+		switch {
+		case !indented:
+			continue
+		case continued:
+			commands[len(commands)-1] += command
+		default:
+			commands = append(commands, command)
+		}
+		continued = strings.HasSuffix(line, "\\\n")
+	}
+	return commands
+}
+
+// firstSteps runs the commands of the README as they stand there.
+func (i *installation) firstSteps(t *testing.T) {
+	commands := i.first(t)
+	if len(commands) == 0 || len(commands) > 5 {
+		t.Fatalf("%d commands, want 5 at most: %q", len(commands), commands)
+	}
+	folder := t.TempDir()
+	if err := os.WriteFile(filepath.Join(folder, "oci.yaml"), []byte(ociValues), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(filepath.Join(i.root, "charts"), filepath.Join(folder, "charts")); err != nil {
+		t.Fatal(err)
+	}
+	home := space{name: "default"}
+	image := home.push(t, "first")
+	env := append(slices.Clone(i.env), "KEY="+imageKey.ID, "IMAGE="+image)
+	for _, command := range commands {
+		began := time.Now()
+		r := runIn(t, folder, env, "bash", "-euc", command).succeeds(t)
+		t.Logf("%s\n%.1f s\n%s%s", strings.TrimSpace(command), time.Since(began).Seconds(), r.stdout, r.stderr)
+		switch {
+		case strings.Contains(command, "oke-sign-policy"):
+			r.says(t, "From now on a new Pod is REFUSED unless")
+			i.enforced(t)
+		case strings.Contains(command, "helm install oke-sign "):
+			r.says(t, "Gatekeeper refuses what it cannot judge (failurePolicy Fail, 5 s).", "Enforced: NOTHING yet.")
+		case strings.Contains(command, "create deployment"):
+			r.says(t, "Warning: ", ": unsigned: ")
+			home.fails(t, "ReplicaSet", "web-", ": unsigned: ")
+			home.ready(t, soon, "web", "0/1")
+		}
+	}
+	began := time.Now()
+	home.ready(t, 4*time.Minute, "web", "1/1")
+	t.Logf("it ran %.0f s after its image was signed", time.Since(began).Seconds())
+	okeSign(t, "doctor").succeeds(t).says(t, "the image policy holds")
+}
+
+// enforced waits until the plugin says of the policy that it holds.
+func (i *installation) enforced(t *testing.T) {
+	t.Helper()
+	eventually(t, soon, "the policy holds", func() error {
+		r := okeSign(t, "policy", "get", "-o", "json")
+		if r.err == nil && !strings.Contains(r.stdout, `"enforced": true`) {
+			return errors.New(r.stdout)
+		}
+		return r.err
+	})
+}
+
+// helm runs helm in the checkout.
+func (i *installation) helm(t *testing.T, args ...string) result {
+	t.Helper()
+	return runIn(t, i.root, i.env, "helm", args...)
+}
+
+// upgrade upgrades a release with what it has and more.
+func (i *installation) upgrade(t *testing.T, chart string, values ...string) result {
+	t.Helper()
+	args := []string{"upgrade", chart, filepath.Join("charts", chart), "--namespace", i.own.name, "--reset-then-reuse-values", "--wait", "--timeout", "1m"}
+	for _, v := range values {
+		args = append(args, "--set", v)
+	}
+	return i.helm(t, args...)
+}
+
+const providerRepository = oracle.Registry + "oke-sign-provider"
+
+// pack packs the provider as it is built here into an image, stores that in OCI
+// Registry, and returns its digest.
+func (i *installation) pack(t *testing.T, version string) string {
+	t.Helper()
+	program, err := exec.LookPath("oke-sign-provider")
+	if err != nil {
+		t.Fatal(err)
+	}
+	env := append(slices.Clone(i.env), "DOCKER_CONFIG="+filepath.Join(os.Getenv("OKE_SIGN_CLUSTER"), "oci", "docker"))
+	r := runIn(t, i.root, env, "image", "--out", filepath.Join(t.TempDir(), "layout"), "--version", version,
+		"--push", providerRepository+":"+version, runtime.GOOS+"/"+runtime.GOARCH+"="+program).succeeds(t)
+	return strings.TrimSpace(r.stdout)
+}
+
+// ownImage has the chart run the image that is released, stored in OCI Registry and
+// signed there, with nothing left that exempts it from the policy.
+func (i *installation) ownImage(t *testing.T) {
+	digest := i.pack(t, "1.0.0")
+	image := providerRepository + "@" + digest
+	okeSign(t, "sign", image, "--key", imageKey.ID).succeeds(t)
+
+	i.helm(t, "upgrade", "gatekeeper", "gatekeeper", "--repo", charts, "--version", "3.23.1", "--namespace", "gatekeeper-system", "--wait", "--reuse-values",
+		"--set", `validatingWebhookExemptNamespacesLabels.kubernetes\.io/metadata\.name={kube-system,kube-node-lease}`).succeeds(t)
+	i.upgrade(t, "oke-sign-policy", "scope.excludedNamespaces={kube-system,gatekeeper-system}").succeeds(t)
+	i.enforced(t)
+	i.own.kubectl(t, "run", "by-tag", "--image="+providerRepository+":1.0.0").fails(t, denies, "no-digest")
+	r := i.upgrade(t, "oke-sign", "image.repository="+providerRepository, "image.digest="+digest, "imagePullSecrets[0].name=ocir").succeeds(t)
+	if w := r.warnings(); len(w) > 0 {
+		t.Errorf("warnings: %q", w)
+	}
+	for _, pod := range i.pods(t) {
+		if pod.Image != image || pod.Ready != "true" {
+			t.Errorf("a replica is %+v; want it to run %s", pod, image)
+		}
+	}
+	// From an image that holds nothing but what was packed, it still decides.
+	home := space{name: "default"}
+	home.kubectl(t, "run", "unsigned", "--image="+home.push(t, "other")).fails(t, denies, ": unsigned: ")
+}
+
+type replica struct{ Name, Image, Ready string }
+
+// pods are the provider's, as long as they are not told to end.
+func (i *installation) pods(t *testing.T) []replica {
+	t.Helper()
+	r := i.own.kubectl(t, "get", "pods", "-l", "app.kubernetes.io/name=oke-sign", "-o",
+		`jsonpath={range .items[*]}{.metadata.name} {.spec.containers[0].image} {.status.containerStatuses[0].ready} {.metadata.deletionTimestamp}{"\n"}{end}`).succeeds(t)
+	var all []replica
+	for line := range strings.Lines(r.stdout) {
+		if f := strings.Fields(line); len(f) == 3 {
+			all = append(all, replica{f[0], f[1], f[2]})
+		}
+	}
+	return all
+}
+
+// values are those that a release was installed with, as a file.
+func (i *installation) values(t *testing.T, release string) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "values.yaml")
+	if err := os.WriteFile(file, []byte(i.helm(t, "get", "values", release, "--namespace", i.own.name).succeeds(t).stdout), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, user, _ := strings.Cut(string(text), "\n") // helm's heading
+	if err := os.WriteFile(file, []byte(user), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+// apply renders a chart as GitOps does, without a look at the cluster, and applies
+// it under the name of whoever did so before: one tool does not conflict with itself.
+func (i *installation) apply(t *testing.T, chart string) result {
+	t.Helper()
+	rendered := i.helm(t, "template", chart, filepath.Join("charts", chart), "--namespace", i.own.name, "--values", i.values(t, chart)).succeeds(t)
+	return i.own.pipe(t, rendered.stdout, "apply", "--server-side", "--field-manager=helm", "-f", "-").succeeds(t)
+}
+
+// again applies and upgrades while Pods are created all the time.
+func (i *installation) again(t *testing.T) {
+	load := busy(t)
+	ca := published(t)
+	before := i.pods(t)
+	for range 2 {
+		for _, chart := range []string{"oke-sign", "oke-sign-policy"} {
+			i.apply(t, chart)
+		}
+	}
+	load.more(t, "after it was applied again", 200)
+	if now := published(t); string(now) != string(ca) {
+		t.Error("applied again, the charts change the provider's CA")
+	}
+	if now := i.pods(t); !slices.Equal(now, before) {
+		t.Errorf("applied again, the charts change the replicas: %v before, %v now", before, now)
+	}
+	i.upgrade(t, "oke-sign", "podAnnotations.upgraded=yes").succeeds(t)
+	i.upgrade(t, "oke-sign-policy", fmt.Sprintf("keys={%s,%s}", imageKey.ID, releaseKey.ID)).succeeds(t)
+	load.more(t, "after upgrades", 200)
+	load.none(t, nil)
+}
+
+// unsigned is an upgrade to an image that nobody has signed: it does not come to
+// be, and those that run decide on.
+func (i *installation) unsigned(t *testing.T) {
+	before := i.pods(t)
+	args := []string{"upgrade", "oke-sign", "charts/oke-sign", "--namespace", i.own.name, "--reset-then-reuse-values", "--set", "image.digest=" + i.pack(t, "1.0.1")}
+	i.helm(t, args...).succeeds(t).says(t, "containers/provider: unsigned: ")
+	i.own.fails(t, "ReplicaSet", "oke-sign-", "containers/provider: unsigned: ")
+	if now := i.pods(t); !slices.Equal(now, before) {
+		t.Errorf("%v before, %v now", before, now)
+	}
+	i.helm(t, "rollback", "oke-sign", "--namespace", i.own.name, "--wait", "--timeout", "1m").succeeds(t)
+}
+
+// deletedCertificate takes away the Secret, which the provider has no right to make.
+// It shows the certificate that it has until the chart is applied again.
+func (i *installation) deletedCertificate(t *testing.T) {
+	load := busy(t)
+	i.own.kubectl(t, "delete", "secret", "oke-sign-tls").succeeds(t)
+	load.more(t, "without the Secret", 200)
+	i.apply(t, "oke-sign")
+	eventually(t, soon, "the Secret is filled", func() error {
+		r := i.own.kubectl(t, "get", "secret", "oke-sign-tls", "-o", `jsonpath={.data.tls\.crt}`)
+		if r.err == nil && r.stdout == "" {
+			return errors.New("it is empty")
+		}
+		return r.err
+	})
+	i.own.kubectl(t, "rollout", "restart", "deployment/oke-sign").succeeds(t)
+	i.own.kubectl(t, "rollout", "status", "deployment/oke-sign", "--timeout=1m").succeeds(t)
+	load.more(t, "with another one", 200)
+	load.none(t, nil)
+}
+
+// scans requires a scan of what is signed already.
+func (i *installation) scans(t *testing.T) {
+	home := space{name: "default"}
+	scanned, never := home.signed(t, "scanned", imageKey), home.signed(t, "never-scanned", imageKey)
+	setup := []string{"scan", "setup", "--compartment", vault.CompartmentID, "--repository", "default/scanned"}
+	missing := okeSign(t, setup...).fails(t, "missing")
+	var statements []string
+	for line := range strings.Lines(missing.stdout) {
+		if words := strings.Fields(line); len(words) > 2 && words[1] == "missing" {
+			statements = append(statements, strings.Join(words[2:], " "))
+		}
+	}
+	if err := cloud.AddPolicy(t.Context(), vault.CompartmentID, "scanning", statements...); err != nil {
+		t.Fatal(err)
+	}
+	okeSign(t, setup...).succeeds(t)
+	i.upgrade(t, "oke-sign-policy", "scan.enabled=true").succeeds(t)
+	i.enforced(t)
+	eventually(t, soon, "what was not scanned is refused", func() error {
+		if r := home.kubectl(t, "run", "never", "--image="+never, "--dry-run=server"); !strings.Contains(r.stderr, ": not-scanned: ") {
+			return fmt.Errorf("%s%s", r.stdout, r.stderr)
+		}
+		return nil
+	})
+	eventually(t, soon, "what was scanned is admitted", func() error {
+		return home.kubectl(t, "run", "scanned", "--image="+scanned).err
+	})
+}
+
+// uninstall leaves a cluster that admits everything, and nothing of oke-sign's.
+func (i *installation) uninstall(t *testing.T) {
+	i.helm(t, "uninstall", "oke-sign-policy", "--namespace", i.own.name, "--wait").succeeds(t)
+	i.helm(t, "uninstall", "oke-sign", "--namespace", i.own.name, "--wait").succeeds(t)
+	i.own.kubectl(t, "delete", "provider", "oke-sign", "oke-sign-scans").succeeds(t)
+	home := space{name: "default"}
+	eventually(t, soon, "everything is admitted", func() error {
+		return home.kubectl(t, "run", "anything", "--image="+dockerHub, "--dry-run=server").err
+	})
+	for kind, args := range map[string][]string{
+		"ConstraintTemplates":  {"constrainttemplates"},
+		"cluster-wide objects": {"clusterroles,clusterrolebindings,providers", "-l", "app.kubernetes.io/part-of=oke-sign"},
+		"namespaced objects":   {"all,secrets,serviceaccounts,roles,rolebindings,networkpolicies,poddisruptionbudgets", "-l", "app.kubernetes.io/part-of=oke-sign"},
+	} {
+		eventually(t, soon, "nothing is left", func() error {
+			if r := i.own.kubectl(t, append([]string{"get", "-o", "name"}, args...)...).succeeds(t); r.stdout != "" {
+				return fmt.Errorf("%s: %s", kind, r.stdout)
+			}
+			return nil
+		})
+	}
+	home.kubectl(t, "scale", "deployment", "web", "--replicas=2").succeeds(t)
+	home.ready(t, soon, "web", "2/2")
+}
