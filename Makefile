@@ -65,11 +65,13 @@ model: ## a million random cases of the policies against their specification
 	go test ./policies -run '^TestModel' -model.cases 1000000 -timeout 0 -v
 
 .PHONY: e2e
-e2e: ## end-to-end tests on such a control plane; logs are left in bin/e2e-logs
+e2e: ## end-to-end tests on such control planes; logs are left in bin/e2e-logs and bin/install-logs
 	$(build_cluster)
+	$(call go_build,./test/image)
 	cd test/cluster && KUBEBUILDER_ASSETS=$$(../../bin/cluster build) go test -trimpath ./...
 	go test -c -o bin/e2e.test ./test/e2e
 	bin/cluster run --logs bin/e2e-logs -- bin/e2e.test -test.v -test.parallel 6 -test.timeout 30m
+	bin/cluster run --bare --logs bin/install-logs -- bin/e2e.test -test.v -test.run '^TestInstall$$' -test.timeout 15m
 
 .PHONY: bench
 bench: ## our own figures, as "name value unit" lines
@@ -113,21 +115,30 @@ fuzz: ## every fuzz target for FUZZTIME (30s)
 		done; \
 	done
 
-# A commit with the tag of a version makes that version, any other a snapshot.
+# The version that goreleaser made.
+made = $$(sed -n 's/.*"version":"\([^"]*\)".*/\1/p' dist/metadata.json 2>/dev/null)
+
+# A commit with the tag of a version makes that version, any other a snapshot. What
+# is there already of a commit is not built again.
 .PHONY: archives
 archives: bin/tools/goreleaser bin/tools/cyclonedx-gomod
-	PATH="$(CURDIR)/bin/tools:$$PATH" goreleaser release --clean $$(git describe --tags --exact-match --match 'v*' >/dev/null 2>&1 || echo --snapshot)
-
-# The version that goreleaser made.
-made = $$(sed -n 's/.*"version":"\([^"]*\)".*/\1/p' dist/metadata.json)
+	@want=$$(git describe --tags --exact-match --match 'v*' 2>/dev/null || echo "v*-$$(git rev-parse --short HEAD)"); \
+	if [[ -f dist/checksums.txt && "v$(made)" == $$want && -z "$$(git status --porcelain)" ]]; then \
+		echo "dist has the archives of this commit"; \
+	else \
+		PATH="$(CURDIR)/bin/tools:$$PATH" goreleaser release --clean $$([[ $$want == *'*'* ]] && echo --snapshot); \
+	fi
 
 .PHONY: release
 release: archives $(HELM) ## dist: archives, sums, SBOMs, the provider's multi-arch image, and the charts
+	@[[ $(made) == *-* ]] || grep -qx "version: $(made)" charts/oke-sign/Chart.yaml || { echo "the charts are of another version than $(made)"; exit 1; }
+	rm -rf dist/image
 	go run ./test/image --out dist/image --version $(made) --revision $$(git rev-parse HEAD) \
 		--created $$(git log -1 --format=%ct) $(if $(PUSH),--push $(PUSH)) \
 		linux/amd64=$$(echo dist/provider_linux_amd64*/oke-sign-provider) linux/arm64=$$(echo dist/provider_linux_arm64*/oke-sign-provider)
-	tar -C dist/image -cf dist/oke-sign-provider-image.tar .
+	tar -C dist/image --sort=name --mtime=@$$(git log -1 --format=%ct) --owner=0 --group=0 -cf dist/oke-sign-provider-image.tar .
 	$(HELM) package charts/oke-sign charts/oke-sign-policy --destination dist
+	cd dist && sed -i '/\.tgz$$/d; /-image\.tar$$/d' checksums.txt && sha256sum *.tgz *-image.tar >>checksums.txt
 
 .PHONY: krew
 krew: archives bin/tools/krew ## archives of the plugin, krew/oke-sign.yaml with their sums, and an installation with krew
