@@ -103,17 +103,17 @@ extraVolumes: [{name: authorities, configMap: {name: authorities}}]
 extraVolumeMounts: [{name: authorities, mountPath: /etc/authorities, readOnly: true}]
 `
 
-// first are the commands of the README, as a shell takes them.
-func (i *installation) first(t *testing.T) []string {
+// block are the commands in a section of a README, as a shell takes them.
+func block(t *testing.T, file, heading string) []string {
 	t.Helper()
-	readme, err := os.ReadFile(filepath.Join(i.root, "README.md"))
+	readme, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, section, found := strings.Cut(string(readme), "\n## From nothing to a first denial and a first admission\n")
+	_, section, found := strings.Cut(string(readme), "\n## "+heading+"\n")
 	section, _, ended := strings.Cut(section, "\n## ")
 	if !found || !ended {
-		t.Fatal("README.md has no such section")
+		t.Fatalf("%s has no section %q", file, heading)
 	}
 	var commands []string
 	continued := false
@@ -134,7 +134,7 @@ func (i *installation) first(t *testing.T) []string {
 
 // firstSteps runs the commands of the README as they stand there.
 func (i *installation) firstSteps(t *testing.T) {
-	commands := i.first(t)
+	commands := block(t, filepath.Join(i.root, "README.md"), "From nothing to a first denial and a first admission")
 	if len(commands) == 0 || len(commands) > 5 {
 		t.Fatalf("%d commands, want 5 at most: %q", len(commands), commands)
 	}
@@ -225,7 +225,7 @@ func (i *installation) ownImage(t *testing.T) {
 		"--set", `validatingWebhookExemptNamespacesLabels.kubernetes\.io/metadata\.name={kube-system,kube-node-lease}`).succeeds(t)
 	i.upgrade(t, "oke-sign-policy", "scope.excludedNamespaces={kube-system,gatekeeper-system}").succeeds(t)
 	i.enforced(t)
-	i.own.kubectl(t, "run", "by-tag", "--image="+providerRepository+":1.0.0").fails(t, denies, "no-digest")
+	i.own.kubectl(t, "create", "deployment", "by-tag", "--image="+providerRepository+":1.0.0", "--dry-run=server").succeeds(t).says(t, "Warning: ", ": no-digest: ")
 	r := i.upgrade(t, "oke-sign", "image.repository="+providerRepository, "image.digest="+digest, "imagePullSecrets[0].name=ocir").succeeds(t)
 	if w := r.warnings(); len(w) > 0 {
 		t.Errorf("warnings: %q", w)
@@ -367,27 +367,57 @@ func (i *installation) scans(t *testing.T) {
 	})
 }
 
-// uninstall leaves a cluster that admits everything, and nothing of oke-sign's.
+// uninstall leaves a cluster that admits everything, and nothing of oke-sign's; also
+// in the wrong order, and after it was installed again beside what was left.
 func (i *installation) uninstall(t *testing.T) {
-	i.helm(t, "uninstall", "oke-sign-policy", "--namespace", i.own.name, "--wait").succeeds(t)
-	i.helm(t, "uninstall", "oke-sign", "--namespace", i.own.name, "--wait").succeeds(t)
-	i.own.kubectl(t, "delete", "provider", "oke-sign", "oke-sign-scans").succeeds(t)
 	home := space{name: "default"}
-	eventually(t, soon, "everything is admitted", func() error {
-		return home.kubectl(t, "run", "anything", "--image="+dockerHub, "--dry-run=server").err
-	})
-	for kind, args := range map[string][]string{
-		"ConstraintTemplates":  {"constrainttemplates"},
-		"cluster-wide objects": {"clusterroles,clusterrolebindings,providers", "-l", "app.kubernetes.io/part-of=oke-sign"},
-		"namespaced objects":   {"all,secrets,serviceaccounts,roles,rolebindings,networkpolicies,poddisruptionbudgets", "-l", "app.kubernetes.io/part-of=oke-sign"},
+	everything := func() {
+		t.Helper()
+		eventually(t, soon, "everything is admitted", func() error {
+			return home.kubectl(t, "run", "anything", "--image="+dockerHub, "--dry-run=server").err
+		})
+	}
+	own := []string{"--namespace", i.own.name}
+	kept := map[string]string{"oke-sign": i.values(t, "oke-sign"), "oke-sign-policy": i.values(t, "oke-sign-policy")}
+	commands := i.documented(t)
+	for _, command := range commands[:2] {
+		runIn(t, i.root, i.env, "bash", "-euc", command).succeeds(t)
+	}
+	everything()
+
+	for _, chart := range []string{"oke-sign", "oke-sign-policy"} {
+		i.helm(t, append([]string{"install", chart, filepath.Join("charts", chart), "--wait", "--values", kept[chart]}, own...)...).succeeds(t)
+	}
+	i.enforced(t)
+	home.kubectl(t, "run", "unsigned", "--image="+home.push(t, "again")).fails(t, denies, ": unsigned: ")
+	i.helm(t, append([]string{"uninstall", "oke-sign", "--wait"}, own...)...).succeeds(t)
+	everything()
+	i.helm(t, append([]string{"uninstall", "oke-sign-policy", "--wait"}, own...)...).succeeds(t)
+	runIn(t, i.root, i.env, "bash", "-euc", commands[2]).succeeds(t)
+
+	for what, args := range map[string][]string{
+		"templates": {"constrainttemplates"},
+		"cluster":   {"clusterroles,clusterrolebindings", "-l", "app.kubernetes.io/part-of=oke-sign"},
+		"providers": {"providers"},
+		"namespace": {"all,secrets,serviceaccounts,roles,rolebindings,networkpolicies,poddisruptionbudgets", "-l", "app.kubernetes.io/part-of=oke-sign"},
 	} {
 		eventually(t, soon, "nothing is left", func() error {
 			if r := i.own.kubectl(t, append([]string{"get", "-o", "name"}, args...)...).succeeds(t); r.stdout != "" {
-				return fmt.Errorf("%s: %s", kind, r.stdout)
+				return fmt.Errorf("%s: %s", what, r.stdout)
 			}
 			return nil
 		})
 	}
 	home.kubectl(t, "scale", "deployment", "web", "--replicas=2").succeeds(t)
 	home.ready(t, soon, "web", "2/2")
+}
+
+// documented are the commands by which the chart's README takes it away.
+func (i *installation) documented(t *testing.T) []string {
+	t.Helper()
+	commands := block(t, filepath.Join(i.root, "charts", "oke-sign", "README.md"), "Upgrade and uninstall")
+	if len(commands) != 3 {
+		t.Fatalf("%d commands, want 3: %q", len(commands), commands)
+	}
+	return commands
 }
