@@ -37,56 +37,92 @@ type enforced struct {
 	excluded []string                                   // namespaces that Gatekeeper is configured to pass over; * at either end
 }
 
-// enforced reads what the cluster enforces. Who may not read namespaces or the
-// webhook gets the rest, and is told.
+// enforced reads what the cluster enforces.
 func (g *global) enforced(ctx context.Context) (enforced, error) {
-	e := enforced{policy: policy{namespaces: make(map[string]*corev1.Namespace)}}
+	var constraints []document
 	for _, kind := range policies.Kinds() {
 		found, err := g.constraints(ctx, kind)
 		if err != nil {
 			return enforced{}, err
 		}
-		e.constraints = append(e.constraints, found...)
+		constraints = append(constraints, found...)
 	}
-	if len(e.constraints) == 0 {
+	if len(constraints) == 0 {
 		return enforced{}, &refusal{errors.New("the cluster has no constraint of oke-sign, so nothing says which images may run"),
 			"kubectl oke-sign doctor says what is missing"}
 	}
-	client, err := g.kube.typed()
-	if err != nil {
+	e, err := g.surroundings(ctx, "")
+	e.constraints = constraints
+	return e, err
+}
+
+// surroundings are what the cluster enforces but for constraints: its namespaces, or
+// one of them, and where Gatekeeper is not asked. Who may not read one of it gets the
+// rest, and is told.
+func (g *global) surroundings(ctx context.Context, namespace string) (e enforced, err error) {
+	e.namespaces, err = g.listNamespaces(ctx, namespace)
+	switch {
+	case apierrors.IsForbidden(err):
+		g.remark("you may not list namespaces; constraints that choose them by label cannot be judged")
+	case err != nil:
 		return enforced{}, err
 	}
-	namespaces := pager.New(func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
-		return client.CoreV1().Namespaces().List(ctx, options)
-	})
-	err = namespaces.EachListItem(ctx, metav1.ListOptions{}, func(o runtime.Object) error {
-		if n, ok := o.(*corev1.Namespace); ok {
-			n.ManagedFields = nil
-			e.namespaces[n.Name] = n
-		}
-		return nil
-	})
-	if err != nil && !apierrors.IsForbidden(err) {
-		return enforced{}, fmt.Errorf("listing namespaces: %w", err)
-	}
-	if err != nil {
-		g.remark("you may not list namespaces; constraints that choose them by label cannot be judged")
-	}
-	e.webhook, e.unknown = findWebhook(client.AdmissionregistrationV1().ValidatingWebhookConfigurations().Get(ctx, webhookConfiguration, metav1.GetOptions{}))
+	e.webhook, e.unknown = g.webhook(ctx)
 	switch {
 	case ctx.Err() != nil:
 		return enforced{}, ctx.Err()
+	case apierrors.IsForbidden(e.unknown):
+		g.remark("you may not read Gatekeeper's webhook: namespaces that it leaves out are judged here all the same")
 	case e.unknown != nil:
 		g.remark("whether Gatekeeper is asked could not be found out: %v", e.unknown)
 	case e.webhook == nil:
 		g.remark("Gatekeeper's webhook is not there: whatever is said here, nothing is refused (kubectl oke-sign doctor)")
 	}
 	configs, err := g.list(ctx, configKind)
-	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsForbidden(err) {
+	switch {
+	case apierrors.IsForbidden(err):
+		g.remark("you may not read Gatekeeper's Config: namespaces that it leaves out are judged here all the same")
+	case err != nil && !apierrors.IsNotFound(err):
 		return enforced{}, fmt.Errorf("listing Gatekeeper's configuration: %w", err)
 	}
 	e.excluded = excludedNamespaces(configs)
 	return e, nil
+}
+
+// listNamespaces are the namespaces by name, or one of them.
+func (g *global) listNamespaces(ctx context.Context, only string) (map[string]*corev1.Namespace, error) {
+	found := make(map[string]*corev1.Namespace)
+	client, err := g.kube.typed()
+	if err != nil {
+		return found, err
+	}
+	options := metav1.ListOptions{}
+	if only != "" {
+		options.FieldSelector = "metadata.name=" + only
+	}
+	pages := pager.New(func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
+		return client.CoreV1().Namespaces().List(ctx, options)
+	})
+	err = pages.EachListItem(ctx, options, func(o runtime.Object) error {
+		if n, ok := o.(*corev1.Namespace); ok {
+			n.ManagedFields = nil
+			found[n.Name] = n
+		}
+		return nil
+	})
+	if err != nil {
+		return found, fmt.Errorf("listing namespaces: %w", err)
+	}
+	return found, nil
+}
+
+// webhook is the webhook that constraints are enforced by, or nil if it is not there.
+func (g *global) webhook(ctx context.Context) (*admissionregistrationv1.ValidatingWebhook, error) {
+	client, err := g.kube.typed()
+	if err != nil {
+		return nil, err
+	}
+	return findWebhook(client.AdmissionregistrationV1().ValidatingWebhookConfigurations().Get(ctx, webhookConfiguration, metav1.GetOptions{}))
 }
 
 var configKind = schema.GroupVersionResource{Group: "config.gatekeeper.sh", Version: "v1alpha1", Resource: "configs"}

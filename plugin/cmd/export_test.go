@@ -128,3 +128,16 @@ func Fitted(width int, columns []string, rows ...[]string) string {
 	}
 	return b.String()
 }
+
+// Kinds is how many of the Pods a cluster with these constraints has to judge.
+func Kinds(constraints, pods []*unstructured.Unstructured) int {
+	var e enforced
+	for _, c := range constraints {
+		e.constraints = append(e.constraints, document{object: c})
+	}
+	var small []*unstructured.Unstructured
+	for _, pod := range pods {
+		small = append(small, trimmed(pod.DeepCopy()))
+	}
+	return len(e.alike(small))
+}

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -176,7 +177,7 @@ func (w *countingWriter) Write(b []byte) (int, error) {
 
 // notEnforced are the reasons for which a policy does not hold, as far as the
 // constraints and Gatekeeper's webhook show.
-func (g *global) notEnforced(ctx context.Context, client dynamic.Interface, p enforcedPolicy) []string {
+func (g *global) notEnforced(ctx context.Context, p enforcedPolicy) []string {
 	var why []string
 	switch {
 	case p.Unclear != "":
@@ -207,17 +208,14 @@ func (g *global) notEnforced(ctx context.Context, client dynamic.Interface, p en
 			why = append(why, fmt.Sprintf("%s: not taken up by %s", strings.Join(names, ", "), problem))
 		}
 	}
-	hooks, err := webhooks(ctx, client)
+	hook, err := g.webhook(ctx)
 	switch {
 	case err != nil:
 		why = append(why, fmt.Sprintf("not known: Gatekeeper's webhook could not be read: %v", err))
-	case len(hooks) == 0:
+	case hook == nil:
 		why = append(why, "Gatekeeper's webhook is not installed")
-	}
-	for _, hook := range hooks {
-		if policy, _, _ := unstructured.NestedString(hook, "failurePolicy"); policy == "Ignore" {
-			why = append(why, "Gatekeeper's failurePolicy is Ignore: what it cannot judge in time is let in")
-		}
+	case hook.FailurePolicy != nil && *hook.FailurePolicy == admissionregistrationv1.Ignore:
+		why = append(why, "Gatekeeper's failurePolicy is Ignore: what it cannot judge in time is let in")
 	}
 	return why
 }
@@ -239,24 +237,4 @@ func lagging(o *unstructured.Unstructured) string {
 		}
 	}
 	return ""
-}
-
-// webhooks are the webhooks that Gatekeeper judges objects in.
-func webhooks(ctx context.Context, client dynamic.Interface) ([]map[string]any, error) {
-	list, err := client.Resource(schema.GroupVersionResource{
-		Group: "admissionregistration.k8s.io", Version: "v1", Resource: "validatingwebhookconfigurations",
-	}).List(ctx, metav1.ListOptions{})
-	if err != nil {
-		return nil, err
-	}
-	var found []map[string]any
-	for _, c := range list.Items {
-		hooks, _, _ := unstructured.NestedSlice(c.Object, "webhooks")
-		for _, hook := range hooks {
-			if hook, ok := hook.(map[string]any); ok && hook["name"] == "validation.gatekeeper.sh" {
-				found = append(found, hook)
-			}
-		}
-	}
-	return found, nil
 }

@@ -124,7 +124,7 @@ func (o *policyGetOptions) run(ctx context.Context) error {
 		return because(ctx, err)
 	}
 	s := shownPolicy{Policy: p.Policy, Keys: []shownKey{}, Constraints: []shownConstraint{}, Scans: []shownScans{}, Others: []shownConstraint{}}
-	s.Problems = o.notEnforced(ctx, client, p)
+	s.Problems = o.notEnforced(ctx, p)
 	s.Enforced = len(s.Problems) == 0
 	if p.Policy != nil {
 		s.Keys = o.describeKeys(ctx, p.Policy.Keys)

@@ -3,21 +3,16 @@ package cmd
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
 
-	"github.com/open-policy-agent/gatekeeper/v3/pkg/wildcard"
 	"github.com/spf13/cobra"
-	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/dynamic"
@@ -188,30 +183,15 @@ func (p foresight) only(news bool, result string) []foreseenWorkload {
 	return list
 }
 
-// subject is a Pod to be judged, in the place of all that do not differ in what is
-// judged.
-type subject struct {
-	document
-	of objectName
-}
-
 // foresee judges everything that runs in a namespace, or in all if it is "", under
-// the constraints after, and finds out what those before let in. Each question is
-// asked once.
+// the constraints after, and finds out what those before let in.
 func (g *global) foresee(ctx context.Context, namespace string, before, after []*unstructured.Unstructured) (foresight, error) {
-	client, err := g.kube.objects()
+	e, err := g.surroundings(ctx, namespace)
 	if err != nil {
 		return foresight{}, err
 	}
-	then, now := policy{constraints: documentsOf(after)}, policy{constraints: documentsOf(before)}
-	if then.namespaces, err = g.listNamespaces(ctx, client, namespace); err != nil {
-		return foresight{}, err
-	}
-	now.namespaces = then.namespaces
-	judged, err := g.judgedNamespaces(ctx, client)
-	if err != nil {
-		return foresight{}, err
-	}
+	then, now := policy{namespaces: e.namespaces, constraints: documentsOf(after)}, policy{namespaces: e.namespaces, constraints: documentsOf(before)}
+	e.constraints = slices.Concat(then.constraints, now.constraints)
 	pods, err := g.runningPods(ctx, namespace, "")
 	if err != nil {
 		return foresight{}, err
@@ -221,52 +201,57 @@ func (g *global) foresee(ctx context.Context, namespace string, before, after []
 		return foresight{}, err
 	}
 	var p foresight
-	seen := make(map[string]bool)
-	var subjects []subject
+	var subjects []*unstructured.Unstructured
+	var of []*foreseenWorkload // of each subject
 	found := make(map[objectName]*foreseenWorkload)
-	left := make(map[string]bool)
-	in := make(map[string]bool)
-	labelled := selectsPods(before) || selectsPods(after)
-	add := func(pod *unstructured.Unstructured, of objectName, running int) {
-		if at := pod.GetNamespace(); !judged(then.namespaces[at], at) {
+	left, in := make(map[string]bool), make(map[string]bool)
+	add := func(pod *unstructured.Unstructured, owner objectName, running int) {
+		at := pod.GetNamespace()
+		if e.outside(at) != "" {
 			left[at] = true
 			return
 		}
-		in[pod.GetNamespace()] = true
+		in[at] = true
 		p.pods += running
-		if found[of] == nil {
-			found[of] = &foreseenWorkload{Workload: of, Result: resultAllowed, Violations: []violation{}}
+		if found[owner] == nil {
+			found[owner] = &foreseenWorkload{Workload: owner, Result: resultAllowed, Violations: []violation{}}
 		}
-		found[of].Pods += running
-		if key := of.String() + judgedBy(pod, labelled); !seen[key] {
-			seen[key] = true
-			subjects = append(subjects, subject{document{object: pod}, of})
-		}
+		found[owner].Pods += running
+		subjects, of = append(subjects, pod), append(of, found[owner])
 	}
 	for i, pod := range pods {
 		add(pod.object, owners[i], 1)
 	}
-	if err := eachTemplate(ctx, client, namespace, func(workload, pod *unstructured.Unstructured) { add(pod, nameOf(workload), 0) }); err != nil {
+	if err := g.eachTemplate(ctx, namespace, func(workload, pod *unstructured.Unstructured) { add(pod, nameOf(workload), 0) }); err != nil {
 		return foresight{}, err
 	}
-	for _, s := range subjects {
-		then.manifests = append(then.manifests, s.document)
-	}
-	now.manifests = then.manifests
 	p.leftOut, p.namespaces = slices.Sorted(maps.Keys(left)), len(in)
 
-	engines, err := g.answered(ctx, then, now)
+	kinds := e.alike(subjects)
+	for _, k := range kinds {
+		then.manifests = append(then.manifests, document{object: k.pod})
+	}
+	now.manifests = then.manifests
+	asked, err := g.allQuestions(ctx, then, now)
 	if err != nil {
 		return foresight{}, err
 	}
-	defer engines.close()
-	results := make([]foreseenWorkload, len(subjects))
-	done := g.progress("judged %d of %d workloads", len(subjects))
+	answers, err := g.answer(ctx, slices.Sorted(maps.Keys(asked)))
+	if err != nil {
+		return foresight{}, err
+	}
+	j, err := newJudges(ctx, fromAnswers(answers), then, now)
+	if err != nil {
+		return foresight{}, err
+	}
+	defer j.close()
+	results := make([]foreseenWorkload, len(kinds))
+	done := g.progress("judged %d of %d kinds of Pods", len(kinds))
 	group := limited()
-	for i, s := range subjects {
+	for i, k := range kinds {
 		group.Go(func() error {
 			defer done()
-			results[i] = engines.judge(ctx, s.object)
+			results[i] = j.foresee(ctx, k.pod)
 			return nil
 		})
 	}
@@ -274,8 +259,10 @@ func (g *global) foresee(ctx context.Context, namespace string, before, after []
 	if err := ctx.Err(); err != nil {
 		return foresight{}, err
 	}
-	for i, s := range subjects {
-		found[s.of].worsen(results[i])
+	for i, k := range kinds {
+		for _, n := range k.pods {
+			of[n].worsen(results[i])
+		}
 	}
 	for _, w := range found {
 		p.workloads = append(p.workloads, *w)
@@ -295,56 +282,12 @@ func documentsOf(objects []*unstructured.Unstructured) []document {
 	return documents
 }
 
-func (n objectName) String() string {
-	return strings.Join([]string{n.APIVersion, n.Kind, n.Namespace, n.Name}, "/")
-}
-
-// selectsPods reports whether it matters to one of the constraints what a Pod is
-// called or labelled.
-func selectsPods(constraints []*unstructured.Unstructured) bool {
-	return slices.ContainsFunc(constraints, func(o *unstructured.Unstructured) bool {
-		match, _, _ := unstructured.NestedMap(o.Object, "spec", "match")
-		return match["labelSelector"] != nil || match["name"] != nil
-	})
-}
-
-// judgedBy is all of a Pod that a policy can see: two with the same are judged alike.
-func judgedBy(pod *unstructured.Unstructured, labelled bool) string {
-	spec, _ := pod.Object["spec"].(map[string]any)
-	seen := map[string]any{"spec": choose(spec, "initContainers", "containers", "ephemeralContainers", "volumes")}
-	for name, value := range pod.GetAnnotations() {
-		if strings.HasPrefix(name, "oracle.image-policy.k8s.io/") || strings.HasPrefix(name, "oke-sign.dev/") {
-			seen[name] = value
-		}
-	}
-	if labelled {
-		seen["labels"], seen["name"] = pod.GetLabels(), pod.GetName()
-	}
-	text, _ := json.Marshal(seen) // it was read as JSON
-	return string(text)
-}
-
-// listNamespaces are the namespaces by name.
-func (g *global) listNamespaces(ctx context.Context, client dynamic.Interface, only string) (map[string]*corev1.Namespace, error) {
-	options := metav1.ListOptions{}
-	if only != "" {
-		options.FieldSelector = "metadata.name=" + only
-	}
-	found := make(map[string]*corev1.Namespace)
-	err := eachObject(ctx, client, schema.GroupVersionResource{Version: "v1", Resource: "namespaces"}, "", options, func(o *unstructured.Unstructured) error {
-		namespace := new(corev1.Namespace)
-		if err := runtime.DefaultUnstructuredConverter.FromUnstructured(o.Object, namespace); err != nil {
-			return fmt.Errorf("namespace %s: %w", o.GetName(), err)
-		}
-		namespace.ManagedFields = nil
-		found[namespace.Name] = namespace
-		return nil
-	})
-	return found, err
-}
-
 // eachTemplate calls f for each Pod that a workload would make.
-func eachTemplate(ctx context.Context, client dynamic.Interface, namespace string, f func(workload, pod *unstructured.Unstructured)) error {
+func (g *global) eachTemplate(ctx context.Context, namespace string, f func(workload, pod *unstructured.Unstructured)) error {
+	client, err := g.kube.objects()
+	if err != nil {
+		return err
+	}
 	for _, of := range []schema.GroupVersionResource{
 		{Group: "apps", Version: "v1", Resource: "deployments"},
 		{Group: "apps", Version: "v1", Resource: "statefulsets"},
@@ -384,112 +327,13 @@ func eachObject(ctx context.Context, client dynamic.Interface, of schema.GroupVe
 	return nil
 }
 
-// judgedNamespaces says of a namespace whether Gatekeeper is told to judge what is
-// in it. What cannot be read is taken to leave nothing out.
-func (g *global) judgedNamespaces(ctx context.Context, client dynamic.Interface) (func(*corev1.Namespace, string) bool, error) {
-	hooks, err := webhooks(ctx, client)
-	if apierrors.IsForbidden(err) {
-		g.remark("you may not read Gatekeeper's webhook: namespaces that it leaves out are judged here all the same")
-	} else if err != nil {
-		return nil, fmt.Errorf("reading Gatekeeper's webhook: %w", err)
-	}
-	var selectors []labels.Selector
-	for _, hook := range hooks {
-		var s metav1.LabelSelector
-		given, _, _ := unstructured.NestedMap(hook, "namespaceSelector")
-		if err := runtime.DefaultUnstructuredConverter.FromUnstructured(given, &s); err != nil {
-			return nil, fmt.Errorf("reading Gatekeeper's webhook: %w", err)
-		}
-		selector, err := metav1.LabelSelectorAsSelector(&s)
-		if err != nil {
-			return nil, fmt.Errorf("reading Gatekeeper's webhook: %w", err)
-		}
-		selectors = append(selectors, selector)
-	}
-	var excluded []wildcard.Wildcard
-	configs := schema.GroupVersionResource{Group: "config.gatekeeper.sh", Version: "v1alpha1", Resource: "configs"}
-	list, err := client.Resource(configs).List(ctx, metav1.ListOptions{})
-	switch {
-	case apierrors.IsForbidden(err):
-		g.remark("you may not read Gatekeeper's Config: namespaces that it leaves out are judged here all the same")
-	case apierrors.IsNotFound(err): // no Gatekeeper yet
-	case err != nil:
-		return nil, fmt.Errorf("reading Gatekeeper's Config: %w", err)
-	default:
-		for _, c := range list.Items {
-			matches, _, _ := unstructured.NestedSlice(c.Object, "spec", "match")
-			for _, m := range matches {
-				m, _ := m.(map[string]any)
-				processes, _, _ := unstructured.NestedStringSlice(m, "processes")
-				names, _, _ := unstructured.NestedStringSlice(m, "excludedNamespaces")
-				if slices.Contains(processes, "*") || slices.Contains(processes, "webhook") {
-					for _, n := range names {
-						excluded = append(excluded, wildcard.Wildcard(n))
-					}
-				}
-			}
-		}
-	}
-	return func(namespace *corev1.Namespace, name string) bool {
-		if slices.ContainsFunc(excluded, func(w wildcard.Wildcard) bool { return w.Matches(name) }) {
-			return false
-		}
-		return namespace == nil || len(selectors) == 0 ||
-			slices.ContainsFunc(selectors, func(s labels.Selector) bool { return s.Matches(labels.Set(namespace.Labels)) })
-	}, nil
-}
-
-// twoEngines judge under the policy that comes, and under the one that is.
-type twoEngines struct {
-	then, now             policy
-	thenEngine, nowEngine *gate.Engine
-}
-
-// answered makes engines that have all answers.
-func (g *global) answered(ctx context.Context, then, now policy) (*twoEngines, error) {
-	var questions []string
-	for _, p := range []policy{then, now} {
-		asked, err := g.questions(ctx, p)
-		if err != nil {
-			return nil, err
-		}
-		questions = append(questions, asked...)
-	}
-	slices.Sort(questions)
-	answers, err := g.answer(ctx, slices.Compact(questions))
-	if err != nil {
-		return nil, err
-	}
-	e := &twoEngines{then: then, now: now}
-	for _, one := range []struct {
-		policy policy
-		engine **gate.Engine
-	}{{then, &e.thenEngine}, {now, &e.nowEngine}} {
-		if *one.engine, err = gate.New(gate.Config{Ask: fromAnswers(answers)}); err == nil {
-			err = one.policy.load(ctx, *one.engine)
-		}
-		if err != nil {
-			e.close()
-			return nil, err
-		}
-	}
-	return e, nil
-}
-
-func (e *twoEngines) close() {
-	for _, engine := range []*gate.Engine{e.thenEngine, e.nowEngine} {
-		if engine != nil {
-			engine.Close()
-		}
-	}
-}
-
 // noAnswer is the reason of a violation that comes of not knowing.
 const noAnswer = "no-answer"
 
-// judge says what becomes of a Pod, and whether it is the policy's doing.
-func (e *twoEngines) judge(ctx context.Context, pod *unstructured.Unstructured) foreseenWorkload {
-	d, err := e.then.review(ctx, e.thenEngine, pod)
+// foresee says what becomes of a Pod under the first policy, and whether that is news
+// to the second.
+func (j *judges) foresee(ctx context.Context, pod *unstructured.Unstructured) foreseenWorkload {
+	d, err := j.review(ctx, 0, pod)
 	if err != nil {
 		return foreseenWorkload{Result: resultUnknown, Error: clip(err.Error(), 1000)}
 	}
@@ -505,7 +349,7 @@ func (e *twoEngines) judge(ctx context.Context, pod *unstructured.Unstructured) 
 		}
 		w.Result = worse(w.Result, result)
 	}
-	before, err := e.now.review(ctx, e.nowEngine, pod)
+	before, err := j.review(ctx, 1, pod)
 	w.New = w.Result != resultAllowed && (err != nil || !slices.ContainsFunc(before.Denied, func(v gate.Violation) bool { return v.Details["reason"] != noAnswer }))
 	return w
 }

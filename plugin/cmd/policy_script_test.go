@@ -141,7 +141,9 @@ func atTerminal(ts *testscript.TestScript, size *pty.Winsize, args []string) {
 		}
 	}
 	_ = command.Wait() // its exit code says more
-	if err := os.WriteFile(ts.MkAbs(args[2]), []byte(strings.ReplaceAll(shown.String(), "\r", "")), 0o600); err != nil {
+	// A bar that says how far things are is gone from the line in the end.
+	text := regexp.MustCompile(`[^\n]*\r`).ReplaceAllString(strings.ReplaceAll(shown.String(), "\r\n", "\n"), "")
+	if err := os.WriteFile(ts.MkAbs(args[2]), []byte(text), 0o600); err != nil {
 		ts.Fatalf("%v", err)
 	}
 	if got := fmt.Sprint(command.ProcessState.ExitCode()); got != args[0] {

@@ -3,6 +3,7 @@ package cmd
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -43,7 +44,7 @@ func (g *global) runningPods(ctx context.Context, namespace, selector string) ([
 // depend on.
 var kept = map[string][]string{
 	"metadata": {"name", "generateName", "namespace", "uid", "labels", "annotations", "ownerReferences", "creationTimestamp", "deletionTimestamp"},
-	"spec":     {"nodeName", "serviceAccountName", "initContainers", "containers", "ephemeralContainers", "volumes"},
+	"spec":     {"initContainers", "containers", "ephemeralContainers", "volumes"},
 	"status":   {"phase", "startTime", "initContainerStatuses", "containerStatuses", "ephemeralContainerStatuses"},
 }
 
@@ -56,6 +57,9 @@ func trimmed(pod *unstructured.Unstructured) *unstructured.Unstructured {
 			list, ok := value.([]any)
 			if !ok {
 				continue
+			}
+			if field == "volumes" { // a Pod's token lies in one with a name of its own
+				list = slices.DeleteFunc(list, imageless)
 			}
 			for i, item := range list {
 				item, ok := item.(map[string]any)
@@ -78,6 +82,12 @@ func trimmed(pod *unstructured.Unstructured) *unstructured.Unstructured {
 		small.SetAnnotations(annotations)
 	}
 	return small
+}
+
+// imageless reports whether a volume is none of an image.
+func imageless(volume any) bool {
+	v, ok := volume.(map[string]any)
+	return ok && v["image"] == nil
 }
 
 func choose(from map[string]any, fields ...string) map[string]any {

@@ -102,7 +102,6 @@ func TestScripts(t *testing.T) {
 			"install": install,
 			"oke":     oke,
 			"iam":     iam,
-			"expand":  expand,
 
 			"allow":   allow,
 			"publish": publish,
@@ -479,14 +478,6 @@ func mode(ts *testscript.TestScript, _ bool, args []string) {
 	}
 	if got := strconv.FormatUint(uint64(info.Mode().Perm()), 8); got != args[1] {
 		ts.Fatalf("%s has mode %s, want %s", args[0], got, args[1])
-	}
-}
-
-// expand FILE NEW: the script's variables in the text are filled in.
-func expand(ts *testscript.TestScript, _ bool, args []string) {
-	text := os.Expand(ts.ReadFile(args[0]), ts.Getenv)
-	if err := os.WriteFile(ts.MkAbs(args[1]), []byte(text), 0o600); err != nil {
-		ts.Fatalf("%v", err)
 	}
 }
 

@@ -51,7 +51,6 @@ type judgement struct {
 func (g *global) judgePods(ctx context.Context, e enforced, pods []*unstructured.Unstructured, further []string) (judgement, error) {
 	j := judgement{standings: e.alike(pods), signed: make(map[string]answered)}
 	plain := e.unlifted()
-	seen := make(map[string]bool)
 	p := policy{namespaces: e.namespaces}
 	bare := p
 	for i := range j.standings {
@@ -68,14 +67,9 @@ func (g *global) judgePods(ctx context.Context, e enforced, pods []*unstructured
 		}
 	}
 	p.constraints, bare.constraints = e.constraints, plain
-	for _, asking := range []policy{p, bare} {
-		questions, err := g.questions(ctx, asking)
-		if err != nil {
-			return judgement{}, err
-		}
-		for _, q := range questions {
-			seen[q] = true
-		}
+	seen, err := g.allQuestions(ctx, p, bare)
+	if err != nil {
+		return judgement{}, err
 	}
 	about := make(map[string]string)
 	keys := e.keys()
@@ -115,21 +109,62 @@ func (g *global) judgePods(ctx context.Context, e enforced, pods []*unstructured
 	return j, g.decide(ctx, &j, p, bare, fromAnswers(answers))
 }
 
+// allQuestions are what policies ask about their manifests.
+func (g *global) allQuestions(ctx context.Context, of ...policy) (map[string]bool, error) {
+	seen := make(map[string]bool)
+	for _, p := range of {
+		questions, err := g.questions(ctx, p)
+		if err != nil {
+			return nil, err
+		}
+		for _, q := range questions {
+			seen[q] = true
+		}
+	}
+	return seen, nil
+}
+
+// judges are policies in Gatekeeper's engine, one for each.
+type judges struct {
+	policies []policy
+	engines  []*gate.Engine
+}
+
+func newJudges(ctx context.Context, ask func(context.Context, string, []string) (map[string]any, error), of ...policy) (*judges, error) {
+	j := &judges{policies: of}
+	for _, p := range of {
+		e, err := gate.New(gate.Config{Ask: ask})
+		if err == nil {
+			j.engines = append(j.engines, e)
+			err = p.load(ctx, e)
+		}
+		if err != nil {
+			j.close()
+			return nil, err
+		}
+	}
+	return j, nil
+}
+
+// review judges a Pod under one of the policies.
+func (j *judges) review(ctx context.Context, n int, pod *unstructured.Unstructured) (gate.Decision, error) {
+	return j.policies[n].review(ctx, j.engines[n], pod)
+}
+
+func (j *judges) close() {
+	for _, e := range j.engines {
+		e.Close()
+	}
+}
+
 // decide judges every standing under the constraints, and under the same without
 // exemptions.
 func (g *global) decide(ctx context.Context, j *judgement, p, bare policy, ask func(context.Context, string, []string) (map[string]any, error)) error {
-	engines := make([]*gate.Engine, 2)
-	for i, from := range []policy{p, bare} {
-		e, err := gate.New(gate.Config{Ask: ask})
-		if err != nil {
-			return err
-		}
-		defer e.Close()
-		if err := from.load(ctx, e); err != nil {
-			return err
-		}
-		engines[i] = e
+	both, err := newJudges(ctx, ask, p, bare)
+	if err != nil {
+		return err
 	}
+	defer both.close()
 	done := g.progress("judged %d of %d kinds of Pods", len(j.standings))
 	group := limited()
 	for i := range j.standings {
@@ -139,15 +174,15 @@ func (g *global) decide(ctx context.Context, j *judgement, p, bare policy, ask f
 		}
 		group.Go(func() error {
 			defer done()
-			if s.decision, s.err = p.review(ctx, engines[0], s.pod); s.err != nil {
+			if s.decision, s.err = both.review(ctx, 0, s.pod); s.err != nil {
 				return nil
 			}
 			if s.glass() {
-				if s.unglassed, s.err = p.review(ctx, engines[0], unglassed(s.pod)); s.err != nil {
+				if s.unglassed, s.err = both.review(ctx, 0, unglassed(s.pod)); s.err != nil {
 					return nil
 				}
 			}
-			s.unlifted, s.err = p.review(ctx, engines[1], unglassed(s.pod))
+			s.unlifted, s.err = both.review(ctx, 1, unglassed(s.pod))
 			return nil
 		})
 	}
@@ -161,12 +196,13 @@ func (e enforced) alike(pods []*unstructured.Unstructured) []standing {
 		name, _, _ := unstructured.NestedFieldNoCopy(c.object.Object, "spec", "match", "name")
 		return name != nil
 	})
+	chooses := e.chooses()
 	var found []standing
 	at := make(map[string]int)
 	for i, pod := range pods {
 		annotations := pod.GetAnnotations()
 		labels := pod.GetLabels()
-		maps.DeleteFunc(labels, func(label, _ string) bool { return !e.chooses(label) }) // of a copy
+		maps.DeleteFunc(labels, func(label, _ string) bool { return !chooses(label) }) // of a copy
 		name := ""
 		if named {
 			name = pod.GetName() + "/" + pod.GetGenerateName()
@@ -186,12 +222,24 @@ func (e enforced) alike(pods []*unstructured.Unstructured) []standing {
 	return found
 }
 
-// chooses reports whether a constraint may choose Pods by a label.
-func (e enforced) chooses(label string) bool {
-	return slices.ContainsFunc(e.constraints, func(c document) bool {
+// chooses returns a function that reports whether a constraint may choose Pods by a
+// label.
+func (e enforced) chooses() func(label string) bool {
+	var text strings.Builder
+	for _, c := range e.constraints {
 		match, _, _ := unstructured.NestedFieldNoCopy(c.object.Object, "spec", "match")
-		return strings.Contains(fmt.Sprint(match), label)
-	})
+		fmt.Fprintln(&text, match)
+	}
+	matches := text.String()
+	known := make(map[string]bool)
+	return func(label string) bool {
+		chosen, ok := known[label]
+		if !ok {
+			chosen = strings.Contains(matches, label)
+			known[label] = chosen
+		}
+		return chosen
+	}
 }
 
 // unlifted are the constraints on images, without what lets an image in as it is.

@@ -10,15 +10,12 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/oke-sign/oke-sign/plugin/constraint"
 	"github.com/oke-sign/oke-sign/provider/image"
 	"github.com/oke-sign/oke-sign/provider/registry"
 	"github.com/oke-sign/oke-sign/provider/signature"
 	"github.com/oke-sign/oke-sign/provider/verdict"
 )
-
-// maxAllowed is how many keys an image policy may list, in OKE's own policy and
-// in ours.
-const maxAllowed = 5
 
 type verifyOptions struct {
 	*global
@@ -100,8 +97,8 @@ func (o *verifyOptions) validate(args []string) error {
 	if err := o.targets.validate(args, "kubectl oke-sign verify "+exampleTag+" --resolve --key OCID"); err != nil {
 		return err
 	}
-	if len(o.allowed) > maxAllowed {
-		return usage(fmt.Sprintf("--key lists %d keys, and a policy holds %d at most", len(o.allowed), maxAllowed), "ask again for the others")
+	if len(o.allowed) > constraint.MaxKeys {
+		return usage(fmt.Sprintf("--key lists %d keys, and a policy holds %d at most", len(o.allowed), constraint.MaxKeys), "ask again for the others")
 	}
 	return cmp.Or(o.global.validate(), o.out.validate())
 }
