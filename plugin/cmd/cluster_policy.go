@@ -115,7 +115,7 @@ func (g *global) showCluster(ctx context.Context, c *cloud, out output, found cl
 	var rows [][]string
 	for _, id := range found.Policy.Keys {
 		k := clusterPolicyKey{ID: id.String(), Usable: "yes"}
-		switch key, err := c.key(ctx, id); {
+		switch key, err := c.vault.MasterKey(ctx, id); {
 		case err != nil:
 			k.Usable, k.Reason = "unknown", clip(because(ctx, err).Error(), 300)
 		case refuse(key) != nil:
@@ -309,7 +309,7 @@ func (o *clusterPolicyOptions) apply(ctx context.Context, c *cloud, client *clus
 		if slices.Contains(found.Policy.Keys, id) && (!want.Enabled || found.Policy.Enabled) {
 			continue // no worse than it was
 		}
-		key, err := c.key(ctx, id)
+		key, err := c.vault.MasterKey(ctx, id)
 		if err == nil {
 			err = refuse(key)
 		}

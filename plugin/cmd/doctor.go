@@ -349,7 +349,7 @@ func (o *doctorOptions) keyFacts(ctx context.Context, constraints []unstructured
 			case id.Region().Realm() != c.who.Realm():
 				f.is[i].realm = c.who.Realm()
 			default:
-				f.is[i].key, f.is[i].err = c.key(ctx, id)
+				f.is[i].key, f.is[i].err = c.vault.MasterKey(ctx, id)
 			}
 			return nil
 		})

@@ -25,6 +25,7 @@ import (
 	"github.com/oke-sign/oke-sign/plugin/cluster"
 	"github.com/oke-sign/oke-sign/plugin/manifest"
 	"github.com/oke-sign/oke-sign/policies"
+	"github.com/oke-sign/oke-sign/provider/vault"
 	"github.com/oke-sign/oke-sign/provider/verdict"
 )
 
@@ -65,7 +66,7 @@ type backend struct {
 type keyFact struct {
 	id    string
 	realm string // in which it cannot be, for it lies in another
-	key   masterKey
+	key   vault.MasterKey
 	err   error
 }
 
@@ -964,7 +965,7 @@ func (f *facts) unreadable(message string) string {
 	}
 	if strings.Contains(message, ": key-unusable: OCI Vault does not find key ") {
 		for _, k := range f.keys.is {
-			if k.err == nil && k.realm == "" && !k.key.missing && strings.Contains(message, strings.TrimPrefix(short(k.id), "…")) {
+			if k.err == nil && k.realm == "" && !k.key.Missing && strings.Contains(message, strings.TrimPrefix(short(k.id), "…")) {
 				return "key " + clip(cmp.Or(k.key.Name, short(k.id)), 60)
 			}
 		}
@@ -1000,7 +1001,7 @@ func checkKeys(f *facts) []finding {
 	}
 	var found []finding
 	for _, k := range f.keys.is {
-		state := k.key.state()
+		state := k.key.Decisive()
 		enabled := 0
 		for _, s := range state.Versions {
 			if s == verdict.Enabled {
@@ -1016,7 +1017,7 @@ func checkKeys(f *facts) []finding {
 			found = append(found, x)
 		case k.realm != "":
 			found = append(found, warns(list, "%s lies in another realm than %s, and no principal reaches both: what it signed is refused", name, k.realm))
-		case k.key.missing:
+		case k.key.Missing:
 			found = append(found, warns(list, "%s is not found, or you may not read it: what it signed is refused if the provider may not either", name))
 		case state.State != verdict.Enabled:
 			found = append(found, warns("enable it in OCI Vault, or take it off the list", "%s is %s: what it signed is refused", name, clip(state.State, 40)))

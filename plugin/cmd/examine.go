@@ -27,8 +27,8 @@ func (c *cloud) checker() *verdict.Checker {
 		Bulk:    c.registry.Bulk,
 		Exists:  c.registry.Exists,
 		Key: func(ctx context.Context, id signature.KeyID) (verdict.Key, error) {
-			key, err := c.key(ctx, id)
-			return key.state(), err
+			key, err := c.vault.MasterKey(ctx, id)
+			return key.Decisive(), err
 		},
 		PublicKey: c.vault.PublicKey,
 	})
@@ -37,38 +37,6 @@ func (c *cloud) checker() *verdict.Checker {
 // scans says what scans say, as the provider does.
 func (c *cloud) scans() *scan.Checker {
 	return scan.New(scanning.Check(c.registry, c.scanning))
-}
-
-// masterKey is a key of OCI Vault with its versions.
-type masterKey struct {
-	vault.Key
-	versions []vault.Version
-	missing  bool // not found, or not readable: OCI says the same for both
-}
-
-// key asks OCI Vault for a key and its versions. That there is no such key is an
-// answer.
-func (c *cloud) key(ctx context.Context, id signature.KeyID) (masterKey, error) {
-	key, err := c.vault.Key(ctx, id)
-	if errors.Is(err, vault.ErrNotFound) {
-		return masterKey{Key: vault.Key{ID: id}, missing: true}, nil
-	}
-	if err != nil {
-		return masterKey{}, err
-	}
-	versions, err := c.vault.Versions(ctx, id)
-	return masterKey{Key: key, versions: versions}, err
-}
-
-func (k masterKey) state() verdict.Key {
-	if k.missing {
-		return verdict.Key{ID: k.ID, State: verdict.NotFound}
-	}
-	v := verdict.Key{ID: k.ID, State: k.State, Algorithm: k.Algorithm, Versions: make(map[signature.KeyVersionID]string, len(k.versions))}
-	for _, version := range k.versions {
-		v.Versions[version.ID] = version.State
-	}
-	return v
 }
 
 // examiner holds records against the keys that they name.
@@ -91,7 +59,7 @@ type examiner struct {
 // lookedUp is a key, or why there is none. A command asks once for each key:
 // what failed for one record will not do better for the next.
 type lookedUp struct {
-	masterKey
+	vault.MasterKey
 	err error
 }
 
@@ -119,7 +87,7 @@ func (c *cloud) examiner(survey func() *survey, named ...signature.KeyID) *exami
 			if err := e.admit(id); err != nil {
 				return lookedUp{err: err}, nil
 			}
-			key, err := c.key(ctx, id)
+			key, err := c.vault.MasterKey(ctx, id)
 			return lookedUp{key, err}, nil
 		},
 		Keep:    func(lookedUp) time.Duration { return time.Hour }, // a command does not run that long
@@ -166,19 +134,19 @@ func (s *survey) has(id signature.KeyID) bool {
 
 // examine says whether a record proves what it claims about the image that ref
 // pins, under the key that it names, and returns that key as far as it is known.
-func (e *examiner) examine(ctx context.Context, ref image.Reference, rec signature.Record) (verdict.Verdict, masterKey, error) {
+func (e *examiner) examine(ctx context.Context, ref image.Reference, rec signature.Record) (verdict.Verdict, vault.MasterKey, error) {
 	id, err := signature.ParseKeyID(rec.KeyID)
 	if err != nil {
-		return verdict.Verdict{Reason: verdict.KeyUnusable, Detail: "it names no key of OCI Vault"}, masterKey{}, nil
+		return verdict.Verdict{Reason: verdict.KeyUnusable, Detail: "it names no key of OCI Vault"}, vault.MasterKey{}, nil
 	}
 	if rec.State != signature.StateAvailable {
-		return verdict.Verdict{Reason: verdict.Unsigned, Detail: "the record is " + clip(rec.State, 40)}, masterKey{}, nil
+		return verdict.Verdict{Reason: verdict.Unsigned, Detail: "the record is " + clip(rec.State, 40)}, vault.MasterKey{}, nil
 	}
 	found, err := e.keys.Get(ctx, id)
 	if err = errors.Join(err, found.err); err != nil {
-		return verdict.Verdict{}, masterKey{}, err
+		return verdict.Verdict{}, vault.MasterKey{}, err
 	}
-	key, state := found.masterKey, found.state()
+	key, state := found.MasterKey, found.Decisive()
 	decide := func(f verdict.Finding) verdict.Verdict {
 		f.Key, f.Signature, f.Algorithm, f.SignedAt = id, rec.ID, rec.Algorithm, rec.TimeCreated
 		return verdict.Decide(verdict.Evidence{Findings: []verdict.Finding{f}, Records: 1},

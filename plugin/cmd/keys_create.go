@@ -182,7 +182,7 @@ func (o *keysCreateOptions) create(ctx context.Context, name string) (createdKey
 	if err != nil {
 		return made, err
 	}
-	return made, refuse(masterKey{Key: key})
+	return made, refuse(vault.MasterKey{Key: key})
 }
 
 // findVault finds the vault that is meant; one without an OCID is to be made.
@@ -234,7 +234,7 @@ func (o *keysCreateOptions) existing(ctx context.Context, c *cloud, in vault.Vau
 		case k.State == "CREATING":
 			return k, nil
 		default:
-			return k, refuse(masterKey{Key: k})
+			return k, refuse(vault.MasterKey{Key: k})
 		}
 	}
 	return vault.Key{}, nil

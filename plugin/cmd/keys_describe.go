@@ -105,11 +105,11 @@ func (o *keysDescribeOptions) describe(ctx context.Context, name string) (result
 	if err != nil {
 		return result{}, err
 	}
-	key, err := c.key(ctx, id)
+	key, err := c.vault.MasterKey(ctx, id)
 	if err != nil {
 		return result{}, err
 	}
-	if key.missing {
+	if key.Missing {
 		return result{}, refuse(key)
 	}
 	v := describedKey{listedKey: asListed(foundKey{Key: key.Key}), Versions: []listedVersion{}}
@@ -119,13 +119,13 @@ func (o *keysDescribeOptions) describe(ctx context.Context, name string) (result
 	usable := "yes"
 	if !v.Usable {
 		usable = "no: " + v.Reason
-	} else if !slices.ContainsFunc(key.versions, func(x vault.Version) bool { return x.ID == key.Current && x.State == verdict.Enabled }) {
+	} else if !slices.ContainsFunc(key.Versions, func(x vault.Version) bool { return x.ID == key.Current && x.State == verdict.Enabled }) {
 		v.Usable, v.Reason = false, "its current version is not enabled"
 		usable = "no: " + v.Reason
 	}
 	rows := [][]string{{"Name", v.Name}, {"ID", v.ID}, {"Signs images", usable}, {"Type", kindOf(key.Key)}, {"State", v.State}, {"Protection", v.Protection},
 		{"Vault", cmp.Or(v.Vault, v.VaultID)}, {"Compartment", v.CompartmentID}, {"Created", v.Created}}
-	for _, x := range key.versions {
+	for _, x := range key.Versions {
 		l := listedVersion{x.ID.String(), x.State, timestamp(x.TimeCreated), x.ID == key.Current}
 		v.Versions = append(v.Versions, l)
 		text := fmt.Sprintf("%s, %s, created %s", l.ID, l.State, cmp.Or(l.Created, "at an unknown time"))

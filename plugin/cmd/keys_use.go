@@ -112,7 +112,7 @@ func (o *keysUseOptions) choose(ctx context.Context, args []string) (*chosenKey,
 	if err != nil {
 		return nil, err
 	}
-	key, err := c.key(ctx, id)
+	key, err := c.vault.MasterKey(ctx, id)
 	if err != nil {
 		return nil, err
 	}

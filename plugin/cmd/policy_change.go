@@ -462,7 +462,7 @@ func (g *global) usable(ctx context.Context, c *cloud, name string) (signature.K
 	if err != nil {
 		return signature.KeyID{}, err
 	}
-	key, err := c.key(ctx, id)
+	key, err := c.vault.MasterKey(ctx, id)
 	if err != nil {
 		return signature.KeyID{}, err
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/oke-sign/oke-sign/plugin/constraint"
 	"github.com/oke-sign/oke-sign/policies"
 	"github.com/oke-sign/oke-sign/provider/signature"
+	"github.com/oke-sign/oke-sign/provider/vault"
 )
 
 type policyGetOptions struct {
@@ -199,8 +200,8 @@ func (o *policyGetOptions) describeKeys(ctx context.Context, ids []string) []sho
 		group.Go(func() error {
 			id, err := signature.ParseKeyID(ocid)
 			if err == nil {
-				var key masterKey
-				if key, err = c.key(ctx, id); err == nil {
+				var key vault.MasterKey
+				if key, err = c.vault.MasterKey(ctx, id); err == nil {
 					keys[i] = shownFrom(key)
 					return nil
 				}
@@ -218,9 +219,9 @@ func (o *policyGetOptions) describeKeys(ctx context.Context, ids []string) []sho
 	return keys
 }
 
-func shownFrom(key masterKey) shownKey {
+func shownFrom(key vault.MasterKey) shownKey {
 	reason := useless(key.Key)
-	if key.missing {
+	if key.Missing {
 		reason = "OCI Vault has no such key, or you may not read it"
 	}
 	usable := reason == ""

@@ -14,6 +14,7 @@ import (
 	"github.com/oke-sign/oke-sign/plugin/constraint"
 	"github.com/oke-sign/oke-sign/plugin/gate"
 	"github.com/oke-sign/oke-sign/provider/signature"
+	"github.com/oke-sign/oke-sign/provider/vault"
 )
 
 // policyFlags are what a policy can be set to.
@@ -323,9 +324,9 @@ func (o *policyKeyOptions) listed(ctx context.Context, named, keys []string) ([]
 				if err == nil {
 					id, err = signature.ParseKeyID(ocid)
 				}
-				var key masterKey
+				var key vault.MasterKey
 				if err == nil {
-					key, err = c.key(ctx, id)
+					key, err = c.vault.MasterKey(ctx, id)
 				}
 				names[key.Name] = append(names[key.Name], ocid)
 			}

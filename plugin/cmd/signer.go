@@ -12,6 +12,7 @@ import (
 	"github.com/oke-sign/oke-sign/provider/principal"
 	"github.com/oke-sign/oke-sign/provider/registry"
 	"github.com/oke-sign/oke-sign/provider/signature"
+	"github.com/oke-sign/oke-sign/provider/vault"
 	"github.com/oke-sign/oke-sign/provider/verdict"
 )
 
@@ -19,7 +20,7 @@ import (
 type signer struct {
 	*cloud
 	examiner  *examiner
-	key       masterKey
+	key       vault.MasterKey
 	version   signature.KeyVersionID
 	public    *rsa.PublicKey
 	algorithm signature.Algorithm
@@ -43,7 +44,7 @@ func (o *signOptions) signer(ctx context.Context) (*signer, error) {
 				"sign with a key of the image's region: Oracle's own tools would not find this one when they verify")
 		}
 	}
-	key, err := c.key(ctx, id)
+	key, err := c.vault.MasterKey(ctx, id)
 	if err != nil {
 		return nil, err
 	}
@@ -80,11 +81,11 @@ func (o *signOptions) chooseKey() error {
 }
 
 // refuse says why a key cannot sign images, and what to do instead.
-func refuse(key masterKey) error {
+func refuse(key vault.MasterKey) error {
 	name := fmt.Sprintf("key %s (%s)", key.Name, key.ID.Short())
 	const others = "kubectl oke-sign keys list shows the keys that can"
 	switch {
-	case key.missing:
+	case key.Missing:
 		return &refusal{fmt.Errorf("OCI Vault has no key %s, or you may not read it", key.ID), "check --key, and that a policy lets you `use keys`"}
 	case key.Protection == "EXTERNAL":
 		return &refusal{fmt.Errorf("%s is kept outside OCI Vault, and cannot sign images", name), others}
@@ -104,12 +105,12 @@ func refuse(key masterKey) error {
 
 // pick is the version to sign with. One that is not listed or not enabled would
 // make signatures that nobody accepts.
-func (o *signOptions) pick(key masterKey) (signature.KeyVersionID, error) {
+func (o *signOptions) pick(key vault.MasterKey) (signature.KeyVersionID, error) {
 	id, hint := key.Current, "name an enabled version with --key-version, or rotate the key in OCI Vault"
 	if !o.versionID.IsZero() {
 		id, hint = o.versionID, "leave --key-version out to sign with the key's current version"
 	}
-	for _, v := range key.versions {
+	for _, v := range key.Versions {
 		switch {
 		case v.ID != id:
 		case v.State != verdict.Enabled:

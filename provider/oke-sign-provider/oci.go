@@ -2,12 +2,10 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/oke-sign/oke-sign/provider/cache"
 	"github.com/oke-sign/oke-sign/provider/image"
@@ -104,31 +102,13 @@ func (o *oci) report(ctx context.Context, ref image.Reference) (scan.Report, err
 	return r, err
 }
 
-// key is the present state of a key and its versions, asked for side by side.
-// That Vault does not find the key is an answer.
+// key is the present state of a key and its versions.
 func (o *oci) key(ctx context.Context, id signature.KeyID) (verdict.Key, error) {
-	var key vault.Key
-	var versions []vault.Version
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() (err error) {
-		key, err = o.vault.Key(ctx, id)
-		return err
-	})
-	group.Go(func() (err error) {
-		versions, err = o.vault.Versions(ctx, id)
-		return err
-	})
-	switch err := group.Wait(); {
-	case errors.Is(err, vault.ErrNotFound):
-		return verdict.Key{ID: id, State: verdict.NotFound}, nil
-	case err != nil:
+	key, err := o.vault.MasterKey(ctx, id)
+	if err != nil {
 		return verdict.Key{}, err
 	}
-	found := verdict.Key{ID: id, State: key.State, Algorithm: key.Algorithm, Versions: make(map[signature.KeyVersionID]string, len(versions))}
-	for _, v := range versions {
-		found.Versions[v.ID] = v.State
-	}
-	return found, nil
+	return key.Decisive(), nil
 }
 
 // observe counts the requests to OCI. All labels are from sets that package

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -17,6 +18,7 @@ import (
 	"github.com/oke-sign/oke-sign/provider/principal"
 	"github.com/oke-sign/oke-sign/provider/signature"
 	"github.com/oke-sign/oke-sign/provider/vault"
+	"github.com/oke-sign/oke-sign/provider/verdict"
 	"github.com/oke-sign/oke-sign/test/ocitest"
 )
 
@@ -610,5 +612,33 @@ func TestCreate(t *testing.T) {
 	elsewhere.ManagementEndpoint = "https://x-management.kms.us-ashburn-1.example.com"
 	if _, err := w.c.CreateKey(t.Context(), elsewhere, vault.NewKey{Name: "k", CompartmentID: w.ID, Bits: 2048}); err == nil {
 		t.Error("a key was created at a host that is none of OCI's")
+	}
+}
+
+// A key comes with its versions, and that there is none is an answer; that it could
+// not be found out is none.
+func TestMasterKey(t *testing.T) {
+	w := newWorld(t, ocitest.TenancyConfig{})
+	made := w.vault.NewKey("key", ocitest.RSA2048)
+	id, first := keyID(t, made.ID), versionID(t, made.Version())
+	second := versionID(t, made.Rotate())
+	made.SetVersionState(first.String(), "DISABLED")
+	key, err := w.c.MasterKey(t.Context(), id)
+	if err != nil || key.Missing || key.Name != "key" || len(key.Versions) != 2 {
+		t.Fatalf("got %+v, %v", key, err)
+	}
+	want := verdict.Key{ID: id, State: "ENABLED", Algorithm: "RSA", Versions: map[signature.KeyVersionID]string{first: "DISABLED", second: "ENABLED"}}
+	if got := key.Decisive(); !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+
+	absent := keyID(t, made.ID[:len(made.ID)-4]+"aaaa")
+	key, err = w.c.MasterKey(t.Context(), absent)
+	if want := (verdict.Key{ID: absent, State: verdict.NotFound}); err != nil || !key.Missing || !reflect.DeepEqual(key.Decisive(), want) {
+		t.Errorf("a key that is not there: %+v, %v", key, err)
+	}
+	w.Fault(ocitest.Fault{Kind: ocitest.Status, Operation: "keymanagement.ListKeyVersions", Status: 500, Code: "InternalServerError"})
+	if key, err := w.c.MasterKey(t.Context(), id); err == nil || !reflect.DeepEqual(key, vault.MasterKey{}) {
+		t.Errorf("versions that cannot be listed: %+v, %v", key, err)
 	}
 }
