@@ -16,59 +16,72 @@ import (
 
 // answerer is how constraints of a kind have the provider asked.
 type answerer struct {
-	path    string
-	timeout int // seconds that the Provider is given
-	flag    string
-	within  time.Duration // in which it answers, unless the flag says otherwise
+	provider string // its name, unless a constraint says otherwise
+	path     string
+	timeout  int // seconds that the Provider is given
+	flag     string
+	within   time.Duration // in which it answers, unless the flag says otherwise
 }
 
-// answererOf is the one for a constraint, KIND/NAME.
+// answererOf is the one for a kind, or for a constraint KIND/NAME.
 func answererOf(constraint string) answerer {
 	if kind, _, _ := strings.Cut(constraint, "/"); kind == policies.ScannedImages {
-		return answerer{"/v1/scans", 1, "scan-timeout", 300 * time.Millisecond}
+		return answerer{"oke-sign-scans", "/v1/scans", 1, "scan-timeout", 300 * time.Millisecond}
 	}
-	return answerer{"/v1/signatures", 2, "timeout", 1300 * time.Millisecond}
+	return answerer{"oke-sign", "/v1/signatures", 2, "timeout", 1300 * time.Millisecond}
 }
 
 // checkAnswerers finds Providers that lead to the answers to another question, or
 // that are given up before the provider gives up.
 func checkAnswerers(f *facts) []finding {
 	var found []finding
-	wanted := f.wantedProviders()
-	for _, p := range f.providers.is {
-		constraint, ok := wanted[p.GetName()]
-		if !ok {
+	seen := make(map[string]bool)
+	for _, c := range f.constraints.is {
+		if c.GetKind() != policies.SignedImages && c.GetKind() != policies.ScannedImages {
 			continue
 		}
-		by := answererOf(constraint)
-		address, _, _ := unstructured.NestedString(p.Object, "spec", "url")
-		u, err := url.Parse(address)
-		if err != nil {
+		by := answererOf(c.GetKind())
+		name, _, _ := unstructured.NestedString(c.Object, "spec", "parameters", "provider")
+		name = cmp.Or(name, by.provider)
+		i := slices.IndexFunc(f.providers.is, func(p unstructured.Unstructured) bool { return p.GetName() == name })
+		if i < 0 || seen[c.GetKind()+name] {
 			continue // said already
 		}
-		if u.Path != by.path {
-			u.Path = by.path
-			found = append(found, fails(fmt.Sprintf("kubectl patch provider %s --type merge -p '{\"spec\":{\"url\":%q}}'", p.GetName(), u),
-				"%s leads to %s, and what %s asks is answered under %s: every image of OCI Registry is refused", p.GetName(), clip(address, 100), constraint, by.path))
-			continue
-		}
-		seconds, _, _ := unstructured.NestedInt64(p.Object, "spec", "timeout")
-		within := by.within
-		for _, pod := range f.backends[p.GetName()].pods {
-			for _, value := range flagsOf(pod.Spec, by.flag) {
-				if parsed, err := time.ParseDuration(value); err == nil {
-					within = max(within, parsed)
-				}
-			}
-		}
-		if limit := time.Duration(seconds) * time.Second; limit > 0 && within >= limit {
-			found = append(found, warns(fmt.Sprintf("set --%s of the provider below %s: the chart's values say how", by.flag, limit),
-				"the provider takes up to %s for an answer, and Gatekeeper waits %s for %s: what is late is lost, with all that was in time", within, limit, p.GetName()))
-			continue
-		}
-		found = append(found, holds("%s: answers within %s of %d s", p.GetName(), within, seconds))
+		seen[c.GetKind()+name] = true
+		found = append(found, checkAnswerer(f, f.providers.is[i], c, by)...)
 	}
 	return found
+}
+
+func checkAnswerer(f *facts, p, c unstructured.Unstructured, by answerer) []finding {
+	address, _, _ := unstructured.NestedString(p.Object, "spec", "url")
+	u, err := url.Parse(address)
+	if err != nil {
+		return nil // said already
+	}
+	if u.Path != by.path {
+		u.Path = by.path
+		fix := fmt.Sprintf(`kubectl patch provider %s --type merge -p '{"spec":{"url":%q}}'`, p.GetName(), u)
+		if p.GetName() != by.provider { // it may be right for others
+			fix = fmt.Sprintf(`kubectl patch %s %s --type merge -p '{"spec":{"parameters":{"provider":%q}}}'`, strings.ToLower(c.GetKind()), c.GetName(), by.provider)
+		}
+		return []finding{fails(fix, "%s leads to %s, and what %s/%s asks is answered under %s: every image of OCI Registry is refused",
+			p.GetName(), clip(address, 100), c.GetKind(), c.GetName(), by.path)}
+	}
+	seconds, _, _ := unstructured.NestedInt64(p.Object, "spec", "timeout")
+	within := by.within
+	for _, pod := range f.backends[p.GetName()].pods {
+		for _, value := range flagsOf(pod.Spec, by.flag) {
+			if parsed, err := time.ParseDuration(value); err == nil {
+				within = max(within, parsed)
+			}
+		}
+	}
+	if limit := time.Duration(seconds) * time.Second; limit > 0 && within >= limit {
+		return []finding{warns(fmt.Sprintf("set --%s of the provider below %s, as the chart does", by.flag, limit),
+			"the provider takes up to %s for an answer, and Gatekeeper waits %s for %s: what is late is lost, and all that was in time with it", within, limit, p.GetName())}
+	}
+	return []finding{holds("%s: within %s of %d s", p.GetName(), within, seconds)}
 }
 
 // checkScans finds what makes constraints on scans refuse nothing, or everything.
@@ -86,8 +99,11 @@ func checkScans(f *facts) []finding {
 		name := c.GetKind() + "/" + c.GetName()
 		if !actsAt(c, "deny") || !matchesKind(c, "", "Pod") {
 			action, _, _ := unstructured.NestedString(c.Object, "spec", "enforcementAction")
-			found = append(found, warns(fmt.Sprintf("kubectl patch %s %s --type merge -p '{\"spec\":{\"enforcementAction\":\"deny\"}}'", strings.ToLower(c.GetKind()), c.GetName()),
-				"%s refuses no Pod: its action is %s", name, cmp.Or(action, "deny, and it is not about Pods")))
+			why, fix := "its action is "+action, fmt.Sprintf("kubectl patch %s %s --type merge -p '{\"spec\":{\"enforcementAction\":\"deny\"}}'", strings.ToLower(c.GetKind()), c.GetName())
+			if actsAt(c, "deny") {
+				why, fix = "it is not about Pods", "kubectl edit "+strings.ToLower(name)
+			}
+			found = append(found, warns(fix, "%s refuses no Pod: %s", name, why))
 			continue
 		}
 		unknown, _, _ := unstructured.NestedString(c.Object, "spec", "parameters", "unknown")

@@ -113,6 +113,9 @@ func Doctor(objects []*unstructured.Unstructured, now time.Time) ([]Finding, err
 	}
 	b.unserved = unserved(service, &url.URL{Host: "oke-sign.oke-sign.svc:8443"})
 	f.backends["oke-sign"] = b
+	for name := range f.wantedProviders() {
+		f.backends[name] = b
+	}
 	return f.run(), nil
 }
 
