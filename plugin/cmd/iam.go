@@ -20,6 +20,7 @@ type iamOptions struct {
 	signers      string
 	keys         []string
 	repositories []string
+	scans        bool
 	out          output
 
 	allowed []signature.KeyID
@@ -67,6 +68,7 @@ by compartment only, and that takes a right on the compartment.`,
 	flags.StringVar(&o.signers, "signers", "", "`GROUP` of people or pipelines that sign.")
 	flags.StringSliceVar(&o.keys, "key", nil, "`OCID`s of the only keys to allow.")
 	flags.StringSliceVar(&o.repositories, "repository", nil, "`NAME`s of the only repositories to allow, such as project01/web or project01*.")
+	flags.BoolVar(&o.scans, "scans", false, "Add what the provider needs where images must have been scanned (OKEScannedImages).")
 	o.out.bind(flags)
 	return cmd
 }
@@ -85,6 +87,8 @@ func (o *iamOptions) validate() error {
 		return usage(fmt.Sprintf("--workload %.120q is not NAMESPACE/NAME", o.workload), "for instance --workload oke-sign/oke-sign-provider")
 	case o.workload != "" && o.cluster == "":
 		return usage("--workload is of a cluster, and --cluster is missing", "add --cluster OCID: without it, the account of that name in any cluster would be let in")
+	case o.scans && o.workload == "":
+		return usage("--scans is for the provider, and --workload is missing", "add --workload NAMESPACE/NAME; without any flag, all statements are printed")
 	case o.signers != "" && strings.Trim(o.signers, lowerLetters+strings.ToUpper(lowerLetters)+"._-/'") != "":
 		return usage(fmt.Sprintf("--signers %.120q is no name of a group", o.signers), "for instance --signers image-signers")
 	}
@@ -126,6 +130,9 @@ func (o *iamOptions) run(context.Context) error {
 	}
 	if none || o.workload != "" {
 		add("the provider of oke-sign, as a workload of the cluster", o.forWorkload())
+	}
+	if none || o.scans {
+		add("the same provider, where images must have been scanned", o.forScans())
 	}
 	if none || o.signers != "" {
 		add("signing images", o.forSigners())
@@ -190,14 +197,27 @@ func (o *iamOptions) forCluster() []string {
 // forWorkload is what the provider asks OCI for and nothing else: it lists images
 // and signatures, looks images up, and reads keys. It never signs.
 func (o *iamOptions) forWorkload() []string {
+	who := o.workloadIs()
+	return slices.Concat(o.readRepositories("any-user", who), o.onKeys("any-user", "{KEY_INSPECT, KEY_READ}", who))
+}
+
+// forScans is what it asks for besides where a constraint asks for scans: results,
+// and the targets that say which registry they are about. Both lie in the target's
+// compartment.
+func (o *iamOptions) forScans() []string {
+	where := " in %s where all {" + strings.Join(o.workloadIs(), ", ") + "}"
+	return o.in("Allow any-user to read container-scan-results"+where, "Allow any-user to read container-scan-targets"+where)
+}
+
+// workloadIs are the conditions that only the workload meets.
+func (o *iamOptions) workloadIs() []string {
 	namespace, account, _ := strings.Cut(cmp.Or(o.workload, "NAMESPACE/SERVICE_ACCOUNT"), "/")
-	who := []string{
+	return []string{
 		"request.principal.type = 'workload'",
 		"request.principal.namespace = '" + namespace + "'",
 		"request.principal.service_account = '" + account + "'",
 		"request.principal.cluster_id = '" + cmp.Or(o.cluster, "CLUSTER_OCID") + "'",
 	}
-	return slices.Concat(o.readRepositories("any-user", who), o.onKeys("any-user", "{KEY_INSPECT, KEY_READ}", who))
 }
 
 func (o *iamOptions) forSigners() []string {
