@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"os"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"github.com/oke-sign/oke-sign/test/oracle"
+	"github.com/oke-sign/oke-sign/test/pki"
 )
 
 // installation is oke-sign as its users install it, with helm and nothing else.
@@ -39,6 +41,7 @@ func TestInstall(t *testing.T) {
 		{"applied again and upgraded under load", i.again},
 		{"an unsigned provider", i.unsigned},
 		{"a deleted certificate", i.deletedCertificate},
+		{"certificates as files", i.files},
 		{"images that have to be scanned", i.scans},
 		{"uninstalled", i.uninstall},
 	} {
@@ -148,10 +151,12 @@ func (i *installation) firstSteps(t *testing.T) {
 	home := space{name: "default"}
 	image := home.push(t, "first")
 	env := append(slices.Clone(i.env), "KEY="+imageKey.ID, "IMAGE="+image)
+	checked := 0
 	for _, command := range commands {
 		began := time.Now()
 		r := runIn(t, folder, env, "bash", "-euc", command).succeeds(t)
 		t.Logf("%s\n%.1f s\n%s%s", strings.TrimSpace(command), time.Since(began).Seconds(), r.stdout, r.stderr)
+		checked++
 		switch {
 		case strings.Contains(command, "oke-sign-policy"):
 			r.says(t, "From now on a new Pod is REFUSED unless")
@@ -162,7 +167,12 @@ func (i *installation) firstSteps(t *testing.T) {
 			r.says(t, "Warning: ", ": unsigned: ")
 			home.fails(t, "ReplicaSet", "web-", ": unsigned: ")
 			home.ready(t, soon, "web", "0/1")
+		default:
+			checked--
 		}
+	}
+	if checked != 3 {
+		t.Fatalf("%d commands were looked at, want 3: they read otherwise now", checked)
 	}
 	began := time.Now()
 	home.ready(t, 4*time.Minute, "web", "1/1")
@@ -365,6 +375,60 @@ func (i *installation) scans(t *testing.T) {
 	eventually(t, soon, "what was scanned is admitted", func() error {
 		return home.kubectl(t, "run", "scanned", "--image="+scanned).err
 	})
+}
+
+// files gives the provider a certificate, and Gatekeeper's CA, as files: it has no
+// rights in the cluster any more. Then it makes its certificate itself again.
+func (i *installation) files(t *testing.T) {
+	authority, err := pki.NewAuthority("ours")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pair, err := authority.Issue(pki.Leaf{Names: []string{"oke-sign.oke-sign.svc"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	folder := t.TempDir()
+	webhooks := "validatingwebhookconfiguration/gatekeeper-validating-webhook-configuration"
+	gatekeepers, err := base64.StdEncoding.DecodeString(space{}.kubectl(t, "get", webhooks, "-o", "jsonpath={.webhooks[0].clientConfig.caBundle}").succeeds(t).stdout)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string][]byte{"tls.crt": pair.Cert, "tls.key": pair.Key, "both.pem": append(published(t), authority.PEM()...), "new.pem": authority.PEM(), "ca.crt": gatekeepers} {
+		if err := os.WriteFile(filepath.Join(folder, name), text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	i.own.kubectl(t, "create", "secret", "tls", "ours", "--cert="+filepath.Join(folder, "tls.crt"), "--key="+filepath.Join(folder, "tls.key")).succeeds(t)
+	i.own.kubectl(t, "create", "configmap", "gatekeepers", "--from-file="+filepath.Join(folder, "ca.crt")).succeeds(t)
+	for _, ca := range []string{"both.pem", "new.pem"} {
+		i.helm(t, "upgrade", "oke-sign", "charts/oke-sign", "--namespace", i.own.name, "--reset-then-reuse-values", "--wait", "--timeout", "1m",
+			"--take-ownership", "--force-conflicts", "--set", "certificate.existingSecret=ours", "--set", "gatekeeper.clientCAConfigMap=gatekeepers",
+			"--set-file", "certificate.caBundle="+filepath.Join(folder, ca)).succeeds(t)
+	}
+	if now := published(t); string(now) != string(authority.PEM()) {
+		t.Errorf("the Provider object has another CA:\n%s", now)
+	}
+	home := space{name: "default"}
+	home.kubectl(t, "run", "unsigned", "--image="+home.push(t, "files")).fails(t, denies, ": unsigned: ")
+	for _, resource := range []string{"clusterrole", "clusterrolebinding", "role", "rolebinding", "secret/oke-sign-tls"} {
+		if !strings.Contains(resource, "/") {
+			resource += "/oke-sign"
+		}
+		i.own.kubectl(t, "get", resource).fails(t, "NotFound")
+	}
+	i.own.kubectl(t, "auth", "can-i", "get", "secrets", "--as=system:serviceaccount:oke-sign:oke-sign").fails(t, "no")
+
+	i.upgrade(t, "oke-sign", "certificate.existingSecret=", "certificate.caBundle=", "gatekeeper.clientCAConfigMap=").succeeds(t)
+	began := time.Now()
+	other := home.push(t, "files-and-back")
+	eventually(t, soon, "Gatekeeper knows the provider again", func() error {
+		if r := home.kubectl(t, "run", "unsigned", "--image="+other); !strings.Contains(r.stderr, ": unsigned: ") {
+			return errors.New(r.stderr)
+		}
+		return nil
+	})
+	t.Logf("Gatekeeper knew the provider again after %.1f s", time.Since(began).Seconds())
 }
 
 // uninstall leaves a cluster that admits everything, and nothing of oke-sign's; also
