@@ -18,6 +18,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/oke-sign/oke-sign/plugin/constraint"
 	"github.com/oke-sign/oke-sign/plugin/gate"
 	"github.com/oke-sign/oke-sign/plugin/manifest"
 	"github.com/oke-sign/oke-sign/policies"
@@ -84,9 +85,9 @@ func (m *manifestFlags) read(g *global) (policy, error) {
 	for i, found := range append(judged, given...) {
 		group := found.object.GroupVersionKind().Group
 		switch {
-		case group == "constraints.gatekeeper.sh" && slices.Contains(policies.Kinds(), found.object.GetKind()):
+		case group == constraint.Group && slices.Contains(policies.Kinds(), found.object.GetKind()):
 			p.constraints = append(p.constraints, found)
-		case group == "constraints.gatekeeper.sh":
+		case group == constraint.Group:
 			left++
 		case i >= len(judged):
 			continue // templates and the like beside the constraints

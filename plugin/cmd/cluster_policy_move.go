@@ -13,11 +13,10 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/yaml"
 
 	"github.com/oke-sign/oke-sign/plugin/cluster"
-	"github.com/oke-sign/oke-sign/policies"
+	"github.com/oke-sign/oke-sign/plugin/constraint"
 	"github.com/oke-sign/oke-sign/provider/signature"
 )
 
@@ -49,7 +48,7 @@ before. OKE's policy is left as it is; while both are on, both refuse.`,
   kubectl oke-sign cluster-policy import --cluster $CLUSTER > policy.yaml`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if !slices.Contains([]string{"deny", "warn", "dryrun"}, o.action) {
+			if !slices.Contains(constraint.Modes(), o.action) {
 				return usage(fmt.Sprintf("--action %q is not known", o.action), "use deny, warn or dryrun")
 			}
 			if err := o.validate(); err != nil {
@@ -106,8 +105,7 @@ func (o *clusterImportOptions) move(ctx context.Context, _ *cloud, _ *cluster.Cl
 		return err
 	}
 	for _, c := range constraints {
-		resource := schema.GroupVersionResource{Group: "constraints.gatekeeper.sh", Version: "v1beta1", Resource: strings.ToLower(c.GetKind())}
-		_, err := objects.Resource(resource).Apply(ctx, c.GetName(), c, metav1.ApplyOptions{FieldManager: "kubectl-oke_sign"})
+		_, err := objects.Resource(constraintsOf(c.GetKind())).Apply(ctx, c.GetName(), c, metav1.ApplyOptions{FieldManager: fieldManager})
 		if err != nil {
 			err = fmt.Errorf("applying %s/%s: %w", c.GetKind(), c.GetName(), err)
 		}
@@ -127,33 +125,30 @@ func (o *clusterImportOptions) move(ctx context.Context, _ *cloud, _ *cluster.Cl
 	return nil
 }
 
-// imported are the constraints that ask for what OKE's policy asks for.
+// imported are the constraints that ask for what OKE's policy asks for. They are no
+// part of the cluster's own image policy, and have not its label.
 func imported(p cluster.Policy, action string) []*unstructured.Unstructured {
-	keys := []any{}
+	same := constraint.Policy{
+		Mode: action, OtherRegistries: constraint.Allow, Digests: constraint.OCIRegistry,
+		BreakGlass: constraint.Honor, Provider: constraint.Default().Provider,
+	}
 	for _, k := range p.Keys {
-		keys = append(keys, k.String())
+		same.Keys = append(same.Keys, k.String())
 	}
-	constraint := func(kind string, parameters map[string]any) *unstructured.Unstructured {
-		return &unstructured.Unstructured{Object: map[string]any{
-			"apiVersion": "constraints.gatekeeper.sh/v1beta1",
-			"kind":       kind,
-			"metadata":   map[string]any{"name": importedName},
-			"spec": map[string]any{
-				"enforcementAction": action,
-				"match":             map[string]any{"kinds": []any{map[string]any{"apiGroups": []any{""}, "kinds": []any{"Pod"}}}},
-				"parameters":        parameters,
-			},
-		}}
+	var found []*unstructured.Unstructured
+	for _, o := range same.Constraints() {
+		if o.GetLabels()[constraint.Label] == string(constraint.Pods) {
+			o.SetName(importedName)
+			o.SetLabels(nil)
+			found = append(found, o)
+		}
 	}
-	return []*unstructured.Unstructured{
-		constraint(policies.SignedImages, map[string]any{"keys": keys, "otherRegistries": "Allow", "breakGlass": "Honor"}),
-		constraint(policies.ImageDigests, map[string]any{"registries": "OCIRegistry", "breakGlass": "Honor"}),
-	}
+	return found
 }
 
 func newClusterPolicyExport(g *global) *cobra.Command {
 	o := &clusterPolicyOptions{global: g}
-	constraint := ""
+	from := ""
 	cmd := &cobra.Command{
 		Use:   "export",
 		Short: "Put the keys of Gatekeeper's policy into OKE's",
@@ -169,7 +164,7 @@ registries. It waits as cluster-policy set does.`,
 				return err
 			}
 			ctx, cancel := o.within(cmd.Context())
-			keys, err := o.exported(ctx, constraint)
+			keys, err := o.exported(ctx, from)
 			cancel()
 			if err != nil {
 				return err
@@ -180,7 +175,7 @@ registries. It waits as cluster-policy set does.`,
 			})
 		},
 	}
-	cmd.Flags().StringVar(&constraint, "constraint", "", "`NAME` of the constraint, if several list different keys.")
+	cmd.Flags().StringVar(&from, "constraint", "", "`NAME` of the constraint, if several list different keys.")
 	o.bindChange(cmd.Flags())
 	return cmd
 }

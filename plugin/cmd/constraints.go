@@ -15,7 +15,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/oke-sign/oke-sign/plugin/manifest"
 	"github.com/oke-sign/oke-sign/policies"
@@ -49,8 +48,7 @@ func (g *global) signedImages(ctx context.Context) ([]signedImages, error) {
 	if err != nil {
 		return nil, err
 	}
-	kind := schema.GroupVersionResource{Group: "constraints.gatekeeper.sh", Version: "v1beta1", Resource: strings.ToLower(policies.SignedImages)}
-	list, err := objects.Resource(kind).List(ctx, metav1.ListOptions{})
+	list, err := objects.Resource(constraintsOf(policies.SignedImages)).List(ctx, metav1.ListOptions{})
 	if apierrors.IsNotFound(err) {
 		return nil, nil
 	}

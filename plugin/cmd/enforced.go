@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/open-policy-agent/gatekeeper/v3/pkg/wildcard"
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
@@ -146,7 +145,7 @@ func excludedNamespaces(configs []unstructured.Unstructured) []string {
 
 // constraints are those of a kind; a kind that is not installed has none.
 func (g *global) constraints(ctx context.Context, kind string) ([]document, error) {
-	list, err := g.list(ctx, schema.GroupVersionResource{Group: "constraints.gatekeeper.sh", Version: "v1beta1", Resource: strings.ToLower(kind)})
+	list, err := g.list(ctx, constraintsOf(kind))
 	if apierrors.IsNotFound(err) {
 		return nil, nil
 	}
