@@ -138,7 +138,7 @@ func TestPodsAlike(t *testing.T) {
 
 // set changes a part of a Pod's spec.
 func set(o *unstructured.Unstructured, value any, path ...any) {
-	var at any = o.Object["spec"]
+	at := o.Object["spec"]
 	for _, step := range path[:len(path)-1] {
 		switch p := at.(type) {
 		case map[string]any:

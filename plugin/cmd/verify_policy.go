@@ -31,22 +31,16 @@ func (o *verifyOptions) plan(ctx context.Context, targets []target) ([]asked, er
 		}
 		return questions, nil
 	}
-	const hint = "name the keys to accept with --key; kubectl oke-sign keys list -o wide shows them"
 	all, err := o.signedImages(ctx)
 	switch {
 	case errors.Is(err, errNoCluster):
-		return nil, usage("--key is missing, and "+err.Error()+" whose policy would say", hint)
+		return nil, usage("--key is missing, and "+err.Error()+" whose policy would say", hintAccept)
 	case err != nil:
-		return nil, &refusal{err, "or " + hint}
+		return nil, &refusal{err, "or " + hintAccept}
 	case len(all) == 0:
-		return nil, usage("--key is missing, and the cluster has no OKESignedImages constraint", hint)
+		return nil, usage("--key is missing, and the cluster has no OKESignedImages constraint", hintAccept)
 	}
 	all = decisive(all)
-	for _, c := range all {
-		if len(c.keys) == 0 {
-			return nil, usage(fmt.Sprintf("%s lists no key: it admits every image of OCI Registry, signed or not", c), hint)
-		}
-	}
 	var questions []asked
 	unmatched := 0
 	namespaces := o.namespaces(ctx)
@@ -68,15 +62,30 @@ func (o *verifyOptions) plan(ctx context.Context, targets []target) ([]asked, er
 		o.remark("%s left out: no constraint matches what runs them", count(unmatched, "image"))
 	}
 	if len(questions) == 0 {
-		return nil, &refusal{errors.New("no constraint of the cluster's policy matches what was named"), hint}
+		return nil, &refusal{errors.New("no constraint of the cluster's policy matches what was named"), hintAccept}
 	}
 	o.remark("judged by the cluster's policy: %s", names(used))
 	return questions, nil
 }
 
+const hintAccept = "name the keys to accept with --key; kubectl oke-sign keys list -o wide shows them"
+
+// listless is an error if one of the constraints lists no key to hold images against.
+func listless(constraints []signedImages) error {
+	for _, c := range constraints {
+		if len(c.keys) == 0 {
+			return usage(fmt.Sprintf("%s lists no key: it admits every image of OCI Registry, signed or not", c), hintAccept)
+		}
+	}
+	return nil
+}
+
 // matchingTarget are the constraints that say what must have signed a target.
 func matchingTarget(all []signedImages, t target, namespaces func(string) (*corev1.Namespace, error)) ([]signedImages, error) {
 	if len(t.users) == 0 {
+		if err := listless(all); err != nil {
+			return nil, err
+		}
 		for _, c := range all[1:] {
 			if !slices.Equal(c.keys, all[0].keys) {
 				return nil, usage(fmt.Sprintf("which keys must have signed %s is ambiguous: %s list different ones, for different objects", t.image, names(all)),
@@ -104,7 +113,7 @@ func matchingTarget(all []signedImages, t target, namespaces func(string) (*core
 			}
 		}
 	}
-	return matched, nil
+	return matched, listless(matched)
 }
 
 // askFor makes one question of the lists of constraints, each once.

@@ -94,3 +94,18 @@ func (c *Cloud) page(ctx context.Context, method, page string, body, into any) e
 	}
 	return json.Unmarshal(text, into)
 }
+
+// Clusters are the OCIDs of the clusters of OKE, by name.
+func (c *Cloud) Clusters(ctx context.Context) (map[string]string, error) {
+	var state struct {
+		Clusters map[string]struct{ Name string }
+	}
+	if err := c.page(ctx, http.MethodGet, "state", nil, &state); err != nil {
+		return nil, err
+	}
+	found := make(map[string]string)
+	for id, cluster := range state.Clusters {
+		found[cluster.Name] = id
+	}
+	return found, nil
+}
