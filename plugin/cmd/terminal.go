@@ -1,6 +1,7 @@
 package cmd
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"golang.org/x/term"
 )
@@ -33,8 +35,9 @@ type bar struct {
 func (b *bar) show(w io.Writer, text string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	text = clip(text, cmp.Or(terminalWidth(w), 80)-1) // what wraps cannot be taken back
 	_, _ = fmt.Fprintf(w, "\r%-*s", b.shown, text)
-	b.shown = len(text)
+	b.shown = utf8.RuneCountInString(text)
 }
 
 func (b *bar) clear(w io.Writer) {
@@ -86,7 +89,7 @@ func (g *global) waiting(what string) func(state string) {
 		text := fmt.Sprintf("%s: %s, %s", what, state, time.Since(began).Round(time.Second))
 		switch {
 		case tty:
-			g.bar.show(g.streams.ErrOut, clip(text, 79))
+			g.bar.show(g.streams.ErrOut, text)
 		case state != before || time.Since(last) >= 30*time.Second:
 			last = time.Now()
 			g.remark("%s", text)
@@ -146,8 +149,9 @@ func (g *global) pick(ctx context.Context, what string, choices []string) (int, 
 			search = ""
 			continue
 		}
+		width := cmp.Or(terminalWidth(g.streams.ErrOut), 80)
 		for n, i := range shown {
-			g.remark("%3d  %s", n+1, choices[i])
+			g.remark("%3d  %s", n+1, clip(choices[i], width-5))
 		}
 		if more > 0 {
 			g.remark("     and %d more; type a part of the name to search", more)

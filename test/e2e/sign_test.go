@@ -21,10 +21,11 @@ func TestSignByThePlugin(t *testing.T) {
 	plugin("", "verify", "deployment/web-deployment").fails(t, "unsigned", "judged by the cluster's policy: OKESignedImages/"+s.name+"-deny")
 	plugin("", "sign", "deployment/web-deployment", "--key", "release-key").succeeds(t)
 	plugin("", "verify", "deployment/web-deployment").fails(t, "key-not-allowed")
-	plugin("", "sign", "deployments", "-l", "app=web-deployment", "--key", "image-key").succeeds(t)
-	if r := plugin("", "sign", "deployments", "-A", "-l", "app=web-deployment", "--key", "image-key", "--dry-run").succeeds(t); !strings.Contains(r.stdout, unsigned[:len(unsigned)-52]) {
-		t.Errorf("the Deployment is not found in all namespaces:\n%s%s", r.stdout, r.stderr)
+	plugin("", "sign", "replicasets", "-l", "app=web-deployment", "--key", "image-key").succeeds(t)
+	if r := plugin("", "signatures", "replicasets", "-A", "-l", "app=web-deployment", "-o", "json").succeeds(t); !strings.Contains(r.stdout, unsigned) {
+		t.Errorf("the ReplicaSet is not found in all namespaces:\n%s%s", r.stdout, r.stderr)
 	}
+	plugin("", "sign", "deployments", "-l", "app=none", "--key", "image-key").fails(t, "no object is there that was named")
 	plugin("", "verify", "deployment/web-deployment", "replicasets", "-l", "app=web-deployment").fails(t, "an object is named, and -l or -A would choose others")
 	plugin("", "verify", "replicasets", "-l", "app=web-deployment").succeeds(t)
 	var images []struct {
