@@ -80,8 +80,11 @@ func (g *global) addCompletion(cmd *cobra.Command) {
 		"region": fixed(regionNames()...), "algorithm": fixed(string(signature.SHA224), string(signature.SHA256), string(signature.SHA384), string(signature.SHA512)),
 		"protection": fixed("HSM", "SOFTWARE"), "bits": fixed("2048", "3072", "4096"), "action": fixed("deny", "warn", "dryrun"),
 		"key": g.found(g.keyOCIDs), "vault": cobra.NoFileCompletions,
+		"fail-on": fixed("LOW", "MEDIUM", "HIGH", "CRITICAL"), "unknown": fixed(denyUnknown, allowUnknown),
 	}
 	switch path {
+	case "scan results":
+		flags["output"] = fixed(append(slices.Clone(formats), "sarif")...)
 	case "sign":
 		flags["key"] = g.found(g.keyNames)
 	case "check": // where it is a file
