@@ -100,8 +100,11 @@ func checkScans(f *facts) []finding {
 		if !actsAt(c, "deny") || !matchesKind(c, "", "Pod") {
 			action, _, _ := unstructured.NestedString(c.Object, "spec", "enforcementAction")
 			why, fix := "its action is "+action, fmt.Sprintf("kubectl patch %s %s --type merge -p '{\"spec\":{\"enforcementAction\":\"deny\"}}'", strings.ToLower(c.GetKind()), c.GetName())
-			if actsAt(c, "deny") {
+			switch {
+			case actsAt(c, "deny"):
 				why, fix = "it is not about Pods", "kubectl edit "+strings.ToLower(name)
+			case actsAt(c, "warn"): // perhaps by a scoped action
+				why = "it only warns"
 			}
 			found = append(found, warns(fix, "%s refuses no Pod: %s", name, why))
 			continue

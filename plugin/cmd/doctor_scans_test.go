@@ -54,7 +54,7 @@ func TestDoctorOfScans(t *testing.T) {
 		"the address for signatures":   {url + "scans", url + "signatures", "fails|providers answer what is asked|oke-sign-scans leads to " + url + "signatures|" + url + "scans"},
 		"the Provider for signatures":  {"name: scanned}\nspec:", "name: scanned}\nspec:\n  parameters: {provider: oke-sign}", "fails|providers answer what is asked|oke-sign leads to " + url + `signatures|kubectl patch okescannedimages scanned --type merge -p '{"spec":{"parameters":{"provider":"oke-sign-scans"}}}'`},
 		"longer than Gatekeeper waits": {"--scan-timeout=300ms", "--scan-timeout=1s", "warns|providers answer what is asked|takes up to 1s for an answer, and Gatekeeper waits 1s|--scan-timeout"},
-		"only warnings":                {"enforcementAction: deny", "enforcementAction: warn", "warns|scans|OKEScannedImages/scanned refuses no Pod: its action is warn|kubectl patch okescannedimages scanned"},
+		"only warnings":                {"enforcementAction: deny", "enforcementAction: warn", "warns|scans|OKEScannedImages/scanned refuses no Pod: it only warns|kubectl patch okescannedimages scanned"},
 		"not about Pods":               {"kinds: [Pod]", "kinds: [Job]", "warns|scans|refuses no Pod: it is not about Pods|kubectl edit okescannedimages/scanned"},
 		"some namespaces":              {"match: {", "match: {namespaces: [prod], ", "warns|scans|only namespaces [prod]|kubectl edit okescannedimages/scanned"},
 		"an audit that came too early": {"status: {audit", `status: {violations: [{message: "containers/c: no-answer: no answer from OCI within 300ms"}], audit`, "warns|answers|no answer about scans: containers/c: no-answer|another audit"},

@@ -96,7 +96,9 @@ var statusColumns = []column{{name: "image"}, {name: "pods"}, {name: "pinned"}, 
 func (o *statusOptions) columns() []column {
 	columns := slices.Clone(statusColumns)
 	for i := range columns {
-		columns[i].wide = columns[i].wide && !(columns[i].name == "scan" && o.scans)
+		if columns[i].name == "scan" && o.scans {
+			columns[i].wide = false
+		}
 	}
 	return columns
 }
