@@ -43,8 +43,8 @@ func newDoctor(g *global) *cobra.Command {
 		Short: "Find out whether the cluster enforces its image policy, and what to mend",
 		Long: `Look for everything that can make the image policy not hold: Gatekeeper, its
 webhook and its settings, templates and constraints, the Provider objects, the
-provider behind them and its certificate, keys, clocks, OKE's own policy beside
-it, and what runs already. Each finding comes with what to do.
+provider behind them and its certificate, keys, scans, clocks, OKE's own policy
+beside it, and what runs already. Each finding comes with what to do.
 
   fails     the policy does not hold, or keeps everything out
   warns     it holds, and something weakens it

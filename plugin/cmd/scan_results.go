@@ -284,16 +284,35 @@ func (o *scanResultsOptions) show(v scannedImage) result {
 		return r
 	}
 	r.title = fmt.Sprintf("%s%s: scanned at %s: %s", v.Reference, v.users(), v.ScannedAt, tally(v.Counts))
+	// A cluster has thousands of images, and an image thousands of problems: they are
+	// kept in the form that is printed, and in no other.
+	switch o.out.format {
+	case "json", "yaml", "sarif":
+		return r
+	case "table", "wide":
+		r.rows = v.rows(o.out.format == "wide")
+	}
+	v.Problems = nil
+	r.value = v
+	return r
+}
+
+// rows are the problems, a line for each package.
+func (v scannedImage) rows(described bool) [][]string {
+	var rows [][]string
 	for _, p := range v.Problems {
-		packages := p.Packages
+		packages, description := p.Packages, ""
 		if len(packages) == 0 {
 			packages = []listedPackage{{}}
 		}
+		if described {
+			description = clip(p.Description, 200)
+		}
 		for _, pkg := range packages {
-			r.rows = append(r.rows, []string{p.Severity, p.ID, clip(pkg.Name, 40), clip(pkg.Version, 30), clip(pkg.FixedIn, 30), p.State, p.FirstDetected, p.Link, clip(p.Description, 200)})
+			rows = append(rows, []string{p.Severity, p.ID, clip(pkg.Name, 40), clip(pkg.Version, 30), clip(pkg.FixedIn, 30), p.State, p.FirstDetected, p.Link, description})
 		}
 	}
-	return r
+	return rows
 }
 
 // users names a few of the objects that name the image.
