@@ -334,6 +334,14 @@ func (i *installation) deletedCertificate(t *testing.T) {
 	load := busy(t)
 	i.own.kubectl(t, "delete", "secret", "oke-sign-tls").succeeds(t)
 	load.more(t, "without the Secret", 200)
+	eventually(t, soon, "its log says so", func() error {
+		for _, pod := range i.pods(t) {
+			if log := cluster("logs", "oke-sign/"+pod.Name+"/provider").succeeds(t).stdout; !strings.Contains(log, "the serving certificate cannot be kept") {
+				return fmt.Errorf("not that of %s", pod.Name)
+			}
+		}
+		return nil
+	})
 	i.apply(t, "oke-sign")
 	eventually(t, soon, "the Secret is filled", func() error {
 		r := i.own.kubectl(t, "get", "secret", "oke-sign-tls", "-o", `jsonpath={.data.tls\.crt}`)

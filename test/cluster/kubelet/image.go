@@ -140,13 +140,16 @@ func unpack(i v1.Image, dir string) error {
 }
 
 func write(root *os.Root, content *tar.Reader) error {
-	for range maxFiles {
+	for n := 0; ; n++ {
 		header, err := content.Next()
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {
 			return err
+		}
+		if n == maxFiles {
+			return fmt.Errorf("images of more than %d files are not supported", maxFiles)
 		}
 		file := strings.TrimPrefix(path.Clean("/"+header.Name), "/")
 		switch header.Typeflag {
@@ -161,7 +164,6 @@ func write(root *os.Root, content *tar.Reader) error {
 			return fmt.Errorf("%s: %w", header.Name, err)
 		}
 	}
-	return fmt.Errorf("images of more than %d files are not supported", maxFiles)
 }
 
 func writeFile(root *os.Root, name string, mode fs.FileMode, content io.Reader) error {
