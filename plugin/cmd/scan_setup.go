@@ -45,7 +45,7 @@ Exit code 0: images are scanned. 3: they are not, as a statement is missing.`,
     --repository scan-test`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := o.complete(); err != nil {
+			if err := cmp.Or(notEmpty(cmd, "repository"), notEmpty(cmd, "recipe"), notEmpty(cmd, "target"), o.complete()); err != nil {
 				return err
 			}
 			if err := cmp.Or(parseRepositories(o.repositories), o.validate(), o.out.validate()); err != nil {

@@ -117,7 +117,7 @@ those of later too.`,
     --compartment ocid1.compartment.oc1..aaaa... \
     --recipe ocid1.vsscontainerscanrecipe.oc1.iad.aaaa... --repository scan-test`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := o.complete(args); err != nil {
+			if err := cmp.Or(notEmpty(cmd, "repository"), o.complete(args)); err != nil {
 				return err
 			}
 			if err := o.validate(); err != nil {
