@@ -39,6 +39,8 @@ const (
 	gap       = 2  // between columns
 	leastCell = 16 // a column is made no narrower
 	mostLines = 3  // text stays in a narrow column as long as it takes no more lines
+	shortText = 24 // is no text, and a column as any other
+	leastName = 30 // of the widest column beside it, which has the names
 	wideText  = 44 // in a column so wide, it may take as many as it needs
 	below     = "    "
 )
@@ -57,11 +59,18 @@ func fit(b *bytes.Buffer, table [][]string, width int) {
 		}
 	}
 	text := width - total(widths[:last]) - gap
+	beside := slices.Clone(widths)
 	under := text < widths[last] && text < wideText && lines(table, last, text) > mostLines
+	if widths[last] <= shortText {
+		narrow(beside, width)
+		under = last > 0 && slices.Max(beside[:last]) < leastName
+	} else {
+		beside[last] = min(widths[last], text)
+	}
 	if under {
 		narrow(widths[:last], width)
 	} else {
-		widths[last] = min(widths[last], max(text, leastCell))
+		widths = beside
 	}
 	for _, row := range table {
 		end := row[last]
@@ -69,13 +78,13 @@ func fit(b *bytes.Buffer, table [][]string, width int) {
 		fits := isCopied && utf8.RuneCountInString(whole) <= max(text, 0)
 		var cells [][]string
 		for i, cell := range row[:last] {
-			cells = append(cells, broken(cell, widths[i], true))
+			cells = append(cells, broken(cell, widths[i], anywhere))
 		}
 		switch {
 		case fits && !under:
 			cells = append(cells, []string{whole})
 		case !under && !isCopied:
-			cells = append(cells, broken(end, widths[last], true))
+			cells = append(cells, broken(end, widths[last], inNames))
 		}
 		writeCells(b, cells, widths)
 		switch {
@@ -83,7 +92,7 @@ func fit(b *bytes.Buffer, table [][]string, width int) {
 			b.WriteString(below + whole + "\n")
 		case under:
 			// A long word, such as a digest, is left to the terminal, which can still copy it.
-			for _, line := range broken(end, width-len(below), false) {
+			for _, line := range broken(end, width-len(below), nowhere) {
 				b.WriteString(below + line + "\n")
 			}
 		}
@@ -106,7 +115,7 @@ func lines(table [][]string, column, width int) int {
 			return mostLines + 1
 		}
 		if !strings.HasPrefix(row[column], copied) {
-			most = max(most, len(broken(row[column], width, true)))
+			most = max(most, len(broken(row[column], width, inNames)))
 		}
 	}
 	return most
@@ -149,9 +158,16 @@ func writeCells(b *bytes.Buffer, cells [][]string, widths []int) {
 	}
 }
 
-// broken is a text in lines: it breaks between words, and within one that is longer
-// than a line, if hard, after the parts of an image's name.
-func broken(text string, width int, hard bool) []string {
+// Where a word that is longer than a line may break. What does not stays whole, and
+// the terminal, which wraps it, can still copy it.
+const (
+	nowhere  = iota
+	inNames  // after parts of an image's name
+	anywhere // to keep out of the next column
+)
+
+// broken is a text in lines that break between words, and words as it is said.
+func broken(text string, width, words int) []string {
 	var found []string
 	indent := text[:len(text)-len(strings.TrimLeft(text, " "))]
 	width -= len(indent)
@@ -168,14 +184,15 @@ func broken(text string, width int, hard bool) []string {
 			continue
 		}
 		flush()
-		for hard && utf8.RuneCountInString(word) > width {
-			runes := []rune(word)
-			end, start := width, string(runes[:width])
-			if i := cmp.Or(strings.LastIndexAny(start, "/@")+1, strings.LastIndexAny(start, ":,")+1); i > 0 {
-				end = utf8.RuneCountInString(start[:i])
+		for words != nowhere && utf8.RuneCountInString(word) > max(width, 1) {
+			start := string([]rune(word)[:max(width, 1)])
+			end := cmp.Or(strings.LastIndexAny(start, "/@")+1, strings.LastIndexAny(start, ":,")+1)
+			if end == 0 && words == inNames {
+				break
 			}
-			found = append(found, indent+string(runes[:end]))
-			word = string(runes[end:])
+			end = cmp.Or(end, len(start))
+			found = append(found, indent+word[:end])
+			word = word[end:]
 		}
 		line = word
 	}
