@@ -259,3 +259,12 @@ func TestDoctor(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+func TestDoctorsClock(t *testing.T) {
+	for off, want := range map[time.Duration]string{0: "holds", 90 * time.Second: "holds", 3 * time.Minute: "warns", -3 * time.Minute: "warns"} {
+		found := cmd.DoctorsClock(off)
+		if len(found) != 1 || found[0].State != want || want == "warns" && (!strings.Contains(found[0].Detail, "differ by 3m0s") || found[0].Fix == "") {
+			t.Errorf("%s off: %+v", off, found)
+		}
+	}
+}

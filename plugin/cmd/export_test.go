@@ -144,3 +144,10 @@ func Kinds(constraints, pods []*unstructured.Unstructured) int {
 	}
 	return len(e.alike(small))
 }
+
+// DoctorsClock is what doctor says of a machine whose clock is that far from the API
+// server's.
+func DoctorsClock(off time.Duration) []Finding {
+	now := time.Now()
+	return checkClock(&facts{now: now, apiTime: fact[time.Time]{is: now.Add(off)}})
+}
