@@ -89,6 +89,15 @@ type explainedImage struct {
 	Scan       *explainedScan    `json:"scan,omitempty"` // if a constraint asked for it
 }
 
+// allowed are the keys that constraints on the image list.
+func (i explainedImage) allowed() []string {
+	var keys []string
+	for _, a := range i.Verdicts {
+		keys = append(keys, a.Keys...)
+	}
+	return keys
+}
+
 // explainedAnswer is what OCI said to the question of a constraint.
 type explainedAnswer struct {
 	Keys    []string         `json:"keys"`
@@ -400,8 +409,8 @@ func (w *witness) rows(x explained) [][]string {
 		for _, s := range i.Signatures {
 			why := ""
 			switch {
-			case !slices.Contains(w.e.keys(), s.Key):
-				why = "no constraint lists the key"
+			case !slices.Contains(i.allowed(), s.Key):
+				why = "no constraint on it lists the key"
 			case s.Holds != "yes":
 				why = s.Reason + ": " + s.Detail
 			}
@@ -518,16 +527,15 @@ func (w *witness) toDo(x explained) []string {
 	if x.NotAsked != "" {
 		return found
 	}
-	key := "OCID"
-	if keys := w.e.keys(); len(keys) > 0 {
-		key = keys[0]
-	}
 	for _, c := range x.Constraints {
 		for _, v := range c.Violations {
-			ref := "IMAGE"
+			ref, key := "IMAGE", "OCID"
 			for _, i := range x.Images {
 				if strings.HasSuffix(v.Message, ": "+i.Image) {
 					ref = i.Image
+					if keys := i.allowed(); len(keys) > 0 {
+						key = keys[0]
+					}
 				}
 			}
 			todo := strings.NewReplacer("IMAGE", ref, "KEY", key).Replace(remedies[v.Reason])
