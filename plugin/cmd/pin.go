@@ -259,11 +259,7 @@ func (o *pinOptions) resolve(ctx context.Context, work []pinning) map[string]str
 			if err != nil {
 				return result{err: err}
 			}
-			ref := refs[names[i]]
-			if ref.Tag() == "" {
-				ref, _ = image.Parse(names[i] + ":latest") // as a node reads it
-			}
-			img, _, err := cloud.pinned(ctx, ref)
+			img, _, err := cloud.pinned(ctx, refs[names[i]].Effective())
 			found[i] = img.Digest
 			return result{err: err}
 		}) {

@@ -148,10 +148,7 @@ func subjects(targets []target) []scanSubject {
 // reference is what to look up.
 func (s scanSubject) reference() (image.Reference, error) {
 	ref, err := image.Parse(cmp.Or(s.running, s.image))
-	if err == nil && ref.Tag() == "" && ref.Digest() == "" {
-		return image.Parse(s.image + ":latest") // as a node reads it
-	}
-	return ref, err
+	return ref.Effective(), err
 }
 
 // scannedImage is an image with what its newest scan found.

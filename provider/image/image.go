@@ -120,6 +120,15 @@ func (r Reference) Identity() Reference {
 	return r
 }
 
+// Effective is the reference as a node reads it: one with neither tag nor digest has
+// the tag latest.
+func (r Reference) Effective() Reference {
+	if r != (Reference{}) && r.tag == "" && r.digest == "" {
+		r.tag = "latest"
+	}
+	return r
+}
+
 // WithDigest returns the reference with its digest replaced.
 func (r Reference) WithDigest(digest string) (Reference, error) {
 	if !ValidDigest(digest) {

@@ -79,6 +79,28 @@ func TestIdentity(t *testing.T) {
 	}
 }
 
+func TestEffective(t *testing.T) {
+	digest := "@sha256:" + strings.Repeat("0a", 32)
+	for written, want := range map[string]string{
+		"iad.ocir.io/ns/web":                           "iad.ocir.io/ns/web:latest",
+		"iad.ocir.io/ns/web:v1":                        "iad.ocir.io/ns/web:v1",
+		"iad.ocir.io/ns/web" + digest:                  "iad.ocir.io/ns/web" + digest,
+		"iad.ocir.io/ns/web:v1" + digest:               "iad.ocir.io/ns/web:v1" + digest,
+		"ocir.us-ashburn-1.oci.oraclecloud.com/ns/web": "ocir.us-ashburn-1.oci.oraclecloud.com/ns/web:latest",
+	} {
+		ref, err := image.Parse(written)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := ref.Effective().String(); got != want {
+			t.Errorf("%s: got %s, want %s", written, got, want)
+		}
+	}
+	if got := (image.Reference{}).Effective(); got != (image.Reference{}) {
+		t.Errorf("of no reference: %s", got)
+	}
+}
+
 func TestWithDigest(t *testing.T) {
 	ref, err := image.Parse("iad.ocir.io/ns/web:v1")
 	if err != nil {

@@ -33,18 +33,11 @@ func NewTags(c *Client) *Tags {
 	})}
 }
 
-// Digest is that of the image that ref's tag points to; of its tag "latest" if it
-// has none, as for a node. It is empty if there is no such image as far as the
-// principal may know.
+// Digest is that of the image that ref, as a node reads it, points to. It is empty if
+// there is no such image as far as the principal may know.
 func (t *Tags) Digest(ctx context.Context, ref image.Reference) (string, error) {
 	if ref.Digest() != "" {
 		return ref.Digest(), nil
 	}
-	if ref.Tag() == "" {
-		var err error
-		if ref, err = image.Parse(ref.Name() + ":latest"); err != nil {
-			return "", err
-		}
-	}
-	return t.digests.Get(ctx, ref)
+	return t.digests.Get(ctx, ref.Effective())
 }

@@ -149,8 +149,8 @@ type lane struct {
 	decide  func(ctx context.Context, keys []string, deadline time.Time) Response
 }
 
-// Handler answers POST requests on Path, ScansPath and DigestsPath, and everything else in the
-// protocol's own form with a systemError.
+// Handler answers POST requests on Path, ScansPath and DigestsPath, and everything
+// else in the protocol's own form with a systemError.
 func Handler(cfg Config) *Questions {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
