@@ -191,8 +191,9 @@ func (r *Rotator) keep(ctx context.Context) error {
 	shown := r.shown
 	current := shown != nil && shown.pair.Leaf.Equal(k.pair.Leaf)
 	bundle := k.cas
-	if shown != nil && !current {
-		bundle = append(slices.Clone(bundle), shown.cas[0]) // somebody may have replaced the Secret
+	// Somebody may have replaced the Secret. Else all replicas publish the same.
+	if shown != nil && !slices.ContainsFunc(bundle, shown.cas[0].Equal) {
+		bundle = append(slices.Clone(bundle), shown.cas[0])
 	}
 	waits, err := r.publish(ctx, objects, encodeCAs(bundle))
 	if err != nil || current {
