@@ -1,10 +1,12 @@
 package policies_test
 
 import (
+	"context"
 	"encoding/json"
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -14,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/rego"
+	"golang.org/x/sync/errgroup"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/oke-sign/oke-sign/plugin/gate"
@@ -55,19 +58,29 @@ func TestModel(t *testing.T) {
 		queries[kind] = shipped(t, kind, external)
 	}
 	seen := map[string]int{}
-	for from := 0; from < *modelCases && !t.Failed(); from += perQuery {
+	batch := func(from int) {
 		cases := make([]modelCase, 0, perQuery)
 		byKind := map[string][]any{}
 		for i := from; i < min(from+perQuery, *modelCases); i++ {
 			c := newCase(rand.New(rand.NewPCG(*modelSeed, uint64(i))), i)
-			answers[c.provider] = c.world
 			cases = append(cases, c)
 			byKind[c.kind] = append(byKind[c.kind], c.input())
 		}
+		mu.Lock()
+		for _, c := range cases {
+			answers[c.provider] = c.world
+		}
+		mu.Unlock()
 		got := map[string][][]string{}
 		for kind, inputs := range byKind {
-			got[kind] = judge(t, queries[kind], inputs)
+			var err error
+			if got[kind], err = judge(t.Context(), queries[kind], inputs); err != nil {
+				t.Errorf("cases %d and after: %v", from, err)
+				return
+			}
 		}
+		mu.Lock()
+		defer mu.Unlock()
 		for _, c := range cases {
 			want := c.want()
 			seen[c.kind+fmt.Sprint(len(want) == 0)]++
@@ -75,9 +88,21 @@ func TestModel(t *testing.T) {
 				t.Errorf("-model.seed %d, case %d: the policy differs from the specification:\n%s\n%s", *modelSeed, c.number, diff, c)
 			}
 			got[c.kind] = got[c.kind][1:]
+			delete(answers, c.provider)
 		}
-		clear(answers)
 	}
+	var workers errgroup.Group
+	workers.SetLimit(runtime.GOMAXPROCS(0))
+	for from := 0; from < *modelCases && !t.Failed(); from += perQuery {
+		if from > 0 && from%100_000 == 0 {
+			t.Logf("%d cases, no difference so far", from)
+		}
+		workers.Go(func() error {
+			batch(from)
+			return nil
+		})
+	}
+	_ = workers.Wait() // failures are the test's own
 	for _, kind := range modelKinds {
 		for _, admitted := range []string{"true", "false"} {
 			if n := seen[kind+admitted]; n < *modelCases/100 {
@@ -137,11 +162,10 @@ func shipped(t *testing.T, kind string, external rego.Builtin1) rego.PreparedEva
 	return query
 }
 
-func judge(t *testing.T, query rego.PreparedEvalQuery, inputs []any) [][]string {
-	t.Helper()
-	result, err := query.Eval(t.Context(), rego.EvalInput(inputs))
+func judge(ctx context.Context, query rego.PreparedEvalQuery, inputs []any) ([][]string, error) {
+	result, err := query.Eval(ctx, rego.EvalInput(inputs))
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	var all [][]string
 	for _, set := range result[0].Expressions[0].Value.([]any) {
@@ -152,7 +176,7 @@ func judge(t *testing.T, query rego.PreparedEvalQuery, inputs []any) [][]string 
 		slices.Sort(got)
 		all = append(all, got)
 	}
-	return all
+	return all, nil
 }
 
 func modelEngine(t *testing.T, p *gatetest.Provider, c modelCase) *gate.Engine {
