@@ -12,13 +12,12 @@ import (
 	"github.com/oke-sign/oke-sign/policies"
 )
 
-// With pinTags of the policy's chart, Gatekeeper puts digests in the place of tags
-// before it judges, wherever in a Pod they are; and what it could not pin is judged
-// by its tag.
-func TestTagsArePinned(t *testing.T) {
-	t.Parallel()
+// pinning is a space where Gatekeeper puts digests in the place of tags before it
+// judges, as pinTags of the policy's chart has it.
+func pinning(t *testing.T) space {
+	t.Helper()
 	s := newSpace(t)
-	chart := run(t.Context(), "", "helm", "template", "pin", "charts/oke-sign-policy", "--show-only", "templates/pintags.yaml",
+	chart := run(t.Context(), "", "helm", "template", "pin-"+s.name, "charts/oke-sign-policy", "--show-only", "templates/pintags.yaml",
 		"--set", "pinTags=true", "--set", "keys={"+imageKey.ID+"}", "--set", "scope.namespaces={"+s.name+"}", "--set", "scope.excludedNamespaces=null").succeeds(t)
 	s.apply(t, chart.stdout).succeeds(t)
 	t.Cleanup(func() { s.pipe(t, chart.stdout, "delete", "-f", "-").succeeds(t) })
@@ -26,7 +25,14 @@ func TestTagsArePinned(t *testing.T) {
 		constraint{kind: policies.SignedImages, on: pods, parameters: signedBy("", imageKey)},
 		constraint{kind: policies.ImageDigests, on: pods},
 	)
+	return s
+}
 
+// Wherever in a Pod a tag is, it becomes a digest; and what could not be pinned is
+// judged by its tag.
+func TestTagsArePinned(t *testing.T) {
+	t.Parallel()
+	s := pinning(t)
 	good, unsigned := s.signed(t, "good", imageKey), s.push(t, "unsigned")
 	at := func(image string) string { // as the Pod has it then
 		_, digest, _ := strings.Cut(image, "@")
@@ -74,4 +80,54 @@ func TestTagsArePinned(t *testing.T) {
 	}
 	// What runs keeps the image that it runs.
 	s.kubectl(t, "label", "pod", "pinned", "seen=yes").succeeds(t)
+}
+
+// While nobody says what tags point to, they are refused for being tags, and an
+// emergency is one.
+func TestTagsWithoutAnAnswer(t *testing.T) {
+	disturbs(t)
+	s := pinning(t)
+	emergency, err := json.Marshal(object{"metadata": object{"annotations": breakGlass("true")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	image := map[string]string{}
+	for _, name := range []string{"pinned", "no-oci", "hung", "gone"} {
+		image[name] = byTag(s.signed(t, name, imageKey))
+	}
+	eventually(t, soon, "Gatekeeper pins tags", func() error {
+		return s.kubectl(t, "run", "pinned", "--image="+image["pinned"]).err
+	})
+	for _, test := range []struct {
+		name string
+		stop func(*testing.T)
+	}{
+		{"no-oci", func(t *testing.T) {
+			t.Cleanup(func() { control(t, "resume", "oci-emulator") })
+			control(t, "pause", "oci-emulator")
+		}},
+		{"hung", func(t *testing.T) { pause(t, "oke-sign") }},
+		{"gone", func(t *testing.T) {
+			deployment := []string{"scale", "deployment", "oke-sign", "--replicas"}
+			own := space{name: "oke-sign"}
+			t.Cleanup(func() {
+				own.kubectl(t, append(deployment, "2")...).succeeds(t)
+				own.ready(t, soon, "oke-sign", "2/2")
+			})
+			own.kubectl(t, append(deployment, "0")...).succeeds(t)
+			eventually(t, soon, "no provider runs", func() error {
+				if names := containers(t, "oke-sign"); len(names) > 0 {
+					return fmt.Errorf("%s run", names)
+				}
+				return nil
+			})
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			test.stop(t)
+			tag := image[test.name]
+			s.kubectl(t, "run", test.name, "--image="+tag).fails(t, denies, "containers/"+test.name+": no-digest: ", tag)
+			s.kubectl(t, "run", test.name, "--image="+tag, "--override-type=strategic", "--overrides="+string(emergency)).succeeds(t)
+		})
+	}
 }
