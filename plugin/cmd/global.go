@@ -3,7 +3,9 @@ package cmd
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"strings"
 	"time"
@@ -109,6 +111,9 @@ func (g *global) connect(ctx context.Context) (*cloud, error) {
 		return nil, err
 	}
 	who, err := principal.New(ctx, principal.Config{Kind: g.auth, ConfigFile: g.configFile, Profile: g.profile, Region: g.region, CAFile: g.caFile})
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, &refusal{err, "oci setup config, of Oracle's CLI, makes it; --config-file names another"}
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -1,8 +1,10 @@
 package cmd
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"net/http"
 
 	"github.com/spf13/pflag"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
@@ -20,15 +22,38 @@ type kube struct {
 
 // newKube leaves out what kubectl has for debugging and for old clusters.
 func newKube(errOut io.Writer) *kube {
-	f := genericclioptions.NewConfigFlags(true)
+	k := &kube{genericclioptions.NewConfigFlags(true)}
+	f := k.ConfigFlags
 	f.CacheDir, f.DisableCompression, f.ImpersonateUID, f.ImpersonateUserExtra = nil, nil, nil, nil
 	f.WrapConfigFn = func(c *rest.Config) *rest.Config {
 		c.UserAgent = "kubectl-oke_sign"
 		c.QPS, c.Burst = 50, 300 // the client's own bound, kubectl's; the server has another
 		c.WarningHandler = rest.NewWarningWriter(errOut, rest.WarningWriterOptions{Deduplicate: true})
+		c.Wrap(func(next http.RoundTripper) http.RoundTripper { return hinting{k, next} })
 		return c
 	}
-	return &kube{f}
+	return k
+}
+
+// hinting says of requests that got no answer what to do about it.
+type hinting struct {
+	kube *kube
+	http.RoundTripper
+}
+
+func (h hinting) RoundTrip(r *http.Request) (*http.Response, error) {
+	if !h.kube.leads() {
+		return nil, &refusal{errors.New("there is no kubeconfig"), "name one with --kubeconfig or the variable KUBECONFIG"}
+	}
+	answer, err := h.RoundTripper.RoundTrip(r)
+	if err == nil || r.Context().Err() != nil {
+		return answer, err
+	}
+	of := "the kubeconfig"
+	if name, _ := h.kube.context(); name != "" && *h.kube.APIServer == "" {
+		of = "context " + name
+	}
+	return nil, &refusal{err, "is the cluster there, and does " + of + " lead to it?"}
 }
 
 // bind adds kubectl's flags. Help lists those that people type; it would be all

@@ -14,6 +14,7 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 
 	"github.com/oke-sign/oke-sign/plugin/cmd"
@@ -39,6 +40,7 @@ func main() {
 	if err != nil {
 		configDir = "" // a machine without a home, such as in CI: nothing is kept
 	}
+	utilruntime.ErrorHandlers = nil // what Kubernetes' client would log, it returns as well
 	code := cmd.Run(ctx, cmd.Config{
 		Args:      arguments(os.Args),
 		Streams:   genericiooptions.IOStreams{In: os.Stdin, Out: os.Stdout, ErrOut: os.Stderr},
