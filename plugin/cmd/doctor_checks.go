@@ -651,7 +651,7 @@ func checkBreakGlass(f *facts) []finding {
 	honoured, who := false, false
 	for _, c := range f.constraints.is {
 		switch c.GetKind() {
-		case policies.SignedImages:
+		case policies.SignedImages, policies.ImageDigests, policies.ScannedImages:
 			glass, _, _ := unstructured.NestedString(c.Object, "spec", "parameters", "breakGlass")
 			honoured = honoured || glass != "Ignore" && actsAt(c, "deny")
 		case policies.BreakGlass:

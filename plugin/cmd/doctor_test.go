@@ -167,6 +167,11 @@ func TestDoctor(t *testing.T) {
 		"a constraint not enforced":  {at(signed, nil, "status,byPod"), "fails|constraints are taken in|no Pod of Gatekeeper enforces OKESignedImages/signed yet"},
 		"a constraint with an error": {at(glass, []any{map[string]any{"errors": []any{map[string]any{"message": "bad"}}}}, "status,byPod"), "fails|constraints are taken in|cannot use OKEBreakGlass/glass: bad"},
 		"no rules for break-glass":   {gone(glass), "warns|break-glass is held|anybody who may make a Pod"},
+		"break-glass for digests": {func(w world) {
+			at(signed, "Ignore", "spec,parameters,breakGlass")(w)
+			gone(glass)(w)
+			add("{apiVersion: constraints.gatekeeper.sh/v1beta1, kind: OKEImageDigests, metadata: {name: digests}, spec: {match: {kinds: [{apiGroups: [''], kinds: [Pod]}]}, parameters: {}}, status: {byPod: [{id: a, enforced: true}]}}")(w)
+		}, "warns|break-glass is held|anybody who may make a Pod"},
 		"break-glass only warned of": {at(glass, "warn", "spec,enforcementAction"), "fails|break-glass is held|refuses nobody"},
 		"a kind left out":            {at(glass, []any{"Job"}, "spec,match,kinds,2,kinds"), "fails|break-glass is held|is not about CronJob"},
 		"a kind left out, for anybody": {func(w world) {
