@@ -43,8 +43,8 @@ func newDoctor(g *global) *cobra.Command {
 		Short: "Find out whether the cluster enforces its image policy, and what to mend",
 		Long: `Look for everything that can make the image policy not hold: Gatekeeper, its
 webhook and its settings, templates and constraints, the Provider objects, the
-provider behind them and its certificate, keys, scans, clocks, OKE's own policy
-beside it, and what runs already. Each finding comes with what to do.
+provider behind them and its certificate, keys, scans, how tags are pinned, clocks,
+OKE's own policy beside it, and what runs already. Each finding comes with what to do.
 
   fails     the policy does not hold, or keeps everything out
   warns     it holds, and something weakens it
@@ -153,6 +153,15 @@ func (o *doctorOptions) gather(ctx context.Context) (*facts, error) {
 	f.configs = o.found(ctx, configKind)
 	f.templates = o.found(ctx, schema.GroupVersionResource{Group: "templates.gatekeeper.sh", Version: "v1", Resource: "constrainttemplates"})
 	f.providers = o.found(ctx, schema.GroupVersionResource{Group: "externaldata.gatekeeper.sh", Version: "v1beta1", Resource: "providers"})
+	f.assigns = o.found(ctx, assignKind)
+	if pins, _ := f.pins(); len(pins) > 0 {
+		webhooks, err := client.AdmissionregistrationV1().MutatingWebhookConfigurations().Get(ctx, mutationConfiguration, metav1.GetOptions{})
+		if f.mutation.err = err; err == nil {
+			f.mutation.is = mutating(webhooks)
+		} else if apierrors.IsNotFound(err) {
+			f.mutation.err = nil
+		}
+	}
 	for _, kind := range policies.Kinds() {
 		found, err := o.constraints(ctx, kind)
 		f.constraints.err = cmp.Or(f.constraints.err, err)

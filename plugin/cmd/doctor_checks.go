@@ -41,7 +41,9 @@ type facts struct {
 	templates   fact[[]unstructured.Unstructured]
 	constraints fact[[]unstructured.Unstructured]
 	providers   fact[[]unstructured.Unstructured]
-	backends    map[string]backend // by Provider
+	assigns     fact[[]unstructured.Unstructured]
+	mutation    fact[*admissionregistrationv1.MutatingWebhook] // nil if it is not there
+	backends    map[string]backend                             // by Provider
 	keys        fact[[]keyFact]
 	running     fact[[]*imageStatus]
 	oke         fact[*cluster.Cluster] // nil: nothing says which one it is
@@ -132,6 +134,7 @@ func checks() []check {
 		{"answers", checkAudit},
 		{"keys", checkKeys},
 		{"scans", checkScans},
+		{"tags are pinned", checkPins},
 		{"clocks", checkClock},
 		{"OKE's own policy", checkOKE},
 		{"what runs may run", checkRunning},

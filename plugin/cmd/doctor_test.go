@@ -108,6 +108,7 @@ func TestDoctor(t *testing.T) {
 	const (
 		webhook, manager, audit = "ValidatingWebhookConfiguration/gatekeeper-validating-webhook-configuration", "Deployment/gatekeeper-controller-manager", "Deployment/gatekeeper-audit"
 		signed, glass, provider = "OKESignedImages/signed", "OKEBreakGlass/glass", "Provider/oke-sign"
+		pin, digests            = "Assign/pin", "Provider/oke-sign-digests"
 	)
 	args := "spec,template,spec,containers,0,args"
 	image := "spec,template,spec,containers,0,image"
@@ -201,7 +202,20 @@ func TestDoctor(t *testing.T) {
 		"an audit without rights":        {at(signed, []any{map[string]any{"message": "containers/c: no-answer: 404 NotAuthorizedOrNotFound"}}, "status,violations"), "fails|answers|OCI lets the provider read nothing"},
 		"an audit that does not see":     {at(signed, []any{map[string]any{"message": "containers/c: image-not-found: x"}}, "status,violations"), "warns|answers|does not see an image that runs"},
 		"no audit so far":                {at(signed, nil, "status,auditTimestamp"), "warns|answers|no audit has asked yet"},
-		"nothing":                        {func(world) {}, ""},
+		"no mutation":                    {gone("MutatingWebhookConfiguration/gatekeeper-mutating-webhook-configuration"), "warns|tags are pinned|mutation.gatekeeper.sh is not there"},
+		"pins before break-glass":        {at(pin, "Fail", "spec,parameters,assign,externalData,failurePolicy"), "warns|tags are pinned|Assign/pin refuses Pods while the provider has no answer"},
+		"a pin with an error":            {at(pin, []any{map[string]any{"errors": []any{map[string]any{"message": "conflict"}}}}, "status,byPod"), "warns|tags are pinned|cannot use Assign/pin: conflict"},
+		"no Provider of digests":         {gone(digests), "warns|tags are pinned|there is no Provider oke-sign-digests, which Assign/pin asks"},
+		"no digests from it":             {at(digests, "https://oke-sign.oke-sign.svc:8443/v1/signatures", "spec,url"), "warns|tags are pinned|leads to /v1/signatures"},
+		"no time-out for digests":        {at(digests, nil, "spec,timeout"), "warns|tags are pinned|oke-sign-digests has no time-out"},
+		"digests by another name": {func(w world) {
+			w["Provider/own"] = w[digests]
+			w["Provider/own"].SetName("own")
+			delete(w, digests)
+			at(pin, "own", "spec,parameters,assign,externalData,provider")(w)
+			at("Provider/own", int64(3), "spec,timeout")(w)
+		}, "warns|tags are pinned|own has a time-out of 3 s, and the webhook one of 3 s"},
+		"nothing": {func(world) {}, ""},
 	} {
 		objects, err := soundCluster(soundKey, "oke-sign.oke-sign.svc")
 		if err != nil {

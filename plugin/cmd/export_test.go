@@ -100,6 +100,16 @@ func Doctor(objects []*unstructured.Unstructured, now time.Time) ([]Finding, err
 		case "Provider":
 			f.providers.is = append(f.providers.is, *o)
 			continue
+		case "Assign":
+			f.assigns.is = append(f.assigns.is, *o)
+			continue
+		case "MutatingWebhookConfiguration":
+			var webhooks admissionregistrationv1.MutatingWebhookConfiguration
+			if err := runtime.DefaultUnstructuredConverter.FromUnstructured(o.Object, &webhooks); err != nil {
+				return nil, err
+			}
+			f.mutation.is = mutating(&webhooks)
+			continue
 		case "Service":
 			service = new(corev1.Service)
 			into = service

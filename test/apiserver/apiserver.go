@@ -76,9 +76,11 @@ func Resources() []Resource {
 		resource("batch", "v1", "Job", true),
 		resource("batch", "v1", "CronJob", true, "cj"),
 		resource("admissionregistration.k8s.io", "v1", "ValidatingWebhookConfiguration", false),
+		resource("admissionregistration.k8s.io", "v1", "MutatingWebhookConfiguration", false),
 		resource("apiextensions.k8s.io", "v1", "CustomResourceDefinition", false, "crd"),
 		resource("templates.gatekeeper.sh", "v1", "ConstraintTemplate", false),
 		resource("externaldata.gatekeeper.sh", "v1beta1", "Provider", false),
+		resource("mutations.gatekeeper.sh", "v1", "Assign", false),
 		resource("config.gatekeeper.sh", "v1alpha1", "Config", true),
 		resource("status.gatekeeper.sh", "v1beta1", "ConstraintPodStatus", true),
 		resource("status.gatekeeper.sh", "v1beta1", "ConstraintTemplatePodStatus", true),
@@ -88,6 +90,8 @@ func Resources() []Resource {
 		switch r.Kind {
 		case "ConstraintPodStatus", "ConstraintTemplatePodStatus", "ProviderPodStatus":
 			list[i].Plural = strings.ToLower(r.Kind) + "es"
+		case "Assign":
+			list[i].Plural = "assign"
 		}
 	}
 	for _, kind := range []string{"OKESignedImages", "OKEImageDigests", "OKEBreakGlass", "OKEScannedImages"} {

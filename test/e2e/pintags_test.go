@@ -98,6 +98,7 @@ func TestTagsWithoutAnAnswer(t *testing.T) {
 	eventually(t, soon, "Gatekeeper pins tags", func() error {
 		return s.kubectl(t, "run", "pinned", "--image="+image["pinned"]).err
 	})
+	okeSign(t, "doctor", "--all").says(t, "by 3 rules")
 	for _, test := range []struct {
 		name string
 		stop func(*testing.T)
