@@ -20,48 +20,69 @@ import (
 // twice is an error, and so is a second document.
 func Object(text []byte) (*unstructured.Unstructured, error) {
 	object := &unstructured.Unstructured{}
-	raw, err := document(text)
-	if err != nil {
-		return nil, err
-	}
-	if err := object.UnmarshalJSON(raw); err != nil {
+	if _, err := document(text, object.UnmarshalJSON); err != nil {
 		return nil, err
 	}
 	return object, nil
 }
 
-// document is the one document of a text, as JSON. The reader that Kubernetes has
-// stops at the end of the first and says nothing of what follows: behind a
-// separator with a comment, for one, an object would go unseen.
-func document(text []byte) ([]byte, error) {
-	documents := yamlv3.NewDecoder(bytes.NewReader(text))
-	for n := 0; ; n++ {
-		err := documents.Decode(new(yamlv3.Node))
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return nil, err
-		}
-		if n > 0 {
-			return nil, errors.New("more than one document; what separates documents is a line with --- alone")
-		}
+// document decodes the one document of a text from JSON, and then makes its nodes:
+// they take more memory than all else. The reader that Kubernetes has stops at the
+// end of the first document and says nothing of what follows: behind a separator
+// with a comment, for one, an object would go unseen.
+func document(text []byte, decode func(raw []byte) error) (*yamlv3.Node, error) {
+	raw, err := yaml.YAMLToJSONStrict(text)
+	if err == nil {
+		err = decode(raw)
 	}
-	return yaml.YAMLToJSONStrict(text)
+	if err != nil {
+		return nil, err
+	}
+	var root yamlv3.Node
+	documents := yamlv3.NewDecoder(bytes.NewReader(text))
+	if err := documents.Decode(&root); err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	switch err := documents.Decode(new(yamlv3.Node)); {
+	case err == nil:
+		return nil, errors.New("more than one document; what separates documents is a line with --- alone")
+	case !errors.Is(err, io.EOF):
+		return nil, err
+	}
+	return &root, nil
+}
+
+// Located is an object of a file, and where it stands there.
+type Located struct {
+	Object *unstructured.Unstructured
+	Lines  Lines
 }
 
 // Objects reads all the objects of a file: documents of YAML or JSON, and lists,
 // which are taken apart. Documents without content are left out.
 func Objects(text []byte) ([]*unstructured.Unstructured, error) {
-	var objects []*unstructured.Unstructured
+	located, err := Locate(text)
+	if err != nil {
+		return nil, err
+	}
+	objects := make([]*unstructured.Unstructured, len(located))
+	for i, l := range located {
+		objects[i] = l.Object
+	}
+	return objects, nil
+}
+
+// Locate reads what Objects does, and says at which lines it stands.
+func Locate(text []byte) ([]Located, error) {
+	var r reader
 	documents := yamlstream.NewYAMLReader(bufio.NewReader(bytes.NewReader(text)))
 	for n := 1; ; n++ {
 		part, err := documents.Read()
 		if errors.Is(err, io.EOF) {
-			return objects, nil
+			return r.found, nil
 		}
 		if err == nil {
-			objects, err = read(objects, part)
+			err = r.read(part)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("document %d: %w", n, err)
@@ -69,47 +90,69 @@ func Objects(text []byte) ([]*unstructured.Unstructured, error) {
 	}
 }
 
-func read(objects []*unstructured.Unstructured, text []byte) ([]*unstructured.Unstructured, error) {
-	raw, err := document(text)
-	if err != nil || string(raw) == "null" {
-		return objects, err
+// reader reads a file, document by document.
+type reader struct {
+	found []Located
+	lines int // before the next document
+}
+
+func (r *reader) read(text []byte) error {
+	var found []item
+	root, err := document(text, func(raw []byte) (err error) {
+		if string(raw) == "null" {
+			return nil
+		}
+		object := &unstructured.Unstructured{}
+		if err := object.UnmarshalJSON(raw); err != nil {
+			return err
+		}
+		found, err = unpacked(nil, item{object: object})
+		return err
+	})
+	if err != nil {
+		return err
 	}
-	object := &unstructured.Unstructured{}
-	if err := object.UnmarshalJSON(raw); err != nil {
-		return nil, err
+	at := newPositions(root, text, r.lines)
+	for _, i := range found {
+		r.found = append(r.found, Located{i.object, at.of(i.object, i.path)})
 	}
-	return unpacked(objects, object, 0)
+	r.lines += bytes.Count(text, []byte("\n")) + 1 // and the separator
+	return nil
+}
+
+// item is an object of a document, and the path to it through lists.
+type item struct {
+	object *unstructured.Unstructured
+	path   []any
 }
 
 // maxDepth bounds lists in lists.
 const maxDepth = 10
 
-func unpacked(objects []*unstructured.Unstructured, object *unstructured.Unstructured, depth int) ([]*unstructured.Unstructured, error) {
-	if !object.IsList() {
-		if object.GetKind() == "List" {
+func unpacked(found []item, of item) ([]item, error) {
+	if !of.object.IsList() {
+		if of.object.GetKind() == "List" {
 			return nil, errors.New("a list without items")
 		}
-		return append(objects, object), nil
+		return append(found, of), nil
 	}
-	if depth == maxDepth {
+	if len(of.path) == 2*maxDepth {
 		return nil, errors.New("lists in lists, too many deep")
 	}
-	items, _, err := unstructured.NestedSlice(object.Object, "items")
-	if err != nil {
-		return nil, err
-	}
-	for i, item := range items {
-		fields, ok := item.(map[string]any)
+	items, _ := of.object.Object["items"].([]any)
+	for i, fields := range items {
+		fields, ok := fields.(map[string]any)
 		if !ok {
 			return nil, fmt.Errorf("item %d is no object", i)
 		}
-		inner := &unstructured.Unstructured{Object: fields}
-		if inner.GetKind() == "" || inner.GetAPIVersion() == "" {
+		inner := item{&unstructured.Unstructured{Object: fields}, below(of.path, "items", i)}
+		if inner.object.GetKind() == "" || inner.object.GetAPIVersion() == "" {
 			return nil, fmt.Errorf("item %d has no apiVersion or kind", i)
 		}
-		if objects, err = unpacked(objects, inner, depth+1); err != nil {
+		var err error
+		if found, err = unpacked(found, inner); err != nil {
 			return nil, fmt.Errorf("item %d: %w", i, err)
 		}
 	}
-	return objects, nil
+	return found, nil
 }

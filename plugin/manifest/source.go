@@ -93,23 +93,18 @@ func split(text []byte) []part {
 	return append(parts, part{start: begin, text: text[begin:]})
 }
 
-func (p *part) decode() error {
-	raw, err := document(p.text)
-	if err != nil {
-		return err
-	}
-	return json.Unmarshal(raw, &p.values)
+// decode gives the part its values, and their nodes to the caller.
+func (p *part) decode() (*yamlv3.Node, error) {
+	return document(p.text, func(raw []byte) error { return json.Unmarshal(raw, &p.values) })
 }
 
 func (s *Source) read(name string, p part) error {
-	if err := p.decode(); err != nil || p.values == nil {
+	root, err := p.decode()
+	if err != nil || p.values == nil {
 		return err
 	}
-	var root yamlv3.Node
-	if err := yamlv3.Unmarshal(p.text, &root); err != nil || len(root.Content) != 1 {
-		return fmt.Errorf("the positions of its values cannot be found: %w", err)
-	}
 	s.documents = append(s.documents, p)
+	at := newPositions(root, p.text, bytes.Count(s.text[:p.start], []byte("\n")))
 	before := len(s.Images)
 	if err := s.collect(name, p.values, nil, 0); err != nil {
 		return err
@@ -119,11 +114,11 @@ func (s *Source) read(name string, p part) error {
 		if strings.Contains(image.Ref, "{{") {
 			return fmt.Errorf("%w: %s of %s", ErrTemplate, image.Place(), image.Object)
 		}
-		node, err := find(root.Content[0], image.path)
-		if err != nil {
-			return fmt.Errorf("%s of %s: %w", image.Place(), image.Object, err)
+		node, ok := at.find(image.path)
+		if !ok {
+			return fmt.Errorf("%s of %s: %w", image.Place(), image.Object, errPosition)
 		}
-		image.document, image.node, image.Line = len(s.documents)-1, node, bytes.Count(s.text[:p.start], []byte("\n"))+node.Line
+		image.document, image.node, image.Line = len(s.documents)-1, node, at.line(node)
 	}
 	return nil
 }
@@ -249,7 +244,7 @@ func (s *Source) Pin(digests map[string]string, keepTags bool) ([]byte, error) {
 	text := apply(s.text, edits)
 	n := 0
 	for _, p := range split(text) {
-		if err := p.decode(); err != nil {
+		if _, err := p.decode(); err != nil {
 			return nil, fmt.Errorf("the pinned text could not be read again, so nothing was pinned: %w", err)
 		}
 		if p.values == nil {
@@ -448,59 +443,6 @@ func (p part) offset(node *yamlv3.Node) (int, bool) {
 		}
 	}
 	return 0, false
-}
-
-// find is the node at the end of a path, through aliases and merged mappings.
-func find(node *yamlv3.Node, path []any) (*yamlv3.Node, error) {
-	for _, step := range path {
-		node = resolved(node)
-		switch step := step.(type) {
-		case string:
-			if _, node = field(node, step); node == nil {
-				return nil, errPosition
-			}
-		case int:
-			if node.Kind != yamlv3.SequenceNode || step >= len(node.Content) {
-				return nil, errPosition
-			}
-			node = node.Content[step]
-		}
-	}
-	return resolved(node), nil
-}
-
-// field is a field of a mapping: its own, or one that it merges in.
-func field(node *yamlv3.Node, name string) (key, value *yamlv3.Node) {
-	if node.Kind != yamlv3.MappingNode {
-		return nil, nil
-	}
-	for i := 0; i+1 < len(node.Content); i += 2 {
-		if k := resolved(node.Content[i]); k.Kind == yamlv3.ScalarNode && k.Value == name {
-			return k, node.Content[i+1]
-		}
-	}
-	for i := 0; i+1 < len(node.Content); i += 2 {
-		if node.Content[i].Value != "<<" {
-			continue
-		}
-		merged := []*yamlv3.Node{resolved(node.Content[i+1])}
-		if merged[0].Kind == yamlv3.SequenceNode {
-			merged = merged[0].Content
-		}
-		for _, m := range merged {
-			if k, v := field(resolved(m), name); k != nil {
-				return k, v
-			}
-		}
-	}
-	return nil, nil
-}
-
-func resolved(node *yamlv3.Node) *yamlv3.Node {
-	for node.Kind == yamlv3.AliasNode {
-		node = node.Alias
-	}
-	return node
 }
 
 func at(value any, path []any) any {

@@ -125,19 +125,12 @@ func expected(text string, keep bool) string {
 }
 
 func TestRead(t *testing.T) {
-	source, err := manifest.Read("x.yaml", []byte("# x\n---\n"+pod+"a:1\n  volumes: [{name: v, image: {reference: b}}]\n---\n"+
-		"apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nimages: [{name: c}, {name: d, newTag: x}, {name: e, newName: f, newTag: why, digest: z}]\n"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	const text = "# x\n---\n" + pod + "a:1\n  volumes: [{name: v, image: {reference: b}}]\n---\n" +
+		"apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nimages: [{name: c}, {name: d, newTag: x}, {name: e, newName: f, newTag: why, digest: z}]\n"
 	type named struct {
 		Object, Place, Ref string
 		Line               int
 		Elsewhere          bool
-	}
-	var got []named
-	for _, i := range source.Images {
-		got = append(got, named{i.Object, i.Place(), i.Ref, i.Line, i.Elsewhere})
 	}
 	want := []named{
 		{"Pod/a", "containers/web", "a:1", 9, false},
@@ -146,8 +139,18 @@ func TestRead(t *testing.T) {
 		{"Kustomization", "images/d", "d:x", 14, false},
 		{"Kustomization", "images/e", "f:why@z", 14, false},
 	}
-	if diff := cmp.Diff(want, got); diff != "" || source.Objects != 2 {
-		t.Errorf("%d objects: %s", source.Objects, diff)
+	for _, end := range []string{"\n", "\r\n"} {
+		source, err := manifest.Read("x.yaml", []byte(strings.ReplaceAll(text, "\n", end)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []named
+		for _, i := range source.Images {
+			got = append(got, named{i.Object, i.Place(), i.Ref, i.Line, i.Elsewhere})
+		}
+		if diff := cmp.Diff(want, got); diff != "" || source.Objects != 2 {
+			t.Errorf("%d objects, lines ended by %q: %s", source.Objects, end, diff)
+		}
 	}
 	for name, tc := range map[string]struct {
 		text string
