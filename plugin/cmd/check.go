@@ -16,6 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/oke-sign/oke-sign/plugin/gate"
+	"github.com/oke-sign/oke-sign/plugin/manifest"
 	"github.com/oke-sign/oke-sign/policies"
 )
 
@@ -51,9 +52,12 @@ could not be found out. With -o name, what would be admitted is printed, and
 nothing else.`,
 		Example: `  kubectl oke-sign check -f deploy/ --constraints policy/ --live
 
-  # For the security tab of a code hosting service
+  # What a chart renders
   helm template web | kubectl oke-sign check -f - --constraints policy/ \
-    --verdicts verdicts.yaml -o sarif > check.sarif`,
+    --verdicts verdicts.yaml
+
+  # For a code hosting service, which shows it beside the lines
+  kubectl oke-sign check -f deploy/ --constraints policy/ --live -o sarif > check.sarif`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := o.complete(); err != nil {
 				return err
@@ -117,10 +121,13 @@ func (o *checkOptions) validate(args []string) error {
 // checked is what would become of an object.
 type checked struct {
 	File       string      `json:"file"`
+	Line       int         `json:"line"` // of the object's first field
 	Object     objectName  `json:"object"`
 	Result     string      `json:"result"` // allowed, warned, refused, unknown, unmatched
 	Violations []violation `json:"violations"`
 	Error      string      `json:"error,omitempty"`
+
+	lines manifest.Lines
 }
 
 type objectName struct {
@@ -136,9 +143,10 @@ type violation struct {
 	Action     string `json:"action"` // deny, warn, dryrun
 	Reason     string `json:"reason,omitempty"`
 	Message    string `json:"message"`
+	Line       int    `json:"line,omitempty"` // of the image, or of the object, in a file
 }
 
-var checkColumns = []column{{name: "object"}, {name: "result"}, {name: "file", wide: true}, {name: "constraint", wide: true}, {name: "message"}}
+var checkColumns = []column{{name: "object"}, {name: "result"}, {name: "file"}, {name: "constraint", wide: true}, {name: "message"}}
 
 func (o *checkOptions) run(ctx context.Context) error {
 	ctx, cancel := o.within(ctx)
@@ -277,7 +285,7 @@ func (o *checkOptions) addProviders(e *gate.Engine, p policy) error {
 
 func (o *checkOptions) show(ctx context.Context, e *gate.Engine, p policy, m document) result {
 	v := checked{
-		File: m.file, Result: "allowed", Violations: []violation{},
+		File: m.file, Line: m.lines.Object, lines: m.lines, Result: "allowed", Violations: []violation{},
 		Object: objectName{m.object.GetAPIVersion(), m.object.GetKind(), m.object.GetNamespace(), m.object.GetName()},
 	}
 	r := result{target: m.name()}
@@ -313,10 +321,10 @@ func (o *checkOptions) show(ctx context.Context, e *gate.Engine, p policy, m doc
 		r.names = []string{m.name()}
 	}
 	for _, x := range v.Violations {
-		r.rows = append(r.rows, []string{m.name(), v.Result, m.file, x.Kind + "/" + x.Constraint, x.Action + ": " + x.Message})
+		r.rows = append(r.rows, []string{m.name(), v.Result, m.at(x.Line), x.Kind + "/" + x.Constraint, x.Action + ": " + x.Message})
 	}
 	if len(r.rows) == 0 {
-		r.rows = [][]string{{m.name(), v.Result, m.file, "", v.Error}}
+		r.rows = [][]string{{m.name(), v.Result, m.at(v.Line), "", v.Error}}
 	}
 	r.value = v
 	return r
@@ -325,8 +333,10 @@ func (o *checkOptions) show(ctx context.Context, e *gate.Engine, p policy, m doc
 // add adds violations. What a workload and its Pod are both told is said once.
 func (c *checked) add(action string, violations []gate.Violation) {
 	for _, v := range violations {
-		reason, _ := v.Details["reason"].(string)
-		x := violation{v.Kind, v.Constraint, action, reason, v.Message}
+		place, _ := v.Details["place"].(string)
+		image, _ := v.Details["subject"].(string)
+		x := violated(action, v)
+		x.Line = c.lines.Image(place, image)
 		if !slices.Contains(c.Violations, x) {
 			c.Violations = append(c.Violations, x)
 		}

@@ -52,6 +52,7 @@ func (m *manifestFlags) validate(args []string) error {
 type document struct {
 	file   string
 	object *unstructured.Unstructured
+	lines  manifest.Lines // in the file
 }
 
 // name is the object as kubectl names it, with its namespace before it.
@@ -62,6 +63,9 @@ func (d document) name() string {
 	}
 	return name
 }
+
+// at is a line of its file, as editors and logs make a link of it.
+func (d document) at(line int) string { return fmt.Sprintf("%s:%d", d.file, line) }
 
 // policy is what is judged, and by what.
 type policy struct {
@@ -130,12 +134,12 @@ func (g *global) readFiles(paths []string, recursive bool) ([]document, error) {
 			if err != nil {
 				return nil, err
 			}
-			objects, err := manifest.Objects(text)
+			located, err := manifest.Locate(text)
 			if err != nil {
 				return nil, &refusal{fmt.Errorf("%s: %w", file, err), "every file must hold Kubernetes objects; of charts and kustomizations check what they render"}
 			}
-			for _, object := range objects {
-				found = append(found, document{file, object})
+			for _, l := range located {
+				found = append(found, document{file, l.Object, l.Lines})
 			}
 		}
 	}

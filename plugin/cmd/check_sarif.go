@@ -2,8 +2,12 @@ package cmd
 
 import (
 	"cmp"
+	"fmt"
+	"net/url"
+	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 )
 
 // SARIF 2.1.0, as far as it is needed to show violations beside the files that
@@ -62,7 +66,6 @@ type (
 	sarifArtifact struct {
 		URI string `json:"uri"`
 	}
-	// The lines of objects are not known; what shows results wants one.
 	sarifRegion struct {
 		StartLine int `json:"startLine"`
 	}
@@ -83,29 +86,60 @@ func (o *checkOptions) finishSARIF(results []result) error {
 			if !slices.Contains(rules, rule) {
 				rules = append(rules, rule)
 			}
-			file := filepath.ToSlash(v.File)
-			if file == "-" {
-				file = "stdin"
-			}
 			found = append(found, sarifResult{
-				RuleID:  rule.ID,
-				Level:   map[string]string{"deny": "error", "warn": "warning", "dryrun": "note"}[x.Action],
-				Message: sarifText{r.target + ": " + x.Message},
-				Locations: []sarifLocation{{
-					Physical: sarifPhysical{sarifArtifact{file}, sarifRegion{1}},
-					Logical:  []sarifLogical{{r.target, "resource"}},
-				}},
+				RuleID:    rule.ID,
+				Level:     map[string]string{"deny": "error", "warn": "warning", "dryrun": "note"}[x.Action],
+				Message:   sarifText{r.target + ": " + x.Message},
+				Locations: []sarifLocation{sarifAt(v.File, x.Line, r.target)},
 			})
 		}
 	}
 	return o.printSARIF("kubectl oke-sign check", rules, found, results)
 }
 
+// sarifAt is a line of a file, or its first if none is known, and what is there.
+func sarifAt(file string, line int, what string) sarifLocation {
+	return sarifLocation{
+		Physical: sarifPhysical{sarifArtifact{sarifURI(file)}, sarifRegion{max(line, 1)}},
+		Logical:  []sarifLogical{{what, "resource"}},
+	}
+}
+
+// sarifURI names a file by where it lies below the working directory, if it does:
+// in pipelines that is the repository, and code hosting services know no other.
+func sarifURI(file string) string {
+	if file == "-" {
+		file = "stdin"
+	}
+	here, err := os.Getwd()
+	if err == nil && !filepath.IsAbs(file) {
+		file = filepath.Join(here, file)
+	}
+	if below, err := filepath.Rel(here, file); err == nil && filepath.IsLocal(below) {
+		file = below
+	}
+	u := url.URL{Path: filepath.ToSlash(file)}
+	if filepath.IsAbs(file) {
+		u.Scheme, u.Path = "file", "/"+strings.TrimPrefix(u.Path, "/")
+	}
+	return u.String()
+}
+
 // printSARIF prints what a tool found, with the errors of what it could not find
-// out, and makes of the results what finish does.
+// out, and makes of the results what finish does. Fingerprints are left to what
+// uploads them: it makes them of the text of the line, which follows a result when
+// lines move.
 func (g *global) printSARIF(tool string, rules []sarifRule, found []sarifResult, results []result) error {
-	run := sarifRun{Results: append([]sarifResult{}, found...), Invocations: []sarifInvocation{{ExecutionSuccessful: true}}}
+	run := sarifRun{Results: []sarifResult{}, Invocations: []sarifInvocation{{ExecutionSuccessful: true}}}
 	run.Tool.Driver = sarifDriver{Name: tool, Rules: append([]sarifRule{}, rules...)}
+	seen := make(map[string]bool)
+	for _, f := range found { // two constraints may say the same; the stricter comes first
+		key := fmt.Sprint(f.RuleID, f.Message, f.Locations)
+		if !seen[key] {
+			run.Results = append(run.Results, f)
+		}
+		seen[key] = true
+	}
 	outcome := error(nil)
 	for _, r := range results {
 		if err := cmp.Or(r.err, r.part); err != nil {

@@ -154,7 +154,7 @@ func (g *global) constraints(ctx context.Context, kind string) ([]document, erro
 	}
 	found := make([]document, len(list))
 	for i := range list {
-		found[i] = document{"the cluster", &list[i]}
+		found[i] = document{file: "the cluster", object: &list[i]}
 	}
 	return found, nil
 }

@@ -167,7 +167,7 @@ func (o *explainOptions) subjects(ctx context.Context, args []string) ([]documen
 			"metadata": map[string]any{"name": "of-" + arg, "namespace": namespace},
 			"spec":     map[string]any{"containers": []any{map[string]any{"name": "image", "image": arg}}},
 		}}
-		subjects = append(subjects, document{arg, pod})
+		subjects = append(subjects, document{file: arg, object: pod})
 	}
 	if len(named) == 0 {
 		return subjects, nil

@@ -277,7 +277,7 @@ func (g *global) foresee(ctx context.Context, namespace string, before, after []
 func documentsOf(objects []*unstructured.Unstructured) []document {
 	var documents []document
 	for _, o := range objects {
-		documents = append(documents, document{constraint.Name(o), constraint.Manifest(o)})
+		documents = append(documents, document{file: constraint.Name(o), object: constraint.Manifest(o)})
 	}
 	return documents
 }

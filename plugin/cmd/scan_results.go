@@ -164,7 +164,12 @@ type scannedImage struct {
 	Problems  []listedProblem       `json:"problems"`
 	UsedBy    []objectName          `json:"usedBy,omitempty"`
 
-	files []string // of manifests that name it
+	places []filePlace // in manifests that name it
+}
+
+type filePlace struct {
+	file string
+	line int
 }
 
 type listedProblem struct {
@@ -239,8 +244,9 @@ func (o *scanResultsOptions) look(ctx context.Context, c *cloud, scans *scan.Che
 		if name := nameOf(u.object); !slices.Contains(v.UsedBy, name) {
 			v.UsedBy = append(v.UsedBy, name)
 		}
-		if u.file != "" && !slices.Contains(v.files, u.file) {
-			v.files = append(v.files, u.file)
+		at := filePlace{u.file, u.lines.Image(u.place, s.image)}
+		if u.file != "" && !slices.Contains(v.places, at) {
+			v.places = append(v.places, at)
 		}
 	}
 	ref, err := s.reference()

@@ -3,7 +3,6 @@ package cmd
 import (
 	"cmp"
 	"fmt"
-	"path/filepath"
 	"strings"
 )
 
@@ -48,17 +47,13 @@ func (o *scanResultsOptions) finishSARIF(results []result) error {
 
 // locations are the manifests that name the image, or the image itself.
 func (v scannedImage) locations() []sarifLocation {
-	files := v.files
-	if len(files) == 0 {
+	if len(v.places) == 0 {
 		name, _, _ := strings.Cut(v.Reference, "@")
-		files = []string{name}
+		return []sarifLocation{sarifAt(name, 0, v.Reference)}
 	}
 	var found []sarifLocation
-	for _, file := range files {
-		if file == "-" {
-			file = "stdin"
-		}
-		found = append(found, sarifLocation{Physical: sarifPhysical{sarifArtifact{filepath.ToSlash(file)}, sarifRegion{1}}, Logical: []sarifLogical{{v.Reference, "resource"}}})
+	for _, p := range v.places {
+		found = append(found, sarifAt(p.file, p.line, v.Reference))
 	}
 	return found
 }

@@ -251,7 +251,7 @@ func (e enforced) unlifted() []document {
 		}
 		object := c.object.DeepCopy()
 		unstructured.RemoveNestedField(object.Object, "spec", "parameters", "exemptImages")
-		found = append(found, document{c.file, object})
+		found = append(found, document{file: c.file, object: object})
 	}
 	return found
 }
@@ -354,7 +354,7 @@ func (s *standing) of(ref string) (string, []violation) {
 
 func violated(action string, v gate.Violation) violation {
 	reason, _ := v.Details["reason"].(string)
-	return violation{v.Kind, v.Constraint, action, reason, v.Message}
+	return violation{Kind: v.Kind, Constraint: v.Constraint, Action: action, Reason: reason, Message: v.Message}
 }
 
 // brief is a violation without the image and its place, which stand beside it.

@@ -165,7 +165,7 @@ func kustomized(dir string) ([]document, error) {
 	}
 	documents := make([]document, len(objects))
 	for i, o := range objects {
-		documents[i] = document{dir, o}
+		documents[i] = document{file: dir, object: o}
 	}
 	return documents, nil
 }
