@@ -115,12 +115,13 @@ func (p *positions) of(object *unstructured.Unstructured, path []any) Lines {
 }
 
 // line is where a node begins in the file: an object with its first field. Of a text
-// in another encoding than UTF-8 the lines are not all known.
+// in another encoding than UTF-8 the lines are not all known, and an empty one has
+// none.
 func (p *positions) line(node *yamlv3.Node) int {
 	if node.Kind == yamlv3.MappingNode && len(node.Content) > 0 {
 		node = node.Content[0]
 	}
-	return p.lines[min(node.Line, len(p.lines))-1]
+	return p.lines[max(min(node.Line, len(p.lines)), 1)-1]
 }
 
 // field is a field of a mapping: its own, or one that it merges in.
