@@ -558,15 +558,20 @@ func TestDrain(t *testing.T) {
 	}
 }
 
-// In a cluster nobody gives the provider a key: its service account is enough.
+// In a cluster nobody gives the provider a key: its service account is enough, with
+// the statements that name it.
 func TestWorkload(t *testing.T) {
 	t.Parallel()
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
-	tenancy.Allow("Allow user pod to read repos in tenancy", "Allow user pod to read keys in tenancy")
 	key := tenancy.NewVault("v", "").NewKey("k", ocitest.RSA2048)
 	img := tenancy.NewImage("app")
 	tenancy.Add(img.Sign(key, "SHA_256_RSA_PKCS_PSS"))
-	pod := tenancy.NewUser("pod").NewWorkload()
+	oke := tenancy.NewCluster("prod", "")
+	for _, may := range []string{"read repos", "read keys"} {
+		tenancy.Allow("Allow any-user to " + may + " in tenancy where all {request.principal.type = 'workload', request.principal.namespace = 'oke-sign', " +
+			"request.principal.service_account = 'oke-sign', request.principal.cluster_id = '" + oke.ID + "'}")
+	}
+	pod := oke.NewWorkload("oke-sign", "oke-sign")
 	cluster := func(name string) string {
 		if name == "KUBERNETES_SERVICE_HOST" {
 			return pod.Host

@@ -17,27 +17,27 @@ import (
 	"github.com/oke-sign/oke-sign/test/ocitest"
 )
 
-// kinds are all of them, as users with every right in a tenancy of their own.
-// What a kind asks for a new token is counted by the function returned.
-func kinds() map[string]func(*testing.T, *ocitest.User) (principal.Config, func() int) {
+// kinds are all of them, of a tenancy. What a kind asks for a new token is counted
+// by the function returned.
+func kinds() map[string]func(*ocitest.Tenancy) (principal.Config, func() int) {
 	never := func() int { return 0 }
-	return map[string]func(*testing.T, *ocitest.User) (principal.Config, func() int){
-		principal.KindConfig: func(_ *testing.T, u *ocitest.User) (principal.Config, func() int) {
-			return principal.Config{ConfigFile: u.ConfigFile()}, never
+	return map[string]func(*ocitest.Tenancy) (principal.Config, func() int){
+		principal.KindConfig: func(of *ocitest.Tenancy) (principal.Config, func() int) {
+			return principal.Config{ConfigFile: of.Admin().ConfigFile()}, never
 		},
-		principal.KindSession: func(_ *testing.T, u *ocitest.User) (principal.Config, func() int) {
-			return principal.Config{ConfigFile: u.ConfigFile(), Profile: ocitest.ProfileSession}, never
+		principal.KindSession: func(of *ocitest.Tenancy) (principal.Config, func() int) {
+			return principal.Config{ConfigFile: of.Admin().ConfigFile(), Profile: ocitest.ProfileSession}, never
 		},
-		principal.KindWorkload: func(_ *testing.T, u *ocitest.User) (principal.Config, func() int) {
-			w := u.NewWorkload()
+		principal.KindWorkload: func(of *ocitest.Tenancy) (principal.Config, func() int) {
+			w := of.NewCluster("prod", "").NewWorkload("oke-sign", "oke-sign")
 			return principal.Config{Region: "us-ashburn-1", KubernetesHost: w.Host, ServiceAccount: w.Dir}, w.Asked
 		},
-		principal.KindInstance: func(_ *testing.T, u *ocitest.User) (principal.Config, func() int) {
-			i := u.NewInstance()
+		principal.KindInstance: func(of *ocitest.Tenancy) (principal.Config, func() int) {
+			i := of.Admin().NewInstance()
 			return principal.Config{Metadata: i.MetadataURL}, i.Asked
 		},
-		principal.KindResource: func(_ *testing.T, u *ocitest.User) (principal.Config, func() int) {
-			r := u.NewResource(time.Hour)
+		principal.KindResource: func(of *ocitest.Tenancy) (principal.Config, func() int) {
+			r := of.Admin().NewResource(time.Hour)
 			return principal.Config{Region: r.Region, Resource: principal.Resource{Version: "2.2", Token: r.Token, Key: r.Key}}, never
 		},
 	}
@@ -50,7 +50,7 @@ func TestKinds(t *testing.T) {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
 			tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
-			cfg, asked := prepare(t, tenancy.Admin())
+			cfg, asked := prepare(tenancy)
 			cfg.Kind = kind
 			who, err := principal.New(t.Context(), cfg)
 			if err != nil {

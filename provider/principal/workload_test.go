@@ -16,11 +16,11 @@ import (
 	"github.com/oke-sign/oke-sign/test/ocitest"
 )
 
-// pod is a workload that may do everything in its tenancy.
+// pod is a workload that may do nothing: whose tenancy it is everybody may know.
 func pod(t *testing.T) (*ocitest.Tenancy, *ocitest.Workload, principal.Config) {
 	t.Helper()
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
-	w := tenancy.Admin().NewWorkload()
+	w := tenancy.NewCluster("prod", "").NewWorkload("oke-sign", "oke-sign")
 	return tenancy, w, principal.Config{
 		Kind: principal.KindWorkload, Region: "us-ashburn-1", KubernetesHost: w.Host, ServiceAccount: w.Dir,
 	}

@@ -48,7 +48,7 @@ one line when it is ready:
   kubectl oke-sign keys list
 
 Its own pages are under http://127.0.0.1:PORT/_emulator/: faults, calls, requests,
-state, switches, signatures, problems.
+state, switches, signatures, problems, workloads.
 
 `
 

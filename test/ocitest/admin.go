@@ -20,6 +20,7 @@ import (
 //	GET, PUT          /_emulator/switches    what is unconfirmed about OCI
 //	POST              /_emulator/signatures  keep a record that OCI might not
 //	POST              /_emulator/problems    make known what scans find in an image
+//	POST              /_emulator/workloads   vouch for a service account of a cluster
 func (c *Cloud) adminHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /_emulator/", func(w http.ResponseWriter, r *http.Request) {
@@ -44,6 +45,7 @@ func (c *Cloud) adminHandler() http.Handler {
 	mux.HandleFunc("PUT /_emulator/switches", c.putSwitches)
 	mux.HandleFunc("POST /_emulator/signatures", c.postSignature)
 	mux.HandleFunc("POST /_emulator/problems", c.postProblems)
+	mux.HandleFunc("POST /_emulator/workloads", c.postWorkload)
 	return local(http.MaxBytesHandler(mux, maxBody))
 }
 

@@ -225,11 +225,13 @@ type claims struct {
 	Kind     string `json:"ptype"` // "session" or "registry"
 	Subject  string `json:"sub"`
 	Tenant   string `json:"tenant,omitempty"`
-	Resource string `json:"res_tenant,omitempty"` // the tenancy of a workload, where its clients look for it
+	Resource string `json:"res_tenant,omitempty"` // the tenancy of a workload or resource, where its clients look for it
 	IssuedAt int64  `json:"iat"`
 	Expires  int64  `json:"exp"`
 	JWK      string `json:"jwk,omitempty"`   // public key of the session, JSON in a string as OCI has it
 	Scope    string `json:"scope,omitempty"` // of OCI Registry
+
+	Workload *serviceAccount `json:"workload,omitempty"` // whose session it is, if nobody's of Users
 }
 
 type jwk struct {
@@ -292,7 +294,7 @@ func (c *Cloud) issueSession(u *user, pub *rsa.PublicKey, life time.Duration) (s
 	return c.issueFor(claims{Subject: u.ID, Tenant: u.Tenancy}, pub, life)
 }
 
-func (c *Cloud) issueWorkload(u *user, pub *rsa.PublicKey, life time.Duration) (string, error) {
+func (c *Cloud) issueResource(u *user, pub *rsa.PublicKey, life time.Duration) (string, error) {
 	return c.issueFor(claims{Subject: u.ID, Tenant: u.Tenancy, Resource: u.Tenancy}, pub, life)
 }
 
@@ -317,9 +319,12 @@ func (c *Cloud) readSession(token string) (*user, *rsa.PublicKey, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	u, ok := c.world.Users[cl.Subject]
-	if !ok {
-		return nil, nil, fmt.Errorf("the session is of a user who is gone")
+	u := c.world.Users[cl.Subject]
+	if cl.Workload != nil {
+		u = c.world.workload(*cl.Workload)
+	}
+	if u == nil {
+		return nil, nil, fmt.Errorf("the session is of a user or a cluster that is gone")
 	}
 	var k jwk
 	if err := json.Unmarshal([]byte(cl.JWK), &k); err != nil {

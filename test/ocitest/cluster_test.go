@@ -1,11 +1,23 @@
 package ocitest_test
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"io"
+	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/oracle/oci-go-sdk/v65/artifacts"
 	"github.com/oracle/oci-go-sdk/v65/common"
 	"github.com/oracle/oci-go-sdk/v65/common/auth"
 	"github.com/oracle/oci-go-sdk/v65/objectstorage"
@@ -16,7 +28,7 @@ import (
 // The SDK's own way to a workload's token, unmodified.
 func TestWorkload(t *testing.T) {
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
-	w := tenancy.NewUser("pod").NewWorkload()
+	w := tenancy.NewCluster("prod", "").NewWorkload("apps", "pod")
 	t.Setenv("OCI_RESOURCE_PRINCIPAL_VERSION", "2.2")
 	t.Setenv("OCI_RESOURCE_PRINCIPAL_REGION", "us-ashburn-1")
 	t.Setenv("OCI_KUBERNETES_SERVICE_ACCOUNT_CERT_PATH", filepath.Join(w.Dir, "ca.crt"))
@@ -77,5 +89,149 @@ func TestInstanceAndResource(t *testing.T) {
 	}
 	if n := tenancy.Calls()["auth.FederateX509"]; n != 1 {
 		t.Errorf("%d exchanges", n)
+	}
+}
+
+// vouched is a workload as the emulator's page makes it, with a key of its own.
+type vouched struct {
+	common.ConfigurationProvider
+	token string
+	key   *rsa.PrivateKey
+}
+
+func (v vouched) KeyID() (string, error)                  { return v.token, nil }
+func (v vouched) PrivateRSAKey() (*rsa.PrivateKey, error) { return v.key, nil }
+
+func vouch(t *testing.T, tenancy, cluster, namespace, account string) vouched {
+	t.Helper()
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	status, answer := askForWorkload(t, map[string]string{"cluster": cluster, "namespace": namespace, "serviceAccount": account, "podKey": podKey(t, &key.PublicKey)})
+	var text string
+	if err := json.Unmarshal(answer, &text); status != http.StatusOK || err != nil {
+		t.Fatalf("%d %s", status, answer)
+	}
+	inner, err := base64.StdEncoding.DecodeString(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var in struct{ Token string }
+	if err := json.Unmarshal(inner, &in); err != nil {
+		t.Fatalf("%s: %v", inner, err)
+	}
+	return vouched{common.NewRawConfigurationProvider(tenancy, "nobody", "us-ashburn-1", "none", "", nil), in.Token, key}
+}
+
+func podKey(t *testing.T, public any) string {
+	t.Helper()
+	der, err := x509.MarshalPKIXPublicKey(public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))
+}
+
+func askForWorkload(t *testing.T, in any) (int, []byte) {
+	t.Helper()
+	body, err := json.Marshal(in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := http.DefaultClient.Do(newRequest(t, "POST", cloud.URL()+"/_emulator/workloads", string(body)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	answer, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res.StatusCode, answer
+}
+
+// A workload may do what statements say of workloads, and nothing else: not what
+// users may, nor groups, nor another workload.
+func TestWorkloadRights(t *testing.T) {
+	t.Parallel()
+	const all = " to manage all-resources in tenancy"
+	of := func(cluster, namespace, account string) string {
+		return "Allow any-user" + all + " where all {request.principal.type = 'workload', request.principal.namespace = '" + namespace +
+			"', request.principal.service_account = '" + account + "', request.principal.cluster_id = '" + cluster + "'}"
+	}
+	for name, test := range map[string]struct {
+		statement func(cluster, other string) string
+		want      bool
+	}{
+		"no statement":        {func(string, string) string { return "" }, false},
+		"its own":             {func(c, _ string) string { return of(c, "apps", "pod") }, true},
+		"another account's":   {func(c, _ string) string { return of(c, "apps", "other") }, false},
+		"another namespace's": {func(c, _ string) string { return of(c, "other", "pod") }, false},
+		"of another cluster":  {func(_, o string) string { return of(o, "apps", "pod") }, false},
+		"any workload's": {func(string, string) string {
+			return "Allow any-user" + all + " where request.principal.type = 'workload'"
+		}, true},
+		"a cluster's": {func(string, string) string {
+			return "Allow any-user" + all + " where request.principal.type = 'cluster'"
+		}, false},
+		"any user's but one's":  {func(string, string) string { return "Allow any-user" + all + " where request.user.id != 'x'" }, false},
+		"a user's of that name": {func(string, string) string { return "Allow user 'workload apps/pod'" + all }, false},
+		"a user's of that id":   {func(c, _ string) string { return "Allow user id '" + c + "/apps/pod'" + all }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{Switches: with(func(s *ocitest.Switches) { s.ListDenied = "404" })})
+			cluster, other := tenancy.NewCluster("prod", tenancy.NewCompartment("in", "")), tenancy.NewCluster("other", "")
+			if s := test.statement(cluster.ID, other.ID); s != "" {
+				tenancy.Allow(s)
+			}
+			c := clientsOf(t, vouch(t, tenancy.ID, cluster.ID, "apps", "pod"))
+			got, err := c.storage.GetNamespace(t.Context(), objectstorage.GetNamespaceRequest{})
+			if err != nil || *got.Value != tenancy.Namespace {
+				t.Errorf("its namespace, which everybody may know: %v, %v", got.Value, err)
+			}
+			want := "NotAuthorizedOrNotFound"
+			if test.want {
+				want = ""
+			}
+			_, err = c.artifacts.ListContainerImages(t.Context(), artifacts.ListContainerImagesRequest{CompartmentId: &tenancy.ID})
+			if got := code(t, err); got != want {
+				t.Errorf("listing images: code %q, want %q", got, want)
+			}
+		})
+	}
+}
+
+// What the page refuses to vouch for, it says.
+func TestWorkloadRefused(t *testing.T) {
+	t.Parallel()
+	cluster := cloud.NewTenancy(t, ocitest.TenancyConfig{}).NewCluster("prod", "").ID
+	small, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	good := podKey(t, &key.PublicKey)
+	for name, test := range map[string]struct {
+		cluster, namespace, account, podKey, says string
+	}{
+		"another's cluster": {"ocid1.cluster.oc1.iad.aaaa", "apps", "pod", good, "in a cluster"},
+		"no namespace":      {cluster, "", "pod", good, "no service account"},
+		"no account":        {cluster, "apps", "", good, "no service account"},
+		"no key":            {cluster, "apps", "pod", "", "podKey is no PEM"},
+		"half a key":        {cluster, "apps", "pod", "-----BEGIN PUBLIC KEY-----\naGVsbG8=\n-----END PUBLIC KEY-----\n", "podKey: "},
+		"no RSA key":        {cluster, "apps", "pod", podKey(t, &small.PublicKey), "podKey is no RSA key"},
+	} {
+		status, answer := askForWorkload(t, map[string]string{"cluster": test.cluster, "namespace": test.namespace, "serviceAccount": test.account, "podKey": test.podKey})
+		if status != http.StatusBadRequest || !strings.Contains(string(answer), test.says) {
+			t.Errorf("%s: %d %s, want 400 and %q", name, status, answer, test.says)
+		}
+	}
+	if status, answer := askForWorkload(t, map[string]string{"user": "admin"}); status != http.StatusBadRequest || !strings.Contains(string(answer), "unknown field") {
+		t.Errorf("%d %s", status, answer)
 	}
 }

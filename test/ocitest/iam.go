@@ -345,9 +345,8 @@ func (c condition) holds(vars map[string]string) bool {
 }
 
 func (s statement) covers(u *user, permission string, vars map[string]string) bool {
-	subject := s.anyUser ||
-		slices.Contains(s.users, u.Name) || slices.Contains(s.users, u.ID) ||
-		slices.ContainsFunc(s.groups, func(g string) bool { return slices.Contains(u.Groups, g) })
+	subject := s.anyUser || u.Principal == nil && (slices.Contains(s.users, u.Name) || slices.Contains(s.users, u.ID) ||
+		slices.ContainsFunc(s.groups, func(g string) bool { return slices.Contains(u.Groups, g) }))
 	if !subject || !slices.Contains(s.permissions, permission) {
 		return false
 	}
@@ -405,12 +404,13 @@ func (c *call) may(permission, compartmentID string, target ...string) bool {
 	}
 	_, operation, _ := strings.Cut(c.op, ".")
 	vars := map[string]string{
-		"request.user.id":       c.who.ID,
-		"request.user.name":     c.who.Name,
 		"request.operation":     operation,
 		"request.permission":    permission,
 		"request.region":        c.region.Key(),
 		"target.compartment.id": compartmentID,
+	}
+	if c.who.Principal == nil {
+		vars["request.user.id"], vars["request.user.name"] = c.who.ID, c.who.Name
 	}
 	maps.Copy(vars, c.who.Principal)
 	for i := 0; i < len(target); i += 2 {

@@ -310,7 +310,7 @@ func (r *Resource) Renew(life time.Duration) {
 	if err != nil {
 		t.tb.Fatal(err)
 	}
-	token, err := t.cloud.issueWorkload(r.user.u, &key.PublicKey, life)
+	token, err := t.cloud.issueResource(r.user.u, &key.PublicKey, life)
 	if err != nil {
 		t.tb.Fatal(err)
 	}
