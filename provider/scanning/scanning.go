@@ -40,8 +40,8 @@ const (
 	resultPages = 10 // that may be read to find them
 	// A problem takes some hundred bytes, and an old image has thousands.
 	maxResult = 8 << 20
-	// rootlessFor is how long it is remembered that a principal may not look into
-	// the whole tenancy. Being wrong costs a call.
+	// rootlessFor is how long a principal that may not look into the whole tenancy
+	// looks beside the image first. Being wrong costs a call.
 	rootlessFor = 10 * time.Minute
 )
 
@@ -99,32 +99,37 @@ func (c *Client) Results(ctx context.Context, ref image.Reference, repository, t
 		return nil, err
 	}
 	root := ref.Region().ID() + " " + tenancy
+	everywhere := place{tenancy, true}
+	places := []place{everywhere, {repository, false}}
+	if c.rootlessNow(root) {
+		slices.Reverse(places)
+	}
 	var denied error
-	if c.mayTry(root) {
-		found, err := c.resultsIn(ctx, ref, place{tenancy, true}, tag)
-		if !principal.IsNotFound(err) {
+	for _, in := range places {
+		found, err := c.resultsIn(ctx, ref, in, tag)
+		if !principal.IsNotFound(err) && (err != nil || in == everywhere || len(found) > 0) {
 			return found, err
 		}
-		denied = err
-		c.mu.Lock()
-		c.rootless[root] = time.Now().Add(rootlessFor)
-		c.mu.Unlock()
-	}
-	found, err := c.resultsIn(ctx, ref, place{repository, false}, tag)
-	if err == nil && len(found) > 0 {
-		return found, nil
-	}
-	if err == nil {
-		err = cmp.Or(denied, errors.New("no right on the tenancy's root compartment"))
+		if in == everywhere {
+			c.unroot(root)
+		}
+		denied = cmp.Or(denied, err)
 	}
 	// Results may lie in any compartment, so that none here says nothing.
-	return nil, fmt.Errorf("this principal may not list the scan results of the whole tenancy, and those of the repository's compartment have none of tag %s: %w", tag, err)
+	return nil, fmt.Errorf("this principal may not list the scan results of the whole tenancy, and those of the repository's compartment have none of tag %s: %w", tag, denied)
 }
 
-func (c *Client) mayTry(root string) bool {
+// rootlessNow reports whether the whole tenancy was refused of late.
+func (c *Client) rootlessNow(root string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return !time.Now().Before(c.rootless[root])
+	return time.Now().Before(c.rootless[root])
+}
+
+func (c *Client) unroot(root string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.rootless[root] = time.Now().Add(rootlessFor)
 }
 
 func newestFirst(a, b scan.Result) int { return b.Started.Compare(a.Started) }

@@ -165,7 +165,11 @@ func TestWhereResultsAre(t *testing.T) {
 			}
 			c.expect(t, "perhaps elsewhere", web, "may not list the scan results of the whole tenancy")
 			connect(t, limited, here, there).expect(t, "half of what was named", app, "NotAuthorizedOrNotFound")
-			connect(t, nobody).expect(t, "nowhere", app, "may not list the scan results of the whole tenancy")
+			none := connect(t, nobody)
+			none.expect(t, "nowhere", app, "may not list the scan results of the whole tenancy")
+			tenancy.Allow("Allow user nobody to read vss-family in tenancy", "Allow user limited to read vss-family in tenancy")
+			c.expect(t, "perhaps elsewhere, as soon as it may look there", web, "not-scanned")
+			none.expect(t, "as soon as it may look anywhere", app, "known")
 		}
 	}
 }
