@@ -30,6 +30,7 @@ import (
 const (
 	serviceNetwork = "127.96.0.0/16"
 	kubernetesIP   = "127.96.0.1" // the Service kubernetes.default
+	identityPort   = "12250"      // beside the API server, at the same address
 	apiServer      = "127.0.0.1:6443"
 	etcdClients    = "http://127.0.0.1:2379"
 	etcdPeers      = "http://127.0.0.1:2380"
@@ -347,25 +348,36 @@ func (c *inside) emulatorReady(ctx context.Context) error {
 	return os.WriteFile(c.path("oci.env"), bytes.ReplaceAll(env, []byte(emulator), []byte(c.OCI)), 0o644)
 }
 
+// emulated finds the OCID of what the emulator's seed has under a name.
+func emulated(ctx context.Context, kind, name string) (string, error) {
+	text, err := get(ctx, http.DefaultClient, "http://"+emulator+"/_emulator/state")
+	if err != nil {
+		return "", err
+	}
+	var state map[string]json.RawMessage
+	if err := json.Unmarshal(text, &state); err != nil {
+		return "", err
+	}
+	var all map[string]struct{ Name string }
+	if err := json.Unmarshal(state[kind], &all); err != nil {
+		return "", fmt.Errorf("the emulator's %s: %w", kind, err)
+	}
+	for id, one := range all {
+		if one.Name == name {
+			return id, nil
+		}
+	}
+	return "", fmt.Errorf("the emulator's %s have no %s", kind, name)
+}
+
 // policy writes a policy that knows the emulator's key, for whoever wants one.
 func (c *inside) policy(ctx context.Context) error {
-	var state struct {
-		Keys map[string]struct{ ID, Name string }
-	}
-	text, err := get(ctx, http.DefaultClient, "http://"+emulator+"/_emulator/state")
-	if err == nil {
-		err = json.Unmarshal(text, &state)
-	}
+	key, err := emulated(ctx, "keys", "image-key")
 	if err != nil {
 		return err
 	}
-	for _, key := range state.Keys {
-		if key.Name == "image-key" {
-			_, err := c.render("policy.yaml", map[string]any{"Key": key.ID})
-			return err
-		}
-	}
-	return errors.New("the emulator has no image-key")
+	_, err = c.render("policy.yaml", map[string]any{"Key": key})
+	return err
 }
 
 // nodes adds the Nodes that kwok pretends and the one whose Pods are processes.
@@ -380,6 +392,9 @@ func (c *inside) nodes(ctx context.Context) error {
 		return err
 	}
 	if err := c.forwardServices(); err != nil {
+		return err
+	}
+	if err := c.vouchForPods(ctx); err != nil {
 		return err
 	}
 	return c.kubectl(ctx, nil, "wait", "--for=condition=Ready", "node", "--all", "--timeout=120s")

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -15,11 +16,13 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"github.com/oke-sign/oke-sign/test/cluster/identity"
 	"github.com/oke-sign/oke-sign/test/cluster/kubelet"
 	"github.com/oke-sign/oke-sign/test/cluster/services"
 )
@@ -74,6 +77,37 @@ func (c *inside) forwardServices() error {
 			Client: client, Hosts: c.path("hosts"), API: netip.MustParseAddrPort(apiServer), Log: log,
 		})
 		log.Error("ended", "err", err)
+	}()
+	return nil
+}
+
+// vouchForPods is what makes this an enhanced cluster of OKE, the one that the
+// emulator's seed has: where Pods reach the API server they also get tokens of OCI's,
+// for as long as the cluster lives.
+func (c *inside) vouchForPods(ctx context.Context) error {
+	client, err := c.clients()
+	if err != nil {
+		return err
+	}
+	log, err := c.logger("identity")
+	if err != nil {
+		return err
+	}
+	id, err := emulated(ctx, "clusters", "demo")
+	if err != nil {
+		return err
+	}
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", net.JoinHostPort(kubernetesIP, identityPort))
+	if err != nil {
+		return err
+	}
+	server := &http.Server{
+		Handler:           identity.Handler(identity.Config{Client: client, Emulator: "http://" + emulator, Cluster: id, Log: log}),
+		ReadHeaderTimeout: 10 * time.Second,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+	}
+	go func() {
+		log.Error("ended", "err", server.ServeTLS(listener, c.keys.file("identity.crt"), c.keys.file("identity.key")))
 	}()
 	return nil
 }

@@ -54,6 +54,7 @@ func (p pki) make() error {
 		subject
 	}{
 		{"apiserver", ca, subject{name: "kube-apiserver", hosts: []string{"127.0.0.1", kubernetesIP, "localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"}}},
+		{"identity", ca, subject{name: "workload-identity", hosts: []string{kubernetesIP}}},
 		{"admin", ca, subject{name: "admin", organization: "system:masters"}},
 		{"controller-manager", ca, subject{name: "system:kube-controller-manager"}},
 		{"scheduler", ca, subject{name: "system:kube-scheduler"}},

@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -52,7 +51,7 @@ func TestInstall(t *testing.T) {
 }
 
 // newInstallation prepares what users have before they begin: a namespace, as closed
-// as can be, with the file by which the provider signs in to OCI.
+// as can be.
 func newInstallation(t *testing.T) *installation {
 	t.Helper()
 	root, err := filepath.Abs(".")
@@ -67,21 +66,8 @@ func newInstallation(t *testing.T) *installation {
 	}
 	i := &installation{root: root, env: chartRepository(t), own: space{name: "oke-sign"}}
 	oci := filepath.Join(os.Getenv("OKE_SIGN_CLUSTER"), "oci")
-	config, err := os.ReadFile(filepath.Join(oci, "config"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	key := regexp.MustCompile(`(?m)^key_file\s*=\s*(.+)$`).FindSubmatch(config)
-	if key == nil {
-		t.Fatalf("no key_file in %s", config)
-	}
-	there := filepath.Join(t.TempDir(), "config")
-	if err := os.WriteFile(there, []byte(strings.ReplaceAll(string(config), string(key[1]), "/etc/oci/key.pem")), 0o600); err != nil {
-		t.Fatal(err)
-	}
 	i.own.kubectl(t, "create", "namespace", i.own.name).succeeds(t)
 	i.own.kubectl(t, "label", "namespace", i.own.name, "pod-security.kubernetes.io/enforce=restricted").succeeds(t)
-	i.own.kubectl(t, "create", "secret", "generic", "oci", "--from-file=config="+there, "--from-file=key.pem="+string(key[1])).succeeds(t)
 	i.own.kubectl(t, "create", "configmap", "authorities", "--from-file=ca.pem="+filepath.Join(oci, "ca.pem")).succeeds(t)
 	i.own.kubectl(t, "create", "secret", "generic", "ocir", "--type=kubernetes.io/dockerconfigjson",
 		"--from-file=.dockerconfigjson="+filepath.Join(oci, "docker", "config.json")).succeeds(t)
@@ -93,10 +79,11 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// ociValues is how the provider signs in here, and what it cannot know of this
-// cluster: that its OCI is behind a proxy, and that Pods share their addresses.
+// ociValues leaves it to the chart how the provider signs in, which is as a workload
+// of an enhanced cluster, and says what it cannot know of this one: that its OCI is
+// behind a proxy, and that Pods share their addresses.
 const ociValues = `
-oci: {auth: config, region: us-ashburn-1, config: {secret: oci}}
+oci: {region: us-ashburn-1}
 extraArgs: [--addr=$(POD_IP):8443, --health-addr=$(POD_IP):8081]
 extraEnv:
   - {name: POD_IP, valueFrom: {fieldRef: {apiVersion: v1, fieldPath: status.podIP}}}
@@ -160,6 +147,8 @@ func (i *installation) firstSteps(t *testing.T) {
 		switch {
 		case strings.Contains(command, "oke-sign-policy"):
 			r.says(t, "From now on a new Pod is REFUSED unless")
+			i.withoutRights(t)
+			i.allow(t)
 			i.enforced(t)
 		case strings.Contains(command, "helm install oke-sign "):
 			r.says(t, "Gatekeeper refuses what it cannot judge (failurePolicy Fail, 5 s).", "Enforced: NOTHING yet.")
@@ -180,10 +169,42 @@ func (i *installation) firstSteps(t *testing.T) {
 	okeSign(t, "doctor").succeeds(t).says(t, "the image policy holds")
 }
 
-// enforced waits until the plugin says of the policy that it holds. From then on
-// nothing unsigned is admitted, though for lack of an answer at first: Kubernetes may
-// lead a Service to new Pods a second after it calls them ready.
-func (i *installation) enforced(t *testing.T) {
+// withoutRights is the provider before anybody gave its service account rights in
+// OCI. It is somebody there, so that it is ready, and finds nothing.
+func (i *installation) withoutRights(t *testing.T) {
+	t.Helper()
+	i.holds(t)
+	home := space{name: "default"}
+	image := home.signed(t, "signed-already", imageKey)
+	eventually(t, soon, "the provider says that it may not read", func() error {
+		r := home.kubectl(t, "run", "signed", "--image="+image, "--dry-run=server").fails(t, denies)
+		if !strings.Contains(r.stderr, ": image-not-found: no such image, or this principal may not read it") {
+			return errors.New(r.stderr)
+		}
+		return nil
+	})
+}
+
+// allow adds to IAM what the plugin says that the provider needs.
+func (i *installation) allow(t *testing.T, flags ...string) {
+	t.Helper()
+	clusters, err := cloud.Clusters(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	tenancy, err := cloud.Tenancy()
+	if err != nil {
+		t.Fatal(err)
+	}
+	args := append([]string{"iam", "--cluster", clusters["demo"], "--workload", "oke-sign/oke-sign", "-o", "name"}, flags...)
+	statements := strings.Split(strings.TrimSpace(okeSign(t, args...).succeeds(t).stdout), "\n")
+	if err := cloud.AddPolicy(t.Context(), tenancy, slug("oke-sign"+strings.Join(flags, "")), statements...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// holds waits until the plugin says of the policy that it holds.
+func (i *installation) holds(t *testing.T) {
 	t.Helper()
 	eventually(t, soon, "the policy holds", func() error {
 		r := okeSign(t, "policy", "get", "-o", "json")
@@ -192,6 +213,14 @@ func (i *installation) enforced(t *testing.T) {
 		}
 		return r.err
 	})
+}
+
+// enforced waits until the policy holds and the provider decides. From the first on
+// nothing unsigned is admitted, though for lack of an answer at first: Kubernetes may
+// lead a Service to new Pods a second after it calls them ready.
+func (i *installation) enforced(t *testing.T) {
+	t.Helper()
+	i.holds(t)
 	home := space{name: "default"}
 	image := home.push(t, "unsigned")
 	eventually(t, soon, "the provider decides", func() error {
@@ -385,6 +414,14 @@ func (i *installation) scans(t *testing.T) {
 	okeSign(t, setup...).succeeds(t)
 	i.upgrade(t, "oke-sign-policy", "scan.enabled=true").succeeds(t)
 	i.enforced(t)
+	eventually(t, soon, "the provider says that it may not see scans", func() error {
+		r := home.kubectl(t, "run", "scanned", "--image="+scanned, "--dry-run=server").fails(t, denies)
+		if !strings.Contains(r.stderr, ": no-answer: ") || !strings.Contains(r.stderr, "this principal may not list the scan results") {
+			return errors.New(r.stderr)
+		}
+		return nil
+	})
+	i.allow(t, "--scans")
 	eventually(t, soon, "what was not scanned is refused", func() error {
 		if r := home.kubectl(t, "run", "never", "--image="+never, "--dry-run=server"); !strings.Contains(r.stderr, ": not-scanned: ") {
 			return fmt.Errorf("%s%s", r.stdout, r.stderr)

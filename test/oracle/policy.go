@@ -6,7 +6,10 @@ import (
 	"github.com/oracle/oci-go-sdk/v65/identity"
 )
 
-// AddPolicy attaches a policy to a compartment.
+// Tenancy is the OCID of the tenancy.
+func (c *Cloud) Tenancy() (string, error) { return c.config.TenancyOCID() }
+
+// AddPolicy attaches a policy to a compartment, or to the tenancy.
 func (c *Cloud) AddPolicy(ctx context.Context, compartment, name string, statements ...string) error {
 	policies, err := identity.NewIdentityClientWithConfigurationProvider(c.config)
 	if err != nil {

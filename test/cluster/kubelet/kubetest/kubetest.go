@@ -83,8 +83,9 @@ func API(t *testing.T) *rest.Config {
 	env.ControlPlane.GetAPIServer().Configure().
 		Set("service-cluster-ip-range", services).
 		Set("advertise-address", "127.0.0.1").
-		Set("endpoint-reconciler-type", "none"). // which would not have such an address
-		Disable("disable-admission-plugins")     // Pods get their ServiceAccount
+		Set("endpoint-reconciler-type", "none").    // which would not have such an address
+		Set("enable-bootstrap-token-auth", "true"). // for somebody with a token who is no service account
+		Disable("disable-admission-plugins")        // Pods get their ServiceAccount
 	config, err := env.Start()
 	if err != nil {
 		t.Fatal(err)
