@@ -36,7 +36,8 @@ type oci struct {
 }
 
 // connect reads who to be and prepares the way to OCI. It asks OCI nothing: what
-// it complains about is in the flags or in a file.
+// it complains about is in the flags or in a file, or else the cluster vouches for
+// nobody now.
 func (p *provider) connect(ctx context.Context) (err error) {
 	o := new(oci)
 	o.who, err = principal.New(ctx, principal.Config{
@@ -45,7 +46,7 @@ func (p *provider) connect(ctx context.Context) (err error) {
 		// A slow answer is worth waiting for in the background, a lost one is not.
 		Attempt: 4 * time.Second,
 		Overdue: 500 * time.Millisecond,
-		Observe: observe(p.metrics),
+		Observe: p.observe,
 		Trouble: cache.Note,
 	})
 	if err != nil {

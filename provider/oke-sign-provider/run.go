@@ -50,12 +50,13 @@ func run(ctx context.Context, with process) error {
 	lines := newLines(with.stderr)
 	defer lines.Flush()
 	p := provider{options: o, log: o.logger(lines), metrics: prometheus.NewRegistry()}
+	p.observe = observe(p.metrics)
 	p.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	p.notReady("starting")
 	if err := p.loadCertificates(); err != nil {
 		return err
 	}
-	if err := p.connect(ctx); err != nil {
+	if err := p.connect(ctx); err != nil && !principal.IsUnvouched(err) {
 		return err
 	}
 	return p.serve(ctx)
@@ -66,12 +67,14 @@ type provider struct {
 	options
 	log     *slog.Logger
 	metrics *prometheus.Registry
+	observe func(principal.Attempt)
 	serving *certs.Serving
-	callers *certs.Callers          // nil: anybody may ask
-	keep    []func(context.Context) // keep the certificates
-	trusts  func() error            // why nobody could be let in; nil if somebody could
-	serves  func() error            // why nobody could be answered
-	oci     *oci
+	callers *certs.Callers                   // nil: anybody may ask
+	keep    []func(context.Context)          // keep the certificates
+	trusts  func() error                     // why nobody could be let in; nil if somebody could
+	serves  func() error                     // why nobody could be answered
+	oci     *oci                             // nil until somebody vouches for this process
+	answers atomic.Pointer[server.Questions] // nil as long
 
 	waits    atomic.Pointer[string] // what readiness waits for; nil when ready
 	stopping atomic.Bool
@@ -144,20 +147,12 @@ func (p *provider) serve(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(err, questions.Close())
 	}
+	defer questions.Close() //nolint:errcheck // closed already if anything was answered
 	p.log.Info("serving", "version", build(), "addr", questions.Addr().String(), "healthAddr", probes.Addr().String(),
-		"paths", server.Path+" "+server.ScansPath+" "+server.DigestsPath, "principal", p.oci.who.String())
+		"paths", server.Path+" "+server.ScansPath+" "+server.DigestsPath)
 
-	cfg := server.Config{
-		Check: p.oci.check, Known: p.oci.checker.Known, Budget: p.timeout, Log: p.log, Metrics: p.metrics,
-		Scans:   server.Scans{Check: p.oci.report, Known: p.oci.scans.Known, Budget: p.scanTime},
-		Digests: server.Digests{Digest: p.oci.tags.Digest},
-	}
-	if p.callers != nil {
-		cfg.Authorize = p.callers.Authorize
-	}
-	answers := server.Handler(cfg)
-	asked := server.HTTP(p.leaving(answers))
-	probed := server.HTTP(server.Health(answers.Alive, p.ready, p.metrics))
+	asked := server.HTTP(nil)
+	probed := server.HTTP(server.Health(p.alive, p.ready, p.metrics))
 	if p.pprof {
 		probed.Handler = withProfiles(probed.Handler)
 		probed.WriteTimeout = time.Minute // profiles take half a minute
@@ -167,18 +162,26 @@ func (p *provider) serve(ctx context.Context) error {
 
 	told := ctx
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return closed(asked.Serve(tls.NewListener(questions, certs.TLS(p.serving)))) })
 	group.Go(func() error { return closed(probed.Serve(probes)) })
+	group.Go(func() error {
+		if err := p.join(ctx); err != nil || p.oci == nil {
+			return err
+		}
+		group.Go(func() error {
+			p.discover(ctx)
+			return nil
+		})
+		answers := server.Handler(p.handling())
+		p.answers.Store(answers)
+		asked.Handler = p.leaving(answers)
+		return closed(asked.Serve(tls.NewListener(questions, certs.TLS(p.serving))))
+	})
 	for _, keep := range p.keep {
 		group.Go(func() error {
 			keep(ctx)
 			return nil
 		})
 	}
-	group.Go(func() error {
-		p.discover(ctx)
-		return nil
-	})
 	group.Go(func() error {
 		<-ctx.Done()
 		p.stopping.Store(true)
@@ -193,6 +196,19 @@ func (p *provider) serve(ctx context.Context) error {
 	err = group.Wait()
 	p.log.Info("stopped")
 	return err
+}
+
+// handling is how questions are answered.
+func (p *provider) handling() server.Config {
+	cfg := server.Config{
+		Check: p.oci.check, Known: p.oci.checker.Known, Budget: p.timeout, Log: p.log, Metrics: p.metrics,
+		Scans:   server.Scans{Check: p.oci.report, Known: p.oci.scans.Known, Budget: p.scanTime},
+		Digests: server.Digests{Digest: p.oci.tags.Digest},
+	}
+	if p.callers != nil {
+		cfg.Authorize = p.callers.Authorize
+	}
+	return cfg
 }
 
 // leaving tells callers, once the program is to stop, to ask elsewhere next time.
@@ -221,18 +237,40 @@ func (p *provider) finish(ctx context.Context, asked, probed *http.Server) error
 	return errors.Join(errs...)
 }
 
+// join connects to OCI, if that has not been done. A cluster that vouches for nobody
+// now is no reason to exit: a new start would only come later than the next try.
+func (p *provider) join(ctx context.Context) (fatal error) {
+	p.retry(ctx, func() error {
+		if p.oci != nil {
+			return nil
+		}
+		err := p.connect(ctx)
+		if principal.IsUnvouched(err) {
+			return err
+		}
+		fatal = err
+		return nil
+	})
+	return fatal
+}
+
 // discover finds the namespace of the principal's tenancy, without which nothing
 // of it is covered for certain. OCI not being there is no reason to exit: what
 // is asked meanwhile gets an answer that says so.
 func (p *provider) discover(ctx context.Context) {
+	p.retry(ctx, func() error { return cmp.Or(p.oci.registry.Discover(ctx), p.oci.scanned.Discover(ctx)) })
+	if ctx.Err() == nil {
+		p.waits.Store(nil)
+		p.log.Info("ready", "for", "OCI", "principal", p.oci.who.String())
+	}
+}
+
+// retry tries until there is no error any more or ctx ends, and lets readiness say
+// what the error is.
+func (p *provider) retry(ctx context.Context, try func() error) {
 	for wait := time.Second; ; wait = min(2*wait, 30*time.Second) {
-		err := cmp.Or(p.oci.registry.Discover(ctx), p.oci.scanned.Discover(ctx))
-		if err == nil {
-			p.waits.Store(nil)
-			p.log.Info("ready", "for", "OCI")
-			return
-		}
-		if ctx.Err() != nil {
+		err := try()
+		if err == nil || ctx.Err() != nil {
 			return
 		}
 		p.notReady(err.Error())
@@ -246,6 +284,13 @@ func (p *provider) discover(ctx context.Context) {
 }
 
 func (p *provider) notReady(why string) { p.waits.Store(&why) }
+
+func (p *provider) alive() error {
+	if answers := p.answers.Load(); answers != nil {
+		return answers.Alive()
+	}
+	return nil
+}
 
 func (p *provider) ready() error {
 	if p.stopping.Load() {

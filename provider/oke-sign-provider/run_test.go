@@ -53,11 +53,11 @@ type running struct {
 // start runs the program for a user of OCI until the test ends.
 func start(t *testing.T, who *ocitest.User, flags ...string) *running {
 	t.Helper()
-	return startIn(t, os.Getenv, who, flags...)
+	return startIn(t, os.Getenv, append([]string{"--config-file", who.ConfigFile()}, flags...)...)
 }
 
 // startIn runs it in an environment of its own.
-func startIn(t *testing.T, getenv func(string) string, who *ocitest.User, flags ...string) *running {
+func startIn(t *testing.T, getenv func(string) string, flags ...string) *running {
 	t.Helper()
 	r := &running{t: t, dir: t.TempDir(), stopped: make(chan error, 1)}
 	var err error
@@ -82,7 +82,6 @@ func startIn(t *testing.T, getenv func(string) string, who *ocitest.User, flags 
 	r.launch(getenv, append([]string{
 		"--tls-cert", r.file("tls.crt"), "--tls-key", r.file("tls.key"),
 		"--client-ca", r.file("ca.crt"), "--client-name", gatekeeper,
-		"--config-file", who.ConfigFile(),
 		"--timeout", "15s", // for machines that do other things as well
 	}, flags...))
 	return r
@@ -558,6 +557,18 @@ func TestDrain(t *testing.T) {
 	}
 }
 
+// startWorkload runs the program as a Pod of the workload, until the test ends.
+func startWorkload(t *testing.T, pod *ocitest.Workload, region string) *running {
+	t.Helper()
+	getenv := func(name string) string {
+		if name == "KUBERNETES_SERVICE_HOST" {
+			return pod.Host
+		}
+		return os.Getenv(name)
+	}
+	return startIn(t, getenv, "--auth", "workload", "--region", region, "--service-account", pod.Dir)
+}
+
 // In a cluster nobody gives the provider a key: its service account is enough, with
 // the statements that name it.
 func TestWorkload(t *testing.T) {
@@ -572,19 +583,66 @@ func TestWorkload(t *testing.T) {
 			"request.principal.service_account = 'oke-sign', request.principal.cluster_id = '" + oke.ID + "'}")
 	}
 	pod := oke.NewWorkload("oke-sign", "oke-sign")
-	cluster := func(name string) string {
-		if name == "KUBERNETES_SERVICE_HOST" {
-			return pod.Host
-		}
-		return os.Getenv(name)
-	}
-	r := startIn(t, cluster, tenancy.Admin(), "--auth", "workload", "--region", "us-ashburn-1", "--service-account", pod.Dir)
+	r := startWorkload(t, pod, "us-ashburn-1")
 	asked := question(img.Ref(), key.ID)
 	if got := values(r.ask(asked))[asked]; got != "true signed " {
 		t.Errorf("got %q", got)
 	}
 	if n := pod.Asked(); n != 1 {
 		t.Errorf("asked for a token %d times", n)
+	}
+}
+
+// A cluster that does not vouch for the provider now may do so soon: it waits, says
+// why, and need not be started again.
+func TestWorkloadThatWaits(t *testing.T) {
+	t.Parallel()
+	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
+	pod := tenancy.NewCluster("prod", "").NewWorkload("oke-sign", "oke-sign")
+	pod.Answer(http.StatusServiceUnavailable, "coming up")
+	r := startWorkload(t, pod, "us-ashburn-1")
+	until(t, "it says why it is not ready", func() bool {
+		status, why := r.get("/readyz")
+		return status == http.StatusServiceUnavailable && strings.Contains(why, "for a workload's token: 503 Service Unavailable: coming up")
+	})
+	if status, why := r.get("/healthz"); status != http.StatusOK {
+		t.Errorf("it is to be started again: %d %s", status, why)
+	}
+	pod.Answer(0, "")
+	until(t, "it is ready", func() bool { status, _ := r.get("/readyz"); return status == http.StatusOK })
+	asked := question("nginx", "ocid1.key.oc1.iad.b5r7bu4kaaeug."+strings.Repeat("a", 60))
+	if got := values(r.ask(asked))[asked]; got != "false not-oci-registry " {
+		t.Errorf("got %q", got)
+	}
+}
+
+// What no waiting mends ends it, then as well; and who waits can be told to stop.
+func TestWorkloadThatWaitsInVain(t *testing.T) {
+	t.Parallel()
+	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
+	for name, test := range map[string]struct {
+		region string
+		then   func(*running, *ocitest.Workload)
+		says   string
+	}{
+		"of another realm": {"us-gov-ashburn-1", func(_ *running, pod *ocitest.Workload) { pod.Answer(0, "") }, "the tenancy is in realm oc1"},
+		"stopped":          {"us-ashburn-1", func(r *running, _ *ocitest.Workload) { r.stop() }, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			pod := tenancy.NewCluster(name, "").NewWorkload("oke-sign", "oke-sign")
+			pod.Answer(http.StatusForbidden, "not here")
+			r := startWorkload(t, pod, test.region)
+			until(t, "it waits", func() bool {
+				_, why := r.get("/readyz")
+				return strings.Contains(why, "only enhanced clusters have workload identity")
+			})
+			test.then(r, pod)
+			err := <-r.stopped
+			if test.says == "" && err != nil || test.says != "" && (err == nil || !strings.Contains(err.Error(), test.says)) {
+				t.Errorf("ended with %v, want %q", err, test.says)
+			}
+		})
 	}
 }
 

@@ -50,6 +50,18 @@ func IsNotFound(err error) bool {
 	return ok && e.Status == http.StatusNotFound && e.Code != ""
 }
 
+// IsUnvouched reports whether New failed because the cluster did not vouch for this
+// process. It may in a moment, so that New is worth another try.
+func IsUnvouched(err error) bool {
+	_, ok := errors.AsType[*unvouchedError](err)
+	return ok
+}
+
+type unvouchedError struct{ err error }
+
+func (e *unvouchedError) Error() string { return e.err.Error() }
+func (e *unvouchedError) Unwrap() error { return e.err }
+
 // failure is the lack of an answer, or one that cannot be read.
 type failure struct {
 	op, host string

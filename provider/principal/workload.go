@@ -53,7 +53,7 @@ func (w *workload) String() string { return "workload identity from " + w.endpoi
 func (w *workload) fetch(ctx context.Context) (token, error) {
 	t, err := w.exchange(ctx)
 	if err != nil {
-		return token{}, fmt.Errorf("asking %s for a workload's token: %w", w.endpoint, err)
+		return token{}, &unvouchedError{fmt.Errorf("asking %s for a workload's token: %w", w.endpoint, err)}
 	}
 	return t, nil
 }
