@@ -296,11 +296,12 @@ func (o *doctorOptions) askReady(ctx context.Context, client kubernetes.Interfac
 			body, err := client.CoreV1().RESTClient().Get().Namespace(pod.Namespace).Resource("pods").
 				Name(fmt.Sprintf("http:%s:%d", pod.Name, port.ContainerPort)).SubResource("proxy").Suffix("readyz").
 				MaxRetries(0).Do(ctx).Raw()
-			if text := strings.TrimSpace(string(body)); text != "" {
-				return text
+			if err == nil {
+				return cmp.Or(strings.TrimSpace(string(body)), fallback)
 			}
-			if err != nil {
-				return fallback
+			// What a Pod says in plain text, client-go has in the error and not as a body.
+			if said, ok := apierrors.StatusCause(err, metav1.CauseTypeUnexpectedServerResponse); ok {
+				return said.Message
 			}
 		}
 	}

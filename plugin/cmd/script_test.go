@@ -457,14 +457,18 @@ func sound(ts *testscript.TestScript, _ bool, _ []string) {
 	}
 }
 
-// answers PATH CODE TEXT: the API server answers so to every request for the path.
+// answers PATH CODE TEXT: the API server, or whom it asks for it, answers so to every
+// request for the path: with JSON, or as a Pod's probes do.
 func answers(ts *testscript.TestScript, _ bool, args []string) {
 	code, err := strconv.Atoi(args[1])
 	if err != nil {
 		ts.Fatalf("usage: answers PATH CODE TEXT")
 	}
 	of(ts).cluster.Handle(args[0], http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		if json.Valid([]byte(args[2])) {
+			w.Header().Set("Content-Type", "application/json")
+		}
 		w.WriteHeader(code)
 		_, _ = io.WriteString(w, args[2])
 	}))
