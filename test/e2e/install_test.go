@@ -151,7 +151,7 @@ func (i *installation) firstSteps(t *testing.T) {
 			i.allow(t)
 			i.enforced(t)
 		case strings.Contains(command, "helm install oke-sign "):
-			r.says(t, "Gatekeeper refuses what it cannot judge (failurePolicy Fail, 5 s).", "Enforced: NOTHING yet.")
+			r.says(t, "Gatekeeper refuses what it cannot judge (failurePolicy Fail, 5 s).", "Enforced: NOTHING yet.", "kubectl oke-sign iam --workload oke-sign/oke-sign --cluster ")
 		case strings.Contains(command, "create deployment"):
 			r.says(t, "Warning: ", ": unsigned: ")
 			home.fails(t, "ReplicaSet", "web-", ": unsigned: ")
