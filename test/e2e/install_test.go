@@ -36,6 +36,7 @@ func TestInstall(t *testing.T) {
 		run  func(*testing.T)
 	}{
 		{"from nothing to a first denial and a first admission", i.firstSteps},
+		{"started while the cluster vouches for nobody", i.unvouched},
 		{"the provider's image, from OCI Registry and under its own policy", i.ownImage},
 		{"applied again and upgraded under load", i.again},
 		{"an unsigned provider", i.unsigned},
@@ -230,6 +231,30 @@ func (i *installation) enforced(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// unvouched starts the provider anew while OCI does not answer the cluster. It waits,
+// and says for what.
+func (i *installation) unvouched(t *testing.T) {
+	t.Cleanup(func() { _ = cluster("resume", "oci-emulator") }) // unless it runs
+	control(t, "pause", "oci-emulator")
+	i.own.kubectl(t, "rollout", "restart", "deployment/oke-sign").succeeds(t)
+	eventually(t, soon, "the new replica says why it is not ready", func() error {
+		for _, pod := range i.pods(t) {
+			r := cluster("logs", "oke-sign/"+pod.Name+"/provider")
+			if pod.Ready == "false" && strings.Contains(r.stdout, `"msg":"not ready","error":"asking https://127.96.0.1:12250/`) {
+				return nil
+			}
+		}
+		return errors.New("no replica that is not ready does")
+	})
+	control(t, "resume", "oci-emulator")
+	i.own.kubectl(t, "rollout", "status", "deployment/oke-sign", "--timeout=1m").succeeds(t)
+	r := i.own.kubectl(t, "get", "pods", "-l", "app.kubernetes.io/name=oke-sign", "-o", "jsonpath={.items[*].status.containerStatuses[0].restartCount}").succeeds(t)
+	if strings.Trim(r.stdout, "0 ") != "" {
+		t.Errorf("it was started again and again: %s", r.stdout)
+	}
+	i.enforced(t)
 }
 
 // helm runs helm in the checkout.
