@@ -89,7 +89,7 @@ func (o *doctorOptions) run(ctx context.Context) error {
 		return o.finish(o.out, doctorColumns, allFailed([]string{""}, because(ctx, err)))
 	}
 	if unnamed == nil {
-		f.oke = o.okeFacts(ctx, id)
+		f.oke = part(ctx, o.timeout/8, func(ctx context.Context) fact[*cluster.Cluster] { return o.okeFacts(ctx, id) })
 	}
 	var results []result
 	tally := make(map[string]int)
@@ -175,9 +175,24 @@ func (o *doctorOptions) gather(ctx context.Context) (*facts, error) {
 			f.backends[p.GetName()] = o.backend(ctx, client, p)
 		}
 	}
-	f.keys = o.keyFacts(ctx, f.constraints.is)
-	f.running = o.runningFacts(ctx, len(f.constraints.is) > 0)
+	f.keys = part(ctx, o.timeout/8, func(ctx context.Context) fact[[]keyFact] { return o.keyFacts(ctx, f.constraints.is) })
+	f.running = part(ctx, o.timeout/2, func(ctx context.Context) fact[[]*imageStatus] { return o.runningFacts(ctx, len(f.constraints.is) > 0) })
 	return f, ctx.Err()
+}
+
+// part gives what asks OCI a part of the time, if that is limited: while OCI does
+// not answer, what the cluster says is worth telling all the more.
+func part[T any](ctx context.Context, limit time.Duration, look func(context.Context) fact[T]) fact[T] {
+	if limit == 0 {
+		return look(ctx)
+	}
+	within, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	f := look(within)
+	if f.err != nil && within.Err() != nil && ctx.Err() == nil {
+		f.err = fmt.Errorf("OCI has not answered within %s of --timeout: %w", limit, f.err)
+	}
+	return f
 }
 
 // withOperations gives Deployments that name no operation of Gatekeeper's in their

@@ -2,6 +2,7 @@ package cmd
 
 import (
 	"cmp"
+	"context"
 	"crypto/x509"
 	"embed"
 	"encoding/base64"
@@ -104,7 +105,11 @@ func warns(fix, format string, args ...any) finding {
 }
 
 func notDone(err error) finding {
-	return finding{State: stateUnknown, Detail: clip(err.Error(), 400), Fix: "you need the right to read it", err: err}
+	fix := "you need the right to read it"
+	if errors.Is(err, context.DeadlineExceeded) {
+		fix = "try again, perhaps with a longer --timeout"
+	}
+	return finding{State: stateUnknown, Detail: clip(err.Error(), 400), Fix: fix, err: err}
 }
 
 // check is one thing that can make enforcement not hold.
