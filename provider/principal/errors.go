@@ -50,8 +50,9 @@ func IsNotFound(err error) bool {
 	return ok && e.Status == http.StatusNotFound && e.Code != ""
 }
 
-// IsUnvouched reports whether New failed because the cluster did not vouch for this
-// process. It may in a moment, so that New is worth another try.
+// IsUnvouched reports whether New failed because the cluster, or the instance's
+// metadata service, did not vouch for this process. It may in a moment, so that New
+// is worth another try.
 func IsUnvouched(err error) bool {
 	_, ok := errors.AsType[*unvouchedError](err)
 	return ok

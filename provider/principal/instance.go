@@ -49,14 +49,14 @@ func (p *Principal) fromInstance(ctx context.Context) error {
 	defer cancel()
 	name, err := i.read(ctx, "/instance/region")
 	if err != nil {
-		return fmt.Errorf("%w: is this a compute instance of OCI?", err)
+		return &unvouchedError{fmt.Errorf("%w: is this a compute instance of OCI?", err)}
 	}
 	if i.region, err = image.ParseRegion(strings.ToLower(strings.TrimSpace(string(name)))); err != nil {
 		return fmt.Errorf("the instance's metadata: %w", err)
 	}
 	leaf, err := i.leaf(ctx)
 	if err != nil {
-		return err
+		return &unvouchedError{err}
 	}
 	i.tenancy = leaf.tenancy
 	i.tokens = newTokens(i.fetch, p.cfg.Attempt)

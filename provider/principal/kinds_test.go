@@ -161,6 +161,10 @@ func TestInstancesThatAreNone(t *testing.T) {
 			if err == nil || who != nil || !strings.Contains(err.Error(), test.says) {
 				t.Errorf("got %v, %v; want %q", who, err, test.says)
 			}
+			told := test.change == nil && name != "nobody there" || name == "an unknown region"
+			if principal.IsUnvouched(err) == told {
+				t.Errorf("worth another try: %t, of %v", !told, err)
+			}
 		})
 	}
 }
