@@ -3,9 +3,7 @@ package cmd
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"slices"
 	"strings"
 	"time"
@@ -111,7 +109,7 @@ func (g *global) connect(ctx context.Context) (*cloud, error) {
 		return nil, err
 	}
 	who, err := principal.New(ctx, principal.Config{Kind: g.auth, ConfigFile: g.configFile, Profile: g.profile, Region: g.region, CAFile: g.caFile})
-	if errors.Is(err, fs.ErrNotExist) {
+	if principal.IsNoConfig(err) {
 		return nil, &refusal{err, "oci setup config, of Oracle's CLI, makes it; --config-file names another"}
 	}
 	if err != nil {

@@ -63,6 +63,17 @@ type unvouchedError struct{ err error }
 func (e *unvouchedError) Error() string { return e.err.Error() }
 func (e *unvouchedError) Unwrap() error { return e.err }
 
+// IsNoConfig reports whether New failed because there is no configuration file.
+func IsNoConfig(err error) bool {
+	_, ok := errors.AsType[*noConfigError](err)
+	return ok
+}
+
+type noConfigError struct{ err error }
+
+func (e *noConfigError) Error() string { return e.err.Error() }
+func (e *noConfigError) Unwrap() error { return e.err }
+
 // failure is the lack of an answer, or one that cannot be read.
 type failure struct {
 	op, host string

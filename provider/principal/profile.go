@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -44,6 +45,9 @@ func readProfile(file, name string) (profile, error) {
 		return profile{}, err
 	}
 	data, err := readFile(path, maxConfigFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = &noConfigError{err}
+	}
 	if err != nil {
 		return profile{}, fmt.Errorf("reading the OCI configuration file: %w", err)
 	}
