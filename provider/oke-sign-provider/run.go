@@ -274,7 +274,7 @@ func (p *provider) retry(ctx context.Context, try func() error) {
 			return
 		}
 		p.notReady(err.Error())
-		p.log.Error("not ready", "error", err, "again", wait)
+		p.log.Error("not ready", "error", err, "again", wait.String())
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():
