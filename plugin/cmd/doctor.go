@@ -154,7 +154,7 @@ func (o *doctorOptions) gather(ctx context.Context) (*facts, error) {
 	f.templates = o.found(ctx, schema.GroupVersionResource{Group: "templates.gatekeeper.sh", Version: "v1", Resource: "constrainttemplates"})
 	f.providers = o.found(ctx, schema.GroupVersionResource{Group: "externaldata.gatekeeper.sh", Version: "v1beta1", Resource: "providers"})
 	f.assigns = o.found(ctx, assignKind)
-	if pins, _ := f.pins(); len(pins) > 0 {
+	if len(f.pins()) > 0 {
 		webhooks, err := client.AdmissionregistrationV1().MutatingWebhookConfigurations().Get(ctx, mutationConfiguration, metav1.GetOptions{})
 		if f.mutation.err = err; err == nil {
 			f.mutation.is = mutating(webhooks)

@@ -720,6 +720,15 @@ func (f *facts) wantedProviders() map[string]string {
 	return found
 }
 
+// provider is the Provider with a name, or nil.
+func (f *facts) provider(name string) *unstructured.Unstructured {
+	i := slices.IndexFunc(f.providers.is, func(p unstructured.Unstructured) bool { return p.GetName() == name })
+	if i < 0 {
+		return nil
+	}
+	return &f.providers.is[i]
+}
+
 func checkProviders(f *facts) []finding {
 	if err := cmp.Or(f.providers.err, f.constraints.err); err != nil {
 		return []finding{notDone(err)}
@@ -732,14 +741,13 @@ func checkProviders(f *facts) []finding {
 	total := 0
 	wanted := f.wantedProviders()
 	for _, name := range slices.Sorted(maps.Keys(wanted)) {
-		i := slices.IndexFunc(f.providers.is, func(p unstructured.Unstructured) bool { return p.GetName() == name })
-		if i < 0 {
+		p := f.provider(name)
+		if p == nil {
 			found = append(found, fails("install the provider with the chart oke-sign", "there is no Provider %s, which %s asks: every image of OCI Registry is refused", name, wanted[name]))
 			continue
 		}
-		p := f.providers.is[i]
 		before := len(found)
-		found = append(found, checkProvider(p, answererOf(wanted[name]), f.now, limit)...)
+		found = append(found, checkProvider(*p, answererOf(wanted[name]), f.now, limit)...)
 		seconds, _, _ := unstructured.NestedInt64(p.Object, "spec", "timeout")
 		total += int(seconds)
 		if len(found) == before {

@@ -22,20 +22,27 @@ var assignKind = schema.GroupVersionResource{Group: "mutations.gatekeeper.sh", V
 // digestAnswerer is how the provider is asked for the digests of tags.
 var digestAnswerer = answerer{provider: "oke-sign-digests", path: "/v1/digests", timeout: 1}
 
-// pins are the rules by which Gatekeeper puts digests in the place of tags, and the
-// Provider that each asks, which is nil if it is not there.
-func (f *facts) pins() (rules []unstructured.Unstructured, asked []*unstructured.Unstructured) {
+// pin is a rule by which Gatekeeper puts digests in the place of tags.
+type pin struct {
+	rule          unstructured.Unstructured
+	provider      string                     // that it asks
+	asked         *unstructured.Unstructured // the Provider, or nil if it is not there
+	failurePolicy string
+}
+
+func (f *facts) pins() []pin {
+	var found []pin
 	for _, rule := range f.assigns.is {
-		name, _, _ := unstructured.NestedString(rule.Object, "spec", "parameters", "assign", "externalData", "provider")
-		var p *unstructured.Unstructured
-		if i := slices.IndexFunc(f.providers.is, func(p unstructured.Unstructured) bool { return p.GetName() == name }); i >= 0 {
-			p = &f.providers.is[i]
-		}
-		if name == digestAnswerer.provider || p != nil && pathOf(*p) == digestAnswerer.path {
-			rules, asked = append(rules, rule), append(asked, p)
+		data, _, _ := unstructured.NestedMap(rule.Object, "spec", "parameters", "assign", "externalData")
+		x := pin{rule: rule}
+		x.provider, _ = data["provider"].(string)
+		x.failurePolicy, _ = data["failurePolicy"].(string)
+		x.asked = f.provider(x.provider)
+		if x.provider == digestAnswerer.provider || x.asked != nil && pathOf(*x.asked) == digestAnswerer.path {
+			found = append(found, x)
 		}
 	}
-	return rules, asked
+	return found
 }
 
 // pathOf is the path of a Provider's address.
@@ -54,8 +61,8 @@ func checkPins(f *facts) []finding {
 	if f.assigns.err != nil {
 		return []finding{notDone(f.assigns.err)}
 	}
-	rules, asked := f.pins()
-	if len(rules) == 0 {
+	pins := f.pins()
+	if len(pins) == 0 {
 		return nil // nobody wants it
 	}
 	if err := cmp.Or(f.providers.err, f.mutation.err); err != nil {
@@ -66,48 +73,46 @@ func checkPins(f *facts) []finding {
 		found = append(found, warns(helmValues+"--set disableMutation=false", "the webhook %s is not there: no tag is pinned, and Pods are refused for theirs", mutationWebhook))
 	}
 	checked := make(map[string]bool)
-	for i, rule := range rules {
-		name := rule.GetName()
-		if errs := statusErrors(rule); len(errs) > 0 {
+	for _, x := range pins {
+		name := x.rule.GetName()
+		if errs := statusErrors(x.rule); len(errs) > 0 {
 			found = append(found, warns("kubectl get assign "+name+" -o yaml", "Gatekeeper cannot use Assign/%s: %s", name, errs[0]))
 		}
-		if policy, _, _ := unstructured.NestedString(rule.Object, "spec", "parameters", "assign", "externalData", "failurePolicy"); policy != "Ignore" {
+		if x.failurePolicy != "Ignore" {
 			found = append(found, warns(fmt.Sprintf(`kubectl patch assign %s --type merge -p '{"spec":{"parameters":{"assign":{"externalData":{"failurePolicy":"Ignore"}}}}}'`, name),
 				"Assign/%s refuses Pods while the provider has no answer, also under break-glass and whatever the policy's mode", name))
 		}
-		provider, _, _ := unstructured.NestedString(rule.Object, "spec", "parameters", "assign", "externalData", "provider")
-		if checked[provider] {
-			continue
+		if !checked[x.provider] {
+			found = append(found, f.checkPinning(x)...)
 		}
-		checked[provider] = true
-		found = append(found, f.checkPinning(name, provider, asked[i])...)
+		checked[x.provider] = true
 	}
 	if len(found) == 0 {
-		found = append(found, holds("by %s", count(len(rules), "rule")))
+		found = append(found, holds("by %s", count(len(pins), "rule")))
 	}
 	return found
 }
 
 // checkPinning finds what keeps a Provider from saying what tags point to. That
 // weakens no policy, which refuses tags.
-func (f *facts) checkPinning(rule, name string, p *unstructured.Unstructured) []finding {
+func (f *facts) checkPinning(x pin) []finding {
 	const lost = "no tag is pinned, and Pods are refused for theirs"
-	if p == nil {
-		return []finding{warns("install the provider with the chart oke-sign", "there is no Provider %s, which Assign/%s asks: %s", name, rule, lost)}
+	if x.asked == nil {
+		return []finding{warns("install the provider with the chart oke-sign", "there is no Provider %s, which Assign/%s asks: %s", x.provider, x.rule.GetName(), lost)}
 	}
-	if path := pathOf(*p); path != digestAnswerer.path {
-		return []finding{warns(fmt.Sprintf(`kubectl patch provider %s --type merge -p '{"spec":{"url":"https://oke-sign.oke-sign.svc:8443%s"}}'`, name, digestAnswerer.path),
-			"%s leads to %s, and what tags point to is answered under %s: %s", name, clip(path, 100), digestAnswerer.path, lost)}
+	if path := pathOf(*x.asked); path != digestAnswerer.path {
+		return []finding{warns(fmt.Sprintf(`kubectl patch provider %s --type merge -p '{"spec":{"url":"https://oke-sign.oke-sign.svc:8443%s"}}'`, x.provider, digestAnswerer.path),
+			"%s leads to %s, and what tags point to is answered under %s: %s", x.provider, clip(path, 100), digestAnswerer.path, lost)}
 	}
 	limit := 10 // seconds, of a webhook that says nothing
 	if w := f.mutation.is; w != nil && w.TimeoutSeconds != nil {
 		limit = int(*w.TimeoutSeconds)
 	}
 	var found []finding
-	for _, x := range checkProvider(*p, digestAnswerer, f.now, limit) {
-		if x.State == stateFails { // what only warns is said of the other Providers
-			x.State = stateWarns
-			found = append(found, x)
+	for _, y := range checkProvider(*x.asked, digestAnswerer, f.now, limit) {
+		if y.State == stateFails { // what only warns is said of the other Providers
+			y.State = stateWarns
+			found = append(found, y)
 		}
 	}
 	return found

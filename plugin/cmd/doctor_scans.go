@@ -43,12 +43,12 @@ func checkAnswerers(f *facts) []finding {
 		by := answererOf(c.GetKind())
 		name, _, _ := unstructured.NestedString(c.Object, "spec", "parameters", "provider")
 		name = cmp.Or(name, by.provider)
-		i := slices.IndexFunc(f.providers.is, func(p unstructured.Unstructured) bool { return p.GetName() == name })
-		if i < 0 || seen[c.GetKind()+name] {
+		p := f.provider(name)
+		if p == nil || seen[c.GetKind()+name] {
 			continue // said already
 		}
 		seen[c.GetKind()+name] = true
-		found = append(found, checkAnswerer(f, f.providers.is[i], c, by)...)
+		found = append(found, checkAnswerer(f, *p, c, by)...)
 	}
 	return found
 }

@@ -29,7 +29,8 @@ func newKube(errOut io.Writer) *kube {
 		c.UserAgent = "kubectl-oke_sign"
 		c.QPS, c.Burst = 50, 300 // the client's own bound, kubectl's; the server has another
 		c.WarningHandler = rest.NewWarningWriter(errOut, rest.WarningWriterOptions{Deduplicate: true})
-		c.Wrap(func(next http.RoundTripper) http.RoundTripper { return hinting{k, next} })
+		lost := !k.names() && c.BearerTokenFile == ""
+		c.Wrap(func(next http.RoundTripper) http.RoundTripper { return hinting{k, lost, next} })
 		return c
 	}
 	return k
@@ -38,11 +39,12 @@ func newKube(errOut io.Writer) *kube {
 // hinting says of requests that got no answer what to do about it.
 type hinting struct {
 	kube *kube
+	lost bool // nothing leads to a cluster
 	http.RoundTripper
 }
 
 func (h hinting) RoundTrip(r *http.Request) (*http.Response, error) {
-	if !h.kube.leads() {
+	if h.lost {
 		return nil, &refusal{errors.New("there is no kubeconfig"), "name one with --kubeconfig or the variable KUBECONFIG"}
 	}
 	answer, err := h.RoundTripper.RoundTrip(r)
@@ -95,12 +97,17 @@ func (k *kube) context() (string, error) {
 // leads reports whether a kubeconfig, a flag or the Pod that this runs in leads to
 // a cluster. Kubernetes' own client would try port 8080 of this machine.
 func (k *kube) leads() bool {
-	raw, err := k.ToRawKubeConfigLoader().RawConfig()
-	if err != nil || len(raw.Clusters) > 0 || *k.APIServer != "" {
+	if k.names() {
 		return true
 	}
 	config, err := k.ToRESTConfig()
 	return err != nil || config.BearerTokenFile != "" // of the Pod's service account
+}
+
+// names reports whether a kubeconfig or a flag names a cluster, or ought to.
+func (k *kube) names() bool {
+	raw, err := k.ToRawKubeConfigLoader().RawConfig()
+	return err != nil || len(raw.Clusters) > 0 || *k.APIServer != ""
 }
 
 // objects is a client for objects of any kind.
