@@ -7,6 +7,7 @@ import (
 	"strconv"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/oke-sign/oke-sign/provider/scanning"
 )
@@ -107,7 +108,7 @@ func newRecipeCreate(g *global) *cobra.Command {
 			return o.run(cmd.Context())
 		},
 	}
-	cmd.Flags().IntVar(&o.imageCount, "image-count", 0, "`NUMBER` of images of each repository to scan at first; left to OCI if 0.")
+	bindImageCount(cmd.Flags(), &o.imageCount)
 	o.out.bind(cmd.Flags())
 	return cmd
 }
@@ -122,10 +123,18 @@ func (o *recipeCreateOptions) complete(args []string) (err error) {
 }
 
 func (o *recipeCreateOptions) validate() error {
-	if o.imageCount < 0 {
-		return usage(fmt.Sprintf("--image-count %d is less than none", o.imageCount), "leave it out, or give a number of images")
+	return cmp.Or(checkImageCount(o.imageCount), o.global.validate(), o.out.validate())
+}
+
+func bindImageCount(flags *pflag.FlagSet, n *int) {
+	flags.IntVar(n, "image-count", 0, "`NUMBER` of images of each repository that a new recipe has scanned at first; left to OCI if 0.")
+}
+
+func checkImageCount(n int) error {
+	if n < 0 {
+		return usage(fmt.Sprintf("--image-count %d is less than none", n), "leave it out, or give a number of images")
 	}
-	return cmp.Or(o.global.validate(), o.out.validate())
+	return nil
 }
 
 func (o *recipeCreateOptions) run(ctx context.Context) error {

@@ -19,6 +19,7 @@ type scanSetupOptions struct {
 	*global
 	repositories []string
 	recipe       string
+	imageCount   int
 	target       string
 	noPolicy     bool
 	out          output
@@ -48,7 +49,7 @@ Exit code 0: images are scanned. 3: they are not, as a statement is missing.`,
 			if err := cmp.Or(notEmpty(cmd, "repository"), notEmpty(cmd, "recipe"), notEmpty(cmd, "target"), o.complete()); err != nil {
 				return err
 			}
-			if err := cmp.Or(parseRepositories(o.repositories), o.validate(), o.out.validate()); err != nil {
+			if err := cmp.Or(parseRepositories(o.repositories), checkImageCount(o.imageCount), o.validate(), o.out.validate()); err != nil {
 				return err
 			}
 			return o.run(cmd.Context())
@@ -57,6 +58,7 @@ Exit code 0: images are scanned. 3: they are not, as a statement is missing.`,
 	flags := cmd.Flags()
 	flags.StringSliceVar(&o.repositories, "repository", nil, "`NAME`s of the repositories to scan, without host and namespace. May be repeated.")
 	flags.StringVar(&o.recipe, "recipe", "scan-recipe", "`NAME` of the recipe.")
+	bindImageCount(flags, &o.imageCount)
 	flags.StringVar(&o.target, "target", "scan-target", "`NAME` of the target, if one has to be made.")
 	flags.BoolVar(&o.noPolicy, "no-policy", false, "Leave the check of the policy statements out.")
 	o.out.bind(flags)
@@ -190,7 +192,7 @@ func (o *scanSetupOptions) makeRecipeAndTarget(ctx context.Context, c *cloud) ([
 		by = recipes[i]
 	} else {
 		recipe.Result = "made"
-		if by, err = c.scanning.CreateRecipe(ctx, in, scanning.Recipe{Name: o.recipe, CompartmentID: o.compartment}); err != nil {
+		if by, err = c.scanning.CreateRecipe(ctx, in, scanning.Recipe{Name: o.recipe, CompartmentID: o.compartment, ImageCount: o.imageCount}); err != nil {
 			return steps, err
 		}
 	}

@@ -13,7 +13,8 @@ import (
 // was found.
 func (s *story) chapterScan(ctx context.Context) error {
 	s.chapter("15", "What is known of an image")
-	setup := []string{"scan", "setup", "--compartment", s.vault.CompartmentID, "--repository", "scan-test"}
+	// OCI decides how many images a new target has scanned, unless it is told.
+	setup := []string{"scan", "setup", "--compartment", s.vault.CompartmentID, "--repository", "scan-test", "--image-count", "1"}
 	r, err := s.kubectl(ctx, setup...)
 	if err != nil {
 		return err

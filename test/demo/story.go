@@ -81,17 +81,17 @@ func (s *story) expect(what, want, got string) {
 // table prints every line and fails if one differs.
 func (s *story) table(took time.Duration) error {
 	s.say("\n%s", s.paint("1", fmt.Sprintf("%-4s %-62s %-44s %s", "STEP", "WHAT", "EXPECTED", "GOT")))
-	differ := 0
+	var differ []string
 	for _, r := range s.rows {
 		got := "the same"
 		if !r.ok() {
-			differ++
+			differ = append(differ, fmt.Sprintf("  %s. %s: got %s, want %s", r.step, r.what, r.got, r.want))
 			got = s.paint("31", r.got)
 		}
 		s.say("%-4s %-62s %-44s %s", r.step, r.what, r.want, got)
 	}
-	if differ > 0 {
-		return fmt.Errorf("%d of %d came out otherwise than expected", differ, len(s.rows))
+	if len(differ) > 0 {
+		return fmt.Errorf("%d of %d came out otherwise than expected:\n%s", len(differ), len(s.rows), strings.Join(differ, "\n"))
 	}
 	s.say("\nAll %d came out as expected, in %s.", len(s.rows), took.Round(100*time.Millisecond))
 	return nil
