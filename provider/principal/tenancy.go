@@ -2,7 +2,6 @@ package principal
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -149,40 +148,6 @@ func (p *Principal) Statements(ctx context.Context, compartment string) ([]strin
 		return nil, fmt.Errorf("listing policies: %w", err)
 	}
 	return statements, nil
-}
-
-var errPages = errors.New("the list does not end")
-
-// Pages calls fetch with one page token after another until it returns none. A
-// page with nothing in it is not the last one unless it says so. A token that
-// comes back, or more than limit pages, ends it with an error: half a list must
-// not pass for a whole one.
-func Pages(fetch func(page *string) (*string, error), limit int) error {
-	seen := make(map[string]bool)
-	var page *string
-	for range limit {
-		next, err := fetch(page)
-		if err != nil {
-			return err
-		}
-		if next == nil {
-			return nil
-		}
-		if seen[*next] {
-			return fmt.Errorf("%w: the same page was offered twice", errPages)
-		}
-		seen[*next] = true
-		page = next
-	}
-	return fmt.Errorf("%w: not after %d pages", errPages, limit)
-}
-
-// NextPage returns the token of the page that follows an answer, or nil.
-func NextPage(header http.Header) *string {
-	if next := header.Get("opc-next-page"); next != "" {
-		return &next
-	}
-	return nil
 }
 
 // Text is a string of an answer, made fit for people to read. It is not for

@@ -357,7 +357,7 @@ func (c *Client) readOn(ctx context.Context, ref image.Reference, in place, inv 
 	group, ctx := errgroup.WithContext(ctx)
 	if !inv.imagesAt.over {
 		group.Go(func() error {
-			return inv.imagesAt.advance(func(page *string) (listPage, error) {
+			return inv.imagesAt.advance(func(page *string) (principal.Page, error) {
 				items, p, err := c.imagesPage(ctx, ref, in, page)
 				c.bulk.addImages(inv, items)
 				return p, err
@@ -367,9 +367,9 @@ func (c *Client) readOn(ctx context.Context, ref image.Reference, in place, inv 
 	if !inv.signaturesAt.over {
 		group.Go(func() error {
 			from, request := signaturesOf(ref, in, artifacts.ListContainerImageSignaturesSortOrderDesc)
-			return inv.signaturesAt.advance(func(page *string) (listPage, error) {
+			return inv.signaturesAt.advance(func(page *string) (principal.Page, error) {
 				request.Page = page
-				items, p, err := readPage[summary](ctx, c.who, from, request)
+				items, p, err := principal.ReadPage[summary](ctx, c.who, from, request)
 				c.bulk.addRecords(inv, items)
 				return p, err
 			})
@@ -380,24 +380,24 @@ func (c *Client) readOn(ctx context.Context, ref image.Reference, in place, inv 
 
 // advance reads up to the next page that has something on it. A list that turns
 // out to be too long is at its end.
-func (cur *cursor) advance(read func(page *string) (listPage, error)) error {
+func (cur *cursor) advance(read func(page *string) (principal.Page, error)) error {
 	for range maxBlankPages {
 		got, err := read(cur.next)
 		switch {
 		case err != nil:
 			return err
-		case got.next != nil && cur.next != nil && *got.next == *cur.next:
+		case got.Next != nil && cur.next != nil && *got.Next == *cur.next:
 			return fmt.Errorf("the page %.80q is followed by itself", *cur.next)
 		}
-		cur.next, cur.items, cur.left = got.next, cur.items+got.items, got.remaining
-		if got.items > 0 {
+		cur.next, cur.items, cur.left = got.Next, cur.items+got.Items, got.Remaining
+		if got.Items > 0 {
 			cur.pages++
 		}
-		if cur.over = got.next == nil; cur.over {
+		if cur.over = got.Next == nil; cur.over {
 			cur.left = 0
 			return nil
 		}
-		if got.items > 0 {
+		if got.Items > 0 {
 			cur.over = cur.pages+max(1, cur.pagesLeft()) > maxBulkPages
 			return nil
 		}
@@ -414,7 +414,7 @@ type imageSummary struct {
 }
 
 // imagesPage reads a page of the images of ref's repository, newest first.
-func (c *Client) imagesPage(ctx context.Context, ref image.Reference, in place, page *string) ([]imageSummary, listPage, error) {
+func (c *Client) imagesPage(ctx context.Context, ref image.Reference, in place, page *string) ([]imageSummary, principal.Page, error) {
 	from := call(ref, "ListContainerImages", http.MethodGet, "/container/images")
 	request := artifacts.ListContainerImagesRequest{
 		CompartmentId:  common.String(in.compartment),
@@ -426,7 +426,7 @@ func (c *Client) imagesPage(ctx context.Context, ref image.Reference, in place, 
 	if in.below {
 		request.CompartmentIdInSubtree = common.Bool(true)
 	}
-	return readPage[imageSummary](ctx, c.who, from, request)
+	return principal.ReadPage[imageSummary](ctx, c.who, from, request)
 }
 
 func (b *bulk) addImages(inv *inventory, items []imageSummary) {

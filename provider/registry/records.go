@@ -170,7 +170,7 @@ func (c *Client) walk(ctx context.Context, ref image.Reference, in place, enough
 	more := false
 	err := principal.Pages(func(page *string) (*string, error) {
 		request.Page = page
-		items, got, err := readPage[summary](ctx, c.who, from, request)
+		items, got, err := principal.ReadPage[summary](ctx, c.who, from, request)
 		if err != nil {
 			return nil, err
 		}
@@ -181,11 +181,11 @@ func (c *Client) walk(ctx context.Context, ref image.Reference, in place, enough
 			}
 			records = append(records, item.record())
 		}
-		if got.next != nil && len(records) == enough {
+		if got.Next != nil && len(records) == enough {
 			more = true
 			return nil, nil
 		}
-		return got.next, nil
+		return got.Next, nil
 	}, maxPages)
 	if err != nil {
 		return nil, false, fmt.Errorf("listing signatures: %w", err) // the caller knows of which image
@@ -205,28 +205,6 @@ func signaturesOf(ref image.Reference, in place, order artifacts.ListContainerIm
 		request.CompartmentIdInSubtree = common.Bool(true)
 	}
 	return call(ref, "ListContainerImageSignatures", http.MethodGet, "/container/imageSignatures"), request
-}
-
-// listPage is what a page of a list says beside its items.
-type listPage struct {
-	items     int
-	remaining int // on the pages after this one, if OCI says so
-	next      *string
-}
-
-func readPage[T any](ctx context.Context, who *principal.Principal, from principal.Call, request common.OCIRequest) ([]T, listPage, error) {
-	var answer struct {
-		Items     *[]T `json:"items"`
-		Remaining int  `json:"remainingItemsCount"`
-	}
-	header, err := who.Do(ctx, from, request, &answer)
-	if err != nil {
-		return nil, listPage{}, err
-	}
-	if answer.Items == nil {
-		return nil, listPage{}, from.Malformed("a list without items")
-	}
-	return *answer.Items, listPage{len(*answer.Items), answer.Remaining, principal.NextPage(header)}, nil
 }
 
 func (s summary) record() signature.Record {

@@ -40,23 +40,17 @@ func (c *Client) Repository(ctx context.Context, in image.Region, compartment, n
 	var found *Repository
 	err := principal.Pages(func(page *string) (*string, error) {
 		request.Page = page
-		var answer struct {
-			Items *[]artifacts.ContainerRepositorySummary `json:"items"`
-		}
-		header, err := c.who.Do(ctx, from, request, &answer)
+		items, got, err := principal.ReadPage[artifacts.ContainerRepositorySummary](ctx, c.who, from, request)
 		if err != nil {
 			return nil, err
 		}
-		if answer.Items == nil {
-			return nil, from.Malformed("a list without items")
-		}
-		for _, item := range *answer.Items {
+		for _, item := range items {
 			if deref(item.DisplayName) == name && item.LifecycleState == artifacts.ContainerRepositoryLifecycleStateAvailable {
 				found = &Repository{ID: deref(item.Id), Name: name, CompartmentID: deref(item.CompartmentId)}
 				return nil, nil
 			}
 		}
-		return principal.NextPage(header), nil
+		return got.Next, nil
 	}, maxPages)
 	switch {
 	case err != nil:

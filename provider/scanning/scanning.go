@@ -188,17 +188,11 @@ func (c *Client) list(ctx context.Context, ref image.Reference, in place, name s
 	var found []scan.Result
 	err := principal.Pages(func(page *string) (*string, error) {
 		request.Page = page
-		var answer struct {
-			Items *[]vulnerabilityscanning.ContainerScanResultSummary `json:"items"`
-		}
-		header, err := c.who.Do(ctx, from, request, &answer)
+		items, got, err := principal.ReadPage[vulnerabilityscanning.ContainerScanResultSummary](ctx, c.who, from, request)
 		if err != nil {
 			return nil, err
 		}
-		if answer.Items == nil {
-			return nil, from.Malformed("a list without items")
-		}
-		for _, item := range *answer.Items {
+		for _, item := range items {
 			if deref(item.Repository) != ref.Repository() || deref(item.Image) != name {
 				continue
 			}
@@ -216,7 +210,7 @@ func (c *Client) list(ctx context.Context, ref image.Reference, in place, name s
 		if len(found) >= enough {
 			return nil, nil
 		}
-		return principal.NextPage(header), nil
+		return got.Next, nil
 	}, resultPages)
 	return found[:min(len(found), enough)], err
 }

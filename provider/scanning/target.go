@@ -61,36 +61,38 @@ func (c *Client) Recipes(ctx context.Context, in image.Region, compartment strin
 		SortBy:        vulnerabilityscanning.ListContainerScanRecipesSortByTimecreated,
 		SortOrder:     vulnerabilityscanning.ListContainerScanRecipesSortOrderDesc,
 	}
-	var recipes []Recipe
+	return listAll(ctx, c.who, from, "scan recipes", func(page *string) common.OCIRequest { request.Page = page; return request }, readRecipe)
+}
+
+// listAll reads a whole list of recipes or targets.
+func listAll[T, Item any](ctx context.Context, who *principal.Principal, from principal.Call, what string,
+	request func(page *string) common.OCIRequest, read func(principal.Call, Item) (T, error),
+) ([]T, error) {
+	var found []T
 	err := principal.Pages(func(page *string) (*string, error) {
-		request.Page = page
-		var answer struct {
-			Items *[]vulnerabilityscanning.ContainerScanRecipe `json:"items"` // a summary has the same fields
-		}
-		header, err := c.who.Do(ctx, from, request, &answer)
+		items, got, err := principal.ReadPage[Item](ctx, who, from, request(page))
 		if err != nil {
 			return nil, notFound(err)
 		}
-		if answer.Items == nil {
-			return nil, from.Malformed("a list without items")
+		if len(found)+len(items) > maxListed {
+			return nil, from.Malformed("more than %d %s", maxListed, what)
 		}
-		for _, item := range *answer.Items {
-			r, err := readRecipe(from, item)
+		for _, item := range items {
+			t, err := read(from, item)
 			if err != nil {
 				return nil, err
 			}
-			if recipes = append(recipes, r); len(recipes) > maxListed {
-				return nil, from.Malformed("more than %d recipes", maxListed)
-			}
+			found = append(found, t)
 		}
-		return principal.NextPage(header), nil
+		return got.Next, nil
 	}, maxPages)
 	if err != nil {
-		return nil, fmt.Errorf("listing scan recipes: %w", err)
+		return nil, fmt.Errorf("listing %s: %w", what, err)
 	}
-	return recipes, nil
+	return found, nil
 }
 
+// readRecipe also reads the summaries of a list, which have the same fields.
 func readRecipe(from principal.Call, got vulnerabilityscanning.ContainerScanRecipe) (Recipe, error) {
 	r := Recipe{
 		ID: deref(got.Id), Name: principal.Text(got.DisplayName), CompartmentID: deref(got.CompartmentId), State: string(got.LifecycleState),
@@ -158,34 +160,7 @@ func (c *Client) Targets(ctx context.Context, in image.Region, compartment strin
 		SortBy:        vulnerabilityscanning.ListContainerScanTargetsSortByTimecreated,
 		SortOrder:     vulnerabilityscanning.ListContainerScanTargetsSortOrderDesc,
 	}
-	var targets []Target
-	err := principal.Pages(func(page *string) (*string, error) {
-		request.Page = page
-		var answer struct {
-			Items *[]target `json:"items"`
-		}
-		header, err := c.who.Do(ctx, from, request, &answer)
-		if err != nil {
-			return nil, notFound(err)
-		}
-		if answer.Items == nil {
-			return nil, from.Malformed("a list without items")
-		}
-		for _, item := range *answer.Items {
-			t, err := item.read(from)
-			if err != nil {
-				return nil, err
-			}
-			if targets = append(targets, t); len(targets) > maxListed {
-				return nil, from.Malformed("more than %d targets", maxListed)
-			}
-		}
-		return principal.NextPage(header), nil
-	}, maxPages)
-	if err != nil {
-		return nil, fmt.Errorf("listing scan targets: %w", err)
-	}
-	return targets, nil
+	return listAll(ctx, c.who, from, "scan targets", func(page *string) common.OCIRequest { request.Page = page; return request }, readTarget)
 }
 
 // target is what is used of a target. The SDK's own type fails on a registry of a
@@ -205,7 +180,7 @@ type target struct {
 	} `json:"targetRegistry"`
 }
 
-func (got target) read(from principal.Call) (Target, error) {
+func readTarget(from principal.Call, got target) (Target, error) {
 	t := Target{
 		ID: got.ID, Name: principal.Text(got.DisplayName), Description: principal.Text(got.Description), CompartmentID: got.CompartmentID,
 		RecipeID: got.RecipeID, State: got.State, URL: principal.Text(got.Registry.URL), In: got.Registry.CompartmentID,
@@ -227,7 +202,7 @@ func (c *Client) Target(ctx context.Context, in image.Region, id string) (Target
 	if _, err := c.who.Do(ctx, get, vulnerabilityscanning.GetContainerScanTargetRequest{ContainerScanTargetId: common.String(id)}, &got); err != nil {
 		return Target{}, fmt.Errorf("reading a scan target: %w", notFound(err))
 	}
-	return got.read(get)
+	return readTarget(get, got)
 }
 
 // CreateTarget makes a target, which takes OCI a while: its state says how far it
@@ -250,7 +225,7 @@ func (c *Client) CreateTarget(ctx context.Context, in image.Region, t Target) (T
 	}, &got); err != nil {
 		return Target{}, fmt.Errorf("making scan target %s: %w", t.Name, notFound(err))
 	}
-	return got.read(to)
+	return readTarget(to, got)
 }
 
 // DeleteTarget deletes a target, which takes OCI a while. Results stay.
