@@ -114,7 +114,7 @@ func New(cfg Config) (*Cloud, error) {
 	}
 	c.url = "http://" + ln.Addr().String()
 	if err := c.prepare(); err != nil {
-		return nil, errors.Join(err, ln.Close())
+		return nil, errors.Join(err, ln.Close(), c.leaveHome())
 	}
 	c.serve(ln)
 	return c, nil
@@ -203,10 +203,15 @@ func (c *Cloud) Close() error {
 	c.close()
 	err := errors.Join(c.outer.Close(), c.inner.Close(), c.tunnels.Close())
 	c.wait.Wait()
-	if c.temp {
-		err = errors.Join(err, os.RemoveAll(c.cfg.Home))
+	return errors.Join(err, c.leaveHome())
+}
+
+// leaveHome removes a home that nobody asked for.
+func (c *Cloud) leaveHome() error {
+	if !c.temp {
+		return nil
 	}
-	return err
+	return os.RemoveAll(c.cfg.Home)
 }
 
 // URL is where the proxy listens, and where the pages under /_emulator/ are.
