@@ -121,7 +121,8 @@ func startProvider(ctx context.Context, bin, home string, env []string) (*provid
 	if err := errors.Join(write(cert, key, "127.0.0.1"), write(p.certificate, p.key, gatekeeperName), os.WriteFile(ca, authority.PEM(), 0o600)); err != nil {
 		return nil, err
 	}
-	p.process, _, err = start(ctx, env, `"ready"`, filepath.Join(bin, "oke-sign-provider"),
+	// No Service leads questions here after the end, so that none has to be awaited.
+	p.process, _, err = start(ctx, env, `"ready"`, filepath.Join(bin, "oke-sign-provider"), "--drain", "0s",
 		"--addr", "127.0.0.1:0", "--health-addr", "127.0.0.1:0", "--tls-cert", cert, "--tls-key", key,
 		"--client-ca", ca, "--client-name", gatekeeperName, "--auth", "config", "--config-file", filepath.Join(home, "oci", "config"))
 	if err != nil {
