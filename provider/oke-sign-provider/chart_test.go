@@ -115,6 +115,10 @@ func TestTheChartsAlertsAreAboutMetricsThatAreThere(t *testing.T) {
 	if len(used) < 8 {
 		t.Fatalf("only %q in the alerts", used)
 	}
+	// A provider that waits is reached and answers nobody.
+	if !strings.Contains(string(text), `absent(oke_sign_ready{job="oke-sign"} == 1)`) {
+		t.Error("no alert says that no replica is ready")
+	}
 	for _, name := range used {
 		if !there[name] {
 			t.Errorf("alerts use %s, which is none of %q", name, slices.Sorted(maps.Keys(there)))

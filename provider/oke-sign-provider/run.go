@@ -56,6 +56,16 @@ func run(ctx context.Context, with process) error {
 	if err := p.loadCertificates(); err != nil {
 		return err
 	}
+	// A process that waits can be read as well as one that answers, and yet nobody
+	// is answered.
+	p.metrics.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "oke_sign_ready", Help: "1 if this process could decide something now, as /readyz says; 0 if not.",
+	}, func() float64 {
+		if p.ready() != nil {
+			return 0
+		}
+		return 1
+	}))
 	if err := p.connect(ctx); err != nil && !principal.IsUnvouched(err) {
 		return err
 	}

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -608,8 +609,22 @@ func TestWorkloadThatWaits(t *testing.T) {
 	if status, why := r.get("/healthz"); status != http.StatusOK {
 		t.Errorf("it is to be started again: %d %s", status, why)
 	}
+	// Alerts know it from one that answers, although Prometheus reaches both.
+	readiness := func() string {
+		status, metrics := r.get("/metrics")
+		if status != http.StatusOK {
+			t.Errorf("/metrics: %d", status)
+		}
+		return regexp.MustCompile(`(?m)^oke_sign_ready .*$`).FindString(metrics)
+	}
+	if got := readiness(); got != "oke_sign_ready 0" {
+		t.Errorf("while it waits its metrics say %q", got)
+	}
 	pod.Answer(0, "")
 	until(t, "it is ready", func() bool { status, _ := r.get("/readyz"); return status == http.StatusOK })
+	if got := readiness(); got != "oke_sign_ready 1" {
+		t.Errorf("when it is ready its metrics say %q", got)
+	}
 	asked := question("nginx", "ocid1.key.oc1.iad.b5r7bu4kaaeug."+strings.Repeat("a", 60))
 	if got := values(r.ask(asked))[asked]; got != "false not-oci-registry " {
 		t.Errorf("got %q", got)
