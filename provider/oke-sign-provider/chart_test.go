@@ -115,9 +115,18 @@ func TestTheChartsAlertsAreAboutMetricsThatAreThere(t *testing.T) {
 	if len(used) < 8 {
 		t.Fatalf("only %q in the alerts", used)
 	}
-	// A provider that waits is reached and answers nobody.
-	if !strings.Contains(string(text), `absent(oke_sign_ready{job="oke-sign"} == 1)`) {
-		t.Error("no alert says that no replica is ready")
+	for what, part := range map[string]string{
+		"no replica is ready, be it reached or not": `absent(oke_sign_ready{job="oke-sign"} == 1)`,
+		"no answer about signatures":                "oke_sign_verdicts_missing_total",
+		"no answer about scans":                     "oke_sign_scan_reports_missing_total",
+		"no right to read repositories":             `oke_sign_verdicts_total{reason="image-not-found"}`,
+		"signatures asked about otherwise":          "(oke_sign_malformed_questions_total[",
+		"scans asked about otherwise":               "(oke_sign_scan_malformed_questions_total[",
+		"tags asked about otherwise":                "(oke_sign_digest_malformed_questions_total[",
+	} {
+		if !strings.Contains(string(text), part) {
+			t.Errorf("images are refused for %s, and no alert says so", what)
+		}
 	}
 	for _, name := range used {
 		if !there[name] {
