@@ -1,10 +1,14 @@
 package test
 
 import (
+	"encoding/json"
+	"os"
 	"os/exec"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 const module = "github.com/oke-sign/oke-sign/"
@@ -93,5 +97,58 @@ func TestImportRules(t *testing.T) {
 				t.Errorf("%s imports %s: only the packages that talk to OCI do", pkg, name)
 			}
 		}
+	}
+}
+
+// Whoever looks at what the project takes in finds why, and nothing that is gone.
+func TestContributingHasAReasonForEachDependency(t *testing.T) {
+	out, err := exec.CommandContext(t.Context(), "go", "mod", "edit", "-json").Output()
+	if err != nil {
+		t.Fatalf("go mod edit: %v", err)
+	}
+	var file struct {
+		Require []struct {
+			Path     string
+			Indirect bool
+		}
+	}
+	if err := json.Unmarshal(out, &file); err != nil {
+		t.Fatal(err)
+	}
+	var want, got []string
+	for _, r := range file.Require {
+		if !r.Indirect {
+			want = append(want, r.Path)
+		}
+	}
+	text, err := os.ReadFile("../CONTRIBUTING.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(text), "\n## Dependencies, and why each is there\n")
+	_, table, _ := strings.Cut(section, "\n|---|---|\n")
+	table, _, found := strings.Cut(table, "\n\n")
+	if !found {
+		t.Fatal("CONTRIBUTING.md has no table of dependencies")
+	}
+	for line := range strings.Lines(table) {
+		names, reason, _ := strings.Cut(strings.Trim(line, "| \n"), "|")
+		if strings.TrimSpace(reason) == "" {
+			t.Errorf("no reason for %s", names)
+		}
+		host := ""
+		for _, name := range strings.Split(strings.TrimSpace(names), ", ") {
+			if first, _, more := strings.Cut(name, "/"); more {
+				host = first
+			} else {
+				name = host + "/" + name
+			}
+			got = append(got, name)
+		}
+	}
+	slices.Sort(want)
+	slices.Sort(got)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("go.mod and CONTRIBUTING.md:\n%s", diff)
 	}
 }
