@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	policyv1 "k8s.io/api/policy/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/labels"
 )
 
@@ -143,4 +144,38 @@ func TestRights(t *testing.T) {
 			t.Errorf("%s: the service account's token is mounted: %v", values, mounts)
 		}
 	}
+}
+
+// Whoever applies a chart applies first and takes away what is gone after it, if at
+// all. So where the chart makes the Provider objects, replicas that still run and
+// made them before have lost the right by then: it is taken, not only left out.
+func TestProviderObjectsHaveOneMaker(t *testing.T) {
+	cases(t, func(t *testing.T, chart, values string) {
+		if chart != "oke-sign" {
+			t.Skip("no Provider objects in it")
+		}
+		list := objects(t, render(t, chart, values))
+		made, role := 0, -1
+		for n, o := range list {
+			switch o.GetKind() {
+			case "Provider":
+				if role < 0 {
+					t.Errorf("Provider %s comes before the ClusterRole", o.GetName())
+				}
+				made++
+			case "ClusterRole":
+				role = n
+			}
+		}
+		if role < 0 {
+			t.Fatal("there is no ClusterRole")
+		}
+		allowed := false
+		for _, rule := range find[rbacv1.ClusterRole](t, list, "ClusterRole").Rules {
+			allowed = allowed || slices.Contains(rule.Resources, "providers")
+		}
+		if allowed == (made > 0) {
+			t.Errorf("the chart makes %d Provider objects, and the program may: %v", made, allowed)
+		}
+	})
 }
