@@ -170,6 +170,41 @@ func strict(t *testing.T, o *unstructured.Unstructured) {
 	}
 }
 
+// Names that are text to Kubernetes may be numbers to YAML, or end in a comment.
+func TestNamesAreText(t *testing.T) {
+	for _, args := range [][]string{
+		{
+			"oke-sign", "--values", "testdata/oke-sign/certificate-from-files.yaml", "--set", "serviceMonitor.enabled=true,networkPolicy.enabled=true,networkPolicy.metricsFrom[0].podSelector.matchLabels.a=b",
+			"--set-string", "oci.auth=config,oci.config.secret=1,oci.config.profile=a #b,certificate.existingSecret=2,gatekeeper.namespace=3,gatekeeper.clientCAConfigMap=4",
+		},
+		{"oke-sign", "--set", region, "--set-string", "gatekeeper.namespace=3,gatekeeper.webhookConfiguration=4"},
+		{
+			"oke-sign-policy", "--values", "testdata/oke-sign-policy/default.yaml", "--set", "pinTags=true", "--set-string", "provider=1,digestProvider=2",
+		},
+	} {
+		rendered, errs, err := helm(t, append([]string{"template", "123", "--namespace", "456"}, args...)...)
+		if err != nil {
+			t.Fatalf("helm template %q: %v\n%s", args, err, errs)
+		}
+		if strings.Contains(rendered, "--profile=") && !strings.Contains(rendered, `- "--profile=a #b"`) {
+			t.Error("the profile is another")
+		}
+		for _, o := range objects(t, rendered) {
+			strict(t, o)
+			metadata, _ := o.Object["metadata"].(map[string]any)
+			labels, _ := metadata["labels"].(map[string]any)
+			for what, value := range map[string]any{"456": metadata["namespace"], "123": labels["app.kubernetes.io/instance"]} {
+				if value != nil && value != what {
+					t.Errorf("%s %s has %v, which is no text", o.GetKind(), o.GetName(), value)
+				}
+			}
+			if provider, found, err := unstructured.NestedFieldNoCopy(o.Object, "spec", "parameters", "assign", "externalData", "provider"); err != nil || found && provider != "2" {
+				t.Errorf("%s %s asks %v, which is no text: %v", o.GetKind(), o.GetName(), provider, err)
+			}
+		}
+	}
+}
+
 // find decodes the one object of a kind.
 func find[T any](t *testing.T, list []*unstructured.Unstructured, kind string) (found T) {
 	t.Helper()

@@ -33,7 +33,7 @@ spec:
 
 {{- define "oke-sign-policy.labels" -}}
 app.kubernetes.io/name: oke-sign-policy
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/part-of: oke-sign
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}

@@ -2,7 +2,7 @@
      objects are there once in a cluster, and so is what serves them. */}}
 {{- define "oke-sign.selector" -}}
 app.kubernetes.io/name: oke-sign
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
 {{- define "oke-sign.labels" -}}
