@@ -116,7 +116,7 @@ func TestTheChartsAlertsAreAboutMetricsThatAreThere(t *testing.T) {
 		t.Fatalf("only %q in the alerts", used)
 	}
 	for what, part := range map[string]string{
-		"no replica is ready, be it reached or not": `absent(oke_sign_ready{job="oke-sign"} == 1)`,
+		"no replica is ready, be it reached or not": `absent(oke_sign_ready == 1)`,
 		"no answer about signatures":                "oke_sign_verdicts_missing_total",
 		"no answer about scans":                     "oke_sign_scan_reports_missing_total",
 		"no right to read repositories":             `oke_sign_verdicts_total{reason="image-not-found"}`,
