@@ -628,7 +628,7 @@ func checkConstraintStatus(f *facts) []finding {
 		enforced := 0
 		for _, p := range pods {
 			p, _ := p.(map[string]any)
-			if on, _, _ := unstructured.NestedBool(p, "enforced"); on {
+			if on, _, _ := unstructured.NestedBool(p, "enforced"); on && refuses(p) {
 				enforced++
 			}
 		}

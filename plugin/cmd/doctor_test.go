@@ -161,11 +161,15 @@ func TestDoctor(t *testing.T) {
 			at(signed, "scoped", "spec,enforcementAction")(w)
 			at(signed, []any{map[string]any{"action": "deny", "enforcementPoints": []any{map[string]any{"name": "audit.gatekeeper.sh"}}}}, "spec,scopedEnforcementActions")(w)
 		}, "fails|constraints enforce|and none refuses Pods"},
-		"workloads only":             {at(signed, []any{"Deployment"}, "spec,match,kinds,0,kinds"), "fails|constraints enforce|and none refuses Pods"},
-		"no key":                     {at(signed, []any{}, "spec,parameters,keys"), "warns|constraints enforce|lists no key"},
-		"some Pods":                  {at(signed, map[string]any{"matchLabels": map[string]any{"a": "b"}}, "spec,match,labelSelector"), "warns|constraints enforce|which whoever makes a Pod chooses"},
-		"some namespaces":            {at(signed, []any{"prod"}, "spec,match,namespaces"), "warns|constraints enforce|only namespaces [prod]"},
-		"a constraint not enforced":  {at(signed, nil, "status,byPod"), "fails|constraints are taken in|no Pod of Gatekeeper enforces OKESignedImages/signed yet"},
+		"workloads only":            {at(signed, []any{"Deployment"}, "spec,match,kinds,0,kinds"), "fails|constraints enforce|and none refuses Pods"},
+		"no key":                    {at(signed, []any{}, "spec,parameters,keys"), "warns|constraints enforce|lists no key"},
+		"some Pods":                 {at(signed, map[string]any{"matchLabels": map[string]any{"a": "b"}}, "spec,match,labelSelector"), "warns|constraints enforce|which whoever makes a Pod chooses"},
+		"some namespaces":           {at(signed, []any{"prod"}, "spec,match,namespaces"), "warns|constraints enforce|only namespaces [prod]"},
+		"a constraint not enforced": {at(signed, nil, "status,byPod"), "fails|constraints are taken in|no Pod of Gatekeeper enforces OKESignedImages/signed yet"},
+		"a constraint that only the audit enforces": {
+			at(signed, []any{map[string]any{"id": "audit", "enforced": true, "operations": []any{"audit", "status"}}}, "status,byPod"),
+			"fails|constraints are taken in|no Pod of Gatekeeper enforces OKESignedImages/signed yet",
+		},
 		"a constraint with an error": {at(glass, []any{map[string]any{"errors": []any{map[string]any{"message": "bad"}}}}, "status,byPod"), "fails|constraints are taken in|cannot use OKEBreakGlass/glass: bad"},
 		"no rules for break-glass":   {gone(glass), "warns|break-glass is held|anybody who may make a Pod"},
 		"break-glass for digests": {func(w world) {

@@ -45,6 +45,9 @@ func Running(ctx context.Context, kubeconfig, namespace, selector string) (map[s
 	return found, err
 }
 
+// Lagging is the part of Gatekeeper that does not enforce a constraint as it is now.
+func Lagging(o *unstructured.Unstructured) string { return lagging(o) }
+
 // Lets is whether a statement, in a policy that is attached to the last of a line
 // of compartments, lets the service that scans read a kind of resource in the
 // first. Compartments are given by name; the tenancy is called (root).

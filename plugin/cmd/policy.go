@@ -224,8 +224,11 @@ func (g *global) notEnforced(ctx context.Context, p enforcedPolicy) []string {
 // or "".
 func lagging(o *unstructured.Unstructured) string {
 	pods, _, _ := unstructured.NestedSlice(o.Object, "status", "byPod")
-	if len(pods) == 0 {
+	switch {
+	case len(pods) == 0:
 		return "Gatekeeper"
+	case !slices.ContainsFunc(pods, refuses):
+		return "Gatekeeper's webhook"
 	}
 	for _, pod := range pods {
 		pod, _ := pod.(map[string]any)
@@ -237,4 +240,13 @@ func lagging(o *unstructured.Unstructured) string {
 		}
 	}
 	return ""
+}
+
+// refuses reports whether a Pod of Gatekeeper, by what it says in a status, answers
+// the API server. The audit's Pod takes in the same objects and refuses nothing, and
+// is often the first to say so.
+func refuses(pod any) bool {
+	of, _ := pod.(map[string]any)
+	operations, said, _ := unstructured.NestedStringSlice(of, "operations")
+	return !said || slices.Contains(operations, "webhook")
 }
