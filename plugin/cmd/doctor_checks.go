@@ -345,7 +345,7 @@ func checkNamespaces(f *facts) []finding {
 	if err = cmp.Or(err, f.namespaces.err); err != nil {
 		return []finding{notDone(err)}
 	}
-	own := []string{"kube-system", "kube-node-lease", f.gatekeeperNamespace()}
+	own := []string{"kube-system", f.gatekeeperNamespace()}
 	for _, b := range f.backends {
 		own = append(own, b.namespace)
 	}

@@ -141,6 +141,7 @@ func TestDoctor(t *testing.T) {
 		"a namespace with the label":      {at("Namespace/shop", "true", "metadata,labels,admission.gatekeeper.sh/ignore"), "fails|namespaces left out|any image runs in shop (the namespace has the label admission.gatekeeper.sh/ignore)"},
 		"a namespace the webhook leaves":  {at(webhook, []any{"shop"}, "webhooks,0,namespaceSelector,matchExpressions,1,values"), "fails|namespaces left out|any image runs in shop (Gatekeeper's webhook leaves"},
 		"a namespace of the Config":       {add("{apiVersion: config.gatekeeper.sh/v1alpha1, kind: Config, metadata: {name: config}, spec: {match: [{processes: ['*'], excludedNamespaces: ['sh*']}]}}"), "fails|namespaces left out|any image runs in shop (Gatekeeper's Config excludes"},
+		"a namespace that nobody needs":   {add("{apiVersion: v1, kind: Namespace, metadata: {name: kube-node-lease, labels: {kubernetes.io/metadata.name: kube-node-lease}}}"), "fails|namespaces left out|any image runs in kube-node-lease (Gatekeeper's webhook leaves"},
 		"no namespace left out":           {at(webhook, nil, "webhooks,0,namespaceSelector"), "warns|namespaces left out|nothing in kube-system can be mended"},
 		"external data off":               {at(manager, []any{"--enable-external-data=false"}, args), "fails|external data|--enable-external-data=false"},
 		"external data off, in two words": {at(audit, []any{"--enable-external-data", "false"}, args), "fails|external data|gatekeeper-audit runs with"},
