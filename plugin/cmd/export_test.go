@@ -45,8 +45,9 @@ func Running(ctx context.Context, kubeconfig, namespace, selector string) (map[s
 	return found, err
 }
 
-// Lagging is the part of Gatekeeper that does not enforce a constraint as it is now.
-func Lagging(o *unstructured.Unstructured) string { return lagging(o) }
+// Lagging is the part of Gatekeeper, of which Pods are asked, that does not enforce a
+// constraint as it is now.
+func Lagging(o *unstructured.Unstructured, asked []string) string { return lagging(o, asked) }
 
 // Lets is whether a statement, in a policy that is attached to the last of a line
 // of compartments, lets the service that scans read a kind of resource in the

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -195,9 +196,14 @@ func (g *global) notEnforced(ctx context.Context, p enforcedPolicy) []string {
 	if len(p.Guards) > 0 {
 		why = append(why, "a change was not made to its end; make it again")
 	}
+	hook, err := g.webhook(ctx)
+	var asked []string
+	if err == nil && hook != nil {
+		asked, err = g.reviewers(ctx, hook)
+	}
 	behind := make(map[string][]string)
 	for _, part := range p.Parts {
-		if problem := lagging(part.Object); problem != "" {
+		if problem := lagging(part.Object, asked); problem != "" {
 			behind[problem] = append(behind[problem], constraint.Name(part.Object))
 		}
 	}
@@ -208,7 +214,6 @@ func (g *global) notEnforced(ctx context.Context, p enforcedPolicy) []string {
 			why = append(why, fmt.Sprintf("%s: not taken up by %s", strings.Join(names, ", "), problem))
 		}
 	}
-	hook, err := g.webhook(ctx)
 	switch {
 	case err != nil:
 		why = append(why, fmt.Sprintf("not known: Gatekeeper's webhook could not be read: %v", err))
@@ -220,9 +225,35 @@ func (g *global) notEnforced(ctx context.Context, p enforcedPolicy) []string {
 	return why
 }
 
+// reviewers are the names of the Pods that the API server asks by a webhook: those
+// that are ready. There are none if it is not a Service that it asks.
+func (g *global) reviewers(ctx context.Context, hook *admissionregistrationv1.ValidatingWebhook) ([]string, error) {
+	service := hook.ClientConfig.Service
+	if service == nil {
+		return nil, nil
+	}
+	client, err := g.kube.typed()
+	if err != nil {
+		return nil, err
+	}
+	slice, err := client.DiscoveryV1().EndpointSlices(service.Namespace).List(ctx, metav1.ListOptions{LabelSelector: discoveryv1.LabelServiceName + "=" + service.Name})
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, s := range slice.Items {
+		for _, e := range s.Endpoints {
+			if e.TargetRef != nil && (e.Conditions.Ready == nil || *e.Conditions.Ready) {
+				names = append(names, e.TargetRef.Name)
+			}
+		}
+	}
+	return names, nil
+}
+
 // lagging is the part of Gatekeeper that does not enforce a constraint as it is now,
-// or "".
-func lagging(o *unstructured.Unstructured) string {
+// or "". A Pod that is asked and has said nothing yet of the constraint may not know it.
+func lagging(o *unstructured.Unstructured, asked []string) string {
 	pods, _, _ := unstructured.NestedSlice(o.Object, "status", "byPod")
 	switch {
 	case len(pods) == 0:
@@ -230,6 +261,7 @@ func lagging(o *unstructured.Unstructured) string {
 	case !slices.ContainsFunc(pods, refuses):
 		return "Gatekeeper's webhook"
 	}
+	told := make(map[string]bool)
 	for _, pod := range pods {
 		pod, _ := pod.(map[string]any)
 		seen, _, _ := unstructured.NestedInt64(pod, "observedGeneration")
@@ -237,6 +269,12 @@ func lagging(o *unstructured.Unstructured) string {
 		id, _, _ := unstructured.NestedString(pod, "id")
 		if !enforced || seen < o.GetGeneration() {
 			return cmp.Or(id, "a Pod of Gatekeeper")
+		}
+		told[id] = true
+	}
+	for _, name := range asked {
+		if !told[name] {
+			return name
 		}
 	}
 	return ""

@@ -1,6 +1,7 @@
 package cmd_test
 
 import (
+	"strings"
 	"testing"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -16,21 +17,24 @@ func TestTakenUp(t *testing.T) {
 	}
 	audit := pod("audit", 2, true, "audit", "generate", "status")
 	for name, tc := range map[string]struct {
-		pods []any
-		want string
+		pods  []any
+		asked string
+		want  string
 	}{
-		"nobody has":                       {nil, "Gatekeeper"},
-		"the audit has":                    {[]any{audit}, "Gatekeeper's webhook"},
-		"all have":                         {[]any{audit, pod("a", 2, true, "webhook", "mutation-webhook"), pod("b", 2, true, "webhook")}, ""},
-		"all have, one as it was":          {[]any{audit, pod("a", 2, true, "webhook"), pod("b", 1, true, "webhook")}, "b"},
-		"all have, one with an error":      {[]any{audit, pod("a", 2, false, "webhook")}, "a"},
-		"all have, the audit as it was":    {[]any{pod("audit", 1, true, "audit"), pod("a", 2, true, "webhook")}, "audit"},
-		"what only mutates refuses nobody": {[]any{audit, pod("m", 2, true, "mutation-webhook")}, "Gatekeeper's webhook"},
+		"nobody has":                         {nil, "", "Gatekeeper"},
+		"the audit has":                      {[]any{audit}, "", "Gatekeeper's webhook"},
+		"all have":                           {[]any{audit, pod("a", 2, true, "webhook", "mutation-webhook"), pod("b", 2, true, "webhook")}, "", ""},
+		"all have, one as it was":            {[]any{audit, pod("a", 2, true, "webhook"), pod("b", 1, true, "webhook")}, "", "b"},
+		"all have, one with an error":        {[]any{audit, pod("a", 2, false, "webhook")}, "", "a"},
+		"all have, the audit as it was":      {[]any{pod("audit", 1, true, "audit"), pod("a", 2, true, "webhook")}, "", "audit"},
+		"all that are asked have":            {[]any{audit, pod("a", 2, true, "webhook"), pod("b", 2, true, "webhook")}, "a b", ""},
+		"one that is asked has said nothing": {[]any{audit, pod("a", 2, true, "webhook")}, "a b", "b"},
+		"what only mutates refuses nobody":   {[]any{audit, pod("m", 2, true, "mutation-webhook")}, "", "Gatekeeper's webhook"},
 	} {
 		o := &unstructured.Unstructured{Object: map[string]any{
 			"metadata": map[string]any{"generation": int64(2)}, "status": map[string]any{"byPod": tc.pods},
 		}}
-		if got := cmd.Lagging(o); got != tc.want {
+		if got := cmd.Lagging(o, strings.Fields(tc.asked)); got != tc.want {
 			t.Errorf("%s: not taken up by %q, want %q", name, got, tc.want)
 		}
 	}
