@@ -235,6 +235,26 @@ test_updates[note] if {
 	got == case.want
 }
 
+jobs(templates) := {"spec": {"replicatedJobs": [{"template": {"spec": {"template": template}}} | some template in templates]}}
+
+of(image, annotations) := object.union(pod(annotations), {"spec": {"containers": [{"name": "c", "image": image}]}})
+
+# A JobSet has several Pods, and what one of them may is not what the others may.
+test_each_pod_answers_for_its_own_change[note] if {
+	expired := object.union(until("2020-01-01T00:00:00Z"), {"oke-sign.dev/break-glass-reason": "INC-7"})
+	some note, case in {
+		"nothing changes": {"new": [pod(expired), of("b", {})], "want": set()},
+		"the order changes": {"new": [of("b", {}), pod(expired)], "want": set()},
+		"one goes": {"new": [of("b", {})], "want": set()},
+		"an image of a Pod that breaks no glass changes": {"new": [pod(expired), of("c", {})], "want": set()},
+		"the annotations are copied to another": {"new": [pod(expired), of("b", expired)], "want": {"not-allowed", "expired", "in-use"}},
+		"the annotations move to another": {"new": [pod({}), of("b", expired)], "want": {"not-allowed", "expired", "in-use"}},
+	}
+	got := update(jobs([pod(expired), of("b", {})]), jobs(case.new))
+	print(note, got)
+	got == case.want
+}
+
 test_an_old_object_counts_on_update_only if {
 	every operation in ["CREATE", "", "CONNECT"] {
 		review := object.union(request(operation, alice, pod_kind, pod(used)), {"oldObject": pod(used)})

@@ -54,25 +54,28 @@ used contains annotations if {
 	breakglass.in_use(annotations)
 }
 
-# On UPDATE only a change of these annotations, or of the images, is judged: what
-# the network or a controller notes on a running Pod breaks no glass, and one that
-# has run out of time can still be deleted.
+# On UPDATE a Pod is judged when its annotations change, or images come: what the
+# network or a controller notes on a running Pod breaks no glass, and one that has run
+# out of time can still be deleted. Each of an object's Pods answers for itself: an
+# annotation that one has already is new to another.
 judged contains pod.annotations if {
-	changed
 	some pod in images.pods(images.reviewed)
+	not unchanged(pod)
 }
 
-changed if not input.review.operation == "UPDATE"
+unchanged(pod) if {
+	images.update
+	some old in images.pods(input.review.oldObject)
+	marks(pod) == marks(old)
+	refs(pod) - refs(old) == set()
+}
 
-changed if count(images.judged) > 0
-
-changed if not marks(images.reviewed) == marks(input.review.oldObject)
-
-marks(obj) := {[name, value] |
-	some pod in images.pods(obj)
+marks(pod) := {name: value |
 	some name in breakglass.names
 	value := pod.annotations[name]
 }
+
+refs(pod) := {image.ref | some image in images.images({pod})}
 
 explained(annotations) if regex.match(`[^\s]`, annotations[breakglass.reason])
 
