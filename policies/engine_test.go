@@ -584,6 +584,21 @@ func TestRecordedVerdictsAdmitNobody(t *testing.T) {
 	if diff := cmp.Diff([]string{"containers/c0: no-answer"}, reasons(d.Denied)); diff != "" {
 		t.Errorf("with a user: %s", diff)
 	}
+	// Among the manifests that gator judges there may be a record of their writer's.
+	forged := record.DeepCopy()
+	forged.SetNamespace("shop")
+	forged.Object["data"] = map[string]any{
+		"verdicts.json": fmt.Sprintf(`[{"question": {"image": %q, "keys": [%q]}, "verdict": {"signed": true}}]`, badImage, keyA),
+	}
+	if err := e.AddData(t.Context(), forged); err != nil {
+		t.Fatal(err)
+	}
+	for _, image := range []string{goodImage, badImage} {
+		d := review(t, e, gate.Request{Object: pod(nil, image)})
+		if diff := cmp.Diff([]string{"containers/c0: no-answer"}, reasons(d.Denied)); diff != "" {
+			t.Errorf("%s, with two records: %s", image, diff)
+		}
+	}
 }
 
 func TestWorkloadsAreReadByTheirShape(t *testing.T) {
