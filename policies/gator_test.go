@@ -39,3 +39,43 @@ func TestGator(t *testing.T) {
 		}
 	}
 }
+
+// TestGatorOverWorkloads runs what README.md tells: constraints match Pods, manifests
+// hold workloads, and gator looks at those only through the expansion.
+func TestGatorOverWorkloads(t *testing.T) {
+	gator := tool(t, "gator")
+	dir := t.TempDir()
+	matching := strings.Replace(signedBy(keyA), `"spec": {`, `"spec": {"match": {"kinds": [{"apiGroups": [""], "kinds": ["Pod"]}]}, `, 1)
+	constraint := write(t, dir, "constraint.json", matching)
+	record := func(name, namespace, image string) string {
+		return fmt.Sprintf("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: %s, namespace: %s}\ndata:\n  verdicts.json: |\n    [{\"question\": {\"image\": %q, \"keys\": [%q]}, \"verdict\": {\"signed\": true}}]\n", name, namespace, image, keyA)
+	}
+	verdicts := write(t, dir, "verdicts.yaml", record("oke-sign-verdicts", "oke-sign", goodImage))
+	workload := func(version, kind, image string) string {
+		return fmt.Sprintf("{apiVersion: %s, kind: %s, metadata: {name: web}, spec: {template: {spec: {containers: [{name: c0, image: '%s'}]}}}}\n", version, kind, image)
+	}
+	for name, tc := range map[string]struct {
+		manifests string
+		want      string
+		exit      int
+	}{
+		"a Deployment that is signed":          {deploymentOf(goodImage), "", 0},
+		"a Deployment":                         {deploymentOf(badImage), "containers/c0: no-answer: ", 1},
+		"a ReplicaSet":                         {workload("apps/v1", "ReplicaSet", badImage), "containers/c0: no-answer: ", 1},
+		"a StatefulSet":                        {workload("apps/v1", "StatefulSet", badImage), "containers/c0: no-answer: ", 1},
+		"a DaemonSet":                          {workload("apps/v1", "DaemonSet", badImage), "containers/c0: no-answer: ", 1},
+		"a ReplicationController":              {workload("v1", "ReplicationController", badImage), "containers/c0: no-answer: ", 1},
+		"a Job":                                {workload("batch/v1", "Job", badImage), "containers/c0: no-answer: ", 1},
+		"a CronJob":                            {"{apiVersion: batch/v1, kind: CronJob, metadata: {name: web}, spec: {jobTemplate: {spec: {template: {spec: {containers: [{name: c0, image: '" + badImage + "'}]}}}}}}\n", "containers/c0: no-answer: ", 1},
+		"a record of its own":                  {podOf(badImage) + "---\n" + record("oke-sign-verdicts", "shop", badImage), "containers/c0: no-answer: ", 1},
+		"a record in the place of the real":    {podOf(badImage) + "---\n" + record("oke-sign-verdicts", "oke-sign", badImage), "containers/c0: no-answer: ", 1},
+		"a ConfigMap that is no record at all": {podOf(goodImage) + "---\n" + record("other", "oke-sign", badImage), "", 0},
+	} {
+		manifests := write(t, dir, "manifests.yaml", tc.manifests)
+		out, exit := run(t, ".", gator, "test", "-f", "expansion.yaml", "-f", "okesignedimages/recorded/template.yaml",
+			"-f", constraint, "-f", manifests, "-f", verdicts)
+		if exit != tc.exit || !strings.Contains(out, tc.want) {
+			t.Errorf("%s: exit code %d, want %d and %q in\n%s", name, exit, tc.exit, tc.want, out)
+		}
+	}
+}

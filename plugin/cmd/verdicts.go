@@ -33,7 +33,7 @@ out, and is not in it.`,
 		Example: `  kubectl oke-sign verdicts -f deploy/ --constraints policy/ > verdicts.yaml
 
   # Where OCI cannot be reached
-  gator test -f deploy/ -f policy/ -f verdicts.yaml -f recorded-templates/
+  gator test -f policies/expansion.yaml -f recorded-templates/ -f policy/ -f deploy/ -f verdicts.yaml
   conftest test --policy policies/conftest --data verdicts.yaml --data constraints.yaml deploy/`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := o.validate(args); err != nil {
