@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -187,6 +188,67 @@ func TestConftestSaysHowManyTestsRan(t *testing.T) {
 		}
 		if got := ran > 0; got != want {
 			t.Errorf("namespace %s: %d tests ran", namespace, ran)
+		}
+	}
+}
+
+// Conftest drops what stands behind a separator that it does not know, before any
+// policy sees it. What README.md and the examples look for finds all such files.
+func TestConftestSeesDocumentsThatAreSearchedFor(t *testing.T) {
+	conftest := tool(t, "conftest")
+	search := ""
+	for line := range strings.Lines(read(t, "conftest/README.md")) {
+		if text := strings.TrimSpace(line); strings.HasPrefix(text, "! grep ") {
+			search = text
+		}
+	}
+	const hook = `^---.|\r`
+	for _, example := range []string{"github-actions.yaml", "gitlab-ci.yaml"} {
+		if text := read(t, "conftest/examples/"+example); search == "" || !strings.Contains(text, strings.TrimPrefix(search, "! ")) {
+			t.Errorf("%s does not search as README.md does: %s", example, search)
+		}
+	}
+	if !strings.Contains(read(t, "conftest/examples/pre-commit-config.yaml"), "entry: '"+hook+"'") {
+		t.Errorf("pre-commit-config.yaml does not search for %s", hook)
+	}
+	const service = "apiVersion: v1\nkind: Service\nmetadata: {name: web}\n"
+	windows := func(text string) string { return strings.ReplaceAll(text, "\n", "\r\n") }
+	for name, tc := range map[string]struct {
+		text         string
+		seen, passes bool // by conftest, and by the search
+	}{
+		"hyphens alone":      {text: service + "---\n" + podOf("nginx"), seen: true, passes: true},
+		"hyphens first":      {text: "---\n" + service + "---\n" + podOf("nginx"), seen: true, passes: true},
+		"a comment before":   {text: service + "# it\n---\n" + podOf("nginx"), seen: true, passes: true},
+		"a comment":          {text: service + "--- # it\n" + podOf("nginx")},
+		"a space":            {text: service + "--- \n" + podOf("nginx")},
+		"a tab":              {text: service + "---\t\n" + podOf("nginx")},
+		"CR LF":              {text: windows(service + "---\n" + podOf("nginx")), seen: true},
+		"CR LF once":         {text: windows(service) + "---\n" + podOf("nginx")},
+		"CR LF somewhere":    {text: service + "---\n" + podOf("nginx") + "---\n" + windows(service)},
+		"CR LF of hyphens":   {text: service + "---\r\n" + podOf("nginx")},
+		"hyphens in a value": {text: "{apiVersion: v1, kind: ConfigMap, metadata: {name: x}, data: {a: '---', b: '-----BEGIN'}}\n---\n" + podOf("nginx"), seen: true, passes: true},
+	} {
+		dir := t.TempDir()
+		if err := os.Mkdir(filepath.Join(dir, "deploy"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		file := write(t, dir, "deploy/manifest.yaml", tc.text)
+		if out, exit := run(t, ".", conftest, "test", "--policy", "conftest", file); (exit == 1) != tc.seen {
+			t.Errorf("%s: conftest exits %d\n%s", name, exit, out)
+		}
+		if out, exit := run(t, dir, "sh", "-c", search); (exit == 0) != tc.passes {
+			t.Errorf("%s: %s: exit code %d\n%s", name, search, exit, out)
+		}
+		found := false
+		for line := range strings.Lines(tc.text) { // as pre-commit reads a file
+			found = found || regexp.MustCompile(hook).MatchString(line)
+		}
+		if found == tc.passes {
+			t.Errorf("%s: found by the hook %t", name, found)
+		}
+		if !tc.seen && tc.passes {
+			t.Errorf("%s: nothing refuses it", name)
 		}
 	}
 }
