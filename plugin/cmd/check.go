@@ -41,7 +41,8 @@ func newCheck(g *global) *cobra.Command {
 		Short: "Find out what a cluster would refuse, before it does",
 		Long: `Judge manifests with Gatekeeper's own engine and the policies of oke-sign, as a
 cluster with these constraints would. Of a workload, the Pods that come of it
-are judged too, because that is what constraints mostly match.
+are judged too, because that is what constraints mostly match. Containers where
+no kind of workload that is known has them are not judged: that is an error.
 
 Verdicts on signatures and scans come from OCI, asked as you (--live), from a
 record that kubectl oke-sign verdicts made (--verdicts), or from a provider
@@ -290,6 +291,9 @@ func (o *checkOptions) show(ctx context.Context, e *gate.Engine, p policy, m doc
 	}
 	r := result{target: m.name()}
 	d, err := p.review(ctx, e, m.object)
+	if path := manifest.Overlooked(m.object); err == nil && path != "" {
+		err = fmt.Errorf("containers stand at %s, where none are looked for: what Pods come of them cannot be judged here", path)
+	}
 	switch {
 	case err != nil:
 		v.Result, v.Error = "unknown", clip(because(ctx, err).Error(), 1000)

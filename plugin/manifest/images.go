@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
@@ -87,6 +88,60 @@ func places(object map[string]any) ([]place, error) {
 		}
 	}
 	return found, nil
+}
+
+// Overlooked is where an object holds a list of containers with images that Images
+// does not look at, such as "spec.headGroupSpec.template.spec.containers": workloads
+// of others keep the templates of their Pods where they like. It is the first of
+// them in the order of their names, and empty if there is none.
+func Overlooked(object *unstructured.Unstructured) string {
+	var read [][]any
+	for _, t := range append([]template{{nil, object.Object}}, templates(object.Object)...) {
+		for _, field := range containerFields {
+			read = append(read, below(t.path, "spec", field))
+		}
+	}
+	var all []string
+	var walk func(value any, path []any)
+	walk = func(value any, path []any) {
+		switch value := value.(type) {
+		case map[string]any:
+			for field, v := range value {
+				at := below(path, field)
+				isRead := func(path []any) bool { return slices.Equal(path, at) }
+				if slices.Contains(containerFields, field) && namesImages(v) && !slices.ContainsFunc(read, isRead) {
+					all = append(all, dotted(at))
+				}
+				walk(v, at)
+			}
+		case []any:
+			for i, v := range value {
+				walk(v, below(path, i))
+			}
+		}
+	}
+	walk(object.Object, nil)
+	if len(all) == 0 {
+		return ""
+	}
+	return slices.Min(all)
+}
+
+// namesImages reports whether a value is a list with an image in one of its items.
+func namesImages(value any) bool {
+	list, _ := value.([]any)
+	return slices.ContainsFunc(list, func(item any) bool {
+		container, _ := item.(map[string]any)
+		return container["image"] != nil
+	})
+}
+
+func dotted(path []any) string {
+	steps := make([]string, len(path))
+	for i, step := range path {
+		steps[i] = fmt.Sprint(step)
+	}
+	return strings.Join(steps, ".")
 }
 
 // below is a path continued, in an array of its own.

@@ -58,3 +58,30 @@ func TestImages(t *testing.T) {
 		}
 	}
 }
+
+func TestOverlooked(t *testing.T) {
+	const head = "apiVersion: v1\nkind: Any\nmetadata: {name: x}\n"
+	for name, tc := range map[string]struct{ text, want string }{
+		"a pod":                   {"spec: {containers: [{image: i}], initContainers: [{image: i}], ephemeralContainers: [{image: i}]}", ""},
+		"a workload":              {"spec: {template: {spec: {containers: [{image: i}]}}}", ""},
+		"a template":              {"template: {spec: {containers: [{image: i}]}}", ""},
+		"a cron job":              {"spec: {jobTemplate: {spec: {template: {spec: {containers: [{image: i}]}}}}}", ""},
+		"a set of jobs":           {"spec: {replicatedJobs: [{template: {spec: {template: {spec: {initContainers: [{image: i}]}}}}}]}", ""},
+		"a template in a field":   {"spec: {headGroupSpec: {template: {spec: {containers: [{image: i}]}}}}", "spec.headGroupSpec.template.spec.containers"},
+		"a template in a list":    {"spec: {tasks: [{}, {pod: {initContainers: [{name: a}, {image: i}]}}]}", "spec.tasks.1.pod.initContainers"},
+		"beside a pod":            {"spec: {containers: [{image: i}], sidecars: {containers: [{image: i}]}}", "spec.sidecars.containers"},
+		"inside a container":      {"spec: {containers: [{image: i, containers: [{image: j}]}]}", "spec.containers.0.containers"},
+		"the first of two":        {"spec: {b: {containers: [{image: i}]}, a: {containers: [{image: i}]}}", "spec.a.containers"},
+		"containers without one":  {"spec: {resourcePolicy: {containers: [{name: a}, b]}}", ""},
+		"the schema of a list":    {"spec: {schema: {containers: {type: array, items: {image: {}}}}}", ""},
+		"names with dots in them": {"spec: {template: {spec: {}}}\nspec.template.spec: {containers: [{image: i}]}", "spec.template.spec.containers"},
+	} {
+		object, err := manifest.Object([]byte(head + tc.text))
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if got := manifest.Overlooked(object); got != tc.want {
+			t.Errorf("%s: %q, want %q", name, got, tc.want)
+		}
+	}
+}
