@@ -131,6 +131,7 @@ func TestConftest(t *testing.T) {
 		"constraints that are none":          {manifest: podOf(goodImage), data: []string{`{"oke_sign": {"constraints": {}}}`}, want: "no constraints", exit: 1},
 		"an empty list of constraints":       {manifest: podOf(goodImage), data: []string{`{"oke_sign": {"constraints": []}}`}, want: "no constraints", exit: 1},
 		"constraints misspelt":               {manifest: podOf(goodImage), data: []string{`{"oke_sign": {"constraint": []}}`}, want: "no constraints", exit: 1},
+		"a constraint outside the list":      {manifest: podOf(goodImage), data: []string{signedBy(keyA)}, want: "no constraints: a constraint is given as data by itself", exit: 1},
 		"a constraint of another kind":       {manifest: podOf(goodImage), data: []string{`{"oke_sign": {"constraints": [{"kind": "OKESignedImage"}]}}`}, want: `no such policy: {"kind":"OKESignedImage"}`, exit: 1},
 		"a constraint that is none":          {manifest: podOf(goodImage), data: []string{`{"oke_sign": {"constraints": ["OKESignedImages"]}}`}, want: "no such policy", exit: 1},
 		"a constraint that warns":            {manifest: podOf("nginx"), data: []string{`{"oke_sign": {"constraints": [{"kind": "OKEImageDigests", "spec": {"enforcementAction": "warn"}}]}}`}, want: "WARN"},

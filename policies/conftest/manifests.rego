@@ -122,6 +122,11 @@ unusable contains "no constraints: verdicts are given, and data.oke_sign.constra
 	not given
 }
 
+unusable contains "no constraints: a constraint is given as data by itself; it belongs into the list data.oke_sign.constraints" if {
+	known({"kind": data.kind})
+	not given
+}
+
 unusable contains "unreadable: data/verdicts.json must be a list, as kubectl oke-sign verdicts writes it" if {
 	data.data
 	not recorded
