@@ -25,7 +25,7 @@ violation contains message.violation("break-glass", reason, detail, end(annotati
 	timed(annotations)
 	not in_time(annotations)
 	reason := overtime(annotations)
-	detail := sprintf("%s %s; set a time (RFC 3339) %s", [breakglass.until, wrong[reason], within])
+	detail := sprintf("%s %s; set one such as 2026-01-31T18:00:00Z (RFC 3339), %s", [breakglass.until, wrong[reason], within])
 }
 
 violation contains message.violation("break-glass", "not-allowed", detail, user) if {
@@ -112,7 +112,7 @@ default end(_) := "(no end)"
 end(annotations) := annotations[breakglass.until]
 
 wrong := {
-	"bad-end": "is not a time",
+	"bad-end": "is not a time before 2262",
 	"expired": "has passed",
 	"no-end": "is missing",
 	"too-long": "is too far ahead",

@@ -97,6 +97,19 @@ test_duration[note] if {
 	create({"maxDuration": "120m"}, case.annotations) == case.want
 }
 
+# OPA counts nanoseconds, and so no further than 2262.
+test_how_an_end_is_written_is_said if {
+	every at in ["9999-12-31T23:59:59Z", "tomorrow"] {
+		review := request("CREATE", alice, pod_kind, pod(until(at)))
+		[violation.msg | some violation in okebreakglass.violation] == [concat("", [
+			"break-glass: bad-end: oke-sign.dev/break-glass-until is not a time before 2262; ",
+			"set one such as 2026-01-31T18:00:00Z (RFC 3339), at most 2h from now: ", at,
+		])]
+			with input as {"parameters": {"maxDuration": "2h"}, "review": review}
+			with time.now_ns as now
+	}
+}
+
 test_an_end_that_is_announced_is_kept if {
 	create({}, until("2021-12-21T11:59:59Z")) == {"expired"}
 	create({}, until("tomorrow")) == {"bad-end"}
