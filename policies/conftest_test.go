@@ -203,7 +203,7 @@ func TestConftestSeesDocumentsThatAreSearchedFor(t *testing.T) {
 			search = text
 		}
 	}
-	const hook = `^---.|\r`
+	const hook = `^---.|^{|\r`
 	for _, example := range []string{"github-actions.yaml", "gitlab-ci.yaml"} {
 		if text := read(t, "conftest/examples/"+example); search == "" || !strings.Contains(text, strings.TrimPrefix(search, "! ")) {
 			t.Errorf("%s does not search as README.md does: %s", example, search)
@@ -213,22 +213,25 @@ func TestConftestSeesDocumentsThatAreSearchedFor(t *testing.T) {
 		t.Errorf("pre-commit-config.yaml does not search for %s", hook)
 	}
 	const service = "apiVersion: v1\nkind: Service\nmetadata: {name: web}\n"
+	const object = "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec:\n  containers:\n    - {name: c0, image: nginx}\n"
 	windows := func(text string) string { return strings.ReplaceAll(text, "\n", "\r\n") }
 	for name, tc := range map[string]struct {
 		text         string
 		seen, passes bool // by conftest, and by the search
 	}{
-		"hyphens alone":      {text: service + "---\n" + podOf("nginx"), seen: true, passes: true},
-		"hyphens first":      {text: "---\n" + service + "---\n" + podOf("nginx"), seen: true, passes: true},
-		"a comment before":   {text: service + "# it\n---\n" + podOf("nginx"), seen: true, passes: true},
-		"a comment":          {text: service + "--- # it\n" + podOf("nginx")},
-		"a space":            {text: service + "--- \n" + podOf("nginx")},
-		"a tab":              {text: service + "---\t\n" + podOf("nginx")},
-		"CR LF":              {text: windows(service + "---\n" + podOf("nginx")), seen: true},
-		"CR LF once":         {text: windows(service) + "---\n" + podOf("nginx")},
-		"CR LF somewhere":    {text: service + "---\n" + podOf("nginx") + "---\n" + windows(service)},
-		"CR LF of hyphens":   {text: service + "---\r\n" + podOf("nginx")},
-		"hyphens in a value": {text: "{apiVersion: v1, kind: ConfigMap, metadata: {name: x}, data: {a: '---', b: '-----BEGIN'}}\n---\n" + podOf("nginx"), seen: true, passes: true},
+		"hyphens alone":      {text: service + "---\n" + object, seen: true, passes: true},
+		"hyphens first":      {text: "---\n" + service + "---\n" + object, seen: true, passes: true},
+		"a comment before":   {text: service + "# it\n---\n" + object, seen: true, passes: true},
+		"a comment":          {text: service + "--- # it\n" + object},
+		"a space":            {text: service + "--- \n" + object},
+		"a tab":              {text: service + "---\t\n" + object},
+		"CR LF":              {text: windows(service + "---\n" + object), seen: true},
+		"CR LF once":         {text: windows(service) + "---\n" + object},
+		"CR LF somewhere":    {text: service + "---\n" + object + "---\n" + windows(service)},
+		"CR LF of hyphens":   {text: service + "---\r\n" + object},
+		"JSON":               {text: podOf("nginx"), seen: true},
+		"JSON twice":         {text: "{apiVersion: v1, kind: Service, metadata: {name: web}}\n" + podOf("nginx")},
+		"hyphens in a value": {text: "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\ndata:\n  a: |\n    ---\n    {}\n    -----BEGIN\n---\n" + object, seen: true, passes: true},
 	} {
 		dir := t.TempDir()
 		if err := os.Mkdir(filepath.Join(dir, "deploy"), 0o700); err != nil {
