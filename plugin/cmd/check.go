@@ -292,7 +292,10 @@ func (o *checkOptions) show(ctx context.Context, e *gate.Engine, p policy, m doc
 	r := result{target: m.name()}
 	d, err := p.review(ctx, e, m.object)
 	if path := manifest.Overlooked(m.object); err == nil && path != "" {
-		err = fmt.Errorf("containers stand at %s, where none are looked for: what Pods come of them cannot be judged here", path)
+		err = &refusal{
+			fmt.Errorf("containers stand at %s, where none are looked for: what Pods come of them cannot be judged here", path),
+			"the cluster judges its Pods when they are made; to check the rest, leave it out of -f",
+		}
 	}
 	switch {
 	case err != nil:

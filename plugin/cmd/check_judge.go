@@ -9,8 +9,11 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/open-policy-agent/gatekeeper/v3/pkg/mutation/match"
+	mutationtypes "github.com/open-policy-agent/gatekeeper/v3/pkg/mutation/types"
 	admissionv1 "k8s.io/api/admission/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/oke-sign/oke-sign/plugin/gate"
 	"github.com/oke-sign/oke-sign/plugin/manifest"
@@ -55,6 +58,9 @@ func (p policy) review(ctx context.Context, e *gate.Engine, object *unstructured
 	}
 	var all gate.Decision
 	for _, o := range append([]*unstructured.Unstructured{object}, manifest.Pods(object)...) {
+		if err := p.matchable(o); err != nil {
+			return gate.Decision{}, err
+		}
 		d, err := e.Review(ctx, gate.Request{Operation: admissionv1.Create, Object: o, Namespace: p.namespaces[o.GetNamespace()]})
 		if err != nil {
 			return gate.Decision{}, err
@@ -65,6 +71,36 @@ func (p policy) review(ctx context.Context, e *gate.Engine, object *unstructured
 		all.Constraints += d.Constraints
 	}
 	return all, nil
+}
+
+// matchable fails if it cannot be told whether the constraints match an object,
+// because one selects namespaces by their labels and the object's is not known.
+// Gatekeeper refuses such an object, but in a cluster it knows the namespace.
+func (p policy) matchable(object *unstructured.Unstructured) error {
+	name := object.GetNamespace()
+	if name == "" || p.namespaces[name] != nil {
+		return nil
+	}
+	for _, c := range p.constraints {
+		var of struct {
+			Spec struct {
+				Match match.Match `json:"match"`
+			} `json:"spec"`
+		}
+		if err := runtime.DefaultUnstructuredConverter.FromUnstructured(c.object.Object, &of); err != nil {
+			return fmt.Errorf("%s: %w", c.file, err)
+		}
+		if of.Spec.Match.NamespaceSelector == nil {
+			continue
+		}
+		if _, err := match.Matches(&of.Spec.Match, &match.Matchable{Object: object, Source: mutationtypes.SourceTypeOriginal}); err != nil {
+			return &refusal{
+				fmt.Errorf("constraint %s selects namespaces by their labels, and those of namespace %s are not known", c.object.GetName(), name),
+				"put the Namespace among the manifests; kubectl get namespace -o yaml writes those of a cluster",
+			}
+		}
+	}
+	return nil
 }
 
 func holdsImages(object *unstructured.Unstructured) bool {
