@@ -12,7 +12,7 @@ violation contains message.violation("break-glass", "no-effect", detail, value) 
 	some annotations in judged
 	value := annotations[breakglass.annotation]
 	not value in {"true", "false"}
-	detail := sprintf("%s lets images in with the value \"true\" only, so this does nothing", [breakglass.annotation])
+	detail := sprintf("%s lets images in with the value \"true\" only, in YAML with its quotes, so this does nothing", [breakglass.annotation])
 }
 
 violation contains message.violation("break-glass", "no-reason", detail, "(none)") if {
