@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	yamlv3 "go.yaml.in/yaml/v3"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -136,6 +137,9 @@ func unpacked(found []item, of item) ([]item, error) {
 		}
 		return append(found, of), nil
 	}
+	if err := listed(of.object.GetKind()); err != nil {
+		return nil, err
+	}
 	if len(of.path) == 2*maxDepth {
 		return nil, errors.New("lists in lists, too many deep")
 	}
@@ -155,4 +159,14 @@ func unpacked(found []item, of item) ([]item, error) {
 		}
 	}
 	return found, nil
+}
+
+// listed fails for an object with items whose kind is not a list's. kubectl reads
+// the items and nothing else of it, and the API server nothing of the items: whichever
+// of them is judged, the other could bring images in.
+func listed(kind string) error {
+	if !strings.HasSuffix(kind, "List") {
+		return fmt.Errorf("items in a %s, which is no list", kind)
+	}
+	return nil
 }

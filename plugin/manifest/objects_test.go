@@ -53,6 +53,8 @@ func TestObjects(t *testing.T) {
 		"no object":                             "nginx",
 		"a list of no objects":                  "{apiVersion: v1, kind: List, items: [nginx]}",
 		"a list of what says not what it is":    "{apiVersion: v1, kind: List, items: [{metadata: {name: a}}]}",
+		"items in a Pod":                        "{apiVersion: v1, kind: Pod, metadata: {name: a}, spec: {containers: [{image: nginx}]}, items: []}",
+		"items in a Pod in a list":              "{apiVersion: v1, kind: List, items: [{apiVersion: v1, kind: Pod, metadata: {name: a}, items: []}]}",
 		"items that are no list":                "{apiVersion: v1, kind: List, items: {a: b}}",
 		"no kind":                               "apiVersion: v1",
 		"half a document":                       a + "---\n{",

@@ -140,6 +140,9 @@ func (s *Source) collect(name string, value any, path []any, depth int) error {
 	case isList && depth == maxDepth:
 		return errors.New("lists in lists, too many deep")
 	case isList:
+		if err := listed(kind); err != nil {
+			return err
+		}
 		for i, item := range items {
 			if err := s.collect("", item, below(path, "items", i), depth+1); err != nil {
 				return fmt.Errorf("item %d: %w", i, err)

@@ -162,6 +162,7 @@ func TestRead(t *testing.T) {
 		"a kustomization in a list": {"{apiVersion: v1, kind: List, items: [{images: []}]}", manifest.ErrNoObject, "item 0"},
 		"a template":                {"apiVersion: v1\nkind: Pod\n{{ if .x }}\nspec: {}\n{{ end }}", manifest.ErrTemplate, ""},
 		"a template of an image":    {pod + "'{{ .Values.image }}'", manifest.ErrTemplate, "containers/web of Pod/a"},
+		"items in a Pod":            {"apiVersion: v1\nkind: Pod\nitems: []\n", nil, "items in a Pod, which is no list"},
 		"a field that is twice":     {pod + "a\n    image: b\n", nil, "already set"},
 		"containers as a map":       {"apiVersion: v1\nkind: Pod\nspec: {containers: {a: {}}}", nil, "containers must be a list"},
 		"an image that is none":     {pod + "5", nil, "names no image"},
