@@ -33,6 +33,11 @@ func Object(text []byte) (*unstructured.Unstructured, error) {
 // with a comment, for one, an object would go unseen.
 func document(text []byte, decode func(raw []byte) error) (*yamlv3.Node, error) {
 	raw, err := yaml.YAMLToJSONStrict(text)
+	if err != nil {
+		if merged, ok := overridden(text); ok {
+			raw, err = merged, nil
+		}
+	}
 	if err == nil {
 		err = decode(raw)
 	}
@@ -51,6 +56,71 @@ func document(text []byte, decode func(raw []byte) error) (*yamlv3.Node, error) 
 		return nil, err
 	}
 	return &root, nil
+}
+
+// overridden reads a document in which fields that are merged in (<<) are said again
+// behind that, which the strict reader takes for fields that are there twice. It
+// reads nothing else that the strict one refuses: where a field stands before the
+// merged ones, or two that are merged in say the same, readers of YAML differ.
+func overridden(text []byte) ([]byte, bool) {
+	raw, err := yaml.YAMLToJSON(text)
+	var root yamlv3.Node
+	if err != nil || yamlv3.Unmarshal(text, &root) != nil || !readAlike(&root) {
+		return nil, false
+	}
+	return raw, true
+}
+
+// readAlike reports whether all readers find the same fields in a node and in what
+// is below it. What an alias stands for is looked at where it is written.
+func readAlike(node *yamlv3.Node) bool {
+	if node.Kind == yamlv3.MappingNode {
+		if _, ok := fields(node); !ok {
+			return false
+		}
+	}
+	for _, below := range node.Content {
+		if below.Kind != yamlv3.AliasNode && !readAlike(below) {
+			return false
+		}
+	}
+	return true
+}
+
+// fields are the names of a mapping's fields, and of those that it merges in; false
+// if they are not text, or one is there twice other than by being overridden.
+func fields(node *yamlv3.Node) (map[string]bool, bool) {
+	if node.Kind != yamlv3.MappingNode {
+		return nil, false
+	}
+	own, all := make(map[string]bool), make(map[string]bool)
+	for i := 0; i+1 < len(node.Content); i += 2 {
+		key, value := node.Content[i], resolved(node.Content[i+1])
+		if key.ShortTag() != "!!merge" {
+			if key.ShortTag() != "!!str" || own[key.Value] {
+				return nil, false
+			}
+			own[key.Value], all[key.Value] = true, true
+			continue
+		}
+		from := []*yamlv3.Node{value}
+		if value.Kind == yamlv3.SequenceNode {
+			from = value.Content
+		}
+		for _, mapping := range from {
+			merged, ok := fields(resolved(mapping))
+			if !ok {
+				return nil, false
+			}
+			for name := range merged {
+				if all[name] {
+					return nil, false
+				}
+				all[name] = true
+			}
+		}
+	}
+	return all, true
 }
 
 // Located is an object of a file, and where it stands there.

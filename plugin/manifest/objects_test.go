@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"sigs.k8s.io/yaml"
 
 	"github.com/oke-sign/oke-sign/plugin/manifest"
 )
@@ -68,6 +69,56 @@ func TestObjects(t *testing.T) {
 	for name, text := range map[string]string{"a comment": a + "--- # more\n" + b, "an end": a + "...\n" + b, "nothing": a + "---\n" + b} {
 		if _, err := manifest.Object([]byte(text)); err == nil {
 			t.Errorf("Object passed over a second document behind %s", name)
+		}
+	}
+}
+
+// What kubectl and every other reader of YAML takes for the same is read, and where
+// they differ nothing is.
+func TestMergedFields(t *testing.T) {
+	const head = "apiVersion: v1\nkind: Pod\nmetadata: {name: x}\nspec:\n  containers:\n  - &a {name: a, image: i, env: &e {x: y}}\n"
+	for name, tc := range map[string]struct {
+		text string
+		want string // places and references, or nothing for what is not read
+	}{
+		"merged":                          {"  - {<<: *a}\n", "containers/a i, containers/a i"},
+		"overridden":                      {"  - {<<: *a, name: b, image: j}\n", "containers/a i, containers/b j"},
+		"overridden on lines of its own":  {"  - <<: *a\n    name: b\n    image: j\n", "containers/a i, containers/b j"},
+		"two that say different things":   {"  - {<<: [*a, *e], name: b}\n", "containers/a i, containers/b i"},
+		"overridden twice":                {"  - {<<: *a, image: j, image: k}\n", ""},
+		"overridden before":               {"  - {image: j, <<: *a}\n", ""},
+		"two that say the same":           {"  - {<<: [*a, *a], image: j}\n", ""},
+		"one after the other":             {"  - {<<: *a, <<: *a, image: j}\n", ""},
+		"merged text":                     {"  - {<<: [*a, text], image: j}\n", ""},
+		"a field twice beside":            {"  - {<<: *a, name: b}\n  - {image: j, image: k}\n", ""},
+		"a field twice in what is merged": {"  - {<<: {image: j, image: k}, image: l}\n", ""},
+		"a field twice deeper":            {"  - {<<: *a, name: b, env: [{image: j, image: k}]}\n", ""},
+		"a field whose name is no text":   {"  - {<<: *a, name: b, yes: no, true: no}\n", ""},
+		"itself":                          {"  - &b {<<: *b, name: b}\n", ""},
+	} {
+		object, err := manifest.Object([]byte(head + tc.text))
+		var got []string
+		if err == nil {
+			images, err := manifest.Images(object)
+			if err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+			for _, i := range images {
+				got = append(got, i.Place()+" "+i.Ref)
+			}
+		}
+		if got := strings.Join(got, ", "); got != tc.want {
+			t.Errorf("%s: %q, want %q (%v)", name, got, tc.want, err)
+		}
+		// As kubectl, which reads what is there twice without a word.
+		if tc.want != "" {
+			var kubectl map[string]any
+			if err := yaml.Unmarshal([]byte(head+tc.text), &kubectl); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(kubectl, object.Object); diff != "" {
+				t.Errorf("%s: kubectl reads something else: %s", name, diff)
+			}
 		}
 	}
 }
