@@ -61,6 +61,16 @@ test_only_one_spelling_has_an_effect[note] if {
 	create({}, {mark: value}) == {"no-effect"}
 }
 
+# true without quotes is what YAML takes for a boolean, and looks as it should.
+test_that_the_value_is_text_is_said if {
+	review := request("CREATE", alice, pod_kind, pod({mark: true}))
+	[violation.msg | some violation in okebreakglass.violation] == [concat("", [
+		"break-glass: no-effect: oracle.image-policy.k8s.io/break-glass lets images in with the value \"true\" only, ",
+		"in YAML with its quotes, so this does nothing: true",
+	])]
+		with input as {"parameters": {}, "review": review}
+}
+
 test_anybody_may_by_default if {
 	create({}, used) == set()
 	create({"users": [], "groups": [], "serviceAccounts": []}, used) == set()
