@@ -77,6 +77,7 @@ func Resources() []Resource {
 		resource("batch", "v1", "CronJob", true, "cj"),
 		resource("admissionregistration.k8s.io", "v1", "ValidatingWebhookConfiguration", false),
 		resource("admissionregistration.k8s.io", "v1", "MutatingWebhookConfiguration", false),
+		resource("discovery.k8s.io", "v1", "EndpointSlice", true),
 		resource("apiextensions.k8s.io", "v1", "CustomResourceDefinition", false, "crd"),
 		resource("templates.gatekeeper.sh", "v1", "ConstraintTemplate", false),
 		resource("externaldata.gatekeeper.sh", "v1beta1", "Provider", false),
