@@ -47,6 +47,9 @@ type Config struct {
 	ConfigDir string
 	// Version is the released version, or empty for what the build recorded.
 	Version string
+	// Interrupts are those that end the context which Run is given. They are held off
+	// while an editor is open; nil has nothing to hold off.
+	Interrupts *Interrupts
 }
 
 // Run runs one command line and returns the exit code.
@@ -69,7 +72,7 @@ func Run(ctx context.Context, cfg Config) (code int) {
 
 // New makes the command tree.
 func New(cfg Config) *cobra.Command {
-	g := &global{streams: cfg.Streams, kube: newKube(cfg.Streams.ErrOut), configDir: cfg.ConfigDir}
+	g := &global{streams: cfg.Streams, kube: newKube(cfg.Streams.ErrOut), configDir: cfg.ConfigDir, interrupts: cfg.Interrupts}
 	root := &cobra.Command{
 		Use:   "kubectl-oke_sign",
 		Short: "Sign and verify container images in OCI Registry",

@@ -28,6 +28,8 @@ type global struct {
 	bar       bar
 	configDir string // of the user
 
+	interrupts *Interrupts
+
 	auth         string
 	configFile   string
 	profile      string

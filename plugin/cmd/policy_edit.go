@@ -89,6 +89,7 @@ var errNotEdited = errors.New("the policy was not edited")
 func (o *policyEditOptions) edit(ctx context.Context, file string, text []byte, before constraint.Policy) (*constraint.Policy, error) {
 	shown := append([]byte(editHelp), text...)
 	var mistake error
+	var wrong []byte // what was written last time
 	for {
 		if err := os.WriteFile(file, shown, 0o600); err != nil {
 			return nil, err
@@ -104,7 +105,7 @@ func (o *policyEditOptions) edit(ctx context.Context, file string, text []byte, 
 		switch {
 		case len(bytes.TrimSpace(plain)) == 0, mistake == nil && bytes.Equal(plain, text):
 			return nil, errNotEdited
-		case mistake != nil && bytes.Equal(edited, shown): // given up
+		case mistake != nil && bytes.Equal(plain, wrong): // given up, or a program that writes what it always does
 			return nil, fmt.Errorf("the policy was not mended: %w", mistake)
 		}
 		p, err := constraint.Parse(plain)
@@ -117,7 +118,7 @@ func (o *policyEditOptions) edit(ctx context.Context, file string, text []byte, 
 		if ctx.Err() != nil {
 			return nil, because(ctx, err)
 		}
-		mistake = err
+		mistake, wrong = err, plain
 		var b bytes.Buffer
 		b.WriteString(editHelp)
 		for line := range strings.Lines(err.Error()) {
@@ -149,12 +150,14 @@ func uncommented(text []byte) []byte {
 
 // open opens a file in the user's editor and waits for it to be closed.
 func (o *policyEditOptions) open(ctx context.Context, file string) error {
-	command := []string{"sh", "-c", o.editor + ` "$1"`, "sh", file}
+	// The shell, too, is on the terminal, and outlives an interrupt that is the editor's.
+	command := []string{"sh", "-c", "trap : INT; " + o.editor + ` "$1"`, "sh", file}
 	if runtime.GOOS == "windows" {
 		command = append(strings.Fields(o.editor), file)
 	}
 	run := exec.CommandContext(ctx, command[0], command[1:]...) //nolint:gosec // the user's own choice
 	run.Stdin, run.Stdout, run.Stderr = o.streams.In, o.streams.ErrOut, o.streams.ErrOut
+	defer o.interrupts.hold()()
 	if err := run.Run(); err != nil {
 		return &refusal{fmt.Errorf("running the editor %q: %w", o.editor, err), "name another with KUBE_EDITOR"}
 	}

@@ -15,11 +15,9 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"os/signal"
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -41,14 +39,16 @@ var update = flag.Bool("update", false, "write what commands print into the scri
 // exactly as the real one does.
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"kubectl-oke_sign": func() {
-		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+		var interrupts cmd.Interrupts
+		ctx, stop := interrupts.Context(context.Background())
 		defer stop()
 		os.Exit(cmd.Run(ctx, cmd.Config{
-			Args:      os.Args[1:],
-			Streams:   genericiooptions.IOStreams{In: os.Stdin, Out: os.Stdout, ErrOut: os.Stderr},
-			Getenv:    os.Getenv,
-			ConfigDir: os.Getenv("XDG_CONFIG_HOME"),
-			Version:   "v1.2.3-test",
+			Args:       os.Args[1:],
+			Streams:    genericiooptions.IOStreams{In: os.Stdin, Out: os.Stdout, ErrOut: os.Stderr},
+			Getenv:     os.Getenv,
+			ConfigDir:  os.Getenv("XDG_CONFIG_HOME"),
+			Version:    "v1.2.3-test",
+			Interrupts: &interrupts,
 		}))
 	}})
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -87,5 +88,55 @@ func TestPicker(t *testing.T) {
 	shown, out, err = screen(t, env, []string{"\x04"}, "keys", "use", "-o", "json")
 	if err == nil || !strings.Contains(out, `"error": "nothing was answered"`) {
 		t.Errorf("%v\n%s\n%s", err, out, shown)
+	}
+}
+
+// To an editor Ctrl-C is a key as any other: it interrupts what the editor does, and
+// neither the editor nor the command that waits for it.
+func TestInterruptWhileEditing(t *testing.T) {
+	dir := t.TempDir()
+	policy := filepath.Join(dir, "policy.yaml")
+	editor := filepath.Join(dir, "editor.sh")
+	for name, text := range map[string]string{
+		policy: `apiVersion: constraints.gatekeeper.sh/v1beta1
+kind: OKESignedImages
+metadata: {name: image-policy, labels: {oke-sign.dev/policy: pods}}
+spec:
+  match: {kinds: [{apiGroups: [""], kinds: [Pod]}]}
+  parameters: {keys: [ocid1.key.oc1.iad.b5q4c5lnaahik.abuwcljsvk4scpx3vkf56a2my7mh573jpwj2jexepk2qwjoqqnv3t6jcf64a]}
+`,
+		editor: `trap 'sed -i "s/^mode: deny/mode: warn/" "$1"; exit 0' INT
+echo editing
+while :; do sleep 0.1; done
+`,
+	} {
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	command := exec.CommandContext(t.Context(), "kubectl-oke_sign", "policy", "edit", "--gitops", "-f", policy)
+	command.Env = append(os.Environ(), "KUBE_EDITOR=sh "+editor, "KUBECONFIG="+dir+"/none")
+	terminal, err := pty.Start(command)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer terminal.Close() //nolint:errcheck // it was read
+	var shown strings.Builder
+	typed := false
+	for buf := make([]byte, 4096); ; {
+		n, err := terminal.Read(buf)
+		shown.Write(buf[:n])
+		if !typed && strings.Contains(shown.String(), "editing") {
+			typed = true
+			if _, err := io.WriteString(terminal, "\x03"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err != nil {
+			break // on Linux, an error is the end
+		}
+	}
+	if err := command.Wait(); err != nil || !strings.Contains(shown.String(), "enforcementAction: warn") {
+		t.Errorf("%v\n%s", err, &shown)
 	}
 }

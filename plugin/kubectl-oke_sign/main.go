@@ -8,10 +8,8 @@ package main
 import (
 	"context"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"strings"
-	"syscall"
 
 	"github.com/spf13/cobra"
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
@@ -33,20 +31,20 @@ func arguments(args []string) []string {
 }
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	// The first signal asks to stop and to say what was done, the second kills.
-	context.AfterFunc(ctx, stop)
+	var interrupts cmd.Interrupts
+	ctx, stop := interrupts.Context(context.Background())
 	configDir, err := os.UserConfigDir()
 	if err != nil {
 		configDir = "" // a machine without a home, such as in CI: nothing is kept
 	}
 	utilruntime.ErrorHandlers = nil // what Kubernetes' client would log, it returns as well
 	code := cmd.Run(ctx, cmd.Config{
-		Args:      arguments(os.Args),
-		Streams:   genericiooptions.IOStreams{In: os.Stdin, Out: os.Stdout, ErrOut: os.Stderr},
-		Getenv:    os.Getenv,
-		ConfigDir: configDir,
-		Version:   version,
+		Args:       arguments(os.Args),
+		Streams:    genericiooptions.IOStreams{In: os.Stdin, Out: os.Stdout, ErrOut: os.Stderr},
+		Getenv:     os.Getenv,
+		ConfigDir:  configDir,
+		Version:    version,
+		Interrupts: &interrupts,
 	})
 	stop()
 	os.Exit(code)
