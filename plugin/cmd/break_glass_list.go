@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -67,7 +68,7 @@ type underGlass struct {
 	SetBy      string      `json:"setBy,omitempty"` // the field manager
 	Since      string      `json:"since,omitempty"`
 	Pods       int         `json:"pods"`
-	Images     []string    `json:"images"` // that nothing else lets in
+	Images     []string    `json:"images"` // that nothing else lets in; null if that was not judged
 	Violations []violation `json:"violations,omitempty"`
 	Error      string      `json:"error,omitempty"`
 
@@ -94,7 +95,7 @@ func (o *breakGlassListOptions) run(ctx context.Context) error {
 	defer cancel()
 	results, err := o.results(ctx)
 	if err != nil {
-		results = allFailed([]string{""}, because(ctx, err))
+		results = append(results, allFailed([]string{""}, because(ctx, err))...)
 	} else if len(results) == 0 {
 		o.remark("nothing is under break-glass")
 	}
@@ -109,7 +110,7 @@ func (o *breakGlassListOptions) results(ctx context.Context) ([]result, error) {
 			return nil, err
 		}
 	}
-	found, err := o.annotated(ctx, namespace)
+	found, hidden, err := o.annotated(ctx, namespace)
 	if err != nil {
 		return nil, err
 	}
@@ -144,16 +145,20 @@ func (o *breakGlassListOptions) results(ctx context.Context) ([]result, error) {
 	for i, u := range found {
 		results[i] = o.result(*u)
 	}
-	return results, nil
+	if len(hidden) > 0 {
+		err = &refusal{fmt.Errorf("you may not list %s: of those, only what Pods that run say is known", strings.Join(hidden, ", ")),
+			"one that runs no Pod now may be under break-glass; you need the right to list them"}
+	}
+	return results, err
 }
 
-// annotated are the workloads whose templates say something of break-glass.
-func (o *breakGlassListOptions) annotated(ctx context.Context, namespace string) ([]*underGlass, error) {
+// annotated are the workloads whose templates say something of break-glass, and the
+// resources that may not be listed.
+func (o *breakGlassListOptions) annotated(ctx context.Context, namespace string) (found []*underGlass, hidden []string, err error) {
 	client, err := o.kube.objects()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var found []*underGlass
 	for _, kind := range workloadKinds {
 		pages := pager.New(func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
 			return client.Resource(kind).Namespace(namespace).List(ctx, options)
@@ -170,12 +175,12 @@ func (o *breakGlassListOptions) annotated(ctx context.Context, namespace string)
 		})
 		switch {
 		case apierrors.IsForbidden(err):
-			o.remark("you may not list %s; of those, only Pods that run are shown", kind.Resource)
+			hidden = append(hidden, kind.Resource)
 		case err != nil:
-			return nil, fmt.Errorf("listing %s: %w", kind.Resource, err)
+			return nil, nil, fmt.Errorf("listing %s: %w", kind.Resource, err)
 		}
 	}
-	return found, nil
+	return found, hidden, nil
 }
 
 // glassOf is what an object says of break-glass, or nil.
@@ -243,9 +248,17 @@ func (o *breakGlassListOptions) judge(ctx context.Context, pods []*unstructured.
 		return nil
 	}
 	e, err := o.enforced(ctx)
-	if err != nil {
-		o.remark("which images need it was not judged: %v", err)
-		return nil //nolint:nilerr // what is under break-glass is known without it
+	if err != nil { // what is under break-glass is known without it
+		for _, u := range of {
+			u.Images = nil
+			if !errors.Is(err, errNoConstraints) {
+				u.err = common{fmt.Errorf("which images need break-glass was not judged: %w", err)}
+			}
+		}
+		if errors.Is(err, errNoConstraints) {
+			o.remark("which images need it was not judged: %v", err)
+		}
+		return nil
 	}
 	j, err := o.judgePods(ctx, e, pods, nil)
 	if err != nil {
@@ -286,7 +299,10 @@ func (o *breakGlassListOptions) result(u underGlass) result {
 		against = append(against, v.Reason)
 	}
 	images := fmt.Sprint(len(u.Images))
-	if o.out.format == "wide" {
+	switch {
+	case u.Images == nil:
+		images = "unknown"
+	case o.out.format == "wide":
 		images = strings.Join(u.Images, ", ")
 	}
 	return result{target: name, value: u, part: u.err, names: []string{name},

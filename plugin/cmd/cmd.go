@@ -250,7 +250,8 @@ func report(w io.Writer, err error) int {
 // complain writes an error and a hint. That it cannot is not worth a word:
 // there is nowhere left to put it.
 func complain(w io.Writer, err error, hint string) {
-	_, _ = fmt.Fprintf(w, "error: %s\n", printable(err.Error()))
+	// Errors that are joined have a line each.
+	_, _ = fmt.Fprintf(w, "error: %s\n", printable(strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", "; ")))
 	if hint != "" {
 		_, _ = fmt.Fprintf(w, "hint: %s\n", printable(hint))
 	}

@@ -36,6 +36,8 @@ type enforced struct {
 	excluded []string                                   // namespaces that Gatekeeper is configured to pass over; * at either end
 }
 
+var errNoConstraints = errors.New("the cluster has no constraint of oke-sign, so nothing says which images may run")
+
 // enforced reads what the cluster enforces.
 func (g *global) enforced(ctx context.Context) (enforced, error) {
 	var constraints []document
@@ -47,8 +49,7 @@ func (g *global) enforced(ctx context.Context) (enforced, error) {
 		constraints = append(constraints, found...)
 	}
 	if len(constraints) == 0 {
-		return enforced{}, &refusal{errors.New("the cluster has no constraint of oke-sign, so nothing says which images may run"),
-			"kubectl oke-sign doctor says what is missing"}
+		return enforced{}, &refusal{errNoConstraints, "kubectl oke-sign doctor says what is missing"}
 	}
 	e, err := g.surroundings(ctx, "")
 	e.constraints = constraints

@@ -30,7 +30,8 @@ type component struct {
 	Detail  string `json:"detail,omitempty"`
 }
 
-// clusterVersions are those that a cluster has. Parts that are not there are none.
+// clusterVersions are those that a cluster has. Parts that are not there are none;
+// those of which it could not be found out have no version.
 type clusterVersions struct {
 	Kubernetes string      `json:"kubernetes,omitempty"`
 	Provider   *component  `json:"provider,omitempty"`
@@ -82,7 +83,13 @@ func (g *global) inCluster(ctx context.Context) (*clusterVersions, error) {
 	for next := ""; ; {
 		list, err := client.AppsV1().Deployments("").List(ctx, metav1.ListOptions{Limit: 500, Continue: next})
 		if err != nil {
-			failed = errors.Join(failed, fmt.Errorf("looking for the provider and for Gatekeeper: %w", err))
+			failed = fmt.Errorf("looking for the provider and for Gatekeeper: %w", err)
+			if v.Provider == nil { // it may be there
+				v.Provider = &component{Name: "provider"}
+			}
+			if v.Gatekeeper == nil {
+				v.Gatekeeper = &component{Name: "Gatekeeper"}
+			}
 			break
 		}
 		for _, d := range list.Items {
@@ -93,12 +100,15 @@ func (g *global) inCluster(ctx context.Context) (*clusterVersions, error) {
 		}
 	}
 	resource := schema.GroupVersionResource{Group: "templates.gatekeeper.sh", Version: "v1", Resource: "constrainttemplates"}
-	for _, kind := range policies.Kinds() {
+	for i, kind := range policies.Kinds() {
 		there, err := objects.Resource(resource).Get(ctx, strings.ToLower(kind), metav1.GetOptions{})
 		switch {
 		case apierrors.IsNotFound(err):
 			v.Templates = append(v.Templates, component{kind, "none", ""})
 		case err != nil:
+			for _, unknown := range policies.Kinds()[i:] {
+				v.Templates = append(v.Templates, component{Name: unknown})
+			}
 			return v, errors.Join(failed, fmt.Errorf("reading the templates: %w", err))
 		default:
 			c, err := compareTemplate(kind, there)
@@ -171,7 +181,7 @@ func (v versions) skew() []string {
 	if p := v.Cluster.Provider; p != nil && p.Version != "" && p.Version != v.Version {
 		told = append(told, fmt.Sprintf("the provider is %s, and this program %s: they may judge differently", p.Version, v.Version))
 	}
-	some := slices.ContainsFunc(v.Cluster.Templates, func(c component) bool { return c.Version != "none" })
+	some := slices.ContainsFunc(v.Cluster.Templates, func(c component) bool { return c.Version != "none" && c != component{Name: c.Name} })
 	for _, c := range v.Cluster.Templates {
 		switch {
 		case c.Version == "none" && some:
