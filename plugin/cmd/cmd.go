@@ -286,10 +286,20 @@ func because(ctx context.Context, err error) error {
 	if errors.As(context.Cause(ctx), &late) {
 		why = late
 	}
-	if err == ctx.Err() { //nolint:errorlint // one that wraps it says more
+	if err == ctx.Err() || err == context.Cause(ctx) { //nolint:errorlint // one that wraps it says more
 		return why
 	}
 	return fmt.Errorf("%w: %w", why, err)
+}
+
+// stopped reports whether an error says no more than that everything was stopped.
+func stopped(err error) bool {
+	var shared common
+	if errors.As(err, &shared) {
+		err = shared.error
+	}
+	_, late := err.(timeoutError)      //nolint:errorlint // one that wraps it says more
+	return late || err == errInterrupted //nolint:errorlint // the same
 }
 
 func timestamp(t time.Time) string {

@@ -3,6 +3,7 @@ package cmd_test
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"strings"
@@ -55,6 +56,8 @@ func TestManyImages(t *testing.T) {
 
 	tenancy.Fault(ocitest.Fault{Kind: ocitest.Hang, Operation: "artifacts.ListContainerImageSignatures", Skip: 20})
 	command, out := verify(refs)
+	var errOut bytes.Buffer
+	command.Stderr = &errOut
 	if err := command.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -89,6 +92,9 @@ func TestManyImages(t *testing.T) {
 		case !strings.HasPrefix(e.Error, "interrupted"):
 			t.Errorf("got %+v", e)
 		}
+	}
+	if want := fmt.Sprintf("stopped after %d of %d\n", known, many); strings.Count(errOut.String(), "error: interrupted\n") != 1 || !strings.HasSuffix(errOut.String(), want) {
+		t.Errorf("want one complaint and %q, got %.2000s", want, errOut.String())
 	}
 	if known == 0 || known == many {
 		t.Errorf("%d of %d images are said to be known", known, many)

@@ -59,6 +59,9 @@ func each(ctx context.Context, targets []string, work func(ctx context.Context, 
 				results[i].target = target
 			}
 			results[i].err = because(ctx, results[i].err)
+			if stopped(results[i].err) {
+				results[i].err = common{results[i].err}
+			}
 			return nil
 		})
 	}
@@ -97,7 +100,22 @@ func (g *global) finish(out output, columns []column, results []result) error {
 		}
 	}
 	g.complainAbout(results)
+	g.stoppedAfter(results)
 	return outcome(results)
+}
+
+// stoppedAfter says how far a command with several targets came, if it was stopped.
+func (g *global) stoppedAfter(results []result) {
+	done, early := 0, false
+	for _, r := range results {
+		if r.err == nil {
+			done++
+		}
+		early = early || stopped(r.err)
+	}
+	if early && len(results) > 1 {
+		g.remark("stopped after %d of %d", done, len(results))
+	}
 }
 
 func outcome(results []result) (err error) {

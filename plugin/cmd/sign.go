@@ -269,9 +269,13 @@ func (o *signOptions) prepare(ctx context.Context, s *signer) ([]job, []result, 
 	if !refused {
 		return jobs, nil, nil
 	}
+	var why error = common{errOtherRefused}
+	if ctx.Err() != nil {
+		why = common{because(ctx, ctx.Err())}
+	}
 	for i := range results {
 		if results[i].err == nil {
-			results[i].err = common{errOtherRefused}
+			results[i].err = why
 		}
 	}
 	return nil, results, nil
