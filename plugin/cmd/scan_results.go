@@ -60,7 +60,7 @@ printed.`,
 		},
 	}
 	flags := cmd.Flags()
-	o.targets.bind(flags)
+	o.targets.bind(flags, g.kube)
 	flags.StringVar(&o.failOn, "fail-on", "", "`SEVERITY` of problems that fail the command, and worse ones: LOW, MEDIUM, HIGH or CRITICAL.")
 	flags.StringSliceVar(&o.ignore, "ignore", nil, "`ID`s of problems that do not fail it. May be repeated.")
 	flags.StringVar(&o.unknown, "unknown", denyUnknown, "Whether an image of which nothing is known fails it, as one of another registry, a `WORD`: Deny, or Allow to let it pass.")

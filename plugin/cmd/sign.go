@@ -78,7 +78,7 @@ before is left as it is, so a command that stopped half way can be run again.`,
 		},
 	}
 	flags := cmd.Flags()
-	o.targets.bind(flags)
+	o.targets.bind(flags, g.kube)
 	flags.StringVar(&o.key, "key", "", "Key to sign with: its `OCID`, or its name if no other key has it.")
 	flags.StringVar(&o.version, "key-version", "", "`OCID` of the version of the key; the current one unless given.")
 	flags.StringVar(&o.algorithm, "algorithm", string(signature.SHA256), "Signature algorithm `NAME`: SHA_224_RSA_PKCS_PSS, SHA_256_…, SHA_384_… or SHA_512_….")

@@ -56,7 +56,7 @@ push can attach signatures: for that there is kubectl oke-sign verify. With
 			return o.run(cmd.Context(), args)
 		},
 	}
-	o.targets.bind(cmd.Flags())
+	o.targets.bind(cmd.Flags(), g.kube)
 	cmd.Flags().StringSliceVar(&o.keys, "key", nil, "`OCID`s of keys to verify with that lie in vaults you may not list.")
 	o.out.bind(cmd.Flags())
 	return cmd

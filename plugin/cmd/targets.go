@@ -24,9 +24,11 @@ type targetFlags struct {
 	recursive     bool
 	selector      string
 	allNamespaces bool
+	namespace     *string // of -n, which commands share; nil where types are not told from images
 }
 
-func (t *targetFlags) bind(flags *pflag.FlagSet) {
+func (t *targetFlags) bind(flags *pflag.FlagSet, k *kube) {
+	t.namespace = k.Namespace
 	flags.StringArrayVarP(&t.files, "filename", "f", nil, "`FILE` or directory of manifests with images, or - for standard input. May be repeated.")
 	flags.StringVarP(&t.kustomize, "kustomize", "k", "", "`DIR` of a kustomization with images.")
 	flags.BoolVarP(&t.recursive, "recursive", "R", true, "Read what lies deeper in directories, too.")
@@ -56,11 +58,13 @@ func isObject(arg string) bool {
 	return strings.Count(arg, "/") == 1 && !strings.ContainsAny(arg, "@:")
 }
 
-// isType tells TYPE from an image, which a word alone is as long as nothing is to
-// be chosen: whoever writes nginx should hear that it is none of OCI Registry.
+// isType tells TYPE from an image, which a word alone is as long as -n, -l and -A say
+// nothing: whoever writes nginx should hear that it is none of OCI Registry.
 func (t *targetFlags) isType(arg string) bool {
-	return t.choose() && !strings.ContainsAny(arg, "/@:")
+	return isWord(arg) && (t.choose() || t.namespace != nil && *t.namespace != "")
 }
+
+func isWord(arg string) bool { return arg != "" && !strings.ContainsAny(arg, "/@:") }
 
 // target is an image with the places that name it, or an image by itself.
 type target struct {
@@ -94,6 +98,9 @@ func (t *targetFlags) find(ctx context.Context, g *global, args []string) ([]tar
 		if isObject(arg) || t.isType(arg) {
 			named = append(named, arg)
 		} else {
+			if isWord(arg) {
+				g.remark("%s is taken for an image; objects are named %s/NAME, or all of a namespace by %s with -n, -l or -A", arg, arg, arg)
+			}
 			add(arg)
 		}
 	}

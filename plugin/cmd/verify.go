@@ -64,7 +64,7 @@ Exit code 0: all are signed. 3: one is not. 1: it could not be found out. With
 			return o.run(cmd.Context(), args)
 		},
 	}
-	o.targets.bind(cmd.Flags())
+	o.targets.bind(cmd.Flags(), g.kube)
 	cmd.Flags().StringSliceVar(&o.keys, "key", nil, "`OCID`s of the keys to accept, one to five, instead of the cluster's policy. May be repeated.")
 	cmd.Flags().BoolVar(&o.resolve, "resolve", false, "Judge the image that a tag points to now.")
 	o.out.bind(cmd.Flags())
