@@ -205,10 +205,24 @@ func (o *scanSetupOptions) makeRecipeAndTarget(ctx context.Context, c *cloud) ([
 	if err == nil {
 		made, err = o.awaitTarget(ctx, c, made)
 	}
+	if err != nil && made.State == scanning.Failed {
+		o.discard(ctx, c, made)
+	}
 	if err != nil {
 		return steps, err
 	}
 	return append(steps, setupStep{Step: "target", Result: "made", Name: made.Name, ID: made.ID, State: made.State}), nil
+}
+
+// discard deletes a target that this command made and that failed. It scans nothing,
+// and every run would leave another one.
+func (o *scanSetupOptions) discard(ctx context.Context, c *cloud, t scanning.Target) {
+	if err := c.scanning.DeleteTarget(ctx, c.who.Region(), t.ID); err != nil {
+		o.remark("the target that was made could not be deleted again: %v", err)
+		o.remark("kubectl oke-sign scan target delete %s does it", t.ID)
+		return
+	}
+	o.remark("the target that was made is deleted again")
 }
 
 // covered are the targets of the compartment that scan what was named, and what

@@ -118,6 +118,9 @@ func (t *targetFlags) find(ctx context.Context, g *global, args []string) ([]tar
 			found[n].users = append(found[n].users, user{d, i.Place()})
 		}
 	}
+	if len(found) == 0 && len(documents) == 0 && len(named) == 0 {
+		return nil, &refusal{errors.New("no object is there that was named"), "what renders the manifests may have failed and written nothing"}
+	}
 	if len(found) == 0 && len(documents) == 0 {
 		return nil, &refusal{errors.New("no object is there that was named"), "check the labels of -l, and the namespace of -n; -A looks in all"}
 	}
