@@ -81,11 +81,13 @@ func (g *global) addCompletion(cmd *cobra.Command) {
 		"protection": fixed("HSM", "SOFTWARE"), "bits": fixed("2048", "3072", "4096"), "action": fixed("deny", "warn", "dryrun"),
 		"key": g.found(g.keyOCIDs), "vault": cobra.NoFileCompletions,
 		"fail-on": fixed("LOW", "MEDIUM", "HIGH", "CRITICAL"), "unknown": fixed(denyUnknown, allowUnknown),
+		"mode": fixed("deny", "warn", "dryrun"), "digests": fixed("All", "OCIRegistry", "None"), "other-registries": fixed("Deny", "Allow"),
+		"namespaces": g.found(g.namespaceNames), "exclude-namespaces": g.found(g.namespaceNames),
 	}
 	switch path {
 	case "scan results":
 		flags["output"] = fixed(append(slices.Clone(formats), "sarif")...)
-	case "sign":
+	case "sign", "policy set", "policy preview":
 		flags["key"] = g.found(g.keyNames)
 	case "check": // where it is a file
 		delete(flags, "key")
@@ -96,8 +98,10 @@ func (g *global) addCompletion(cmd *cobra.Command) {
 		}
 	}
 	switch {
-	case path == "keys describe" || path == "keys use":
+	case path == "keys describe" || path == "keys use" || path == "policy add-key":
 		cmd.ValidArgsFunction = g.found(g.keyNames)
+	case path == "policy remove-key":
+		cmd.ValidArgsFunction = g.found(g.policyKeys)
 	case path == "break-glass" || path == "break-glass end":
 		cmd.ValidArgsFunction = g.objectWords
 	case path == "explain" || cmd.Flags().Lookup("filename") != nil && cmd.Flags().Lookup("selector") != nil:
@@ -128,7 +132,7 @@ func (g *global) found(look func(ctx context.Context) ([]string, error)) complet
 		var candidates []string
 		for _, f := range found {
 			name, _, _ := strings.Cut(f, "\t")
-			if strings.HasPrefix(name, last) && !slices.Contains(args, name) && !strings.Contains(done, name+",") {
+			if name != "" && strings.HasPrefix(name, last) && !slices.Contains(args, name) && !strings.Contains(done, name+",") {
 				candidates = append(candidates, done+f)
 			}
 		}
@@ -173,8 +177,22 @@ func (g *global) namespaceNames(ctx context.Context) ([]string, error) {
 	return names, nil
 }
 
+// policyKeys are the keys of the cluster's policy, usable or not, by the names that
+// they are known by.
+func (g *global) policyKeys(ctx context.Context) ([]string, error) {
+	p, err := g.readPolicy(ctx)
+	if err != nil || p.Policy == nil {
+		return nil, err
+	}
+	return g.keysThat(ctx, func(k foundKey) bool { return slices.Contains(p.Policy.Keys, k.ID.String()) }, named)
+}
+
 // candidateKeys are the keys that can sign images.
 func (g *global) candidateKeys(ctx context.Context, show func(foundKey) string) ([]string, error) {
+	return g.keysThat(ctx, func(k foundKey) bool { return useless(k.Key) == "" }, show)
+}
+
+func (g *global) keysThat(ctx context.Context, wanted func(foundKey) bool, show func(foundKey) string) ([]string, error) {
 	c, err := g.connect(ctx)
 	if err != nil {
 		return nil, err
@@ -183,7 +201,7 @@ func (g *global) candidateKeys(ctx context.Context, show func(foundKey) string) 
 	s.list(ctx)
 	var words []string
 	for _, k := range s.keys {
-		if useless(k.Key) == "" {
+		if wanted(k) {
 			words = append(words, show(k))
 		}
 	}
@@ -191,8 +209,10 @@ func (g *global) candidateKeys(ctx context.Context, show func(foundKey) string) 
 }
 
 func (g *global) keyNames(ctx context.Context) ([]string, error) {
-	return g.candidateKeys(ctx, func(k foundKey) string { return word(k.Name) + "\tvault " + clip(k.vault.Name, 60) })
+	return g.candidateKeys(ctx, named)
 }
+
+func named(k foundKey) string { return word(k.Name) + "\tvault " + clip(k.vault.Name, 60) }
 
 func (g *global) keyOCIDs(ctx context.Context) ([]string, error) {
 	return g.candidateKeys(ctx, func(k foundKey) string { return k.ID.String() + "\t" + clip(k.Name, 60) })
