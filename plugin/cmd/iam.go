@@ -46,7 +46,7 @@ by compartment only, and that takes a right on the compartment.`,
 		Example: `  kubectl oke-sign iam --cluster $CLUSTER
 
   # For the provider, which verifies with two keys, and in one compartment
-  kubectl oke-sign iam --cluster $CLUSTER --workload oke-sign/oke-sign-provider \
+  kubectl oke-sign iam --cluster $CLUSTER --workload oke-sign/oke-sign \
     --compartment $COMPARTMENT --key $KEY1,$KEY2
 
   # The statements alone, for a command that makes the policy
@@ -84,7 +84,7 @@ func (o *iamOptions) validate() error {
 	case o.cluster != "" && (!strings.HasPrefix(o.cluster, "ocid1.cluster.") || !principal.Segment(o.cluster)):
 		return usage(fmt.Sprintf("--cluster %.120q is not the OCID of a cluster", o.cluster), "it begins with ocid1.cluster.")
 	case o.workload != "" && (!ok || !label(namespace) || !label(account)):
-		return usage(fmt.Sprintf("--workload %.120q is not NAMESPACE/NAME", o.workload), "for instance --workload oke-sign/oke-sign-provider")
+		return usage(fmt.Sprintf("--workload %.120q is not NAMESPACE/NAME", o.workload), "for instance --workload oke-sign/oke-sign")
 	case o.workload != "" && o.cluster == "":
 		return usage("--workload is of a cluster, and --cluster is missing", "add --cluster OCID: without it, the account of that name in any cluster would be let in")
 	case o.scans && o.workload == "":
