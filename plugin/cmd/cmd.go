@@ -13,6 +13,7 @@
 package cmd
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -66,8 +67,26 @@ func Run(ctx context.Context, cfg Config) (code int) {
 	}
 	root := New(cfg)
 	root.SetArgs(cfg.Args)
+	help := &failing{Writer: cfg.Streams.Out}
+	root.SetOut(help)
 	err := root.ExecuteContext(ctx)
+	if err == nil && help.err != nil {
+		err = fmt.Errorf("writing the output: %w", help.err)
+	}
 	return report(cfg.Streams.ErrOut, err)
+}
+
+// failing keeps the first error of a writer, for those who do not look: cobra, which
+// prints help and candidates of completion.
+type failing struct {
+	io.Writer
+	err error
+}
+
+func (w *failing) Write(b []byte) (int, error) {
+	n, err := w.Writer.Write(b)
+	w.err = cmp.Or(w.err, err)
+	return n, err
 }
 
 // New makes the command tree.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"os"
 	"os/exec"
 	"strings"
@@ -50,6 +51,22 @@ func TestInterrupted(t *testing.T) {
 		t.Errorf("OCI was asked: %v", got)
 	}
 }
+
+// Whoever pipes help somewhere hears that it did not arrive.
+func TestHelpIsNotLost(t *testing.T) {
+	for _, args := range []string{"--help", "", "help sign", "policy", "sign -h", "__complete si"} {
+		streams, _, _, errOut := genericiooptions.NewTestIOStreams()
+		streams.Out = full{}
+		code := cmd.Run(t.Context(), cmd.Config{Args: strings.Fields(args), Streams: streams, Getenv: func(string) string { return "" }})
+		if args != "__complete si" && errOut.String() != "error: writing the output: no space left\n" || code != 1 {
+			t.Errorf("%q: exit code %d, %s", args, code, errOut)
+		}
+	}
+}
+
+type full struct{}
+
+func (full) Write([]byte) (int, error) { return 0, errors.New("no space left") }
 
 // An upload that has begun is brought to its end, and Ctrl-C says what was done.
 func TestInterruptedUpload(t *testing.T) {
