@@ -540,7 +540,7 @@ func checkEffect(f *facts) []finding {
 	}
 	switch {
 	case len(signed) == 0:
-		return []finding{fails("kubectl apply -f a constraint of kind OKESignedImages", "no constraint asks for signatures")}
+		return []finding{fails("kubectl oke-sign policy set --key KEY", "no constraint asks for signatures")}
 	case len(denying) == 0:
 		return []finding{fails("set enforcementAction: deny in a constraint that matches Pods", "%s of kind OKESignedImages, and none refuses Pods", count(len(signed), "constraint"))}
 	}

@@ -294,12 +294,20 @@ func (o *changeOptions) look(ctx context.Context, before enforcedPolicy, after *
 		return err
 	}
 	if len(unknown) > 0 {
-		return &refusal{fmt.Errorf("whether the change refuses %s that run could not be found out", count(len(unknown), "workload")),
+		return &refusal{fmt.Errorf("whether the change refuses %s could not be found out", running(len(unknown))),
 			"nothing was changed; --yes changes the policy all the same"}
 	}
-	what := fmt.Errorf("the change would refuse %s that run, as soon as their Pods are made anew", count(len(newly), "workload"))
+	what := fmt.Errorf("the change would refuse %s, as soon as their Pods are made anew", running(len(newly)))
 	complain(o.streams.ErrOut, what, "nothing was changed; sign or exempt their images, use --mode warn first, or add --yes")
 	return fmt.Errorf("%w: %w", errNo, what)
+}
+
+// running is a number of workloads that run.
+func running(n int) string {
+	if n == 1 {
+		return "1 workload that runs"
+	}
+	return count(n, "workload") + " that run"
 }
 
 // apply takes the steps, after the API server and Gatekeeper have checked every one

@@ -115,7 +115,7 @@ func newRecipeCreate(g *global) *cobra.Command {
 
 func (o *recipeCreateOptions) complete(args []string) (err error) {
 	if len(args) != 1 || args[0] == "" {
-		return usage(fmt.Sprintf("one name is wanted, and %d are given", len(args)), "for instance kubectl oke-sign scan recipe create scan-recipe")
+		return usage("one name is wanted", "for instance kubectl oke-sign scan recipe create scan-recipe")
 	}
 	o.name = args[0]
 	o.compartment, err = o.global.compartment()

@@ -137,7 +137,7 @@ those of later too.`,
 
 func (o *targetCreateOptions) complete(args []string) (err error) {
 	if len(args) != 1 || args[0] == "" {
-		return usage(fmt.Sprintf("one name is wanted, and %d are given", len(args)), "for instance kubectl oke-sign scan target create scan-target")
+		return usage("one name is wanted", "for instance kubectl oke-sign scan target create scan-target")
 	}
 	o.name = args[0]
 	o.compartment, err = o.global.compartment()
