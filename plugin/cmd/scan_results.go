@@ -29,12 +29,12 @@ type scanResultsOptions struct {
 func newScanResults(g *global) *cobra.Command {
 	o := &scanResultsOptions{global: g, out: output{nothing: "no problems"}}
 	cmd := &cobra.Command{
-		Use:   "results (IMAGE|TYPE/NAME|-f FILE)...",
+		Use:   "results (IMAGE|TYPE/NAME|-f FILE|-A)...",
 		Short: "See what scans have found in images",
 		Long: `See what the newest scan of each image has found: images named here, those of
-objects in the cluster, or those in manifests. The worst problems come first and
-of those the newest, with where to read about them, the packages they are in, and
-the versions that mend them.
+objects in the cluster, or those in manifests; of all Pods with -A, or with -l,
+alone. The worst problems come first and of those the newest, with where to read
+about them, the packages they are in, and the versions that mend them.
 
 Results of scans name a tag, and tags move. A result is shown only if its scan
 began when the tag pointed to this very image, and the tag has done so ever
@@ -47,12 +47,13 @@ printed.`,
 		Example: `  kubectl oke-sign scan results ` + exampleTag + `
 
   # All that runs in the cluster
-  kubectl oke-sign scan results pods -A --fail-on CRITICAL --unknown Allow
+  kubectl oke-sign scan results -A --fail-on CRITICAL --unknown Allow
 
   # In a pipeline, and for the security tab of a code hosting service
   kubectl oke-sign scan results -f manifests/ --fail-on HIGH -o sarif > scan.sarif`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.complete()
+			args = o.everything(args)
 			if err := cmp.Or(notEmpty(cmd, "fail-on"), o.validate(args)); err != nil {
 				return err
 			}
@@ -79,6 +80,14 @@ func (o *scanResultsOptions) complete() {
 			o.unknown = word
 		}
 	}
+}
+
+// everything is the arguments, or all Pods where -A or -l says nothing of what.
+func (o *scanResultsOptions) everything(args []string) []string {
+	if o.targets.choose() && len(args) == 0 && len(o.targets.files) == 0 && o.targets.kustomize == "" {
+		return []string{"pods"}
+	}
+	return args
 }
 
 func (o *scanResultsOptions) validate(args []string) error {
