@@ -162,6 +162,10 @@ func (o *explainOptions) subjects(ctx context.Context, args []string) ([]documen
 			named = append(named, arg)
 			continue
 		}
+		if isWord(arg) && o.kube.knows(arg) { // taken for an image of that name, it might be allowed
+			return nil, &refusal{fmt.Errorf("%s is a type of objects, and none of them is named", arg),
+				fmt.Sprintf("name one, such as %s/NAME; kubectl oke-sign status shows all Pods that run", arg)}
+		}
 		pod := &unstructured.Unstructured{Object: map[string]any{
 			"apiVersion": "v1", "kind": "Pod",
 			"metadata": map[string]any{"name": "of-" + arg, "namespace": namespace},

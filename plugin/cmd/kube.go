@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 
 	"github.com/spf13/pflag"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	"k8s.io/cli-runtime/pkg/resource"
 	"k8s.io/client-go/dynamic"
@@ -126,6 +128,17 @@ func (k *kube) typed() (kubernetes.Interface, error) {
 		return nil, unreachable(err)
 	}
 	return kubernetes.NewForConfig(config)
+}
+
+// knows reports whether the cluster has a type of objects of this name, as kubectl
+// would take it.
+func (k *kube) knows(resource string) bool {
+	mapper, err := k.ToRESTMapper()
+	if err != nil {
+		return false
+	}
+	_, err = mapper.ResourceFor(schema.GroupVersionResource{Resource: strings.ToLower(resource)})
+	return err == nil
 }
 
 // builder finds objects as kubectl does: by TYPE/NAME, label and namespace.

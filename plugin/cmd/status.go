@@ -130,7 +130,11 @@ func (o *statusOptions) results(ctx context.Context) ([]result, error) {
 		return nil, err
 	}
 	if len(pods) == 0 {
-		o.remark("no Pod runs in %s", cmp.Or(namespace, "any namespace"))
+		what := "no Pod"
+		if o.selector != "" {
+			what = "no Pod that -l chooses"
+		}
+		o.remark("%s runs in %s", what, cmp.Or(namespace, "any namespace"))
 		return nil, nil
 	}
 	workloads, err := o.workloads(ctx, namespace, pods)
