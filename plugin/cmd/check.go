@@ -152,7 +152,7 @@ var checkColumns = []column{{name: "object"}, {name: "result"}, {name: "file"}, 
 func (o *checkOptions) run(ctx context.Context) error {
 	ctx, cancel := o.within(ctx)
 	defer cancel()
-	p, err := o.manifests.read(o.global)
+	p, err := o.manifests.read(ctx, o.global)
 	var results []result
 	if err == nil {
 		results, err = o.judge(ctx, p)

@@ -2,6 +2,7 @@ package cmd
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -75,13 +76,13 @@ type policy struct {
 }
 
 // read reads all files. Constraints of kinds that are not ours are left out.
-func (m *manifestFlags) read(g *global) (policy, error) {
+func (m *manifestFlags) read(ctx context.Context, g *global) (policy, error) {
 	p := policy{namespaces: make(map[string]*corev1.Namespace)}
-	judged, err := g.readFiles(m.files, true)
+	judged, err := g.readFiles(ctx, m.files, true)
 	if err != nil {
 		return policy{}, err
 	}
-	given, err := g.readFiles(m.constraints, true)
+	given, err := g.readFiles(ctx, m.constraints, true)
 	if err != nil {
 		return policy{}, err
 	}
@@ -120,7 +121,7 @@ func (m *manifestFlags) read(g *global) (policy, error) {
 
 // readFiles reads manifests. Directories are read with what lies deeper in them if
 // recursive is set.
-func (g *global) readFiles(paths []string, recursive bool) ([]document, error) {
+func (g *global) readFiles(ctx context.Context, paths []string, recursive bool) ([]document, error) {
 	var found []document
 	for _, path := range paths {
 		files := []string{path}
@@ -130,7 +131,7 @@ func (g *global) readFiles(paths []string, recursive bool) ([]document, error) {
 			}
 		}
 		for _, file := range files {
-			text, err := g.readFile(file)
+			text, err := g.readInput(ctx, file)
 			if err != nil {
 				return nil, err
 			}
@@ -165,6 +166,26 @@ func manifestsBelow(dir string, recursive bool, names ...string) ([]string, erro
 		err = fmt.Errorf("%s holds no .yaml, .yml or .json file", dir)
 	}
 	return files, err
+}
+
+// readInput reads a file as readFile does, and for no longer than there is time: what
+// is piped in may never end.
+func (g *global) readInput(ctx context.Context, file string) ([]byte, error) {
+	type input struct {
+		text []byte
+		err  error
+	}
+	read := make(chan input, 1)
+	go func() { // a read of a pipe cannot be broken off
+		text, err := g.readFile(file)
+		read <- input{text, err}
+	}()
+	select {
+	case i := <-read:
+		return i.text, i.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 func (g *global) readFile(file string) ([]byte, error) {

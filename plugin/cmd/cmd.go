@@ -317,7 +317,7 @@ func stopped(err error) bool {
 	if errors.As(err, &shared) {
 		err = shared.error
 	}
-	_, late := err.(timeoutError)      //nolint:errorlint // one that wraps it says more
+	_, late := err.(timeoutError)        //nolint:errorlint // one that wraps it says more
 	return late || err == errInterrupted //nolint:errorlint // the same
 }
 

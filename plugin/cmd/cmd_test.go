@@ -52,6 +52,36 @@ func TestInterrupted(t *testing.T) {
 	}
 }
 
+// What is piped in may never end, and the command does when it is asked to.
+func TestInterruptedWhileReading(t *testing.T) {
+	const key = "ocid1.key.oc1.iad.b5q4c5lnaahik.abuwcljsvk4scpx3vkf56a2my7mh573jpwj2jexepk2qwjoqqnv3t6jcf64a"
+	for _, args := range []string{
+		"sign -f - --key " + key, "verify -f - --key " + key, "signatures -f -", "scan results -f -",
+		"pin -f -", "check -f -", "verdicts -f -", "policy preview -f -", "policy set --mode warn --gitops -f -",
+	} {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		streams, _, _, errOut := genericiooptions.NewTestIOStreams()
+		streams.In = endless{t.Context(), cancel}
+		code := cmd.Run(ctx, cmd.Config{Args: strings.Fields(args), Streams: streams, Getenv: func(string) string { return "" }})
+		if code != 1 || !strings.Contains(errOut.String(), "error: interrupted\n") {
+			t.Errorf("%s: exit code %d, %s", args, code, errOut)
+		}
+	}
+}
+
+// endless calls a function and then gives nothing, for as long as the test goes on.
+type endless struct {
+	context.Context
+	begun func()
+}
+
+func (r endless) Read([]byte) (int, error) {
+	r.begun()
+	<-r.Done()
+	return 0, r.Err()
+}
+
 // Whoever pipes help somewhere hears that it did not arrive.
 func TestHelpIsNotLost(t *testing.T) {
 	for _, args := range []string{"--help", "", "help sign", "policy", "sign -h", "__complete si"} {

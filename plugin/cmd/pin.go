@@ -121,9 +121,9 @@ type pinnedImage struct {
 func (o *pinOptions) run(ctx context.Context, args []string) error {
 	ctx, cancel := o.within(ctx)
 	defer cancel()
-	work, err := o.read(args)
+	work, err := o.read(ctx, args)
 	if err != nil {
-		return o.finish(o.out, pinColumns, allFailed([]string{""}, err))
+		return o.finish(o.out, pinColumns, allFailed([]string{""}, because(ctx, err)))
 	}
 	digests := make(map[string]string)
 	if !o.check || o.diff {
@@ -136,7 +136,7 @@ func (o *pinOptions) run(ctx context.Context, args []string) error {
 }
 
 // read reads all files. In a directory may lie what is no manifest.
-func (o *pinOptions) read(args []string) ([]pinning, error) {
+func (o *pinOptions) read(ctx context.Context, args []string) ([]pinning, error) {
 	var work []pinning
 	for _, arg := range args {
 		p := classified(pinnedImage{Image: arg})
@@ -155,7 +155,10 @@ func (o *pinOptions) read(args []string) ([]pinning, error) {
 		}
 		for _, file := range files {
 			w := pinning{path: file}
-			if w.text, w.err = o.readFile(file); w.err == nil {
+			if w.text, w.err = o.readInput(ctx, file); ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
+			if w.err == nil {
 				w.source, w.err = manifest.Read(file, w.text)
 			}
 			switch {

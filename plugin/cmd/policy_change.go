@@ -148,7 +148,7 @@ func (o *changeOptions) now(ctx context.Context) (enforcedPolicy, error) {
 	switch {
 	case o.gitops && len(o.files) > 0:
 		p.place = "what -f names has"
-		if p.found, err = o.policyFiles(constraint.Kinds()...); err == nil {
+		if p.found, err = o.policyFiles(ctx, constraint.Kinds()...); err == nil {
 			p.Current = constraint.Read(p.found)
 		}
 	case o.gitops && !o.kube.leads():
@@ -167,8 +167,8 @@ func (o *changeOptions) now(ctx context.Context) (enforcedPolicy, error) {
 }
 
 // policyFiles are the constraints of these kinds in the files that are named.
-func (o *changeOptions) policyFiles(kinds ...string) ([]*unstructured.Unstructured, error) {
-	documents, err := o.readFiles(o.files, true)
+func (o *changeOptions) policyFiles(ctx context.Context, kinds ...string) ([]*unstructured.Unstructured, error) {
+	documents, err := o.readFiles(ctx, o.files, true)
 	if err != nil {
 		return nil, err
 	}

@@ -75,9 +75,11 @@ found out.`,
 
 func (o *policyPreviewOptions) run(ctx context.Context, namespace string) error {
 	if len(o.files) > 0 {
-		objects, err := o.policyFiles(append(constraint.Kinds(), policies.ScannedImages)...)
+		bounded, cancel := o.within(ctx)
+		defer cancel()
+		objects, err := o.policyFiles(bounded, append(constraint.Kinds(), policies.ScannedImages)...)
 		if err != nil {
-			return err
+			return because(bounded, err)
 		}
 		var scans []*unstructured.Unstructured
 		objects = slices.DeleteFunc(objects, func(c *unstructured.Unstructured) bool {

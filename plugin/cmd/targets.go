@@ -141,7 +141,7 @@ func imagesOf(targets []target) []string {
 
 // documents are the objects that flags and arguments name.
 func (t *targetFlags) documents(ctx context.Context, g *global, named []string) ([]document, error) {
-	all, err := g.readFiles(t.files, t.recursive)
+	all, err := g.readFiles(ctx, t.files, t.recursive)
 	if err != nil {
 		return nil, err
 	}

@@ -94,7 +94,7 @@ func (o *verdictsOptions) run(ctx context.Context) error {
 }
 
 func (o *verdictsOptions) ask(ctx context.Context) ([]answered, error) {
-	p, err := o.manifests.read(o.global)
+	p, err := o.manifests.read(ctx, o.global)
 	if err != nil {
 		return nil, err
 	}
