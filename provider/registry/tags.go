@@ -16,13 +16,17 @@ const tagFor = 5 * time.Second
 
 // Tags tells which image a tag points to now. It is safe for concurrent use.
 type Tags struct {
-	digests *cache.Cache[image.Reference, string]
+	digests *cache.Cache[string, string] // by the reference with the tag
 }
 
 // NewTags makes a Tags that asks c.
 func NewTags(c *Client) *Tags {
-	return &Tags{cache.New(cache.Config[image.Reference, string]{
-		Load: func(ctx context.Context, ref image.Reference) (string, error) {
+	return &Tags{cache.New(cache.Config[string, string]{
+		Load: func(ctx context.Context, tagged string) (string, error) {
+			ref, err := image.Parse(tagged)
+			if err != nil {
+				return "", err
+			}
 			found, err := c.Image(ctx, ref)
 			if errors.Is(err, ErrNotFound) || errors.Is(err, ErrNotCovered) {
 				return "", nil
@@ -39,5 +43,7 @@ func (t *Tags) Digest(ctx context.Context, ref image.Reference) (string, error) 
 	if ref.Digest() != "" {
 		return ref.Digest(), nil
 	}
-	return t.digests.Get(ctx, ref.Effective())
+	// A text of its own: the reference shares memory with the request that it came
+	// in, which would stay for as long as the tag is remembered.
+	return t.digests.Get(ctx, ref.Effective().String())
 }

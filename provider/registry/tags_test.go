@@ -1,8 +1,12 @@
 package registry_test
 
 import (
+	"runtime"
+	"strings"
 	"sync"
 	"testing"
+	"unsafe"
+	"weak"
 
 	"github.com/oke-sign/oke-sign/provider/registry"
 	"github.com/oke-sign/oke-sign/test/ocitest"
@@ -60,4 +64,24 @@ func TestTagsAreAskedForOnce(t *testing.T) {
 	if n := tenancy.Calls()[lookups] - before; n != 1 {
 		t.Errorf("%d calls, want 1", n)
 	}
+}
+
+// A request may be a thousand times larger than the reference that it asks for.
+func TestTagsHoldNoRequest(t *testing.T) {
+	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
+	img := tenancy.NewImage("team/app", "v1")
+	tags := registry.NewTags(client(t, tenancy.Admin(), registry.Config{}))
+	name := "iad.ocir.io/" + tenancy.Namespace + "/team/app:v1"
+	request := func() weak.Pointer[byte] {
+		body := strings.Clone(name + strings.Repeat(" ", 1<<20))
+		if got, err := tags.Digest(t.Context(), parse(t, body[:len(name)])); got != img.Digest || err != nil {
+			t.Errorf("got %q, %v", got, err)
+		}
+		return weak.Make(unsafe.StringData(body))
+	}()
+	runtime.GC()
+	if request.Value() != nil {
+		t.Error("the request is still in memory")
+	}
+	runtime.KeepAlive(tags)
 }
