@@ -485,6 +485,33 @@ func TestNotReadyWithoutOCI(t *testing.T) {
 	until(t, "ready", func() bool { status, _ := r.get("/readyz"); return status == http.StatusOK })
 }
 
+// A namespace that a flag gives is no sign that OCI takes this principal for whom it
+// takes itself.
+func TestNotReadyOnItsWord(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		refused bool
+		before  string // the namespace
+		want    string
+	}{
+		"OCI refuses the principal":   {refused: true, want: "401"},
+		"OCI knows another namespace": {before: "not", want: "its namespace is"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
+			if tt.refused {
+				tenancy.Fault(ocitest.Fault{Operation: "*", Kind: ocitest.Status, Status: 401})
+			}
+			r := start(t, tenancy.Admin(), "--tenancy", tt.before+tenancy.Namespace+"="+tenancy.ID)
+			until(t, "it says why it is not ready", func() bool {
+				status, why := r.get("/readyz")
+				return status == http.StatusServiceUnavailable && strings.Contains(why, tt.want)
+			})
+		})
+	}
+}
+
 // A request that is under way when the program is told to stop gets its answer.
 func TestShutdown(t *testing.T) {
 	t.Parallel()
