@@ -60,7 +60,7 @@ func TestInCluster(t *testing.T) {
 	}
 	r.launch(env, []string{
 		"--cert-secret", "oke-sign/oke-sign-tls", "--service", "oke-sign/oke-sign:8443", "--client-ca-from-gatekeeper",
-		"--service-account", api.Dir, "--config-file", tenancy.Admin().ConfigFile(), "--timeout", "15s",
+		"--service-account", api.Dir, "--config-file", tenancy.Admin().ConfigFile(),
 	})
 	waits := func(want string) {
 		t.Helper()

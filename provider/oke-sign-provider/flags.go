@@ -13,6 +13,7 @@ import (
 
 	"github.com/oke-sign/oke-sign/provider/certs"
 	"github.com/oke-sign/oke-sign/provider/principal"
+	"github.com/oke-sign/oke-sign/provider/server"
 )
 
 // options are the flags.
@@ -164,12 +165,18 @@ func (o *options) validate() error {
 		return wrong("--client-ca and --client-ca-from-gatekeeper: give one or the other")
 	case o.clientName != "" && o.clientCA == "" && !o.fromGatekeeper:
 		return wrong("--client-name without --client-ca: a name means nothing unless a CA vouches for it")
+	case o.gatekeeper != certs.GatekeeperWebhooks && !o.fromGatekeeper:
+		return wrong("--gatekeeper-webhooks without --client-ca-from-gatekeeper: nobody reads it, and it keeps nobody out")
 	case o.inCluster() && o.kubernetes == "":
 		return wrong("--cert-secret and --client-ca-from-gatekeeper are for Pods: KUBERNETES_SERVICE_HOST is not set")
 	case o.timeout <= 0 || o.timeout > most:
 		return wrong("--timeout %s: want more than 0 and at most %s", o.timeout, most)
 	case o.scanTime <= 0 || o.scanTime > most:
 		return wrong("--scan-timeout %s: want more than 0 and at most %s", o.scanTime, most)
+	case o.ownCertificate() && o.timeout >= waits(server.Path):
+		return wrong("--timeout %s: want less than %s, which the Provider object that is applied has Gatekeeper wait", o.timeout, waits(server.Path))
+	case o.ownCertificate() && o.scanTime >= waits(server.ScansPath):
+		return wrong("--scan-timeout %s: want less than %s, which the Provider object that is applied has Gatekeeper wait", o.scanTime, waits(server.ScansPath))
 	case o.drainFor < 0 || o.drainFor > maxDrain:
 		return wrong("--drain %s: want at most %s", o.drainFor, maxDrain)
 	case o.logFormat != "json" && o.logFormat != "text":
@@ -186,6 +193,17 @@ func (o *options) validate() error {
 	default:
 		return wrong("--auth %q: want config, session, workload, instance or resource", o.auth)
 	}
+}
+
+// waits is how long Gatekeeper waits for an answer on a path by the Provider objects
+// that are applied here.
+func waits(path string) time.Duration {
+	for _, p := range providers() {
+		if p.Path == path {
+			return time.Duration(p.Timeout) * time.Second
+		}
+	}
+	return 0
 }
 
 // ownCertificate says that the certificate is made here.

@@ -70,14 +70,26 @@ func TestParse(t *testing.T) {
 			args: append([]string{"--client-ca-from-gatekeeper", "--client-name", "n"}, tls...), env: pod,
 			want: func(o *options) { o.kubernetes, o.fromGatekeeper, o.clientName = "10.96.0.1", true, "n" },
 		},
-		"two certificates":                {args: append(own, tls...), env: pod, err: "give one or the other"},
-		"a certificate for nobody":        {args: own[:2], env: pod, err: "--cert-secret needs --service"},
-		"a service without a certificate": {args: append(own[2:4:4], tls...), env: pod, err: "--service without --cert-secret"},
-		"two CAs":                         {args: append([]string{"--client-ca", "f", "--client-ca-from-gatekeeper"}, tls...), env: pod, err: "give one or the other"},
-		"Gatekeeper outside of a cluster": {args: append([]string{"--client-ca-from-gatekeeper"}, tls...), err: "KUBERNETES_SERVICE_HOST is not set"},
-		"its own outside of a cluster":    {args: own, err: "KUBERNETES_SERVICE_HOST is not set"},
-		"a Secret without a namespace":    {args: []string{"--cert-secret", "b", "--service", "a/c"}, env: pod, err: "want NAMESPACE/NAME"},
-		"a Service on no port":            {args: []string{"--cert-secret", "a/b", "--service", "a/c:https"}, env: pod, err: "want NAMESPACE/NAME or NAMESPACE/NAME:PORT"},
+		"two certificates":                                   {args: append(own, tls...), env: pod, err: "give one or the other"},
+		"a certificate for nobody":                           {args: own[:2], env: pod, err: "--cert-secret needs --service"},
+		"a service without a certificate":                    {args: append(own[2:4:4], tls...), env: pod, err: "--service without --cert-secret"},
+		"two CAs":                                            {args: append([]string{"--client-ca", "f", "--client-ca-from-gatekeeper"}, tls...), env: pod, err: "give one or the other"},
+		"Gatekeeper outside of a cluster":                    {args: append([]string{"--client-ca-from-gatekeeper"}, tls...), err: "KUBERNETES_SERVICE_HOST is not set"},
+		"its own outside of a cluster":                       {args: own, err: "KUBERNETES_SERVICE_HOST is not set"},
+		"a Secret without a namespace":                       {args: []string{"--cert-secret", "b", "--service", "a/c"}, env: pod, err: "want NAMESPACE/NAME"},
+		"a Service on no port":                               {args: []string{"--cert-secret", "a/b", "--service", "a/c:https"}, env: pod, err: "want NAMESPACE/NAME or NAMESPACE/NAME:PORT"},
+		"a longer answer than the Provider object waits for": {args: append([]string{"--timeout", "2s"}, own...), env: pod, err: "--timeout 2s: want less than 2s"},
+		"a longer one about scans":                           {args: append([]string{"--scan-timeout", "1s"}, own...), env: pod, err: "--scan-timeout 1s: want less than 1s"},
+		"nearly as long": {
+			args: append([]string{"--timeout", "1.9s", "--scan-timeout", "900ms"}, own...), env: pod,
+			want: func(o *options) {
+				o.tlsCert, o.tlsKey, o.kubernetes = "", "", "10.96.0.1"
+				o.certSecret = types.NamespacedName{Namespace: "a", Name: "b"}
+				o.service = certs.Service{NamespacedName: types.NamespacedName{Namespace: "a", Name: "c"}, Port: 8443}
+				o.timeout, o.scanTime = 1900*time.Millisecond, 900*time.Millisecond
+			},
+		},
+		"webhooks that nobody follows": {args: append([]string{"--gatekeeper-webhooks", "g"}, tls...), err: "--gatekeeper-webhooks without --client-ca-from-gatekeeper"},
 		"a workload": {
 			args: append([]string{"--auth", "workload", "--service-account", "d"}, tls...),
 			env:  map[string]string{"OCI_RESOURCE_PRINCIPAL_REGION": "us-ashburn-1", "KUBERNETES_SERVICE_HOST": "10.96.0.1"},
