@@ -18,8 +18,12 @@ import (
 	"github.com/oke-sign/oke-sign/provider/verdict"
 )
 
-// scanConcurrency is how many calls for scans may run at once against one host.
-const scanConcurrency = 8
+// How many calls for scans, and for the digests of tags, may run at once against one
+// host.
+const (
+	scanConcurrency = 8
+	tagConcurrency  = 16
+)
 
 // oci is what decides, and what it asks.
 type oci struct {
@@ -27,12 +31,14 @@ type oci struct {
 	registry *registry.Client
 	vault    *vault.Client
 	checker  *verdict.Checker
-	tags     *registry.Tags
 
 	// Scans are asked for with connections, limits and a share of each host of
-	// their own, so that a service that is slow with them delays no signature.
+	// their own, so that a service that is slow with them delays no signature. So
+	// are the digests of tags, which anybody who may create a Pod makes up.
 	scanned *registry.Client
 	scans   *scan.Checker
+	tagged  *registry.Client
+	tags    *registry.Tags
 }
 
 // connect reads who to be and prepares the way to OCI. It asks OCI nothing: what
@@ -63,6 +69,13 @@ func (p *provider) connect(ctx context.Context) (err error) {
 	if o.scanned, err = registry.New(scanner, images); err != nil {
 		return err
 	}
+	tagger, err := o.who.Apart(tagConcurrency)
+	if err != nil {
+		return err
+	}
+	if o.tagged, err = registry.New(tagger, images); err != nil {
+		return err
+	}
 	o.scans = scan.New(scanning.Check(o.scanned, scanning.New(scanner, scanning.Config{Tenancy: o.scanned.Tenancy, Compartments: p.compartments})))
 	var vaults vault.Config
 	for _, url := range p.endpoints {
@@ -81,7 +94,7 @@ func (p *provider) connect(ctx context.Context) (err error) {
 		Key:       o.key,
 		PublicKey: o.vault.PublicKey,
 	})
-	o.tags = registry.NewTags(o.registry)
+	o.tags = registry.NewTags(o.tagged)
 	p.metrics.MustRegister(state{o.checker, o.scans, p.serving})
 	p.oci = o
 	return nil

@@ -269,7 +269,7 @@ func (p *provider) join(ctx context.Context) (fatal error) {
 // is asked meanwhile gets an answer that says so.
 func (p *provider) discover(ctx context.Context) {
 	p.retry(ctx, func() error {
-		for _, find := range []func(context.Context) error{p.recognize, p.oci.registry.Discover, p.oci.scanned.Discover} {
+		for _, find := range []func(context.Context) error{p.recognize, p.oci.registry.Discover, p.oci.scanned.Discover, p.oci.tagged.Discover} {
 			if err := find(ctx); err != nil {
 				return err
 			}

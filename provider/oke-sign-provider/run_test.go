@@ -465,6 +465,43 @@ func TestBudget(t *testing.T) {
 	}
 }
 
+// Whoever may create a Pod makes up as many tags as they like. What OCI thinks of
+// that does not hold up a signature.
+func TestTagsThatAreThrottled(t *testing.T) {
+	t.Parallel()
+	const lookups = "artifacts.LookupContainerImageByUri"
+	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
+	key := tenancy.NewVault("v", "").NewKey("k", ocitest.RSA2048)
+	img := tenancy.NewImage("app", "v1")
+	tenancy.Add(img.Sign(key, "SHA_256_RSA_PKCS_PSS"))
+	r := start(t, tenancy.Admin())
+	until(t, "ready", func() bool { status, _ := r.get("/readyz"); return status == http.StatusOK })
+	tenancy.Fault(ocitest.Fault{Operation: lookups, Kind: ocitest.Status, Status: 429, RetryAfter: "1"})
+
+	var stop atomic.Bool
+	var tags atomic.Int64
+	var wait sync.WaitGroup
+	for range 8 {
+		wait.Go(func() {
+			for !stop.Load() {
+				var made []string
+				for range 16 {
+					made = append(made, fmt.Sprintf("iad.ocir.io/%s/app:made-up-%d", tenancy.Namespace, tags.Add(1)))
+				}
+				_, _ = r.send("/v1/digests", made...) // nobody waits for them
+			}
+		})
+	}
+	until(t, "OCI is asked for tags", func() bool { return tenancy.Calls()[lookups] > 5 })
+	q := question(img.Ref(), key.ID)
+	answer, err := r.try(q)
+	stop.Store(true)
+	wait.Wait()
+	if err != nil || values(*answer)[q] != "true signed " {
+		t.Errorf("a signature while OCI is asked for too many tags: %+v, %v", answer, err)
+	}
+}
+
 func TestNotReadyWithoutOCI(t *testing.T) {
 	t.Parallel()
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
