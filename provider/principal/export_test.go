@@ -37,10 +37,11 @@ func Refusal(status int, retryAfter time.Duration) *Error {
 }
 
 // Tokens are a workload's, of those that fetch makes; they hold an hour.
-func Tokens(fetch func() string) (identify func(context.Context) (string, error), refused func()) {
+func Tokens(fetch func() (string, error)) (identify func(context.Context) (string, error), refused func()) {
 	held := newTokens(func(context.Context) (token, error) {
 		now := time.Now()
-		return token{credential: credential{keyID: fetch()}, began: now, until: now.Add(time.Hour)}, nil
+		id, err := fetch()
+		return token{credential: credential{keyID: id}, began: now, until: now.Add(time.Hour)}, err
 	}, time.Minute)
 	return func(ctx context.Context) (string, error) {
 		id, err := held.identify(ctx)

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/oke-sign/oke-sign/provider/cache"
@@ -20,6 +21,9 @@ const (
 	// refusedAfter how old one must be for a 401 to be its fault.
 	tokenMargin  = time.Minute
 	refusedAfter = 30 * time.Second
+	// anotherWithin is how long another is waited for in place of one that OCI
+	// refused, which leaves a request time to try that one all the same.
+	anotherWithin = 500 * time.Millisecond
 )
 
 // token is one that OCI takes, whose it is, and the key it is bound to.
@@ -32,11 +36,19 @@ type token struct {
 // tokens are had from a service that vouches for this process. Who needs one while
 // it is being asked for waits for the same answer.
 type tokens struct {
-	held *cache.Cache[struct{}, token]
+	held    *cache.Cache[struct{}, token]
+	doubted *atomic.Pointer[doubt]
+}
+
+// doubt is a token that OCI refused. It may be good: OCI also says so of a region
+// that the tenancy is not subscribed to, which whoever names an image chooses.
+type doubt struct {
+	token
+	alone bool // another was not to be had
 }
 
 func newTokens(fetch func(context.Context) (token, error), timeout time.Duration) tokens {
-	return tokens{cache.New(cache.Config[struct{}, token]{
+	return tokens{doubted: new(atomic.Pointer[doubt]), held: cache.New(cache.Config[struct{}, token]{
 		Load:    func(ctx context.Context, _ struct{}) (token, error) { return fetch(ctx) },
 		Keep:    func(t token) time.Duration { return t.until.Sub(t.began) },
 		Max:     1,
@@ -44,17 +56,42 @@ func newTokens(fetch func(context.Context) (token, error), timeout time.Duration
 	})}
 }
 
-// get returns the token that holds now. It is renewed ahead of its end.
-func (t tokens) get(ctx context.Context) (token, error) { return t.held.Get(ctx, struct{}{}) }
+// get returns the token that holds now. It is renewed ahead of its end. One that OCI
+// refused is used if another cannot be had soon, and while that is tried again.
+func (t tokens) get(ctx context.Context) (token, error) {
+	old := t.doubted.Load()
+	if old == nil || !time.Now().Before(old.until) {
+		return t.held.Get(ctx, struct{}{})
+	}
+	wait := anotherWithin
+	if old.alone {
+		wait = 0
+	}
+	soon, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	another, err := t.held.Get(soon, struct{}{})
+	if err != nil {
+		t.doubted.CompareAndSwap(old, &doubt{old.token, true})
+		return old.token, nil
+	}
+	t.doubted.CompareAndSwap(old, nil)
+	return another, nil
+}
 
 func (t tokens) identify(ctx context.Context) (credential, error) {
 	held, err := t.get(ctx)
 	return held.credential, err
 }
 
-// refused drops the token that OCI no longer takes, unless it is a new one.
+// refused has the token that OCI does not take replaced, unless it is a new one.
 func (t tokens) refused() {
-	t.held.Discard(struct{}{}, func(t token) bool { return time.Since(t.began) > refusedAfter })
+	t.held.Discard(struct{}{}, func(held token) bool {
+		if time.Since(held.began) <= refusedAfter {
+			return false
+		}
+		t.doubted.Store(&doubt{token: held})
+		return true
+	})
 }
 
 // newToken is one for a new key that never leaves this process, and still without

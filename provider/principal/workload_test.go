@@ -1,13 +1,16 @@
 package principal_test
 
 import (
+	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -83,7 +86,7 @@ func TestWorkloadTokensAreRenewed(t *testing.T) {
 func TestWorkloadTokensThatAreRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		made := 0
-		identify, refused := principal.Tokens(func() string { made++; return fmt.Sprint("token ", made) })
+		identify, refused := principal.Tokens(func() (string, error) { made++; return fmt.Sprint("token ", made), nil })
 		expect := func(want string) {
 			t.Helper()
 			if got, err := identify(t.Context()); got != want || err != nil {
@@ -105,6 +108,59 @@ func TestWorkloadTokensThatAreRefused(t *testing.T) {
 		expect("token 2")
 		expect("token 3")
 	})
+}
+
+// OCI refuses a good token where the tenancy is not subscribed to the region that an
+// image names. It is not given up before there is another.
+func TestTokensThatAreRefusedInVain(t *testing.T) {
+	down := errors.New("down")
+	for name, fail := range map[string]func() error{
+		"the endpoint is down": func() error { return down },
+		"the endpoint hangs":   func() error { time.Sleep(time.Minute); return down },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var made atomic.Int32
+				var failing atomic.Bool
+				identify, refused := principal.Tokens(func() (string, error) {
+					if failing.Load() {
+						return "", fail()
+					}
+					return fmt.Sprint("token ", made.Add(1)), nil
+				})
+				expect := func(want string) {
+					t.Helper()
+					ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+					defer cancel()
+					if got, err := identify(ctx); got != want || (err == nil) != (want != "") {
+						t.Errorf("got %q, %v; want %q", got, err, want)
+					}
+				}
+				expect("token 1")
+				time.Sleep(40 * time.Minute)
+				failing.Store(true)
+				for range 10 {
+					refused()
+					expect("token 1")
+					time.Sleep(time.Minute)
+				}
+				failing.Store(false)
+				if _, err := identify(t.Context()); err != nil { // by either: another is asked for meanwhile
+					t.Error(err)
+				}
+				synctest.Wait()
+				expect("token 2")
+				time.Sleep(40 * time.Minute)
+				failing.Store(true)
+				refused()
+				expect("token 2")
+				time.Sleep(21 * time.Minute)
+				expect("") // its time is over
+				synctest.Wait()
+				time.Sleep(2 * time.Minute) // until nothing is under way
+			})
+		})
+	}
 }
 
 func TestWorkloadsThatAreNone(t *testing.T) {
