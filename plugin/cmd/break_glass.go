@@ -61,7 +61,7 @@ On a terminal the command asks; elsewhere it needs --yes.`,
 			if len(args) == 0 {
 				return cmd.Help()
 			}
-			if err := o.validate(args); err != nil {
+			if err := o.validate(cmd, args); err != nil {
 				return err
 			}
 			return o.run(cmd.Context(), args)
@@ -86,7 +86,7 @@ list -o wide shows which images nothing else lets in.
 On a terminal the command asks; elsewhere it needs --yes.`,
 		Example: `  kubectl oke-sign break-glass end deployment/web -n shop`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := o.validate(args); err != nil {
+			if err := o.validate(cmd, args); err != nil {
 				return err
 			}
 			return o.run(cmd.Context(), args)
@@ -105,7 +105,7 @@ func (o *breakGlassOptions) bind(cmd *cobra.Command) {
 // maxReason bounds what is kept with an object, in bytes.
 const maxReason = 1000
 
-func (o *breakGlassOptions) validate(args []string) error {
+func (o *breakGlassOptions) validate(cmd *cobra.Command, args []string) error {
 	for _, arg := range args {
 		if !isObject(arg) {
 			return usage(fmt.Sprintf("%q is not TYPE/NAME", arg), "name a workload, such as deployment/web")
@@ -119,7 +119,7 @@ func (o *breakGlassOptions) validate(args []string) error {
 		return usage("--reason is missing", `say why, such as --reason "INC-4711: key disabled"`)
 	case len(o.reason) > maxReason:
 		return usage(fmt.Sprintf("--reason has %d bytes, and %d are kept", len(o.reason), maxReason), "name the ticket that says it all")
-	case o.duration == 0:
+	case o.duration == 0 && !cmd.Flags().Changed("for"):
 		return usage("--for is missing", "say for how long, such as --for 2h")
 	case o.duration < time.Minute:
 		return usage(fmt.Sprintf("--for %s is over before a Pod has started", o.duration), "use a minute at least, such as --for 30m")

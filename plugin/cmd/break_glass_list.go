@@ -47,7 +47,7 @@ audit log has both.`,
   kubectl oke-sign break-glass list -A -o json | jq '.[] | select(.state == "expired")'`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := cmp.Or(o.validate(), o.out.validate()); err != nil {
+			if err := cmp.Or(checkSelector(o.selector), o.validate(), o.out.validate()); err != nil {
 				return err
 			}
 			return o.run(cmd.Context())

@@ -75,8 +75,11 @@ func (o *recipeListOptions) run(ctx context.Context) error {
 			results = append(results, showRecipe(r))
 		}
 	}
-	if err != nil {
+	switch {
+	case err != nil:
 		results = append(results, result{err: because(ctx, err)})
+	case len(results) == 0:
+		o.remark("there is no scan recipe")
 	}
 	return o.finish(o.out, recipeColumns, results)
 }

@@ -87,8 +87,11 @@ func (o *targetListOptions) run(ctx context.Context) error {
 			results = append(results, showTarget(t))
 		}
 	}
-	if err != nil {
+	switch {
+	case err != nil:
 		results = append(results, result{err: because(ctx, err)})
+	case len(results) == 0:
+		o.remark("there is no scan target")
 	}
 	return o.finish(o.out, targetColumns, results)
 }

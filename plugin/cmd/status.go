@@ -57,7 +57,7 @@ Exit code 0: all is shown. 1: something could not be found out.`,
   kubectl oke-sign status -A -o json | jq '.[] | select(.result == "refused") | .workloads'`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := cmp.Or(o.validate(), o.out.validate()); err != nil {
+			if err := cmp.Or(checkSelector(o.selector), o.validate(), o.out.validate()); err != nil {
 				return err
 			}
 			return o.run(cmd.Context())

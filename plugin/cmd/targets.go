@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/pflag"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/cli-runtime/pkg/resource"
 	"sigs.k8s.io/kustomize/api/krusty"
 	"sigs.k8s.io/kustomize/kyaml/filesys"
@@ -45,6 +46,14 @@ func (t *targetFlags) validate(args []string, what string) error {
 		return usage("-l and -A choose among objects of the cluster, and no type of them is named", "name one, such as pods or deployments")
 	case len(args) == 0 && len(t.files) == 0 && t.kustomize == "":
 		return usage("no image named", "for instance "+what)
+	}
+	return checkSelector(t.selector)
+}
+
+// checkSelector refuses what is no label selector.
+func checkSelector(text string) error {
+	if _, err := labels.Parse(text); err != nil {
+		return usage(fmt.Sprintf("-l %q is no label selector: %v", text, err), "for instance -l app=web, or -l 'tier in (web, api)'")
 	}
 	return nil
 }
