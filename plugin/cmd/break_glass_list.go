@@ -249,14 +249,15 @@ func (o *breakGlassListOptions) judge(ctx context.Context, pods []*unstructured.
 	}
 	e, err := o.enforced(ctx)
 	if err != nil { // what is under break-glass is known without it
+		none := errors.Is(err, errNoConstraints)
+		if none {
+			o.remark("which images need it was not judged: %v", err)
+		}
 		for _, u := range of {
 			u.Images = nil
-			if !errors.Is(err, errNoConstraints) {
+			if !none {
 				u.err = common{fmt.Errorf("which images need break-glass was not judged: %w", err)}
 			}
-		}
-		if errors.Is(err, errNoConstraints) {
-			o.remark("which images need it was not judged: %v", err)
 		}
 		return nil
 	}

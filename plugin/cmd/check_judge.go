@@ -82,6 +82,9 @@ func (p policy) matchable(object *unstructured.Unstructured) error {
 		return nil
 	}
 	for _, c := range p.constraints {
+		if selector, _, _ := unstructured.NestedFieldNoCopy(c.object.Object, "spec", "match", "namespaceSelector"); selector == nil {
+			continue
+		}
 		var of struct {
 			Spec struct {
 				Match match.Match `json:"match"`
@@ -89,9 +92,6 @@ func (p policy) matchable(object *unstructured.Unstructured) error {
 		}
 		if err := runtime.DefaultUnstructuredConverter.FromUnstructured(c.object.Object, &of); err != nil {
 			return fmt.Errorf("%s: %w", c.file, err)
-		}
-		if of.Spec.Match.NamespaceSelector == nil {
-			continue
 		}
 		if _, err := match.Matches(&of.Spec.Match, &match.Matchable{Object: object, Source: mutationtypes.SourceTypeOriginal}); err != nil {
 			return &refusal{

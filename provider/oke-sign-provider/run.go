@@ -264,38 +264,22 @@ func (p *provider) join(ctx context.Context) (fatal error) {
 	return fatal
 }
 
-// discover finds the namespace of the principal's tenancy, without which nothing
-// of it is covered for certain. OCI not being there is no reason to exit: what
-// is asked meanwhile gets an answer that says so.
+// discover has OCI say whose principal this is, even where --tenancy says it: one
+// that OCI does not take, or a wrong namespace, is better known before questions come
+// here in place of to a replica that can answer them. OCI not being there is no reason
+// to exit: what is asked meanwhile gets an answer that says so.
 func (p *provider) discover(ctx context.Context) {
 	p.retry(ctx, func() error {
-		for _, find := range []func(context.Context) error{p.recognize, p.oci.registry.Discover, p.oci.scanned.Discover, p.oci.tagged.Discover} {
-			if err := find(ctx); err != nil {
-				return err
-			}
+		own, err := p.oci.who.Namespace(ctx)
+		if err != nil {
+			return err
 		}
-		return nil
+		return cmp.Or(p.oci.registry.Learn(own), p.oci.scanned.Learn(own), p.oci.tagged.Learn(own))
 	})
 	if ctx.Err() == nil {
 		p.waits.Store(nil)
 		p.log.Info("ready", "for", "OCI", "principal", p.oci.who.String())
 	}
-}
-
-// recognize has OCI say whose principal this is, even where --tenancy says it: one
-// that OCI does not take, or a wrong namespace, is better known before questions
-// come here in place of to a replica that can answer them.
-func (p *provider) recognize(ctx context.Context) error {
-	own, err := p.oci.who.Namespace(ctx)
-	if err != nil {
-		return err
-	}
-	for namespace, tenancy := range p.tenancies {
-		if tenancy == p.oci.who.Tenancy() && namespace != own {
-			return fmt.Errorf("--tenancy %s=%s: this is the principal's own tenancy, and its namespace is %s", namespace, tenancy, own)
-		}
-	}
-	return nil
 }
 
 // retry tries until there is no error any more or ctx ends, and lets readiness say

@@ -522,6 +522,17 @@ func TestNotReadyWithoutOCI(t *testing.T) {
 	until(t, "ready", func() bool { status, _ := r.get("/readyz"); return status == http.StatusOK })
 }
 
+// What all parts need to know is asked for once.
+func TestReadyByOneCall(t *testing.T) {
+	t.Parallel()
+	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
+	r := start(t, tenancy.Admin())
+	until(t, "ready", func() bool { status, _ := r.get("/readyz"); return status == http.StatusOK })
+	if calls := tenancy.Calls(); len(calls) != 1 || calls["objectstorage.GetNamespace"] != 1 {
+		t.Errorf("calls until it is ready: %v", calls)
+	}
+}
+
 // A namespace that a flag gives is no sign that OCI takes this principal for whom it
 // takes itself.
 func TestNotReadyOnItsWord(t *testing.T) {

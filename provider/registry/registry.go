@@ -114,8 +114,19 @@ func (c *Client) Discover(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	return c.Learn(namespace)
+}
+
+// Learn takes the namespace of the principal's own tenancy from who has found it, in
+// place of Discover, which would ask. It fails if the configuration says otherwise.
+func (c *Client) Learn(namespace string) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	for configured, tenancy := range c.tenancies {
+		if tenancy == c.who.Tenancy() && configured != namespace {
+			return fmt.Errorf("namespace %s is configured for the principal's own tenancy, but its namespace is %s", configured, namespace)
+		}
+	}
 	if other := c.tenancies[namespace]; other != "" && other != c.who.Tenancy() {
 		return fmt.Errorf("namespace %s is configured for another tenancy, but it is the principal's own", namespace)
 	}
