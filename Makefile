@@ -4,6 +4,8 @@ SHELL := /bin/bash -o pipefail
 
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 FUZZTIME ?= 30s
+# How many mutants to try; 0 tries all.
+N        ?= 300
 
 # Static, as what is released is; and one setting, so that nothing is compiled twice.
 export CGO_ENABLED := 0
@@ -63,6 +65,10 @@ cluster: ## a real control plane with Gatekeeper and oke-sign on this machine
 .PHONY: model
 model: ## a million random cases of the policies against their specification
 	go test ./policies -run '^TestModel' -model.cases 1000000 -timeout 0 -v
+
+.PHONY: mutants
+mutants: ## take defences out of policies and provider one at a time, N (300) of them; the tests must notice
+	@go run ./test/mutants -n $(N)
 
 .PHONY: e2e
 e2e: ## end-to-end tests on such control planes; logs are left in bin/e2e-logs and bin/install-logs

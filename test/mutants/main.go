@@ -1,0 +1,178 @@
+// Command mutants takes defences out of the code that decides, one at a time, and runs
+// the tests that should notice. It changes no file of the tree: Go code is compiled
+// with an overlay, and Rego is judged in a copy.
+//
+// It reads and changes:
+//
+//   - the Rego of the policies, statement by statement,
+//   - provider/image, signature, verdict, server, registry and vault.
+//
+// A mutant that does not compile says nothing and is skipped. A mutant that no test
+// notices fails the run, unless equivalent.txt says why it changes nothing that
+// anybody could observe.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// goPackages are the packages whose defences are taken out.
+var goPackages = []string{"image", "signature", "verdict", "server", "registry", "vault"}
+
+// enough is the share of mutants that the tests have to notice.
+const enough = 0.97
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	err := run(ctx)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "mutants:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context) error {
+	n := flag.Int("n", 300, "how many mutants to try, drawn at random; 0 tries all")
+	seed := flag.Uint64("seed", 1, "what the draw is made from")
+	only := flag.String("only", "", "try only mutants whose name contains this `text`")
+	list := flag.Bool("list", false, "print the names of the mutants and try none")
+	workers := flag.Int("workers", runtime.GOMAXPROCS(0), "how many mutants to try at once")
+	flag.Parse()
+
+	all, err := collect(".")
+	if err != nil {
+		return err
+	}
+	explained, err := readEquivalent("test/mutants/equivalent.txt")
+	if err != nil {
+		return err
+	}
+	if err := explained.check(all); err != nil {
+		return err
+	}
+	chosen := draw(slices.DeleteFunc(all, func(m Mutant) bool { return !strings.Contains(m.Name(), *only) }), *n, *seed)
+	if *list {
+		for _, m := range chosen {
+			fmt.Printf("%s:%d %s\n", m.File, m.Line, m.Name())
+		}
+		return nil
+	}
+	t, err := newTrial(ctx, ".")
+	if err != nil {
+		return err
+	}
+	defer t.close()
+	began := time.Now()
+	results := make([]Outcome, len(chosen))
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(*workers)
+	for i, m := range chosen {
+		group.Go(func() (err error) {
+			results[i], err = t.try(ctx, m)
+			if err == nil && results[i] == survived && explained[m.Name()] == "" {
+				fmt.Printf("survived: %s:%d %s\n", m.File, m.Line, m.Name())
+			}
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	return report(chosen, results, explained, time.Since(began))
+}
+
+// report prints the figures, and fails if the tests notice too little.
+func report(chosen []Mutant, results []Outcome, explained equivalent, took time.Duration) error {
+	count := map[Outcome]int{}
+	unexplained := 0
+	for i, m := range chosen {
+		count[results[i]]++
+		if results[i] == survived && explained[m.Name()] == "" {
+			unexplained++
+		}
+	}
+	tried := count[noticed] + count[survived]
+	if tried == 0 {
+		return fmt.Errorf("no mutant was tried")
+	}
+	share := float64(count[noticed]) / float64(tried)
+	fmt.Printf("%d mutants: %d noticed (%.1f %%), %d survived, of which %d are explained; %d did not compile; %s\n",
+		tried, count[noticed], 100*share, count[survived], count[survived]-unexplained, count[unfit], took.Round(time.Second))
+	switch {
+	case unexplained > 0:
+		return fmt.Errorf("%d mutants survived without an explanation: write a test that notices, or say in equivalent.txt why nothing changes", unexplained)
+	case share < enough:
+		return fmt.Errorf("the tests noticed %.1f %%, and should notice %.0f %%", 100*share, 100*enough)
+	}
+	return nil
+}
+
+// collect finds every mutant below the module's folder.
+func collect(root string) ([]Mutant, error) {
+	var all []Mutant
+	add := func(pattern string, find func(string, []byte) ([]Mutant, error)) error {
+		files, err := filepath.Glob(filepath.Join(root, pattern))
+		if err != nil {
+			return err
+		}
+		for _, file := range files {
+			name, err := filepath.Rel(root, file)
+			if err != nil {
+				return err
+			}
+			name = filepath.ToSlash(name)
+			if strings.HasSuffix(name, "_test.go") || strings.HasSuffix(name, "_test.rego") || strings.HasSuffix(name, "/regions.rego") {
+				continue
+			}
+			source, err := os.ReadFile(file)
+			if err != nil {
+				return err
+			}
+			mutants, err := find(name, source)
+			if err != nil {
+				return fmt.Errorf("reading %s: %w", name, err)
+			}
+			all = append(all, mutants...)
+		}
+		return nil
+	}
+	for _, pattern := range []string{"policies/*/src.rego", "policies/lib/*.rego", "policies/lib/fetch/live.rego"} {
+		if err := add(pattern, regoMutants); err != nil {
+			return nil, err
+		}
+	}
+	for _, pkg := range goPackages {
+		if err := add("provider/"+pkg+"/*.go", goMutants); err != nil {
+			return nil, err
+		}
+	}
+	if len(all) == 0 {
+		return nil, fmt.Errorf("no source found: run it in the module's folder")
+	}
+	return all, nil
+}
+
+// draw chooses n mutants at random, the same ones for the same seed. Zero is all.
+func draw(all []Mutant, n int, seed uint64) []Mutant {
+	if n <= 0 || n >= len(all) {
+		return all
+	}
+	chosen := make([]Mutant, n)
+	for i, at := range rand.New(rand.NewPCG(seed, 0)).Perm(len(all))[:n] {
+		chosen[i] = all[at]
+	}
+	return chosen
+}
