@@ -175,7 +175,7 @@ func TestNamesAreText(t *testing.T) {
 	for _, args := range [][]string{
 		{
 			"oke-sign", "--values", "testdata/oke-sign/certificate-from-files.yaml", "--set", "serviceMonitor.enabled=true,networkPolicy.enabled=true,networkPolicy.metricsFrom[0].podSelector.matchLabels.a=b",
-			"--set-string", "oci.auth=config,oci.config.secret=1,oci.config.profile=a #b,certificate.existingSecret=2,gatekeeper.namespace=3,gatekeeper.clientCAConfigMap=4",
+			"--set-string", "oci.auth=api_key,oci.config.secret=1,oci.config.profile=a #b,certificate.existingSecret=2,gatekeeper.namespace=3,gatekeeper.clientCAConfigMap=4",
 		},
 		{"oke-sign", "--set", region, "--set-string", "gatekeeper.namespace=3,gatekeeper.webhookConfiguration=4"},
 		{
@@ -324,10 +324,10 @@ func TestRefused(t *testing.T) {
 		"a value that is not there":                {"oke-sign", set(region, "replica=3"), "additional properties 'replica' not allowed"},
 		"a value that is not there, deeper":        {"oke-sign", set(region, "oci.compartment=x"), "additional properties 'compartment' not allowed"},
 		"no region":                                {"oke-sign", nil, "oci.region is missing"},
-		"no region, for an instance":               {"oke-sign", set("oci.auth=instance"), ""},
+		"no region, for an instance":               {"oke-sign", set("oci.auth=instance_principal"), ""},
 		"a region that is none":                    {"oke-sign", set("oci.region=Ashburn"), "'Ashburn' does not match"},
 		"an identity that is none":                 {"oke-sign", set(region, "oci.auth=user"), "/oci/auth"},
-		"a configuration file that is nowhere":     {"oke-sign", set("oci.auth=config"), "oci.config.secret is missing"},
+		"a configuration file that is nowhere":     {"oke-sign", set("oci.auth=api_key"), "oci.config.secret is missing"},
 		"a webhook that waits as long":             {"oke-sign", set(region, "gatekeeper.webhookTimeoutSeconds=3"), "/gatekeeper/webhookTimeoutSeconds"},
 		"a webhook that waits too long":            {"oke-sign", set(region, "gatekeeper.webhookTimeoutSeconds=31"), "/gatekeeper/webhookTimeoutSeconds"},
 		"signatures as late as Gatekeeper waits":   {"oke-sign", set(region, "timeouts.signatures=2000"), "/timeouts/signatures"},

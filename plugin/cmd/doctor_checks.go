@@ -26,6 +26,7 @@ import (
 	"github.com/oke-sign/oke-sign/plugin/cluster"
 	"github.com/oke-sign/oke-sign/plugin/manifest"
 	"github.com/oke-sign/oke-sign/policies"
+	"github.com/oke-sign/oke-sign/provider/principal"
 	"github.com/oke-sign/oke-sign/provider/vault"
 	"github.com/oke-sign/oke-sign/provider/verdict"
 )
@@ -995,9 +996,9 @@ func (f *facts) grant() string {
 	for _, name := range slices.Sorted(maps.Keys(f.backends)) {
 		for _, pod := range f.backends[name].pods {
 			switch auth := flagsOf(pod.Spec, "auth"); {
-			case slices.Contains(auth, "instance"):
+			case slices.Contains(auth, principal.KindInstancePrincipal):
 				return command + " prints the statements; they are for the dynamic group of the nodes"
-			case slices.Contains(auth, "workload"):
+			case slices.Contains(auth, principal.KindOKEWorkloadIdentity):
 				id := "OCID"
 				if f.oke.is != nil {
 					id = f.oke.is.ID.String()

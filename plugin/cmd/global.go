@@ -42,8 +42,8 @@ type global struct {
 
 func (g *global) bind(flags *pflag.FlagSet, getenv func(string) string) {
 	g.kube.bind(flags)
-	flags.StringVar(&g.auth, "auth", principal.KindConfig,
-		"How to prove to OCI who asks, a `KIND`: config (API key of the profile) or session (its session token).")
+	flags.StringVar(&g.auth, "auth", principal.KindAPIKey,
+		"How to prove to OCI who asks, a `KIND`: api_key (API key of the profile) or security_token (its session token).")
 	flags.StringVar(&g.configFile, "config-file", cmp.Or(getenv("OCI_CONFIG_FILE"), getenv("OCI_CLI_CONFIG_FILE")),
 		"OCI configuration `FILE`; ~/.oci/config unless OCI_CONFIG_FILE or OCI_CLI_CONFIG_FILE names another.")
 	flags.StringVar(&g.profile, "profile", cmp.Or(getenv("OCI_CLI_PROFILE"), "DEFAULT"),
@@ -63,7 +63,7 @@ func (g *global) bind(flags *pflag.FlagSet, getenv func(string) string) {
 }
 
 func (g *global) validate() error {
-	kinds := []string{principal.KindConfig, principal.KindSession}
+	kinds := []string{principal.KindAPIKey, principal.KindSecurityToken}
 	switch {
 	case !slices.Contains(kinds, g.auth):
 		return usage(fmt.Sprintf("--auth %q is not known", g.auth), "use --auth "+strings.Join(kinds, " or --auth "))

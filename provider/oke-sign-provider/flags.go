@@ -93,7 +93,7 @@ func parse(with process) (options, error) {
 	flags.BoolVar(&o.fromGatekeeper, "client-ca-from-gatekeeper", false, "let Gatekeeper ask and nobody else: its CA is followed in its ValidatingWebhookConfiguration, and trusted 15 minutes longer when it is replaced")
 	flags.StringVar(&o.gatekeeper, "gatekeeper-webhooks", certs.GatekeeperWebhooks, "`name` of that ValidatingWebhookConfiguration")
 	flags.StringVar(&o.clientName, "client-name", "", "DNS `name` that a client's certificate must carry; with --client-ca-from-gatekeeper that of the webhook's Service if not given, which is gatekeeper-webhook-service.gatekeeper-system.svc in most clusters")
-	flags.StringVar(&o.auth, "auth", principal.KindConfig, "`kind` of identity to ask OCI with: config (a profile's API key), session (a profile's session token), workload (a service account in an enhanced OKE cluster), instance (the compute instance that this runs on) or resource (what OCI says in OCI_RESOURCE_PRINCIPAL_*)")
+	flags.StringVar(&o.auth, "auth", principal.KindAPIKey, "`kind` of identity to ask OCI with: api_key (a profile's API key), security_token (a profile's session token), oke_workload_identity (a service account in an enhanced OKE cluster), instance_principal (the compute instance that this runs on) or resource_principal (what OCI says in OCI_RESOURCE_PRINCIPAL_*)")
 	flags.StringVar(&o.configFile, "config-file", configFile, "OCI configuration `file`; OCI_CONFIG_FILE or ~/.oci/config if not given")
 	flags.StringVar(&o.profile, "profile", "DEFAULT", "`profile` in the configuration file")
 	flags.StringVar(&o.region, "region", with.getenv("OCI_RESOURCE_PRINCIPAL_REGION"), "`region` of a workload's cluster or of a resource; the configuration file's or the instance's is replaced by it; OCI_RESOURCE_PRINCIPAL_REGION if not given")
@@ -183,15 +183,15 @@ func (o *options) validate() error {
 		return wrong("--log-format %q: want json or text", o.logFormat)
 	}
 	switch o.auth {
-	case principal.KindConfig, principal.KindSession, principal.KindInstance:
+	case principal.KindAPIKey, principal.KindSecurityToken, principal.KindInstancePrincipal:
 		return nil
-	case principal.KindWorkload, principal.KindResource:
+	case principal.KindOKEWorkloadIdentity, principal.KindResourcePrincipal:
 		if o.region == "" {
 			return wrong("--auth %s needs --region or OCI_RESOURCE_PRINCIPAL_REGION: a Pod is not told in which region it runs", o.auth)
 		}
 		return nil
 	default:
-		return wrong("--auth %q: want config, session, workload, instance or resource", o.auth)
+		return wrong("--auth %q: want api_key, security_token, oke_workload_identity, instance_principal or resource_principal", o.auth)
 	}
 }
 

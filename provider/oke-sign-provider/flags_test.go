@@ -33,7 +33,7 @@ func TestParse(t *testing.T) {
 		"everything": {
 			args: append([]string{
 				"--addr", "127.0.0.1:1", "--health-addr=127.0.0.1:2", "--client-ca", "ca", "--client-name", "n",
-				"--auth", "session", "--config-file", "f", "--profile", "p", "--timeout", "2s", "--log-format", "text", "--drain", "1s", "--pprof",
+				"--auth", "security_token", "--config-file", "f", "--profile", "p", "--timeout", "2s", "--log-format", "text", "--drain", "1s", "--pprof",
 				"--tenancy", "a=ocid1.tenancy.oc1..x", "--tenancy", "b=ocid1.tenancy.oc1..y",
 				"--vault-endpoint", "https://v", "--compartment", "ocid1.compartment.oc1..c", "--compartment", "ocid1.tenancy.oc1..t",
 			}, tls...),
@@ -91,30 +91,30 @@ func TestParse(t *testing.T) {
 		},
 		"webhooks that nobody follows": {args: append([]string{"--gatekeeper-webhooks", "g"}, tls...), err: "--gatekeeper-webhooks without --client-ca-from-gatekeeper"},
 		"a workload": {
-			args: append([]string{"--auth", "workload", "--service-account", "d"}, tls...),
+			args: append([]string{"--auth", "oke_workload_identity", "--service-account", "d"}, tls...),
 			env:  map[string]string{"OCI_RESOURCE_PRINCIPAL_REGION": "us-ashburn-1", "KUBERNETES_SERVICE_HOST": "10.96.0.1"},
 			want: func(o *options) {
-				o.auth, o.account, o.region, o.kubernetes = "workload", "d", "us-ashburn-1", "10.96.0.1"
+				o.auth, o.account, o.region, o.kubernetes = "oke_workload_identity", "d", "us-ashburn-1", "10.96.0.1"
 			},
 		},
 		"an instance": {
-			args: append([]string{"--auth", "instance"}, tls...), env: map[string]string{"OCI_METADATA_BASE_URL": "http://127.0.0.1/opc/v2"},
-			want: func(o *options) { o.auth, o.metadata = "instance", "http://127.0.0.1/opc/v2" },
+			args: append([]string{"--auth", "instance_principal"}, tls...), env: map[string]string{"OCI_METADATA_BASE_URL": "http://127.0.0.1/opc/v2"},
+			want: func(o *options) { o.auth, o.metadata = "instance_principal", "http://127.0.0.1/opc/v2" },
 		},
 		"a resource": {
-			args: append([]string{"--auth", "resource"}, tls...),
+			args: append([]string{"--auth", "resource_principal"}, tls...),
 			env: map[string]string{
 				"OCI_RESOURCE_PRINCIPAL_VERSION": "2.2", "OCI_RESOURCE_PRINCIPAL_RPST": "t", "OCI_RESOURCE_PRINCIPAL_PRIVATE_PEM": "k",
 				"OCI_RESOURCE_PRINCIPAL_PRIVATE_PEM_PASSPHRASE": "p", "OCI_RESOURCE_PRINCIPAL_REGION": "us-ashburn-1",
 			},
 			want: func(o *options) {
-				o.auth, o.region = "resource", "us-ashburn-1"
+				o.auth, o.region = "resource_principal", "us-ashburn-1"
 				o.resource = principal.Resource{Version: "2.2", Token: "t", Key: "k", Passphrase: "p"}
 			},
 		},
-		"a workload somewhere":          {args: append([]string{"--auth", "workload"}, tls...), err: "--auth workload needs --region"},
-		"a resource somewhere":          {args: append([]string{"--auth", "resource"}, tls...), err: "--auth resource needs --region"},
-		"a kind that does not exist":    {args: append([]string{"--auth", "basic"}, tls...), err: `--auth "basic": want config, session, workload, instance or resource`},
+		"a workload somewhere":          {args: append([]string{"--auth", "oke_workload_identity"}, tls...), err: "--auth oke_workload_identity needs --region"},
+		"a resource somewhere":          {args: append([]string{"--auth", "resource_principal"}, tls...), err: "--auth resource_principal needs --region"},
+		"a kind that does not exist":    {args: append([]string{"--auth", "basic"}, tls...), err: `--auth "basic": want api_key, security_token, oke_workload_identity, instance_principal or resource_principal`},
 		"no time":                       {args: append([]string{"--timeout", "0s"}, tls...), err: "--timeout 0s"},
 		"more time than anybody has":    {args: append([]string{"--timeout", "1m"}, tls...), err: "--timeout 1m0s"},
 		"a drain without an end":        {args: append([]string{"--drain", "2m"}, tls...), err: "--drain 2m0s"},
@@ -141,7 +141,7 @@ func TestParse(t *testing.T) {
 				t.Fatal(err)
 			}
 			want := options{
-				addr: ":8443", healthAddr: ":8081", tlsCert: "c", tlsKey: "k", auth: "config", profile: "DEFAULT",
+				addr: ":8443", healthAddr: ":8081", tlsCert: "c", tlsKey: "k", auth: "api_key", profile: "DEFAULT",
 				timeout: 1300 * time.Millisecond, scanTime: 300 * time.Millisecond, drainFor: 5 * time.Second, logFormat: "json", tenancies: map[string]string{},
 				apiPort: "443", gatekeeper: "gatekeeper-validating-webhook-configuration",
 			}

@@ -642,7 +642,7 @@ func startWorkload(t *testing.T, pod *ocitest.Workload, region string) *running 
 		}
 		return os.Getenv(name)
 	}
-	return startIn(t, getenv, "--auth", "workload", "--region", region, "--service-account", pod.Dir)
+	return startIn(t, getenv, "--auth", "oke_workload_identity", "--region", region, "--service-account", pod.Dir)
 }
 
 // In a cluster nobody gives the provider a key: its service account is enough, with
@@ -824,7 +824,7 @@ func TestStartRefused(t *testing.T) {
 		"a CA file with nothing":     {[]string{"--client-ca", path("junk")}, []string{"CA of clients", path("junk"), "holds no certificate"}},
 		"no configuration file":      {[]string{"--config-file", path("none")}, []string{path("none")}},
 		"no such profile":            {[]string{"--profile", "NOBODY"}, []string{"NOBODY", config}},
-		"no session in a profile":    {[]string{"--auth", "session"}, []string{"DEFAULT", "security_token_file"}},
+		"no session in a profile":    {[]string{"--auth", "security_token"}, []string{"DEFAULT", "security_token_file"}},
 		"an endpoint elsewhere":      {[]string{"--vault-endpoint", "https://evil.example"}, []string{"--vault-endpoint", "evil.example"}},
 		"a tenancy of other realm":   {[]string{"--tenancy", "ns=ocid1.tenancy.oc2..x"}, []string{"realm oc2"}},
 		"an address that is taken":   {[]string{"--addr", taken.Addr().String()}, []string{"listening for Gatekeeper", "address already in use"}},

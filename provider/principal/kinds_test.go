@@ -22,21 +22,21 @@ import (
 func kinds() map[string]func(*ocitest.Tenancy) (principal.Config, func() int) {
 	never := func() int { return 0 }
 	return map[string]func(*ocitest.Tenancy) (principal.Config, func() int){
-		principal.KindConfig: func(of *ocitest.Tenancy) (principal.Config, func() int) {
+		principal.KindAPIKey: func(of *ocitest.Tenancy) (principal.Config, func() int) {
 			return principal.Config{ConfigFile: of.Admin().ConfigFile()}, never
 		},
-		principal.KindSession: func(of *ocitest.Tenancy) (principal.Config, func() int) {
+		principal.KindSecurityToken: func(of *ocitest.Tenancy) (principal.Config, func() int) {
 			return principal.Config{ConfigFile: of.Admin().ConfigFile(), Profile: ocitest.ProfileSession}, never
 		},
-		principal.KindWorkload: func(of *ocitest.Tenancy) (principal.Config, func() int) {
+		principal.KindOKEWorkloadIdentity: func(of *ocitest.Tenancy) (principal.Config, func() int) {
 			w := of.NewCluster("prod", "").NewWorkload("oke-sign", "oke-sign")
 			return principal.Config{Region: "us-ashburn-1", KubernetesHost: w.Host, ServiceAccount: w.Dir}, w.Asked
 		},
-		principal.KindInstance: func(of *ocitest.Tenancy) (principal.Config, func() int) {
+		principal.KindInstancePrincipal: func(of *ocitest.Tenancy) (principal.Config, func() int) {
 			i := of.Admin().NewInstance()
 			return principal.Config{Metadata: i.MetadataURL}, i.Asked
 		},
-		principal.KindResource: func(of *ocitest.Tenancy) (principal.Config, func() int) {
+		principal.KindResourcePrincipal: func(of *ocitest.Tenancy) (principal.Config, func() int) {
 			r := of.Admin().NewResource(time.Hour)
 			return principal.Config{Region: r.Region, Resource: principal.Resource{Version: "2.2", Token: r.Token, Key: r.Key}}, never
 		},
@@ -95,7 +95,7 @@ func TestInstanceTokensAreRenewed(t *testing.T) {
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
 	i := tenancy.Admin().NewInstance()
 	i.Rotate(time.Minute + 2*time.Second) // of which the last minute is not used
-	who, err := principal.New(t.Context(), principal.Config{Kind: principal.KindInstance, Metadata: i.MetadataURL})
+	who, err := principal.New(t.Context(), principal.Config{Kind: principal.KindInstancePrincipal, Metadata: i.MetadataURL})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -157,7 +157,7 @@ func TestInstancesThatAreNone(t *testing.T) {
 			if test.change != nil {
 				test.change(tenancy, i)
 			}
-			who, err := principal.New(t.Context(), principal.Config{Kind: principal.KindInstance, Metadata: url})
+			who, err := principal.New(t.Context(), principal.Config{Kind: principal.KindInstancePrincipal, Metadata: url})
 			if err == nil || who != nil || !strings.Contains(err.Error(), test.says) {
 				t.Errorf("got %v, %v; want %q", who, err, test.says)
 			}
@@ -199,7 +199,7 @@ func TestInstancesThatGetNoToken(t *testing.T) {
 			t.Parallel()
 			tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
 			i := tenancy.Admin().NewInstance()
-			who, err := principal.New(t.Context(), principal.Config{Kind: principal.KindInstance, Metadata: i.MetadataURL})
+			who, err := principal.New(t.Context(), principal.Config{Kind: principal.KindInstancePrincipal, Metadata: i.MetadataURL})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -234,7 +234,7 @@ func strangersCA(t *testing.T) string {
 func TestResource(t *testing.T) {
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
 	r := tenancy.Admin().NewResource(time.Hour)
-	cfg := principal.Config{Kind: principal.KindResource, Region: r.Region, Resource: principal.Resource{Version: "2.2", Token: r.Token, Key: r.Key}}
+	cfg := principal.Config{Kind: principal.KindResourcePrincipal, Region: r.Region, Resource: principal.Resource{Version: "2.2", Token: r.Token, Key: r.Key}}
 	who, err := principal.New(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -276,7 +276,7 @@ func TestResourceBetweenTokenAndKey(t *testing.T) {
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
 	r := tenancy.Admin().NewResource(time.Hour)
 	who, err := principal.New(t.Context(), principal.Config{
-		Kind: principal.KindResource, Region: r.Region, Resource: principal.Resource{Version: "2.2", Token: r.Token, Key: r.Key},
+		Kind: principal.KindResourcePrincipal, Region: r.Region, Resource: principal.Resource{Version: "2.2", Token: r.Token, Key: r.Key},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -323,7 +323,7 @@ func TestResourcesThatAreNone(t *testing.T) {
 		"a passphrase":   {func(c *principal.Config) { c.Resource.Passphrase = "/nowhere" }, "OCI_RESOURCE_PRINCIPAL_PRIVATE_PEM_PASSPHRASE: open /nowhere"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			cfg := principal.Config{Kind: principal.KindResource, Region: r.Region, Resource: principal.Resource{Version: "2.2", Token: r.Token, Key: r.Key}}
+			cfg := principal.Config{Kind: principal.KindResourcePrincipal, Region: r.Region, Resource: principal.Resource{Version: "2.2", Token: r.Token, Key: r.Key}}
 			test.change(&cfg)
 			who, err := principal.New(t.Context(), cfg)
 			if err == nil || who != nil || !strings.Contains(err.Error(), test.says) {

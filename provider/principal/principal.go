@@ -29,19 +29,18 @@ import (
 	"github.com/oke-sign/oke-sign/provider/image"
 )
 
-// The kinds of principal.
+// The kinds of principal, by the names that Oracle's CLI has for them.
 const (
-	KindConfig  = "config"  // a profile of an OCI configuration file: an API key, or a session token in a profile without user
-	KindSession = "session" // a profile's session token
-
-	KindWorkload = "workload" // the service account of a Pod in an enhanced OKE cluster
-	KindInstance = "instance" // the compute instance that this runs on
-	KindResource = "resource" // a resource that OCI runs code for, and gives a token to
+	KindAPIKey              = "api_key"               // an API key of a profile, or its session token in a profile without user
+	KindSecurityToken       = "security_token"        // the session token of a profile
+	KindInstancePrincipal   = "instance_principal"    // the compute instance that this runs on
+	KindResourcePrincipal   = "resource_principal"    // a resource that OCI runs code for and gives a token to
+	KindOKEWorkloadIdentity = "oke_workload_identity" // the service account of a Pod in an enhanced OKE cluster
 )
 
 // Config says who to be.
 type Config struct {
-	// Kind is one of the kinds. Empty means KindConfig.
+	// Kind is one of the kinds. Empty means KindAPIKey.
 	Kind string
 	// ConfigFile is the OCI configuration file. Empty means ~/.oci/config.
 	ConfigFile string
@@ -128,7 +127,7 @@ func (c credential) PrivateRSAKey() (*rsa.PrivateKey, error) { return c.key, nil
 // for an instance the metadata service.
 func New(ctx context.Context, cfg Config) (*Principal, error) {
 	if cfg.Kind == "" {
-		cfg.Kind = KindConfig
+		cfg.Kind = KindAPIKey
 	}
 	if cfg.Timeout <= 0 {
 		cfg.Timeout = 30 * time.Second
@@ -148,16 +147,16 @@ func New(ctx context.Context, cfg Config) (*Principal, error) {
 		return nil, err
 	}
 	switch cfg.Kind {
-	case KindConfig, KindSession:
+	case KindAPIKey, KindSecurityToken:
 		err = p.fromProfile()
-	case KindWorkload:
+	case KindOKEWorkloadIdentity:
 		err = p.fromWorkload(ctx)
-	case KindInstance:
+	case KindInstancePrincipal:
 		err = p.fromInstance(ctx)
-	case KindResource:
+	case KindResourcePrincipal:
 		err = p.fromResource()
 	default:
-		err = fmt.Errorf("no such kind of principal: %.40q (want %s, %s, %s, %s or %s)", cfg.Kind, KindConfig, KindSession, KindWorkload, KindInstance, KindResource)
+		err = fmt.Errorf("no such kind of principal: %.40q (want %s, %s, %s, %s or %s)", cfg.Kind, KindAPIKey, KindSecurityToken, KindOKEWorkloadIdentity, KindInstancePrincipal, KindResourcePrincipal)
 	}
 	if err != nil {
 		return nil, err

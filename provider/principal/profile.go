@@ -112,7 +112,7 @@ func (p profile) need(key string) (string, error) {
 
 // identify returns the function that yields the identity for each request.
 func (p profile) identify(cfg Config) (func() (credential, error), error) {
-	token := cfg.Kind == KindSession
+	token := cfg.Kind == KindSecurityToken
 	switch how := p.values["authentication_type"]; how {
 	case "", "api_key", "user_principal":
 	case "security_token", "session_token":

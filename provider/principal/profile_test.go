@@ -117,7 +117,7 @@ func TestWhatIsWrongWithAProfile(t *testing.T) {
 		"no such profile":                 {config: principal.Config{Profile: "PROD"}, change: with("x", "y"), want: []string{`no profile "PROD"; it has: DEFAULT, PASSPHRASE, SESSION, CHANGED`}},
 		"no such file":                    {config: principal.Config{ConfigFile: "/nowhere/config"}, change: with("x", "y"), want: []string{"reading the OCI configuration file: open /nowhere/config"}},
 		"no such kind":                    {config: principal.Config{Kind: "delegation"}, change: with("x", "y"), want: []string{`no such kind of principal: "delegation"`}},
-		"a session without a token":       {config: principal.Config{Kind: principal.KindSession}, change: with("x", "y"), want: []string{"security_token_file is missing"}},
+		"a session without a token":       {config: principal.Config{Kind: principal.KindSecurityToken}, change: with("x", "y"), want: []string{"security_token_file is missing"}},
 		"a token file that is not there":  {profile: "SESSION", change: with("security_token_file", "/nowhere/token"), want: []string{"reading the session token: open /nowhere/token"}},
 		"a token that leaves its place":   {profile: "SESSION", change: with("security_token_file", "bad_token"), want: []string{"bad_token: it holds no session token"}},
 		"a token whose time is over":      {profile: "SESSION", change: with("security_token_file", "old_token"), want: []string{"the session token expired at 20", "oci session refresh"}},
@@ -231,8 +231,8 @@ func TestKindsOfPrincipal(t *testing.T) {
 		"an API key":                         {},
 		"an API key under a pass phrase":     {Profile: ocitest.ProfilePassphrase},
 		"the same, given":                    {Profile: ocitest.ProfilePassphrase, Passphrase: ocitest.Passphrase},
-		"a session":                          {Kind: principal.KindSession, Profile: ocitest.ProfileSession},
-		"a session, as the profile has it":   {Kind: principal.KindConfig, Profile: ocitest.ProfileSession},
+		"a session":                          {Kind: principal.KindSecurityToken, Profile: ocitest.ProfileSession},
+		"a session, as the profile has it":   {Kind: principal.KindAPIKey, Profile: ocitest.ProfileSession},
 		"own certificate authorities":        {CAFile: cloud.CAFile()},
 		"the region by its key, in capitals": {Region: "IAD"},
 	}
@@ -279,7 +279,7 @@ func TestTheProfileOfTheHomeDirectory(t *testing.T) {
 func TestARenewedSession(t *testing.T) {
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
 	first, second := tenancy.NewUser("first", "Administrators"), tenancy.NewUser("second", "Administrators")
-	p, err := principal.New(t.Context(), principal.Config{Kind: principal.KindSession, ConfigFile: first.ConfigFile(), Profile: ocitest.ProfileSession})
+	p, err := principal.New(t.Context(), principal.Config{Kind: principal.KindSecurityToken, ConfigFile: first.ConfigFile(), Profile: ocitest.ProfileSession})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -25,7 +25,7 @@ func pod(t *testing.T) (*ocitest.Tenancy, *ocitest.Workload, principal.Config) {
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
 	w := tenancy.NewCluster("prod", "").NewWorkload("oke-sign", "oke-sign")
 	return tenancy, w, principal.Config{
-		Kind: principal.KindWorkload, Region: "us-ashburn-1", KubernetesHost: w.Host, ServiceAccount: w.Dir,
+		Kind: principal.KindOKEWorkloadIdentity, Region: "us-ashburn-1", KubernetesHost: w.Host, ServiceAccount: w.Dir,
 	}
 }
 

@@ -124,7 +124,7 @@ func startProvider(ctx context.Context, bin, home string, env []string) (*provid
 	// No Service leads questions here after the end, so that none has to be awaited.
 	p.process, _, err = start(ctx, env, `"ready"`, filepath.Join(bin, "oke-sign-provider"), "--drain", "0s",
 		"--addr", "127.0.0.1:0", "--health-addr", "127.0.0.1:0", "--tls-cert", cert, "--tls-key", key,
-		"--client-ca", ca, "--client-name", gatekeeperName, "--auth", "config", "--config-file", filepath.Join(home, "oci", "config"))
+		"--client-ca", ca, "--client-name", gatekeeperName, "--auth", "api_key", "--config-file", filepath.Join(home, "oci", "config"))
 	if err != nil {
 		return nil, err
 	}

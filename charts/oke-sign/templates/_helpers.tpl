@@ -29,14 +29,14 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 
 {{/* Not empty if the provider signs in to OCI with a file. */}}
 {{- define "oke-sign.configFile" -}}
-{{- if has .Values.oci.auth (list "config" "session") }}yes{{ end }}
+{{- if has .Values.oci.auth (list "api_key" "security_token") }}yes{{ end }}
 {{- end }}
 
 {{/* What the schema cannot say, or says less well. */}}
 {{- define "oke-sign.check" -}}
 {{- with .Values }}
-{{- if and (eq .oci.auth "workload") (not .oci.region) }}
-{{- fail "oci.region is missing: with oci.auth workload a Pod is not told in which region it runs. Set it to the cluster's, such as us-ashburn-1" }}
+{{- if and (eq .oci.auth "oke_workload_identity") (not .oci.region) }}
+{{- fail "oci.region is missing: with oci.auth oke_workload_identity a Pod is not told in which region it runs. Set it to the cluster's, such as us-ashburn-1" }}
 {{- end }}
 {{- if and (include "oke-sign.configFile" $) (not .oci.config.secret) }}
 {{- fail (printf "oci.config.secret is missing: oci.auth %s signs in with the file in that Secret" .oci.auth) }}
