@@ -175,8 +175,8 @@ func (c *Cloud) keyHolder(keyID string, body []byte) (*user, *rsa.PublicKey, []s
 	if len(parts) != 3 {
 		return nil, nil, nil, fmt.Errorf("keyId is neither tenancy/user/fingerprint nor ST$token")
 	}
-	if parts[1] == federated {
-		u, pub, err := c.readInstance(parts[0], parts[2], body)
+	if parts[1] == federated || parts[1] == federatedSHA1 {
+		u, pub, err := c.readInstance(parts[0], parts[1], parts[2], body)
 		return u, pub, needed[:1], err
 	}
 	u, pub, err := c.readAPIKey(parts)

@@ -3,6 +3,7 @@ package ocitest
 import (
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/sha1" // of fingerprints
 	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -22,8 +23,10 @@ import (
 const (
 	// metadataPath is below the address that OCI_METADATA_BASE_URL names.
 	metadataPath = "/opc/v2"
-	// federated stands in a keyId in place of a user.
+	// federated and federatedSHA1 stand in a keyId in place of a user: the first
+	// as Oracle's SDK for Go writes it, the second as the one for Python does.
 	federated     = "fed-x509-sha256"
+	federatedSHA1 = "fed-x509"
 	federatedLife = 20 * time.Minute // of an instance
 )
 
@@ -59,13 +62,22 @@ func (c *Cloud) newInstance(u *user, life time.Duration) (*instance, error) {
 	i := &instance{u: u, leaf: der, key: key, life: life}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.instances[i.fingerprint()] = i
+	for _, form := range []string{federated, federatedSHA1} {
+		c.instances[certificateName(form, i.leaf)] = i
+	}
 	return i, nil
 }
 
-func (i *instance) fingerprint() string {
-	sum := sha256.Sum256(i.leaf)
-	return strings.ReplaceAll(fmt.Sprintf("% x", sum), " ", ":")
+// certificateName is how a keyId of a form names a certificate: form and
+// fingerprint. Clients write the fingerprint in small or in capital letters.
+func certificateName(form string, leaf []byte) string {
+	sum := sha256.Sum256(leaf)
+	print := sum[:]
+	if form == federatedSHA1 {
+		short := sha1.Sum(leaf)
+		print = short[:]
+	}
+	return form + "/" + strings.ReplaceAll(fmt.Sprintf("% x", print), " ", ":")
 }
 
 // page is what the metadata service says.
@@ -133,8 +145,8 @@ func (i *instance) old(now time.Time) bool {
 }
 
 // readInstance finds out which instance asks for a token. Cloud.mu is held.
-func (c *Cloud) readInstance(tenancy, fingerprint string, body []byte) (*user, *rsa.PublicKey, error) {
-	i := c.instances[fingerprint]
+func (c *Cloud) readInstance(tenancy, form, fingerprint string, body []byte) (*user, *rsa.PublicKey, error) {
+	i := c.instances[form+"/"+strings.ToLower(fingerprint)]
 	if i == nil || i.u.Tenancy != tenancy {
 		return nil, nil, fmt.Errorf("no instance of tenancy %s has a certificate %s", tenancy, fingerprint)
 	}
@@ -144,6 +156,9 @@ func (c *Cloud) readInstance(tenancy, fingerprint string, body []byte) (*user, *
 	}
 	if in.Certificate != base64.StdEncoding.EncodeToString(i.leaf) {
 		return nil, nil, fmt.Errorf("the certificate is not the one that the keyId names")
+	}
+	if want := map[string]string{federated: "SHA256"}[form]; in.Algorithm != want {
+		return nil, nil, fmt.Errorf("fingerprintAlgorithm is %.40q, and a keyId with %s needs %q", in.Algorithm, form, want)
 	}
 	cert, err := x509.ParseCertificate(i.leaf)
 	if err != nil || c.cfg.Now().After(cert.NotAfter) {
@@ -171,12 +186,10 @@ func (c *call) federate() (any, error) {
 		return nil, invalid("the request is no JSON")
 	}
 	leaf, err := base64.StdEncoding.DecodeString(in.Certificate)
-	i := c.cloud.instances[(&instance{leaf: leaf}).fingerprint()]
+	i := c.cloud.instances[certificateName(federated, leaf)]
 	switch {
 	case err != nil || i == nil || i.u != c.who:
 		return nil, unauthenticated("only an instance gets a token here, for its own certificate")
-	case in.Algorithm != "SHA256":
-		return nil, invalid("fingerprintAlgorithm")
 	case len(in.Intermediates) != 1 || in.Intermediates[0] != base64.StdEncoding.EncodeToString(c.cloud.ca.cert.Raw):
 		return nil, unauthenticated("the certificate's chain is not complete")
 	}
