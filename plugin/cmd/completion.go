@@ -89,6 +89,11 @@ func (g *global) addCompletion(cmd *cobra.Command) {
 		flags["output"] = fixed(append(slices.Clone(formats), "sarif")...)
 	case "sign", "policy set", "policy preview":
 		flags["key"] = g.found(g.keyNames)
+	case "iam":
+		flags["output"], flags["for"] = fixed(iamFormats...), fixed(surroundings...)
+		for _, name := range []string{"cluster", "workload", "signers", "dynamic-group", "runs-in", "project", "branch", "issuer", "audience", "repository"} {
+			flags[name] = cobra.NoFileCompletions
+		}
 	case "check": // where it is a file
 		delete(flags, "key")
 	}

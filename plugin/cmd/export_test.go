@@ -165,3 +165,6 @@ func DoctorsClock(off time.Duration) []Finding {
 	now := time.Now()
 	return checkClock(&facts{now: now, apiTime: fact[time.Time]{is: now.Add(off)}})
 }
+
+// Quoted is a text as a string of Terraform's language.
+func Quoted(s string) string { return quoted(s) }

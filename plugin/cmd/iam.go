@@ -2,12 +2,14 @@ package cmd
 
 import (
 	"cmp"
-	"context"
 	"fmt"
+	"io"
+	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/oke-sign/oke-sign/provider/principal"
 	"github.com/oke-sign/oke-sign/provider/signature"
@@ -15,22 +17,30 @@ import (
 
 type iamOptions struct {
 	*global
+	surroundings string
 	cluster      string
 	workload     string
 	signers      string
+	dynamicGroup string
+	runsIn       string
+	project      string
+	branch       string
+	issuer       string
+	audience     string
 	keys         []string
 	repositories []string
 	scans        bool
 	out          output
 
 	allowed []signature.KeyID
+	blanks  []string // words that nobody has filled in, for Terraform
 }
 
 func newIAM(g *global) *cobra.Command {
 	o := &iamOptions{global: g}
 	cmd := &cobra.Command{
-		Use:   "iam [--cluster OCID] [--workload NAMESPACE/NAME] [--signers GROUP]",
-		Short: "Print the IAM policy statements that verifying and signing need",
+		Use:   "iam [--for SURROUNDINGS] [--cluster OCID] [--signers GROUP]",
+		Short: "Print what verifying and signing need in OCI's IAM",
 		Long: `Print statements for policies of OCI's IAM: what OKE's own image policy needs,
 what the scanning service needs, and the least that the provider of oke-sign and
 people who sign need.
@@ -40,40 +50,76 @@ the least for the provider that runs as this service account of the cluster;
 with --signers, the least for a group that signs. Without any, all are printed,
 with words in capitals to fill in. Nothing is asked of OCI, and nothing is changed.
 
+With --for, it prints what signing needs in these surroundings:
+  cloud-shell  statements for a group of people
+  devops       dynamic groups of build and deployment pipelines, and statements
+  instance     a dynamic group of compute instances, and statements
+  workload     statements for a service account of an enhanced OKE cluster
+  github       an application, a service user and an Identity Propagation
+  gitlab       Trust of an identity domain, and statements for their group
+
 --compartment, --repository and --key narrow what the statements allow. A list
 of repositories narrows what can be read there; OCI lists images and signatures
-by compartment only, and that takes a right on the compartment.`,
+by compartment only, and that takes a right on the compartment.
+
+-o terraform prints resources of Oracle's Terraform provider. A word in capitals
+becomes a variable.`,
 		Example: `  kubectl oke-sign iam --cluster $CLUSTER
 
   # For the provider, which verifies with two keys, and in one compartment
   kubectl oke-sign iam --cluster $CLUSTER --workload oke-sign/oke-sign \
     --compartment $COMPARTMENT --key $KEY1,$KEY2
 
+  # For jobs of one GitHub repository, on one branch, as Terraform
+  kubectl oke-sign iam --for github --project octo/web --branch main \
+    --compartment $COMPARTMENT --key $KEY1 -o terraform > iam.tf
+
   # The statements alone, for a command that makes the policy
   kubectl oke-sign iam --cluster $CLUSTER -o name`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := o.complete(); err != nil {
+			if err := o.complete(cmd); err != nil {
 				return err
 			}
 			if err := o.validate(); err != nil {
 				return err
 			}
-			return o.run(cmd.Context())
+			return o.run()
 		},
 	}
-	flags := cmd.Flags()
-	flags.StringVar(&o.cluster, "cluster", "", "`OCID` of the OKE cluster.")
-	flags.StringVar(&o.workload, "workload", "", "`NAMESPACE/NAME` of the provider's service account in the cluster.")
-	flags.StringVar(&o.signers, "signers", "", "`GROUP` of people or pipelines that sign.")
-	flags.StringSliceVar(&o.keys, "key", nil, "`OCID`s of the only keys to allow.")
-	flags.StringSliceVar(&o.repositories, "repository", nil, "`NAME`s of the only repositories to allow, such as project01/web or project01*.")
-	flags.BoolVar(&o.scans, "scans", false, "Add what the provider needs where images must have been scanned (OKEScannedImages).")
-	o.out.bind(flags)
+	o.bind(cmd.Flags())
 	return cmd
 }
 
-func (o *iamOptions) complete() (err error) {
+func (o *iamOptions) bind(flags *pflag.FlagSet) {
+	flags.StringVar(&o.surroundings, "for", "", "`SURROUNDINGS` that sign: "+strings.Join(surroundings, ", ")+".")
+	flags.StringVar(&o.cluster, "cluster", "", "`OCID` of the OKE cluster.")
+	flags.StringVar(&o.workload, "workload", "", "`NAMESPACE/NAME` of the provider's service account in the cluster; with --for workload, of the jobs'.")
+	flags.StringVar(&o.signers, "signers", "", "`GROUP` of people or pipelines that sign.")
+	flags.StringVar(&o.dynamicGroup, "dynamic-group", "oke-sign", "`NAME` of the dynamic group to make, for instance and devops.")
+	flags.StringVar(&o.runsIn, "runs-in", "", "`OCID` of the compartment of the instances or pipelines, or of the one instance.")
+	flags.StringVar(&o.project, "project", "", "`OWNER/NAME` of the GitHub repository or GitLab project whose jobs sign.")
+	flags.StringVar(&o.branch, "branch", "main", "`NAME` of the branch whose jobs sign.")
+	flags.StringVar(&o.issuer, "issuer", "", "`URL` that issues the jobs' tokens, unless it is GitHub's or GitLab's own.")
+	flags.StringVar(&o.audience, "audience", "", "`AUDIENCE` of the jobs' tokens.")
+	flags.StringSliceVar(&o.keys, "key", nil, "`OCID`s of the only keys to allow.")
+	flags.StringSliceVar(&o.repositories, "repository", nil, "`NAME`s of the only repositories to allow, such as project01/web or project01*.")
+	flags.BoolVar(&o.scans, "scans", false, "Add what the provider needs where images must have been scanned (OKEScannedImages).")
+	o.out.bindFormats(flags, iamFormats)
+}
+
+// iamFormats are those of all commands, and Terraform's.
+var iamFormats = append(slices.Clone(formats), "terraform")
+
+func (o *iamOptions) complete(cmd *cobra.Command) (err error) {
+	for _, name := range []string{"for", "cluster", "workload", "signers", "dynamic-group", "runs-in", "project", "branch", "issuer", "audience", "key", "repository"} {
+		if err := notEmpty(cmd, name); err != nil {
+			return err
+		}
+	}
+	if err := o.fitting(cmd); err != nil {
+		return err
+	}
 	o.allowed, err = parseKeys(o.keys)
 	return err
 }
@@ -89,8 +135,8 @@ func (o *iamOptions) validate() error {
 		return usage("--workload is of a cluster, and --cluster is missing", "add --cluster OCID: without it, the account of that name in any cluster would be let in")
 	case o.scans && o.workload == "":
 		return usage("--scans is for the provider, and --workload is missing", "add --workload NAMESPACE/NAME; without any flag, all statements are printed")
-	case o.signers != "" && strings.Trim(o.signers, lowerLetters+strings.ToUpper(lowerLetters)+"._-/'") != "":
-		return usage(fmt.Sprintf("--signers %.120q is no name of a group", o.signers), "for instance --signers image-signers")
+	case o.signers != "" && (len(o.signers) > maxName || !groupName.MatchString(o.signers)):
+		return usage(fmt.Sprintf("--signers %.120q is no name of a group", o.signers), "for instance --signers image-signers, or \"'Domain'/'image-signers'\" of another identity domain than Default")
 	}
 	for _, r := range o.repositories {
 		if r == "" || strings.Trim(r, lowerLetters+"._-/*") != "" {
@@ -101,70 +147,119 @@ func (o *iamOptions) validate() error {
 				"an asterisk stands for slashes too: write 'project01*' for all below project01")
 		}
 	}
-	return cmp.Or(o.global.validate(), o.out.validate())
+	return cmp.Or(o.validateFor(), o.global.validate(), o.out.validateFormats(iamFormats))
 }
 
 const lowerLetters = "abcdefghijklmnopqrstuvwxyz0123456789"
+
+// groupName is the name of a group as statements have it, in quotes or not, and
+// below the name of its identity domain or not.
+var groupName = regexp.MustCompile(`^(?:[A-Za-z0-9._-]+/|'[A-Za-z0-9._-]+'/)?(?:[A-Za-z0-9._-]+|'[A-Za-z0-9._-]+')$`)
 
 // label reports whether s may be the name of a namespace or a service account.
 func label(s string) bool {
 	return s != "" && len(s) <= 253 && strings.Trim(s, lowerLetters+"-.") == ""
 }
 
-// iamStatement is a line of a policy, and what it is for.
-type iamStatement struct {
-	For       string `json:"for"`
-	Statement string `json:"statement"`
+// iamNeed is one thing that must be in IAM, and what it is for: a statement of a
+// policy, a dynamic group, or something of an identity domain.
+type iamNeed struct {
+	For           string            `json:"for"`
+	Statement     string            `json:"statement,omitempty"`
+	DynamicGroup  *dynamicGroup     `json:"dynamicGroup,omitempty"`
+	Application   *domainApp        `json:"application,omitempty"`
+	ServiceUser   *serviceUser      `json:"serviceUser,omitempty"`
+	IdentityTrust *propagationTrust `json:"identityPropagationTrust,omitempty"`
 }
 
-func (o *iamOptions) run(context.Context) error {
-	var all []iamStatement
-	add := func(what string, statements []string) {
-		for _, s := range statements {
-			all = append(all, iamStatement{what, s})
+func (o *iamOptions) run() error {
+	all := o.needs()
+	d := data{value: all}
+	for _, n := range all {
+		if n.Statement != "" {
+			d.names = append(d.names, n.Statement)
 		}
 	}
-	none := o.cluster+o.workload+o.signers == ""
-	if none || o.cluster != "" && o.workload == "" {
-		add("OKE's own image policy", o.forCluster())
-	}
-	if none || o.workload != "" {
-		add("the provider of oke-sign, as a workload of the cluster", o.forWorkload())
-	}
-	if none || o.scans {
-		add("the same provider, where images must have been scanned", o.forScans())
-	}
-	if none || o.signers != "" {
-		add("signing images", o.forSigners())
-	}
-	if none {
-		add("the scanning service", o.in("allow service vulnerability-scanning-service to read repos in %s", "allow service vulnerability-scanning-service to read compartments in %s"))
-	}
-	d := data{value: all}
-	for _, s := range all {
-		d.names = append(d.names, s.Statement)
-	}
-	if o.out.format != "table" && o.out.format != "wide" {
+	text := ""
+	switch o.out.format {
+	case "table", "wide":
+		text = iamText(all)
+	case "terraform":
+		text = o.terraform(all)
+	default:
 		out := o.out
 		return out.print(o.streams.Out, d)
 	}
-	// A table would put them into a column; they are to be copied.
-	var text strings.Builder
-	before := ""
-	for _, s := range all {
-		if s.For != before {
-			if before != "" {
-				text.WriteByte('\n')
-			}
-			fmt.Fprintf(&text, "# For %s\n", s.For)
-			before = s.For
-		}
-		fmt.Fprintln(&text, printable(s.Statement))
-	}
-	if _, err := o.streams.Out.Write([]byte(text.String())); err != nil {
+	if _, err := io.WriteString(o.streams.Out, text); err != nil {
 		return fmt.Errorf("writing the output: %w", err)
 	}
 	return nil
+}
+
+// needs are all that the flags ask for.
+func (o *iamOptions) needs() []iamNeed {
+	if o.surroundings != "" {
+		return o.needsFor()
+	}
+	var all []iamNeed
+	none := o.cluster+o.workload+o.signers == ""
+	if none || o.cluster != "" && o.workload == "" {
+		all = append(all, statements("OKE's own image policy", o.forCluster())...)
+	}
+	if none || o.workload != "" {
+		all = append(all, statements("the provider of oke-sign, as a workload of the cluster", o.forWorkload())...)
+	}
+	if none || o.scans {
+		all = append(all, statements("the same provider, where images must have been scanned", o.forScans())...)
+	}
+	if none || o.signers != "" {
+		all = append(all, statements(forSigning, o.forSigners())...)
+	}
+	if none {
+		all = append(all, statements("the scanning service", o.in("allow service vulnerability-scanning-service to read repos in %s", "allow service vulnerability-scanning-service to read compartments in %s"))...)
+	}
+	return all
+}
+
+const forSigning = "signing images"
+
+func statements(what string, texts []string) []iamNeed {
+	all := make([]iamNeed, len(texts))
+	for i, text := range texts {
+		all[i] = iamNeed{For: what, Statement: text}
+	}
+	return all
+}
+
+// iamText writes needs under headings. A table would put them into a column; they
+// are to be copied.
+func iamText(all []iamNeed) string {
+	var text strings.Builder
+	before := ""
+	for _, n := range all {
+		if n.For != before {
+			if before != "" {
+				text.WriteByte('\n')
+			}
+			fmt.Fprintf(&text, "# For %s\n", n.For)
+			before = n.For
+		}
+		for _, line := range n.lines() {
+			fmt.Fprintln(&text, printable(line))
+		}
+	}
+	return text.String()
+}
+
+// or is the value of a flag, or a word to fill in.
+func (o *iamOptions) or(value, word string) string {
+	if value != "" || o.out.format != "terraform" {
+		return cmp.Or(value, word)
+	}
+	if !slices.Contains(o.blanks, word) {
+		o.blanks = append(o.blanks, word)
+	}
+	return blankBegin + strings.ToLower(word) + blankEnd
 }
 
 // in makes a statement for each compartment, or for the tenancy.
@@ -190,15 +285,19 @@ func (o *iamOptions) in(statements ...string) []string {
 }
 
 func (o *iamOptions) forCluster() []string {
-	cluster := cmp.Or(o.cluster, "CLUSTER_OCID")
+	cluster := o.or(o.cluster, "CLUSTER_OCID")
 	return o.in("Allow any-user to use keys in %s where request.user.id="+cluster, "Allow any-user to read repos in %s where request.user.id="+cluster)
 }
 
 // forWorkload is what the provider asks OCI for and nothing else: it lists images
 // and signatures, looks images up, and reads keys. It never signs.
 func (o *iamOptions) forWorkload() []string {
-	who := o.workloadIs()
-	return slices.Concat(o.readRepositories("any-user", who), o.onKeys("any-user", "{KEY_INSPECT, KEY_READ}", who))
+	return o.toVerify("any-user", o.workloadIs())
+}
+
+// toVerify is what who needs to verify signatures.
+func (o *iamOptions) toVerify(who string, where []string) []string {
+	return slices.Concat(o.readRepositories(who, where), o.onKeys(who, "{KEY_INSPECT, KEY_READ}", where))
 }
 
 // forScans is what it asks for besides where a constraint asks for scans: results,
@@ -211,21 +310,26 @@ func (o *iamOptions) forScans() []string {
 
 // workloadIs are the conditions that only the workload meets.
 func (o *iamOptions) workloadIs() []string {
-	namespace, account, _ := strings.Cut(cmp.Or(o.workload, "NAMESPACE/SERVICE_ACCOUNT"), "/")
+	namespace, account, _ := strings.Cut(o.workload, "/")
 	return []string{
 		"request.principal.type = 'workload'",
-		"request.principal.namespace = '" + namespace + "'",
-		"request.principal.service_account = '" + account + "'",
-		"request.principal.cluster_id = '" + cmp.Or(o.cluster, "CLUSTER_OCID") + "'",
+		"request.principal.namespace = '" + o.or(namespace, "NAMESPACE") + "'",
+		"request.principal.service_account = '" + o.or(account, "SERVICE_ACCOUNT") + "'",
+		"request.principal.cluster_id = '" + o.or(o.cluster, "CLUSTER_OCID") + "'",
 	}
 }
 
 func (o *iamOptions) forSigners() []string {
-	group := "group " + cmp.Or(o.signers, "GROUP")
+	return o.toSign("group "+o.or(o.signers, "GROUP"), nil)
+}
+
+// toSign is what who needs to push images to repositories that are there, to sign
+// them, and to verify what is signed.
+func (o *iamOptions) toSign(who string, where []string) []string {
 	return slices.Concat(
-		o.readRepositories(group, nil),
-		o.onRepositories(group, "{REPOSITORY_UPDATE}", nil),
-		o.onKeys(group, "{KEY_INSPECT, KEY_READ, KEY_SIGN}", nil))
+		o.readRepositories(who, where),
+		o.onRepositories(who, "{REPOSITORY_UPDATE}", where),
+		o.onKeys(who, "{KEY_INSPECT, KEY_READ, KEY_SIGN}", where))
 }
 
 // readRepositories lets somebody list and read. OCI decides on a list before it

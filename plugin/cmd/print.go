@@ -25,11 +25,16 @@ type output struct {
 	nothing string // is said of a title without rows, if not the usual
 }
 
-func (o *output) bind(flags *pflag.FlagSet) {
+func (o *output) bind(flags *pflag.FlagSet) { o.bindFormats(flags, formats) }
+
+// bindFormats binds the flag of a command that has formats of its own as well.
+func (o *output) bindFormats(flags *pflag.FlagSet, formats []string) {
 	flags.StringVarP(&o.format, "output", "o", "table", "`FORMAT` of the output: "+strings.Join(formats, ", ")+".")
 }
 
-func (o *output) validate() error {
+func (o *output) validate() error { return o.validateFormats(formats) }
+
+func (o *output) validateFormats(formats []string) error {
 	if slices.Contains(formats, o.format) {
 		return nil
 	}

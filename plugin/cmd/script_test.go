@@ -485,9 +485,9 @@ func mode(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// iam FILE workload|signer COMMAND...: the statements in the file suffice for the
-// command, run as a workload of the cluster or as somebody of the group signers;
-// and without any one of them it fails.
+// iam FILE workload|signer|GROUP COMMAND...: the statements in the file suffice for
+// the command, run as a workload of the cluster, as somebody of the group signers,
+// or of another group; and without any one of them it fails.
 func iam(ts *testscript.TestScript, _ bool, args []string) {
 	statements := strings.Split(strings.TrimSpace(ts.ReadFile(args[0])), "\n")
 	w := of(ts)
@@ -503,7 +503,11 @@ func iam(ts *testscript.TestScript, _ bool, args []string) {
 		if left > 0 && strings.Contains(statements[left-1], "container-scan-targets") && url == "given" {
 			continue
 		}
-		user := w.tenancy.NewUser(fmt.Sprintf("%s-%d", args[1], left), "signers")
+		group := args[1]
+		if group == "signer" {
+			group = "signers"
+		}
+		user := w.tenancy.NewUser(fmt.Sprintf("%s-%d", args[1], left), group)
 		if args[1] == "workload" {
 			user.ActAs(ts.Getenv("CLUSTER"), "oke-sign", "oke-sign-provider")
 		}
