@@ -67,8 +67,11 @@ func newCase(r *rand.Rand, number int) modelCase {
 	c.object = c.newObject(r)
 	if c.operation == "UPDATE" {
 		c.old = c.newObject(r)
-		if r.IntN(3) == 0 {
+		switch r.IntN(4) {
+		case 0:
 			c.old = changed(r, c.object)
+		case 1:
+			c.old = moved(r, c.object)
 		}
 	}
 	if c.operation != "UPDATE" {
@@ -141,7 +144,14 @@ func (c *modelCase) newObject(r *rand.Rand) any {
 	}
 	elsewhere := map[string]any{"annotations": breakGlassAs("true"), "name": "x", "namespace": "default"}
 	object := map[string]any{"apiVersion": "v1", "kind": "Thing", "metadata": elsewhere}
-	switch r.IntN(16) {
+	switch r.IntN(20) {
+	case 7:
+		return c.newRevision(r, pod)
+	case 8:
+		if r.IntN(20) == 0 { // slow, and decided in one way
+			return crowd(r, object)
+		}
+		object["spec"] = newSpec(r)
 	case 0:
 		object["spec"] = map[string]any{"template": pod}
 	case 1:
@@ -149,8 +159,14 @@ func (c *modelCase) newObject(r *rand.Rand) any {
 	case 2:
 		object["spec"] = map[string]any{"jobTemplate": map[string]any{"metadata": elsewhere, "spec": map[string]any{"template": pod}}}
 	case 3:
-		job := map[string]any{"template": map[string]any{"spec": map[string]any{"template": pod}}}
-		object["spec"] = map[string]any{"replicatedJobs": []any{job, map[string]any{"template": map[string]any{"spec": map[string]any{"template": map[string]any{"spec": newSpec(r)}}}}}}
+		job := func(pod any) map[string]any {
+			job := map[string]any{"template": map[string]any{"spec": map[string]any{"template": pod}}}
+			if r.IntN(3) > 0 {
+				job["name"] = pick(r, "driver", "workers")
+			}
+			return job
+		}
+		object["spec"] = map[string]any{"replicatedJobs": []any{job(pod), job(map[string]any{"spec": newSpec(r)})}}
 	case 4:
 		object["spec"] = newSpec(r)
 		object["spec"].(map[string]any)["template"] = pod
@@ -168,6 +184,60 @@ func (c *modelCase) newObject(r *rand.Rand) any {
 		}
 	}
 	return object
+}
+
+// newRevision is a ControllerRevision, mostly such as a controller writes it.
+func (c *modelCase) newRevision(r *rand.Rand, pod map[string]any) any {
+	template := maps.Clone(pod)
+	if r.IntN(4) > 0 {
+		template["$patch"] = pick(r, "replace", "replace", "replace", "merge")
+	}
+	spec := map[string]any{"template": template}
+	data := map[string]any{"spec": spec}
+	for _, fields := range []map[string]any{data, spec, template, at(template, "spec").(map[string]any)} {
+		if r.IntN(12) == 0 {
+			fields[pick(r, "Spec", "TEMPLATE", "\u017fpec", "metaData", "Containers", "volume\u017f", "other")] = map[string]any{}
+		}
+	}
+	switch r.IntN(8) {
+	case 0:
+		delete(template, "spec")
+	case 1:
+		delete(data, pick(r, "spec", "nothing"))
+	case 2:
+		spec["template"] = pick[any](r, nil, "x", []any{})
+	}
+	return map[string]any{
+		"apiVersion": pick(r, "apps/v1", "apps/v1", "apps/v1", "v1"), "kind": "ControllerRevision",
+		"metadata": map[string]any{"name": "x", "namespace": "default"}, "data": data,
+	}
+}
+
+// crowd is an object with about as many images as are judged at once.
+func crowd(r *rand.Rand, object map[string]any) any {
+	list := []any{}
+	for i := range 249 + r.IntN(4) {
+		list = append(list, newHolder(r, i, "image"))
+	}
+	object["spec"] = map[string]any{"containers": list}
+	return object
+}
+
+// moved is an object of which some containers stand elsewhere, or are called otherwise.
+func moved(r *rand.Rand, object any) any {
+	text, _ := json.Marshal(object)
+	from, to := "initContainers", "ephemeralContainers"
+	switch r.IntN(3) {
+	case 0:
+		from, to = `"c0"`, `"c9"`
+	case 1:
+		from, to = "driver", "workers"
+	}
+	var copied any
+	if json.Unmarshal([]byte(strings.ReplaceAll(string(text), from, to)), &copied) != nil {
+		return nil
+	}
+	return copied
 }
 
 func breakGlassAs(value any) map[string]any {

@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	admissionv1 "k8s.io/api/admission/v1"
 	authenticationv1 "k8s.io/api/authentication/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/oke-sign/oke-sign/plugin/gate"
@@ -538,6 +539,89 @@ func TestBreakGlass(t *testing.T) {
 		request := create(pod(tc.annotations, badImage))
 		request.User.Username = tc.user
 		if diff := cmp.Diff(tc.want, reasons(review(t, e, request).Denied)); diff != "" {
+			t.Errorf("%s: %s", name, diff)
+		}
+	}
+}
+
+// A StatefulSet makes the Pods below its partition from an old ControllerRevision, by
+// a controller that is exempt from who. So nobody else may put break-glass into one.
+func TestBreakGlassThroughARevision(t *testing.T) {
+	p := gatetest.Start(t, gatetest.Each(vouch))
+	e := engine(t, p, signedBy(keyA), constraint(policies.BreakGlass, "glass", "deny", `{"users": ["oncall"]}`))
+	const controller = "system:serviceaccount:kube-system:statefulset-controller"
+	replacing := func(template string) string { return `{"spec": {"template": {"$patch": "replace", ` + template + `}}}` }
+	marked := `"metadata": {"annotations": {"oracle.image-policy.k8s.io/break-glass": "true"}}`
+	containers := `"spec": {"containers": [{"name": "web", "image": "iad.ocir.io/ns/bad:1"}]}`
+	for name, tc := range map[string]struct {
+		data, user string
+		want       []string
+	}{
+		"by a user":           {replacing(marked + ", " + containers), "mallory", []string{"break-glass: not-allowed"}},
+		"by the controller":   {replacing(marked + ", " + containers), controller, []string{}},
+		"by who may":          {replacing(marked + ", " + containers), "oncall", []string{}},
+		"annotations alone":   {`{"spec": {"template": {` + marked + `}}}`, "mallory", []string{"break-glass: not-allowed"}},
+		"images alone":        {`{"spec": {"template": {` + containers + `}}}`, "mallory", []string{"data: unreadable"}},
+		"another spelling":    {`{"spec": {"template": {"Metadata": {}, "$patch": "replace", ` + containers + `}}}`, "mallory", []string{"data: unreadable"}},
+		"without break-glass": {replacing(containers), "mallory", []string{}},
+		"no Pod at all":       {`{"spec": {"running": true}}`, "mallory", []string{}},
+	} {
+		object, err := manifest.Object([]byte(`{"apiVersion": "apps/v1", "kind": "ControllerRevision", "metadata": {"name": "web-1", "namespace": "default"}, "revision": 1, "data": ` + tc.data + `}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		request := create(object)
+		request.User.Username = tc.user
+		// What else the policy says of the images does not matter here: it judges the Pods.
+		got := slices.DeleteFunc(reasons(review(t, e, request).Denied), func(r string) bool { return strings.HasPrefix(r, "containers/") })
+		if diff := cmp.Diff(tc.want, slices.Compact(got)); diff != "" {
+			t.Errorf("%s: %s", name, diff)
+		}
+		renumbered := object.DeepCopy()
+		renumbered.Object["revision"] = int64(2)
+		request = gate.Request{Operation: admissionv1.Update, Object: renumbered, OldObject: object}
+		request.User.Username = tc.user
+		if d := review(t, e, request); !d.Allowed() {
+			t.Errorf("%s, on UPDATE: %v", name, d.Denied)
+		}
+	}
+}
+
+// A Pod from before the policy has a tag that is not signed. What comes to it later is
+// judged, the same tag too: it may have moved.
+func TestAnOldTagAtANewPlace(t *testing.T) {
+	p := gatetest.Start(t, gatetest.Each(vouch))
+	e := engine(t, p, signedBy(keyA), scanned, constraint(policies.ImageDigests, "digests", "deny", `{}`),
+		constraint(policies.BreakGlass, "glass", "deny", `{"users": ["oncall"]}`))
+	const tag = "iad.ocir.io/ns/bad:1"
+	with := func(annotations map[string]string, field string, containers ...any) *unstructured.Unstructured {
+		o := pod(annotations, tag, badImage)
+		spec := o.Object["spec"].(map[string]any)
+		list, _ := spec[field].([]any)
+		spec[field] = append(list, containers...)
+		return o
+	}
+	debug := func(image string) any { return map[string]any{"name": "debug", "image": image} }
+	// CVE-2023-34091: an object that is being deleted is judged like any other.
+	dying := func(o *unstructured.Unstructured) *unstructured.Unstructured {
+		o.SetDeletionTimestamp(&metav1.Time{Time: time.Now()})
+		o.SetFinalizers([]string{"example.com/x"})
+		return o
+	}
+	no := []string{"ephemeralContainers/debug: no-digest"}
+	for name, tc := range map[string]struct {
+		old, new *unstructured.Unstructured
+		want     []string
+	}{
+		"a finalizer":            {pod(nil, tag, badImage), dying(pod(nil, tag, badImage)), []string{}},
+		"the tag again":          {pod(nil, tag, badImage), with(nil, "ephemeralContainers", debug(tag)), no},
+		"the digest again":       {pod(nil, tag, badImage), with(nil, "ephemeralContainers", debug(badImage)), []string{}},
+		"on a dying Pod":         {dying(pod(nil, tag, badImage)), dying(with(nil, "ephemeralContainers", debug(tag))), no},
+		"another on a dying Pod": {dying(pod(nil, goodImage)), dying(pod(nil, badImage)), []string{"containers/c0: problems", "containers/c0: unsigned"}},
+		"under break-glass":      {pod(breakGlass, tag, badImage), with(breakGlass, "ephemeralContainers", debug(tag)), []string{"break-glass: not-allowed"}},
+	} {
+		d := review(t, e, gate.Request{Operation: admissionv1.Update, Object: tc.new, OldObject: tc.old, User: authenticationv1.UserInfo{Username: "mallory"}})
+		if diff := cmp.Diff(tc.want, slices.Compact(reasons(d.Denied))); diff != "" {
 			t.Errorf("%s: %s", name, diff)
 		}
 	}

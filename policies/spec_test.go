@@ -26,13 +26,16 @@ func (c modelCase) want() []string {
 	if c.operation == "UPDATE" {
 		old := imagesOf(c.old)
 		judged = slices.DeleteFunc(judged, func(i placed) bool {
-			return slices.ContainsFunc(old, func(o placed) bool { return same(o.ref, i.ref) })
+			return slices.ContainsFunc(old, func(o placed) bool { return i.is(o) })
 		})
 		if _, ok := c.old.(map[string]any); ok {
 			for key := range hiddenIn(c.old) {
 				delete(hidden, key)
 			}
 		}
+	}
+	if len(judged) > 250 {
+		judged, hidden["too many"] = nil, "object: too-many-images"
 	}
 	for _, violation := range hidden {
 		found[violation] = true
@@ -246,11 +249,20 @@ func pinned(ref any) bool {
 	return strings.Contains(text, "@sha256:")
 }
 
-// placed is an image and where it stands.
+// placed is an image and where it stands: in words, and in the object.
 type placed struct {
-	place       string
+	place, at   string
 	ref         any
 	annotations any
+}
+
+// is reports whether an image was there before: the same content, or the same words
+// in the same container.
+func (p placed) is(old placed) bool {
+	if !same(p.ref, old.ref) {
+		return false
+	}
+	return p.at == old.at || pinned(p.ref) && classOf(p.ref) != "doubtful"
 }
 
 func imagesOf(object any) []placed {
@@ -260,7 +272,7 @@ func imagesOf(object any) []placed {
 		for _, field := range []string{"containers", "ephemeralContainers", "initContainers"} {
 			for index, c := range entries(spec[field]) {
 				container, _ := c.(map[string]any)
-				found = append(found, placed{placeOf(field, index, container), container["image"], pod["annotations"]})
+				found = append(found, placed{placeOf(field, index, container), spotOf(pod, field, index, container), container["image"], pod["annotations"]})
 			}
 		}
 		for index, v := range entries(spec["volumes"]) {
@@ -269,7 +281,7 @@ func imagesOf(object any) []placed {
 				continue
 			}
 			source, _ := volume["image"].(map[string]any)
-			found = append(found, placed{placeOf("volumes", index, volume), source["reference"], pod["annotations"]})
+			found = append(found, placed{placeOf("volumes", index, volume), spotOf(pod, "volumes", index, volume), source["reference"], pod["annotations"]})
 		}
 	}
 	return found
@@ -282,41 +294,72 @@ func placeOf(field, index string, holder map[string]any) string {
 	return field + "/" + index
 }
 
+// spotOf tells a container that is called 0 from the first one without a name.
+func spotOf(pod map[string]any, field, index string, holder map[string]any) string {
+	if name, ok := holder["name"].(string); ok {
+		return fmt.Sprintf("%s %s name %s", pod["at"], field, name)
+	}
+	return fmt.Sprintf("%s %s index %s", pod["at"], field, index)
+}
+
 // podsOf are the Pods and Pod templates of an object, wherever they may stand.
 func podsOf(object any) []map[string]any {
-	at := func(in any, path ...string) any {
-		for _, field := range path {
-			fields, _ := in.(map[string]any)
-			in = fields[field]
-		}
-		return in
-	}
 	if _, ok := object.(map[string]any); !ok {
 		return nil
 	}
-	templates := []any{object, at(object, "template"), at(object, "spec", "template"), at(object, "spec", "jobTemplate", "spec", "template")}
+	type found struct {
+		at       string
+		template any
+	}
+	templates := []found{{"", object}}
+	for _, path := range []string{"template", "spec template", "spec jobTemplate spec template", "data spec template"} {
+		templates = append(templates, found{path, at(object, strings.Fields(path)...)})
+	}
 	jobs, _ := at(object, "spec", "replicatedJobs").([]any)
-	for _, job := range jobs {
-		templates = append(templates, at(job, "template", "spec", "template"))
+	for i, job := range jobs {
+		name := at(job, "name")
+		if name == nil {
+			name = i
+		}
+		templates = append(templates, found{fmt.Sprintf("job %T %v", name, name), at(job, "template", "spec", "template")})
 	}
 	var pods []map[string]any
-	for _, template := range templates {
-		spec, _ := at(template, "spec").(map[string]any)
+	for _, t := range templates {
+		fields, isObject := t.template.(map[string]any)
+		spec, _ := fields["spec"].(map[string]any)
+		isPod := isObject && t.at == "data spec template" && isRevision(object)
 		for _, field := range []string{"containers", "ephemeralContainers", "initContainers"} {
-			if value, ok := spec[field]; ok && value != false {
-				pods = append(pods, map[string]any{"spec": spec, "annotations": at(template, "metadata", "annotations")})
-				break
+			value, ok := spec[field]
+			isPod = isPod || ok && value != false
+		}
+		if isPod {
+			if spec == nil {
+				spec = map[string]any{}
 			}
+			pods = append(pods, map[string]any{"at": t.at, "spec": spec, "annotations": at(t.template, "metadata", "annotations")})
 		}
 	}
 	return pods
+}
+
+func at(in any, path ...string) any {
+	for _, field := range path {
+		fields, _ := in.(map[string]any)
+		in = fields[field]
+	}
+	return in
+}
+
+func isRevision(object any) bool {
+	version, _ := at(object, "apiVersion").(string)
+	return at(object, "kind") == "ControllerRevision" && strings.HasPrefix(version, "apps/")
 }
 
 // hiddenIn are violations for what may hide an image, by what is hidden where.
 func hiddenIn(object any) map[string]string {
 	hidden := map[string]string{}
 	pods := podsOf(object)
-	if len(pods) == 0 {
+	if len(pods) == 0 && !isRevision(object) {
 		hidden["no pod"] = "object: no-pod-spec"
 	}
 	for _, pod := range pods {
@@ -325,6 +368,29 @@ func hiddenIn(object any) map[string]string {
 			if _, ok := value.([]any); !ok && value != nil {
 				text, _ := json.Marshal(value)
 				hidden[field+string(text)] = field + ": unreadable"
+			}
+		}
+	}
+	if !isRevision(object) {
+		return hidden
+	}
+	if len(imagesOf(object)) > 0 && at(object, "data", "spec", "template", "$patch") != "replace" {
+		hidden["a patch"] = "data: unreadable"
+	}
+	// What encoding/json takes for a field of a StatefulSet, and does not read as such here.
+	for path, names := range map[string]string{
+		"data":                        "spec",
+		"data spec":                   "template",
+		"data spec template":          "metadata spec",
+		"data spec template metadata": "annotations",
+		"data spec template spec":     "containers ephemeralContainers initContainers volumes",
+	} {
+		fields, _ := at(object, strings.Fields(path)...).(map[string]any)
+		for key := range fields {
+			for _, name := range strings.Fields(names) {
+				if key != name && strings.EqualFold(key, name) {
+					hidden[path+key] = "data: unreadable"
+				}
 			}
 		}
 	}

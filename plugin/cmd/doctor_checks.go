@@ -646,7 +646,7 @@ func checkConstraintStatus(f *facts) []finding {
 // glassKinds are the kinds that bring an annotation onto a Pod.
 var glassKinds = []struct{ group, kind string }{
 	{"", "Pod"}, {"", "PodTemplate"}, {"", "ReplicationController"},
-	{"apps", "DaemonSet"}, {"apps", "Deployment"}, {"apps", "ReplicaSet"}, {"apps", "StatefulSet"},
+	{"apps", "ControllerRevision"}, {"apps", "DaemonSet"}, {"apps", "Deployment"}, {"apps", "ReplicaSet"}, {"apps", "StatefulSet"},
 	{"batch", "CronJob"}, {"batch", "Job"},
 }
 

@@ -133,9 +133,15 @@ func (p Policy) action(role Role) string {
 // kinds are what a part is about.
 func kinds(at place) []any {
 	pods := map[string]any{"apiGroups": []any{""}, "kinds": []any{"Pod"}}
+	apps := []any{"DaemonSet", "Deployment", "ReplicaSet", "StatefulSet"}
+	if at.kind == policies.BreakGlass {
+		// A StatefulSet makes Pods from its old revisions. A warning would repeat
+		// that of the StatefulSet itself.
+		apps = append([]any{"ControllerRevision"}, apps...)
+	}
 	workloads := []any{
 		map[string]any{"apiGroups": []any{""}, "kinds": []any{"PodTemplate", "ReplicationController"}},
-		map[string]any{"apiGroups": []any{"apps"}, "kinds": []any{"DaemonSet", "Deployment", "ReplicaSet", "StatefulSet"}},
+		map[string]any{"apiGroups": []any{"apps"}, "kinds": apps},
 		map[string]any{"apiGroups": []any{"batch"}, "kinds": []any{"CronJob", "Job"}},
 	}
 	switch {

@@ -16,14 +16,18 @@ values(answer) := {question: value |
 # word holds for a reason that is fit to be shown.
 word(reason) if regex.match(`^[a-z]+(-[a-z]+)*$`, reason)
 
-# cause says in words why a question has no answer that counts.
-default cause(_, _) := "no answer"
+# errors are what the provider said about questions instead of an answer: the texts of
+# each question.
+errors(answer) := object.union_n([{question: {text: true}} | some [question, text] in answer.errors])
 
-cause(answer, question) := message.printable(texts, 400) if {
-	texts := [text | some [asked, text] in answer.errors; asked == question]
-	count(texts) > 0
-} else := sprintf("not an answer: %s", [message.printable(values(answer)[question], 120)]) if {
-	values(answer)[question]
+# cause says in words why a question has no answer that counts. What counts and the
+# errors are made once of the answer, and not for each question.
+default cause(_, _, _, _) := "no answer"
+
+cause(answer, plain, told, question) := message.printable(object.keys(told[question]), 400) if {
+	told[question]
+} else := sprintf("not an answer: %s", [message.printable(plain[question], 120)]) if {
+	plain[question]
 } else := sprintf("Gatekeeper has no Provider of that name: %s", [answer.system_error]) if {
 	answer.system_error == "key is not found in provider cache" # in Gatekeeper's own words
 } else := replace(answer.system_error, "\n", "; ") if {

@@ -4,32 +4,64 @@
 package lib.images
 
 import data.lib.message
+import data.lib.ocir
 
 # judged is what the request has to answer for. On UPDATE that is the images that
 # the old object does not have: finalizers, labels and evictions of what runs
 # already must not hang on a registry. Audit and gator know no old object and
 # judge everything.
-judged := images(reviewed_pods) if {
+judged := added if not crowded
+
+default judged := []
+
+added := images(reviewed_pods) if {
 	not update
 } else := [image |
 	some image in images(reviewed_pods)
-	not image.ref in old_refs
+	not had(image)
 ]
 
 update if input.review.operation == "UPDATE"
 
-old_refs := {image.ref | some image in images(pods(input.review.oldObject))}
+# had holds for an image that the old object has. A digest names the same image
+# wherever it stands. A tag may have moved, and a container that is new pulls what
+# it names now, so a tag is old only where it stood before.
+had(image) if [spot(image), image.ref] in old_spots
+
+had(image) if {
+	image.ref in old_refs
+	pinned(image)
+}
+
+old_pods := pods(input.review.oldObject)
+
+old_spots := {[spot(image), image.ref] | some image in images(old_pods)}
+
+old_refs := {image.ref | some image in images(old_pods)}
+
+pinned(image) if ocir.class(image.ref).pinned
+
+# crowded are requests whose images would take too long to judge. They are refused
+# before anything is asked about an image.
+crowded if count(added) > most
+
+most := 250
 
 # unreadable are violations for whatever may hide an image.
 unreadable contains problem if {
 	not deletion
-	some problem in hidden(reviewed_pods)
+	some problem in hidden(reviewed, reviewed_pods)
 	not problem in hidden_before
+}
+
+unreadable contains message.violation("object", "too-many-images", detail, count(added)) if {
+	crowded
+	detail := sprintf("more than %d images; split the object, so that each part can be judged in time", [most])
 }
 
 default hidden_before := set()
 
-hidden_before := hidden(pods(input.review.oldObject)) if {
+hidden_before := hidden(input.review.oldObject, old_pods) if {
 	update
 	is_object(input.review.oldObject)
 }
@@ -44,9 +76,10 @@ reviewed_pods := pods(reviewed)
 
 deletion if input.review.operation == "DELETE"
 
-hidden(pods_of) := no_pod | no_list if {
+hidden(obj, pods_of) := (no_pod | no_list) | patches(obj, pods_of) if {
 	no_pod := {message.violation("object", "no-pod-spec", detail, kind) |
 		count(pods_of) == 0
+		not revision(obj)
 		detail := "no pod and no pod template found in it, so no images; the constraint must not match this kind"
 	}
 	no_list := {message.violation(field, "unreadable", "must be a list", value) |
@@ -61,6 +94,41 @@ hidden(pods_of) := no_pod | no_list if {
 default kind := "?"
 
 kind := input.review.kind.kind
+
+# A ControllerRevision is what a StatefulSet makes its older Pods from: a strategic
+# merge patch of the StatefulSet, written by its controller. Other controllers keep
+# other data in theirs, which holds no Pod.
+revision(obj) if {
+	obj.kind == "ControllerRevision"
+	startswith(obj.apiVersion, "apps/")
+}
+
+# patches are violations for a patch that leads to another Pod than the one that is
+# read here. A patch that does not replace the template adds its images to what the
+# StatefulSet has, annotations included. The controller reads the patched object
+# with encoding/json, which takes "Spec" and "\u017fpec" for "spec".
+patches(obj, pods_of) := alike | merged if {
+	revision(obj)
+	alike := {message.violation("data", "unreadable", detail, key) |
+		some [fields, names] in [
+			[obj.data, {"spec"}],
+			[object.get(obj, ["data", "spec"], {}), {"template"}],
+			[object.get(obj, ["data", "spec", "template"], {}), {"metadata", "spec"}],
+			[object.get(obj, ["data", "spec", "template", "metadata"], {}), {"annotations"}],
+			[object.get(obj, ["data", "spec", "template", "spec"], {}), {"containers", "ephemeralContainers", "initContainers", "volumes"}],
+		]
+		some key, _ in fields
+		not key in names
+		folded(key) in {folded(name) | some name in names}
+		detail := sprintf("the controller takes this for one of %v", [names])
+	}
+	merged := {message.violation("data", "unreadable", "must replace the whole template, as a controller writes it ($patch: replace)", "(none)") |
+		count(images(pods_of)) > 0
+		not obj.data.spec.template["$patch"] == "replace"
+	}
+} else := set()
+
+folded(key) := lower(upper(key))
 
 containers := ["containers", "ephemeralContainers", "initContainers"]
 
@@ -104,21 +172,42 @@ name(image) := written if {
 	is_string(written)
 } else := image.index
 
-# pods are the specs of pods, each with the annotations of the pod it becomes. They
-# are found wherever Kubernetes and what extends it keep the template of a pod; a
-# Pod is its own.
+# spot is where an image stands in its object. A container keeps its spot by its name
+# when the order changes.
+spot(image) := [image.pod.at, image.field, name(image)]
+
+# pods are the specs of pods, each with the annotations of the pod it becomes, and
+# where it stands. They are found wherever Kubernetes and what extends it keep the
+# template of a pod; a Pod is its own.
 pods(obj) := {pod |
-	some template in array.concat(
-		[
-			obj,
-			object.get(obj, "template", null),
-			object.get(obj, ["spec", "template"], null),
-			object.get(obj, ["spec", "jobTemplate", "spec", "template"], null),
-		],
-		[job.template.spec.template | some job in obj.spec.replicatedJobs], # JobSet
-	)
+	some [at, template] in templates(obj)
 	spec := template.spec
 	some field in containers
 	spec[field]
-	pod := {"spec": spec, "annotations": object.get(template, ["metadata", "annotations"], {})}
+	pod := {"at": at, "spec": spec, "annotations": object.get(template, ["metadata", "annotations"], {})}
+} | {pod |
+	# Its containers may be those of the StatefulSet.
+	revision(obj)
+	template := obj.data.spec.template
+	is_object(template)
+	pod := {
+		"at": "data.spec.template",
+		"spec": object.get(template, "spec", {}),
+		"annotations": object.get(template, ["metadata", "annotations"], {}),
+	}
 }
+
+templates(obj) := array.concat(
+	[
+		["", obj],
+		["template", object.get(obj, "template", null)],
+		["spec.template", object.get(obj, ["spec", "template"], null)],
+		["spec.jobTemplate.spec.template", object.get(obj, ["spec", "jobTemplate", "spec", "template"], null)],
+		["data.spec.template", object.get(obj, ["data", "spec", "template"], null)], # ControllerRevision
+	],
+	[[at, template] |
+		some i, job in obj.spec.replicatedJobs # JobSet
+		at := ["spec.replicatedJobs", object.get(job, "name", i)]
+		template := job.template.spec.template
+	],
+)

@@ -31,6 +31,7 @@ shapes := {
 	"PodTemplate": {"template": {"spec": spec}},
 	"Deployment": {"spec": {"template": {"spec": spec}}},
 	"CronJob": {"spec": {"jobTemplate": {"spec": {"template": {"spec": spec}}}}},
+	"ControllerRevision": {"data": {"spec": {"template": {"spec": spec}}}},
 	"JobSet": {"spec": {"replicatedJobs": [{"template": {"spec": {"template": {"spec": spec}}}}]}},
 	"a kind yet to come, that mixes shapes": {
 		"spec": {"containers": spec.containers, "template": {"spec": spec}},
@@ -38,6 +39,7 @@ shapes := {
 	},
 }
 
+# CVE-2023-2727: ephemeral containers are judged as all others are.
 test_every_image_of_every_shape_is_judged[kind] if {
 	some kind, object in shapes
 	places({"operation": "CREATE", "object": object}) == all_places
@@ -50,21 +52,85 @@ test_without_an_operation_everything_is_judged[kind] if {
 	places({"operation": "", "object": object, "oldObject": object}) == all_places
 }
 
+# CVE-2023-34091: nothing about an object, such as that it is being deleted, keeps its
+# new images from being judged.
 test_on_update_only_new_references_are_judged[kind] if {
 	some kind, object in shapes
 	old := json.patch(object, [])
+	dying := {"metadata": {"deletionTimestamp": "2021-12-21T12:00:00Z", "finalizers": ["x"]}}
 	places({"operation": "UPDATE", "object": object, "oldObject": old}) == set()
 	places({"operation": "UPDATE", "object": object, "oldObject": null}) == all_places
 	places({"operation": "UPDATE", "object": object}) == all_places
-	places({"operation": "UPDATE", "object": object, "oldObject": {"spec": {"containers": [{"name": "x", "image": "a"}]}}}) == all_places - {["containers/web", "a"]}
+	before := json.unmarshal(replace(json.marshal(object), `"image":"`, `"image":"old-`))
+	places({"operation": "UPDATE", "object": with_fields(object, dying), "oldObject": with_fields(before, dying)}) == all_places - {["volumes/model", "e"]}
 }
 
-test_another_place_for_an_old_reference_is_nothing_new if {
+with_fields(obj, fields) := object.union(obj, fields)
+
+by_digest(name) := sprintf("%s@sha256:%064d", [name, 7])
+
+test_a_tag_is_old_only_where_it_stood[note] if {
+	a := {"name": "x", "image": "a"}
+	b := {"name": "z", "image": "b"}
+	old := {"containers": [a, {"image": "c"}], "initContainers": [b], "volumes": [{"name": "v", "image": {"reference": "d"}}]}
+	some note, case in {
+		"nothing changes": {"new": old, "want": set()},
+		"another order": {"new": {"containers": [{"name": "new", "image": by_digest("a")}, {"image": "c"}, a]}, "want": {["containers/new", by_digest("a")]}},
+		"one goes": {"new": {"containers": [a]}, "want": set()},
+		"another name": {"new": {"containers": [{"name": "y", "image": "a"}]}, "want": {["containers/y", "a"]}},
+		"no name": {"new": {"containers": [{"image": "a"}]}, "want": {["containers/0", "a"]}},
+		"another place without a name": {"new": {"containers": [{"image": "c"}]}, "want": {["containers/0", "c"]}},
+		"a name that is a number": {"new": {"containers": [a, {"name": "1", "image": "c"}]}, "want": {["containers/1", "c"]}},
+		"another field": {"new": {"containers": [b]}, "want": {["containers/z", "b"]}},
+		"an ephemeral container": {"new": object.union(old, {"ephemeralContainers": [a]}), "want": {["ephemeralContainers/x", "a"]}},
+		"from a volume": {"new": {"containers": [{"name": "v", "image": "d"}]}, "want": {["containers/v", "d"]}},
+		"a volume": {"new": {"containers": [], "volumes": [{"name": "w", "image": {"reference": "d"}}]}, "want": {["volumes/w", "d"]}},
+	}
+	got := places({"operation": "UPDATE", "object": {"spec": case.new}, "oldObject": {"spec": old}})
+	print(note, got)
+	got == case.want
+}
+
+test_a_digest_is_old_wherever_it_stands if {
 	places({
 		"operation": "UPDATE",
-		"object": {"spec": {"containers": [{"name": "x", "image": "b"}, {"name": "y", "image": "a"}]}},
-		"oldObject": {"spec": {"containers": [{"name": "x", "image": "a"}], "initContainers": [{"name": "z", "image": "b"}]}},
+		"object": {"spec": {
+			"containers": [{"name": "x", "image": by_digest("b")}, {"name": "y", "image": by_digest("a")}],
+			"ephemeralContainers": [{"name": "z", "image": by_digest("quay.io/c:1")}],
+		}},
+		"oldObject": {"spec": {
+			"containers": [{"name": "x", "image": by_digest("a")}, {"image": by_digest("quay.io/c:1")}],
+			"initContainers": [{"name": "z", "image": by_digest("b")}],
+		}},
 	}) == set()
+}
+
+# Nothing pins an ambiguous reference.
+test_an_ambiguous_reference_is_old_only_where_it_stood if {
+	every ref in [by_digest("IAD.ocir.io/ns/a"), by_digest("iad.ocir.io:443/ns/a"), by_digest("cafe:"), null, 1, [by_digest("a")]] {
+		old := {"spec": {"containers": [{"name": "x", "image": ref}]}}
+		places({"operation": "UPDATE", "object": old, "oldObject": old}) == set()
+		places({
+			"operation": "UPDATE",
+			"object": {"spec": {"containers": [{"name": "y", "image": ref}]}},
+			"oldObject": old,
+		}) == {["containers/y", ref]}
+	}
+}
+
+job(job_name, image) := {"name": job_name, "template": {"spec": {"template": {"spec": {"containers": [{"name": "x", "image": image}]}}}}}
+
+updated(jobs) := places({
+	"operation": "UPDATE",
+	"object": {"spec": {"replicatedJobs": jobs}},
+	"oldObject": {"spec": {"replicatedJobs": [job("driver", "a"), job("worker", "b")]}},
+})
+
+test_each_template_is_a_place_of_its_own if {
+	updated([job("worker", "b"), job("driver", "a")]) == set()
+	updated([job("worker", "a"), job("driver", "a")]) == {["containers/x", "a"]}
+	updated([job("third", "b")]) == {["containers/x", "b"]}
+	updated([job("third", by_digest("b"))]) == {["containers/x", by_digest("b")]}
 }
 
 test_what_is_deleted_is_not_judged if {
@@ -155,6 +221,86 @@ test_what_was_unreadable_before_may_be_updated if {
 	count(problems({"operation": "UPDATE", "object": {"spec": {}}, "oldObject": null})) == 1
 }
 
+# One oddity of the old object excuses no other.
+test_what_is_unreadable_beside_what_was_before_is_refused if {
+	problems({
+		"operation": "UPDATE",
+		"object": {"spec": {"containers": [], "volumes": "x", "initContainers": "y"}},
+		"oldObject": {"spec": {"containers": [], "volumes": "x"}},
+	}) == {"initContainers: unreadable: must be a list: y"}
+	count(problems({
+		"operation": "UPDATE",
+		"object": {"spec": {"containers": [], "volumes": "x"}},
+		"oldObject": {"spec": {}},
+	})) == 1
+}
+
+many(n) := {"spec": {"containers": [{"name": sprintf("c%d", [i]), "image": "a"} | some i in numbers.range(1, n)]}}
+
+test_more_images_than_can_be_judged if {
+	count(places({"object": many(250)})) == 250
+	problems({"object": many(250)}) == set()
+	got := problems({"object": many(251)})
+	got == {"object: too-many-images: more than 250 images; split the object, so that each part can be judged in time: 251"}
+	places({"object": many(251)}) == set()
+	problems({"operation": "UPDATE", "object": many(251), "oldObject": many(251)}) == set()
+	count(problems({"operation": "UPDATE", "object": many(502), "oldObject": many(251)})) == 1
+	places({"operation": "UPDATE", "object": many(252), "oldObject": many(251)}) == {["containers/c252", "a"]}
+	problems({"operation": "DELETE", "object": many(251), "oldObject": many(251)}) == set()
+}
+
+revision(payload) := {"apiVersion": "apps/v1", "kind": "ControllerRevision", "data": payload}
+
+replacing(template) := {"spec": {"template": object.union(template, {"$patch": "replace"})}}
+
+# Others than Kubernetes keep other data in ControllerRevisions.
+test_revisions_without_a_pod_are_none_of_ours[note] if {
+	some note, payload in {
+		"nothing": {},
+		"no template": {"spec": {"cpu": {"guest": 1}}},
+		"a virtual machine": {"spec": {"template": {"metadata": {"labels": {}}, "spec": {"domain": {}, "volumes": [{"name": "d", "containerDisk": {"image": "a"}}]}}}},
+		"another template": {"spec": {"leaderWorkerTemplate": {"$patch": "replace", "workerTemplate": {"spec": spec}}}},
+		"text": {"spec": "x"},
+		"a template that is text": {"spec": {"template": "x"}},
+		"a list": ["x"],
+		"null": null,
+	}
+	problems({"object": revision(payload)}) == set()
+	places({"object": revision(payload)}) == set()
+	count(problems({"object": object.union(revision(payload), {"apiVersion": "example.com/v1"})})) == 1
+	count(problems({"object": object.union(revision(payload), {"kind": "Revision"})})) == 1
+}
+
+test_revisions_as_a_controller_writes_them if {
+	object := revision(replacing({"metadata": {"labels": {"Spec": "x"}}, "spec": spec}))
+	places({"object": object}) == all_places
+	problems({"object": object}) == set()
+}
+
+# What the controller makes of these is not what stands in them.
+test_revisions_that_are_read_in_two_ways[note] if {
+	some note, payload in {
+		"a patch of the template": {"spec": {"template": {"spec": spec}}},
+		"a patch of an image volume": {"spec": {"template": {"spec": {"volumes": spec.volumes}}}},
+		"another directive": {"spec": {"template": {"$patch": "merge", "spec": spec}}},
+		"a directive elsewhere": {"$patch": "replace", "spec": {"template": {"spec": spec}}},
+		"upper case": object.union({"Spec": {}}, replacing({"spec": spec})),
+		"a long s": object.union({"\u017fpec": {}}, replacing({"spec": spec})),
+		"a template beside it": object.union(replacing({"spec": spec}), {"spec": {"TEMPLATE": {}}}),
+		"in the template": replacing({"spec": spec, "Metadata": {}}),
+		"in its metadata": replacing({"spec": spec, "metadata": {"annotation\u017f": {}}}),
+		"containers": replacing({"spec": object.union(spec, {"Containers": []})}),
+		"volumes": replacing({"spec": object.union(spec, {"volume\u017f": []})}),
+	}
+	got := problems({"object": revision(payload)})
+	print(note, got)
+	count(got) == 1
+	every message in got {
+		startswith(message, "data: unreadable: ")
+	}
+	problems({"operation": "UPDATE", "object": revision(payload), "oldObject": revision(payload)}) == set()
+}
+
 # The annotations that count are those of the pod that comes of it.
 test_annotations_belong_to_the_pod[kind] if {
 	mark := {"annotations": {"at": "the pod"}}
@@ -167,6 +313,8 @@ test_annotations_belong_to_the_pod[kind] if {
 			"spec": {"template": {"metadata": mark, "spec": spec}},
 		}}},
 		"PodTemplate": {"metadata": wrong, "template": {"metadata": mark, "spec": spec}},
+		"ControllerRevision": {"metadata": wrong, "data": {"metadata": wrong, "spec": {"template": {"metadata": mark, "spec": spec}}}},
+		"ControllerRevision without containers": object.union(revision({"spec": {"template": {"metadata": mark, "spec": {"volumes": spec.volumes}}}}), {"metadata": wrong}),
 	}
 	got := {image.pod.annotations | some image in images.judged} with input.review as {"object": object}
 	got == {mark.annotations}

@@ -96,6 +96,8 @@ scan(image) := values[questions[image.ref]]
 
 values := answers.values(answer)
 
+errors := answers.errors(answer)
+
 default answer := {}
 
 answer := fetch.answers(provider, sort([question | some question in questions])) if count(questions) > 0
@@ -138,7 +140,7 @@ detail(image) := names.fault(image).detail if {
 	reason(image) == "scan-too-old"
 } else := sprintf("%d of severity %v or worse, less those to ignore: %v", [sum([scan(image).counts[severity] | some severity in forbidden]), least, worst(scan(image))]) if {
 	reason(image) == "problems"
-} else := sprintf("could not find out what scans say, from provider %v: %v", [provider, answers.cause(answer, questions[image.ref])]) if {
+} else := sprintf("could not find out what scans say, from provider %v: %v", [provider, answers.cause(answer, values, errors, questions[image.ref])]) if {
 	reason(image) == "no-answer"
 } else := replace(scan(image).detail, "…", "..")
 

@@ -9,9 +9,8 @@ import data.lib.message
 import data.lib.names
 
 violation contains message.violation(images.place(image), reason(image), detail(image), image.ref) if {
-	some ref in (names.refs - signed)
 	some image in images.judged
-	image.ref == ref
+	not image.ref in signed
 	not settled(image)
 }
 
@@ -50,6 +49,8 @@ any_key(image) if {
 signed := {ref | some ref, question in questions; values[question].signed == true}
 
 values := answers.values(answer)
+
+errors := answers.errors(answer)
 
 default answer := {}
 
@@ -92,7 +93,7 @@ detail(image) := names.fault(image).detail if {
 	names.fault(image)
 } else := explanations[reason(image)] if {
 	explanations[reason(image)]
-} else := sprintf("could not find out whether it is signed, from provider %v: %v", [provider, answers.cause(answer, questions[image.ref])]) if {
+} else := sprintf("could not find out whether it is signed, from provider %v: %v", [provider, answers.cause(answer, values, errors, questions[image.ref])]) if {
 	reason(image) == "no-answer"
 } else := replace(denial(image).detail, "…", "..")
 

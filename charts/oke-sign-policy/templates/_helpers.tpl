@@ -24,7 +24,7 @@ spec:
       {{- end }}
       {{- if or (eq .role "workloads") (eq .kind "OKEBreakGlass") }}
       - {apiGroups: [""], kinds: [PodTemplate, ReplicationController]}
-      - {apiGroups: [apps], kinds: [DaemonSet, Deployment, ReplicaSet, StatefulSet]}
+      - {apiGroups: [apps], kinds: [{{ if eq .kind "OKEBreakGlass" }}ControllerRevision, {{ end }}DaemonSet, Deployment, ReplicaSet, StatefulSet]}
       - {apiGroups: [batch], kinds: [CronJob, Job]}
       {{- end }}
     {{- with include "oke-sign-policy.scope" .root }}{{ . | nindent 4 }}{{ end }}

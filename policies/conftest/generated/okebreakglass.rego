@@ -22,6 +22,14 @@ violation contains message.violation("break-glass", "no-reason", detail, "(none)
 	detail := sprintf("say why, in the annotation %s", [breakglass.reason])
 }
 
+violation contains message.violation(images.place(image), "no-digest", detail, image.ref) if {
+	input.parameters.requireDigest == true
+	some image in images.images(used_pods)
+	not images.crowded
+	not images.pinned(image)
+	detail := "a tag may move while break-glass lasts; pin it with kubectl oke-sign pin"
+}
+
 violation contains message.violation("break-glass", reason, detail, end(annotations)) if {
 	some annotations in used
 	timed(annotations)
@@ -49,33 +57,53 @@ violation contains message.violation("break-glass", "in-use", detail, why(annota
 	detail := sprintf("images of OCI Registry get in here, signed or not, until %v", [end(annotations)])
 }
 
-used contains annotations if {
-	some annotations in judged
-	breakglass.in_use(annotations)
+used contains pod.annotations if some pod in used_pods
+
+used_pods contains pod if {
+	some pod in judged_pods
+	breakglass.in_use(pod.annotations)
 }
+
+judged contains pod.annotations if some pod in judged_pods
 
 # On UPDATE a Pod is judged when its annotations change, or images come: what the
 # network or a controller notes on a running Pod breaks no glass, and one that has run
 # out of time can still be deleted. Each of an object's Pods answers for itself: an
-# annotation that one has already is new to another.
-judged contains pod.annotations if {
-	some pod in images.pods(images.reviewed)
+# annotation that one has already is new to another. Annotations may have come
+# unseen, through the status or the binding of a Pod, and so they let no image in
+# that comes after them.
+judged_pods contains pod if {
+	some pod in images.reviewed_pods
 	not unchanged(pod)
 }
 
 unchanged(pod) if {
 	images.update
-	some old in images.pods(input.review.oldObject)
-	marks(pod) == marks(old)
-	refs(pod) - refs(old) == set()
+	[pod.at, marks(pod)] in old_marks
+	every image in images.images({pod}) {
+		had(image)
+	}
 }
+
+# had holds for an image that was there before under the same annotations: in the
+# same container, or by its digest in the same Pod.
+had(image) if [images.spot(image), marks(image.pod), image.ref] in old_spots
+
+had(image) if {
+	[image.pod.at, marks(image.pod), image.ref] in old_refs
+	images.pinned(image)
+}
+
+old_marks := {[pod.at, marks(pod)] | some pod in images.old_pods}
+
+old_spots := {[images.spot(image), marks(image.pod), image.ref] | some image in images.images(images.old_pods)}
+
+old_refs := {[image.pod.at, marks(image.pod), image.ref] | some image in images.images(images.old_pods)}
 
 marks(pod) := {name: value |
 	some name in breakglass.names
 	value := pod.annotations[name]
 }
-
-refs(pod) := {image.ref | some image in images.images({pod})}
 
 explained(annotations) if regex.match(`[^\s]`, annotations[breakglass.reason])
 
@@ -161,15 +189,15 @@ permitted if {
 	groups[input.review.kind.kind] == input.review.kind.group
 }
 
-groups := {"Job": "batch", "Pod": "", "ReplicaSet": "apps"}
+groups := {"ControllerRevision": "apps", "Job": "batch", "Pod": "", "ReplicaSet": "apps"}
 
 makes := {
-	"system:kube-controller-manager": {"Job", "Pod", "ReplicaSet"},
+	"system:kube-controller-manager": {"ControllerRevision", "Job", "Pod", "ReplicaSet"},
 	"system:serviceaccount:kube-system:cronjob-controller": {"Job"},
-	"system:serviceaccount:kube-system:daemon-set-controller": {"Pod"},
+	"system:serviceaccount:kube-system:daemon-set-controller": {"ControllerRevision", "Pod"},
 	"system:serviceaccount:kube-system:deployment-controller": {"ReplicaSet"},
 	"system:serviceaccount:kube-system:job-controller": {"Pod"},
 	"system:serviceaccount:kube-system:replicaset-controller": {"Pod"},
 	"system:serviceaccount:kube-system:replication-controller": {"Pod"},
-	"system:serviceaccount:kube-system:statefulset-controller": {"Pod"},
+	"system:serviceaccount:kube-system:statefulset-controller": {"ControllerRevision", "Pod"},
 }
