@@ -18,6 +18,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"go.yaml.in/yaml/v3"
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -151,6 +152,7 @@ func TestRendered(t *testing.T) {
 func strict(t *testing.T, o *unstructured.Unstructured) {
 	t.Helper()
 	into, known := map[string]any{
+		"ValidatingAdmissionPolicy": &admissionregistrationv1.ValidatingAdmissionPolicy{}, "ValidatingAdmissionPolicyBinding": &admissionregistrationv1.ValidatingAdmissionPolicyBinding{},
 		"Deployment": &appsv1.Deployment{}, "NetworkPolicy": &networkingv1.NetworkPolicy{}, "PodDisruptionBudget": &policyv1.PodDisruptionBudget{},
 		"Secret": &corev1.Secret{}, "Service": &corev1.Service{}, "ServiceAccount": &corev1.ServiceAccount{},
 		"ClusterRole": &rbacv1.ClusterRole{}, "ClusterRoleBinding": &rbacv1.ClusterRoleBinding{}, "Role": &rbacv1.Role{}, "RoleBinding": &rbacv1.RoleBinding{},
@@ -330,6 +332,8 @@ func TestRefused(t *testing.T) {
 		"a configuration file that is nowhere":     {"oke-sign", set("oci.auth=api_key"), "oci.config.secret is missing"},
 		"a webhook that waits as long":             {"oke-sign", set(region, "gatekeeper.webhookTimeoutSeconds=3"), "/gatekeeper/webhookTimeoutSeconds"},
 		"a webhook that waits too long":            {"oke-sign", set(region, "gatekeeper.webhookTimeoutSeconds=31"), "/gatekeeper/webhookTimeoutSeconds"},
+		"a guard of labels that is no yes or no":   {"oke-sign", set(region, "namespaceLabels.enabled=maybe"), "/namespaceLabels/enabled"},
+		"an exempt namespace that is none":         {"oke-sign", set(region, "namespaceLabels.exemptNamespaces={a*}"), "/namespaceLabels/exemptNamespaces/0"},
 		"signatures as late as Gatekeeper waits":   {"oke-sign", set(region, "timeouts.signatures=2000"), "/timeouts/signatures"},
 		"scans as late as Gatekeeper waits":        {"oke-sign", set(region, "timeouts.scans=1000"), "/timeouts/scans"},
 		"a time-out with a unit":                   {"oke-sign", set(region, "timeouts.signatures=1s"), "/timeouts/signatures"},

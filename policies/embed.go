@@ -32,3 +32,10 @@ var Templates embed.FS
 //
 //go:embed okesignedimages/recorded/template.yaml okeimagedigests/recorded/template.yaml okebreakglass/recorded/template.yaml okescannedimages/recorded/template.yaml
 var Recorded embed.FS
+
+// NamespaceLabels is the ValidatingAdmissionPolicy that guards the labels of
+// namespaces. The chart oke-sign puts its exempt namespaces into the variable
+// exempt.
+//
+//go:embed namespacelabels/policy.yaml
+var NamespaceLabels []byte

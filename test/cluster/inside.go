@@ -418,6 +418,7 @@ func (c *inside) okeSign(ctx context.Context) error {
 			return c.apply(ctx, "provider.yaml", map[string]any{"OCI": c.path("oci"), "Emulator": emulator})
 		},
 		func() error { return c.templates(ctx) },
+		func() error { return c.namespaceLabels(ctx) },
 		func() error { return c.policy(ctx) },
 		func() error {
 			return c.kubectl(ctx, nil, "-n", "oke-sign", "rollout", "status", "deployment/oke-sign", "--timeout="+startUp.String())
@@ -477,6 +478,38 @@ func (c *inside) templates(ctx context.Context) error {
 			}
 		}
 		return nil
+	})
+}
+
+// namespaceLabels installs the ValidatingAdmissionPolicy as the chart renders it, and
+// waits until the API server enforces it.
+func (c *inside) namespaceLabels(ctx context.Context) error {
+	var text bytes.Buffer
+	err := c.run(ctx, &text, "helm", "template", "oke-sign", filepath.Join(c.Project, "charts", "oke-sign"), "--namespace", "oke-sign",
+		"--set", "oci.region=us-ashburn-1", "--show-only", "templates/namespacelabels.yaml")
+	if err != nil {
+		return err
+	}
+	file := c.path("namespace-labels.yaml")
+	if err := os.WriteFile(file, text.Bytes(), 0o600); err != nil {
+		return err
+	}
+	if err := c.kubectl(ctx, nil, "apply", "-f", file); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, startUp)
+	defer cancel()
+	return until(ctx, func(ctx context.Context) error {
+		err := c.kubectl(ctx, nil, "patch", "namespace", "default", "--subresource=status", "--type=merge", "--dry-run=server",
+			"--patch", `{"metadata":{"labels":{"oke-sign.dev/enforced":"no"}}}`)
+		switch {
+		case err == nil:
+			return errors.New("labels of a namespace still change through its status")
+		case strings.Contains(err.Error(), "ValidatingAdmissionPolicy"):
+			return nil
+		default:
+			return err
+		}
 	})
 }
 

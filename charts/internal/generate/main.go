@@ -1,6 +1,6 @@
 // Command generate writes the generated files of the folder of charts given as
-// its only argument: the ConstraintTemplates, which are those of package policies,
-// and in each README the tables that say what stands in values.yaml and alerts.yaml.
+// its only argument: the ConstraintTemplates and the ValidatingAdmissionPolicy, which
+// are those of package policies, and in each README the tables that say what stands in values.yaml and alerts.yaml.
 package main
 
 import (
@@ -65,6 +65,7 @@ func files(charts fs.FS) (map[string][]byte, error) {
 		}
 		made["oke-sign/policies/"+name+".yaml"] = text
 	}
+	made["oke-sign/admission/namespace-labels.yaml"] = policies.NamespaceLabels
 	readmes, err := fs.Glob(charts, "*/README.md")
 	if err != nil {
 		return nil, err
