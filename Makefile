@@ -135,14 +135,21 @@ archives: bin/tools/goreleaser bin/tools/cyclonedx-gomod
 		PATH="$(CURDIR)/bin/tools:$$PATH" goreleaser release --clean $$([[ $$want == *'*'* ]] && echo --snapshot); \
 	fi
 
+# Packs a program of the archives into an image: its name, the folder of its build,
+# and the reference to push to, if any.
+define pack_image
+go run ./test/image --program $(1) --out dist/image/$(1) --version $(made) --revision $$(git rev-parse HEAD) \
+	--created $$(git log -1 --format=%ct) $(if $(3),--push $(3)) \
+	linux/amd64=$$(echo dist/$(2)_linux_amd64*/$(1)) linux/arm64=$$(echo dist/$(2)_linux_arm64*/$(1))
+tar -C dist/image/$(1) --sort=name --mtime=@$$(git log -1 --format=%ct) --owner=0 --group=0 -cf dist/$(1)-image.tar .
+endef
+
 .PHONY: release
-release: archives $(HELM) ## dist: archives, sums, SBOMs, the provider's multi-arch image, and the charts
+release: archives $(HELM) ## dist: archives, sums, SBOMs, multi-arch images of provider and plugin, and the charts
 	@[[ $(made) == *-* ]] || grep -qx "version: $(made)" charts/oke-sign/Chart.yaml || { echo "the charts are of another version than $(made)"; exit 1; }
 	rm -rf dist/image
-	go run ./test/image --out dist/image --version $(made) --revision $$(git rev-parse HEAD) \
-		--created $$(git log -1 --format=%ct) $(if $(PUSH),--push $(PUSH)) \
-		linux/amd64=$$(echo dist/provider_linux_amd64*/oke-sign-provider) linux/arm64=$$(echo dist/provider_linux_arm64*/oke-sign-provider)
-	tar -C dist/image --sort=name --mtime=@$$(git log -1 --format=%ct) --owner=0 --group=0 -cf dist/oke-sign-provider-image.tar .
+	$(call pack_image,oke-sign-provider,provider,$(PUSH))
+	$(call pack_image,kubectl-oke_sign,plugin,$(PUSH_PLUGIN))
 	$(HELM) package charts/oke-sign charts/oke-sign-policy --destination dist
 	cd dist && sed -i '/\.tgz$$/d; /-image\.tar$$/d' checksums.txt && sha256sum *.tgz *-image.tar >>checksums.txt
 

@@ -1,8 +1,8 @@
-// Command image packs oke-sign-provider into an OCI image for several platforms,
-// without a daemon and without a base image: the program, which is linked
-// statically, and the certificate authorities that Mozilla trusts. There is no
-// shell in it, nothing to write to, and no root. The same programs give the same
-// digest.
+// Command image packs one program, oke-sign-provider or kubectl-oke_sign, into an
+// OCI image for several platforms, without a daemon and without a base image: the
+// program, which is linked statically, and the certificate authorities that Mozilla
+// trusts. There is no shell in it, nothing to write to, and no root. The same
+// programs give the same digest.
 package main
 
 import (
@@ -34,9 +34,9 @@ import (
 	"golang.org/x/crypto/x509roots/fallback/bundle"
 )
 
-const usage = `image packs oke-sign-provider into an OCI image.
+const usage = `image packs oke-sign-provider or kubectl-oke_sign into an OCI image.
 
-Usage: image --out DIR [flags] linux/amd64=FILE linux/arm64=FILE...
+Usage: image --out DIR [--program NAME] [flags] linux/amd64=FILE linux/arm64=FILE...
 
 It writes an OCI image layout and prints the digest.
 
@@ -56,10 +56,13 @@ func main() {
 	}
 }
 
+// ports are those that each program listens on.
+var ports = map[string][]string{"oke-sign-provider": {"8443/tcp", "8081/tcp"}, "kubectl-oke_sign": nil}
+
 // release is what the image says of itself.
 type release struct {
-	version, revision string
-	created           time.Time
+	program, version, revision string
+	created                    time.Time
 }
 
 func run(ctx context.Context, args []string, out io.Writer) error {
@@ -71,6 +74,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	dir := flags.String("out", "", "`directory` of the layout, which must not be there yet")
 	push := flags.String("push", "", "`reference` to push the image to as well, with the credentials of docker login")
 	var r release
+	flags.StringVar(&r.program, "program", "oke-sign-provider", "`name` of the program in the image: oke-sign-provider or kubectl-oke_sign")
 	flags.StringVar(&r.version, "version", "unknown", "version of the program")
 	flags.StringVar(&r.revision, "revision", "", "commit that it was built from")
 	created := flags.Int64("created", 0, "time of that commit, `seconds` since 1970")
@@ -80,6 +84,9 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	r.created = time.Unix(*created, 0).UTC()
 	if *dir == "" || flags.NArg() == 0 {
 		return errors.New("want --out and at least one PLATFORM=FILE; --help tells more")
+	}
+	if _, known := ports[r.program]; !known {
+		return fmt.Errorf("--program %s: want oke-sign-provider or kubectl-oke_sign", r.program)
 	}
 	if _, err := os.Stat(*dir); err == nil {
 		return fmt.Errorf("%s is there already", *dir)
@@ -151,7 +158,7 @@ func pack(r release, programs []string) (v1.ImageIndex, error) {
 
 func (r release) labels() map[string]string {
 	return map[string]string{
-		"org.opencontainers.image.title":    "oke-sign-provider",
+		"org.opencontainers.image.title":    r.program,
 		"org.opencontainers.image.source":   "https://github.com/oke-sign/oke-sign",
 		"org.opencontainers.image.licenses": "Apache-2.0",
 		"org.opencontainers.image.version":  r.version,
@@ -161,14 +168,14 @@ func (r release) labels() map[string]string {
 }
 
 func (r release) image(platform *v1.Platform, trust v1.Layer, program []byte) (v1.Image, error) {
-	layer, err := r.layer("oke-sign-provider", 0o555, program)
+	layer, err := r.layer(r.program, 0o555, program)
 	if err != nil {
 		return nil, err
 	}
 	image := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON)
 	if image, err = mutate.Append(image,
 		mutate.Addendum{Layer: trust, History: v1.History{Created: v1.Time{Time: r.created}, CreatedBy: "certificate authorities that Mozilla trusts"}},
-		mutate.Addendum{Layer: layer, History: v1.History{Created: v1.Time{Time: r.created}, CreatedBy: "oke-sign-provider " + r.version}},
+		mutate.Addendum{Layer: layer, History: v1.History{Created: v1.Time{Time: r.created}, CreatedBy: r.program + " " + r.version}},
 	); err != nil {
 		return nil, err
 	}
@@ -179,8 +186,13 @@ func (r release) image(platform *v1.Platform, trust v1.Layer, program []byte) (v
 	file = file.DeepCopy()
 	file.OS, file.Architecture, file.Created = platform.OS, platform.Architecture, v1.Time{Time: r.created}
 	file.Config = v1.Config{
-		Entrypoint: []string{"/oke-sign-provider"}, User: nobody, WorkingDir: "/", Labels: r.labels(),
-		ExposedPorts: map[string]struct{}{"8443/tcp": {}, "8081/tcp": {}},
+		Entrypoint: []string{"/" + r.program}, User: nobody, WorkingDir: "/", Labels: r.labels(),
+	}
+	for _, port := range ports[r.program] {
+		if file.Config.ExposedPorts == nil {
+			file.Config.ExposedPorts = make(map[string]struct{})
+		}
+		file.Config.ExposedPorts[port] = struct{}{}
 	}
 	return mutate.ConfigFile(image, file)
 }

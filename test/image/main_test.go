@@ -74,14 +74,20 @@ func files(t *testing.T, image v1.Image) map[string]tar.Header {
 
 func TestImage(t *testing.T) {
 	made := programs(t)
+	for program, ports := range map[string]int{"oke-sign-provider": 2, "kubectl-oke_sign": 0} {
+		t.Run(program, func(t *testing.T) { testImage(t, made, program, ports) })
+	}
+}
+
+func testImage(t *testing.T, made map[string]string, program string, ports int) {
 	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
 	t.Cleanup(server.Close)
-	ref := strings.TrimPrefix(server.URL, "http://") + "/oke-sign-provider:0.1.0"
+	ref := strings.TrimPrefix(server.URL, "http://") + "/" + strings.ReplaceAll(program, "_", "-") + ":0.1.0"
 	var digests []string
 	for range 2 {
 		var out bytes.Buffer
 		err := run(t.Context(), []string{
-			"--out", filepath.Join(t.TempDir(), "layout"), "--push", ref, "--version", "0.1.0", "--revision", "abc", "--created", "1767225600",
+			"--program", program, "--out", filepath.Join(t.TempDir(), "layout"), "--push", ref, "--version", "0.1.0", "--revision", "abc", "--created", "1767225600",
 			"linux/amd64=" + made["amd64"], "linux/arm64=" + made["arm64"],
 		}, &out)
 		if err != nil {
@@ -104,28 +110,30 @@ func TestImage(t *testing.T) {
 	if pushed, err := index.Digest(); err != nil || pushed.String() != digests[0] {
 		t.Errorf("pushed %s, and printed %s: %v", pushed, digests[0], err)
 	}
-	for arch, program := range made {
+	for arch, file := range made {
 		image, err := remote.Image(at, remote.WithPlatform(v1.Platform{OS: "linux", Architecture: arch}))
 		if err != nil {
 			t.Fatal(err)
 		}
-		file, err := image.ConfigFile()
+		config, err := image.ConfigFile()
 		if err != nil {
 			t.Fatal(err)
 		}
-		if c := file.Config; file.Architecture != arch || c.User != nobody || !slices.Equal(c.Entrypoint, []string{"/oke-sign-provider"}) || c.Labels["org.opencontainers.image.version"] != "0.1.0" {
-			t.Errorf("%s: %+v", arch, file)
+		if c := config.Config; config.Architecture != arch || c.User != nobody || !slices.Equal(c.Entrypoint, []string{"/" + program}) || len(c.ExposedPorts) != ports ||
+			c.Labels["org.opencontainers.image.version"] != "0.1.0" || c.Labels["org.opencontainers.image.title"] != program {
+			t.Errorf("%s: %+v", arch, config)
 		}
-		info, err := os.Stat(program)
+		info, err := os.Stat(file)
 		if err != nil {
 			t.Fatal(err)
 		}
 		found := files(t, image)
-		want := []string{"etc/", "etc/ssl/", "etc/ssl/certs/", "etc/ssl/certs/ca-certificates.crt", "oke-sign-provider"}
+		want := []string{"etc/", "etc/ssl/", "etc/ssl/certs/", "etc/ssl/certs/ca-certificates.crt", program}
+		slices.Sort(want)
 		if diff := cmp.Diff(want, slices.Sorted(maps.Keys(found))); diff != "" {
 			t.Errorf("%s: files:\n%s", arch, diff)
 		}
-		if h := found["oke-sign-provider"]; h.Size != info.Size() || h.Mode != 0o555 || h.Uid != 0 {
+		if h := found[program]; h.Size != info.Size() || h.Mode != 0o555 || h.Uid != 0 {
 			t.Errorf("%s: the program is %+v", arch, h)
 		}
 	}
@@ -154,9 +162,10 @@ func TestRefused(t *testing.T) {
 		"no program":                    {"linux/amd64=main.go", "bad magic number"},
 		"another system":                {"darwin/arm64=" + made["arm64"], "want linux/amd64=FILE"},
 		"nothing named":                 {"linux/amd64", "no such file"},
+		"another program":               {"--program=sh linux/amd64=" + made["amd64"], "--program sh: want"},
 	} {
 		dir := filepath.Join(t.TempDir(), "layout")
-		if err := run(t.Context(), []string{"--out", dir, tc.program}, io.Discard); err == nil || !strings.Contains(err.Error(), tc.want) {
+		if err := run(t.Context(), append([]string{"--out", dir}, strings.Fields(tc.program)...), io.Discard); err == nil || !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("%s: got %v, want %s", name, err, tc.want)
 		}
 		if _, err := os.Stat(dir); err == nil {

@@ -459,11 +459,15 @@ func tokenRoutes() []route {
 }
 
 // getAccessToken gives out a token of OCI Registry: to users who signed the
-// request or gave namespace/name and auth token, and, for what is public, to
-// anybody. Rights are judged when the token is used.
+// request, gave namespace/name and auth token, or gave such a token under the name
+// BEARER_TOKEN, and, for what is public, to anybody. Rights are judged when the
+// token is used.
 func (c *call) getAccessToken() (any, error) {
 	if c.who == nil && c.in.Get("Authorization") != "" {
 		who, ok := c.cloud.basicUser(&http.Request{Header: c.in}, c.region.Realm())
+		if !ok {
+			who, ok = c.tokenUser()
+		}
 		if !ok {
 			return nil, unauthenticated("no user has this name and auth token")
 		}
@@ -484,4 +488,15 @@ func (c *call) getAccessToken() (any, error) {
 		return nil, err
 	}
 	return map[string]any{"token": token, "access_token": token, "scope": cl.Scope, "expires_in": int(tokenLife.Seconds())}, nil
+}
+
+// tokenUser is whose token of OCI Registry was given in place of a password.
+func (c *call) tokenUser() (*user, bool) {
+	name, token, _ := (&http.Request{Header: c.in}).BasicAuth()
+	cl, err := c.cloud.readToken(token, "registry")
+	if name != "BEARER_TOKEN" || err != nil || cl.Tenant != c.region.ID() {
+		return nil, false
+	}
+	who, ok := c.Users[cl.Subject]
+	return who, ok
 }

@@ -1,0 +1,64 @@
+package registry_test
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/oke-sign/oke-sign/provider/registry"
+	"github.com/oke-sign/oke-sign/test/ocitest"
+)
+
+// A container tool signs in with the token and may do what its owner may.
+func TestAccessToken(t *testing.T) {
+	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
+	ref := parse(t, tenancy.NewImage("web", "v1").Ref())
+	tenancy.Allow("Allow user puller to read repos in tenancy")
+	for name, want := range map[string]int{"puller": http.StatusOK, "stranger": http.StatusNotFound} {
+		token, err := client(t, tenancy.NewUser(name), registry.Config{}).AccessToken(t.Context(), ref.Region())
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		for _, user := range []string{"BEARER_TOKEN", "somebody"} {
+			request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+ref.Host()+"/20180419/docker/token?scope=repository:x:pull", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			request.SetBasicAuth(user, token)
+			res, err := http.DefaultClient.Do(request)
+			if err != nil {
+				t.Fatal(err)
+			}
+			res.Body.Close() //nolint:errcheck // nothing in it
+			if got := res.StatusCode == http.StatusOK; got != (user == "BEARER_TOKEN") {
+				t.Errorf("%s as %s: %s", name, user, res.Status)
+			}
+		}
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+ref.Host()+"/v2/"+ref.Namespace()+"/web/manifests/v1", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		request.Header.Set("Authorization", "Bearer "+token)
+		res, err := http.DefaultClient.Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close() //nolint:errcheck // nothing in it
+		if (res.StatusCode == http.StatusOK) != (want == http.StatusOK) {
+			t.Errorf("%s pulls: %s, want %d", name, res.Status, want)
+		}
+	}
+}
+
+// What is not a token is refused, and never told.
+func TestAccessTokenThatIsNone(t *testing.T) {
+	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
+	ref := parse(t, tenancy.NewImage("web", "v1").Ref())
+	c := client(t, tenancy.Admin(), registry.Config{})
+	for _, body := range []string{`{}`, `{"token":""}`, `{"token":"sec ret"}`, `{"token":"sec\nret"}`, `{"token":"secr\u00e9t"}`, `{"token":"` + strings.Repeat("secret", 5000) + `"}`, `null`, `{"token":7}`} {
+		tenancy.Fault(ocitest.Fault{Operation: "containerregistry.GetAccessToken", Kind: ocitest.Body, Status: 200, Body: body, Count: 1})
+		if token, err := c.AccessToken(t.Context(), ref.Region()); err == nil || token != "" || strings.Contains(err.Error(), "secret") {
+			t.Errorf("%.40s: got %.20q, %v", body, token, err)
+		}
+	}
+}
