@@ -279,7 +279,7 @@ func TestRenderingDependsOnValuesAlone(t *testing.T) {
 		t.Fatalf("%d templates: %v", len(templates), err)
 	}
 	for _, file := range templates {
-		if filepath.ToSlash(file) == "oke-sign/templates/NOTES.txt" {
+		if filepath.Base(file) == "NOTES.txt" {
 			continue // which says what it finds, and whoever may install the chart may look
 		}
 		text, err := os.ReadFile(file)

@@ -234,7 +234,7 @@ func TestPluginKnowsThePolicy(t *testing.T) {
 				Users: []string{"oncall@example.com"}, Groups: []string{"oncall"}, ServiceAccounts: []string{"rescue/robot"},
 				RequireReason: true, MaxDuration: "8h",
 			}
-			p.Scope = constraint.Scope{Namespaces: []string{"prod-*"}, ExcludedNamespaces: []string{"prod-lab"}, NamespaceSelector: "env=prod,tier notin (test)"}
+			p.Scope = constraint.Scope{Namespaces: []string{"prod-*"}, ExcludedNamespaces: []string{"prod-lab", "policy", "provider"}, NamespaceSelector: "env=prod,tier notin (test)"}
 		},
 	} {
 		want := constraint.Default()
@@ -262,24 +262,24 @@ func TestNamespacesThatAreLeftOut(t *testing.T) {
 		Exempt map[string][]string `yaml:"validatingWebhookExemptNamespacesLabels"`
 	}
 	read(t, "oke-sign/gatekeeper-values.yaml", &gatekeeper)
-	var policy struct {
-		Scope struct {
-			Excluded []string `yaml:"excludedNamespaces"`
+	signed := find[struct {
+		Spec struct {
+			Match struct{ ExcludedNamespaces []string }
 		}
-	}
-	read(t, "oke-sign-policy/values.yaml", &policy)
+	}](t, objects(t, render(t, "oke-sign-policy", "testdata/oke-sign-policy/default.yaml", "--set", "warnWorkloads=false")), policies.SignedImages)
+	excluded := signed.Spec.Match.ExcludedNamespaces
 	got := gatekeeper.Exempt["kubernetes.io/metadata.name"]
-	want := slices.DeleteFunc(slices.Clone(policy.Scope.Excluded), func(name string) bool {
+	want := slices.DeleteFunc(slices.Clone(excluded), func(name string) bool {
 		return name == "gatekeeper-system" // left out by Gatekeeper's chart itself
 	})
 	if len(gatekeeper.Exempt) != 1 || !cmp.Equal(got, want) {
-		t.Errorf("Gatekeeper is not asked about %v, and the policy leaves out %q", gatekeeper.Exempt, policy.Scope.Excluded)
+		t.Errorf("Gatekeeper is not asked about %v, and the policy leaves out %q", gatekeeper.Exempt, excluded)
 	}
 	text, err := os.ReadFile("../SECURITY.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if said := "left out (" + strings.Join(policy.Scope.Excluded, ", ") + " by default)"; !strings.Contains(string(text), said) {
+	if said := "left out (" + strings.Join(excluded, ", ") + " by default)"; !strings.Contains(string(text), said) {
 		t.Errorf("SECURITY.md does not say: %s", said)
 	}
 }

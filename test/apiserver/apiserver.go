@@ -50,6 +50,9 @@ type Resource struct {
 
 func resource(group, version, kind string, namespaced bool, short ...string) Resource {
 	plural := strings.ToLower(kind) + "s"
+	if stem, found := strings.CutSuffix(plural, "ys"); found {
+		plural = stem + "ies"
+	}
 	if group == "constraints.gatekeeper.sh" {
 		plural = strings.ToLower(kind) // Gatekeeper names them so
 	}
@@ -77,6 +80,14 @@ func Resources() []Resource {
 		resource("batch", "v1", "CronJob", true, "cj"),
 		resource("admissionregistration.k8s.io", "v1", "ValidatingWebhookConfiguration", false),
 		resource("admissionregistration.k8s.io", "v1", "MutatingWebhookConfiguration", false),
+		resource("admissionregistration.k8s.io", "v1", "ValidatingAdmissionPolicy", false),
+		resource("admissionregistration.k8s.io", "v1", "ValidatingAdmissionPolicyBinding", false),
+		resource("rbac.authorization.k8s.io", "v1", "ClusterRole", false),
+		resource("rbac.authorization.k8s.io", "v1", "ClusterRoleBinding", false),
+		resource("rbac.authorization.k8s.io", "v1", "Role", true),
+		resource("rbac.authorization.k8s.io", "v1", "RoleBinding", true),
+		resource("policy", "v1", "PodDisruptionBudget", true, "pdb"),
+		resource("networking.k8s.io", "v1", "NetworkPolicy", true, "netpol"),
 		resource("discovery.k8s.io", "v1", "EndpointSlice", true),
 		resource("apiextensions.k8s.io", "v1", "CustomResourceDefinition", false, "crd"),
 		resource("templates.gatekeeper.sh", "v1", "ConstraintTemplate", false),

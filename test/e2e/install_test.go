@@ -298,7 +298,7 @@ func (i *installation) ownImage(t *testing.T) {
 
 	i.helm(t, "upgrade", "gatekeeper", "gatekeeper", "--repo", charts, "--version", "3.23.1", "--namespace", "gatekeeper-system", "--wait", "--reuse-values",
 		"--set", `validatingWebhookExemptNamespacesLabels.kubernetes\.io/metadata\.name={kube-system}`).succeeds(t)
-	i.upgrade(t, "oke-sign-policy", "scope.excludedNamespaces={kube-system,gatekeeper-system}").succeeds(t)
+	i.upgrade(t, "oke-sign-policy", "installation.namespace=").succeeds(t)
 	i.enforced(t)
 	i.own.kubectl(t, "create", "deployment", "by-tag", "--image="+providerRepository+":1.0.0", "--dry-run=server").succeeds(t).says(t, "Warning: ", ": no-digest: ")
 	r := i.upgrade(t, "oke-sign", "image.repository="+providerRepository, "image.digest="+digest, "imagePullSecrets[0].name=ocir").succeeds(t)

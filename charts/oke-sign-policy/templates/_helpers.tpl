@@ -39,11 +39,19 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 
+{{/* The exempt namespaces, as JSON: the user's, Gatekeeper's and the provider's. */}}
+{{- define "oke-sign-policy.exempt" -}}
+{{- with .Values }}
+{{- concat (.scope.excludedNamespaces | default list) (compact (list .installation.gatekeeperNamespace .installation.namespace)) | uniq | toJson }}
+{{- end }}
+{{- end }}
+
 {{/* Where the policy holds, as a part of a match. */}}
 {{- define "oke-sign-policy.scope" -}}
 {{- $scope := dict }}
 {{- range $name, $value := .Values.scope }}
 {{- with $value }}{{ $_ := set $scope $name . }}{{ end }}
 {{- end }}
+{{- $_ := set $scope "excludedNamespaces" (include "oke-sign-policy.exempt" . | fromJsonArray) }}
 {{- with $scope }}{{ toYaml . }}{{ end }}
 {{- end }}
