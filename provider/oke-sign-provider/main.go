@@ -12,11 +12,14 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"math"
 	"os"
 	"os/signal"
 	"runtime"
 	"runtime/debug"
 	"syscall"
+
+	"github.com/KimMachineGun/automemlimit/memlimit"
 )
 
 // version is set by the linker for a release; nothing else writes to it.
@@ -30,13 +33,27 @@ var version string
 const (
 	ballast = 16 << 20
 	garbage = 36 // per cent of what is kept
-	memory  = 96<<20 + ballast
 )
 
+// memoryLimit is the most that the runtime takes before it collects all the time: 85
+// per cent of what the container may, read from its cgroup, of version 1 or 2. The
+// ballast, which takes nothing, counts against it. Without a limit of the container
+// there is none here: a constant would have the process collect without end as soon
+// as something, such as many connections, is larger.
+func memoryLimit(read func() (uint64, error)) int64 {
+	limit, err := read()
+	if err != nil || limit > math.MaxInt64/2 {
+		return math.MaxInt64
+	}
+	return int64(limit)/100*85 + ballast //nolint:gosec // compared above
+}
+
 func main() {
-	if os.Getenv("GOGC") == "" && os.Getenv("GOMEMLIMIT") == "" {
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(memoryLimit(memlimit.FromCgroup))
+	}
+	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(garbage)
-		debug.SetMemoryLimit(memory)
 		defer runtime.KeepAlive(make([]byte, ballast))
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

@@ -149,20 +149,23 @@ func (p *provider) loadCertificates() error {
 }
 
 func (p *provider) serve(ctx context.Context) error {
-	questions, err := listen(ctx, p.addr, "Gatekeeper")
+	asks, err := listen(ctx, p.addr, "Gatekeeper")
 	if err != nil {
 		return err
 	}
-	probes, err := listen(ctx, p.healthAddr, "probes and metrics")
+	looks, err := listen(ctx, p.healthAddr, "probes and metrics")
 	if err != nil {
-		return errors.Join(err, questions.Close())
+		return errors.Join(err, asks.Close())
 	}
+	questions := server.Limit(asks, server.MaxConnections, "questions", p.metrics)
+	probes := server.Limit(looks, server.MaxHealthConnections, "health", p.metrics)
 	defer questions.Close() //nolint:errcheck // closed already if anything was answered
 	p.log.Info("serving", "version", build(), "addr", questions.Addr().String(), "healthAddr", probes.Addr().String(),
 		"paths", server.Path+" "+server.ScansPath+" "+server.DigestsPath)
 
 	asked := server.HTTP(nil)
 	probed := server.HTTP(server.Health(p.alive, p.ready, p.metrics))
+	probed.IdleTimeout = 10 * time.Second // whoever reaches the port may connect, and probes do not come twice
 	if p.pprof {
 		probed.Handler = withProfiles(probed.Handler)
 		probed.WriteTimeout = time.Minute // profiles take half a minute
@@ -170,10 +173,11 @@ func (p *provider) serve(ctx context.Context) error {
 	asked.ErrorLog = slog.NewLogLogger(p.log.Handler(), slog.LevelWarn)
 	probed.ErrorLog = asked.ErrorLog
 
-	told := ctx
+	told, accepted := ctx, make(chan struct{}) // closed when no further question is accepted
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return closed(probed.Serve(probes)) })
 	group.Go(func() error {
+		defer close(accepted)
 		if err := p.join(ctx); err != nil || p.oci == nil {
 			return err
 		}
@@ -200,6 +204,7 @@ func (p *provider) serve(ctx context.Context) error {
 			// until that has got about.
 			p.log.Info("shutting down", "answering", p.drainFor.String())
 			time.Sleep(p.drainFor)
+			p.settle(questions, accepted)
 		}
 		return p.finish(ctx, asked, probed)
 	})
@@ -233,6 +238,16 @@ func (p *provider) leaving(h http.Handler) http.Handler {
 	})
 }
 
+// settle ends the listening and answers those who have a connection by then. Closed
+// or shut down at once, they would have asked in vain.
+func (p *provider) settle(questions *server.Listener, accepted <-chan struct{}) {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	questions.Finish()
+	<-accepted
+	questions.Settle(ctx)
+}
+
 // finish lets the requests that are under way end, each within its budget, and
 // answers probes until then.
 func (p *provider) finish(ctx context.Context, asked, probed *http.Server) error {
@@ -240,8 +255,12 @@ func (p *provider) finish(ctx context.Context, asked, probed *http.Server) error
 	defer cancel()
 	var errs []error
 	for _, s := range []*http.Server{asked, probed} {
-		if err := s.Shutdown(ctx); err != nil {
-			errs = append(errs, fmt.Errorf("shutting down: %w", err), s.Close())
+		err := s.Shutdown(ctx)
+		if errors.Is(err, context.DeadlineExceeded) { // somebody who asks nothing holds a connection
+			err = s.Close()
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("shutting down: %w", err))
 		}
 	}
 	return errors.Join(errs...)
@@ -339,7 +358,7 @@ func listen(ctx context.Context, addr, forWhom string) (net.Listener, error) {
 
 // closed takes the one error away that says that all is well.
 func closed(err error) error {
-	if errors.Is(err, http.ErrServerClosed) {
+	if errors.Is(err, http.ErrServerClosed) || errors.Is(err, net.ErrClosed) {
 		return nil
 	}
 	return err

@@ -633,6 +633,47 @@ func TestDrain(t *testing.T) {
 	}
 }
 
+// Callers that come to the very end, each on a connection of its own, are answered or
+// refused at once: nobody who got a connection is left without an answer.
+func TestNobodyIsLostAtTheEnd(t *testing.T) {
+	t.Parallel()
+	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
+	r := start(t, tenancy.Admin(), "--drain", "500ms")
+	until(t, "ready", func() bool { status, _ := r.get("/readyz"); return status == http.StatusOK })
+	body := `{"apiVersion":"externaldata.gatekeeper.sh/v1beta1","kind":"ProviderRequest","request":{"keys":["x"]}}`
+	config := &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: r.ca.Pool(), ServerName: "127.0.0.1", Certificates: []tls.Certificate{r.caller}}
+	var answered atomic.Int64
+	var wait sync.WaitGroup
+	for range 8 {
+		wait.Go(func() {
+			for {
+				c, err := net.DialTimeout("tcp", r.addr, 10*time.Second)
+				if err != nil {
+					return // it listens no more
+				}
+				_ = c.SetDeadline(time.Now().Add(30 * time.Second))
+				conn := tls.Client(c, config)
+				_, err = fmt.Fprintf(conn, "POST /v1/signatures HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+				line := ""
+				if err == nil {
+					line, err = bufio.NewReader(conn).ReadString('\n')
+				}
+				if err != nil || !strings.Contains(line, "200") {
+					t.Errorf("after %d answers: %q, %v", answered.Load(), line, err)
+				}
+				answered.Add(1)
+				_ = conn.Close()
+			}
+		})
+	}
+	until(t, "some answers", func() bool { return answered.Load() > 20 })
+	r.stop()
+	wait.Wait()
+	if err := <-r.stopped; err != nil {
+		t.Errorf("ended with %v", err)
+	}
+}
+
 // startWorkload runs the program as a Pod of the workload, until the test ends.
 func startWorkload(t *testing.T, pod *ocitest.Workload, region string) *running {
 	t.Helper()

@@ -47,7 +47,8 @@ type decider[A any] struct {
 	topic[A]
 	budget   time.Duration
 	parallel int
-	spent    error // says that the budget is
+	slots    chan struct{} // one for each request that check works for
+	spent    error         // says that the budget is
 	log      *slog.Logger
 	metrics  *metrics
 }
@@ -130,6 +131,13 @@ func (d *decider[A]) begin(ctx context.Context, p *pending) (o outcome, settled 
 // look has all of rest looked into, and puts what comes of it in time among the
 // outcomes.
 func (d *decider[A]) look(ctx context.Context, rest []pending, outcomes []outcome, deadline time.Time) {
+	if err := d.enter(ctx, deadline); err != nil {
+		for _, p := range rest {
+			outcomes[p.n].err = err
+		}
+		return
+	}
+	defer func() { <-d.slots }()
 	ctx, cancel := context.WithDeadlineCause(ctx, deadline.Add(-d.budget/20), d.spent)
 	defer cancel()
 	type numbered struct {
@@ -156,6 +164,25 @@ func (d *decider[A]) look(ctx context.Context, rest []pending, outcomes []outcom
 		case <-timer.C:
 			return
 		}
+	}
+}
+
+// enter waits for one of the slots.
+func (d *decider[A]) enter(ctx context.Context, deadline time.Time) error {
+	select {
+	case d.slots <- struct{}{}:
+		return nil
+	default:
+	}
+	wait := time.NewTimer(time.Until(deadline))
+	defer wait.Stop()
+	select {
+	case d.slots <- struct{}{}:
+		return nil
+	case <-wait.C:
+		return fmt.Errorf("%w: %d other requests wait for it", errBudgetSpent, cap(d.slots))
+	case <-ctx.Done():
+		return fmt.Errorf("the caller has gone: %w", ctx.Err())
 	}
 }
 

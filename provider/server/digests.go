@@ -3,7 +3,6 @@ package server
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -41,8 +40,8 @@ type reference struct {
 	reason string
 }
 
-// MarshalJSON implements json.Marshaler.
-func (r reference) MarshalJSON() ([]byte, error) { return json.Marshal(r.image) }
+// MarshalText implements encoding.TextMarshaler: the value of an item is the text.
+func (r reference) MarshalText() ([]byte, error) { return []byte(r.image), nil }
 
 // digests is the lane of questions for digests.
 func digests(cfg Config) *lane {

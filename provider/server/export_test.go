@@ -11,6 +11,7 @@ const (
 	MaxKeys        = maxKeys
 	MaxQuestion    = maxQuestion
 	MaxSystemError = maxSystemError
+	MaxAnswer      = maxAnswer
 )
 
 func ParseQuestion(key string) (image string, allowed []signature.KeyID, err error) {
@@ -21,4 +22,11 @@ func ParseQuestion(key string) (image string, allowed []signature.KeyID, err err
 func ParseScanQuestion(key string) (image string, err error) {
 	q, err := parseScanQuestion(key)
 	return q.image, err
+}
+
+// Encode writes an answer for which there is room.
+func Encode(r Response) (text []byte, complete bool) {
+	var a answer
+	complete = a.encode(r, func() bool { return true })
+	return a.Bytes(), complete
 }

@@ -29,7 +29,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -45,6 +44,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/oke-sign/oke-sign/provider/image"
 	"github.com/oke-sign/oke-sign/provider/scan"
@@ -76,9 +76,8 @@ type Config struct {
 	// Parallel is how many questions of one request are looked into at a time;
 	// 16 if zero.
 	Parallel int
-	// Requests is how many requests are read and decided at a time; 128 if zero.
-	// Further ones wait within their budget. It bounds the memory that bodies and
-	// answers take.
+	// Requests is how many requests Check works for at a time; 128 if zero. Further
+	// ones wait within their budget. What Known answers waits for none of them.
 	Requests int
 	// Log gets one line for each decision; discarded if nil.
 	Log *slog.Logger
@@ -103,7 +102,7 @@ type Scans struct {
 	// Parallel is how many questions of one request are looked into at a time; 16
 	// if zero.
 	Parallel int
-	// Requests is how many requests are read and decided at a time; 64 if zero.
+	// Requests is how many requests Check works for at a time; 64 if zero.
 	Requests int
 }
 
@@ -112,8 +111,10 @@ type Questions struct {
 	authorize func(*tls.ConnectionState) error
 	log       *slog.Logger
 	lanes     map[string]*lane // by path
-	buffers   sync.Pool        // of *bytes.Buffer, for bodies and answers
-	stuck     atomic.Int64     // requests that should have been answered long ago
+	buffers   sync.Pool        // of *answer, for bodies as well
+	bodies    *semaphore.Weighted
+	answers   *semaphore.Weighted
+	stuck     atomic.Int64 // requests that should have been answered long ago
 }
 
 // stuckAfter is how long after its budget a request must still be without an
@@ -144,7 +145,6 @@ func (h *Questions) watch(budget time.Duration) (ended func()) {
 type lane struct {
 	path    string
 	budget  time.Duration
-	slots   chan struct{}
 	metrics *metrics
 	decide  func(ctx context.Context, keys []string, deadline time.Time) Response
 }
@@ -155,7 +155,10 @@ func Handler(cfg Config) *Questions {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	h := &Questions{authorize: cfg.Authorize, log: cfg.Log, lanes: make(map[string]*lane)}
+	h := &Questions{
+		authorize: cfg.Authorize, log: cfg.Log, lanes: make(map[string]*lane),
+		bodies: semaphore.NewWeighted(roomForBodies), answers: semaphore.NewWeighted(roomForAnswers),
+	}
 	h.lanes[Path] = signatures(cfg)
 	if cfg.Scans.Check != nil {
 		h.lanes[ScansPath] = scans(cfg)
@@ -169,8 +172,13 @@ func Handler(cfg Config) *Questions {
 // open makes a lane of a decider for one path.
 func open[A any](path string, requests int, d *decider[A]) *lane {
 	d.spent = fmt.Errorf("%w within %s, the time for one request; it is still being asked", errBudgetSpent, d.budget)
-	return &lane{path: path, budget: d.budget, slots: make(chan struct{}, requests), metrics: d.metrics, decide: d.decide}
+	d.slots = make(chan struct{}, requests)
+	return &lane{path: path, budget: d.budget, metrics: d.metrics, decide: d.decide}
 }
+
+// writeTimeout is how long a client may take to read an answer, which is held in
+// memory as long.
+const writeTimeout = 3 * time.Second
 
 // HTTP serves h within limits of time and size that no caller of this service
 // needs to exceed. HTTP/2 stays off: Gatekeeper speaks HTTP/1.1, and what is not
@@ -183,9 +191,10 @@ func HTTP(h http.Handler) *http.Server {
 		Protocols:         &protocols,
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       10 * time.Second,
-		WriteTimeout:      15 * time.Second,
+		WriteTimeout:      writeTimeout,
 		IdleTimeout:       2 * time.Minute, // Gatekeeper's client drops idle connections after 90 s
 		MaxHeaderBytes:    16 << 10,
+		ConnContext:       withConn,
 	}
 }
 
@@ -202,7 +211,8 @@ func (h *Questions) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	conn := http.NewResponseController(w)
 	limit(conn, deadline)
 
-	keys, refused := h.admit(w, r, l, deadline)
+	keys, held, refused := h.admit(w, r, l, deadline)
+	defer held.release()
 	if refused != nil {
 		h.log.Warn("request refused", "status", refused.status, "reason", refused.reason, "remote", r.RemoteAddr)
 		l.metrics.request("refused", time.Since(began))
@@ -213,101 +223,100 @@ func (h *Questions) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			_, _ = io.CopyN(io.Discard, r.Body, maxDropped)
 		}
 		w.Header().Set("Connection", "close")
-		h.write(w, refused.status, Response{SystemError: "oke-sign-provider: " + refused.reason})
+		h.refuse(w, *refused)
 		return
 	}
-	defer l.release()
 	// From here on net/http reads ahead, to notice when the caller leaves. Out of
 	// time it would take the caller for gone, with all that is still to come on
 	// this connection.
 	limit(conn, time.Time{})
 
 	defer h.watch(l.budget)()
+	place := connOf(r)
+	place.decides()
 	answer := l.decide(r.Context(), keys, deadline)
+	took := time.Since(began)
+	place.waits()
 	outcome := "answered"
-	if answer.SystemError != "" {
+	if !h.write(w, r, answer, deadline) {
 		outcome = "incomplete"
 	}
-	l.metrics.request(outcome, time.Since(began))
-	h.write(w, http.StatusOK, answer)
+	l.metrics.request(outcome, took)
 }
 
 // admit takes the request in step by step, each of which may refuse it: who asks
-// and where before anything is read, then the body, then what it says. Without a
-// refusal the caller owes a release.
-func (h *Questions) admit(w http.ResponseWriter, r *http.Request, l *lane, deadline time.Time) ([]string, *refusal) {
+// and where before anything is read, then the body, then what it says. The caller
+// owes a release of the share.
+func (h *Questions) admit(w http.ResponseWriter, r *http.Request, l *lane, deadline time.Time) ([]string, share, *refusal) {
 	if h.authorize != nil {
 		if err := h.authorize(r.TLS); err != nil {
-			return nil, &refusal{http.StatusForbidden, err.Error()}
+			return nil, share{}, &refusal{http.StatusForbidden, err.Error()}
 		}
 	}
+	connOf(r).accepted()
 	if r.URL.Path != l.path {
 		paths := slices.Sorted(maps.Keys(h.lanes))
-		return nil, &refusal{http.StatusNotFound, "nothing is served here; questions go to one of " + strings.Join(paths, ", ")}
+		return nil, share{}, &refusal{http.StatusNotFound, "nothing is served here; questions go to one of " + strings.Join(paths, ", ")}
 	}
 	if r.Method != http.MethodPost {
 		w.Header().Set("Allow", http.MethodPost)
-		return nil, &refusal{http.StatusMethodNotAllowed, fmt.Sprintf("method %.20q: only POST asks a question", r.Method)}
+		return nil, share{}, &refusal{http.StatusMethodNotAllowed, fmt.Sprintf("method %.20q: only POST asks a question", r.Method)}
 	}
 	if r.ContentLength > maxBody {
-		return nil, tooLarge()
+		return nil, share{}, tooLarge()
 	}
-
-	if refused := l.enter(r, deadline); refused != nil {
-		return nil, refused
+	body, held, refused := h.read(w, r, deadline)
+	if refused != nil {
+		return nil, held, refused
 	}
-	body, refused := h.read(w, r)
-	if refused == nil {
-		var req ProviderRequest
-		if req, refused = decode(body); refused == nil {
-			return req.Request.Keys, nil
-		}
-	}
-	l.release()
-	return nil, refused
+	req, refused := decode(body)
+	return req.Request.Keys, held, refused
 }
 
-// enter waits for one of the slots.
-func (l *lane) enter(r *http.Request, deadline time.Time) *refusal {
-	select {
-	case l.slots <- struct{}{}:
-		return nil
-	default:
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
 	}
-	wait := time.NewTimer(time.Until(deadline))
-	defer wait.Stop()
-	select {
-	case l.slots <- struct{}{}:
-		return nil
-	case <-wait.C:
-		return &refusal{http.StatusServiceUnavailable, fmt.Sprintf("busy with %d other requests", cap(l.slots))}
-	case <-r.Context().Done():
-		return &refusal{http.StatusServiceUnavailable, "the caller has gone"}
-	}
+	return a
 }
-
-func (l *lane) release() { <-l.slots }
 
 // limit sets the time by which the request must have been read; zero lifts it.
 func limit(conn *http.ResponseController, deadline time.Time) {
 	_ = conn.SetReadDeadline(deadline) // it fails on a closed connection, and so does the next read
 }
 
-// read takes at most maxBody bytes.
-func (h *Questions) read(w http.ResponseWriter, r *http.Request) (string, *refusal) {
+// read takes at most maxBody bytes. Nothing but usualBody bytes of memory is held
+// for a body that has yet to come; a larger one takes its share first, and then has
+// to come at once.
+func (h *Questions) read(w http.ResponseWriter, r *http.Request, deadline time.Time) (string, share, *refusal) {
 	body := h.buffer()
 	defer h.recycle(body)
-	_, err := body.ReadFrom(http.MaxBytesReader(w, r.Body, maxBody))
+	in := http.MaxBytesReader(w, r.Body, maxBody)
+	n, err := body.ReadFrom(io.LimitReader(in, usualBody-bytes.MinRead))
+	var held share
+	if err == nil && n == usualBody-bytes.MinRead {
+		size := r.ContentLength
+		if size < 0 {
+			size = maxBody
+		}
+		var ok bool
+		if held, ok = take(r.Context(), h.bodies, size, deadline); !ok {
+			return "", held, &refusal{http.StatusServiceUnavailable, "busy with other large requests"}
+		}
+		limit(http.NewResponseController(w), earlier(deadline, time.Now().Add(time.Until(deadline)/4)))
+		body.Grow(max(int(size-n), 0) + bytes.MinRead)
+		_, err = body.ReadFrom(in)
+	}
 	var large *http.MaxBytesError
 	switch {
 	case errors.As(err, &large):
-		return "", tooLarge()
+		return "", held, tooLarge()
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return "", &refusal{http.StatusRequestTimeout, "the body took longer than the whole request may"}
+		return "", held, &refusal{http.StatusRequestTimeout, "the body took longer than it may"}
 	case err != nil:
-		return "", &refusal{http.StatusBadRequest, "reading the body: " + oneLine(err.Error(), maxCause)}
+		return "", held, &refusal{http.StatusBadRequest, "reading the body: " + oneLine(err.Error(), maxCause)}
 	}
-	return body.String(), nil
+	return body.String(), held, nil
 }
 
 func decode(body string) (ProviderRequest, *refusal) {
@@ -325,37 +334,59 @@ func tooLarge() *refusal {
 	return &refusal{http.StatusRequestEntityTooLarge, "the request has more than " + strconv.Itoa(maxBody) + " bytes"}
 }
 
-func (h *Questions) buffer() *bytes.Buffer {
-	if b, ok := h.buffers.Get().(*bytes.Buffer); ok {
+func (h *Questions) buffer() *answer {
+	if b, ok := h.buffers.Get().(*answer); ok {
 		return b
 	}
-	return bytes.NewBuffer(make([]byte, 0, usualBody))
+	return &answer{Buffer: *bytes.NewBuffer(make([]byte, 0, usualBody))}
 }
 
 // recycle keeps a buffer for the next request, unless this one was far larger than
 // requests are.
-func (h *Questions) recycle(b *bytes.Buffer) {
+func (h *Questions) recycle(b *answer) {
 	if b.Cap() <= 4*usualBody {
 		b.Reset()
+		b.err = nil
 		h.buffers.Put(b)
 	}
 }
 
-// write is the one place that answers.
-func (h *Questions) write(w http.ResponseWriter, status int, response Response) {
-	response.Idempotent = true
+// write answers, and reports whether all questions were. An answer that is large
+// takes its share of memory until it has been read.
+func (h *Questions) write(w http.ResponseWriter, r *http.Request, response Response, deadline time.Time) (complete bool) {
 	body := h.buffer()
 	defer h.recycle(body)
-	if err := json.NewEncoder(body).Encode(ProviderResponse{APIVersion: apiVersion, Kind: kindResponse, Response: response}); err != nil {
-		// Only a verdict that does not encode leads here; the answer without
-		// items always does.
-		h.write(w, http.StatusInternalServerError, Response{SystemError: "encoding the answer: " + oneLine(err.Error(), maxCause)})
-		return
+	var held share
+	defer func() { held.release() }()
+	grow := func() (ok bool) {
+		held, ok = take(r.Context(), h.answers, maxAnswer, deadline)
+		return ok
 	}
+	complete = body.encode(response, grow)
+	if body.err != nil { // only a verdict that does not encode leads here
+		h.refuse(w, refusal{http.StatusInternalServerError, "encoding the answer: " + oneLine(body.err.Error(), maxCause)})
+		return false
+	}
+	held.shrink(int64(body.Cap()))
+	send(w, http.StatusOK, body.Bytes())
+	return complete
+}
+
+// refuse answers without items.
+func (h *Questions) refuse(w http.ResponseWriter, why refusal) {
+	body := h.buffer()
+	defer h.recycle(body)
+	body.encode(Response{SystemError: "oke-sign-provider: " + why.reason}, nil)
+	send(w, why.status, body.Bytes())
+}
+
+// send is the one place that writes.
+func send(w http.ResponseWriter, status int, body []byte) {
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTimeout)) // deciding may have taken longer than that
 	header := w.Header()
 	header.Set("Content-Type", "application/json")
-	header.Set("Content-Length", strconv.Itoa(body.Len()))
+	header.Set("Content-Length", strconv.Itoa(len(body)))
 	header.Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(status)
-	_, _ = w.Write(body.Bytes()) // it fails when the caller has left; nobody is there to be told
+	_, _ = w.Write(body) // it fails when the caller has left; nobody is there to be told
 }

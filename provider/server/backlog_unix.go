@@ -1,0 +1,27 @@
+//go:build unix
+
+package server
+
+import (
+	"net"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// backlogged reports whether the kernel holds a connection that nobody accepted yet.
+func backlogged(l net.Listener) bool {
+	raw, ok := l.(syscall.Conn)
+	if !ok {
+		return false
+	}
+	conn, err := raw.SyscallConn()
+	if err != nil {
+		return false
+	}
+	ready := 0
+	err = conn.Control(func(fd uintptr) {
+		ready, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0) //nolint:gosec // descriptors are small
+	})
+	return err == nil && ready > 0
+}

@@ -1,0 +1,41 @@
+package server
+
+import (
+	"context"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+)
+
+// Room for what requests hold in memory beyond usualBody and usualAnswer, in bytes.
+// Small requests, such as those about a Pod, take none of it and never wait for it.
+const (
+	roomForBodies  = 8 << 20
+	roomForAnswers = 16 << 20
+)
+
+// share is what one request holds of some room. Its zero value holds nothing.
+type share struct {
+	of *semaphore.Weighted
+	n  int64
+}
+
+// take waits for a share of n bytes, until the deadline at most.
+func take(ctx context.Context, of *semaphore.Weighted, n int64, deadline time.Time) (share, bool) {
+	ctx, cancel := context.WithDeadline(ctx, deadline)
+	defer cancel()
+	if of.Acquire(ctx, n) != nil {
+		return share{}, false
+	}
+	return share{of: of, n: n}, true
+}
+
+// shrink gives back all but n bytes.
+func (s *share) shrink(n int64) {
+	if n < s.n {
+		s.of.Release(s.n - n)
+		s.n = n
+	}
+}
+
+func (s *share) release() { s.shrink(0) }
