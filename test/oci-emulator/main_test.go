@@ -107,6 +107,20 @@ func TestHome(t *testing.T) {
 			t.Errorf("no %s in config", section)
 		}
 	}
+	for _, kind := range []string{"api_key", "security_token", "instance_principal", "resource_principal", "oke_workload_identity"} {
+		sh := exec.Command("/bin/sh", "-c", `. "$1/env" && . "$1/env.d/$2" && env`, "sh", home, kind)
+		sh.Env = []string{"PATH=/usr/bin:/bin", "OCI_RESOURCE_PRINCIPAL_RPST=/of/another"}
+		b, err := sh.Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(string(b), "OCI_CLI_AUTH="+kind+"\n") || !strings.Contains(string(b), "HTTPS_PROXY="+url+"\n") {
+			t.Errorf("env.d/%s makes %s", kind, b)
+		}
+		if strings.Contains(string(b), "/of/another") {
+			t.Errorf("env.d/%s leaves what other surroundings set:\n%s", kind, b)
+		}
+	}
 	res, err := http.Get(url + "/_emulator/calls")
 	if err != nil {
 		t.Fatal(err)

@@ -226,6 +226,10 @@ type claims struct {
 	Subject  string `json:"sub"`
 	Tenant   string `json:"tenant,omitempty"`
 	Resource string `json:"res_tenant,omitempty"` // the tenancy of a workload or resource, where its clients look for it
+
+	ResourceType string `json:"res_type,omitempty"`
+	Compartment  string `json:"res_compartment,omitempty"`
+
 	IssuedAt int64  `json:"iat"`
 	Expires  int64  `json:"exp"`
 	JWK      string `json:"jwk,omitempty"`   // public key of the session, JSON in a string as OCI has it
@@ -295,7 +299,10 @@ func (c *Cloud) issueSession(u *user, pub *rsa.PublicKey, life time.Duration) (s
 }
 
 func (c *Cloud) issueResource(u *user, pub *rsa.PublicKey, life time.Duration) (string, error) {
-	return c.issueFor(claims{Subject: u.ID, Tenant: u.Tenancy, Resource: u.Tenancy}, pub, life)
+	return c.issueFor(claims{
+		Subject: u.ID, Tenant: u.Tenancy, Resource: u.Tenancy,
+		ResourceType: u.Principal["request.principal.type"], Compartment: u.Principal["request.principal.compartment.id"],
+	}, pub, life)
 }
 
 func (c *Cloud) issueFor(cl claims, pub *rsa.PublicKey, life time.Duration) (string, error) {
@@ -319,12 +326,12 @@ func (c *Cloud) readSession(token string) (*user, *rsa.PublicKey, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	u := c.world.Users[cl.Subject]
+	u := c.world.actor(cl.Subject)
 	if cl.Workload != nil {
 		u = c.world.workload(*cl.Workload)
 	}
 	if u == nil {
-		return nil, nil, fmt.Errorf("the session is of a user or a cluster that is gone")
+		return nil, nil, fmt.Errorf("the session is of a user, a resource or a cluster that is gone")
 	}
 	var k jwk
 	if err := json.Unmarshal([]byte(cl.JWK), &k); err != nil {

@@ -84,7 +84,10 @@ type Cloud struct {
 	meters map[string]*meter
 
 	instances map[string]*instance // by the fingerprint of their certificate
-	operator  *instance            // that its own metadata service speaks of
+	running   map[string]*instance // by OCID: those that its own metadata service speaks of
+
+	pod      *proxymux      // of the home's Pod
+	renewals []func() error // of tokens in the home
 
 	keys  []*rsa.PrivateKey // of users
 	dealt int
@@ -104,6 +107,7 @@ func New(cfg Config) (*Cloud, error) {
 		meters: map[string]*meter{},
 
 		instances: map[string]*instance{},
+		running:   map[string]*instance{},
 	}
 	c.closing, c.close = context.WithCancel(context.Background())
 	c.admin = c.adminHandler()
@@ -114,6 +118,9 @@ func New(cfg Config) (*Cloud, error) {
 	}
 	c.url = "http://" + ln.Addr().String()
 	if err := c.prepare(); err != nil {
+		c.close()
+		c.closePod()
+		c.wait.Wait()
 		return nil, errors.Join(err, ln.Close(), c.leaveHome())
 	}
 	c.serve(ln)
@@ -202,8 +209,15 @@ func (c *Cloud) prepare() error {
 func (c *Cloud) Close() error {
 	c.close()
 	err := errors.Join(c.outer.Close(), c.inner.Close(), c.tunnels.Close())
+	c.closePod()
 	c.wait.Wait()
 	return errors.Join(err, c.leaveHome())
+}
+
+func (c *Cloud) closePod() {
+	if c.pod != nil {
+		c.pod.close()
+	}
 }
 
 // leaveHome removes a home that nobody asked for.

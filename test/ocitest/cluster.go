@@ -11,7 +11,6 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"os"
@@ -75,18 +74,31 @@ func (c *Cloud) vouch(a serviceAccount, podKey string, life time.Duration) ([]by
 	return json.Marshal(base64.StdEncoding.EncodeToString(inner))
 }
 
+// parsePodKey reads PEM, as Oracle's SDK for Go sends it, or its content alone, as
+// the one for Python does.
 func parsePodKey(text string) (*rsa.PublicKey, error) {
-	block, _ := pem.Decode([]byte(text))
-	if block == nil {
-		return nil, fmt.Errorf("podKey is no PEM")
+	der, err := base64.StdEncoding.DecodeString(text)
+	if block, _ := pem.Decode([]byte(text)); block != nil {
+		der, err = block.Bytes, nil
 	}
-	key, err := x509.ParsePKIXPublicKey(block.Bytes)
+	if err != nil || len(der) == 0 {
+		return nil, fmt.Errorf("podKey is no PEM, nor the content of one")
+	}
+	public, err := parsePublic(der)
 	if err != nil {
 		return nil, fmt.Errorf("podKey: %w", err)
 	}
+	return public, nil
+}
+
+func parsePublic(der []byte) (*rsa.PublicKey, error) {
+	key, err := x509.ParsePKIXPublicKey(der)
+	if err != nil {
+		return nil, fmt.Errorf("reading a public key: %w", err)
+	}
 	public, ok := key.(*rsa.PublicKey)
 	if !ok {
-		return nil, fmt.Errorf("podKey is no RSA key")
+		return nil, fmt.Errorf("the public key is no RSA key")
 	}
 	return public, nil
 }
@@ -115,14 +127,15 @@ func sendJSON(w http.ResponseWriter, text []byte) {
 	w.Write(text) //nolint:errcheck // a client that went away
 }
 
-// Workload is a Pod's service account in an enhanced OKE cluster, and the
-// endpoint of that cluster which exchanges the account's token for one of OCI's.
-type Workload struct {
-	Host string // KUBERNETES_SERVICE_HOST, a loopback address of its own
-	Dir  string // with token and ca.crt, as Kubernetes mounts them
-
-	cluster *Cluster
+// proxymux is the endpoint of an enhanced OKE cluster that exchanges the token of
+// one service account for one of OCI's.
+type proxymux struct {
+	cloud   *Cloud
 	account serviceAccount
+	dir     string // with token and ca.crt, as Kubernetes mounts them
+	host    string // a loopback address of its own
+	server  *http.Server
+	wait    sync.WaitGroup
 
 	mu     sync.Mutex
 	token  string
@@ -130,6 +143,116 @@ type Workload struct {
 	status int
 	body   string
 	asked  int
+}
+
+func (c *Cloud) newProxymux(account serviceAccount, dir string) (*proxymux, error) {
+	p := &proxymux{cloud: c, account: account, dir: dir, life: workloadLife}
+	ln, err := p.listen()
+	if err != nil {
+		return nil, fmt.Errorf("starting a cluster's endpoint: %w", err)
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /resourcePrincipalSessionTokens", p.serve)
+	p.server = &http.Server{
+		Handler: mux, ReadHeaderTimeout: 30 * time.Second, ErrorLog: c.errorLog(),
+		TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){}, // a fault breaks connections, which HTTP/2 shares
+		TLSConfig: &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+			return c.ca.leaf(p.host)
+		}},
+	}
+	p.wait.Go(func() { c.report(p.server.ServeTLS(ln, "", "")) })
+	if err := os.WriteFile(filepath.Join(dir, "ca.crt"), c.ca.pem(), 0o600); err != nil {
+		p.close()
+		return nil, fmt.Errorf("writing the cluster's CA: %w", err)
+	}
+	return p, nil
+}
+
+func (p *proxymux) close() {
+	p.server.Close() //nolint:errcheck // nothing is lost with it
+	p.wait.Wait()
+}
+
+// listen finds a loopback address whose port is free: the port is fixed, and
+// several clusters live side by side. Some systems have one such address only.
+func (p *proxymux) listen() (net.Listener, error) {
+	var failed error
+	for try := range 21 {
+		var b [3]byte
+		rand.Read(b[:]) // never fails
+		p.host = fmt.Sprintf("127.%d.%d.%d", b[0], b[1], 1+b[2]%254)
+		if try == 20 {
+			p.host = "127.0.0.1"
+		}
+		ln, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", net.JoinHostPort(p.host, workloadPort))
+		if err == nil {
+			return ln, nil
+		}
+		failed = err
+	}
+	return nil, failed
+}
+
+// rotate replaces the service account's token, as the kubelet does.
+func (p *proxymux) rotate() error {
+	now := p.cloud.cfg.Now()
+	token, err := p.cloud.issue(claims{
+		Issuer: "oci-emulator", Kind: "service-account", Subject: rand.Text(), IssuedAt: now.Unix(), Expires: now.Add(homeLife).Unix(),
+	})
+	if err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.token = token
+	return replace(filepath.Join(p.dir, "token"), []byte(token))
+}
+
+func (p *proxymux) serve(w http.ResponseWriter, r *http.Request) {
+	p.mu.Lock()
+	p.asked++
+	shown, life, status, body := p.token, p.life, p.status, p.body
+	p.mu.Unlock()
+	p.cloud.mu.Lock()
+	entry := Request{Operation: "proxymux.IssueToken"}
+	if u := p.cloud.world.workload(p.account); u != nil {
+		entry.Tenancy, entry.User = u.Tenancy, u.ID
+	}
+	p.cloud.mu.Unlock()
+	p.cloud.serveLocal(w, r, entry, func(a *answer) {
+		if status != 0 {
+			a.say(status, body)
+			return
+		}
+		bearer, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+		if !ok || subtle.ConstantTimeCompare([]byte(bearer), []byte(shown)) != 1 {
+			a.say(http.StatusUnauthorized, "the service account's token does not hold")
+			return
+		}
+		var in struct {
+			PodKey string `json:"podKey"`
+		}
+		err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody)).Decode(&in)
+		if err == nil {
+			a.body, err = p.cloud.vouch(p.account, in.PodKey, life)
+		}
+		if err != nil {
+			a.say(http.StatusBadRequest, err.Error())
+			return
+		}
+		a.status = http.StatusOK
+		a.header.Set("Content-Type", "application/json")
+	})
+}
+
+// Workload is a Pod's service account in an enhanced OKE cluster, and the
+// endpoint of that cluster which exchanges the account's token for one of OCI's.
+type Workload struct {
+	Host string // KUBERNETES_SERVICE_HOST, a loopback address of its own
+	Dir  string // with token and ca.crt, as Kubernetes mounts them
+
+	tenancy *Tenancy
+	mux     *proxymux
 }
 
 // ActAs makes IAM see a service account of a cluster in the user, for a client that
@@ -148,115 +271,42 @@ func (u *User) ActAs(cluster, namespace, account string) {
 func (c *Cluster) NewWorkload(namespace, account string) *Workload {
 	t := c.tenancy
 	t.tb.Helper()
-	w := &Workload{cluster: c, account: serviceAccount{c.ID, namespace, account}, Dir: t.tb.TempDir(), life: workloadLife}
-	ln, err := w.listen()
+	dir := t.tb.TempDir()
+	mux, err := t.cloud.newProxymux(serviceAccount{c.ID, namespace, account}, dir)
 	if err != nil {
-		t.tb.Fatalf("starting a cluster's endpoint: %v", err)
+		t.tb.Fatal(err)
 	}
+	t.tb.Cleanup(mux.close)
+	w := &Workload{Host: mux.host, Dir: dir, tenancy: t, mux: mux}
 	w.Rotate()
-	if err := os.WriteFile(filepath.Join(w.Dir, "ca.crt"), t.cloud.ca.pem(), 0o600); err != nil {
-		t.tb.Fatalf("writing the cluster's CA: %v", err)
-	}
-	mux := http.NewServeMux()
-	mux.HandleFunc("POST /resourcePrincipalSessionTokens", w.serve)
-	server := &http.Server{
-		Handler: mux, ReadHeaderTimeout: 30 * time.Second, ErrorLog: t.cloud.errorLog(),
-		TLSConfig: &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-			return t.cloud.ca.leaf(w.Host)
-		}},
-	}
-	var wait sync.WaitGroup
-	wait.Go(func() { t.cloud.report(server.ServeTLS(ln, "", "")) })
-	t.tb.Cleanup(func() {
-		server.Close() //nolint:errcheck // nothing is lost with it
-		wait.Wait()
-	})
 	return w
-}
-
-// listen finds a loopback address whose port is free: the port is fixed, and
-// clusters of several tests live side by side.
-func (w *Workload) listen() (net.Listener, error) {
-	var failed error
-	for range 20 {
-		var b [3]byte
-		rand.Read(b[:]) // never fails
-		w.Host = fmt.Sprintf("127.%d.%d.%d", b[0], b[1], 1+b[2]%254)
-		ln, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", net.JoinHostPort(w.Host, workloadPort))
-		if err == nil {
-			return ln, nil
-		}
-		failed = err
-	}
-	return nil, failed
 }
 
 // Rotate replaces the service account's token, as the kubelet does.
 func (w *Workload) Rotate() {
-	t := w.cluster.tenancy
-	t.tb.Helper()
-	now := t.cloud.cfg.Now()
-	token, err := t.cloud.issue(claims{
-		Issuer: "oci-emulator", Kind: "service-account", Subject: rand.Text(), IssuedAt: now.Unix(), Expires: now.Add(time.Hour).Unix(),
-	})
-	if err == nil {
-		err = os.WriteFile(filepath.Join(w.Dir, "token"), []byte(token), 0o600)
+	w.tenancy.tb.Helper()
+	if err := w.mux.rotate(); err != nil {
+		w.tenancy.tb.Fatalf("rotating a service account's token: %v", err)
 	}
-	if err != nil {
-		t.tb.Fatalf("rotating a service account's token: %v", err)
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.token = token
 }
 
 // SetLife sets how long tokens hold that are issued from now on.
 func (w *Workload) SetLife(life time.Duration) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.life = life
+	w.mux.mu.Lock()
+	defer w.mux.mu.Unlock()
+	w.mux.life = life
 }
 
 // Answer makes the endpoint say this and nothing else, until the status is 0.
 func (w *Workload) Answer(status int, body string) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.status, w.body = status, body
+	w.mux.mu.Lock()
+	defer w.mux.mu.Unlock()
+	w.mux.status, w.mux.body = status, body
 }
 
 // Asked is how often a token was asked for.
 func (w *Workload) Asked() int {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.asked
-}
-
-func (w *Workload) serve(rw http.ResponseWriter, r *http.Request) {
-	w.mu.Lock()
-	w.asked++
-	shown, life, status, body := w.token, w.life, w.status, w.body
-	w.mu.Unlock()
-	if status != 0 {
-		rw.WriteHeader(status)
-		io.WriteString(rw, body) //nolint:errcheck // a client that went away
-		return
-	}
-	bearer, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-	if !ok || subtle.ConstantTimeCompare([]byte(bearer), []byte(shown)) != 1 {
-		http.Error(rw, "the service account's token does not hold", http.StatusUnauthorized)
-		return
-	}
-	var in struct {
-		PodKey string `json:"podKey"`
-	}
-	if err := json.NewDecoder(http.MaxBytesReader(rw, r.Body, maxBody)).Decode(&in); err != nil {
-		http.Error(rw, err.Error(), http.StatusBadRequest)
-		return
-	}
-	answer, err := w.cluster.tenancy.cloud.vouch(w.account, in.PodKey, life)
-	if err != nil {
-		http.Error(rw, err.Error(), http.StatusBadRequest)
-		return
-	}
-	sendJSON(rw, answer)
+	w.mux.mu.Lock()
+	defer w.mux.mu.Unlock()
+	return w.mux.asked
 }

@@ -224,7 +224,7 @@ func TestWorkloadRefused(t *testing.T) {
 		"no account":        {cluster, "apps", "", good, "no service account"},
 		"no key":            {cluster, "apps", "pod", "", "podKey is no PEM"},
 		"half a key":        {cluster, "apps", "pod", "-----BEGIN PUBLIC KEY-----\naGVsbG8=\n-----END PUBLIC KEY-----\n", "podKey: "},
-		"no RSA key":        {cluster, "apps", "pod", podKey(t, &small.PublicKey), "podKey is no RSA key"},
+		"no RSA key":        {cluster, "apps", "pod", podKey(t, &small.PublicKey), "no RSA key"},
 	} {
 		status, answer := askForWorkload(t, map[string]string{"cluster": test.cluster, "namespace": test.namespace, "serviceAccount": test.account, "podKey": test.podKey})
 		if status != http.StatusBadRequest || !strings.Contains(string(answer), test.says) {

@@ -233,7 +233,7 @@ func (c *Cloud) sleep(r *http.Request, d Duration) bool {
 
 // before is what a fault does before there is an answer. It reports whether
 // that was all, and the connection is dealt with.
-func (f *activeFault) before(c *Cloud, r *http.Request, t *tunnel) bool {
+func (f *activeFault) before(c *Cloud, r *http.Request, t breakable) bool {
 	if f == nil {
 		return false
 	}
@@ -338,7 +338,7 @@ func setAll(items []any, set map[string]any) {
 }
 
 // deliver sends an answer, or as much of it as the fault lets through.
-func (c *Cloud) deliver(w http.ResponseWriter, r *http.Request, t *tunnel, a answer, f *activeFault) {
+func (c *Cloud) deliver(w http.ResponseWriter, r *http.Request, t breakable, a answer, f *activeFault) {
 	if f == nil {
 		c.write(w, a)
 		return

@@ -153,3 +153,12 @@ func receive(t *testing.T, req *http.Request, into any) {
 		t.Fatalf("%s: %v", body, err)
 	}
 }
+
+func privateKey(t *testing.T, text string) *rsa.PrivateKey {
+	t.Helper()
+	k, err := x509.ParsePKCS8PrivateKey(der(t, text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k.(*rsa.PrivateKey)
+}

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -202,6 +203,45 @@ func (u *User) ConfigFile() string {
 func (u *User) DockerConfig() string {
 	u.tenancy.tb.Helper()
 	return filepath.Join(filepath.Dir(u.ConfigFile()), "docker")
+}
+
+// NewActor makes a resource that acts for itself, in a compartment, the root if
+// empty. Its kind is that of OCI's OCIDs: "instance" for a compute instance, which
+// [User.NewInstance] starts, "devopsbuildpipeline" and the like for what
+// [User.NewResource] gives a token. It may do what statements say of its dynamic
+// groups.
+func (t *Tenancy) NewActor(kind, compartmentID string) *User {
+	t.tb.Helper()
+	if compartmentID == "" {
+		compartmentID = t.ID
+	}
+	t.cloud.mu.Lock()
+	defer t.cloud.mu.Unlock()
+	w := t.cloud.world
+	r, err := w.newResource(t.Region, compartmentID, kind, t.cloud.switches(w, t.ID))
+	if err != nil {
+		t.tb.Fatalf("making a %s: %v", kind, err)
+	}
+	u := w.actor(r.ID)
+	return &User{ID: u.ID, Name: u.Name, tenancy: t, u: u}
+}
+
+// NewDynamicGroup makes a dynamic group with a matching rule such as "All
+// {instance.compartment.id = 'ocid1.compartment…'}".
+func (t *Tenancy) NewDynamicGroup(name, rule string) {
+	t.tb.Helper()
+	t.cloud.mu.Lock()
+	defer t.cloud.mu.Unlock()
+	if _, err := t.cloud.world.newDynamicGroup(t.ID, name, rule); err != nil {
+		t.tb.Fatal(err)
+	}
+}
+
+// RemoveDynamicGroups deletes the tenancy's dynamic groups.
+func (t *Tenancy) RemoveDynamicGroups() {
+	t.cloud.mu.Lock()
+	defer t.cloud.mu.Unlock()
+	maps.DeleteFunc(t.cloud.world.Groups, func(_ string, g *dynamicGroup) bool { return g.Tenancy == t.ID })
 }
 
 // Shape is the kind of a key.

@@ -92,7 +92,7 @@ func (c *Cloud) writeHome() error {
 			return err
 		}
 	}
-	return nil
+	return c.writeSurroundings()
 }
 
 // writeProfiles gives a user new credentials and writes them as an OCI config

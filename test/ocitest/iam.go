@@ -53,6 +53,10 @@ func permissionsOf(resource, verb string) []string {
 		return []string{"COMPARTMENT_READ"}
 	case "policies inspect":
 		return []string{"POLICY_READ"} // as Oracle calls it
+	case "dynamic-groups inspect":
+		return []string{"DYNAMIC_GROUP_INSPECT"}
+	case "dynamic-groups manage":
+		return []string{"DYNAMIC_GROUP_CREATE", "DYNAMIC_GROUP_UPDATE", "DYNAMIC_GROUP_DELETE"}
 	case "policies manage":
 		return []string{"POLICY_CREATE", "POLICY_UPDATE", "POLICY_DELETE"}
 	case "tenancies inspect":
@@ -81,7 +85,7 @@ func resourceTypes(name string) []string {
 		"cluster-family": {"clusters", "cluster-work-requests"},
 		"vss-family":     {"container-scan-recipes", "container-scan-targets", "container-scan-results", "vss-work-requests"},
 	}
-	all := slices.Concat([]string{"repos", "compartments", "tenancies", "policies", "objectstorage-namespaces"}, families["key-family"], families["cluster-family"], families["vss-family"])
+	all := slices.Concat([]string{"repos", "compartments", "tenancies", "policies", "dynamic-groups", "objectstorage-namespaces"}, families["key-family"], families["cluster-family"], families["vss-family"])
 	switch {
 	case name == "all-resources":
 		return all
@@ -96,6 +100,7 @@ type statement struct {
 	anyUser     bool
 	users       []string // names or OCIDs
 	groups      []string
+	dynamic     []string // dynamic groups
 	services    []string
 	permissions []string
 	location    string // "tenancy", or a compartment's OCID, name or path
@@ -203,6 +208,8 @@ func (p *parser) statement() (s statement, err error) {
 			s.users = names
 		case "service":
 			s.services = names
+		case "dynamic-group":
+			s.dynamic = names
 		default:
 			s.groups = names
 		}
@@ -346,10 +353,13 @@ func (c condition) holds(vars map[string]string) bool {
 
 func (s statement) covers(u *user, permission string, vars map[string]string) bool {
 	subject := s.anyUser || u.Principal == nil && (slices.Contains(s.users, u.Name) || slices.Contains(s.users, u.ID) ||
-		slices.ContainsFunc(s.groups, func(g string) bool { return slices.Contains(u.Groups, g) }))
-	if !subject || !slices.Contains(s.permissions, permission) {
-		return false
-	}
+		slices.ContainsFunc(s.groups, func(g string) bool { return slices.Contains(u.Groups, g) })) ||
+		slices.ContainsFunc(s.dynamic, func(g string) bool { return slices.Contains(u.dynamic, g) })
+	return subject && slices.Contains(s.permissions, permission) && s.fulfilled(vars)
+}
+
+// fulfilled reports whether the statement's conditions hold.
+func (s statement) fulfilled(vars map[string]string) bool {
 	if len(s.conditions) == 0 {
 		return true
 	}

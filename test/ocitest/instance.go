@@ -1,6 +1,7 @@
 package ocitest
 
 import (
+	"cmp"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/sha1" // of fingerprints
@@ -31,7 +32,7 @@ const (
 )
 
 // instance is a compute instance for as long as its certificate lasts. To IAM it
-// is the user it was made of; dynamic groups are not played.
+// is the resource or the user that it was made of.
 type instance struct {
 	u    *user
 	leaf []byte
@@ -48,8 +49,8 @@ func (c *Cloud) newInstance(u *user, life time.Duration) (*instance, error) {
 	now := c.cfg.Now()
 	template := &x509.Certificate{
 		SerialNumber: serial(),
-		Subject: pkix.Name{CommonName: "ocid1.instance.oc1.iad." + strings.ToLower(rand.Text()), OrganizationalUnit: []string{
-			"opc-certtype:instance", "opc-compartment:" + u.Tenancy, "opc-tenant:" + u.Tenancy,
+		Subject: pkix.Name{CommonName: instanceName(u), OrganizationalUnit: []string{
+			"opc-certtype:instance", "opc-compartment:" + cmp.Or(u.Principal["request.principal.compartment.id"], u.Tenancy), "opc-tenant:" + u.Tenancy,
 		}},
 		NotBefore: now.Add(-5 * time.Minute),
 		NotAfter:  now.Add(2 * time.Hour),
@@ -72,17 +73,31 @@ func (c *Cloud) newInstance(u *user, life time.Duration) (*instance, error) {
 // fingerprint. Clients write the fingerprint in small or in capital letters.
 func certificateName(form string, leaf []byte) string {
 	sum := sha256.Sum256(leaf)
-	print := sum[:]
+	digest := sum[:]
 	if form == federatedSHA1 {
 		short := sha1.Sum(leaf)
-		print = short[:]
+		digest = short[:]
 	}
-	return form + "/" + strings.ReplaceAll(fmt.Sprintf("% x", print), " ", ":")
+	return form + "/" + strings.ReplaceAll(fmt.Sprintf("% x", digest), " ", ":")
+}
+
+// instanceName is the OCID of an instance, made up where a user stands for one.
+func instanceName(u *user) string {
+	if u.Principal["request.principal.type"] == instanceType {
+		return u.ID
+	}
+	return "ocid1.instance.oc1.iad." + strings.ToLower(rand.Text())
 }
 
 // page is what the metadata service says.
 func (c *Cloud) page(i *instance, name string) (string, bool) {
 	switch name {
+	case "/instance/id":
+		cert, err := x509.ParseCertificate(i.leaf)
+		if err != nil {
+			return "", false
+		}
+		return cert.Subject.CommonName, true
 	case "/instance/region":
 		c.mu.Lock()
 		r := parseRegion(c.world.Tenancies[i.u.Tenancy].HomeRegion)
@@ -103,36 +118,42 @@ func (c *Cloud) page(i *instance, name string) (string, bool) {
 
 // answerMetadata answers a client of an instance's metadata service.
 func (c *Cloud) answerMetadata(w http.ResponseWriter, r *http.Request, i *instance) {
-	text, ok := c.page(i, strings.TrimPrefix(r.URL.Path, metadataPath))
-	switch {
-	case r.Header.Get("Authorization") != "Bearer Oracle":
-		http.Error(w, "the Authorization header is not what keeps browsers and forwarders out", http.StatusForbidden)
-	case r.Method != http.MethodGet || !ok:
-		http.NotFound(w, r)
-	default:
-		_, _ = io.WriteString(w, text)
-	}
+	_, name, _ := strings.Cut(r.URL.Path, metadataPath)
+	c.serveLocal(w, r, Request{Operation: "metadata" + strings.ReplaceAll(name, "/", "."), Tenancy: i.u.Tenancy, User: i.u.ID}, func(a *answer) {
+		text, ok := c.page(i, name)
+		switch {
+		case r.Header.Get("Authorization") != "Bearer Oracle":
+			a.say(http.StatusForbidden, "the Authorization header is not what keeps browsers and forwarders out")
+		case r.Method != http.MethodGet || !ok:
+			a.say(http.StatusNotFound, "no such page")
+		default:
+			a.say(http.StatusOK, text)
+		}
+	})
 }
 
-// serveMetadata has everybody who asks here be an instance with the operator's
-// rights.
+// serveMetadata is the metadata service of the instances of a seeded cloud.
 func (c *Cloud) serveMetadata(w http.ResponseWriter, r *http.Request) {
+	base, _, _ := strings.Cut(r.URL.Path, metadataPath)
 	c.mu.Lock()
-	operator := c.world.Users[c.world.Operator]
-	i := c.operator
+	u := c.world.actor(c.world.Surroundings.metadata(base))
+	var i *instance
+	if u != nil {
+		i = c.running[u.ID]
+	}
 	c.mu.Unlock()
-	if operator == nil {
+	if u == nil {
 		http.NotFound(w, r)
 		return
 	}
-	if i == nil || i.u != operator || i.old(c.cfg.Now()) {
+	if i == nil || i.old(c.cfg.Now()) {
 		var err error
-		if i, err = c.newInstance(operator, federatedLife); err != nil {
+		if i, err = c.newInstance(u, federatedLife); err != nil {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 			return
 		}
 		c.mu.Lock()
-		c.operator = i
+		c.running[u.ID] = i
 		c.mu.Unlock()
 	}
 	c.answerMetadata(w, r, i)
@@ -197,9 +218,8 @@ func (c *call) federate() (any, error) {
 	if err != nil {
 		return nil, invalid("publicKey is no base64")
 	}
-	key, err := x509.ParsePKIXPublicKey(der)
-	public, ok := key.(*rsa.PublicKey)
-	if err != nil || !ok {
+	public, err := parsePublic(der)
+	if err != nil {
 		return nil, invalid("publicKey is no RSA key")
 	}
 	token, err := c.cloud.issueSession(i.u, public, i.life)
@@ -224,7 +244,8 @@ type says struct {
 }
 
 // NewInstance starts the metadata service until the test ends. Its tokens live 20
-// minutes.
+// minutes. An actor of type "instance" is that instance; another user is who IAM
+// sees in the instance.
 func (u *User) NewInstance() *Instance {
 	t := u.tenancy
 	t.tb.Helper()

@@ -102,7 +102,7 @@ func (c *Cloud) serveProxy(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "the OCI emulator plays https hosts of OCI only", http.StatusBadGateway)
 	case strings.HasPrefix(r.URL.Path, "/_emulator"):
 		c.admin.ServeHTTP(w, r)
-	case strings.HasPrefix(r.URL.Path, metadataPath):
+	case strings.Contains(r.URL.Path, metadataPath+"/"):
 		c.serveMetadata(w, r)
 	default:
 		http.Error(w, about+": use it as HTTPS_PROXY; its own pages are under /_emulator/", http.StatusNotFound)

@@ -19,8 +19,11 @@ import (
 func (c *Cloud) sow() error {
 	switch c.cfg.Seed {
 	case "bare":
-		_, err := c.sowOperator("emulated", "")
-		return err
+		t, err := c.sowOperator("emulated", "")
+		if err != nil {
+			return err
+		}
+		return c.sowSurroundings(parseRegion(t.HomeRegion), t.ID)
 	case "demo":
 		return c.sowDemo()
 	}
@@ -104,7 +107,7 @@ func (c *Cloud) sowDemo() error {
 	if err != nil {
 		return err
 	}
-	in, err := w.newCompartment(t.ID, "containers")
+	in, err := w.newCompartment(t.ID, containers)
 	if err != nil {
 		return err
 	}
@@ -133,7 +136,10 @@ func (c *Cloud) sowDemo() error {
 		}
 	}
 	w.newCluster(region, in.ID, "demo", c.cfg.Switches)
-	return nil
+	if err := c.sowSurroundings(region, in.ID); err != nil {
+		return err
+	}
+	return c.grantSurroundings(t)
 }
 
 // makeImage makes a small image that can be pulled: one layer that holds the

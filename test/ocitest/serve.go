@@ -35,7 +35,7 @@ type route struct {
 // routes are all operations that are played, in the order of their files.
 func routes() []route {
 	var all []route
-	for _, part := range [][]route{artifactsRoutes(), imageRoutes(), repositoryRoutes(), vaultRoutes(), keyRoutes(), cryptoRoutes(), identityRoutes(), objectStorageRoutes(), federationRoutes(), tokenRoutes(), scanRoutes()} {
+	for _, part := range [][]route{artifactsRoutes(), imageRoutes(), repositoryRoutes(), vaultRoutes(), keyRoutes(), cryptoRoutes(), identityRoutes(), objectStorageRoutes(), federationRoutes(), tokenRoutes(), scanRoutes(), dynamicGroupRoutes()} {
 		all = append(all, part...)
 	}
 	return append(all, clusterRoutes()...)

@@ -24,6 +24,8 @@ type world struct {
 	Tenancies    map[string]*tenancy         `json:"tenancies"`
 	Compartments map[string]*compartment     `json:"compartments"`
 	Users        map[string]*user            `json:"users"`
+	Resources    map[string]*resource        `json:"resources"` // that act for themselves
+	Groups       map[string]*dynamicGroup    `json:"dynamicGroups"`
 	Clusters     map[string]*okeCluster      `json:"clusters"`
 	ClusterWork  map[string]*clusterWork     `json:"clusterWork"`
 	Vaults       map[string]*vault           `json:"vaults"`
@@ -39,7 +41,8 @@ type world struct {
 	Scans        []*scan                     `json:"scans"`    // that are not over
 	Problems     map[string][]Problem        `json:"problems"` // that scans find, by digest
 	Operator     string                      `json:"operator"` // user of the profiles in the home, if any
-	Last         int64                       `json:"last"`     // sequence number of the newest resource
+	Surroundings surroundings                `json:"surroundings"`
+	Last         int64                       `json:"last"` // sequence number of the newest resource
 
 	entropy io.Reader        // of OCIDs; fixed while a seed is sown, so that a demo reads the same every time
 	now     func() time.Time // of everything created
@@ -54,6 +57,8 @@ func newWorld(now func() time.Time) *world {
 		Tenancies:    map[string]*tenancy{},
 		Compartments: map[string]*compartment{},
 		Users:        map[string]*user{},
+		Resources:    map[string]*resource{},
+		Groups:       map[string]*dynamicGroup{},
 		Clusters:     map[string]*okeCluster{},
 		ClusterWork:  map[string]*clusterWork{},
 		Vaults:       map[string]*vault{},
@@ -146,6 +151,8 @@ type user struct {
 	// Principal are IAM's variables of one who is no person, such as
 	// request.principal.type.
 	Principal map[string]string `json:"principal,omitempty"`
+	// dynamic are names of the dynamic groups whose rules match a resource.
+	dynamic []string
 	// Keys maps fingerprints of API keys to public keys (PKIX, DER).
 	Keys map[string][]byte `json:"keys"`
 }
