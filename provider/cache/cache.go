@@ -9,6 +9,9 @@
 // next one will ask for the same thing, but one that may hang holds up nobody
 // who comes later.
 //
+// Places for loads are shared by request, see package fair: a request has one load
+// under way whatever the others do, and takes turns with them for more.
+//
 // It does not know what it holds, does no I/O of its own and logs nothing.
 package cache
 
@@ -17,12 +20,15 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"runtime/debug"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/maypok86/otter/v2"
+
+	"github.com/oke-sign/oke-sign/provider/contain"
+	"github.com/oke-sign/oke-sign/provider/fair"
 )
 
 // ErrTimeout is the cause of the end of a load that took longer than
@@ -43,6 +49,10 @@ type Config[K comparable, V any] struct {
 	Since func(V) time.Time
 	// Max is how many entries are held at most. Zero means 10 000.
 	Max int
+	// Weigh says how much room an entry takes, and MaxWeight how much all of them
+	// may; then it bounds them in place of Max. Nil: each entry counts as one.
+	Weigh     func(K, V) uint32
+	MaxWeight uint64
 	// Timeout is how long one load may take. Zero means 15 seconds.
 	Timeout time.Duration
 	// Patience is how long a load may have been under way for another caller to
@@ -51,10 +61,16 @@ type Config[K comparable, V any] struct {
 	// a second.
 	Patience time.Duration
 	// Loads is how many loads may run at once, refreshes only in half of them;
-	// one that has taken longer than Patience no longer counts. A caller waits
-	// for its turn as long as its context lets it; a refresh that finds no room
-	// is left to the next caller. Zero means 64.
+	// one that has taken longer than Patience does not count. A caller waits for
+	// its turn as long as its context lets it; a refresh that finds no room is
+	// left to the next caller. A request that has no load under way may begin one
+	// beside these. Zero means 64.
 	Loads int
+	// Random returns a number from 0 to 1, exclusively. It spreads the refreshes
+	// of entries that were loaded together. Nil means a generator of its own.
+	Random func() float64
+	// Panicked is told of a load that panicked, if not nil, once for each panic.
+	Panicked func(*contain.PanicError)
 	// Now is the clock. Nil means time.Now.
 	Now func() time.Time
 }
@@ -63,14 +79,16 @@ type Config[K comparable, V any] struct {
 type Cache[K comparable, V any] struct {
 	cfg   Config[K, V]
 	store *otter.Cache[K, entry[V]]
-	slots chan struct{}
 	loads sync.WaitGroup
 
 	hits, misses atomic.Uint64
 	underWay     atomic.Int64
 
 	mu      sync.Mutex
-	flights map[K]*flight[V]
+	flights map[K]*flight[K, V]
+	running int // loads that take a place
+	queue   fair.Queue[*flight[K, V]]
+	begun   map[*fair.Waiters]int // loads under way by the requests that began them
 }
 
 // Stats is what a Cache has done so far, and does now.
@@ -94,8 +112,12 @@ func (e entry[V]) due(now time.Time) bool { return now.Sub(e.began) >= e.renew }
 
 // flight is one load and those who wait for it. value and err are written
 // before done is closed and never after.
-type flight[V any] struct {
-	began   time.Time
+type flight[K comparable, V any] struct {
+	key     K
+	waiters *fair.Waiters
+	load    func()                    // without a place yet
+	turn    *fair.Turn[*flight[K, V]] // in the queue for one; nil once it has one
+	began   time.Time                 // since it has one
 	done    chan struct{}
 	value   V
 	err     error
@@ -123,13 +145,23 @@ func New[K comparable, V any](cfg Config[K, V]) *Cache[K, V] {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
+	if cfg.Random == nil {
+		cfg.Random = rand.Float64
+	}
+	// The store bounds the room that entries take and nothing else. Time is judged
+	// here, against one clock and to the nanosecond.
+	bounds := &otter.Options[K, entry[V]]{MaximumSize: cfg.Max}
+	if cfg.Weigh != nil {
+		bounds = &otter.Options[K, entry[V]]{
+			MaximumWeight: cfg.MaxWeight,
+			Weigher:       func(key K, e entry[V]) uint32 { return cfg.Weigh(key, e.value) },
+		}
+	}
 	return &Cache[K, V]{
-		cfg: cfg,
-		// The store bounds the number of entries and nothing else. Time is
-		// judged here, against one clock and to the nanosecond.
-		store:   otter.Must(&otter.Options[K, entry[V]]{MaximumSize: cfg.Max}),
-		slots:   make(chan struct{}, cfg.Loads),
-		flights: make(map[K]*flight[V]),
+		cfg:     cfg,
+		store:   otter.Must(bounds),
+		flights: make(map[K]*flight[K, V]),
+		begun:   make(map[*fair.Waiters]int),
 	}
 }
 
@@ -141,11 +173,9 @@ func (c *Cache[K, V]) Get(ctx context.Context, key K) (V, error) {
 		return v, nil
 	}
 	c.misses.Add(1)
-	f, err := c.join(ctx, key)
-	if err != nil {
-		var none V
-		return none, err
-	}
+	who := fair.Of(ctx)
+	f := c.join(ctx, key, who)
+	defer c.leave(f, who)
 	select {
 	case <-f.done:
 		return f.value, f.err
@@ -216,119 +246,178 @@ func (c *Cache[K, V]) Wait() {
 	c.loads.Wait()
 }
 
-// join returns the flight for key, and begins one if there is none.
-func (c *Cache[K, V]) join(ctx context.Context, key K) (*flight[V], error) {
-	if f := c.begin(ctx, key); f != nil {
-		return f, nil
-	}
-	// All slots are taken. Waiting here, and not inside a flight, keeps the
-	// number of goroutines that a flood of keys can cause at that of callers.
-	select {
-	case c.slots <- struct{}{}:
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	}
+// join returns the flight for key that who waits for from now on. If there is none
+// yet it begins one, or queues one for a place. Nothing runs for a flight in the
+// queue, so a flood of keys causes no more goroutines than it has callers.
+func (c *Cache[K, V]) join(ctx context.Context, key K, who *fair.Waiters) *flight[K, V] {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if f := c.known(key); f != nil {
-		<-c.slots
-		return f, nil
+	f := c.known(key)
+	if f == nil {
+		f = c.prepare(ctx, key)
+		if c.running < c.cfg.Loads || c.mayBegin(who) {
+			c.launch(f, who)
+		} else {
+			f.turn = c.queue.Wait(f.waiters, f)
+		}
 	}
-	return c.launch(ctx, key), nil
+	if f.waiters != nil {
+		f.waiters.Join(who)
+	}
+	return f
 }
 
-// begin joins the flight for key or begins one, unless all slots are taken.
-func (c *Cache[K, V]) begin(ctx context.Context, key K) *flight[V] {
+// mayBegin reports whether a request may begin a load although all places are
+// taken: it has none under way, and loads are not many times more than places.
+func (c *Cache[K, V]) mayBegin(who *fair.Waiters) bool {
+	const most = 16
+	return who.IsRequest() && c.begun[who] == 0 && c.underWay.Load() < int64(most*c.cfg.Loads)
+}
+
+// leave ends a caller's wait for a flight. One that has no place yet, and for which
+// nobody waits any more, is dropped.
+func (c *Cache[K, V]) leave(f *flight[K, V], who *fair.Waiters) {
+	if f.waiters == nil {
+		return
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if f := c.known(key); f != nil {
-		return f
-	}
-	select {
-	case c.slots <- struct{}{}:
-		return c.launch(ctx, key)
-	default:
-		return nil
+	if f.waiters.Leave(who) && f.turn != nil && c.queue.Leave(f.turn) && c.flights[f.key] == f {
+		delete(c.flights, f.key)
 	}
 }
 
 // known returns the flight that is under way, or one that has just landed
 // between the caller's look into the store and now: without the second look a
 // burst would now and then load twice. The caller holds c.mu.
-func (c *Cache[K, V]) known(key K) *flight[V] {
+func (c *Cache[K, V]) known(key K) *flight[K, V] {
 	now := c.cfg.Now()
-	if f, ok := c.flights[key]; ok && now.Sub(f.began) <= c.cfg.Patience {
+	if f, ok := c.flights[key]; ok && (f.turn != nil || now.Sub(f.began) <= c.cfg.Patience) {
 		return f
 	}
 	e, ok := c.store.GetIfPresent(key)
 	if !ok || e.expired(now) || e.due(now) {
 		return nil
 	}
-	f := &flight[V]{done: make(chan struct{}), value: e.value}
+	f := &flight[K, V]{done: make(chan struct{}), value: e.value}
 	close(f.done)
 	return f
 }
 
-// refresh begins a load that nobody waits for. Half of the slots stay free for
+// refresh begins a load that nobody waits for. Half of the places stay free for
 // those who do wait.
 func (c *Cache[K, V]) refresh(ctx context.Context, key K) {
-	if 2*len(c.slots) < cap(c.slots) {
-		c.begin(ctx, key)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if 2*c.running < c.cfg.Loads && c.known(key) == nil {
+		c.launch(c.prepare(ctx, key), nil)
 	}
 }
 
-// launch starts a flight. The caller holds c.mu and one slot.
-func (c *Cache[K, V]) launch(ctx context.Context, key K) *flight[V] {
-	// Age counts from the question and not from the answer: whatever changes
-	// while the service is answering may not be in the answer.
-	f := &flight[V]{began: c.cfg.Now(), done: make(chan struct{})}
+// prepare makes a flight that has no place yet. The caller holds c.mu.
+func (c *Cache[K, V]) prepare(ctx context.Context, key K) *flight[K, V] {
+	f := &flight[K, V]{key: key, waiters: fair.Shared(), done: make(chan struct{})}
+	f.load = func() { c.fly(f.journal.open(f.waiters.With(context.WithoutCancel(ctx))), f) }
 	c.flights[key] = f
-	release := sync.OnceFunc(func() { <-c.slots })
-	overdue := time.AfterFunc(c.cfg.Patience, release)
-	c.underWay.Add(1)
-	c.loads.Go(func() {
-		defer c.underWay.Add(-1)
-		defer release()
-		defer overdue.Stop()
-		c.fly(f.journal.open(context.WithoutCancel(ctx)), key, f)
-	})
 	return f
 }
 
-func (c *Cache[K, V]) fly(ctx context.Context, key K, f *flight[V]) {
+// launch starts a flight in a place of its own, for a request or nobody. The caller
+// holds c.mu.
+func (c *Cache[K, V]) launch(f *flight[K, V], who *fair.Waiters) {
+	// Age counts from the question and not from the answer: whatever changes
+	// while the service is answering may not be in the answer.
+	f.began, f.turn = c.cfg.Now(), nil
+	c.running++
+	if who != nil {
+		c.begun[who]++
+	}
+	release := sync.OnceFunc(c.release)
+	overdue := time.AfterFunc(c.cfg.Patience, release)
+	c.underWay.Add(1)
+	c.loads.Go(func() {
+		defer func() {
+			overdue.Stop()
+			c.underWay.Add(-1)
+			c.ended(who)
+			release()
+		}()
+		f.load()
+	})
+}
+
+// ended takes note that a load that a request began is no longer under way. A
+// request that now has none begins its next one.
+func (c *Cache[K, V]) ended(who *fair.Waiters) {
+	if who == nil {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.begun[who]--; c.begun[who] > 0 {
+		return
+	}
+	delete(c.begun, who)
+	if c.mayBegin(who) {
+		if f, ok := c.queue.NextOf(who); ok {
+			c.launch(f, who)
+		}
+	}
+}
+
+// release gives a place back, for those who wait for one.
+func (c *Cache[K, V]) release() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.running--
+	for c.running < c.cfg.Loads {
+		f, who, ok := c.queue.Next()
+		if !ok {
+			return
+		}
+		c.launch(f, who)
+	}
+}
+
+func (c *Cache[K, V]) fly(ctx context.Context, f *flight[K, V]) {
 	ctx, cancel := context.WithTimeoutCause(ctx, c.cfg.Timeout, ErrTimeout)
 	defer cancel()
+	e := entry[V]{began: f.began}
 	f.err = errNoReturn
-	defer c.land(key, f) // even when Load ends its goroutine
-	f.value, f.err = c.load(ctx, key)
+	defer func() { c.land(f, e) }() // even when Load ends its goroutine
+	f.value, f.err = c.fetch(ctx, f.key, &e)
+	if p, ok := contain.Unlogged(f.err); ok && c.cfg.Panicked != nil {
+		c.cfg.Panicked(p)
+	}
 }
 
 // land keeps what a flight brought, and lets those who wait for it go.
-func (c *Cache[K, V]) land(key K, f *flight[V]) {
+func (c *Cache[K, V]) land(f *flight[K, V], e entry[V]) {
 	defer close(f.done)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.flights[key] == f { // a later one may have taken its place
-		delete(c.flights, key)
+	if c.flights[f.key] == f { // a later one may have taken its place
+		delete(c.flights, f.key)
 	}
 	if f.err != nil {
-		c.postpone(key)
+		c.postpone(f.key)
 		return
 	}
-	began := f.began
-	if c.cfg.Since != nil {
-		if since := c.cfg.Since(f.value); since.Before(began) {
-			began = since
-		}
-	}
-	if held, ok := c.store.GetIfPresent(key); ok && held.began.After(began) {
+	if held, ok := c.store.GetIfPresent(f.key); ok && held.began.After(e.began) {
 		return
 	}
-	if keep := c.cfg.Keep(f.value); keep > 0 {
-		c.store.Set(key, entry[V]{value: f.value, began: began, keep: keep, renew: keep / 4 * 3})
+	if e.keep > 0 {
+		c.store.Set(f.key, e)
 	} else {
-		c.store.Invalidate(key)
+		c.store.Invalidate(f.key)
 	}
+}
+
+// renewal is when a caller of an entry begins its refresh: after half to three
+// quarters of its time, at random. What was loaded together, as by Gatekeeper's
+// audit, would be due together otherwise.
+func (c *Cache[K, V]) renewal(keep time.Duration) time.Duration {
+	return keep/2 + time.Duration(c.cfg.Random()*float64(keep/4))
 }
 
 // postpone makes the next refresh of an entry that could not be refreshed wait
@@ -343,25 +432,27 @@ func (c *Cache[K, V]) postpone(key K) {
 	})
 }
 
-// load calls Load and turns a panic into an error: the flight is no longer on
-// the goroutine of the request, where the HTTP server would have contained it,
-// and those who wait for it must get an answer.
-func (c *Cache[K, V]) load(ctx context.Context, key K) (value V, err error) {
+// fetch calls Load and completes e with what it returns. A panic is an error: the
+// flight is not on the goroutine of the request, where the HTTP server would have
+// contained it, and those who wait for it must get an answer.
+func (c *Cache[K, V]) fetch(ctx context.Context, key K, e *entry[V]) (value V, err error) {
 	defer func() {
-		if r := recover(); r != nil {
+		if err != nil {
 			var none V
-			value, err = none, &PanicError{Value: r, Stack: debug.Stack()}
+			value = none
 		}
 	}()
-	return c.cfg.Load(ctx, key)
-}
-
-// PanicError says that a load panicked. Its text leaves the stack out.
-type PanicError struct {
-	Value any
-	Stack []byte
-}
-
-func (e *PanicError) Error() string {
-	return fmt.Sprintf("internal error: panic: %v", e.Value)
+	defer contain.Panic(&err)
+	value, err = c.cfg.Load(ctx, key)
+	if err != nil {
+		return value, err
+	}
+	e.value, e.keep = value, c.cfg.Keep(value)
+	e.renew = c.renewal(e.keep)
+	if c.cfg.Since != nil {
+		if since := c.cfg.Since(value); since.Before(e.began) {
+			e.began = since
+		}
+	}
+	return value, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"runtime"
 	"slices"
 	"strings"
@@ -14,6 +15,8 @@ import (
 	"time"
 
 	"github.com/oke-sign/oke-sign/provider/cache"
+	"github.com/oke-sign/oke-sign/provider/contain"
+	"github.com/oke-sign/oke-sign/provider/fair"
 )
 
 var errDown = errors.New("the service is down")
@@ -87,7 +90,8 @@ func TestHowLongAValueIsServed(t *testing.T) {
 				}
 				return n, nil
 			},
-			Keep: func(int) time.Duration { return 40 * time.Second },
+			Keep:   func(int) time.Duration { return 40 * time.Second },
+			Random: func() float64 { return 0.9 },
 		})
 		get := func(want int) {
 			t.Helper()
@@ -97,10 +101,10 @@ func TestHowLongAValueIsServed(t *testing.T) {
 			synctest.Wait()
 		}
 		get(1)
-		time.Sleep(27 * time.Second) // 29 s after the load began
+		time.Sleep(26 * time.Second) // 28 s after the load began
 		get(1)
 		if n != 1 {
-			t.Errorf("refreshed before three quarters of its time")
+			t.Errorf("refreshed before its time")
 		}
 		time.Sleep(time.Second)
 		get(1) // this caller causes the refresh and does not wait for it
@@ -465,17 +469,48 @@ func TestNothingToKeep(t *testing.T) {
 }
 
 func TestAPanicIsAnErrorForThoseWhoWait(t *testing.T) {
-	c := cache.New(cache.Config[string, string]{
-		Load: func(context.Context, string) (string, error) { panic("boom") },
-		Keep: always(time.Hour),
-	})
-	_, err := c.Get(t.Context(), "a")
-	var p *cache.PanicError
-	if !errors.As(err, &p) || p.Value != "boom" || !strings.Contains(string(p.Stack), "cache_test.go") {
-		t.Errorf("got %v", err)
+	text := func(string) time.Duration { return time.Hour }
+	for name, cfg := range map[string]cache.Config[string, string]{
+		"Load":  {Load: func(context.Context, string) (string, error) { panic("boom") }, Keep: text},
+		"Keep":  {Load: func(context.Context, string) (string, error) { return "", nil }, Keep: func(string) time.Duration { panic("boom") }},
+		"Since": {Load: func(context.Context, string) (string, error) { return "", nil }, Keep: text, Since: func(string) time.Time { panic("boom") }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var told []*contain.PanicError
+			cfg.Panicked = func(p *contain.PanicError) { told = append(told, p) }
+			c := cache.New(cfg)
+			_, err := c.Get(t.Context(), "a")
+			var p *contain.PanicError
+			if !errors.As(err, &p) || p.Value != "boom" || !strings.Contains(string(p.Stack), "cache_test.go") {
+				t.Errorf("got %v", err)
+			}
+			if text := err.Error(); strings.Contains(text, "cache_test.go") || strings.Contains(text, "boom") {
+				t.Errorf("the text shows the stack or the value: %v", err)
+			}
+			if len(told) != 1 || told[0] != p {
+				t.Errorf("told of %v", told)
+			}
+			// It was of that load alone, and nothing is kept of it.
+			c.Wait()
+			if _, ok := c.Peek(t.Context(), "a"); ok || c.Stats().UnderWay != 0 {
+				t.Errorf("something is left: %+v", c.Stats())
+			}
+		})
 	}
-	if strings.Contains(err.Error(), "cache_test.go") {
-		t.Errorf("the text shows the stack: %v", err)
+}
+
+// A panic that travels through loads that wait for each other is told once.
+func TestAPanicIsToldOnce(t *testing.T) {
+	told := 0
+	panicked := func(*contain.PanicError) { told++ }
+	keys := cache.New(cache.Config[string, string]{
+		Load: func(context.Context, string) (string, error) { panic("boom") }, Keep: always(time.Hour), Panicked: panicked,
+	})
+	images := cache.New(cache.Config[string, string]{
+		Load: func(ctx context.Context, _ string) (string, error) { return keys.Get(ctx, "key") }, Keep: always(time.Hour), Panicked: panicked,
+	})
+	if _, err := images.Get(t.Context(), "image"); err == nil || told != 1 {
+		t.Errorf("%v, told %d times", err, told)
 	}
 }
 
@@ -628,4 +663,163 @@ func TestNote(t *testing.T) {
 		keys.Wait()
 		cache.Note(t.Context(), refusal) // of no load: nobody to tell
 	})
+}
+
+// TestPlacesAreSharedByRequest has one request with many keys, and others with one:
+// each of these begins at once.
+func TestPlacesAreSharedByRequest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var running, most atomic.Int64
+		c := cache.New(cache.Config[int, int]{
+			Load: func(_ context.Context, key int) (int, error) {
+				most.Store(max(most.Load(), running.Add(1)))
+				defer running.Add(-1)
+				time.Sleep(100 * time.Millisecond)
+				return key, nil
+			},
+			Keep:  func(int) time.Duration { return time.Hour },
+			Loads: 4,
+		})
+		var wg sync.WaitGroup
+		large := fair.Request(t.Context())
+		for key := range 40 {
+			wg.Go(func() {
+				if _, err := c.Get(large, key); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		time.Sleep(time.Millisecond)
+		for key := range 10 {
+			small := fair.Request(t.Context())
+			for n := range 2 {
+				wg.Go(func() {
+					began := time.Now()
+					if _, err := c.Get(small, 100+2*key+n); err != nil || time.Since(began) > 200*time.Millisecond {
+						t.Errorf("the %dth of a small request: after %s, %v", n, time.Since(began), err)
+					}
+				})
+			}
+		}
+		wg.Wait()
+		c.Wait()
+		if n := most.Load(); n != 4+10 {
+			t.Errorf("%d loads at once, want 4 and one of each of the 10 other requests", n)
+		}
+	})
+}
+
+// TestARequestThatIsGivenUp leaves nothing in the queue, and what others wait for as
+// well stays there.
+func TestARequestThatIsGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var loads atomic.Int64
+		c := cache.New(cache.Config[string, string]{
+			Load: func(_ context.Context, key string) (string, error) {
+				loads.Add(1)
+				time.Sleep(time.Second)
+				return key, nil
+			},
+			Keep:  always(time.Hour),
+			Loads: 1, Patience: time.Minute,
+		})
+		ctx, cancel := context.WithCancel(fair.Request(t.Context()))
+		var wg sync.WaitGroup
+		for _, key := range []string{"a", "b", "c", "d"} {
+			wg.Go(func() {
+				if _, err := c.Get(ctx, key); !errors.Is(err, context.Canceled) {
+					t.Errorf("%s: %v", key, err)
+				}
+			})
+			synctest.Wait()
+		}
+		other := fair.Request(t.Context())
+		for _, key := range []string{"x", "c"} { // its first begins at once, its second is that of the other request
+			wg.Go(func() {
+				if _, err := c.Get(other, key); err != nil {
+					t.Error(err)
+				}
+			})
+			synctest.Wait()
+		}
+		cancel()
+		wg.Wait()
+		c.Wait()
+		if n := loads.Load(); n != 3 {
+			t.Errorf("%d loads, want a, x and c", n)
+		}
+		if s := c.Stats(); s.UnderWay != 0 {
+			t.Errorf("left behind: %+v", s)
+		}
+	})
+}
+
+// TestRefreshesSpread has a sweep over many images, as Gatekeeper's audit makes, and
+// asks for them again every ten seconds.
+func TestRefreshesSpread(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const images = 2000
+		began := time.Now()
+		var loads []time.Duration
+		var mu sync.Mutex
+		random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // a test that can be repeated
+		c := cache.New(cache.Config[int, int]{
+			Load: func(_ context.Context, key int) (int, error) {
+				mu.Lock()
+				defer mu.Unlock()
+				loads = append(loads, time.Since(began))
+				return key, nil
+			},
+			Keep: func(int) time.Duration { return 10 * time.Minute },
+			Random: func() float64 {
+				mu.Lock()
+				defer mu.Unlock()
+				return random.Float64()
+			},
+		})
+		sweep := func() {
+			for key := range images {
+				if _, err := c.Get(t.Context(), key); err != nil {
+					t.Fatal(err)
+				}
+				synctest.Wait()
+			}
+		}
+		for sweep(); time.Since(began) < 460*time.Second; sweep() {
+			time.Sleep(10 * time.Second)
+		}
+		in := make(map[time.Duration]int)
+		for _, at := range loads[images:] {
+			in[at.Truncate(10*time.Second)]++
+			if at < 5*time.Minute {
+				t.Errorf("refreshed after %s, before half of its time", at)
+			}
+		}
+		refreshed := 0
+		for at, n := range in {
+			refreshed += n
+			if n > images/8 {
+				t.Errorf("%d of %d refreshes at %s", n, images, at)
+			}
+		}
+		if refreshed != images {
+			t.Errorf("%d refreshes of %d entries by three quarters of their time", refreshed, images)
+		}
+	})
+}
+
+func TestWeight(t *testing.T) {
+	c := cache.New(cache.Config[int, int]{
+		Load:  func(_ context.Context, key int) (int, error) { return key, nil },
+		Keep:  func(int) time.Duration { return time.Hour },
+		Weigh: func(int, int) uint32 { return 1000 }, MaxWeight: 100_000,
+	})
+	for key := range 10_000 {
+		if _, err := c.Get(t.Context(), key); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := c.Len(); got > 1000 {
+		t.Errorf("%d entries, want about 100", got)
+	}
 }

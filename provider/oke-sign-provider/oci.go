@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/oke-sign/oke-sign/provider/cache"
+	"github.com/oke-sign/oke-sign/provider/contain"
 	"github.com/oke-sign/oke-sign/provider/image"
 	"github.com/oke-sign/oke-sign/provider/principal"
 	"github.com/oke-sign/oke-sign/provider/registry"
@@ -58,7 +59,7 @@ func (p *provider) connect(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	images := registry.Config{Tenancies: p.tenancies, Compartments: p.compartments}
+	images := registry.Config{Tenancies: p.tenancies, Compartments: p.compartments, Panicked: p.panicked}
 	if o.registry, err = registry.New(o.who, images); err != nil {
 		return err
 	}
@@ -76,7 +77,9 @@ func (p *provider) connect(ctx context.Context) (err error) {
 	if o.tagged, err = registry.New(tagger, images); err != nil {
 		return err
 	}
-	o.scans = scan.New(scanning.Check(o.scanned, scanning.New(scanner, scanning.Config{Tenancy: o.scanned.Tenancy, Compartments: p.compartments})))
+	reports := scanning.Check(o.scanned, scanning.New(scanner, scanning.Config{Tenancy: o.scanned.Tenancy, Compartments: p.compartments}))
+	reports.Panicked = p.panicked
+	o.scans = scan.New(reports)
 	var vaults vault.Config
 	for _, url := range p.endpoints {
 		at, err := vault.ParseEndpoint(o.who.Region(), url)
@@ -93,11 +96,17 @@ func (p *provider) connect(ctx context.Context) (err error) {
 		Exists:    o.registry.Exists,
 		Key:       o.key,
 		PublicKey: o.vault.PublicKey,
+		Panicked:  p.panicked,
 	})
 	o.tags = registry.NewTags(o.tagged)
 	p.metrics.MustRegister(state{o.checker, o.scans, p.serving})
 	p.oci = o
 	return nil
+}
+
+// panicked logs a panic below a question to OCI. Who asked has an error for it.
+func (p *provider) panicked(e *contain.PanicError) {
+	p.log.Error("panic while asking OCI", "error", e, "stack", string(e.Stack))
 }
 
 // check asks the Checker, and notes under which ids OCI was asked for it.

@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"github.com/oracle/oci-go-sdk/v65/common"
+
+	"github.com/oke-sign/oke-sign/provider/contain"
 )
 
 const (
@@ -101,13 +103,17 @@ func (p *Principal) ask(ctx context.Context, call Call, request common.OCIReques
 	send := func(release func()) {
 		sent.Go(func() {
 			defer release()
-			header, err := p.attempt(ctx, call, request, func(body []byte) error {
-				if !read.CompareAndSwap(false, true) {
-					return errOvertaken
-				}
-				return decode(body, answer)
+			var got reply
+			got.err = contain.Run(func() (err error) {
+				got.header, err = p.attempt(ctx, call, request, func(body []byte) error {
+					if !read.CompareAndSwap(false, true) {
+						return errOvertaken
+					}
+					return contain.Run(func() error { return decode(body, answer) })
+				})
+				return err
 			})
-			replies <- reply{header, err}
+			replies <- got
 		})
 	}
 	send(release)
@@ -334,12 +340,19 @@ func pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
+// maxRetryAfter is the longest wait that OCI's answer can ask for. Nobody waits that
+// long, and what is added to it does not overflow.
+const maxRetryAfter = time.Hour
+
+// retryAfter reads the header of that name: a number of seconds or a date. What is
+// neither asks for nothing.
 func retryAfter(s string, now time.Time) time.Duration {
-	if n, err := strconv.ParseUint(s, 10, 31); err == nil {
-		return time.Duration(n) * time.Second
+	n, err := strconv.ParseUint(s, 10, 64)
+	if err == nil || errors.Is(err, strconv.ErrRange) { // then n is the largest number
+		return time.Duration(min(n, uint64(maxRetryAfter/time.Second))) * time.Second //nolint:gosec // an hour at most
 	}
 	if at, err := http.ParseTime(s); err == nil {
-		return max(0, at.Sub(now))
+		return min(max(0, at.Sub(now)), maxRetryAfter) // Sub saturates
 	}
 	return 0
 }

@@ -36,6 +36,15 @@ func Refusal(status int, retryAfter time.Duration) *Error {
 	return &Error{Operation: "Get", Host: "host", Status: status, Code: "Code", RequestID: "id", retryAfter: retryAfter}
 }
 
+// RetryAfter is how long an answer with this header asks to wait at a time.
+var RetryAfter = retryAfter
+
+// Waits reports whether a call with this context is repeated after an answer that
+// asks to wait so long.
+func Waits(ctx context.Context, after time.Duration) bool {
+	return pause(ctx, pauseAfter(Refusal(429, after), 1))
+}
+
 // Tokens are a workload's, of those that fetch makes; they hold an hour.
 func Tokens(fetch func() (string, error)) (identify func(context.Context) (string, error), refused func()) {
 	held := newTokens(func(context.Context) (token, error) {

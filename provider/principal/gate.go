@@ -5,9 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"slices"
 	"sync"
 	"time"
+
+	"github.com/oke-sign/oke-sign/provider/fair"
 )
 
 // How long a host that throttles is left alone, by all callers together. OCI may
@@ -21,7 +22,8 @@ const (
 // maxGates is how many hosts may be remembered that nobody calls.
 const maxGates = 100
 
-// hosts bounds the calls that run at once against each host, and has them heed
+// hosts bounds the calls that run at once against each host, shares their places by
+// request (see package fair), and has them heed
 // together what one of them was told: at each 429 a quarter fewer may run, down to
 // one and then none for a while, and with each answer one more. One refused
 // call among ten good ones holds up itself and no other, unless OCI says when
@@ -37,10 +39,10 @@ type hosts struct {
 type gate struct {
 	most, limit int // of calls at once: when all is well, and now
 	running     int
-	waiting     []chan struct{} // newest last, and served first: it has most of its time left
-	shut        time.Time       // until when nothing is sent
-	refusals    int             // in a row, with one call at a time
-	last        *Error          // the newest refusal, until all is well
+	waiting     fair.Queue[chan struct{}]
+	shut        time.Time // until when nothing is sent
+	refusals    int       // in a row, with one call at a time
+	last        *Error    // the newest refusal, until all is well
 }
 
 // acquire waits for a turn, and returns what gives it back. While the host
@@ -51,28 +53,27 @@ func (h *hosts) acquire(ctx context.Context, host string, trouble func(context.C
 	}
 	h.mu.Lock()
 	g := h.gate(host)
+	g.admit() // those who came before, if there is room again
 	if g.open() {
 		g.running++
 		h.mu.Unlock()
 		return h.release(g), nil
 	}
-	turn := make(chan struct{})
-	g.waiting = append(g.waiting, turn)
+	come := make(chan struct{})
+	turn := g.waiting.Wait(fair.Of(ctx), come)
 	last := g.last
 	h.mu.Unlock()
 	if last != nil {
 		trouble(ctx, last)
 	}
 	select {
-	case <-turn:
+	case <-come:
 		return h.release(g), nil
 	case <-ctx.Done():
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if n := slices.Index(g.waiting, turn); n >= 0 {
-		g.waiting = slices.Delete(g.waiting, n, n+1)
-	} else { // its turn came in the same moment
+	if !g.waiting.Leave(turn) { // its turn came in the same moment
 		g.running--
 		g.admit()
 	}
@@ -137,7 +138,7 @@ func (h *hosts) gate(host string) *gate {
 	}
 	if len(h.gates) >= maxGates {
 		for name, g := range h.gates {
-			if g.running == 0 && len(g.waiting) == 0 && !time.Now().Before(g.shut) {
+			if g.running == 0 && g.waiting.Len() == 0 && !time.Now().Before(g.shut) {
 				delete(h.gates, name)
 			}
 		}
@@ -154,10 +155,12 @@ func (g *gate) open() bool { return g.running < g.limit && !time.Now().Before(g.
 
 // admit lets in who may.
 func (g *gate) admit() {
-	for len(g.waiting) > 0 && g.open() {
-		newest := len(g.waiting) - 1
-		close(g.waiting[newest])
-		g.waiting = g.waiting[:newest]
+	for g.open() {
+		come, _, ok := g.waiting.Next()
+		if !ok {
+			return
+		}
+		close(come)
 		g.running++
 	}
 }

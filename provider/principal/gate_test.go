@@ -187,3 +187,50 @@ func TestWhoWaitsIsTold(t *testing.T) {
 		first()
 	})
 }
+
+// TestRetryAfter has times that no caller has. The call is given up at once, and does
+// not wait for its deadline.
+func TestRetryAfter(t *testing.T) {
+	now := time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
+	for header, want := range map[string]time.Duration{
+		"":                               0,
+		"0":                              0,
+		"1":                              time.Second,
+		"3600":                           time.Hour,
+		"2147483647":                     time.Hour,
+		"2147483648":                     time.Hour,
+		"9999999999":                     time.Hour,
+		"9223372036854775807":            time.Hour,
+		"18446744073709551615":           time.Hour,
+		"99999999999999999999999999":     time.Hour,
+		"Sat, 28 Nov 2026 12:00:07 GMT":  7 * time.Second,
+		"Sat, 28 Nov 2026 11:00:00 GMT":  0,
+		"Wed, 28 Nov 2029 12:00:00 GMT":  time.Hour,
+		"Fri, 31 Dec 9999 23:59:59 GMT":  time.Hour,
+		"Mon, 01 Jan 0001 00:00:00 GMT":  0,
+		"-1":                             0,
+		"-9223372036854775808":           0,
+		"+5":                             0,
+		"1.5":                            0,
+		"1e9":                            0,
+		"soon":                           0,
+		"Fri, 31 Dec 99999 23:59:59 GMT": 0,
+	} {
+		t.Run(header, func(t *testing.T) {
+			got := principal.RetryAfter(header, now)
+			if got != want {
+				t.Errorf("got %s, want %s", got, want)
+			}
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
+				defer cancel()
+				began := time.Now()
+				waits := principal.Waits(ctx, got)
+				took := time.Since(began)
+				if long := want > 10*time.Second; waits == long || long && took > 0 || took > want+150*time.Millisecond {
+					t.Errorf("repeated: %t, after %s", waits, took)
+				}
+			})
+		})
+	}
+}

@@ -13,6 +13,7 @@ import (
 	"github.com/oracle/oci-go-sdk/v65/common"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/oke-sign/oke-sign/provider/contain"
 	"github.com/oke-sign/oke-sign/provider/image"
 	"github.com/oke-sign/oke-sign/provider/principal"
 	"github.com/oke-sign/oke-sign/provider/signature"
@@ -304,7 +305,10 @@ func (b *bulk) late(inv *inventory, page chan struct{}) {
 func (c *Client) readAhead(ctx context.Context, ref image.Reference, in place, inv *inventory) {
 	for more := true; more; {
 		ctx, ids := principal.WithRequests(ctx)
-		err := c.readOn(ctx, ref, in, inv)
+		err := contain.Run(func() error { return c.readOn(ctx, ref, in, inv) })
+		if p, ok := contain.Unlogged(err); ok && c.panicked != nil {
+			c.panicked(p)
+		}
 		more = c.bulk.turned(inv, ids(), err)
 	}
 }
@@ -356,7 +360,8 @@ func (inv *inventory) worthwhile() bool {
 func (c *Client) readOn(ctx context.Context, ref image.Reference, in place, inv *inventory) error {
 	group, ctx := errgroup.WithContext(ctx)
 	if !inv.imagesAt.over {
-		group.Go(func() error {
+		group.Go(func() (err error) {
+			defer contain.Panic(&err)
 			return inv.imagesAt.advance(func(page *string) (principal.Page, error) {
 				items, p, err := c.imagesPage(ctx, ref, in, page)
 				c.bulk.addImages(inv, items)
@@ -365,7 +370,8 @@ func (c *Client) readOn(ctx context.Context, ref image.Reference, in place, inv 
 		})
 	}
 	if !inv.signaturesAt.over {
-		group.Go(func() error {
+		group.Go(func() (err error) {
+			defer contain.Panic(&err)
 			from, request := signaturesOf(ref, in, artifacts.ListContainerImageSignaturesSortOrderDesc)
 			return inv.signaturesAt.advance(func(page *string) (principal.Page, error) {
 				request.Page = page

@@ -8,6 +8,8 @@ import (
 
 	"golang.org/x/sync/singleflight"
 
+	"github.com/oke-sign/oke-sign/provider/contain"
+	"github.com/oke-sign/oke-sign/provider/fair"
 	"github.com/oke-sign/oke-sign/provider/image"
 )
 
@@ -26,7 +28,8 @@ type places struct {
 
 	mu       sync.Mutex
 	known    map[repository]placed
-	rootless map[root]time.Time // until when
+	looking  map[repository]*fair.Waiters // for the look-ups that are under way
+	rootless map[root]time.Time           // until when
 }
 
 type repository struct{ region, namespace, name string }
@@ -39,7 +42,7 @@ type placed struct {
 }
 
 func newPlaces(now func() time.Time) *places {
-	return &places{now: now, known: make(map[repository]placed), rootless: make(map[root]time.Time)}
+	return &places{now: now, known: make(map[repository]placed), looking: make(map[repository]*fair.Waiters), rootless: make(map[root]time.Time)}
 }
 
 func repositoryOf(ref image.Reference) repository {
@@ -90,11 +93,14 @@ func (p *places) remember(ref image.Reference, compartment string) {
 // there, those of the others still may be.
 func (p *places) find(ctx context.Context, ref image.Reference, look func(context.Context, image.Reference) (Image, error)) (string, error) {
 	repo := repositoryOf(ref)
-	result := p.flights.DoChan(repo.region+"/"+repo.namespace+"/"+repo.name, func() (any, error) {
+	waiters := p.wait(repo, fair.Of(ctx))
+	defer p.leave(repo, waiters, fair.Of(ctx))
+	result := p.flights.DoChan(repo.region+"/"+repo.namespace+"/"+repo.name, func() (_ any, err error) {
+		defer contain.Panic(&err)
 		if at := p.recall(ref); at != "" { // somebody found it a moment ago
 			return found{Image{CompartmentID: at}, ref}, nil
 		}
-		img, err := look(context.WithoutCancel(ctx), ref)
+		img, err := look(waiters.With(context.WithoutCancel(ctx)), ref)
 		if err == nil {
 			p.remember(ref, img.CompartmentID)
 		}
@@ -113,6 +119,27 @@ func (p *places) find(ctx context.Context, ref image.Reference, look func(contex
 		return at.image.CompartmentID, r.Err
 	case <-ctx.Done():
 		return "", context.Cause(ctx)
+	}
+}
+
+// wait adds somebody to those who wait for the look-up of a repository.
+func (p *places) wait(repo repository, who *fair.Waiters) *fair.Waiters {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	waiters := p.looking[repo]
+	if waiters == nil {
+		waiters = fair.Shared()
+		p.looking[repo] = waiters
+	}
+	waiters.Join(who)
+	return waiters
+}
+
+func (p *places) leave(repo repository, waiters, who *fair.Waiters) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if waiters.Leave(who) {
+		delete(p.looking, repo)
 	}
 }
 

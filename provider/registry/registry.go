@@ -26,6 +26,7 @@ import (
 	"github.com/oracle/oci-go-sdk/v65/artifacts"
 	"github.com/oracle/oci-go-sdk/v65/common"
 
+	"github.com/oke-sign/oke-sign/provider/contain"
 	"github.com/oke-sign/oke-sign/provider/image"
 	"github.com/oke-sign/oke-sign/provider/principal"
 )
@@ -53,6 +54,8 @@ type Config struct {
 	Compartments []string
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
+	// Panicked is told, if not nil, of a panic of what nobody waits for.
+	Panicked func(*contain.PanicError)
 }
 
 // Client asks OCI Registry as one principal. It is safe for concurrent use.
@@ -60,6 +63,7 @@ type Client struct {
 	who          *principal.Principal
 	compartments []string
 	places       *places
+	panicked     func(*contain.PanicError)
 	bulk         *bulk
 
 	mu         sync.Mutex
@@ -77,6 +81,7 @@ func New(who *principal.Principal, cfg Config) (*Client, error) {
 		compartments: cfg.Compartments,
 		tenancies:    make(map[string]string, len(cfg.Tenancies)+1),
 		places:       newPlaces(cfg.Now),
+		panicked:     cfg.Panicked,
 		bulk:         &bulk{now: cfg.Now, repos: make(map[repository]*interest)},
 	}
 	for namespace, tenancy := range cfg.Tenancies {

@@ -33,7 +33,8 @@ func NewTags(c *Client) *Tags {
 			}
 			return found.Digest, err
 		},
-		Keep: func(string) time.Duration { return tagFor },
+		Keep:     func(string) time.Duration { return tagFor },
+		Panicked: c.panicked,
 	})}
 }
 

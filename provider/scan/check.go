@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/oke-sign/oke-sign/provider/cache"
+	"github.com/oke-sign/oke-sign/provider/contain"
 	"github.com/oke-sign/oke-sign/provider/image"
 )
 
@@ -64,6 +65,9 @@ type Config struct {
 	Timeout time.Duration
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
+	// Panicked is told, if not nil, of a panic of one of the functions above: it is
+	// an error of the question that it was for, and of no other.
+	Panicked func(*contain.PanicError)
 }
 
 // Checker says what scans say of images, and remembers it. It is safe for
@@ -97,7 +101,7 @@ func New(cfg Config) *Checker {
 		},
 		// A load has its place until it ends: nobody is in such a hurry for scans
 		// that more than these should run.
-		Max: cfg.MaxImages, Loads: cfg.Loads, Timeout: cfg.Timeout, Patience: cfg.Timeout, Now: cfg.Now,
+		Max: cfg.MaxImages, Loads: cfg.Loads, Timeout: cfg.Timeout, Patience: cfg.Timeout, Now: cfg.Now, Panicked: cfg.Panicked,
 	})
 	return c
 }
@@ -192,6 +196,7 @@ func (c *Checker) results(ctx context.Context, ref image.Reference, img Image) (
 	group.SetLimit(parallel)
 	for i, tag := range img.Tags {
 		group.Go(func() (err error) {
+			defer contain.Panic(&err)
 			found[i], err = c.cfg.Results(ctx, ref, img, tag.Name)
 			return err
 		})

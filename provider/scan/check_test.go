@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/oke-sign/oke-sign/provider/contain"
 	"github.com/oke-sign/oke-sign/provider/image"
 	"github.com/oke-sign/oke-sign/provider/scan"
 )
@@ -170,4 +171,33 @@ func TestMemory(t *testing.T) {
 		}
 		c.Wait()
 	})
+}
+
+// TestAPanicIsOneQuestionsError has the functions panic that a Checker is given.
+func TestAPanicIsOneQuestionsError(t *testing.T) {
+	for name, breaks := range map[string]func(*scan.Config){
+		"the image": func(cfg *scan.Config) {
+			cfg.Image = func(context.Context, image.Reference) (scan.Image, error) { panic("a secret") }
+		},
+		"the results": func(cfg *scan.Config) {
+			cfg.Results = func(context.Context, image.Reference, scan.Image, string) ([]scan.Result, error) { panic("a secret") }
+		},
+		"the problems": func(cfg *scan.Config) {
+			cfg.Problems = func(context.Context, image.Reference, string) ([]scan.Problem, image.Region, error) {
+				panic("a secret")
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := &oci{tags: always(scan.Tag{Name: "latest", Since: at(10)}), results: []scan.Result{result("a", "latest", 11, 12)}}
+			cfg := o.config()
+			breaks(&cfg)
+			told := 0
+			cfg.Panicked = func(*contain.PanicError) { told++ }
+			r, err := scan.New(cfg).Check(t.Context(), parse(t, pinned))
+			if _, ok := errors.AsType[*contain.PanicError](err); !ok || r.Known || strings.Contains(err.Error(), "secret") || told != 1 {
+				t.Errorf("got %+v, %v, told %d times", r, err, told)
+			}
+		})
+	}
 }

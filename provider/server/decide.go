@@ -12,6 +12,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/oke-sign/oke-sign/provider/fair"
 	"github.com/oke-sign/oke-sign/provider/image"
 )
 
@@ -138,7 +139,7 @@ func (d *decider[A]) look(ctx context.Context, rest []pending, outcomes []outcom
 		return
 	}
 	defer func() { <-d.slots }()
-	ctx, cancel := context.WithDeadlineCause(ctx, deadline.Add(-d.budget/20), d.spent)
+	ctx, cancel := context.WithDeadlineCause(fair.Request(ctx), deadline.Add(-d.budget/20), d.spent)
 	defer cancel()
 	type numbered struct {
 		n int

@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/oke-sign/oke-sign/provider/contain"
 	"github.com/oke-sign/oke-sign/provider/signature"
 	"github.com/oke-sign/oke-sign/provider/verdict"
 )
@@ -23,10 +24,12 @@ func (c *Client) MasterKey(ctx context.Context, id signature.KeyID) (MasterKey, 
 	var found MasterKey
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() (err error) {
+		defer contain.Panic(&err)
 		found.Key, err = c.Key(ctx, id)
 		return err
 	})
 	group.Go(func() (err error) {
+		defer contain.Panic(&err)
 		found.Versions, err = c.Versions(ctx, id)
 		return err
 	})

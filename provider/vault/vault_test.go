@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/oke-sign/oke-sign/provider/contain"
 	"github.com/oke-sign/oke-sign/provider/image"
 	"github.com/oke-sign/oke-sign/provider/principal"
 	"github.com/oke-sign/oke-sign/provider/signature"
@@ -640,5 +641,29 @@ func TestMasterKey(t *testing.T) {
 	w.Fault(ocitest.Fault{Kind: ocitest.Status, Operation: "keymanagement.ListKeyVersions", Status: 500, Code: "InternalServerError"})
 	if key, err := w.c.MasterKey(t.Context(), id); err == nil || !reflect.DeepEqual(key, vault.MasterKey{}) {
 		t.Errorf("versions that cannot be listed: %+v, %v", key, err)
+	}
+}
+
+// TestAPanicIsOneKeysError has the code panic that reads a key, or its versions.
+func TestAPanicIsOneKeysError(t *testing.T) {
+	w := newWorld(t, ocitest.TenancyConfig{})
+	key := keyID(t, w.vault.NewKey("k", ocitest.RSA2048).ID)
+	who, err := principal.New(t.Context(), principal.Config{
+		ConfigFile: w.Admin().ConfigFile(),
+		Trouble:    func(context.Context, error) { panic("a secret") }, // where the call was made
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := vault.New(who, vault.Config{})
+	for _, operation := range []string{"keymanagement.GetKey", "keymanagement.ListKeyVersions"} {
+		w.Fault(ocitest.Fault{Operation: operation, Kind: ocitest.Status, Status: 500, Code: "InternalServerError", Count: 1})
+		_, err := c.MasterKey(t.Context(), key)
+		if _, ok := errors.AsType[*contain.PanicError](err); !ok || strings.Contains(err.Error(), "secret") {
+			t.Errorf("%s: got %v", operation, err)
+		}
+		if got, err := c.MasterKey(t.Context(), key); err != nil || got.Missing || len(got.Versions) != 1 {
+			t.Errorf("after %s: %+v, %v", operation, got, err)
+		}
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/oke-sign/oke-sign/provider/cache"
+	"github.com/oke-sign/oke-sign/provider/contain"
 	"github.com/oke-sign/oke-sign/provider/image"
 	"github.com/oke-sign/oke-sign/provider/signature"
 )
@@ -61,6 +62,9 @@ type Config struct {
 	Timeout time.Duration
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
+	// Panicked is told, if not nil, of a panic of one of the functions above: it is
+	// an error of the question that it was for, and of no other.
+	Panicked func(*contain.PanicError)
 }
 
 // Checker answers whether images are signed by allowed keys, and remembers what
@@ -186,7 +190,7 @@ func New(cfg Config) *Checker {
 			return deniedFor
 		},
 		Since: func(g gathered) time.Time { return g.at },
-		Max:   cfg.MaxImages, Timeout: cfg.Timeout, Now: cfg.Now,
+		Max:   cfg.MaxImages, Timeout: cfg.Timeout, Now: cfg.Now, Panicked: cfg.Panicked,
 	})
 	c.keys = cache.New(cache.Config[signature.KeyID, keyState]{
 		Load: func(ctx context.Context, id signature.KeyID) (keyState, error) {
@@ -200,13 +204,13 @@ func New(cfg Config) *Checker {
 			}
 			return deniedFor
 		},
-		Max: 1000, Timeout: cfg.Timeout, Now: cfg.Now,
+		Max: 1000, Timeout: cfg.Timeout, Now: cfg.Now, Panicked: cfg.Panicked,
 	})
 	c.public = cache.New(cache.Config[version, *rsa.PublicKey]{
 		Load: func(ctx context.Context, v version) (*rsa.PublicKey, error) { return cfg.PublicKey(ctx, v.key, v.id) },
 		// A version's public key never changes; the day lets go of what is unused.
 		Keep: func(*rsa.PublicKey) time.Duration { return 24 * time.Hour },
-		Max:  1000, Timeout: cfg.Timeout, Now: cfg.Now,
+		Max:  1000, Timeout: cfg.Timeout, Now: cfg.Now, Panicked: cfg.Panicked,
 	})
 	return c
 }
@@ -404,6 +408,7 @@ func (c *Checker) weigh(ctx context.Context, ref image.Reference, allowed []sign
 	for i, id := range allowed {
 		if len(byKey[id]) > 0 {
 			group.Go(func() error {
+				defer contain.Panic(&failed[i])
 				findings[i], failed[i] = c.examine(ctx, ref, id, byKey[id])
 				return nil
 			})

@@ -18,6 +18,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/oke-sign/oke-sign/provider/contain"
 	"github.com/oke-sign/oke-sign/provider/image"
 	"github.com/oke-sign/oke-sign/provider/signature"
 	"github.com/oke-sign/oke-sign/provider/verdict"
@@ -68,8 +69,10 @@ func (w *world) count(name string) int {
 	return w.calls[name]
 }
 
-func (w *world) checker() *verdict.Checker {
-	return verdict.New(verdict.Config{
+func (w *world) checker() *verdict.Checker { return verdict.New(w.config()) }
+
+func (w *world) config() verdict.Config {
+	return verdict.Config{
 		Covers: func(image.Reference) bool { return w.covered },
 		Records: func(context.Context, image.Reference) ([]signature.Record, error) {
 			w.mu.Lock()
@@ -108,7 +111,7 @@ func (w *world) checker() *verdict.Checker {
 			defer w.mu.Unlock()
 			return w.now
 		},
-	})
+	}
 }
 
 // private keys are slow to make; the tests share them by letter.
@@ -638,5 +641,51 @@ func TestCap(t *testing.T) {
 	v, err := w.checker().Check(t.Context(), ref, []signature.KeyID{a})
 	if err != nil || v.Signed || !v.Capped || !strings.Contains(v.Detail, "more records") {
 		t.Errorf("got %+v, %v", v, err)
+	}
+}
+
+// TestAPanicIsOneQuestionsError has the code panic that holds a record against a key,
+// and the functions that a Checker is given.
+func TestAPanicIsOneQuestionsError(t *testing.T) {
+	for name, breaks := range map[string]func(*world, *verdict.Config){
+		"proving": func(_ *world, cfg *verdict.Config) {
+			cfg.PublicKey = func(context.Context, signature.KeyID, signature.KeyVersionID) (*rsa.PublicKey, error) {
+				return nil, nil
+			}
+		},
+		"the records": func(_ *world, cfg *verdict.Config) {
+			cfg.Records = func(context.Context, image.Reference) ([]signature.Record, error) { panic("a secret") }
+		},
+		"a key": func(_ *world, cfg *verdict.Config) {
+			cfg.Key = func(context.Context, signature.KeyID) (verdict.Key, error) { panic("a secret") }
+		},
+		"whether there is an image": func(w *world, cfg *verdict.Config) {
+			w.records = nil
+			cfg.Exists = func(context.Context, image.Reference) (bool, error) { panic("a secret") }
+		},
+		"the lists": func(_ *world, cfg *verdict.Config) {
+			cfg.Bulk = func(context.Context, image.Reference, []signature.KeyID) ([]signature.Record, time.Time) {
+				panic("a secret")
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			id := w.addKey("a")
+			w.records = []signature.Record{w.sign("a", reference(t, "1"))}
+			cfg := w.config()
+			breaks(w, &cfg)
+			var told []*contain.PanicError
+			cfg.Panicked = func(p *contain.PanicError) { told = append(told, p) }
+			c := verdict.New(cfg)
+			v, err := c.Check(t.Context(), reference(t, "1"), []signature.KeyID{id})
+			if p, ok := errors.AsType[*contain.PanicError](err); !ok || v.Signed || strings.Contains(err.Error(), "secret") || len(told) != 1 || told[0] != p {
+				t.Errorf("got %+v, %v, told %v", v, err, told)
+			}
+			if v, ok := c.Known(t.Context(), reference(t, "1"), []signature.KeyID{id}); ok {
+				t.Errorf("remembered: %+v", v)
+			}
+			c.Wait()
+		})
 	}
 }

@@ -1,0 +1,187 @@
+package fair_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/oke-sign/oke-sign/provider/fair"
+)
+
+func request(t *testing.T) *fair.Waiters { return fair.Of(fair.Request(t.Context())) }
+
+// order takes all values out of a queue.
+func order(q *fair.Queue[string]) string {
+	var values []string
+	for q.Len() > 0 {
+		v, _, ok := q.Next()
+		if !ok {
+			panic("a queue that is not empty has nobody next")
+		}
+		values = append(values, v)
+	}
+	return strings.Join(values, " ")
+}
+
+func TestOneTurnEach(t *testing.T) {
+	a, b, c := request(t), request(t), request(t)
+	var q fair.Queue[string]
+	for n := range 4 {
+		q.Wait(a, fmt.Sprint("a", n))
+	}
+	q.Wait(b, "b0")
+	q.Wait(b, "b1")
+	q.Wait(c, "c0")
+	if got, want := order(&q), "a0 b0 c0 a1 b1 a2 a3"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+// One that comes late is before those who have had a turn since, and has no claim
+// to what was served before.
+func TestLateComer(t *testing.T) {
+	a, b, c := request(t), request(t), request(t)
+	var q fair.Queue[string]
+	for n := range 6 {
+		q.Wait(a, fmt.Sprint("a", n))
+		q.Wait(b, fmt.Sprint("b", n))
+	}
+	for range 6 {
+		q.Next()
+	}
+	for n := range 3 {
+		q.Wait(c, fmt.Sprint("c", n))
+	}
+	if got, want := order(&q), "c0 a3 b3 c1 a4 b4 c2 a5 b5"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+// Work that nobody waits for takes turns as one more request.
+func TestWorkThatNobodyWaitsFor(t *testing.T) {
+	a := request(t)
+	var q fair.Queue[string]
+	for n := range 4 {
+		given := fair.Shared()
+		given.Join(a)
+		given.Leave(a)
+		q.Wait(given, fmt.Sprint("left", n))
+	}
+	q.Wait(a, "a0")
+	q.Wait(a, "a1")
+	if got, want := order(&q), "a0 left0 a1 left1 left2 left3"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+// Shared work is done in the turn of whoever of those who wait has had the least.
+func TestSharedWork(t *testing.T) {
+	a, b := request(t), request(t)
+	load := fair.Shared() // for a, and from some time on for b as well
+	load.Join(a)
+	call := fair.Shared() // that the load waits for
+	call.Join(load)
+	var q fair.Queue[string]
+	q.Wait(a, "a0")
+	q.Wait(a, "a1")
+	q.Wait(call, "shared")
+	q.Wait(b, "b0")
+	first, _, _ := q.Next()
+	load.Join(b)
+	if got, want := first+" "+order(&q), "a0 shared a1 b0"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	// With its last waiter it is nobody's.
+	load.Leave(a)
+	load.Leave(b)
+	q.Wait(call, "shared")
+	if _, who, _ := q.Next(); who != nil {
+		t.Error("it is done for somebody who has left")
+	}
+}
+
+// Where places are so scarce that people leave before their turn, the newest has
+// most of its time left.
+func TestNewestFirstAmongThoseWhoWaitForLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var q fair.Queue[string]
+		for n := range 3 {
+			q.Wait(request(t), fmt.Sprint("old", n))
+			time.Sleep(10 * time.Millisecond)
+		}
+		time.Sleep(600 * time.Millisecond)
+		q.Wait(request(t), "new0")
+		q.Wait(request(t), "new1")
+		if got, want := order(&q), "new0 new1 old2 old1 old0"; got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	})
+}
+
+func TestLeave(t *testing.T) {
+	a := request(t)
+	var q fair.Queue[string]
+	first := q.Wait(a, "a0")
+	q.Wait(a, "a1")
+	if !q.Leave(first) || q.Leave(first) || q.Len() != 1 {
+		t.Error("it is not out of the queue, once")
+	}
+	if v, ok := q.NextOf(request(t)); ok {
+		t.Errorf("%s is not of that request", v)
+	}
+	if v, ok := q.NextOf(a); !ok || v != "a1" {
+		t.Errorf("got %q", v)
+	}
+	if _, _, ok := q.Next(); ok {
+		t.Error("somebody is next in an empty queue")
+	}
+}
+
+// However many wait and come, none of them gets two more than another one that has
+// waited all the time.
+func TestNobodyIsPassedTwice(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // a test that can be repeated
+	var q fair.Queue[*fair.Waiters]
+	var waiting []*fair.Waiters
+	had := make(map[*fair.Waiters]int) // since the honest one came
+	honest := request(t)
+	in := false
+	for range 20_000 {
+		if random.IntN(4) == 0 && len(waiting) < 50 {
+			waiting = append(waiting, request(t))
+		}
+		for _, who := range waiting {
+			if random.IntN(3) == 0 && q.Len() < 500 {
+				q.Wait(who, who)
+			}
+		}
+		if !in {
+			q.Wait(honest, honest)
+			in = true
+			clear(had)
+		}
+		who, _, _ := q.Next()
+		had[who]++
+		if in = who != honest; in && had[who] > 2 {
+			t.Fatal("somebody got three places while another one waited for the first")
+		}
+		if random.IntN(20) == 0 && len(waiting) > 0 {
+			waiting = slices.Delete(waiting, 0, 1)
+		}
+	}
+}
+
+func TestNoRequest(t *testing.T) {
+	if fair.Of(t.Context()).IsRequest() || fair.Shared().IsRequest() || !request(t).IsRequest() {
+		t.Error("who has named no request is taken for one, or the other way about")
+	}
+	ctx := context.WithoutCancel(fair.Request(t.Context()))
+	if w := fair.Shared(); fair.Of(w.With(ctx)) != w {
+		t.Error("work has other waiters than it was given")
+	}
+}
