@@ -2,10 +2,13 @@ package fair_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -184,4 +187,40 @@ func TestNoRequest(t *testing.T) {
 	if w := fair.Shared(); fair.Of(w.With(ctx)) != w {
 		t.Error("work has other waiters than it was given")
 	}
+}
+
+func TestPlaces(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := fair.NewPlaces(2)
+		var wg sync.WaitGroup
+		var running, most, given atomic.Int64
+		for range 50 {
+			ctx, cancel := context.WithTimeout(fair.Request(t.Context()), 500*time.Millisecond)
+			wg.Go(func() {
+				defer cancel()
+				release, err := p.Acquire(ctx)
+				if err != nil {
+					if !errors.Is(err, context.DeadlineExceeded) {
+						t.Error(err)
+					}
+					return
+				}
+				given.Add(1)
+				most.Store(max(most.Load(), running.Add(1)))
+				time.Sleep(100 * time.Millisecond)
+				running.Add(-1)
+				release()
+				release() // a second time gives nothing back
+			})
+		}
+		wg.Wait()
+		if most.Load() != 2 || given.Load() < 10 || given.Load() > 12 {
+			t.Errorf("%d at once, %d in all", most.Load(), given.Load())
+		}
+		for range 2 { // who left took nobody's place
+			if _, err := p.Acquire(t.Context()); err != nil {
+				t.Error(err)
+			}
+		}
+	})
 }

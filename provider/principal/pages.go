@@ -51,11 +51,11 @@ type Page struct {
 }
 
 // ReadPage makes a call that answers with a page of a list in an object, as most
-// services do.
+// services do. An item that is null is a malformed answer.
 func ReadPage[T any](ctx context.Context, p *Principal, call Call, request common.OCIRequest) ([]T, Page, error) {
 	var answer struct {
-		Items     *[]T `json:"items"`
-		Remaining int  `json:"remainingItemsCount"`
+		Items     *[]*T `json:"items"`
+		Remaining int   `json:"remainingItemsCount"`
 	}
 	header, err := p.Do(ctx, call, request, &answer)
 	if err != nil {
@@ -64,5 +64,31 @@ func ReadPage[T any](ctx context.Context, p *Principal, call Call, request commo
 	if answer.Items == nil {
 		return nil, Page{}, call.Malformed("a list without items")
 	}
-	return *answer.Items, Page{len(*answer.Items), answer.Remaining, NextPage(header)}, nil
+	items, err := whole(call, *answer.Items)
+	return items, Page{len(items), answer.Remaining, NextPage(header)}, err
+}
+
+// ReadItems makes a call that answers with a page of a list and nothing around it. An
+// item that is null is a malformed answer.
+func ReadItems[T any](ctx context.Context, p *Principal, call Call, request common.OCIRequest) ([]T, *string, error) {
+	var answer []*T
+	header, err := p.Do(ctx, call, request, &answer)
+	if err != nil {
+		return nil, nil, err
+	}
+	items, err := whole(call, answer)
+	return items, NextPage(header), err
+}
+
+// whole returns the items of a list in which none is null: that would look like an
+// item with nothing in it.
+func whole[T any](call Call, list []*T) ([]T, error) {
+	items := make([]T, len(list))
+	for i, item := range list {
+		if item == nil {
+			return nil, call.Malformed("a list with a null in place of an item")
+		}
+		items[i] = *item
+	}
+	return items, nil
 }

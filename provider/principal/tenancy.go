@@ -59,8 +59,7 @@ func (p *Principal) Compartments(ctx context.Context) ([]Compartment, error) {
 	seen := map[string]bool{p.tenancy: true}
 	err := Pages(func(page *string) (*string, error) {
 		request.Page = page
-		var items []identity.Compartment
-		header, err := p.Do(ctx, call, request, &items)
+		items, next, err := ReadItems[identity.Compartment](ctx, p, call, request)
 		if err != nil {
 			return nil, err
 		}
@@ -77,7 +76,7 @@ func (p *Principal) Compartments(ctx context.Context) ([]Compartment, error) {
 			seen[*item.Id] = true
 			found = append(found, Compartment{ID: *item.Id, Name: Text(item.Name)})
 		}
-		return NextPage(header), nil
+		return next, nil
 	}, maxPages)
 	if err != nil {
 		return nil, fmt.Errorf("listing compartments: %w", err)
@@ -129,8 +128,7 @@ func (p *Principal) Statements(ctx context.Context, compartment string) ([]strin
 	var statements []string
 	err := Pages(func(page *string) (*string, error) {
 		request.Page = page
-		var items []identity.Policy
-		header, err := p.Do(ctx, call, request, &items)
+		items, next, err := ReadItems[identity.Policy](ctx, p, call, request)
 		if err != nil {
 			return nil, err
 		}
@@ -142,7 +140,7 @@ func (p *Principal) Statements(ctx context.Context, compartment string) ([]strin
 		if len(statements) > most {
 			return nil, call.Malformed("more than %d statements", most)
 		}
-		return NextPage(header), nil
+		return next, nil
 	}, maxPages)
 	if err != nil {
 		return nil, fmt.Errorf("listing policies: %w", err)

@@ -376,8 +376,17 @@ func (c *Client) readOn(ctx context.Context, ref image.Reference, in place, inv 
 			return inv.signaturesAt.advance(func(page *string) (principal.Page, error) {
 				request.Page = page
 				items, p, err := principal.ReadPage[summary](ctx, c.who, from, request)
-				c.bulk.addRecords(inv, items)
-				return p, err
+				if err != nil {
+					return p, err
+				}
+				records := make([]signature.Record, len(items))
+				for i, item := range items {
+					if records[i], err = item.record(from); err != nil {
+						return p, err
+					}
+				}
+				c.bulk.addRecords(inv, records)
+				return p, nil
 			})
 		})
 	}
@@ -432,7 +441,16 @@ func (c *Client) imagesPage(ctx context.Context, ref image.Reference, in place, 
 	if in.below {
 		request.CompartmentIdInSubtree = common.Bool(true)
 	}
-	return principal.ReadPage[imageSummary](ctx, c.who, from, request)
+	items, p, err := principal.ReadPage[imageSummary](ctx, c.who, from, request)
+	if err != nil {
+		return nil, p, err
+	}
+	for _, item := range items {
+		if item.ID == "" || item.LifecycleState == "" {
+			return nil, p, from.Malformed("an image without an id or a lifecycleState")
+		}
+	}
+	return items, p, nil
 }
 
 func (b *bulk) addImages(inv *inventory, items []imageSummary) {
@@ -452,11 +470,10 @@ func (b *bulk) addImages(inv *inventory, items []imageSummary) {
 	}
 }
 
-func (b *bulk) addRecords(inv *inventory, items []summary) {
+func (b *bulk) addRecords(inv *inventory, records []signature.Record) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for _, item := range items {
-		rec := item.record()
+	for _, rec := range records {
 		of := inv.records[rec.ImageID]
 		if of == nil {
 			of = new(recordsOfImage)

@@ -17,7 +17,10 @@ const (
 	// placeFor is how long it is remembered where a repository lies, and that a
 	// principal has no right on a root compartment. Neither decides anything:
 	// they save calls, and being wrong costs some.
-	placeFor  = 10 * time.Minute
+	placeFor = 10 * time.Minute
+	// doubtFor is how long a first refusal at the root counts: while rights replicate,
+	// OCI refuses now and then what it grants.
+	doubtFor  = 30 * time.Second
 	maxPlaces = 10_000
 )
 
@@ -56,11 +59,26 @@ func (p *places) rooted(ref image.Reference, tenancy string) bool {
 	return !p.now().Before(p.rootless[root{ref.Region().ID(), tenancy}])
 }
 
-// unroot remembers that it was not. Tenancies and regions are few.
+// unroot remembers that it was not: for a while at first, and for longer if it was
+// not the time before either. Tenancies and regions are few.
 func (p *places) unroot(ref image.Reference, tenancy string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.rootless[root{ref.Region().ID(), tenancy}] = p.now().Add(placeFor)
+	at := root{ref.Region().ID(), tenancy}
+	keep := doubtFor
+	if until, again := p.rootless[at]; again && !p.now().Before(until) {
+		keep = placeFor
+	}
+	if until := p.now().Add(keep); until.After(p.rootless[at]) {
+		p.rootless[at] = until
+	}
+}
+
+// reroot forgets that it was not.
+func (p *places) reroot(ref image.Reference, tenancy string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.rootless, root{ref.Region().ID(), tenancy})
 }
 
 // recall returns the compartment of a repository, or "" if it is not known.

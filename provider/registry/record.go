@@ -32,7 +32,10 @@ func (c *Client) Record(ctx context.Context, ref image.Reference, id string) (si
 	if err != nil {
 		return signature.Record{}, err
 	}
-	rec := found.record()
+	rec, err := found.record(get)
+	if err != nil {
+		return signature.Record{}, err
+	}
 	if rec.ID != id {
 		return signature.Record{}, get.Malformed("asked for signature %s, got %.100q", id, rec.ID)
 	}

@@ -70,6 +70,9 @@ func (c *Client) Records(ctx context.Context, ref image.Reference) ([]signature.
 	}
 	if c.places.rooted(ref, tenancy) {
 		records, err := c.list(ctx, ref, place{tenancy, true})
+		if err == nil {
+			c.places.reroot(ref, tenancy)
+		}
 		if !principal.IsNotFound(err) {
 			return records, err
 		}
@@ -179,7 +182,11 @@ func (c *Client) walk(ctx context.Context, ref image.Reference, in place, enough
 				more = true
 				return nil, nil
 			}
-			records = append(records, item.record())
+			rec, err := item.record(from)
+			if err != nil {
+				return nil, err
+			}
+			records = append(records, rec)
 		}
 		if got.Next != nil && len(records) == enough {
 			more = true
@@ -207,7 +214,13 @@ func signaturesOf(ref image.Reference, in place, order artifacts.ListContainerIm
 	return call(ref, "ListContainerImageSignatures", http.MethodGet, "/container/imageSignatures"), request
 }
 
-func (s summary) record() signature.Record {
+// record is the signature record that a list or an answer shows. One without an id
+// or a state is not what OCI's API promises. It would look like a record that proves
+// nothing, and its image like one that nobody signed, for as long as that is cached.
+func (s summary) record(from principal.Call) (signature.Record, error) {
+	if s.ID == "" || s.LifecycleState == "" {
+		return signature.Record{}, from.Malformed("a signature without an id or a lifecycleState")
+	}
 	return signature.Record{
 		ID: bounded(s.ID, maxField), ImageID: bounded(s.ImageID, maxField),
 		KeyID: bounded(s.KeyID, maxField), KeyVersionID: bounded(s.KeyVersionID, maxField),
@@ -216,7 +229,7 @@ func (s summary) record() signature.Record {
 		State:     bounded(s.LifecycleState, maxField),
 		CreatedBy: bounded(s.CreatedBy, maxField), DisplayName: bounded(s.DisplayName, maxField),
 		TimeCreated: s.TimeCreated,
-	}
+	}, nil
 }
 
 func bounded(s string, limit int) string {

@@ -227,6 +227,9 @@ func (c *Client) Image(ctx context.Context, ref image.Reference) (Image, error) 
 	if img.Repository != ref.Repository() || ref.Digest() != "" && img.Digest != ref.Digest() {
 		return Image{}, lookup.Malformed("asked for %s, got %.100q with digest %s", uri, img.Repository, img.Digest)
 	}
+	if found.LifecycleState == "" {
+		return Image{}, lookup.Malformed("image %s without a lifecycleState", img.ID)
+	}
 	if found.LifecycleState != artifacts.ContainerImageLifecycleStateAvailable {
 		return Image{}, fmt.Errorf("%w: its state is %.20q", ErrNotFound, found.LifecycleState)
 	}

@@ -475,7 +475,11 @@ func TestListsThatLie(t *testing.T) {
 		"a list and no object":   {ocitest.Fault{Kind: ocitest.Body, Body: `[]`}, result{0, "not what OCI's API says"}},
 		"a number for a string":  {ocitest.Fault{Kind: ocitest.Body, Body: `{"items":[{"message":7}]}`}, result{0, "not what OCI's API says"}},
 		"a time that is none":    {ocitest.Fault{Kind: ocitest.Body, Body: `{"items":[{"timeCreated":"soon"}]}`}, result{0, "not what OCI's API says"}},
-		"a record with nothing":  {ocitest.Fault{Kind: ocitest.Body, Body: `{"items":[{},null]}`}, result{2, ""}},
+		"a record with nothing":  {ocitest.Fault{Kind: ocitest.Body, Body: `{"items":[{}]}`}, result{0, "without an id or a lifecycleState"}},
+		"a record without an id": {ocitest.Fault{Kind: ocitest.Set, Set: map[string]any{"id": nil}}, result{0, "without an id or a lifecycleState"}},
+		"a record in no state":   {ocitest.Fault{Kind: ocitest.Set, Set: map[string]any{"lifecycleState": ""}}, result{0, "without an id or a lifecycleState"}},
+		"a null":                 {ocitest.Fault{Kind: ocitest.Body, Body: `{"items":[null]}`}, result{0, "a null in place of an item"}},
+		"items twice":            {ocitest.Fault{Kind: ocitest.Body, Body: `{"items":[],"items":[{}]}`}, result{0, "without an id or a lifecycleState"}},
 		"the same page for ever": {ocitest.Fault{Kind: ocitest.Body, Body: `{"items":[]}`, Headers: map[string]string{"opc-next-page": "again"}}, result{0, "the same page was offered twice"}},
 		"a captive portal":       {ocitest.Fault{Kind: ocitest.Body, Body: "<html>"}, result{0, "not what OCI's API says"}},
 		"no end":                 {ocitest.Fault{Kind: ocitest.Endless}, result{0, "more than 4194304 bytes"}},
@@ -533,6 +537,8 @@ func TestLookUpsThatLie(t *testing.T) {
 		"an id of something else":       {"id": "ocid1.key.oc1..aaaa"},
 		"no id":                         {"id": nil},
 		"no compartment":                {"compartmentId": nil},
+		"no state":                      {"lifecycleState": nil},
+		"a state that is empty":         {"lifecycleState": ""},
 		"a compartment that is a query": {"compartmentId": "a&b=c"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -555,7 +561,7 @@ func TestLookUpsThatLie(t *testing.T) {
 			t.Errorf("got %+v, %v", got, err)
 		}
 	})
-	for _, state := range []string{"DELETED", "DELETING", "", "UNHEARD_OF"} {
+	for _, state := range []string{"DELETED", "DELETING", "UNHEARD_OF"} {
 		tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
 		img := tenancy.NewImage("app")
 		tenancy.Fault(ocitest.Fault{Operation: lookups, Kind: ocitest.Set, Set: map[string]any{"lifecycleState": state}})

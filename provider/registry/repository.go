@@ -45,6 +45,9 @@ func (c *Client) Repository(ctx context.Context, in image.Region, compartment, n
 			return nil, err
 		}
 		for _, item := range items {
+			if deref(item.Id) == "" || item.LifecycleState == "" {
+				return nil, from.Malformed("a repository without an id or a lifecycleState")
+			}
 			if deref(item.DisplayName) == name && item.LifecycleState == artifacts.ContainerRepositoryLifecycleStateAvailable {
 				found = &Repository{ID: deref(item.Id), Name: name, CompartmentID: deref(item.CompartmentId)}
 				return nil, nil

@@ -50,8 +50,11 @@ func (c *Client) Upload(ctx context.Context, up Upload) (signature.Record, error
 	if err != nil {
 		return signature.Record{}, fmt.Errorf("uploading the signature: %w", err)
 	}
-	rec := made.record()
-	if rec.ID == "" || rec.ImageID != up.Image.ID || rec.Message != *details.Message || rec.Signature != *details.Signature ||
+	rec, err := made.record(to)
+	if err != nil {
+		return signature.Record{}, fmt.Errorf("uploading the signature: %w", err)
+	}
+	if rec.ImageID != up.Image.ID || rec.Message != *details.Message || rec.Signature != *details.Signature ||
 		rec.KeyID != up.KeyID.String() || rec.KeyVersionID != up.KeyVersion.String() || rec.Algorithm != string(up.Algorithm) {
 		return signature.Record{}, fmt.Errorf("uploading the signature: %w",
 			to.Malformed("the record %.100q is not the one that was uploaded", rec.ID))

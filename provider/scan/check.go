@@ -12,6 +12,7 @@ import (
 
 	"github.com/oke-sign/oke-sign/provider/cache"
 	"github.com/oke-sign/oke-sign/provider/contain"
+	"github.com/oke-sign/oke-sign/provider/fair"
 	"github.com/oke-sign/oke-sign/provider/image"
 )
 
@@ -27,7 +28,12 @@ const (
 	maxTags    = 10 // whose results are looked at
 	maxSkipped = 5  // results that are of another registry
 	parallel   = 4
+	reading    = 8 // problems of results, which may take some megabytes each
 )
+
+// maxBytes bounds what is remembered. That is enough for 100 000 images with 45
+// problems each, and for 60 000 with as many as a report lists.
+const maxBytes = 128 << 20
 
 // Image is what the registry says of an image.
 type Image struct {
@@ -55,10 +61,11 @@ type Config struct {
 	// the registry that it is about, which is zero if nobody says.
 	Problems func(ctx context.Context, ref image.Reference, id string) ([]Problem, image.Region, error)
 
-	// MaxImages bounds how many images are remembered; zero means 5 000.
+	// MaxImages bounds how many images are remembered; zero means 100 000. Their
+	// reports take 128 MiB at most.
 	MaxImages int
-	// Loads is how many images are gathered at once; zero means 8. A result may
-	// take some megabytes while it is read.
+	// Loads is how many images are gathered at once, beside one for each request
+	// that has none; zero means 8.
 	Loads int
 	// Timeout bounds the gathering for one image, which goes on when nobody waits
 	// for it any more; zero means 15 seconds.
@@ -75,33 +82,32 @@ type Config struct {
 type Checker struct {
 	cfg     Config
 	reports *cache.Cache[string, gathered] // by the reference that pins the image
-}
-
-type gathered struct {
-	Report
-	at time.Time
+	reading *fair.Places
 }
 
 // New makes a Checker.
 func New(cfg Config) *Checker {
-	cfg.MaxImages = cmp.Or(cfg.MaxImages, 5000)
+	cfg.MaxImages = cmp.Or(cfg.MaxImages, 100_000)
 	cfg.Loads = cmp.Or(cfg.Loads, 8)
 	cfg.Timeout = cmp.Or(cfg.Timeout, 15*time.Second)
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	c := &Checker{cfg: cfg}
+	c := &Checker{cfg: cfg, reading: fair.NewPlaces(reading)}
+	least := maxBytes / cfg.MaxImages
 	c.reports = cache.New(cache.Config[string, gathered]{
 		Load: c.gather,
 		Keep: func(g gathered) time.Duration {
-			if g.Known {
+			if g.known {
 				return knownFor
 			}
 			return unknownFor
 		},
+		Weigh:     func(pinned string, g gathered) uint32 { return uint32(max(least, len(pinned)+g.size())) }, //nolint:gosec // some kilobytes
+		MaxWeight: maxBytes,
 		// A load has its place until it ends: nobody is in such a hurry for scans
 		// that more than these should run.
-		Max: cfg.MaxImages, Loads: cfg.Loads, Timeout: cfg.Timeout, Patience: cfg.Timeout, Now: cfg.Now, Panicked: cfg.Panicked,
+		Loads: cfg.Loads, Timeout: cfg.Timeout, Patience: cfg.Timeout, Now: cfg.Now, Panicked: cfg.Panicked,
 	})
 	return c
 }
@@ -129,7 +135,7 @@ func (c *Checker) Known(ctx context.Context, ref image.Reference) (Report, bool)
 }
 
 func (c *Checker) aged(g gathered) Report {
-	r := g.Report
+	r := g.report()
 	r.Age = c.cfg.Now().Sub(g.at)
 	if !r.Known {
 		r.Kept = unknownFor
@@ -171,13 +177,13 @@ func (c *Checker) gather(ctx context.Context, pinned string) (gathered, error) {
 		after, err = c.image(ctx, ref)
 	}
 	if errors.Is(err, ErrNoImage) {
-		return gathered{Report{Reason: ImageNotFound, Detail: "OCI Registry has no such image, or this principal may not read it"}, at}, nil
+		return remember(Report{Reason: ImageNotFound, Detail: "OCI Registry has no such image, or this principal may not read it"}, at), nil
 	}
 	if err != nil {
 		return gathered{}, err
 	}
 	r, err := c.report(ctx, ref, before.Tags, after.Tags, results)
-	return gathered{r, at}, err
+	return remember(r, at), err
 }
 
 // image is one with its newest tags: those beyond maxTags are not asked about.
@@ -215,7 +221,7 @@ func (c *Checker) report(ctx context.Context, ref image.Reference, before, after
 			unknown.Detail += skipped
 			return unknown, nil
 		}
-		problems, region, err := c.cfg.Problems(ctx, ref, newest.ID)
+		problems, region, err := c.problems(ctx, ref, newest.ID)
 		if err != nil {
 			return Report{}, err
 		}
@@ -226,4 +232,14 @@ func (c *Checker) report(ctx context.Context, ref image.Reference, before, after
 		results = slices.DeleteFunc(slices.Clone(results), func(r Result) bool { return r.ID == newest.ID })
 	}
 	return Report{}, fmt.Errorf("%s: none of the %d newest results is about this registry", ref, maxSkipped)
+}
+
+// problems reads those of one result, a few results at a time: they may be large.
+func (c *Checker) problems(ctx context.Context, ref image.Reference, id string) ([]Problem, image.Region, error) {
+	release, err := c.reading.Acquire(ctx)
+	if err != nil {
+		return nil, image.Region{}, err
+	}
+	defer release()
+	return c.cfg.Problems(ctx, ref, id)
 }

@@ -193,6 +193,9 @@ func (c *Client) list(ctx context.Context, ref image.Reference, in place, name s
 			return nil, err
 		}
 		for _, item := range items {
+			if deref(item.Id) == "" || deref(item.Repository) == "" || deref(item.Image) == "" {
+				return nil, from.Malformed("a result without an id, a repository or an image")
+			}
 			if deref(item.Repository) != ref.Repository() || deref(item.Image) != name {
 				continue
 			}

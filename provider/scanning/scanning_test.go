@@ -223,6 +223,8 @@ func TestHostile(t *testing.T) {
 		"problems without an end":  {ocitest.Fault{Operation: reads, Kind: ocitest.Endless}, "is not what OCI's API says it is"},
 		"a list without an end":    {ocitest.Fault{Operation: lists, Kind: ocitest.Endless}, "is not what OCI's API says it is"},
 		"pages without an end":     {ocitest.Fault{Operation: lists, Kind: ocitest.Body, Body: `{"items":[]}`, Headers: map[string]string{"opc-next-page": "x"}}, "the list does not end"},
+		"a result with nothing":    {ocitest.Fault{Operation: lists, Kind: ocitest.Body, Body: `{"items":[{}]}`}, "without an id, a repository or an image"},
+		"a null":                   {ocitest.Fault{Operation: lists, Kind: ocitest.Body, Body: `{"items":[null]}`}, "a null in place of an item"},
 		"no items":                 {ocitest.Fault{Operation: lists, Kind: ocitest.Body, Body: `{}`}, "a list without items"},
 		"no list":                  {ocitest.Fault{Operation: lists, Kind: ocitest.Body, Body: `null`}, "JSON null"},
 		"no problems":              {ocitest.Fault{Operation: reads, Kind: ocitest.Set, Set: map[string]any{"problems": nil}}, "with or without problems"},

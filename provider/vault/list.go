@@ -33,8 +33,7 @@ func (c *Client) Vaults(ctx context.Context, compartment string) ([]Vault, error
 	var vaults []Vault
 	err := pages(func(page *string) (*string, error) {
 		request.Page = page
-		var items []keymanagement.VaultSummary
-		header, err := c.who.Do(ctx, call, request, &items)
+		items, next, err := principal.ReadItems[keymanagement.VaultSummary](ctx, c.who, call, request)
 		if err != nil {
 			return nil, notFound(err)
 		}
@@ -47,14 +46,14 @@ func (c *Client) Vaults(ctx context.Context, compartment string) ([]Vault, error
 			if item.TimeCreated != nil {
 				v.TimeCreated = item.TimeCreated.Time
 			}
-			if !principal.Segment(v.ID) {
-				return nil, call.Malformed("a vault with the id %.120q", v.ID)
+			if !principal.Segment(v.ID) || v.State == "" {
+				return nil, call.Malformed("a vault with the id %.120q and the state %.20q", v.ID, v.State)
 			}
 			if vaults = append(vaults, v); len(vaults) > maxListed {
 				return nil, call.Malformed("more than %d vaults", maxListed)
 			}
 		}
-		return principal.NextPage(header), nil
+		return next, nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("listing vaults: %w", err)
@@ -77,8 +76,7 @@ func (c *Client) Keys(ctx context.Context, in Vault, compartment string) ([]Key,
 	var keys []Key
 	err = pages(func(page *string) (*string, error) {
 		request.Page = page
-		var items []keymanagement.KeySummary
-		header, err := c.who.Do(ctx, call, request, &items)
+		items, next, err := principal.ReadItems[keymanagement.KeySummary](ctx, c.who, call, request)
 		if err != nil {
 			return nil, notFound(err)
 		}
@@ -86,6 +84,9 @@ func (c *Client) Keys(ctx context.Context, in Vault, compartment string) ([]Key,
 			id, err := signature.ParseKeyID(deref(item.Id))
 			if err != nil {
 				return nil, call.Malformed("%w", err)
+			}
+			if item.LifecycleState == "" {
+				return nil, call.Malformed("key %s without a lifecycleState", id.Short())
 			}
 			key := Key{
 				ID: id, Name: principal.Text(item.DisplayName), CompartmentID: deref(item.CompartmentId), VaultID: deref(item.VaultId),
@@ -98,7 +99,7 @@ func (c *Client) Keys(ctx context.Context, in Vault, compartment string) ([]Key,
 				return nil, call.Malformed("more than %d keys", maxListed)
 			}
 		}
-		return principal.NextPage(header), nil
+		return next, nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("listing the keys of vault %s: %w", in.Name, err)

@@ -134,8 +134,7 @@ func (c *Client) Versions(ctx context.Context, id signature.KeyID) ([]Version, e
 		request := keymanagement.ListKeyVersionsRequest{KeyId: common.String(id.String())}
 		return pages(func(page *string) (*string, error) {
 			request.Page = page
-			var items []keymanagement.KeyVersionSummary
-			header, err := c.who.Do(ctx, call, request, &items)
+			items, next, err := principal.ReadItems[keymanagement.KeyVersionSummary](ctx, c.who, call, request)
 			if err != nil {
 				return nil, err
 			}
@@ -148,7 +147,7 @@ func (c *Client) Versions(ctx context.Context, id signature.KeyID) ([]Version, e
 					return nil, call.Malformed("more than %d versions", maxVersions)
 				}
 			}
-			return principal.NextPage(header), nil
+			return next, nil
 		})
 	})
 	if err != nil {
@@ -165,6 +164,9 @@ func readVersion(call principal.Call, key signature.KeyID, item keymanagement.Ke
 	id, err := signature.ParseKeyVersionID(deref(item.Id))
 	if err != nil {
 		return Version{}, call.Malformed("%w", err)
+	}
+	if item.LifecycleState == "" {
+		return Version{}, call.Malformed("version %s without a lifecycleState", id.Short())
 	}
 	v := Version{ID: id, State: string(item.LifecycleState)}
 	if item.TimeCreated != nil {

@@ -245,6 +245,7 @@ func TestAnswersThatLie(t *testing.T) {
 		"versions of another key":        {operation: "ListKeyVersions", list: `[{"id":"ocid1.keyversion.oc1.iad.a","keyId":"KEY"},{"id":"ocid1.keyversion.oc1.iad.b","keyId":"ocid1.key.oc1.iad.x.y"}]`},
 		"a version to escape by":         {operation: "ListKeyVersions", list: `[{"id":"../../x","keyId":"KEY"}]`},
 		"a version without an id":        {operation: "ListKeyVersions", list: `[{"keyId":"KEY"}]`},
+		"a version in no state":          {operation: "ListKeyVersions", list: `[{"id":"ocid1.keyversion.oc1.iad.b5q4c5lnaahik.a.` + strings.Repeat("a", 60) + `","keyId":"KEY"}]`},
 		"a version that is null":         {operation: "ListKeyVersions", list: `[null]`},
 		"no list":                        {operation: "ListKeyVersions", list: `{}`},
 		"null":                           {operation: "ListKeyVersions", list: `null`},
