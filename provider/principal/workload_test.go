@@ -102,9 +102,9 @@ func TestWorkloadTokensThatAreRefused(t *testing.T) {
 			refused()
 			expect("token 2")
 		}
-		time.Sleep(44 * time.Minute)
+		time.Sleep(29 * time.Minute)
 		expect("token 2")
-		time.Sleep(time.Minute + time.Second) // three quarters are over
+		time.Sleep(16*time.Minute + time.Second) // three quarters are over
 		expect("token 2")
 		expect("token 3")
 	})
