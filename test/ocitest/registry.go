@@ -149,7 +149,7 @@ func (c *Cloud) serveRegistry(w http.ResponseWriter, r *http.Request, t *tunnel)
 	if hasToken {
 		if cl, err := c.readToken(token, "registry"); err == nil && cl.Tenant == p.region.ID() {
 			c.mu.Lock()
-			p.who = c.world.Users[cl.Subject]
+			p.who = c.world.actor(cl.Subject)
 			c.mu.Unlock()
 		} else {
 			hasToken = false
@@ -497,6 +497,6 @@ func (c *call) tokenUser() (*user, bool) {
 	if name != "BEARER_TOKEN" || err != nil || cl.Tenant != c.region.ID() {
 		return nil, false
 	}
-	who, ok := c.Users[cl.Subject]
-	return who, ok
+	who := c.actor(cl.Subject)
+	return who, who != nil
 }

@@ -59,7 +59,7 @@ func build(t *testing.T) *world {
 			t.Fatal(err)
 		}
 	}
-	made := exec.CommandContext(t.Context(), "go", "build", "-o", dir+"/", "./plugin/kubectl-oke_sign", "./test/oci-emulator")
+	made := exec.CommandContext(t.Context(), "go", "build", "-ldflags", "-s -w", "-o", dir+"/", "./plugin/kubectl-oke_sign", "./test/oci-emulator")
 	made.Dir, made.Env = "../..", append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := made.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
