@@ -11,7 +11,7 @@ import (
 )
 
 const workloadResources = "pods,pods/ephemeralcontainers,replicationcontrollers," +
-	"deployments.apps,deployments.apps/scale,replicasets.apps,statefulsets.apps,daemonsets.apps,jobs.batch,cronjobs.batch"
+	"deployments.apps,deployments.apps/scale,replicasets.apps,statefulsets.apps,daemonsets.apps,controllerrevisions.apps,jobs.batch,cronjobs.batch"
 
 // staffed is a space in which a developer, an engineer of the group sre, the user
 // oncall and a service account may do as they like with workloads, as far as the
@@ -26,7 +26,7 @@ func staffed(t *testing.T) (s, developer, engineer space) {
 	s.kubectl(t, "create", "serviceaccount", "deployer").succeeds(t)
 	may := fmt.Sprintf("{users: [oncall], groups: [sre], serviceAccounts: [%s/deployer], requireReason: true, maxDuration: 1h}", s.name)
 	s.enforce(t, append(standard(signedBy("", imageKey)),
-		constraint{kind: policies.BreakGlass, on: pods + ", " + workloads, parameters: may},
+		constraint{kind: policies.BreakGlass, on: pods + ", " + workloads + ", " + revisions, parameters: may},
 		constraint{kind: policies.BreakGlass, on: pods + ", " + deployments, parameters: "{report: true}", action: "warn"},
 	)...)
 	return s, s.as("dana", "developers"), s.as("erin", "sre")

@@ -22,6 +22,7 @@ type object = map[string]any
 const (
 	pods        = `{apiGroups: [""], kinds: [Pod]}`
 	deployments = `{apiGroups: [apps], kinds: [Deployment]}`
+	revisions   = `{apiGroups: [apps], kinds: [ControllerRevision]}`
 	workloads   = `{apiGroups: [apps], kinds: [DaemonSet, Deployment, ReplicaSet, StatefulSet]}, ` +
 		`{apiGroups: [batch], kinds: [CronJob, Job]}, {apiGroups: [""], kinds: [ReplicationController]}`
 )

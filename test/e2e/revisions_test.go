@@ -1,0 +1,100 @@
+package e2e_test
+
+import (
+	"encoding/json"
+	"slices"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// A StatefulSet makes the Pods below its partition from the revision whose name its
+// status says. A developer who may not break the glass puts another revision there
+// under the same name, so that the controller, which may, makes the Pod.
+func TestForgedRevision(t *testing.T) {
+	t.Parallel()
+	s, developer, engineer := staffed(t)
+	good, bad := s.signed(t, "good", imageKey), s.push(t, "bad")
+	stored := s.stored(t)
+	developer.applyAll(t, workload("StatefulSet", "shop", good, nil)).succeeds(t)
+	const set = "statefulset/shop-statefulset"
+	s.kubectl(t, "rollout", "status", set, "--timeout=50s").succeeds(t)
+	name := s.kubectl(t, "get", set, "-o", "jsonpath={.status.currentRevision}").succeeds(t).stdout
+
+	for what, image := range map[string]string{"by digest": bad, "by tag": byTag(bad)} {
+		forged := developer.revision(t, name)
+		template := at(forged, "data", "spec", "template").(object)
+		template["metadata"].(object)["annotations"] = emergency(time.Now().Add(30 * time.Minute))
+		template["spec"].(object)["containers"].([]any)[0].(object)["image"] = image
+		developer.kubectl(t, "delete", "controllerrevision", name).succeeds(t)
+		r := developer.createObject(t, forged)
+		t.Logf("%s: %s", what, r.stderr)
+		r.fails(t, denies, "break-glass: not-allowed: ")
+		// As it was, for those that come after.
+		delete(template["metadata"].(object), "annotations")
+		template["spec"].(object)["containers"].([]any)[0].(object)["image"] = good
+		developer.createObject(t, forged).succeeds(t)
+	}
+	developer.kubectl(t, "patch", set, "-p", `{"spec": {"updateStrategy": {"rollingUpdate": {"partition": 1}}}}`).succeeds(t)
+	developer.kubectl(t, "delete", "pod", "shop-statefulset-0").succeeds(t)
+	s.kubectl(t, "wait", "pod/shop-statefulset-0", "--for=create", "--timeout=50s").succeeds(t)
+	var pod corev1.Pod
+	s.get(t, &pod, "pod", "shop-statefulset-0")
+	if pod.Spec.Containers[0].Image != good || len(pod.Annotations) > 0 {
+		t.Errorf("the Pod of the old revision has image %s and annotations %v", pod.Spec.Containers[0].Image, pod.Annotations)
+	}
+	if images := stored(); !slices.Equal(images, []string{good}) {
+		t.Errorf("the API server stored Pods with images %q; want the signed one alone", images)
+	}
+
+	// The controller keeps revisions of what somebody may run under break-glass.
+	engineer.applyAll(t, workload("StatefulSet", "urgent", bad, emergency(time.Now().Add(30*time.Minute)))).succeeds(t)
+	s.kubectl(t, "rollout", "status", "statefulset/urgent-statefulset", "--timeout=50s").succeeds(t)
+}
+
+// revision reads a ControllerRevision, to be created once more.
+func (s space) revision(t *testing.T, name string) object {
+	t.Helper()
+	var revision object
+	s.get(t, &revision, "controllerrevision", name)
+	for _, field := range []string{"uid", "resourceVersion", "creationTimestamp", "managedFields"} {
+		delete(revision["metadata"].(object), field)
+	}
+	return revision
+}
+
+func (s space) createObject(t *testing.T, o object) result {
+	t.Helper()
+	text, err := json.Marshal(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s.pipe(t, string(text), "create", "-f", "-")
+}
+
+// A tag may have moved since its Pod was admitted. The Pod goes on running, and
+// nothing new in it starts from the tag.
+func TestOldTagInANewPlace(t *testing.T) {
+	t.Parallel()
+	s := newSpace(t)
+	good, bad := s.signed(t, "good", imageKey), s.push(t, "bad")
+	for name, image := range map[string]string{"tagged": byTag(bad), "pinned": bad} {
+		pod := workload("Pod", name, image, nil)
+		spec := pod["spec"].(object)
+		spec["containers"] = append(spec["containers"].([]object), object{"name": "second", "image": good})
+		s.applyAll(t, pod).succeeds(t)
+		s.running(t, name+"-pod")
+	}
+	s.enforce(t, standard(signedBy("", imageKey))...)
+
+	debug := func(pod, image string) result {
+		return s.kubectl(t, "debug", pod, "--image="+image, "--container=debugger", "--profile=general", "--attach=false")
+	}
+	debug("tagged-pod", byTag(bad)).fails(t, denies, "ephemeralContainers/debugger: no-digest: ")
+	s.kubectl(t, "set", "image", "pod/tagged-pod", "second="+byTag(bad)).fails(t, denies, "containers/second: no-digest: ")
+	s.kubectl(t, "label", "pod/tagged-pod", "seen=yes").succeeds(t)
+	s.kubectl(t, "set", "image", "pod/tagged-pod", "second="+s.signed(t, "better", imageKey)).succeeds(t)
+	// A digest names what runs there already.
+	debug("pinned-pod", bad).succeeds(t)
+}
