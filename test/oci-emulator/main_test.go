@@ -5,12 +5,14 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"maps"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -107,7 +109,7 @@ func TestHome(t *testing.T) {
 			t.Errorf("no %s in config", section)
 		}
 	}
-	for _, kind := range []string{"api_key", "security_token", "instance_principal", "resource_principal", "oke_workload_identity"} {
+	for _, kind := range []string{"api_key", "security_token", "instance_principal", "instance_obo_user", "resource_principal", "oke_workload_identity", "oidc"} {
 		sh := exec.Command("/bin/sh", "-c", `. "$1/env" && . "$1/env.d/$2" && env`, "sh", home, kind)
 		sh.Env = []string{"PATH=/usr/bin:/bin", "OCI_RESOURCE_PRINCIPAL_RPST=/of/another"}
 		b, err := sh.Output()
@@ -151,13 +153,10 @@ func TestStateIsSavedAtTheEnd(t *testing.T) {
 			t.Fatal(err)
 		}
 		stop()
-		for id := range s.Tenancies {
-			return id
-		}
-		return ""
+		return strings.Join(slices.Sorted(maps.Keys(s.Tenancies)), " ")
 	}
 	if first, second := keys(), keys(); first == "" || first != second {
-		t.Errorf("tenancy %q, and after a restart %q", first, second)
+		t.Errorf("tenancies %q, and after a restart %q", first, second)
 	}
 }
 

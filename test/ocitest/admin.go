@@ -181,6 +181,17 @@ func (c *Cloud) State() json.RawMessage {
 	for _, u := range copied.Users {
 		u.AuthToken = ""
 	}
+	for _, d := range copied.Domains {
+		for id := range d.Clients {
+			d.Clients[id] = ""
+		}
+	}
+	for _, i := range copied.Issuers {
+		i.Private = nil
+	}
+	for _, j := range copied.Jobs {
+		j.Token = ""
+	}
 	b, err := json.Marshal(copied)
 	if err != nil {
 		panic("ocitest: " + err.Error())

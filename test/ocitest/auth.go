@@ -27,9 +27,9 @@ const maxSkew = 5 * time.Minute
 // hold. Why it does not is for whoever debugs; OCI keeps that to itself.
 func unauthenticated(format string, args ...any) error {
 	return &failure{
-		401, "NotAuthenticated",
-		"The required information to complete authentication was not provided or was incorrect.",
-		fmt.Sprintf(format, args...),
+		status: 401, code: "NotAuthenticated",
+		message: "The required information to complete authentication was not provided or was incorrect.",
+		why:     fmt.Sprintf(format, args...),
 	}
 }
 
@@ -107,6 +107,9 @@ func (c *Cloud) authenticate(r *http.Request, body []byte) (*user, error) {
 	sum := sha256.Sum256([]byte(text))
 	if err := rsa.VerifyPKCS1v15(pub, crypto.SHA256, sum[:], auth.signature); err != nil {
 		return nil, unauthenticated("the signature does not fit this signing string: %q", text)
+	}
+	if who, err = c.onBehalf(r, who, auth.headers); err != nil {
+		return nil, unauthenticated("%v", err)
 	}
 	return who, nil
 }
@@ -229,6 +232,7 @@ type claims struct {
 
 	ResourceType string `json:"res_type,omitempty"`
 	Compartment  string `json:"res_compartment,omitempty"`
+	Actor        string `json:"act,omitempty"` // who may show the token
 
 	IssuedAt int64  `json:"iat"`
 	Expires  int64  `json:"exp"`

@@ -20,6 +20,7 @@ type call struct {
 	*world
 	sw     Switches
 	region image.Region
+	host   string
 	vault  *vault // of a vault's own endpoint
 	op     string // as in "artifacts.GetContainerImage"
 
@@ -41,31 +42,32 @@ type failure struct {
 	code    string
 	message string
 	why     string // for whoever debugs; OCI itself would not say
+	oauth   bool   // whether it is worded as RFC 6749 has it
 }
 
 func (f *failure) Error() string { return fmt.Sprintf("%d %s: %s", f.status, f.code, f.message) }
 
 func notFound(why string) error {
 	// The same for what is not there and for what the caller may not see.
-	return &failure{404, "NotAuthorizedOrNotFound", "Authorization failed or requested resource not found.", why}
+	return &failure{status: 404, code: "NotAuthorizedOrNotFound", message: "Authorization failed or requested resource not found.", why: why}
 }
 
 func invalid(format string, args ...any) error {
-	return &failure{400, "InvalidParameter", fmt.Sprintf(format, args...), ""}
+	return &failure{status: 400, code: "InvalidParameter", message: fmt.Sprintf(format, args...)}
 }
 
 func missing(name string) error {
-	return &failure{400, "MissingParameter", "Missing required parameter " + name, ""}
+	return &failure{status: 400, code: "MissingParameter", message: "Missing required parameter " + name}
 }
 
 func conflict(code, format string, args ...any) error {
-	return &failure{409, code, fmt.Sprintf(format, args...), ""}
+	return &failure{status: 409, code: code, message: fmt.Sprintf(format, args...)}
 }
 
 // decode reads the request's JSON body.
 func (c *call) decode(into any) error {
 	if err := json.Unmarshal(c.body, into); err != nil {
-		return &failure{400, "CannotParseRequest", "Incorrectly formatted request. Please refer to our documentation for help.", err.Error()}
+		return &failure{status: 400, code: "CannotParseRequest", message: "Incorrectly formatted request. Please refer to our documentation for help.", why: err.Error()}
 	}
 	return nil
 }
@@ -91,7 +93,7 @@ func oneOf(name, value string, allowed ...string) error {
 func (c *call) ifMatch(resource any) error {
 	tag := shortHash(resource)
 	if want := c.in.Get("If-Match"); want != "" && want != "*" && want != tag {
-		return &failure{412, "NoEtagMatch", "The value of the If-Match header does not match the current ETag.", "etag is " + tag}
+		return &failure{status: 412, code: "NoEtagMatch", message: "The value of the If-Match header does not match the current ETag.", why: "etag is " + tag}
 	}
 	return nil
 }

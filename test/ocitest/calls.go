@@ -16,6 +16,7 @@ type Request struct {
 	Operation string `json:"operation"`
 	Tenancy   string `json:"tenancy,omitempty"`
 	User      string `json:"user,omitempty"`
+	Via       string `json:"via,omitempty"`    // OCID of who acts for the user, by a delegation token
 	Status    int    `json:"status,omitempty"` // 0: none was sent
 	Fault     string `json:"fault,omitempty"`
 

@@ -13,6 +13,7 @@ type endpoint struct {
 	service string // "artifacts", "auth", "kms", "management", "crypto", "identity", "objectstorage", "containerengine", "vss" or "ocir"
 	region  image.Region
 	vault   string // extension of a vault's own host
+	tenancy string // of an identity domain
 }
 
 // withoutOCI are the regions where a vault's host has no ".oci." in it, as
@@ -28,7 +29,7 @@ func withoutOCI(region string) bool {
 
 // fixedHosts are the names that exist in every region, whoever is a customer.
 func fixedHosts() map[string]endpoint {
-	hosts := map[string]endpoint{}
+	hosts := map[string]endpoint{githubHost: {service: "github"}}
 	for _, r := range image.Regions() {
 		short, long := r.ID()+"."+r.Domain(), r.ID()+".oci."+r.Domain()
 		hosts["artifacts."+long] = endpoint{service: "artifacts", region: r}
@@ -38,6 +39,7 @@ func fixedHosts() map[string]endpoint {
 			hosts[service+"."+long] = endpoint{service: service, region: r}
 		}
 		hosts["auth."+short] = endpoint{service: "auth", region: r}
+		hosts["devops."+long] = endpoint{service: "devops", region: r}
 		hosts["containerengine."+long] = endpoint{service: "containerengine", region: r}
 		hosts["ocir."+long] = endpoint{service: "ocir", region: r}
 		if r.Realm() == "oc1" {
@@ -80,6 +82,11 @@ func (c *Cloud) resolve(host string) (endpoint, bool) {
 			}
 		}
 		return endpoint{}, false
+	}
+	if strings.HasPrefix(host, "idcs-") {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return c.resolveDomain(host)
 	}
 	// Realm-specific names of Object Storage carry the namespace in front.
 	if _, rest, ok := strings.Cut(host, ".objectstorage."); ok {

@@ -179,7 +179,7 @@ func (c *call) getNamespace() (any, error) {
 func (c *call) getNamespaceMetadata() (any, error) {
 	t := c.Tenancies[c.who.Tenancy]
 	if c.path["namespace"] != t.Namespace {
-		return nil, &failure{404, "NamespaceNotFound", "You do not have authorization to perform this request, or the requested resource could not be found.", ""}
+		return nil, &failure{status: 404, code: "NamespaceNotFound", message: "You do not have authorization to perform this request, or the requested resource could not be found.", why: ""}
 	}
 	if err := c.need("OBJECTSTORAGE_NAMESPACE_READ", t.ID); err != nil {
 		return nil, err

@@ -35,7 +35,7 @@ type route struct {
 // routes are all operations that are played, in the order of their files.
 func routes() []route {
 	var all []route
-	for _, part := range [][]route{artifactsRoutes(), imageRoutes(), repositoryRoutes(), vaultRoutes(), keyRoutes(), cryptoRoutes(), identityRoutes(), objectStorageRoutes(), federationRoutes(), tokenRoutes(), scanRoutes(), dynamicGroupRoutes()} {
+	for _, part := range [][]route{artifactsRoutes(), imageRoutes(), repositoryRoutes(), vaultRoutes(), keyRoutes(), cryptoRoutes(), identityRoutes(), objectStorageRoutes(), federationRoutes(), tokenRoutes(), scanRoutes(), dynamicGroupRoutes(), domainRoutes(), resourceRoutes()} {
 		all = append(all, part...)
 	}
 	return append(all, clusterRoutes()...)
@@ -97,7 +97,7 @@ func (c *Cloud) serveOCI(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if host := strings.TrimSuffix(strings.ToLower(r.Host), ":443"); host != t.host {
-		c.write(w, c.refusal(r, &failure{421, "MisdirectedRequest", "The request is for another host.", "this connection is to " + t.host}))
+		c.write(w, c.refusal(r, &failure{status: 421, code: "MisdirectedRequest", message: "The request is for another host.", why: "this connection is to " + t.host}))
 		return
 	}
 	if c.unreachable(t.host) {
@@ -110,7 +110,7 @@ func (c *Cloud) serveOCI(w http.ResponseWriter, r *http.Request) {
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	if err != nil {
-		c.write(w, c.refusal(r, &failure{413, "PayloadTooLarge", "The request is too large.", err.Error()}))
+		c.write(w, c.refusal(r, &failure{status: 413, code: "PayloadTooLarge", message: "The request is too large.", why: err.Error()}))
 		return
 	}
 	c.serveCall(w, r, t, body)
@@ -125,6 +125,11 @@ func (c *Cloud) serveCall(w http.ResponseWriter, r *http.Request, t *tunnel, bod
 	}
 	c.mu.Unlock()
 
+	if t.end.tenancy != "" {
+		c.mu.Lock()
+		sw = c.switches(c.world, t.end.tenancy)
+		c.mu.Unlock()
+	}
 	who, authErr := c.authenticate(r, body)
 	if who != nil && t.end.vault == "" {
 		c.mu.Lock()
@@ -132,9 +137,9 @@ func (c *Cloud) serveCall(w http.ResponseWriter, r *http.Request, t *tunnel, bod
 		c.mu.Unlock()
 	}
 	rt, params, err := c.find(t.end.service, r, sw)
-	entry := Request{Host: t.host, Method: r.Method, Target: r.RequestURI, Operation: rt.op}
+	entry := Request{Host: t.host, Method: r.Method, Target: r.RequestURI, Operation: rt.op, Tenancy: t.end.tenancy}
 	if who != nil {
-		entry.Tenancy, entry.User = who.Tenancy, who.ID
+		entry.Tenancy, entry.User, entry.Via = who.Tenancy, who.ID, who.via
 	}
 	f := c.fault(entry)
 	if f.before(c, r, t) {
@@ -152,7 +157,7 @@ func (c *Cloud) serveCall(w http.ResponseWriter, r *http.Request, t *tunnel, bod
 		a = c.refusal(r, authErr)
 	default:
 		a = c.perform(r, rt, &call{
-			sw: sw, region: t.end.region, op: rt.op, method: r.Method, path: params, query: r.URL.Query(),
+			sw: sw, region: t.end.region, host: t.host, op: rt.op, method: r.Method, path: params, query: r.URL.Query(),
 			in: r.Header, body: body, who: who, cloud: c, status: rt.status, out: http.Header{},
 		}, t, f)
 	}
@@ -165,8 +170,12 @@ func (c *Cloud) serveCall(w http.ResponseWriter, r *http.Request, t *tunnel, bod
 }
 
 // anonymous reports whether an operation deals with callers whom the request
-// signature does not name: the token endpoint of OCI Registry.
+// signature does not name: the token endpoints of OCI Registry, of identity
+// domains and of GitHub.
 func (r route) anonymous(req *http.Request) bool {
+	if r.service == "domain" || r.service == "github" {
+		return true
+	}
 	return r.service == "ocir" && !strings.HasPrefix(req.Header.Get("Authorization"), "Signature ")
 }
 
@@ -189,9 +198,9 @@ func (c *Cloud) find(service string, r *http.Request, sw Switches) (route, map[s
 	}
 	unknown := route{service: service, op: service + ".Unknown"}
 	if allowed {
-		return unknown, nil, &failure{405, "MethodNotAllowed", "The method is not allowed for this resource.", ""}
+		return unknown, nil, &failure{status: 405, code: "MethodNotAllowed", message: "The method is not allowed for this resource.", why: ""}
 	}
-	return unknown, nil, &failure{404, "NotFound", "The requested URL was not found.", "the emulator plays no " + r.Method + " " + r.URL.Path + " on " + service}
+	return unknown, nil, &failure{status: 404, code: "NotFound", message: "The requested URL was not found.", why: "the emulator plays no " + r.Method + " " + r.URL.Path + " on " + service}
 }
 
 // perform runs one operation under the lock, after the checks that are the same
@@ -204,7 +213,7 @@ func (c *Cloud) perform(r *http.Request, rt route, cl *call, t *tunnel, f *activ
 	if f != nil && f.snapshot != nil && r.Method != http.MethodDelete && r.Method != http.MethodPut && !rt.creates {
 		cl.world = f.snapshot
 	}
-	if cl.who != nil && !cl.subscribed() {
+	if cl.who != nil && !rt.anonymous(r) && !cl.subscribed() {
 		return c.refusal(r, unauthenticated("the tenancy is not subscribed to %s", cl.region.ID()))
 	}
 	if t.end.vault != "" {
@@ -212,7 +221,7 @@ func (c *Cloud) perform(r *http.Request, rt route, cl *call, t *tunnel, f *activ
 			return c.refusal(r, notFound("the vault is gone"))
 		}
 		if t.end.service == "management" && r.Method == http.MethodGet && c.throttled(cl.vault) {
-			return c.refusal(r, &failure{429, "TooManyRequests", "Too many requests for the tenancy.", "reads of vaults are limited"})
+			return c.refusal(r, &failure{status: 429, code: "TooManyRequests", message: "Too many requests for the tenancy.", why: "reads of vaults are limited"})
 		}
 	}
 	token := r.Header.Get("Opc-Retry-Token")
@@ -309,10 +318,14 @@ func (c *Cloud) refusalTo(in http.Header, err error) answer {
 	var f *failure
 	if !errors.As(err, &f) {
 		c.cfg.Log.Error("an operation broke", "error", err)
-		f = &failure{500, "InternalServerError", "An internal server error occurred.", err.Error()}
+		f = &failure{status: 500, code: "InternalServerError", message: "An internal server error occurred.", why: err.Error()}
 	}
 	a.status = f.status
-	a.body, _ = json.Marshal(map[string]string{"code": f.code, "message": f.message}) // two strings always encode
+	said := map[string]string{"code": f.code, "message": f.message}
+	if f.oauth {
+		said = map[string]string{"error": f.code, "error_description": f.message}
+	}
+	a.body, _ = json.Marshal(said) // strings always encode
 	a.header.Set("Content-Type", "application/json")
 	if f.why != "" {
 		a.header.Set("X-Oci-Emulator-Why", strings.Map(printable, f.why))

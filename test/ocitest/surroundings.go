@@ -29,30 +29,60 @@ type surroundings struct {
 	Cluster     string         `json:"cluster"`
 	Account     serviceAccount `json:"account"` // of Cluster
 	Stage       string         `json:"stage"`   // a build pipeline of DevOps
+	Project     string         `json:"project"` // that the build pipeline is inside of
+	Runner      string         `json:"runner"`  // instance that runs the build pipeline
+	Shell       string         `json:"shell"`   // instance that Cloud Shell runs on
+	ShellUser   string         `json:"shellUser"`
+	Domain      string         `json:"domain"`  // host
+	Service     string         `json:"service"` // user that the domain takes jobs for
+	Job         string         `json:"job"`     // URL at which a job of GitHub asks for its token
 }
+
+// Issuers of OIDC tokens that the domain of a seeded cloud trusts, and the
+// subjects that it takes for its service user.
+const (
+	githubIssuer  = "https://token.actions.githubusercontent.com"
+	githubSubject = "repo:octo-org/octo-repo:ref:refs/heads/main"
+	gitlabIssuer  = "https://gitlab.com"
+	gitlabSubject = "project_path:octo-org/octo-repo:ref_type:branch:ref:main"
+)
 
 // metadata is the OCID of the instance whose metadata service is below a path
 // of the emulator's own address.
 func (s surroundings) metadata(base string) string {
-	return map[string]string{"": s.Instance}[base]
+	return map[string]string{"": s.Instance, "/cloud-shell": s.Shell, "/build-runner": s.Runner}[base]
 }
 
 // sowSurroundings makes the principals. They may do nothing yet.
 func (c *Cloud) sowSurroundings(region image.Region, compartmentID string) error {
 	w, sw := c.world, c.cfg.Switches
 	s := surroundings{Compartment: compartmentID}
-	for id, kind := range map[*string]string{&s.Instance: instanceType} {
-		r, err := w.newResource(region, compartmentID, kind, sw)
+	t := w.tenancyOf(compartmentID)
+	shellTenancy := t
+	if sw.ShellTenancy == "oracle" {
+		var err error
+		if shellTenancy, err = w.newTenancy("cloud-shell", "", region, nil); err != nil {
+			return err
+		}
+	}
+	for _, r := range []struct {
+		id       *string
+		kind, in string
+	}{
+		{&s.Instance, instanceType, compartmentID}, {&s.Stage, "devopsbuildpipeline", compartmentID}, {&s.Project, "devopsproject", compartmentID},
+		{&s.Runner, instanceType, t.ID}, {&s.Shell, instanceType, shellTenancy.ID},
+	} {
+		made, err := w.newResource(region, r.in, r.kind, sw)
 		if err != nil {
 			return err
 		}
-		*id = r.ID
+		*r.id = made.ID
 	}
-	stage, err := w.newResource(region, compartmentID, "devopsbuildpipeline", sw)
-	if err != nil {
+	w.Resources[s.Stage].Keeper = s.Runner
+	w.Resources[s.Project].Keeper = s.Stage
+	if err := c.sowUsers(t, &s); err != nil {
 		return err
 	}
-	s.Stage = stage.ID
 	clusters := oldestFirst(w.Clusters)
 	if len(clusters) == 0 {
 		clusters = append(clusters, w.newCluster(region, compartmentID, "cluster", sw))
@@ -63,6 +93,35 @@ func (c *Cloud) sowSurroundings(region image.Region, compartmentID string) error
 	return nil
 }
 
+// sowUsers makes the user of Cloud Shell, and the service user whom an identity
+// domain takes jobs of GitHub and GitLab for.
+func (c *Cloud) sowUsers(t *tenancy, s *surroundings) error {
+	w := c.world
+	shell, err := w.newUser(t.ID, "shell", "signers")
+	if err != nil {
+		return err
+	}
+	service, err := w.newUser(t.ID, "github", "signers")
+	if err != nil {
+		return err
+	}
+	s.ShellUser, s.Service = shell.ID, service.ID
+	d := w.newDomain(t)
+	s.Domain = d.Host
+	for _, i := range [][2]string{{githubIssuer, githubSubject}, {gitlabIssuer, gitlabSubject}} {
+		if err := c.trustIssuer(d, i[0], "https://"+d.Host); err != nil {
+			return err
+		}
+		last := &d.Trusts[len(d.Trusts)-1]
+		last.Rules = append(last.Rules, rule{"sub", i[1], s.Service})
+	}
+	s.Job, _ = w.newJob(githubIssuer, map[string]any{
+		"sub": githubSubject, "repository": "octo-org/octo-repo", "repository_owner": "octo-org", "ref": "refs/heads/main", "ref_type": "branch",
+		"workflow": "release", "event_name": "push", "actor": "octocat",
+	})
+	return nil
+}
+
 // grantSurroundings lets the principals read and sign, in the words of an
 // administrator who sets such things up.
 func (c *Cloud) grantSurroundings(t *tenancy) error {
@@ -70,6 +129,7 @@ func (c *Cloud) grantSurroundings(t *tenancy) error {
 	for _, g := range [][2]string{
 		{"build-instances", fmt.Sprintf("All {instance.compartment.id = '%s'}", s.Compartment)},
 		{"build-pipelines", fmt.Sprintf("All {resource.type = 'devopsbuildpipeline', resource.compartment.id = '%s'}", s.Compartment)},
+		{"projects", fmt.Sprintf("All {resource.type = 'devopsproject', resource.compartment.id = '%s'}", s.Compartment)},
 	} {
 		if _, err := w.newDynamicGroup(t.ID, g[0], g[1]); err != nil {
 			return err
@@ -79,7 +139,7 @@ func (c *Cloud) grantSurroundings(t *tenancy) error {
 		s.Account.Namespace, s.Account.Name, s.Account.Cluster)
 	for _, p := range []struct{ name, subject, where string }{
 		{"signers", "group signers", ""},
-		{"build-machines", "dynamic-group build-instances, build-pipelines", ""},
+		{"build-machines", "dynamic-group build-instances, build-pipelines, projects", ""},
 		{"build-pods", "any-user", pod},
 	} {
 		statements := signing(p.subject, p.where)
@@ -119,6 +179,12 @@ type variables [][2]string
 func settled() []string {
 	return []string{
 		"OCI_CLI_AUTH", "OCI_CLI_PROFILE", "OCI_CLI_TENANCY", "OCI_CLI_CONFIG_FILE", "OCI_CONFIG_FILE", "OCI_METADATA_BASE_URL",
+		"OCI_RESOURCE_PRINCIPAL_RPT_ENDPOINT", "OCI_RESOURCE_PRINCIPAL_RPST_ENDPOINT", "OCI_RESOURCE_PRINCIPAL_RPT_ID",
+		"OCI_RESOURCE_PRINCIPAL_VERSION_FOR_LEAF_RESOURCE", "OCI_RESOURCE_PRINCIPAL_RPST_FOR_LEAF_RESOURCE",
+		"OCI_RESOURCE_PRINCIPAL_PRIVATE_PEM_FOR_LEAF_RESOURCE", "OCI_RESOURCE_PRINCIPAL_REGION_FOR_LEAF_RESOURCE",
+		"OCI_RESOURCE_PRINCIPAL_RPT_URL_FOR_PARENT_RESOURCE", "OCI_RESOURCE_PRINCIPAL_RPST_ENDPOINT_FOR_PARENT_RESOURCE",
+		"OCI_CLI_REGION", "OCI_DOMAIN_URL", "OCI_OIDC_CLIENT_ID", "OCI_OIDC_CLIENT_SECRET", "OCI_OIDC_TOKEN",
+		"ACTIONS_ID_TOKEN_REQUEST_URL", "ACTIONS_ID_TOKEN_REQUEST_TOKEN",
 		"OCI_RESOURCE_PRINCIPAL_VERSION", "OCI_RESOURCE_PRINCIPAL_RPST", "OCI_RESOURCE_PRINCIPAL_PRIVATE_PEM", "OCI_RESOURCE_PRINCIPAL_REGION",
 		"KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT", "OCI_KUBERNETES_SERVICE_ACCOUNT_CERT_PATH", "OCI_KUBERNETES_SERVICE_ACCOUNT_TOKEN_PATH",
 	}
@@ -177,9 +243,20 @@ func (c *Cloud) writeSurroundings() error {
 	for _, kind := range []string{"instance_principal", "resource_principal", "oke_workload_identity"} {
 		kinds[kind] = append(kinds[kind], region)
 	}
-	for kind, env := range kinds {
-		if err := append(variables{{"OCI_CLI_AUTH", kind}}, env...).write(filepath.Join(c.cfg.Home, "env.d", kind)); err != nil {
-			return err
+	if kinds["instance_obo_user"], err = c.writeShell(); err != nil {
+		return err
+	}
+	more, err := c.writeOIDC(kinds)
+	if err != nil {
+		return err
+	}
+	c.moreStages(more, kinds["resource_principal"], region)
+	for dir, files := range map[string]map[string]variables{"env.d": kinds, "env.more": more} {
+		for name, env := range files {
+			kind, _, _ := strings.Cut(name, "-")
+			if err := append(variables{{"OCI_CLI_AUTH", kind}}, env...).write(filepath.Join(c.cfg.Home, dir, name)); err != nil {
+				return err
+			}
 		}
 	}
 	c.wait.Go(c.renewHome)
@@ -209,6 +286,90 @@ func (c *Cloud) renewHome() {
 func (c *Cloud) renewed(do func() error) error {
 	c.renewals = append(c.renewals, do)
 	return do()
+}
+
+// writeShell writes the files of Cloud Shell: a configuration with a profile for
+// each region and no other, and a delegation token of its user.
+func (c *Cloud) writeShell() (variables, error) {
+	dir := filepath.Join(c.cfg.Home, "cloud-shell")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("writing the home: %w", err)
+	}
+	token, file := filepath.Join(dir, "delegation_token"), filepath.Join(dir, "config")
+	c.mu.Lock()
+	s := c.world.Surroundings
+	t := c.world.Tenancies[c.world.Users[s.ShellUser].Tenancy]
+	c.mu.Unlock()
+	var config strings.Builder
+	for _, region := range t.Regions {
+		fmt.Fprintf(&config, "[%s]\ntenancy=%s\nregion=%s\nauthentication_type=instance_principal\ndelegation_token_file=%s\n\n", region, t.ID, region, token)
+	}
+	if err := replace(file, []byte(config.String())); err != nil {
+		return nil, err
+	}
+	err := c.renewed(func() error {
+		c.mu.Lock()
+		u := c.world.Users[s.ShellUser]
+		c.mu.Unlock()
+		if u == nil {
+			return nil // gone, and its token with it
+		}
+		text, err := c.issueDelegation(u, s.Shell, homeLife)
+		if err != nil {
+			return err
+		}
+		return replace(token, []byte(text+"\n"))
+	})
+	return variables{
+		{"OCI_CLI_CONFIG_FILE", file}, {"OCI_CONFIG_FILE", file}, {"OCI_CLI_PROFILE", t.HomeRegion}, {"OCI_CLI_TENANCY", t.ID},
+		{"OCI_METADATA_BASE_URL", c.url + "/cloud-shell" + metadataPath},
+	}, err
+}
+
+// writeOIDC adds a job of GitHub to the kinds and returns a job of GitLab, whose
+// token is in its environment.
+func (c *Cloud) writeOIDC(kinds map[string]variables) (map[string]variables, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.world.Surroundings
+	d := c.world.Domains[s.Domain]
+	job := c.world.jobAt(s.Job)
+	if d == nil || job == nil {
+		return nil, fmt.Errorf("writing the home: the identity domain or its job is gone")
+	}
+	both := variables{{"OCI_DOMAIN_URL", "https://" + d.Host}, {"OCI_CLI_REGION", c.world.Tenancies[d.Tenancy].HomeRegion}}
+	for id, secret := range d.Clients {
+		both = append(both, [2]string{"OCI_OIDC_CLIENT_ID", id}, [2]string{"OCI_OIDC_CLIENT_SECRET", secret})
+	}
+	token, err := c.oidcToken(gitlabIssuer, map[string]any{
+		"sub": gitlabSubject, "aud": "https://" + d.Host, "project_path": "octo-org/octo-repo", "ref": "main", "ref_type": "branch",
+	}, sessionLife)
+	kinds["oidc"] = append(slices.Clone(both), [2]string{"ACTIONS_ID_TOKEN_REQUEST_URL", s.Job}, [2]string{"ACTIONS_ID_TOKEN_REQUEST_TOKEN", job.Token})
+	return map[string]variables{"oidc-gitlab": append(both, [2]string{"OCI_OIDC_TOKEN", token})}, err
+}
+
+// moreStages adds the build pipeline's surroundings in the older and in the nested
+// version of resource principals.
+func (c *Cloud) moreStages(more map[string]variables, stage variables, region [2]string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s, r := c.world.Surroundings, parseRegion(c.world.Tenancies[c.world.Users[c.world.Operator].Tenancy].HomeRegion)
+	auth := "https://auth." + r.ID() + "." + r.Domain()
+	more["resource_principal-1.1"] = variables{
+		{"OCI_RESOURCE_PRINCIPAL_VERSION", "1.1"}, {"OCI_RESOURCE_PRINCIPAL_RPT_ENDPOINT", devopsEndpoint(r)},
+		{"OCI_RESOURCE_PRINCIPAL_RPST_ENDPOINT", auth}, {"OCI_RESOURCE_PRINCIPAL_RPT_ID", s.Stage},
+		{"OCI_METADATA_BASE_URL", c.url + "/build-runner" + metadataPath}, region,
+	}
+	nested := variables{
+		{"OCI_RESOURCE_PRINCIPAL_VERSION", "3.0"}, {"OCI_RESOURCE_PRINCIPAL_RPST_ENDPOINT_FOR_PARENT_RESOURCE", auth},
+		{"OCI_RESOURCE_PRINCIPAL_RPT_URL_FOR_PARENT_RESOURCE", devopsEndpoint(r) + strings.ReplaceAll(resourcePath, "{id}", s.Project)}, region,
+	}
+	for _, pair := range stage {
+		if strings.HasPrefix(pair[0], "OCI_RESOURCE_PRINCIPAL_") {
+			nested = append(nested, [2]string{pair[0] + "_FOR_LEAF_RESOURCE", pair[1]})
+		}
+	}
+	more["resource_principal-3.0"] = nested
 }
 
 // writeStage writes what DevOps gives a build: a token and its key, in files.

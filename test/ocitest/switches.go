@@ -77,6 +77,15 @@ type Switches struct {
 	TargetRepository string `json:"targetRepository"`
 	// KeyVersionOCID is the layout of new key version OCIDs: "vault" or "zero".
 	KeyVersionOCID string `json:"keyVersionOCID"`
+	// Delegation says who may show a delegation token: "bound" to the instance it
+	// was made for, or "any" instance.
+	Delegation string `json:"delegation"`
+	// OIDCRefusal is the status with which an identity domain refuses the token of
+	// another issuer: "400" or "401".
+	OIDCRefusal string `json:"oidcRefusal"`
+	// ShellTenancy is whose the instance is that Cloud Shell runs on: of "oracle",
+	// or the user's "own" tenancy.
+	ShellTenancy string `json:"shellTenancy"`
 }
 
 // Strict is the OCI that refuses what it can, says little and has small pages.
@@ -107,6 +116,9 @@ func Strict() Switches {
 		ScanDenied:         "failed",
 		TargetRepository:   "checked",
 		KeyVersionOCID:     "vault",
+		Delegation:         "bound",
+		OIDCRefusal:        "400",
+		ShellTenancy:       "oracle",
 	}
 }
 
@@ -139,6 +151,9 @@ func Lenient() Switches {
 		ScanDenied:         "silent",
 		TargetRepository:   "unchecked",
 		KeyVersionOCID:     "zero",
+		Delegation:         "any",
+		OIDCRefusal:        "401",
+		ShellTenancy:       "own",
 	}
 }
 
@@ -230,6 +245,9 @@ func (s Switches) Validate() error {
 		"scanDenied":         {"failed", "silent"},
 		"targetRepository":   {"checked", "unchecked"},
 		"keyVersionOCID":     {"vault", "zero"},
+		"delegation":         {"bound", "any"},
+		"oidcRefusal":        {"400", "401"},
+		"shellTenancy":       {"oracle", "own"},
 	}
 	v := reflect.ValueOf(s)
 	for i := range v.NumField() {

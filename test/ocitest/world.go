@@ -26,6 +26,9 @@ type world struct {
 	Users        map[string]*user            `json:"users"`
 	Resources    map[string]*resource        `json:"resources"` // that act for themselves
 	Groups       map[string]*dynamicGroup    `json:"dynamicGroups"`
+	Domains      map[string]*identityDomain  `json:"domains"` // by host
+	Issuers      map[string]*issuer          `json:"issuers"` // by URL
+	Jobs         map[string]*githubJob       `json:"jobs"`
 	Clusters     map[string]*okeCluster      `json:"clusters"`
 	ClusterWork  map[string]*clusterWork     `json:"clusterWork"`
 	Vaults       map[string]*vault           `json:"vaults"`
@@ -59,6 +62,9 @@ func newWorld(now func() time.Time) *world {
 		Users:        map[string]*user{},
 		Resources:    map[string]*resource{},
 		Groups:       map[string]*dynamicGroup{},
+		Domains:      map[string]*identityDomain{},
+		Issuers:      map[string]*issuer{},
+		Jobs:         map[string]*githubJob{},
 		Clusters:     map[string]*okeCluster{},
 		ClusterWork:  map[string]*clusterWork{},
 		Vaults:       map[string]*vault{},
@@ -153,6 +159,9 @@ type user struct {
 	Principal map[string]string `json:"principal,omitempty"`
 	// dynamic are names of the dynamic groups whose rules match a resource.
 	dynamic []string
+	// via is the OCID of the instance or resource that acts for the user in this
+	// request, if one does.
+	via string
 	// Keys maps fingerprints of API keys to public keys (PKIX, DER).
 	Keys map[string][]byte `json:"keys"`
 }
