@@ -3,8 +3,11 @@ package certs
 import (
 	"context"
 	"crypto/x509"
+	"net/http"
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
+	admissionclient "k8s.io/client-go/kubernetes/typed/admissionregistration/v1"
+	"k8s.io/client-go/rest"
 )
 
 // Take is what Follow does with each configuration that it reads; nil is none.
@@ -23,3 +26,16 @@ func (r *Rotator) Later() {
 func ParseAuthorities(bundle []byte) ([]*x509.Certificate, error) { return parseAuthorities(bundle) }
 
 func EncodeCAs(list []*x509.Certificate) []byte { return encodeCAs(list) }
+
+type transport func(*http.Request) (*http.Response, error)
+
+func (f transport) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// ClusterOf is a cluster whose API server is a function.
+func ClusterOf(answer func(*http.Request) (*http.Response, error)) *Cluster {
+	client, err := admissionclient.NewForConfigAndClient(&rest.Config{}, &http.Client{Transport: transport(answer)})
+	if err != nil {
+		panic(err)
+	}
+	return &Cluster{admission: client}
+}

@@ -77,13 +77,19 @@ func (g *Gatekeeper) Ready() error {
 
 // Follow keeps to what the webhook configuration says until ctx ends. While the
 // API server does not answer, it keeps to what was read last.
+//
+// It reads anew less and less often while watches fail or end at once, whether with
+// an error or not: else it would list several times a second.
 func (g *Gatekeeper) Follow(ctx context.Context) {
 	const first, longest = 200 * time.Millisecond, 30 * time.Second
-	for wait := first; ; {
+	for wait := first; ; wait = min(2*wait, longest) {
 		version, err := g.read(ctx)
 		if err == nil {
-			wait = first
+			began := time.Now()
 			err = g.watch(ctx, version)
+			if time.Since(began) > longest {
+				wait = first
+			}
 		}
 		if ctx.Err() != nil {
 			return
@@ -95,9 +101,6 @@ func (g *Gatekeeper) Follow(ctx context.Context) {
 		case <-time.After(wait):
 		case <-ctx.Done():
 			return
-		}
-		if err != nil {
-			wait = min(2*wait, longest)
 		}
 	}
 }

@@ -5,8 +5,10 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
@@ -250,6 +252,47 @@ func TestGatekeeperIsFollowed(t *testing.T) {
 	if !slices.Contains(api.Asked(), "watch "+webhooksPath) {
 		t.Error("nothing is watched")
 	}
+}
+
+// An API server that ends each watch at once, without an error, is not asked without
+// end. Time is the bubble's and the API server is a function.
+func TestWatchesThatEndAtOnce(t *testing.T) {
+	bundle := authority(t).PEM()
+	synctest.Test(t, func(t *testing.T) {
+		for name, tt := range map[string]struct {
+			lasts       time.Duration // each watch
+			least, most int           // lists in ten minutes
+		}{
+			"at once":            {0, 20, 30},
+			"after a minute":     {time.Minute, 8, 12},
+			"after five minutes": {5 * time.Minute, 2, 3},
+		} {
+			lists := 0
+			g := certs.NewGatekeeper(certs.ClusterOf(func(r *http.Request) (*http.Response, error) {
+				w := httptest.NewRecorder()
+				w.Header().Set("Content-Type", "application/json")
+				if r.URL.Query().Get("watch") != "" {
+					time.Sleep(tt.lasts)
+					return w.Result(), nil
+				}
+				lists++
+				err := json.NewEncoder(w).Encode(admissionv1.ValidatingWebhookConfigurationList{
+					TypeMeta: metav1.TypeMeta{APIVersion: "admissionregistration.k8s.io/v1", Kind: "ValidatingWebhookConfigurationList"},
+					Items:    []admissionv1.ValidatingWebhookConfiguration{*webhooks(bundle)},
+				})
+				return w.Result(), err
+			}), certs.GatekeeperWebhooks, "", quiet())
+			ctx, stop := context.WithTimeout(t.Context(), 10*time.Minute)
+			g.Follow(ctx)
+			stop()
+			if lists < tt.least || lists > tt.most {
+				t.Errorf("watches that end %s: %d lists in ten minutes, want %d to %d", name, lists, tt.least, tt.most)
+			}
+			if err := g.Ready(); err != nil {
+				t.Errorf("watches that end %s: %v", name, err)
+			}
+		}
+	})
 }
 
 func TestGatekeeperCannotBeRead(t *testing.T) {

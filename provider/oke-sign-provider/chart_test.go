@@ -2,6 +2,7 @@ package main
 
 import (
 	"maps"
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -101,6 +102,7 @@ func TestTheChartsProvidersAreThePrograms(t *testing.T) {
 
 func TestTheChartsAlertsAreAboutMetricsThatAreThere(t *testing.T) {
 	r := start(t, cloud.NewTenancy(t, ocitest.TenancyConfig{}).Admin())
+	until(t, "ready, and so OCI was asked", func() bool { status, _ := r.get("/readyz"); return status == http.StatusOK })
 	_, metrics := r.get("/metrics")
 	named := regexp.MustCompile(`\boke_sign_[a-z_]+`)
 	there := make(map[string]bool)
@@ -123,6 +125,7 @@ func TestTheChartsAlertsAreAboutMetricsThatAreThere(t *testing.T) {
 		"signatures asked about otherwise":          "(oke_sign_malformed_questions_total[",
 		"scans asked about otherwise":               "(oke_sign_scan_malformed_questions_total[",
 		"tags asked about otherwise":                "(oke_sign_digest_malformed_questions_total[",
+		"too many connections":                      "oke_sign_connections_closed_total",
 	} {
 		if !strings.Contains(string(text), part) {
 			t.Errorf("images are refused for %s, and no alert says so", what)

@@ -212,11 +212,12 @@ func (o *options) ownCertificate() bool { return o.certSecret.Name != "" }
 // inCluster says that the API server is needed.
 func (o *options) inCluster() bool { return o.ownCertificate() || o.fromGatekeeper }
 
-func (o *options) logger(out io.Writer) *slog.Logger {
+// handler writes the log.
+func (o *options) handler(out io.Writer) slog.Handler {
 	if o.logFormat == "text" {
-		return slog.New(slog.NewTextHandler(out, nil))
+		return slog.NewTextHandler(out, nil)
 	}
-	return slog.New(slog.NewJSONHandler(out, nil))
+	return slog.NewJSONHandler(out, nil)
 }
 
 // help prints the flags with the two dashes that everybody types.

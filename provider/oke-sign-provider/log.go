@@ -1,57 +1,160 @@
 package main
 
 import (
+	"fmt"
 	"io"
+	"log/slog"
 	"sync"
 	"time"
 )
 
-// A line for each decision would be a system call for each, and another process
-// to be woken up. So lines are written together, a little later.
 const (
+	// A line for each decision would be a system call for each, and another process
+	// to be woken up. So lines are written together, a little later.
 	logDelay = 20 * time.Millisecond
-	logRoom  = 32 << 10
+	logRoom  = 32 << 10 // as many bytes are written at once
+	// Where nobody reads the log, answers go on and lines are dropped.
+	maxHeld   = 1 << 20
+	logStuck  = 2 * time.Second // a write takes no longer where somebody reads
+	flushTime = time.Second
 )
 
-// lines collects what is written to it.
+// lines collects what is written to it, and has one goroutine write it on. No caller
+// ever waits for whoever reads the log.
 type lines struct {
-	out io.Writer
+	out  io.Writer
+	lost func(lines int64) // writes a line that says how many were dropped
 
-	mu    sync.Mutex
-	held  []byte
-	flush *time.Timer
+	some, much chan struct{} // there is something, or enough, to write
+	end, ended chan struct{}
+
+	mu      sync.Mutex
+	held    []byte
+	missing int64     // lines dropped since that was said last
+	dropped int64     // lines dropped so far
+	since   time.Time // when the write that is under way began; zero if none is
 }
 
-func newLines(out io.Writer) *lines {
-	l := &lines{out: out}
-	l.flush = time.AfterFunc(0, l.Flush)
+// newLines writes to out in the form of a handler of slog.
+func newLines(out io.Writer, handler func(io.Writer) slog.Handler) *lines {
+	l := &lines{
+		out: out, some: make(chan struct{}, 1), much: make(chan struct{}, 1),
+		end: make(chan struct{}), ended: make(chan struct{}),
+	}
+	said := slog.New(handler(said{l}))
+	l.lost = func(n int64) { said.Warn("log lines were dropped: nobody read standard error", "lines", n) }
+	go l.run()
 	return l
 }
 
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if len(l.held) == 0 {
-		l.flush.Reset(logDelay)
-	}
-	if l.held = append(l.held, p...); len(l.held) >= logRoom {
-		l.write()
-	}
+// said appends to the lines that are held, by the one goroutine that holds l.mu.
+type said struct{ l *lines }
+
+func (s said) Write(p []byte) (int, error) {
+	s.l.held = append(s.l.held, p...)
 	return len(p), nil
 }
 
-// Flush writes what is held.
-func (l *lines) Flush() {
+// Write holds one line until it is written, or drops it if too much is held.
+func (l *lines) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.write()
+	if len(l.held)+len(p) > maxHeld {
+		l.missing++
+		l.dropped++
+		return len(p), nil
+	}
+	if l.held = append(l.held, p...); len(l.held) >= logRoom {
+		nudge(l.much)
+	}
+	nudge(l.some)
+	return len(p), nil
 }
 
-// write may fail, and then there is nowhere to say so. The caller holds l.mu, so
-// that those who log faster than somebody reads wait.
-func (l *lines) write() {
-	if len(l.held) > 0 {
-		_, _ = l.out.Write(l.held)
-		l.held = l.held[:0]
+func nudge(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default: // it knows
 	}
+}
+
+// run writes until the end, and then what is left.
+func (l *lines) run() {
+	defer close(l.ended)
+	var spare []byte
+	for more := true; more; {
+		select {
+		case <-l.some:
+			l.gather()
+		case <-l.end:
+			more = false
+		}
+		batch := l.take(spare)
+		if len(batch) > 0 {
+			_, _ = l.out.Write(batch) // it may fail, and then there is nowhere to say so
+		}
+		spare = l.wrote(batch)
+	}
+}
+
+// gather waits until there is enough to be worth a write, or long enough.
+func (l *lines) gather() {
+	delay := time.NewTimer(logDelay)
+	defer delay.Stop()
+	select {
+	case <-delay.C:
+	case <-l.much:
+	case <-l.end:
+	}
+}
+
+// take returns what is held, and holds what comes in spare from then on.
+func (l *lines) take(spare []byte) []byte {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.missing > 0 {
+		l.lost(l.missing)
+		l.missing = 0
+	}
+	batch := l.held
+	l.held = spare
+	l.since = time.Now()
+	return batch
+}
+
+func (l *lines) wrote(batch []byte) (spare []byte) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.since = time.Time{}
+	if cap(batch) > 4*logRoom { // once much was held
+		return nil
+	}
+	return batch[:0]
+}
+
+// Flush writes what is held, and gives up soon if nobody reads it. It is called once,
+// at the end.
+func (l *lines) Flush() {
+	close(l.end)
+	select {
+	case <-l.ended:
+	case <-time.After(flushTime):
+	}
+}
+
+// Stuck says that nobody reads the log; empty if somebody does.
+func (l *lines) Stuck() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.since.IsZero() || time.Since(l.since) < logStuck {
+		return ""
+	}
+	return fmt.Sprintf("nobody has read standard error for %s, and %d lines of the log were dropped", time.Since(l.since).Round(time.Second), l.dropped)
+}
+
+// Dropped is how many lines were dropped so far.
+func (l *lines) Dropped() int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.dropped
 }

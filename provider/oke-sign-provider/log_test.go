@@ -3,57 +3,130 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"io"
+	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 )
 
-// writes counts the writes that reach the other side.
+// writes counts the writes that reach the other side, which reads while open.
 type writes struct {
-	bytes.Buffer
-	n int
+	mu   sync.Mutex
+	text bytes.Buffer
+	n    int
+	open chan struct{} // closed while somebody reads; nil: always
 }
 
 func (w *writes) Write(p []byte) (int, error) {
+	if w.open != nil {
+		<-w.open
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.n++
-	return w.Buffer.Write(p)
+	return w.text.Write(p)
 }
+
+func (w *writes) String() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.text.String()
+}
+
+func (w *writes) expect(t *testing.T, writes, lines int) {
+	t.Helper()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if got := strings.Count(w.text.String(), "\n"); w.n != writes || got != lines {
+		t.Errorf("%d lines in %d writes, want %d in %d", got, w.n, lines, writes)
+	}
+}
+
+func asText(w io.Writer) slog.Handler { return slog.NewTextHandler(w, nil) }
 
 func TestLines(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out writes
-		l := newLines(&out)
-		synctest.Wait()
-		expect := func(writes, lines int) {
-			t.Helper()
-			l.mu.Lock()
-			defer l.mu.Unlock()
-			if got := strings.Count(out.String(), "\n"); out.n != writes || got != lines {
-				t.Errorf("%d lines in %d writes, want %d in %d", got, out.n, lines, writes)
-			}
-		}
+		l := newLines(&out, asText)
 		for n := range 10 {
 			fmt.Fprintf(l, "%d\n", n)
 		}
-		expect(0, 0)
+		synctest.Wait()
+		out.expect(t, 0, 0)
 		time.Sleep(logDelay)
 		synctest.Wait()
-		expect(1, 10)
+		out.expect(t, 1, 10)
 		if got := out.String(); got != "0\n1\n2\n3\n4\n5\n6\n7\n8\n9\n" {
 			t.Errorf("got %q", got)
 		}
 		time.Sleep(time.Minute)
-		expect(1, 10)
+		out.expect(t, 1, 10)
 		long := strings.Repeat("x", logRoom/4-1) + "\n"
 		for range 4 {
 			fmt.Fprint(l, long)
 		}
-		expect(2, 14)
+		synctest.Wait()
+		out.expect(t, 2, 14)
 		fmt.Fprint(l, "last\n")
 		l.Flush()
-		expect(3, 15)
-		time.Sleep(time.Minute)
-		expect(3, 15)
+		out.expect(t, 3, 15)
+	})
+}
+
+// Nobody waits for a log that nobody reads. What there is no room for is counted, and
+// told as soon as somebody reads again.
+func TestLinesThatNobodyReads(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		out := writes{open: make(chan struct{})}
+		l := newLines(&out, asText)
+		line := strings.Repeat("x", 1023) + "\n"
+		fmt.Fprint(l, line)
+		time.Sleep(time.Second) // the writer has taken it, and is stuck
+		if got := l.Stuck(); got != "" {
+			t.Errorf("stuck after one second: %q", got)
+		}
+		began := time.Now()
+		for range maxHeld/1024 + 500 {
+			fmt.Fprint(l, line)
+		}
+		if took := time.Since(began); took > 0 || l.Dropped() != 500 {
+			t.Errorf("%d lines were dropped after %v, want 500 at once", l.Dropped(), took)
+		}
+		time.Sleep(9 * time.Second)
+		if got, want := l.Stuck(), "nobody has read standard error for 10s, and 500 lines of the log were dropped"; got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+		close(out.open)
+		time.Sleep(time.Second)
+		if got := l.Stuck(); got != "" {
+			t.Errorf("read again, and stuck: %q", got)
+		}
+		said := `level=WARN msg="log lines were dropped: nobody read standard error" lines=500`
+		if got := out.String(); strings.Count(got, line) != maxHeld/1024+1 || strings.Count(got, said) != 1 || !strings.HasSuffix(got, said+"\n") {
+			t.Errorf("%d lines, and then %q", strings.Count(got, line), got[max(0, len(got)-200):])
+		}
+		fmt.Fprint(l, "more\n")
+		l.Flush()
+		if got := out.String(); !strings.HasSuffix(got, "\nmore\n") || l.Dropped() != 500 {
+			t.Errorf("afterwards %q, %d dropped", got[max(0, len(got)-100):], l.Dropped())
+		}
+	})
+}
+
+// The end does not wait for a reader that never comes.
+func TestFlushGivesUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		out := writes{open: make(chan struct{})}
+		l := newLines(&out, asText)
+		fmt.Fprint(l, "x\n")
+		began := time.Now()
+		l.Flush()
+		if took := time.Since(began); took != flushTime {
+			t.Errorf("took %v, want %v", took, flushTime)
+		}
+		close(out.open)
 	})
 }

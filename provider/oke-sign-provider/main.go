@@ -18,6 +18,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"syscall"
+	"time"
 
 	"github.com/KimMachineGun/automemlimit/memlimit"
 )
@@ -65,10 +66,23 @@ func main() {
 	switch {
 	case err == nil, errors.Is(err, flag.ErrHelp):
 	case errors.As(err, &wrong):
-		fmt.Fprintf(os.Stderr, "oke-sign-provider: %v\nRun oke-sign-provider --help for the flags.\n", err)
+		complain(fmt.Sprintf("oke-sign-provider: %v\nRun oke-sign-provider --help for the flags.\n", err))
 		os.Exit(2)
 	default:
-		fmt.Fprintf(os.Stderr, "oke-sign-provider: %v\n", err)
+		complain(fmt.Sprintf("oke-sign-provider: %v\n", err))
 		os.Exit(1)
+	}
+}
+
+// complain says why it ends, if somebody listens.
+func complain(why string) {
+	said := make(chan struct{})
+	go func() {
+		defer close(said)
+		_, _ = os.Stderr.WriteString(why)
+	}()
+	select {
+	case <-said:
+	case <-time.After(flushTime):
 	}
 }

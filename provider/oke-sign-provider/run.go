@@ -47,9 +47,9 @@ func run(ctx context.Context, with process) error {
 		_, err := fmt.Fprintf(with.stdout, "oke-sign-provider %s %s %s/%s\n", build(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 		return err
 	}
-	lines := newLines(with.stderr)
+	lines := newLines(with.stderr, o.handler)
 	defer lines.Flush()
-	p := provider{options: o, log: o.logger(lines), metrics: prometheus.NewRegistry()}
+	p := provider{options: o, lines: lines, log: slog.New(o.handler(lines)), metrics: prometheus.NewRegistry()}
 	p.observe = observe(p.metrics)
 	p.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	p.notReady("starting")
@@ -66,6 +66,9 @@ func run(ctx context.Context, with process) error {
 		}
 		return 1
 	}))
+	p.metrics.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
+		Name: "oke_sign_log_lines_dropped_total", Help: "Lines of the log that were dropped because nobody read standard error.",
+	}, func() float64 { return float64(lines.Dropped()) }))
 	if err := p.connect(ctx); err != nil && !principal.IsUnvouched(err) {
 		return err
 	}
@@ -75,6 +78,7 @@ func run(ctx context.Context, with process) error {
 // provider is the running program.
 type provider struct {
 	options
+	lines   *lines
 	log     *slog.Logger
 	metrics *prometheus.Registry
 	observe func(principal.Attempt)
@@ -164,7 +168,7 @@ func (p *provider) serve(ctx context.Context) error {
 		"paths", server.Path+" "+server.ScansPath+" "+server.DigestsPath)
 
 	asked := server.HTTP(nil)
-	probed := server.HTTP(server.Health(p.alive, p.ready, p.metrics))
+	probed := server.HTTP(server.Health(p.alive, p.ready, p.lines.Stuck, p.metrics))
 	probed.IdleTimeout = 10 * time.Second // whoever reaches the port may connect, and probes do not come twice
 	if p.pprof {
 		probed.Handler = withProfiles(probed.Handler)

@@ -11,12 +11,14 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -32,7 +34,16 @@ import (
 
 var cloud *ocitest.Cloud
 
-func TestMain(m *testing.M) { os.Exit(ocitest.Main(m, &cloud)) } //nolint:forbidigo // the main function of this test
+// asProgram has the test's binary be the program, in a process of its own.
+const asProgram = "OKE_SIGN_TEST_IS_THE_PROGRAM"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asProgram) != "" {
+		main()
+		return
+	}
+	os.Exit(ocitest.Main(m, &cloud)) //nolint:forbidigo // the main function of this test
+}
 
 const gatekeeper = "gatekeeper-webhook-service.gatekeeper-system.svc"
 
@@ -60,7 +71,15 @@ func start(t *testing.T, who *ocitest.User, flags ...string) *running {
 // startIn runs it in an environment of its own.
 func startIn(t *testing.T, getenv func(string) string, flags ...string) *running {
 	t.Helper()
-	r := &running{t: t, dir: t.TempDir(), stopped: make(chan error, 1)}
+	r, own := prepare(t)
+	r.launch(getenv, append(own, flags...))
+	return r
+}
+
+// prepare makes the files of a program that is to run, and returns its flags.
+func prepare(t *testing.T) (r *running, flags []string) {
+	t.Helper()
+	r = &running{t: t, dir: t.TempDir(), stopped: make(chan error, 1)}
 	var err error
 	if r.ca, err = pki.NewAuthority("test-ca"); err != nil {
 		t.Fatal(err)
@@ -80,12 +99,11 @@ func startIn(t *testing.T, getenv func(string) string, flags ...string) *running
 	r.write("tls.key", own.Key)
 	r.write("ca.crt", r.ca.PEM())
 
-	r.launch(getenv, append([]string{
+	return r, []string{
 		"--tls-cert", r.file("tls.crt"), "--tls-key", r.file("tls.key"),
 		"--client-ca", r.file("ca.crt"), "--client-name", gatekeeper,
 		"--timeout", "15s", // for machines that do other things as well
-	}, flags...))
-	return r
+	}
 }
 
 // launch runs the program until the test ends, and waits until it serves.
@@ -671,6 +689,71 @@ func TestNobodyIsLostAtTheEnd(t *testing.T) {
 	wait.Wait()
 	if err := <-r.stopped; err != nil {
 		t.Errorf("ended with %v", err)
+	}
+}
+
+// A log that nobody reads stops nobody: questions are answered, lines are dropped and
+// counted, readiness tells, and the process ends when it is told to.
+func TestLogThatNobodyReads(t *testing.T) {
+	t.Parallel()
+	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
+	r, flags := prepare(t)
+	out, in, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = out.Close() }()
+	cmd := exec.CommandContext(t.Context(), os.Args[0], append(flags, "--addr", "127.0.0.1:0", "--health-addr", "127.0.0.1:0",
+		"--drain", "0s", "--config-file", tenancy.Admin().ConfigFile())...)
+	cmd.Env = append(os.Environ(), asProgram+"=1")
+	cmd.Stderr = in
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	_ = in.Close()
+	log := bufio.NewReaderSize(out, 1<<10)
+	for ready := false; !ready; {
+		text, err := log.ReadBytes('\n')
+		if err != nil {
+			t.Fatal(err)
+		}
+		var line struct{ Msg, Addr, HealthAddr string }
+		if err := json.Unmarshal(text, &line); err != nil {
+			t.Fatal(err)
+		}
+		if line.Msg == "serving" {
+			r.addr, r.health = line.Addr, line.HealthAddr
+		}
+		ready = line.Msg == "ready"
+	}
+
+	keys := make([]string, 250)
+	for i := range keys {
+		keys[i] = fmt.Sprintf("no question %d", i)
+	}
+	dropped := func() bool {
+		_, metrics := r.get("/metrics")
+		return !strings.Contains(metrics, "oke_sign_log_lines_dropped_total 0\n") && strings.Contains(metrics, "oke_sign_log_lines_dropped_total ")
+	}
+	until(t, "lines are dropped", func() bool {
+		if answer := r.ask(keys...); len(answer.Response.Items) != len(keys) {
+			t.Fatalf("%d of %d keys are answered", len(answer.Response.Items), len(keys))
+		}
+		return dropped()
+	})
+	until(t, "readiness tells", func() bool {
+		status, text := r.get("/readyz")
+		return status == http.StatusOK && strings.HasPrefix(text, "ready, but nobody has read standard error for ")
+	})
+	if answer := r.ask(keys...); len(answer.Response.Items) != len(keys) {
+		t.Errorf("%d of %d keys are answered", len(answer.Response.Items), len(keys))
+	}
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	killed := time.AfterFunc(10*time.Second, func() { _ = cmd.Process.Kill() })
+	if err := cmd.Wait(); err != nil || !killed.Stop() {
+		t.Errorf("told to end, and 10 seconds later: %v", err)
 	}
 }
 

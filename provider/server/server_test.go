@@ -862,27 +862,30 @@ func TestHealth(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(prometheus.NewCounter(prometheus.CounterOpts{Name: "test_total", Help: "A test."}))
 	var alive, ready error
-	h := server.Health(func() error { return alive }, func() error { return ready }, registry)
+	var note string
+	h := server.Health(func() error { return alive }, func() error { return ready }, func() string { return note }, registry)
 	tests := []struct {
 		name   string
 		alive  error
 		ready  error
+		note   string
 		method string
 		path   string
 		status int
 		body   string
 	}{
-		{"alive though not ready", nil, errors.New("no"), "GET", "/healthz", 200, "ok\n"},
-		{"stuck, and why", errors.New("stuck:\n1 request"), nil, "GET", "/healthz", 503, "stuck: 1 request\n"},
-		{"not ready, and why", nil, errors.New("principal: no\nkey"), "GET", "/readyz", 503, "principal: no key\n"},
-		{"ready", nil, nil, "GET", "/readyz", 200, "ready\n"},
-		{"metrics", nil, nil, "GET", "/metrics", 200, "test_total 0"},
-		{"another path", nil, nil, "GET", "/v1/signatures", 404, "not found"},
-		{"another method", nil, nil, "POST", "/readyz", 405, "Method Not Allowed"},
+		{"alive though not ready", nil, errors.New("no"), "", "GET", "/healthz", 200, "ok\n"},
+		{"stuck, and why", errors.New("stuck:\n1 request"), nil, "", "GET", "/healthz", 503, "stuck: 1 request\n"},
+		{"not ready, and why", nil, errors.New("principal: no\nkey"), "", "GET", "/readyz", 503, "principal: no key\n"},
+		{"ready", nil, nil, "", "GET", "/readyz", 200, "ready\n"},
+		{"ready, and what else", nil, nil, "no\nlog", "GET", "/readyz", 200, "ready, but no log\n"},
+		{"metrics", nil, nil, "", "GET", "/metrics", 200, "test_total 0"},
+		{"another path", nil, nil, "", "GET", "/v1/signatures", 404, "not found"},
+		{"another method", nil, nil, "", "POST", "/readyz", 405, "Method Not Allowed"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			alive, ready = tt.alive, tt.ready
+			alive, ready, note = tt.alive, tt.ready, tt.note
 			w := httptest.NewRecorder()
 			h.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), tt.method, tt.path, nil))
 			if w.Code != tt.status || !strings.Contains(w.Body.String(), tt.body) {
