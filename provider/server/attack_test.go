@@ -45,7 +45,7 @@ func post(ctx context.Context, h http.Handler, body io.Reader) *httptest.Respons
 	return w
 }
 
-// Kubernetes SIG Security threat 2, complex work: as many callers as three
+// SIG Security threat 2, complex work: as many callers as three
 // Gatekeepers have threads wait for an OCI that hangs, and what is remembered waits
 // for none of them.
 func TestHungOCIDelaysNothingRemembered(t *testing.T) {
@@ -79,7 +79,7 @@ func TestHungOCIDelaysNothingRemembered(t *testing.T) {
 	})
 }
 
-// Kubernetes SIG Security threat 1, a flood: callers whose bodies trickle in hold
+// SIG Security threat 1, a flood: callers whose bodies trickle in hold
 // nothing that others need, whether the bodies are small or large.
 func TestSlowBodiesHoldNothing(t *testing.T) {
 	for name, start := range map[string]string{"small": "{", "large": strings.Repeat(" ", 20<<10)} {

@@ -102,7 +102,7 @@ func counts(t *testing.T, registry *prometheus.Registry, want string) {
 	}
 }
 
-// Kubernetes SIG Security threat 1, a flood: silent connections fill every place, and
+// SIG Security threat 1, a flood: silent connections fill every place, and
 // whoever comes next is answered all the same. The oldest goes first.
 func TestSilentConnectionsKeepNobodyOut(t *testing.T) {
 	addr, registry := limited(t, 8, server.Config{Check: signed})

@@ -128,6 +128,7 @@ func (set settings) parts() ([]part, func() error, error) {
 		on("fill", nil, fill),
 		on("steady", nil, func(ctx context.Context, s *scene) []figure { return steady(ctx, s, set.steady) }),
 		on("outage", nil, func(ctx context.Context, s *scene) []figure { return outages(ctx, s, set.outage) }),
+		on("attack", nil, func(ctx context.Context, s *scene) []figure { return attack(ctx, s, client, set.duration) }),
 		{"plugin", func(ctx context.Context) ([]figure, error) { return pluginStart(ctx, dir) }},
 		{"memory", func(ctx context.Context) ([]figure, error) { return memory(ctx, set.churn) }},
 	}, clear, nil
