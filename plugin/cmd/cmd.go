@@ -23,6 +23,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
+
+	"github.com/oke-sign/oke-sign/provider/contain"
 )
 
 // Exit codes. Of several targets the worst decides: what could not be found out
@@ -58,7 +60,8 @@ func Run(ctx context.Context, cfg Config) (code int) {
 	defer func() {
 		if p := recover(); p != nil {
 			// Not the runtime's way out: it would print a stack, and exit as for wrong use.
-			complain(cfg.Streams.ErrOut, fmt.Errorf("internal error: %v", p), "this is a mistake in kubectl oke-sign; please report it with the command")
+			// Nor what the code that panicked has to say, which may hold a secret.
+			complain(cfg.Streams.ErrOut, &contain.PanicError{Value: p}, "this is a mistake in kubectl oke-sign; please report it with the command")
 			code = exitFailed
 		}
 	}()

@@ -2,7 +2,10 @@ package principal
 
 import (
 	"context"
+	"net/http/httputil"
 	"time"
+
+	"github.com/oracle/oci-go-sdk/v65/common"
 )
 
 // ParseProfile and Printable let tests of hostile input skip the files and the
@@ -56,4 +59,14 @@ func Tokens(fetch func() (string, error)) (identify func(context.Context) (strin
 		id, err := held.identify(ctx)
 		return id.keyID, err
 	}, held.refused
+}
+
+// Sent is a call as it is sent to OCI, byte for byte.
+func Sent(ctx context.Context, p *Principal, call Call, request common.OCIRequest) (string, error) {
+	req, err := p.build(ctx, call, request)
+	if err != nil {
+		return "", err
+	}
+	text, err := httputil.DumpRequestOut(req, true)
+	return string(text), err
 }

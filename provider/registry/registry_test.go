@@ -137,10 +137,13 @@ func TestRecords(t *testing.T) {
 	}
 }
 
+// TestFloodsOfRecords has images with up to 10 000 signatures.
+// CVE-2023-33957, CVE-2023-33958, CVE-2023-46737, CVE-2024-29902, CVE-2024-29903,
+// CVE-2024-45395: signatures or attachments without an end.
 func TestFloodsOfRecords(t *testing.T) {
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
 	c := client(t, tenancy.Admin(), registry.Config{})
-	for _, n := range []int{1, 199, 200, 201, 230, 250, 251, 700} {
+	for _, n := range []int{1, 199, 200, 201, 230, 250, 251, 700, 10_000} {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
 			img := tenancy.NewImage(fmt.Sprint("flood-", n))
 			ids := flood(tenancy, img, n)
