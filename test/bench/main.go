@@ -127,6 +127,7 @@ func (set settings) parts() ([]part, func() error, error) {
 		on("audit", nil, audit),
 		on("fill", nil, fill),
 		on("steady", nil, func(ctx context.Context, s *scene) []figure { return steady(ctx, s, set.steady) }),
+		on("fairness", nil, fairness),
 		on("outage", nil, func(ctx context.Context, s *scene) []figure { return outages(ctx, s, set.outage) }),
 		on("attack", nil, func(ctx context.Context, s *scene) []figure { return attack(ctx, s, client, set.duration) }),
 		{"plugin", func(ctx context.Context) ([]figure, error) { return pluginStart(ctx, dir) }},
