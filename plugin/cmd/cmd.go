@@ -94,7 +94,7 @@ func (w *failing) Write(b []byte) (int, error) {
 
 // New makes the command tree.
 func New(cfg Config) *cobra.Command {
-	g := &global{streams: cfg.Streams, kube: newKube(cfg.Streams.ErrOut), configDir: cfg.ConfigDir, interrupts: cfg.Interrupts}
+	g := &global{streams: cfg.Streams, kube: newKube(cfg.Streams.ErrOut), configDir: cfg.ConfigDir, interrupts: cfg.Interrupts, words: cfg.Args}
 	root := &cobra.Command{
 		Use:   "kubectl-oke_sign",
 		Short: "Sign and verify container images in OCI Registry",
@@ -275,8 +275,8 @@ func report(w io.Writer, err error) int {
 func complain(w io.Writer, err error, hint string) {
 	// Errors that are joined have a line each.
 	_, _ = fmt.Fprintf(w, "error: %s\n", printable(strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", "; ")))
-	if hint != "" {
-		_, _ = fmt.Fprintf(w, "hint: %s\n", printable(hint))
+	for line := range strings.Lines(hint) { // one thing to type each
+		_, _ = fmt.Fprintf(w, "hint: %s\n", printable(strings.TrimSuffix(line, "\n")))
 	}
 }
 

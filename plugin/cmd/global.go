@@ -1,7 +1,6 @@
 package cmd
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -30,11 +29,9 @@ type global struct {
 
 	interrupts *Interrupts
 
-	auth         string
-	configFile   string
-	profile      string
-	region       string
-	caFile       string // not a flag: Oracle's own tools know the variable only
+	who          principal.Config
+	words        []string // of the command line
+	getenv       func(string) string
 	tenancies    []string
 	compartments []string
 	timeout      time.Duration
@@ -42,31 +39,37 @@ type global struct {
 
 func (g *global) bind(flags *pflag.FlagSet, getenv func(string) string) {
 	g.kube.bind(flags)
-	flags.StringVar(&g.auth, "auth", principal.KindAPIKey,
-		"How to prove to OCI who asks, a `KIND`: api_key (API key of the profile) or security_token (its session token).")
-	flags.StringVar(&g.configFile, "config-file", cmp.Or(getenv("OCI_CONFIG_FILE"), getenv("OCI_CLI_CONFIG_FILE")),
-		"OCI configuration `FILE`; ~/.oci/config unless OCI_CONFIG_FILE or OCI_CLI_CONFIG_FILE names another.")
-	flags.StringVar(&g.profile, "profile", cmp.Or(getenv("OCI_CLI_PROFILE"), "DEFAULT"),
-		"Profile `NAME` in the configuration file; OCI_CLI_PROFILE sets the default.")
-	flags.StringVar(&g.region, "region", getenv("OCI_CLI_REGION"),
-		"`REGION` to work in, instead of the profile's; OCI_CLI_REGION sets the default.")
-	g.caFile = getenv("OCI_DEFAULT_CERTS_PATH")
+	g.bindIdentity(flags, getenv)
 	flags.StringArrayVar(&g.tenancies, "tenancy", nil,
 		"`NAMESPACE=OCID` of another tenancy that images may lie in. May be repeated.")
 	flags.StringArrayVar(&g.compartments, "compartment", nil,
 		"`OCID` of a compartment to look in, instead of the whole tenancy. May be repeated.")
 	flags.DurationVar(&g.timeout, "timeout", 2*time.Minute, "`TIME` after which the command gives up; 0 means never.")
-	// The values of the environment are not the same on every machine; help is.
-	for _, name := range []string{"config-file", "profile", "region"} {
+}
+
+// bindIdentity binds the flags that say who asks OCI. Their defaults are the values
+// of the environment, which are not the same on every machine; help is.
+func (g *global) bindIdentity(flags *pflag.FlagSet, getenv func(string) string) {
+	g.who, g.getenv = principal.FromEnvironment(getenv), getenv
+	text := func(p *string, name, usage string) {
+		flags.StringVar(p, name, *p, usage)
 		flags.Lookup(name).DefValue = ""
 	}
+	text(&g.who.Kind, "auth", "How to sign in to OCI, a `KIND` by the names of Oracle's CLI: "+strings.Join(principal.Kinds()[:6], ", ")+
+		"; or oidc. Default: OCI_CLI_AUTH, else the profile's authentication_type, else api_key.")
+	text(&g.who.ConfigFile, "config-file", "OCI configuration `FILE`; ~/.oci/config unless OCI_CLI_CONFIG_FILE or OCI_CONFIG_FILE names another.")
+	text(&g.who.Profile, "profile", "Profile `NAME` in the configuration file; OCI_CLI_PROFILE sets the default.")
+	text(&g.who.Region, "region", "`REGION` to work in, instead of the profile's; OCI_CLI_REGION sets the default.")
+	text(&g.who.OIDC.Domain, "oidc-domain", "`URL` of the identity domain that trusts the OIDC token; OCI_DOMAIN_URL sets the default.")
+	text(&g.who.OIDC.Client, "oidc-client", "`ID` of the application in the identity domain; OCI_OIDC_CLIENT_ID sets the default.")
+	text(&g.who.OIDC.SecretFile, "oidc-client-secret-file", "`FILE` with the application's secret, instead of OCI_OIDC_CLIENT_SECRET.")
+	text(&g.who.OIDC.TokenFile, "oidc-token-file", "`FILE` with the OIDC token, instead of OCI_OIDC_TOKEN or the token of a job of GitHub.")
 }
 
 func (g *global) validate() error {
-	kinds := []string{principal.KindAPIKey, principal.KindSecurityToken}
 	switch {
-	case !slices.Contains(kinds, g.auth):
-		return usage(fmt.Sprintf("--auth %q is not known", g.auth), "use --auth "+strings.Join(kinds, " or --auth "))
+	case g.who.Kind != "" && !slices.Contains(principal.Kinds(), g.who.Kind):
+		return usage(fmt.Sprintf("--auth %q is not known", g.who.Kind), "use one of "+strings.Join(principal.Kinds(), ", ")+"; OCI_CLI_AUTH sets the default")
 	case g.timeout < 0:
 		return usage(fmt.Sprintf("--timeout %s lies in the past", g.timeout), "use a time such as --timeout 2m")
 	}
@@ -110,10 +113,7 @@ func (g *global) connect(ctx context.Context) (*cloud, error) {
 	if err != nil {
 		return nil, err
 	}
-	who, err := principal.New(ctx, principal.Config{Kind: g.auth, ConfigFile: g.configFile, Profile: g.profile, Region: g.region, CAFile: g.caFile})
-	if principal.IsNoConfig(err) {
-		return nil, &refusal{err, "oci setup config, of Oracle's CLI, makes it; --config-file names another"}
-	}
+	who, err := g.signIn(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -166,7 +166,8 @@ func setup(env *testscript.Env, m material) error {
 	env.Values[worldKey{}] = w
 
 	env.Vars = append(env.Vars, cloud.Env()...)
-	env.Vars = append(env.Vars, "OCI_CONFIG_FILE="+tenancy.Admin().ConfigFile(), "HOME="+env.WorkDir, "KUBECONFIG="+kubeconfig, "XDG_CONFIG_HOME="+env.WorkDir+"/.config",
+	env.Vars = append(env.Vars, "OCI_METADATA_BASE_URL=http://127.0.0.1:1/opc/v2") // where nobody is
+	env.Vars = append(env.Vars, "OCI_CLI_CONFIG_FILE=", "OCI_CONFIG_FILE="+tenancy.Admin().ConfigFile(), "HOME="+env.WorkDir, "KUBECONFIG="+kubeconfig, "XDG_CONFIG_HOME="+env.WorkDir+"/.config",
 		"CLUSTER="+w.oke.ID, "OTHER="+tenancy.NewCluster("other", compartment).ID,
 		"TENANCY="+tenancy.ID, "COMPARTMENT="+compartment, "VAULT="+vault.ID)
 	for name, k := range w.keys {

@@ -44,6 +44,9 @@ type Config[K comparable, V any] struct {
 	Load func(ctx context.Context, key K) (V, error)
 	// Keep says how long a value may be served; nothing at or below zero is kept.
 	Keep func(V) time.Duration
+	// Renew says how long after its load began a value is renewed, if that is
+	// earlier than after three quarters of Keep. Nil: it never is.
+	Renew func(V) time.Duration
 	// Since says as of when a value holds, if that may be before its load began.
 	// Nil: it never is.
 	Since func(V) time.Time
@@ -449,6 +452,9 @@ func (c *Cache[K, V]) fetch(ctx context.Context, key K, e *entry[V]) (value V, e
 	}
 	e.value, e.keep = value, c.cfg.Keep(value)
 	e.renew = c.renewal(e.keep)
+	if c.cfg.Renew != nil {
+		e.renew = min(e.renew, c.cfg.Renew(value))
+	}
 	if c.cfg.Since != nil {
 		if since := c.cfg.Since(value); since.Before(e.began) {
 			e.began = since

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -29,19 +30,11 @@ type options struct {
 	gatekeeper     string // its webhook configuration
 	clientName     string
 
-	auth         string
-	configFile   string
-	profile      string
-	region       string
-	kubernetes   string // address of the cluster that this runs in
-	apiPort      string // of its API server
-	account      string // directory of its service account
-	metadata     string // address of this instance's
-	resource     principal.Resource
+	who          principal.Config
+	apiPort      string            // of the API server of the cluster that this runs in
 	tenancies    map[string]string // namespace to OCID
 	compartments []string
 	endpoints    []string // of vaults
-	ociCA        string   // file of the authorities that OCI's certificates must come from
 
 	timeout   time.Duration
 	scanTime  time.Duration
@@ -61,20 +54,9 @@ func wrong(format string, args ...any) error { return usageError{fmt.Errorf(form
 func parse(with process) (options, error) {
 	o := options{
 		tenancies: make(map[string]string),
-		ociCA:     with.getenv("OCI_DEFAULT_CERTS_PATH"),
-
-		kubernetes: with.getenv("KUBERNETES_SERVICE_HOST"),
-		apiPort:    cmp.Or(with.getenv("KUBERNETES_SERVICE_PORT"), "443"),
-		metadata:   with.getenv("OCI_METADATA_BASE_URL"),
-		resource: principal.Resource{
-			Version: with.getenv("OCI_RESOURCE_PRINCIPAL_VERSION"),
-			Token:   with.getenv("OCI_RESOURCE_PRINCIPAL_RPST"),
-			Key:     with.getenv("OCI_RESOURCE_PRINCIPAL_PRIVATE_PEM"),
-
-			Passphrase: with.getenv("OCI_RESOURCE_PRINCIPAL_PRIVATE_PEM_PASSPHRASE"),
-		},
+		who:       principal.FromEnvironment(with.getenv),
+		apiPort:   cmp.Or(with.getenv("KUBERNETES_SERVICE_PORT"), "443"),
 	}
-	configFile := cmp.Or(with.getenv("OCI_CONFIG_FILE"), with.getenv("OCI_CLI_CONFIG_FILE"))
 	flags := flag.NewFlagSet("oke-sign-provider", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	flags.StringVar(&o.addr, "addr", ":8443", "`address` to answer Gatekeeper on")
@@ -93,11 +75,7 @@ func parse(with process) (options, error) {
 	flags.BoolVar(&o.fromGatekeeper, "client-ca-from-gatekeeper", false, "let Gatekeeper ask and nobody else: its CA is followed in its ValidatingWebhookConfiguration, and trusted 15 minutes longer when it is replaced")
 	flags.StringVar(&o.gatekeeper, "gatekeeper-webhooks", certs.GatekeeperWebhooks, "`name` of that ValidatingWebhookConfiguration")
 	flags.StringVar(&o.clientName, "client-name", "", "DNS `name` that a client's certificate must carry; with --client-ca-from-gatekeeper that of the webhook's Service if not given, which is gatekeeper-webhook-service.gatekeeper-system.svc in most clusters")
-	flags.StringVar(&o.auth, "auth", principal.KindAPIKey, "`kind` of identity to ask OCI with: api_key (a profile's API key), security_token (a profile's session token), oke_workload_identity (a service account in an enhanced OKE cluster), instance_principal (the compute instance that this runs on) or resource_principal (what OCI says in OCI_RESOURCE_PRINCIPAL_*)")
-	flags.StringVar(&o.configFile, "config-file", configFile, "OCI configuration `file`; OCI_CONFIG_FILE or ~/.oci/config if not given")
-	flags.StringVar(&o.profile, "profile", "DEFAULT", "`profile` in the configuration file")
-	flags.StringVar(&o.region, "region", with.getenv("OCI_RESOURCE_PRINCIPAL_REGION"), "`region` of a workload's cluster or of a resource; the configuration file's or the instance's is replaced by it; OCI_RESOURCE_PRINCIPAL_REGION if not given")
-	flags.StringVar(&o.account, "service-account", "", "`directory` of the service account's token and its cluster's ca.crt; where Kubernetes mounts them if not given")
+	bindIdentity(flags, &o.who)
 	flags.Func("tenancy", "`NAMESPACE=OCID` of a further tenancy whose images are covered; may be repeated", o.addTenancy)
 	flags.Func("compartment", "`OCID` of a compartment to look for images in, instead of the whole tenancy; may be repeated", o.addCompartment)
 	flags.Func("vault-endpoint", "`URL` of a vault's management endpoint, where it does not follow from the OCIDs of its keys; may be repeated", func(s string) error {
@@ -125,6 +103,24 @@ func parse(with process) (options, error) {
 		return o, nil
 	}
 	return o, o.validate()
+}
+
+// bindIdentity binds the flags that say how to sign in. What the environment says is
+// their default, and is not shown by help.
+func bindIdentity(flags *flag.FlagSet, who *principal.Config) {
+	text := func(p *string, name, usage string) {
+		flags.StringVar(p, name, *p, usage)
+		flags.Lookup(name).DefValue = ""
+	}
+	text(&who.Kind, "auth", "`kind` of identity to ask OCI with, by the names of Oracle's CLI: api_key, security_token, instance_principal (the compute instance that this runs on), instance_obo_user (a user whose delegation token is on it), resource_principal (what OCI says in OCI_RESOURCE_PRINCIPAL_*), oke_workload_identity (a service account in an enhanced OKE cluster) or oidc (a token that an identity domain trusts); OCI_CLI_AUTH if not given, else the profile's authentication_type, else api_key")
+	text(&who.ConfigFile, "config-file", "OCI configuration `file`; OCI_CLI_CONFIG_FILE, OCI_CONFIG_FILE or ~/.oci/config if not given")
+	text(&who.Profile, "profile", "`profile` in the configuration file; OCI_CLI_PROFILE or DEFAULT if not given")
+	text(&who.Region, "region", "`region` of a workload's cluster, of a resource or for OIDC; the configuration file's or the instance's is replaced by it; OCI_CLI_REGION or OCI_RESOURCE_PRINCIPAL_REGION if not given")
+	text(&who.Workload.Dir, "service-account", "`directory` of the service account's token and its cluster's ca.crt; where Kubernetes mounts them if not given")
+	text(&who.OIDC.Domain, "oidc-domain", "`URL` of the identity domain that trusts the OIDC token; OCI_DOMAIN_URL if not given")
+	text(&who.OIDC.Client, "oidc-client", "`id` of the confidential application in the identity domain; OCI_OIDC_CLIENT_ID if not given")
+	text(&who.OIDC.SecretFile, "oidc-client-secret-file", "`file` with the application's secret; OCI_OIDC_CLIENT_SECRET if not given")
+	text(&who.OIDC.TokenFile, "oidc-token-file", "`file` with the OIDC token, read again when it is exchanged; OCI_OIDC_TOKEN or GitHub's variables if not given")
 }
 
 func (o *options) addTenancy(s string) error {
@@ -167,7 +163,7 @@ func (o *options) validate() error {
 		return wrong("--client-name without --client-ca: a name means nothing unless a CA vouches for it")
 	case o.gatekeeper != certs.GatekeeperWebhooks && !o.fromGatekeeper:
 		return wrong("--gatekeeper-webhooks without --client-ca-from-gatekeeper: nobody reads it, and it keeps nobody out")
-	case o.inCluster() && o.kubernetes == "":
+	case o.inCluster() && o.who.Workload.KubernetesHost == "":
 		return wrong("--cert-secret and --client-ca-from-gatekeeper are for Pods: KUBERNETES_SERVICE_HOST is not set")
 	case o.timeout <= 0 || o.timeout > most:
 		return wrong("--timeout %s: want more than 0 and at most %s", o.timeout, most)
@@ -182,17 +178,19 @@ func (o *options) validate() error {
 	case o.logFormat != "json" && o.logFormat != "text":
 		return wrong("--log-format %q: want json or text", o.logFormat)
 	}
-	switch o.auth {
-	case principal.KindAPIKey, principal.KindSecurityToken, principal.KindInstancePrincipal:
-		return nil
-	case principal.KindOKEWorkloadIdentity, principal.KindResourcePrincipal:
-		if o.region == "" {
-			return wrong("--auth %s needs --region or OCI_RESOURCE_PRINCIPAL_REGION: a Pod is not told in which region it runs", o.auth)
-		}
-		return nil
-	default:
-		return wrong("--auth %q: want api_key, security_token, oke_workload_identity, instance_principal or resource_principal", o.auth)
+	return o.validateIdentity()
+}
+
+func (o *options) validateIdentity() error {
+	switch kind := o.who.Kind; {
+	case kind != "" && !slices.Contains(principal.Kinds(), kind):
+		return wrong("--auth %q: want %s", kind, strings.Join(principal.Kinds(), ", "))
+	case kind == principal.KindOKEWorkloadIdentity && o.who.Region == "" && o.who.Resource.Region == "":
+		return wrong("--auth %s needs --region or OCI_RESOURCE_PRINCIPAL_REGION: a Pod is not told in which region it runs", kind)
+	case kind == principal.KindOIDC && (o.who.Region == "" || o.who.OIDC.Domain == ""):
+		return wrong("--auth %s needs --region and --oidc-domain: the token says neither", kind)
 	}
+	return nil
 }
 
 // waits is how long Gatekeeper waits for an answer on a path by the Provider objects

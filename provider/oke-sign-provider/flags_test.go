@@ -39,7 +39,7 @@ func TestParse(t *testing.T) {
 			}, tls...),
 			want: func(o *options) {
 				o.addr, o.healthAddr, o.clientCA, o.clientName = "127.0.0.1:1", "127.0.0.1:2", "ca", "n"
-				o.auth, o.configFile, o.profile, o.timeout, o.logFormat = "session", "f", "p", 2*time.Second, "text"
+				o.who.Kind, o.who.ConfigFile, o.who.Profile, o.timeout, o.logFormat = "security_token", "f", "p", 2*time.Second, "text"
 				o.drainFor, o.pprof = time.Second, true
 				o.tenancies = map[string]string{"a": "ocid1.tenancy.oc1..x", "b": "ocid1.tenancy.oc1..y"}
 				o.endpoints = []string{"https://v"}
@@ -48,11 +48,21 @@ func TestParse(t *testing.T) {
 		},
 		"what Oracle's tools read of the environment": {
 			args: tls, env: map[string]string{"OCI_CONFIG_FILE": "e", "OCI_DEFAULT_CERTS_PATH": "ca"},
-			want: func(o *options) { o.configFile, o.ociCA = "e", "ca" },
+			want: func(o *options) { o.who.ConfigFile, o.who.CAFile = "e", "ca" },
+		},
+		"and of its own": {
+			args: tls, env: map[string]string{
+				"OCI_CLI_AUTH": "instance_obo_user", "OCI_CONFIG_FILE": "e", "OCI_CLI_CONFIG_FILE": "f", "OCI_CLI_PROFILE": "p", "OCI_CLI_REGION": "r",
+				"OCI_CLI_CERT_BUNDLE": "b", "OCI_DEFAULT_CERTS_PATH": "ca", "OCI_CLI_TENANCY": "t",
+			},
+			want: func(o *options) {
+				o.who.Kind, o.who.ConfigFile, o.who.Profile, o.who.Region = "instance_obo_user", "f", "p", "r"
+				o.who.CAFile, o.who.Override.Tenancy = "b", "t"
+			},
 		},
 		"a flag beats the environment": {
 			args: append([]string{"--config-file", "f"}, tls...), env: map[string]string{"OCI_CLI_CONFIG_FILE": "e"},
-			want: func(o *options) { o.configFile = "f" },
+			want: func(o *options) { o.who.ConfigFile = "f" },
 		},
 		"no certificate":                 {args: nil, err: "--tls-cert and --tls-key are required"},
 		"no key":                         {args: tls[:2], err: "--tls-cert and --tls-key are required"},
@@ -60,7 +70,7 @@ func TestParse(t *testing.T) {
 		"a certificate of its own, for Gatekeeper": {
 			args: append([]string{"--client-ca-from-gatekeeper", "--gatekeeper-webhooks", "g"}, own...), env: map[string]string{"KUBERNETES_SERVICE_HOST": "10.96.0.1", "KUBERNETES_SERVICE_PORT": "6443"},
 			want: func(o *options) {
-				o.tlsCert, o.tlsKey, o.kubernetes, o.apiPort = "", "", "10.96.0.1", "6443"
+				o.tlsCert, o.tlsKey, o.who.Workload.KubernetesHost, o.apiPort = "", "", "10.96.0.1", "6443"
 				o.certSecret = types.NamespacedName{Namespace: "a", Name: "b"}
 				o.service = certs.Service{NamespacedName: types.NamespacedName{Namespace: "a", Name: "c"}, Port: 8443}
 				o.fromGatekeeper, o.gatekeeper = true, "g"
@@ -68,7 +78,9 @@ func TestParse(t *testing.T) {
 		},
 		"Gatekeeper by a name": {
 			args: append([]string{"--client-ca-from-gatekeeper", "--client-name", "n"}, tls...), env: pod,
-			want: func(o *options) { o.kubernetes, o.fromGatekeeper, o.clientName = "10.96.0.1", true, "n" },
+			want: func(o *options) {
+				o.who.Workload.KubernetesHost, o.fromGatekeeper, o.clientName = "10.96.0.1", true, "n"
+			},
 		},
 		"two certificates":                                   {args: append(own, tls...), env: pod, err: "give one or the other"},
 		"a certificate for nobody":                           {args: own[:2], env: pod, err: "--cert-secret needs --service"},
@@ -83,7 +95,7 @@ func TestParse(t *testing.T) {
 		"nearly as long": {
 			args: append([]string{"--timeout", "1.9s", "--scan-timeout", "900ms"}, own...), env: pod,
 			want: func(o *options) {
-				o.tlsCert, o.tlsKey, o.kubernetes = "", "", "10.96.0.1"
+				o.tlsCert, o.tlsKey, o.who.Workload.KubernetesHost = "", "", "10.96.0.1"
 				o.certSecret = types.NamespacedName{Namespace: "a", Name: "b"}
 				o.service = certs.Service{NamespacedName: types.NamespacedName{Namespace: "a", Name: "c"}, Port: 8443}
 				o.timeout, o.scanTime = 1900*time.Millisecond, 900*time.Millisecond
@@ -94,12 +106,13 @@ func TestParse(t *testing.T) {
 			args: append([]string{"--auth", "oke_workload_identity", "--service-account", "d"}, tls...),
 			env:  map[string]string{"OCI_RESOURCE_PRINCIPAL_REGION": "us-ashburn-1", "KUBERNETES_SERVICE_HOST": "10.96.0.1"},
 			want: func(o *options) {
-				o.auth, o.account, o.region, o.kubernetes = "oke_workload_identity", "d", "us-ashburn-1", "10.96.0.1"
+				o.who.Kind, o.who.Workload.Dir, o.who.Resource.Region = "oke_workload_identity", "d", "us-ashburn-1"
+				o.who.Workload.KubernetesHost = "10.96.0.1"
 			},
 		},
 		"an instance": {
 			args: append([]string{"--auth", "instance_principal"}, tls...), env: map[string]string{"OCI_METADATA_BASE_URL": "http://127.0.0.1/opc/v2"},
-			want: func(o *options) { o.auth, o.metadata = "instance_principal", "http://127.0.0.1/opc/v2" },
+			want: func(o *options) { o.who.Kind, o.who.Metadata = "instance_principal", "http://127.0.0.1/opc/v2" },
 		},
 		"a resource": {
 			args: append([]string{"--auth", "resource_principal"}, tls...),
@@ -108,13 +121,14 @@ func TestParse(t *testing.T) {
 				"OCI_RESOURCE_PRINCIPAL_PRIVATE_PEM_PASSPHRASE": "p", "OCI_RESOURCE_PRINCIPAL_REGION": "us-ashburn-1",
 			},
 			want: func(o *options) {
-				o.auth, o.region = "resource_principal", "us-ashburn-1"
-				o.resource = principal.Resource{Version: "2.2", Token: "t", Key: "k", Passphrase: "p"}
+				o.who.Kind = "resource_principal"
+				o.who.Resource = principal.Resource{Version: "2.2", Region: "us-ashburn-1", Token: "t", Key: "k", Passphrase: "p"}
 			},
 		},
 		"a workload somewhere":          {args: append([]string{"--auth", "oke_workload_identity"}, tls...), err: "--auth oke_workload_identity needs --region"},
-		"a resource somewhere":          {args: append([]string{"--auth", "resource_principal"}, tls...), err: "--auth resource_principal needs --region"},
-		"a kind that does not exist":    {args: append([]string{"--auth", "basic"}, tls...), err: `--auth "basic": want api_key, security_token, oke_workload_identity, instance_principal or resource_principal`},
+		"OIDC somewhere":                {args: append([]string{"--auth", "oidc", "--oidc-domain", "https://d.identity.oraclecloud.com"}, tls...), err: "--auth oidc needs --region and --oidc-domain"},
+		"OIDC from nobody":              {args: append([]string{"--auth", "oidc", "--region", "iad"}, tls...), err: "--auth oidc needs --region and --oidc-domain"},
+		"a kind that does not exist":    {args: append([]string{"--auth", "basic"}, tls...), err: `--auth "basic": want api_key, security_token, instance_principal, instance_obo_user, resource_principal, oke_workload_identity, oidc`},
 		"no time":                       {args: append([]string{"--timeout", "0s"}, tls...), err: "--timeout 0s"},
 		"more time than anybody has":    {args: append([]string{"--timeout", "1m"}, tls...), err: "--timeout 1m0s"},
 		"a drain without an end":        {args: append([]string{"--drain", "2m"}, tls...), err: "--drain 2m0s"},
@@ -141,7 +155,7 @@ func TestParse(t *testing.T) {
 				t.Fatal(err)
 			}
 			want := options{
-				addr: ":8443", healthAddr: ":8081", tlsCert: "c", tlsKey: "k", auth: "api_key", profile: "DEFAULT",
+				addr: ":8443", healthAddr: ":8081", tlsCert: "c", tlsKey: "k",
 				timeout: 1300 * time.Millisecond, scanTime: 300 * time.Millisecond, drainFor: 5 * time.Second, logFormat: "json", tenancies: map[string]string{},
 				apiPort: "443", gatekeeper: "gatekeeper-validating-webhook-configuration",
 			}

@@ -47,15 +47,11 @@ type oci struct {
 // nobody now.
 func (p *provider) connect(ctx context.Context) (err error) {
 	o := new(oci)
-	o.who, err = principal.New(ctx, principal.Config{
-		Kind: p.auth, ConfigFile: p.configFile, Profile: p.profile, Region: p.region, CAFile: p.ociCA,
-		KubernetesHost: p.kubernetes, ServiceAccount: p.account, Metadata: p.metadata, Resource: p.resource,
-		// A slow answer is worth waiting for in the background, a lost one is not.
-		Attempt: 4 * time.Second,
-		Overdue: 500 * time.Millisecond,
-		Observe: p.observe,
-		Trouble: cache.Note,
-	})
+	who := p.who
+	// A slow answer is worth waiting for in the background, a lost one is not.
+	who.Attempt, who.Overdue = 4*time.Second, 500*time.Millisecond
+	who.Observe, who.Trouble = p.observe, cache.Note
+	o.who, err = principal.New(ctx, who)
 	if err != nil {
 		return err
 	}

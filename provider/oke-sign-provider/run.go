@@ -110,7 +110,7 @@ func (p *provider) loadCertificates() error {
 	var cluster *certs.Cluster
 	if p.inCluster() {
 		var err error
-		if cluster, err = certs.NewCluster(p.kubernetes, p.apiPort, cmp.Or(p.account, principal.ServiceAccount)); err != nil {
+		if cluster, err = certs.NewCluster(p.who.Workload.KubernetesHost, p.apiPort, cmp.Or(p.who.Workload.Dir, principal.ServiceAccount)); err != nil {
 			return err
 		}
 	}

@@ -215,7 +215,7 @@ func (p *Principal) build(ctx context.Context, call Call, request common.OCIRequ
 	if err != nil {
 		return nil, err
 	}
-	if err := common.DefaultRequestSigner(id).Sign(req); err != nil {
+	if err := id.sign(req); err != nil {
 		return nil, err
 	}
 	if req.Body == nil || req.Body == http.NoBody {

@@ -41,27 +41,99 @@ type instance struct {
 }
 
 func (p *Principal) fromInstance(ctx context.Context) error {
-	i := &instance{metadata: cmp.Or(p.cfg.Metadata, metadataService), transport: p.transport}
-	if err := checkMetadata(i.metadata); err != nil {
+	i, err := p.instance(ctx)
+	if err != nil {
 		return err
+	}
+	p.name, p.identify, p.refused = "instance principal from "+i.metadata, i.identify, i.refused
+	return p.locate(i.tenancy, cmp.Or(p.cfg.Region, i.region.ID()))
+}
+
+// instance asks the metadata service whose instance this is, and where.
+func (p *Principal) instance(ctx context.Context) (*instance, error) {
+	i := &instance{metadata: strings.TrimSuffix(cmp.Or(p.cfg.Metadata, metadataService), "/"), transport: p.transport}
+	if err := checkMetadata(i.metadata); err != nil {
+		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.Attempt)
 	defer cancel()
 	name, err := i.read(ctx, "/instance/region")
 	if err != nil {
-		return &unvouchedError{fmt.Errorf("%w: is this a compute instance of OCI?", err)}
+		return nil, &unvouchedError{fmt.Errorf("%w: is this a compute instance of OCI?", err)}
 	}
 	if i.region, err = image.ParseRegion(strings.ToLower(strings.TrimSpace(string(name)))); err != nil {
-		return fmt.Errorf("the instance's metadata: %w", err)
+		return nil, fmt.Errorf("the instance's metadata: %w", err)
 	}
 	leaf, err := i.leaf(ctx)
 	if err != nil {
-		return &unvouchedError{err}
+		return nil, &unvouchedError{err}
 	}
 	i.tenancy = leaf.tenancy
 	i.tokens = newTokens(i.fetch, p.cfg.Attempt)
-	p.name, p.identify, p.refused = "instance principal from "+i.metadata, i.identify, i.refused
-	return p.locate(i.tenancy, cmp.Or(p.cfg.Region, i.region.ID()))
+	return i, nil
+}
+
+// fromDelegation makes this process act for the user whose delegation token lies on
+// the instance, as in Cloud Shell. The instance is Oracle's there: the tenancy is the
+// user's and not the instance's.
+func (p *Principal) fromDelegation(ctx context.Context) error {
+	prof, err := p.cfg.delegation()
+	if err != nil {
+		return err
+	}
+	file, err := prof.need("delegation_token_file")
+	if err != nil {
+		return fmt.Errorf("%s: %w", prof, err)
+	}
+	if file, err = expand(file); err != nil {
+		return err
+	}
+	tenancy, err := prof.need("tenancy")
+	if err != nil {
+		return fmt.Errorf("%s: %w; OCI_CLI_TENANCY may give it", prof, err)
+	}
+	read := func() (string, error) {
+		text, err := readToken(file)
+		if err != nil {
+			return "", fmt.Errorf("delegation_token_file %s: %w", file, err)
+		}
+		return text, nil
+	}
+	if _, err := read(); err != nil {
+		return fmt.Errorf("%s: %w", prof, err)
+	}
+	i, err := p.instance(ctx)
+	if err != nil {
+		return err
+	}
+	p.name, p.refused = "delegation token of "+prof.String(), i.refused
+	p.identify = func(ctx context.Context) (credential, error) {
+		delegation, err := read() // it is replaced while the shell lives
+		if err != nil {
+			return credential{}, err
+		}
+		id, err := i.identify(ctx)
+		id.delegation = delegation
+		return id, err
+	}
+	return p.locate(tenancy, cmp.Or(p.cfg.Region, prof.values["region"], i.region.ID()))
+}
+
+// delegation is the profile of Cloud Shell. Its file has a profile for each region;
+// what these lack is in DEFAULT, as Oracle's CLI reads it. Nothing of it is a secret.
+func (c Config) delegation() (profile, error) {
+	p, err := c.profile()
+	if err != nil || p.file == "" {
+		return p, err
+	}
+	common, err := readProfile(p.file, "DEFAULT")
+	if err != nil {
+		return p, nil //nolint:nilerr // there may be none
+	}
+	for _, key := range []string{"delegation_token_file", "tenancy"} {
+		p.values[key] = cmp.Or(p.values[key], common.values[key])
+	}
+	return p, nil
 }
 
 // checkMetadata refuses what is not of this machine or its link: whoever answers
@@ -233,9 +305,9 @@ func (i *instance) federate(ctx context.Context, own leaf, key *rsa.PrivateKey, 
 	if err != nil {
 		return "", fmt.Errorf("asking %s for an instance's token: %w", call.Host, err)
 	}
-	var given struct{ Token string }
-	if err := json.Unmarshal(answer, &given); err != nil {
-		return "", fmt.Errorf("asking %s for an instance's token: %w: no JSON", call.Host, errMalformed)
+	given, err := parseAnswer(answer)
+	if err != nil {
+		return "", fmt.Errorf("asking %s for an instance's token: %w: %w", call.Host, errMalformed, err)
 	}
-	return given.Token, nil
+	return given.text("token"), nil
 }

@@ -30,7 +30,7 @@ func kinds() map[string]func(*ocitest.Tenancy) (principal.Config, func() int) {
 		},
 		principal.KindOKEWorkloadIdentity: func(of *ocitest.Tenancy) (principal.Config, func() int) {
 			w := of.NewCluster("prod", "").NewWorkload("oke-sign", "oke-sign")
-			return principal.Config{Region: "us-ashburn-1", KubernetesHost: w.Host, ServiceAccount: w.Dir}, w.Asked
+			return principal.Config{Region: "us-ashburn-1", Workload: principal.Workload{KubernetesHost: w.Host, Dir: w.Dir}}, w.Asked
 		},
 		principal.KindInstancePrincipal: func(of *ocitest.Tenancy) (principal.Config, func() int) {
 			i := of.Admin().NewInstance()
@@ -246,7 +246,7 @@ func TestResource(t *testing.T) {
 		r.Renew(time.Hour)
 	}
 	r.Renew(-time.Second)
-	if _, err := who.Namespace(t.Context()); err == nil || !strings.Contains(err.Error(), "OCI_RESOURCE_PRINCIPAL_RPST: the session token expired at ") {
+	if _, err := who.Namespace(t.Context()); err == nil || !strings.Contains(err.Error(), "OCI_RESOURCE_PRINCIPAL_RPST: the token expired at ") {
 		t.Errorf("got %v", err)
 	}
 	r.Renew(time.Hour)
@@ -311,7 +311,7 @@ func TestResourcesThatAreNone(t *testing.T) {
 		says   string
 	}{
 		"not run by OCI": {func(c *principal.Config) { c.Resource.Version = "" }, "OCI_RESOURCE_PRINCIPAL_VERSION is not set"},
-		"another way":    {func(c *principal.Config) { c.Resource.Version = "1.1" }, `OCI_RESOURCE_PRINCIPAL_VERSION is "1.1": only 2.2 is supported`},
+		"another way":    {func(c *principal.Config) { c.Resource.Version = "4.0" }, `OCI_RESOURCE_PRINCIPAL_VERSION is "4.0": only 1.1, 2.1, 2.1.1, 2.1.2, 2.2 and 3.0 are supported`},
 		"no token":       {func(c *principal.Config) { c.Resource.Token = "" }, "are not both set"},
 		"no file":        {func(c *principal.Config) { c.Resource.Token += "x" }, "OCI_RESOURCE_PRINCIPAL_RPST: open "},
 		"no key":         {func(c *principal.Config) { c.Resource.Key = "key" }, "OCI_RESOURCE_PRINCIPAL_PRIVATE_PEM holds no RSA private key in PEM"},

@@ -17,6 +17,7 @@
 package principal
 
 import (
+	"cmp"
 	"context"
 	"crypto/rsa"
 	"fmt"
@@ -34,35 +35,44 @@ const (
 	KindAPIKey              = "api_key"               // an API key of a profile, or its session token in a profile without user
 	KindSecurityToken       = "security_token"        // the session token of a profile
 	KindInstancePrincipal   = "instance_principal"    // the compute instance that this runs on
+	KindInstanceOBOUser     = "instance_obo_user"     // a user whose delegation token the instance holds: Cloud Shell
 	KindResourcePrincipal   = "resource_principal"    // a resource that OCI runs code for and gives a token to
 	KindOKEWorkloadIdentity = "oke_workload_identity" // the service account of a Pod in an enhanced OKE cluster
+	KindOIDC                = "oidc"                  // a job whose OIDC token an identity domain trusts; Oracle's CLI does not have it
 )
 
-// Config says who to be.
+// Kinds lists the kinds of principal.
+func Kinds() []string {
+	return []string{
+		KindAPIKey, KindSecurityToken, KindInstancePrincipal, KindInstanceOBOUser,
+		KindResourcePrincipal, KindOKEWorkloadIdentity, KindOIDC,
+	}
+}
+
+// Config says who to be. [FromEnvironment] fills it as Oracle's CLI would.
 type Config struct {
-	// Kind is one of the kinds. Empty means KindAPIKey.
+	// Kind is one of the kinds. Empty means what the profile's
+	// authentication_type says, or KindAPIKey.
 	Kind string
 	// ConfigFile is the OCI configuration file. Empty means ~/.oci/config.
 	ConfigFile string
-	// Profile is the profile in it. Empty means DEFAULT. A profile inherits
-	// nothing from another one.
+	// Profile is the profile in it. Empty means DEFAULT.
 	Profile string
-	// Passphrase opens the private key. Empty means the profile's pass_phrase.
-	Passphrase string
+	// Override holds values that replace those of the profile.
+	Override Override
 	// Region replaces the profile's or the instance's region, if not empty. A
-	// workload and a resource have to have it.
+	// workload, a resource and OIDC need it.
 	Region string
-	// KubernetesHost is the address of the cluster that a workload runs in.
-	KubernetesHost string
-	// ServiceAccount is the directory with a workload's token and its cluster's
-	// ca.crt. Empty means where Kubernetes puts them.
-	ServiceAccount string
+	// Workload is where a Pod finds what its cluster vouches for.
+	Workload Workload
 	// Metadata is the URL of the instance's metadata service, which Oracle's own
 	// tools take from OCI_METADATA_BASE_URL. Empty means where it is. Only this
 	// machine and its link may be named.
 	Metadata string
 	// Resource is what OCI gave a resource.
 	Resource Resource
+	// OIDC is what an identity domain exchanges for a session token.
+	OIDC OIDC
 
 	// CAFile holds the certificate authorities to trust, in PEM, in place of the
 	// system's. Oracle's own tools take it from OCI_DEFAULT_CERTS_PATH. Empty
@@ -115,6 +125,9 @@ type Principal struct {
 type credential struct {
 	keyID string
 	key   *rsa.PrivateKey
+	// delegation is the token of a user to act for, if there is one. It is sent
+	// and signed with each request, and written nowhere else.
+	delegation string
 }
 
 var _ common.KeyProvider = credential{}
@@ -122,13 +135,24 @@ var _ common.KeyProvider = credential{}
 func (c credential) KeyID() (string, error)                  { return c.keyID, nil }
 func (c credential) PrivateRSAKey() (*rsa.PrivateKey, error) { return c.key, nil }
 
-// New reads who to be and prepares the way to OCI. It asks OCI nothing; for a
-// workload it asks the cluster for a token, which says what tenancy it is of, and
-// for an instance the metadata service.
-func New(ctx context.Context, cfg Config) (*Principal, error) {
-	if cfg.Kind == "" {
-		cfg.Kind = KindAPIKey
+// delegationHeader carries the token of the user that an instance acts for.
+const delegationHeader = "opc-obo-token"
+
+// sign signs a request of an OCI service. A delegation token is among the signed
+// headers, as Oracle's SDKs do it, so that nobody can take it out on the way.
+func (c credential) sign(req *http.Request) error {
+	if c.delegation == "" {
+		return common.DefaultRequestSigner(c).Sign(req)
 	}
+	req.Header.Set(delegationHeader, c.delegation)
+	generic := append(common.DefaultGenericHeaders(), delegationHeader)
+	return common.RequestSigner(c, generic, common.DefaultBodyHeaders()).Sign(req)
+}
+
+// New reads who to be and prepares the way to OCI. It asks OCI nothing; for a
+// workload it asks the cluster for a token, which says what tenancy it is of, for
+// an instance the metadata service, and for OIDC the identity domain.
+func New(ctx context.Context, cfg Config) (*Principal, error) {
 	if cfg.Timeout <= 0 {
 		cfg.Timeout = 30 * time.Second
 	}
@@ -141,27 +165,39 @@ func New(ctx context.Context, cfg Config) (*Principal, error) {
 	if cfg.Concurrency <= 0 {
 		cfg.Concurrency = 32
 	}
+	if cfg.Kind == "" {
+		var err error
+		if cfg.Kind, err = cfg.usual(); err != nil {
+			return nil, err
+		}
+	}
 	p := &Principal{cfg: cfg, hosts: hosts{limit: cfg.Concurrency}, refused: func() {}}
 	var err error
 	if p.transport, err = newTransport(cfg); err != nil {
 		return nil, err
 	}
-	switch cfg.Kind {
-	case KindAPIKey, KindSecurityToken:
-		err = p.fromProfile()
-	case KindOKEWorkloadIdentity:
-		err = p.fromWorkload(ctx)
-	case KindInstancePrincipal:
-		err = p.fromInstance(ctx)
-	case KindResourcePrincipal:
-		err = p.fromResource()
-	default:
-		err = fmt.Errorf("no such kind of principal: %.40q (want %s, %s, %s, %s or %s)", cfg.Kind, KindAPIKey, KindSecurityToken, KindOKEWorkloadIdentity, KindInstancePrincipal, KindResourcePrincipal)
-	}
-	if err != nil {
+	if err := p.signIn(ctx); err != nil {
 		return nil, err
 	}
 	return p, nil
+}
+
+func (p *Principal) signIn(ctx context.Context) error {
+	switch p.cfg.Kind {
+	case KindAPIKey, KindSecurityToken:
+		return p.fromProfile()
+	case KindInstancePrincipal:
+		return p.fromInstance(ctx)
+	case KindInstanceOBOUser:
+		return p.fromDelegation(ctx)
+	case KindResourcePrincipal:
+		return p.fromResource(ctx)
+	case KindOKEWorkloadIdentity:
+		return p.fromWorkload(ctx)
+	case KindOIDC:
+		return p.fromOIDC(ctx)
+	}
+	return fmt.Errorf("no such kind of principal: %.40q (want %s)", p.cfg.Kind, strings.Join(Kinds(), ", "))
 }
 
 // Apart is the same identity with a way to OCI of its own: with connections that
@@ -178,40 +214,6 @@ func (p *Principal) Apart(concurrency int) (*Principal, error) {
 	return a, err
 }
 
-func (p *Principal) fromProfile() error {
-	name := p.cfg.Profile
-	if name == "" {
-		name = "DEFAULT"
-	}
-	prof, err := readProfile(p.cfg.ConfigFile, name)
-	if err != nil {
-		return err
-	}
-	p.name = prof.String()
-	tenancy, err := prof.need("tenancy")
-	if err != nil {
-		return fmt.Errorf("%s: %w", prof, err)
-	}
-	region := p.cfg.Region
-	if region == "" {
-		if region, err = prof.need("region"); err != nil {
-			return fmt.Errorf("%s: %w", prof, err)
-		}
-	}
-	if err := p.locate(tenancy, region); err != nil {
-		return fmt.Errorf("%s: %w", prof, err)
-	}
-	identify, err := prof.identify(p.cfg)
-	if err == nil {
-		_, err = identify() // a token that is no good now will not get better
-	}
-	if err != nil {
-		return fmt.Errorf("%s: %w", prof, err)
-	}
-	p.identify = func(context.Context) (credential, error) { return identify() }
-	return nil
-}
-
 func (p *Principal) fromWorkload(ctx context.Context) error {
 	w, err := newWorkload(p.cfg)
 	if err != nil {
@@ -222,7 +224,7 @@ func (p *Principal) fromWorkload(ctx context.Context) error {
 		return err
 	}
 	p.name, p.identify, p.refused = w.String(), w.identify, w.refused
-	return p.locate(t.tenancy, p.cfg.Region)
+	return p.locate(t.tenancy, cmp.Or(p.cfg.Region, p.cfg.Resource.Region))
 }
 
 // locate holds tenancy and region against each other: a tenancy is in one realm,

@@ -2,6 +2,8 @@ package principal
 
 import (
 	"bytes"
+	"cmp"
+	"context"
 	"crypto/md5" //nolint:gosec // the fingerprint of an API key is defined so
 	"crypto/rsa"
 	"crypto/x509"
@@ -24,13 +26,132 @@ const (
 	maxTokenFile  = 64 << 10
 )
 
-// profile is one section of an OCI configuration file.
+// Override holds values that replace those of the profile. Oracle's CLI takes them
+// from the environment. With all that a kind needs, no file is read.
+type Override struct {
+	User, Tenancy, Fingerprint string
+	KeyFile                    string
+	KeyContent                 string // the private key itself, in PEM
+	Passphrase                 string
+	SecurityTokenFile          string
+	DelegationTokenFile        string
+}
+
+// keys names the values as a configuration file does.
+func (o Override) keys() map[string]string {
+	return map[string]string{
+		"user": o.User, "tenancy": o.Tenancy, "fingerprint": o.Fingerprint, "key_file": o.KeyFile, "key_content": o.KeyContent,
+		"pass_phrase": o.Passphrase, "security_token_file": o.SecurityTokenFile, "delegation_token_file": o.DelegationTokenFile,
+	}
+}
+
+// complete reports whether a kind needs no configuration file.
+func (o Override) complete(kind, region string) bool {
+	key := o.KeyFile != "" || o.KeyContent != ""
+	switch kind {
+	case "", KindAPIKey:
+		return o.User != "" && o.Tenancy != "" && o.Fingerprint != "" && key && region != ""
+	case KindSecurityToken:
+		return o.SecurityTokenFile != "" && o.Tenancy != "" && key && region != ""
+	case KindInstanceOBOUser:
+		return o.DelegationTokenFile != "" && o.Tenancy != ""
+	}
+	return false
+}
+
+// profile is one section of an OCI configuration file, and what replaces parts of
+// it. Without a file, it is what the environment says.
 type profile struct {
 	file, name string
 	values     map[string]string
 }
 
-func (p profile) String() string { return fmt.Sprintf("profile %s of %s", p.name, p.file) }
+func (p profile) String() string {
+	if p.file == "" {
+		return "environment (OCI_CLI_*)"
+	}
+	return fmt.Sprintf("profile %s of %s", p.name, p.file)
+}
+
+// profile reads the profile, unless all of it is given otherwise.
+func (c Config) profile() (profile, error) {
+	p := profile{values: make(map[string]string)}
+	if !c.Override.complete(c.Kind, c.Region) {
+		var err error
+		if p, err = readProfile(c.ConfigFile, cmp.Or(c.Profile, "DEFAULT")); err != nil {
+			return profile{}, err
+		}
+	}
+	// A key that is given in any way replaces the profile's, however that has it.
+	if c.Override.KeyFile != "" || c.Override.KeyContent != "" {
+		delete(p.values, "key_file")
+	}
+	delete(p.values, "key_content") // Oracle's tools refuse it in a file
+	for key, value := range c.Override.keys() {
+		if value != "" {
+			p.values[key] = value
+		}
+	}
+	return p, nil
+}
+
+// usual is the kind that nobody has chosen: what the profile says.
+func (c Config) usual() (string, error) {
+	p, err := c.profile()
+	if err != nil {
+		return "", err
+	}
+	switch how := p.values["authentication_type"]; how {
+	case "":
+		if p.values["user"] == "" && p.values["delegation_token_file"] != "" {
+			return KindInstanceOBOUser, nil
+		}
+		return KindAPIKey, nil
+	case "api_key", "user_principal":
+		return KindAPIKey, nil
+	case "security_token", "session_token":
+		return KindSecurityToken, nil
+	case "instance_principal":
+		if p.values["delegation_token_file"] != "" {
+			return KindInstanceOBOUser, nil
+		}
+		return KindInstancePrincipal, nil
+	case "instance_obo_user", "resource_principal", "oke_workload_identity":
+		return how, nil
+	default:
+		return "", fmt.Errorf("%s: authentication_type is %.40q (want one of %s)", p, how, strings.Join(Kinds()[:6], ", "))
+	}
+}
+
+func (p *Principal) fromProfile() error {
+	prof, err := p.cfg.profile()
+	if err != nil {
+		return err
+	}
+	p.name = prof.String()
+	tenancy, err := prof.need("tenancy")
+	if err != nil {
+		return fmt.Errorf("%s: %w", prof, err)
+	}
+	region := p.cfg.Region
+	if region == "" {
+		if region, err = prof.need("region"); err != nil {
+			return fmt.Errorf("%s: %w", prof, err)
+		}
+	}
+	if err := p.locate(tenancy, region); err != nil {
+		return fmt.Errorf("%s: %w", prof, err)
+	}
+	identify, err := prof.identify(p.cfg.Kind)
+	if err == nil {
+		_, err = identify() // a token that is no good now will not get better
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", prof, err)
+	}
+	p.identify = func(context.Context) (credential, error) { return identify() }
+	return nil
+}
 
 // readProfile finds a profile in a configuration file, ~/.oci/config if none is
 // named. The SDK has a parser of its own, which cuts values at a second "=", and
@@ -111,41 +232,36 @@ func (p profile) need(key string) (string, error) {
 }
 
 // identify returns the function that yields the identity for each request.
-func (p profile) identify(cfg Config) (func() (credential, error), error) {
-	token := cfg.Kind == KindSecurityToken
-	switch how := p.values["authentication_type"]; how {
-	case "", "api_key", "user_principal":
-	case "security_token", "session_token":
-		token = true
-	default:
-		return nil, fmt.Errorf("authentication_type %.40q is not one that a configuration file can serve here", how)
+func (p profile) identify(kind string) (func() (credential, error), error) {
+	if p.values["key_file"] == "" && p.values["key_content"] == "" {
+		return nil, errors.New("key_file is missing")
 	}
-	if p.values["delegation_token_file"] != "" {
-		return nil, errors.New("delegation_token_file: acting for another user is not supported")
+	if kind == KindSecurityToken || p.values["user"] == "" && p.values["security_token_file"] != "" {
+		return p.sessionToken()
 	}
-	if p.values["user"] == "" && p.values["security_token_file"] != "" {
-		token = true
-	}
-	keyFile, err := p.need("key_file")
-	if err != nil {
-		return nil, err
-	}
-	if keyFile, err = expand(keyFile); err != nil {
-		return nil, err
-	}
-	passphrase := cfg.Passphrase
-	for _, key := range []string{"pass_phrase", "passphrase"} {
-		if passphrase == "" {
-			passphrase = p.values[key]
-		}
-	}
-	if token {
-		return p.sessionToken(keyFile, passphrase)
-	}
-	return p.apiKey(keyFile, passphrase)
+	return p.apiKey()
 }
 
-func (p profile) apiKey(keyFile, passphrase string) (func() (credential, error), error) {
+// privateKey reads the key and says where it is from.
+func (p profile) privateKey() (pem []byte, name string, err error) {
+	if content := p.values["key_content"]; content != "" {
+		return []byte(content), "OCI_CLI_KEY_CONTENT", nil
+	}
+	file, err := expand(p.values["key_file"])
+	if err != nil {
+		return nil, "", err
+	}
+	if pem, err = readFile(file, maxKeyFile); err != nil {
+		return nil, "", fmt.Errorf("reading key_file: %w", err)
+	}
+	return pem, "key_file " + file, nil
+}
+
+func (p profile) passphrase() string {
+	return cmp.Or(p.values["pass_phrase"], p.values["passphrase"])
+}
+
+func (p profile) apiKey() (func() (credential, error), error) {
 	user, err := p.need("user")
 	if err != nil {
 		return nil, err
@@ -157,13 +273,17 @@ func (p profile) apiKey(keyFile, passphrase string) (func() (credential, error),
 	if err != nil {
 		return nil, err
 	}
-	key, err := readKey(keyFile, passphrase)
+	pem, name, err := p.privateKey()
+	if err != nil {
+		return nil, err
+	}
+	key, err := parseKey(pem, p.passphrase(), name)
 	if err != nil {
 		return nil, err
 	}
 	// OCI would answer 401 and not say which of five things is wrong.
 	if is := fingerprintOf(&key.PublicKey); !strings.EqualFold(fingerprint, is) {
-		return nil, fmt.Errorf("fingerprint is %.60q, but that of key_file %s is %s", fingerprint, keyFile, is)
+		return nil, fmt.Errorf("fingerprint is %.60q, but that of %s is %s", fingerprint, name, is)
 	}
 	id := credential{keyID: p.values["tenancy"] + "/" + user + "/" + strings.ToLower(fingerprint), key: key}
 	return func() (credential, error) { return id, nil }, nil
@@ -172,7 +292,7 @@ func (p profile) apiKey(keyFile, passphrase string) (func() (credential, error),
 // sessionToken serves the token as it is on disk at each request: it lives an
 // hour, and `oci session refresh` writes a new one, `oci session authenticate`
 // one for a new key.
-func (p profile) sessionToken(keyFile, passphrase string) (func() (credential, error), error) {
+func (p profile) sessionToken() (func() (credential, error), error) {
 	tokenFile, err := p.need("security_token_file")
 	if err != nil {
 		return nil, err
@@ -182,20 +302,26 @@ func (p profile) sessionToken(keyFile, passphrase string) (func() (credential, e
 	}
 	var held pair
 	return func() (credential, error) {
-		data, err := readFile(tokenFile, maxTokenFile)
+		token, err := readToken(tokenFile)
 		if err != nil {
-			return credential{}, fmt.Errorf("reading the session token: %w", err)
-		}
-		token := strings.TrimSpace(string(data))
-		if err := checkToken(token, time.Now()); err != nil {
 			return credential{}, fmt.Errorf("security_token_file %s: %w%s", tokenFile, err, renewal(err))
 		}
-		key, err := readFile(keyFile, maxKeyFile)
+		pem, name, err := p.privateKey()
 		if err != nil {
-			return credential{}, fmt.Errorf("reading key_file: %w", err)
+			return credential{}, err
 		}
-		return held.credential(token, key, passphrase, "key_file "+keyFile)
+		return held.credential(token, pem, p.passphrase(), name)
 	}, nil
+}
+
+// readToken reads a file with nothing but a token in it that may still hold.
+func readToken(file string) (string, error) {
+	data, err := readFile(file, maxTokenFile)
+	if err != nil {
+		return "", err
+	}
+	token := strings.TrimSpace(string(data))
+	return token, checkToken(token, time.Now())
 }
 
 // renewal says how a session goes on.
@@ -206,16 +332,15 @@ func renewal(err error) string {
 	return ""
 }
 
-var errExpired = errors.New("the session token expired")
+var errExpired = errors.New("the token expired")
 
 // checkToken refuses what cannot stand in a header, and a token whose time is
 // over by its own claim, which OCI would answer with a bare 401.
 func checkToken(token string, now time.Time) error {
 	if token == "" || !consists(token, letters+"._-+/=~") {
-		return errors.New("it holds no session token")
+		return errors.New("it holds no token")
 	}
-	parts := strings.Split(token, ".")
-	if len(parts) != 3 {
+	if strings.Count(token, ".") != 2 {
 		return nil // not a JWT: nothing to read
 	}
 	claims, err := readClaims(token)
@@ -226,14 +351,6 @@ func checkToken(token string, now time.Time) error {
 		return fmt.Errorf("%w at %s", errExpired, end.UTC().Format(time.RFC3339))
 	}
 	return nil
-}
-
-func readKey(file, passphrase string) (*rsa.PrivateKey, error) {
-	data, err := readFile(file, maxKeyFile)
-	if err != nil {
-		return nil, fmt.Errorf("reading key_file: %w", err)
-	}
-	return parseKey(data, passphrase, "key_file "+file)
 }
 
 // parseKey reads a private key in PEM; name is where it came from.

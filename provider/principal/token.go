@@ -2,11 +2,11 @@ package principal
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/rsa"
 	"encoding/base64"
-	"encoding/json"
 	"fmt"
 	"strings"
 	"sync"
@@ -51,12 +51,13 @@ func newTokens(fetch func(context.Context) (token, error), timeout time.Duration
 	return tokens{doubted: new(atomic.Pointer[doubt]), held: cache.New(cache.Config[struct{}, token]{
 		Load:    func(ctx context.Context, _ struct{}) (token, error) { return fetch(ctx) },
 		Keep:    func(t token) time.Duration { return t.until.Sub(t.began) },
+		Renew:   func(t token) time.Duration { return t.until.Add(tokenMargin).Sub(t.began) / 2 },
 		Max:     1,
 		Timeout: timeout,
 	})}
 }
 
-// get returns the token that holds now. It is renewed ahead of its end. One that OCI
+// get returns the token that holds now. It is renewed at half of its life. One that OCI
 // refused is used if another cannot be had soon, and while that is tried again.
 func (t tokens) get(ctx context.Context) (token, error) {
 	old := t.doubted.Load()
@@ -114,9 +115,7 @@ func (t *token) hold(text, tenancy string) error {
 	if err != nil {
 		return err
 	}
-	if tenancy == "" {
-		tenancy = claims.Tenancy
-	}
+	tenancy = cmp.Or(tenancy, claims.Tenancy)
 	if !isOCID(tenancy, "tenancy") {
 		return fmt.Errorf("%w: the token names no tenancy: %.80q", errMalformed, tenancy)
 	}
@@ -130,20 +129,26 @@ func (t *token) hold(text, tenancy string) error {
 
 // claims are what a token says about itself.
 type claims struct {
-	Tenancy string  `json:"res_tenant"`
-	Expires float64 `json:"exp"`
+	Tenancy string
+	Expires float64 // seconds since 1970; 0 if it does not say
 }
 
-func readClaims(text string) (c claims, err error) {
+// readClaims reads the claims of a JWT without checking its signature: OCI does
+// that. A workload's and a resource's tenancy is in res_tenant, a user's in tenant.
+func readClaims(text string) (claims, error) {
 	parts := strings.Split(text, ".")
 	if len(parts) != 3 {
 		return claims{}, fmt.Errorf("%w: the token is no JWT", errMalformed)
 	}
 	payload, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(parts[1], "="))
-	if err != nil || json.Unmarshal(payload, &c) != nil {
+	if err != nil {
 		return claims{}, fmt.Errorf("%w: the token's claims cannot be read", errMalformed)
 	}
-	return c, nil
+	said, err := parseAnswer(payload)
+	if err != nil {
+		return claims{}, fmt.Errorf("%w: the token's claims cannot be read", errMalformed)
+	}
+	return claims{Tenancy: cmp.Or(said.text("res_tenant"), said.text("tenant")), Expires: said.number("exp")}, nil
 }
 
 // pair is a token and its key as somebody else replaces them. The key is read

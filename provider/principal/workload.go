@@ -2,6 +2,7 @@ package principal
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rsa"
 	"crypto/tls"
@@ -15,6 +16,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"strings"
+	"time"
 )
 
 // ServiceAccount is the directory where Kubernetes mounts a Pod's token and its
@@ -23,25 +25,41 @@ const ServiceAccount = "/var/run/secrets/kubernetes.io/serviceaccount"
 
 const workloadPort = "12250"
 
+// Workload says where a Pod finds what its cluster vouches for.
+type Workload struct {
+	// KubernetesHost is the address of the cluster: KUBERNETES_SERVICE_HOST.
+	KubernetesHost string
+	// Dir is the directory with the service account's token and its cluster's
+	// ca.crt. Empty means where Kubernetes mounts them.
+	Dir string
+	// CAFile replaces the directory's ca.crt: OCI_KUBERNETES_SERVICE_ACCOUNT_CERT_PATH.
+	CAFile string
+	// TokenFile replaces the directory's token: OCI_KUBERNETES_SERVICE_ACCOUNT_TOKEN_PATH.
+	TokenFile string
+	// Token is the token itself: OCI_KUBERNETES_SERVICE_ACCOUNT_TOKEN_STRING.
+	Token string
+}
+
 // workload is a Pod of an enhanced OKE cluster. The cluster's own endpoint
 // vouches for its service account with a token that OCI takes, bound to a key
 // that never leaves this process.
 type workload struct {
 	endpoint string
-	dir      string // with the service account's token and the cluster's CA, both of which rotate
+	from     Workload // the service account's token and the cluster's CA, both of which rotate
 	tokens
 }
 
 func newWorkload(cfg Config) (*workload, error) {
-	if cfg.KubernetesHost == "" {
+	from := cfg.Workload
+	if from.KubernetesHost == "" {
 		return nil, errors.New("KUBERNETES_SERVICE_HOST is not set: workload identity is for Pods of OKE clusters")
 	}
+	dir := cmp.Or(from.Dir, ServiceAccount)
+	from.CAFile = cmp.Or(from.CAFile, filepath.Join(dir, "ca.crt"))
+	from.TokenFile = cmp.Or(from.TokenFile, filepath.Join(dir, "token"))
 	w := &workload{
-		endpoint: "https://" + net.JoinHostPort(cfg.KubernetesHost, workloadPort) + "/resourcePrincipalSessionTokens",
-		dir:      cfg.ServiceAccount,
-	}
-	if w.dir == "" {
-		w.dir = ServiceAccount
+		endpoint: "https://" + net.JoinHostPort(from.KubernetesHost, workloadPort) + "/resourcePrincipalSessionTokens",
+		from:     from,
 	}
 	w.tokens = newTokens(w.fetch, cfg.Attempt)
 	return w, nil
@@ -59,11 +77,19 @@ func (w *workload) fetch(ctx context.Context) (token, error) {
 }
 
 func (w *workload) exchange(ctx context.Context) (token, error) {
-	account, err := readFile(filepath.Join(w.dir, "token"), maxTokenFile)
-	if err != nil {
-		return token{}, fmt.Errorf("reading the service account's token: %w", err)
+	account := w.from.Token
+	if account == "" {
+		content, err := readFile(w.from.TokenFile, maxTokenFile)
+		if err != nil {
+			return token{}, fmt.Errorf("reading the service account's token: %w", err)
+		}
+		account = string(content)
 	}
-	roots, err := readRoots(filepath.Join(w.dir, "ca.crt"))
+	account = strings.TrimSpace(account)
+	if err := checkToken(account, time.Now()); err != nil {
+		return token{}, fmt.Errorf("the service account's token: %w", err)
+	}
+	roots, err := readRoots(w.from.CAFile)
 	if err != nil {
 		return token{}, err
 	}
@@ -71,7 +97,7 @@ func (w *workload) exchange(ctx context.Context) (token, error) {
 	if err != nil {
 		return token{}, err
 	}
-	answer, err := post(ctx, roots, w.endpoint, strings.TrimSpace(string(account)), &t.key.PublicKey)
+	answer, err := post(ctx, roots, w.endpoint, account, &t.key.PublicKey)
 	if err != nil {
 		return token{}, err
 	}
@@ -113,9 +139,9 @@ func post(ctx context.Context, roots *x509.CertPool, endpoint, account string, p
 	case err != nil:
 		return nil, err
 	case res.StatusCode == http.StatusForbidden:
-		return nil, fmt.Errorf("403 Forbidden: only enhanced clusters have workload identity: %s", printable(string(answer), 200))
+		return nil, fmt.Errorf("403 Forbidden: only enhanced clusters have workload identity: %s", told(answer, account))
 	case res.StatusCode != http.StatusOK:
-		return nil, fmt.Errorf("%d %s: %s", res.StatusCode, http.StatusText(res.StatusCode), printable(string(answer), 200))
+		return nil, fmt.Errorf("%d %s: %s", res.StatusCode, http.StatusText(res.StatusCode), told(answer, account))
 	}
 	return answer, nil
 }
@@ -130,11 +156,11 @@ func unwrap(answer []byte) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("%w: no base64", errMalformed)
 	}
-	var wrapped struct{ Token string }
-	if err := json.Unmarshal(inner, &wrapped); err != nil {
+	wrapped, err := parseAnswer(inner)
+	if err != nil {
 		return "", fmt.Errorf("%w: no JSON in base64", errMalformed)
 	}
-	text, ok := strings.CutPrefix(wrapped.Token, "ST$")
+	text, ok := strings.CutPrefix(wrapped.text("token"), "ST$")
 	if !ok {
 		return "", fmt.Errorf("%w: no session token", errMalformed)
 	}

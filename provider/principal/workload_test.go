@@ -29,7 +29,7 @@ func pod(t *testing.T) (*ocitest.Tenancy, *ocitest.Workload, principal.Config) {
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
 	w := tenancy.NewCluster("prod", "").NewWorkload("oke-sign", "oke-sign")
 	return tenancy, w, principal.Config{
-		Kind: principal.KindOKEWorkloadIdentity, Region: "us-ashburn-1", KubernetesHost: w.Host, ServiceAccount: w.Dir,
+		Kind: principal.KindOKEWorkloadIdentity, Region: "us-ashburn-1", Workload: principal.Workload{KubernetesHost: w.Host, Dir: w.Dir},
 	}
 }
 
@@ -155,7 +155,7 @@ func TestWorkloadTokensThatAreRefused(t *testing.T) {
 		}
 		time.Sleep(29 * time.Minute)
 		expect("token 2")
-		time.Sleep(16*time.Minute + time.Second) // three quarters are over
+		time.Sleep(2 * time.Minute) // half of its hour is over
 		expect("token 2")
 		expect("token 3")
 	})
@@ -235,10 +235,10 @@ func TestWorkloadsThatAreNone(t *testing.T) {
 		change func(*principal.Config, *ocitest.Workload)
 		says   string
 	}{
-		"not in a cluster": {func(c *principal.Config, _ *ocitest.Workload) { c.KubernetesHost = "" }, "KUBERNETES_SERVICE_HOST is not set"},
+		"not in a cluster": {func(c *principal.Config, _ *ocitest.Workload) { c.Workload.KubernetesHost = "" }, "KUBERNETES_SERVICE_HOST is not set"},
 		"no region":        {func(c *principal.Config, _ *ocitest.Workload) { c.Region = "" }, "region"},
 		"another realm":    {func(c *principal.Config, _ *ocitest.Workload) { c.Region = "us-gov-ashburn-1" }, "the tenancy is in realm oc1"},
-		"no token":         {func(c *principal.Config, _ *ocitest.Workload) { c.ServiceAccount = t.TempDir() }, "reading the service account's token"},
+		"no token":         {func(c *principal.Config, _ *ocitest.Workload) { c.Workload.Dir = t.TempDir() }, "reading the service account's token"},
 		"another's token": {func(_ *principal.Config, w *ocitest.Workload) {
 			if err := os.WriteFile(filepath.Join(w.Dir, "token"), []byte("another"), 0o600); err != nil {
 				t.Error(err)

@@ -1,0 +1,45 @@
+package cmd
+
+import (
+	"context"
+	"strings"
+
+	"github.com/oke-sign/oke-sign/provider/principal"
+)
+
+// signIn says who asks OCI. Where nobody has said how, and there is no configuration
+// file, it says which of the places that OCI knows this looks like, and what to type.
+func (g *global) signIn(ctx context.Context) (*principal.Principal, error) {
+	who, err := principal.New(ctx, g.who)
+	if !principal.IsNoConfig(err) {
+		return who, err
+	}
+	if g.who.Kind != "" {
+		return nil, &refusal{err, "oci setup config, of Oracle's CLI, makes it; --config-file names another"}
+	}
+	var hints []string
+	for _, seen := range principal.Surroundings(ctx, g.who, g.getenv) {
+		hints = append(hints, "this looks like "+seen.Place+": "+g.again(seen.Flags))
+	}
+	hints = append(hints, "oci setup config, of Oracle's CLI, makes it; --config-file names another")
+	return nil, &refusal{err, strings.Join(hints, "\n")}
+}
+
+// again is the command that was typed, with more flags.
+func (g *global) again(flags []string) string {
+	words := []string{"kubectl", "oke-sign"}
+	for _, word := range append(g.words[:len(g.words):len(g.words)], flags...) {
+		words = append(words, quote(word))
+	}
+	return strings.Join(words, " ")
+}
+
+// quote makes a word of a command line fit for a shell, and for a terminal.
+func quote(word string) string {
+	word = clip(word, 200)
+	const plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./:@=,+%"
+	if word != "" && strings.Trim(word, plain) == "" {
+		return word
+	}
+	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
+}
