@@ -2,6 +2,8 @@ package principal
 
 import (
 	"context"
+	"encoding/json"
+	"net/http"
 	"net/http/httputil"
 	"time"
 
@@ -70,3 +72,26 @@ func Sent(ctx context.Context, p *Principal, call Call, request common.OCIReques
 	text, err := httputil.DumpRequestOut(req, true)
 	return string(text), err
 }
+
+// NewOver is New over another way to OCI, and without what comes of the first.
+func NewOver(ctx context.Context, cfg Config, transport *http.Transport) (*Principal, error) {
+	p := &Principal{cfg: cfg, hosts: hosts{limit: 4}, refused: func() {}, transport: transport}
+	p.cfg.Attempt, p.cfg.Timeout, p.cfg.Overdue, p.cfg.Concurrency = 10*time.Second, 10*time.Second, 10*time.Second, 4
+	if err := p.signIn(ctx); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// ParseAnswer and ParseClaims are the parsers of what vouches for this process.
+func ParseAnswer(data []byte) (map[string]json.RawMessage, error) {
+	a, err := parseAnswer(data)
+	return a, err
+}
+
+func ParseClaims(text string) (tenancy string, expires float64, err error) {
+	c, err := readClaims(text)
+	return c.Tenancy, c.Expires, err
+}
+
+var ParseDomain = parseDomain

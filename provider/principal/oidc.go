@@ -31,7 +31,8 @@ type OIDC struct {
 	// RequestURL and RequestToken are where and how a job of GitHub gets its
 	// token, if neither is given: ACTIONS_ID_TOKEN_REQUEST_URL and …_TOKEN.
 	RequestURL, RequestToken string
-	// Audience is whom GitHub makes the token for. Empty means Domain.
+	// Audience is whom GitHub makes the token for. Empty means https:// and the
+	// host of Domain.
 	Audience string
 }
 
@@ -82,7 +83,7 @@ func newOIDC(cfg Config, transport *http.Transport) (*oidc, error) {
 		return nil, errors.New("the secret of the identity domain's application is missing: OCI_OIDC_CLIENT_SECRET or --oidc-client-secret-file gives it")
 	case o.cfg.TokenFile != "" || o.cfg.Token != "":
 	case o.cfg.RequestURL != "" && o.cfg.RequestToken != "":
-		if o.request, err = parseRequestURL(o.cfg.RequestURL, cmp.Or(o.cfg.Audience, strings.TrimSuffix(o.cfg.Domain, "/"))); err != nil {
+		if o.request, err = parseRequestURL(o.cfg.RequestURL, cmp.Or(o.cfg.Audience, "https://"+o.host)); err != nil {
 			return nil, err
 		}
 	default:
