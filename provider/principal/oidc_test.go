@@ -230,6 +230,7 @@ func TestOIDCThatIsRefused(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			cfg := job(t)
+			cfg.OIDC.Token = subject
 			if test.change != nil {
 				test.change(&cfg)
 			}
