@@ -84,6 +84,8 @@ bench: ## our own figures, as "name value unit" lines
 	@go run ./test/bench
 	@go test ./policies -run '^$$' -bench '^BenchmarkReview$$' -benchtime 2000x | \
 		awk '/^Benchmark/ { for (i = 3; i < NF; i += 2) { split($$(i + 1), of, "-"); print "policy_" of[1], $$i, of[2] } }'
+	@go test ./policies -run '^$$' -bench '^BenchmarkImages$$' -benchtime 20x | \
+		awk '/^Benchmark/ { split($$1, of, "/"); sub(/-.*/, "", of[4]); print "policy_" of[2] "_" of[3] "_" of[4] "_images", $$3 / 1000, "us" }'
 
 .PHONY: lint
 lint: $(LINT) ## golangci-lint; opa check --strict and opa fmt, in process; shell syntax

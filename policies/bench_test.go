@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
 	"github.com/oke-sign/oke-sign/plugin/gate"
 	"github.com/oke-sign/oke-sign/plugin/gate/gatetest"
 	"github.com/oke-sign/oke-sign/policies"
@@ -124,4 +126,70 @@ func BenchmarkReview(b *testing.B) {
 		b.ReportMetric(float64(median)/float64(contenders[0].took[len(c.took)/2]), c.kind+"_beside_yardstick-ratio")
 	}
 	b.ReportMetric(0, "ns/op")
+}
+
+// BenchmarkImages measures whether the time for an object grows as the number of its
+// images does: a policy that is quadratic takes 25 times as long for each of 250 as for
+// each of 10. Nothing is asked of the network, since answers are remembered. What is
+// denied costs most, since a violation says why.
+func BenchmarkImages(b *testing.B) {
+	for _, denied := range []bool{false, true} {
+		verdict, outcome := any(signed), "admitted"
+		if denied {
+			verdict, outcome = unsigned, "denied"
+		}
+		p := gatetest.Start(b, gatetest.Each(func(string) any { return verdict }))
+		for _, kind := range kinds {
+			e, err := gate.New(gate.Config{Certificate: p.Certificate, Key: p.Key, Memory: time.Hour})
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer e.Close()
+			text, err := policies.Templates.ReadFile(strings.ToLower(kind) + "/template.yaml")
+			if err != nil {
+				b.Fatal(err)
+			}
+			parameters := map[string]string{
+				policies.SignedImages: `{"keys": ["` + keyA + `"]}`, policies.ScannedImages: `{}`,
+				policies.ImageDigests: `{}`, policies.BreakGlass: `{"requireDigest": true}`,
+			}[kind]
+			for _, err := range []error{
+				e.AddProvider(gate.Provider{Name: "oke-sign", URL: p.URL, CABundle: p.CA, Timeout: 2 * time.Second}),
+				e.AddProvider(gate.Provider{Name: "oke-sign-scans", URL: p.URL, CABundle: p.CA, Timeout: 2 * time.Second}),
+				e.AddTemplate(b.Context(), text),
+				e.AddConstraint(b.Context(), []byte(constraint(kind, "c", "deny", parameters))),
+			} {
+				if err != nil {
+					b.Fatal(err)
+				}
+			}
+			for _, n := range []int{10, 100, 250} {
+				b.Run(fmt.Sprintf("%s/%s/%d", kind, outcome, n), func(b *testing.B) {
+					request := create(crowded(n, denied, kind))
+					for b.Loop() {
+						d, err := e.Review(b.Context(), request)
+						if err != nil || len(d.Denied) != map[bool]int{true: n}[denied] {
+							b.Fatal(len(d.Denied), err)
+						}
+					}
+					b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N)/float64(n), "us/image")
+				})
+			}
+		}
+	}
+}
+
+// crowded is a Pod with n images, by tag where that is what a kind of policy denies.
+func crowded(n int, denied bool, kind string) *unstructured.Unstructured {
+	images := make([]string, n)
+	for i := range images {
+		images[i] = fmt.Sprintf("iad.ocir.io/ns/repo%d@sha256:%064d", i, i)
+		if denied && (kind == policies.ImageDigests || kind == policies.BreakGlass) {
+			images[i] = fmt.Sprintf("iad.ocir.io/ns/repo%d:1", i)
+		}
+	}
+	if kind == policies.BreakGlass {
+		return pod(breakGlass, images...)
+	}
+	return pod(nil, images...)
 }

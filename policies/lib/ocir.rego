@@ -71,7 +71,25 @@ well_formed(host) if {
 # Upper case and a port reach the same servers as the canonical host.
 resembles(host) if regex.match(`(?i)^(?:.*\.)?ocir\.io(?::[0-9]*)?$`, host)
 
-resembles(host) if regex.match(`(?i)^ocir\..*\.oci\.`, host)
+# Oracle lists artifacts.<region>.oci.<domain> among the hosts that speak Docker's
+# protocol. A region of a customer's own has the customer's domain, and dual-stack
+# hosts and those of one tenancy have further labels.
+resembles(host) if {
+	labels := split(split(lower(host), ":")[0], ".")
+	some i, label in labels
+	label in {"artifacts", "ocir"}
+	of_oracle(array.slice(labels, i + 1, count(labels)))
+}
+
+of_oracle(labels) if {
+	some label in labels
+	label in {"oci", "ocs"}
+}
+
+of_oracle(labels) if {
+	some domain in regions.domains
+	endswith(concat(".", array.concat([""], labels)), concat("", [".", domain]))
+}
 
 image_id(name) if {
 	name.host == ""

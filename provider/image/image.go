@@ -8,6 +8,7 @@ package image
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -190,7 +191,7 @@ func parse(s string) (Reference, Class, string) {
 	}
 	region, canonical := byHost[host]
 	if !canonical {
-		if looksLikeOCIR(host) {
+		if resemblesOCIR(host) {
 			return Reference{}, Doubtful, fmt.Sprintf("the host %.80q looks like OCI Registry's and is none of its canonical ones", host)
 		}
 		return Reference{}, Other, ""
@@ -220,19 +221,25 @@ func cutTag(rest string) (path, tag string, ok bool) {
 	return rest[:i], rest[i+1:], true
 }
 
-// looksLikeOCIR errs on the side of doubt: a port, a final dot or upper case
-// reach the same servers as the canonical host and would escape a comparison.
-func looksLikeOCIR(host string) bool {
-	host = strings.ToLower(host)
-	if i := strings.LastIndexByte(host, ':'); i >= 0 {
-		host = host[:i]
-	}
-	host = strings.TrimSuffix(host, ".")
-	if host == "ocir.io" || strings.HasSuffix(host, ".ocir.io") {
+// resemblesOCIR errs on the side of ambiguity: a port or upper case reach the same
+// servers as the canonical host and would escape a comparison. Oracle lists
+// artifacts.<region>.oci.<domain> among the hosts that speak Docker's protocol
+// (Preparing for Container Registry), and a region of a customer's own has the
+// customer's domain, dual-stack and per-tenancy hosts have further labels.
+func resemblesOCIR(host string) bool {
+	name, _, _ := strings.Cut(strings.ToLower(host), ":")
+	if name == "ocir.io" || strings.HasSuffix(name, ".ocir.io") {
 		return true
 	}
-	after, ok := strings.CutPrefix(host, "ocir.")
-	return ok && strings.Contains(after, ".oci.")
+	labels := strings.Split(name, ".")
+	i := slices.IndexFunc(labels, func(label string) bool { return label == "ocir" || label == "artifacts" })
+	if i < 0 {
+		return false
+	}
+	if below := labels[i+1:]; slices.Contains(below, "oci") || slices.Contains(below, "ocs") {
+		return true
+	}
+	return slices.ContainsFunc(domains, func(domain string) bool { return strings.HasSuffix(name, "."+domain) })
 }
 
 func validHost(s string) bool {

@@ -2,6 +2,7 @@ package image
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 )
 
@@ -42,6 +43,21 @@ func ParseRegion(s string) (Region, error) {
 
 // Regions returns every region known, in the order of realm and identifier.
 func Regions() []Region { return slices.Clone(regions) }
+
+// Domains returns the domains that endpoints of OCI lie under, in the order of the
+// alphabet.
+func Domains() []string { return slices.Clone(domains) }
+
+var domains = func() []string {
+	list := slices.Collect(maps.Values(realmDomains))
+	list = append(list, dedicatedDomain)
+	slices.Sort(list)
+	return slices.Compact(list)
+}()
+
+// dedicatedDomain holds the endpoints that OCI gives to one tenancy each, such as
+// <namespace>.objectstorage.<region>.oci.customer-oci.com.
+const dedicatedDomain = "customer-oci.com"
 
 // byName and the registry's hosts are derived from the table once; nothing
 // writes to them afterwards.

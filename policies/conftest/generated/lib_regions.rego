@@ -182,3 +182,27 @@ hosts := {
 	"yyz.ocir.io",
 	"zrh.ocir.io",
 }
+
+# Domains that endpoints of OCI lie under.
+domains := {
+	"customer-oci.com",
+	"oraclecloud.com",
+	"oraclecloud.eu",
+	"oraclecloud10.com",
+	"oraclecloud14.com",
+	"oraclecloud15.com",
+	"oraclecloud20.com",
+	"oraclecloud21.com",
+	"oraclecloud23.com",
+	"oraclecloud24.com",
+	"oraclecloud26.com",
+	"oraclecloud29.com",
+	"oraclecloud35.com",
+	"oraclecloud42.com",
+	"oraclecloud51.com",
+	"oraclecloud52.com",
+	"oraclecloud8.com",
+	"oraclecloud9.com",
+	"oraclegovcloud.com",
+	"oraclegovcloud.uk",
+}

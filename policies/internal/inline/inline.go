@@ -217,6 +217,10 @@ hosts := {
 	for _, host := range hosts {
 		fmt.Fprintf(&b, "\t%q,\n", host)
 	}
+	b.WriteString("}\n\n# Domains that endpoints of OCI lie under.\ndomains := {\n")
+	for _, domain := range image.Domains() {
+		fmt.Fprintf(&b, "\t%q,\n", domain)
+	}
 	b.WriteString("}\n")
 	return b.Bytes()
 }
