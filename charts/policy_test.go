@@ -232,7 +232,7 @@ func TestPluginKnowsThePolicy(t *testing.T) {
 			p.ExemptImages = []string{"registry.k8s.io/kube-state-metrics/**"}
 			p.BreakGlassRules = &constraint.BreakGlassRules{
 				Users: []string{"oncall@example.com"}, Groups: []string{"oncall"}, ServiceAccounts: []string{"rescue/robot"},
-				RequireReason: true, MaxDuration: "8h",
+				RequireReason: true, RequireDigest: true, MaxDuration: "8h",
 			}
 			p.Scope = constraint.Scope{Namespaces: []string{"prod-*"}, ExcludedNamespaces: []string{"prod-lab", "policy", "provider"}, NamespaceSelector: "env=prod,tier notin (test)"}
 		},

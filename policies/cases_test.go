@@ -26,24 +26,40 @@ type modelCase struct {
 	parameters  map[string]any
 	valid       bool // parameters and object are such as an API server lets through
 	operation   string
+	user        string
+	groups      []string
 	object, old any
 	provider    string
 	world       world
 }
 
 func (c modelCase) input() any {
-	review := map[string]any{"operation": c.operation, "object": c.object}
+	review := map[string]any{"operation": c.operation, "object": c.object, "kind": c.gvk()}
+	if c.operation != "" {
+		review["userInfo"] = map[string]any{"username": c.user, "groups": c.groups}
+	}
 	if c.operation == "UPDATE" {
 		review["oldObject"] = c.old
 	}
 	return map[string]any{"review": review, "parameters": c.parameters}
 }
 
+func (c modelCase) gvk() map[string]any {
+	version, _ := at(c.object, "apiVersion").(string)
+	group, version, grouped := strings.Cut(version, "/")
+	if !grouped {
+		group, version = "", group
+	}
+	return map[string]any{"group": group, "version": version, "kind": at(c.object, "kind")}
+}
+
 func (c modelCase) request() gate.Request {
 	r := gate.Request{
 		Operation: admissionv1.Operation(c.operation),
 		Object:    &unstructured.Unstructured{Object: c.object.(map[string]any)},
-		User:      authenticationv1.UserInfo{Username: "alice"},
+	}
+	if c.operation != "" {
+		r.User = authenticationv1.UserInfo{Username: c.user, Groups: c.groups}
 	}
 	if c.operation == "UPDATE" {
 		r.OldObject = &unstructured.Unstructured{Object: c.old.(map[string]any)}
@@ -60,8 +76,11 @@ func newCase(r *rand.Rand, number int) modelCase {
 	c := modelCase{
 		number: number, kind: modelKinds[r.IntN(len(modelKinds))], valid: true,
 		operation: pick(r, "CREATE", "CREATE", "UPDATE", ""),
-		provider:  fmt.Sprintf("case-%d", number),
-		world:     world{seed: r.Uint64(), mode: pick(r, "", "", "", "", "", "", "null", "empty", "error")},
+		user: pick(r, "alice", "bob", "system:serviceaccount:ops:deployer",
+			"system:serviceaccount:kube-system:statefulset-controller", "system:serviceaccount:kube-system:replicaset-controller"),
+		groups:   pick(r, []string{}, []string{"system:authenticated", "sre"}),
+		provider: fmt.Sprintf("case-%d", number),
+		world:    world{seed: r.Uint64(), mode: pick(r, "", "", "", "", "", "", "null", "empty", "error")},
 	}
 	c.parameters = c.newParameters(r)
 	c.object = c.newObject(r)
@@ -97,6 +116,9 @@ func (c *modelCase) maybe(r *rand.Rand, fields map[string]any, name string, odd 
 }
 
 func (c *modelCase) newParameters(r *rand.Rand) map[string]any {
+	if c.kind == policies.BreakGlass {
+		return c.newRules(r)
+	}
 	p := map[string]any{"provider": c.provider}
 	patterns := []any{}
 	for range r.IntN(3) {
@@ -137,9 +159,25 @@ func (c *modelCase) newParameters(r *rand.Rand) map[string]any {
 	return p
 }
 
+func (c *modelCase) newRules(r *rand.Rand) map[string]any {
+	p := map[string]any{}
+	for _, who := range [][2]string{{"users", "alice"}, {"groups", "sre"}, {"serviceAccounts", "ops/deployer"}} {
+		if r.IntN(3) == 0 {
+			p[who[0]] = []any{who[1]}
+		}
+	}
+	c.maybe(r, p, "requireReason", "true", true, false, false)
+	c.maybe(r, p, "requireDigest", "true", true, false, false)
+	c.maybe(r, p, "report", "true", true, false, false, false)
+	if r.IntN(2) == 0 {
+		c.maybe(r, p, "maxDuration", "2 hours", "1h", "90m")
+	}
+	return p
+}
+
 func (c *modelCase) newObject(r *rand.Rand) any {
 	pod := map[string]any{"spec": newSpec(r)}
-	if annotations := pick[any](r, nil, nil, map[string]any{"a": "b"}, breakGlassAs("true"), breakGlassAs("true"), breakGlassAs("false"), breakGlassAs("True")); annotations != nil {
+	if annotations := pick[any](r, nil, nil, map[string]any{"a": "b"}, breakGlassAs("true"), breakGlassAs("true"), breakGlassAs("false"), breakGlassAs("True"), explained(r), explained(r)); annotations != nil {
 		pod["metadata"] = map[string]any{"annotations": annotations}
 	}
 	elsewhere := map[string]any{"annotations": breakGlassAs("true"), "name": "x", "namespace": "default"}
@@ -182,6 +220,10 @@ func (c *modelCase) newObject(r *rand.Rand) any {
 		if metadata == nil {
 			delete(object, "metadata")
 		}
+	}
+	if c.kind == policies.BreakGlass {
+		of := strings.Fields(pick(r, "v1 Pod", "v1 Pod", "v1 Pod", "apps/v1 ReplicaSet", "apps/v1 Pod"))
+		object["apiVersion"], object["kind"] = of[0], of[1]
 	}
 	return object
 }
@@ -238,6 +280,20 @@ func moved(r *rand.Rand, object any) any {
 		return nil
 	}
 	return copied
+}
+
+// explained is break-glass with a reason and an end, more or less as they should be.
+func explained(r *rand.Rand) map[string]any {
+	marks := breakGlassAs("true")
+	if reason := pick[any](r, "missing", "INC-7", "INC-7", " ", 7); reason != "missing" {
+		marks[reasonMark] = reason
+	}
+	in := func(d time.Duration) string { return time.Now().Add(d).UTC().Format(time.RFC3339) }
+	end := pick[any](r, "missing", in(30*time.Minute), in(30*time.Minute), in(-time.Hour), in(3*time.Hour), "tomorrow", 7, "9999-12-31T23:59:59Z")
+	if end != "missing" {
+		marks[untilMark] = end
+	}
+	return marks
 }
 
 func breakGlassAs(value any) map[string]any {

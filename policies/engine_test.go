@@ -561,8 +561,8 @@ func TestBreakGlassThroughARevision(t *testing.T) {
 		"by the controller":   {replacing(marked + ", " + containers), controller, []string{}},
 		"by who may":          {replacing(marked + ", " + containers), "oncall", []string{}},
 		"annotations alone":   {`{"spec": {"template": {` + marked + `}}}`, "mallory", []string{"break-glass: not-allowed"}},
-		"images alone":        {`{"spec": {"template": {` + containers + `}}}`, "mallory", []string{"data: unreadable"}},
-		"another spelling":    {`{"spec": {"template": {"Metadata": {}, "$patch": "replace", ` + containers + `}}}`, "mallory", []string{"data: unreadable"}},
+		"images alone":        {`{"spec": {"template": {` + containers + `}}}`, "mallory", []string{"data: not-allowed"}},
+		"another spelling":    {`{"spec": {"template": {"Metadata": {}, "$patch": "replace", ` + containers + `}}}`, "mallory", []string{"data: not-allowed"}},
 		"without break-glass": {replacing(containers), "mallory", []string{}},
 		"no Pod at all":       {`{"spec": {"running": true}}`, "mallory", []string{}},
 	} {

@@ -133,9 +133,7 @@ func TestModelThroughTheEngine(t *testing.T) {
 	}
 }
 
-// modelKinds are the policies that ask about images. OKEBreakGlass asks about
-// annotations, and its tests have a clock of their own.
-var modelKinds = []string{policies.SignedImages, policies.ImageDigests, policies.ScannedImages}
+var modelKinds = policies.Kinds()
 
 // shipped is the template of a kind as a query over a list of inputs: the places
 // and reasons of each one's violations.

@@ -20,8 +20,24 @@ import (
 
 // want are the place and reason of every violation.
 func (c modelCase) want() []string {
-	found := map[string]bool{}
-	judged := imagesOf(c.object)
+	found, judged := c.held()
+	if c.kind == policies.BreakGlass {
+		c.breakGlass(found, len(judged) == 0 && found["object: too-many-images"])
+	} else {
+		c.images(found, judged)
+	}
+	want := slices.Collect(maps.Keys(found))
+	slices.Sort(want)
+	if want == nil {
+		want = []string{}
+	}
+	return want
+}
+
+// held are the violations of every policy, and the images that the request answers for.
+func (c modelCase) held() (found map[string]bool, judged []placed) {
+	found = map[string]bool{}
+	judged = imagesOf(c.object)
 	hidden := hiddenIn(c.object)
 	if c.operation == "UPDATE" {
 		old := imagesOf(c.old)
@@ -40,6 +56,10 @@ func (c modelCase) want() []string {
 	for _, violation := range hidden {
 		found[violation] = true
 	}
+	return found, judged
+}
+
+func (c modelCase) images(found map[string]bool, judged []placed) {
 	questions := map[string]string{} // by image
 	for _, i := range judged {
 		if q := c.question(i); q != "" {
@@ -57,12 +77,6 @@ func (c modelCase) want() []string {
 			found[i.place+": no-key-listed"] = true
 		}
 	}
-	want := slices.Collect(maps.Keys(found))
-	slices.Sort(want)
-	if want == nil {
-		want = []string{}
-	}
-	return want
 }
 
 // reason is why an image is refused, or nothing.
@@ -262,27 +276,36 @@ func (p placed) is(old placed) bool {
 	if !same(p.ref, old.ref) {
 		return false
 	}
-	return p.at == old.at || pinned(p.ref) && classOf(p.ref) != "doubtful"
+	return p.at == old.at || p.pinned()
 }
+
+// pinned reports whether an image has a digest that counts.
+func (p placed) pinned() bool { return pinned(p.ref) && classOf(p.ref) != "doubtful" }
 
 func imagesOf(object any) []placed {
 	var found []placed
 	for _, pod := range podsOf(object) {
-		spec := pod["spec"].(map[string]any)
-		for _, field := range []string{"containers", "ephemeralContainers", "initContainers"} {
-			for index, c := range entries(spec[field]) {
-				container, _ := c.(map[string]any)
-				found = append(found, placed{placeOf(field, index, container), spotOf(pod, field, index, container), container["image"], pod["annotations"]})
-			}
+		found = append(found, imagesOfPod(pod)...)
+	}
+	return found
+}
+
+func imagesOfPod(pod map[string]any) []placed {
+	var found []placed
+	spec := pod["spec"].(map[string]any)
+	for _, field := range []string{"containers", "ephemeralContainers", "initContainers"} {
+		for index, c := range entries(spec[field]) {
+			container, _ := c.(map[string]any)
+			found = append(found, placed{placeOf(field, index, container), spotOf(pod, field, index, container), container["image"], pod["annotations"]})
 		}
-		for index, v := range entries(spec["volumes"]) {
-			volume, _ := v.(map[string]any)
-			if volume["image"] == nil {
-				continue
-			}
-			source, _ := volume["image"].(map[string]any)
-			found = append(found, placed{placeOf("volumes", index, volume), spotOf(pod, "volumes", index, volume), source["reference"], pod["annotations"]})
+	}
+	for index, v := range entries(spec["volumes"]) {
+		volume, _ := v.(map[string]any)
+		if volume["image"] == nil {
+			continue
 		}
+		source, _ := volume["image"].(map[string]any)
+		found = append(found, placed{placeOf("volumes", index, volume), spotOf(pod, "volumes", index, volume), source["reference"], pod["annotations"]})
 	}
 	return found
 }
@@ -368,29 +391,6 @@ func hiddenIn(object any) map[string]string {
 			if _, ok := value.([]any); !ok && value != nil {
 				text, _ := json.Marshal(value)
 				hidden[field+string(text)] = field + ": unreadable"
-			}
-		}
-	}
-	if !isRevision(object) {
-		return hidden
-	}
-	if len(imagesOf(object)) > 0 && at(object, "data", "spec", "template", "$patch") != "replace" {
-		hidden["a patch"] = "data: unreadable"
-	}
-	// What encoding/json takes for a field of a StatefulSet, and does not read as such here.
-	for path, names := range map[string]string{
-		"data":                        "spec",
-		"data spec":                   "template",
-		"data spec template":          "metadata spec",
-		"data spec template metadata": "annotations",
-		"data spec template spec":     "containers ephemeralContainers initContainers volumes",
-	} {
-		fields, _ := at(object, strings.Fields(path)...).(map[string]any)
-		for key := range fields {
-			for _, name := range strings.Fields(names) {
-				if key != name && strings.EqualFold(key, name) {
-					hidden[path+key] = "data: unreadable"
-				}
 			}
 		}
 	}

@@ -274,6 +274,9 @@ func (s shownPolicy) data(wide bool) data {
 			if r.RequireReason {
 				row("  reason", "required")
 			}
+			if r.RequireDigest {
+				row("  digests", "required")
+			}
 			if r.MaxDuration != "" {
 				row("  at most", r.MaxDuration)
 			}

@@ -40,6 +40,7 @@ func (f *policyFlags) bind(flags *pflag.FlagSet) {
 	flags.StringSliceVar(&r.Groups, "break-glass-group", nil, "`GROUP`s whose members may. May be repeated.")
 	flags.StringSliceVar(&r.ServiceAccounts, "break-glass-account", nil, "Service accounts that may, as `NS/NAME`. May be repeated.")
 	flags.BoolVar(&r.RequireReason, "break-glass-reason", false, "Require a reason for breaking the glass.")
+	flags.BoolVar(&r.RequireDigest, "break-glass-digest", false, "Require images under break-glass to be referenced by digest.")
 	flags.StringVar(&r.MaxDuration, "break-glass-max", "", "`TIME` for which the glass may be broken at most, such as 90m or 8h.")
 	flags.BoolVar(&r.Report, "break-glass-report", false, "Warn of every use of break-glass. A new policy does.")
 	flags.StringSliceVar(&p.Scope.Namespaces, "namespaces", nil, "`NAMESPACES` that the policy is for, such as prod,shop-*; all unless given.")
@@ -120,6 +121,8 @@ func (f *policyFlags) onto(p constraint.Policy, keys []string) (constraint.Polic
 			rules.ServiceAccounts = f.rules.ServiceAccounts
 		case "break-glass-reason":
 			rules.RequireReason = f.rules.RequireReason
+		case "break-glass-digest":
+			rules.RequireDigest = f.rules.RequireDigest
 		case "break-glass-max":
 			rules.MaxDuration = f.rules.MaxDuration
 		case "break-glass-report":
@@ -170,7 +173,8 @@ and is made with --allow-any only.`,
 
   # Leave some namespaces out, and let the SRE group break the glass for a day
   kubectl oke-sign policy set --exclude-namespaces kube-system,dev-* \
-    --break-glass-group sre --break-glass-max 24h --break-glass-reason
+    --break-glass-group sre --break-glass-max 24h --break-glass-reason \
+    --break-glass-digest
 
   # For a repository that Argo CD or Flux reads; then change it there
   kubectl oke-sign policy set --key image-key --gitops > policy.yaml

@@ -93,7 +93,7 @@ func random(r *rand.Rand) constraint.Policy {
 	}
 	if p.BreakGlass == "Honor" && r.IntN(3) > 0 {
 		p.BreakGlassRules = &constraint.BreakGlassRules{
-			Users: some("alice", "bob"), Groups: some("sre"), RequireReason: r.IntN(3) == 0,
+			Users: some("alice", "bob"), Groups: some("sre"), RequireReason: r.IntN(3) == 0, RequireDigest: r.IntN(3) == 0,
 			MaxDuration: one("", "", "8h"), Report: r.IntN(2) == 0,
 		}
 	}

@@ -229,6 +229,9 @@ func (p Policy) write(at place, o *unstructured.Unstructured) {
 		if old.rules.RequireReason != rules.RequireReason {
 			set(o, rules.RequireReason, "spec", "parameters", "requireReason")
 		}
+		if old.rules.RequireDigest != rules.RequireDigest {
+			set(o, rules.RequireDigest, "spec", "parameters", "requireDigest")
+		}
 		if old.rules.MaxDuration != rules.MaxDuration {
 			set(o, rules.MaxDuration, "spec", "parameters", "maxDuration")
 			if rules.MaxDuration == "" {
@@ -286,6 +289,7 @@ func read(o *unstructured.Unstructured) part {
 			Groups:          texts(o, "spec", "parameters", "groups"),
 			ServiceAccounts: texts(o, "spec", "parameters", "serviceAccounts"),
 			RequireReason:   flag("requireReason"),
+			RequireDigest:   flag("requireDigest"),
 			MaxDuration:     text("maxDuration", ""),
 		},
 		report: flag("report"),

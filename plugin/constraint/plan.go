@@ -253,6 +253,7 @@ func compare(kind string, old, now part) (more, less bool) {
 	case policies.BreakGlass:
 		anybody(who(old), who(now))
 		note(now.rules.RequireReason && !old.rules.RequireReason, old.rules.RequireReason && !now.rules.RequireReason)
+		note(now.rules.RequireDigest && !old.rules.RequireDigest, old.rules.RequireDigest && !now.rules.RequireDigest)
 		before, after := longest(old), longest(now)
 		note(after < before, after > before)
 	}

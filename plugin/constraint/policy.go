@@ -82,6 +82,7 @@ type BreakGlassRules struct {
 	Groups          []string `json:"groups"`
 	ServiceAccounts []string `json:"serviceAccounts"` // namespace/name
 	RequireReason   bool     `json:"requireReason"`
+	RequireDigest   bool     `json:"requireDigest"`         // of every image under break-glass
 	MaxDuration     string   `json:"maxDuration,omitempty"` // minutes or hours, such as 8h
 	Report          bool     `json:"report"`                // warn of every use
 }

@@ -277,30 +277,6 @@ test_revisions_as_a_controller_writes_them if {
 	problems({"object": object}) == set()
 }
 
-# What the controller makes of these is not what stands in them.
-test_revisions_that_are_read_in_two_ways[note] if {
-	some note, payload in {
-		"a patch of the template": {"spec": {"template": {"spec": spec}}},
-		"a patch of an image volume": {"spec": {"template": {"spec": {"volumes": spec.volumes}}}},
-		"another directive": {"spec": {"template": {"$patch": "merge", "spec": spec}}},
-		"a directive elsewhere": {"$patch": "replace", "spec": {"template": {"spec": spec}}},
-		"upper case": object.union({"Spec": {}}, replacing({"spec": spec})),
-		"a long s": object.union({"\u017fpec": {}}, replacing({"spec": spec})),
-		"a template beside it": object.union(replacing({"spec": spec}), {"spec": {"TEMPLATE": {}}}),
-		"in the template": replacing({"spec": spec, "Metadata": {}}),
-		"in its metadata": replacing({"spec": spec, "metadata": {"annotation\u017f": {}}}),
-		"containers": replacing({"spec": object.union(spec, {"Containers": []})}),
-		"volumes": replacing({"spec": object.union(spec, {"volume\u017f": []})}),
-	}
-	got := problems({"object": revision(payload)})
-	print(note, got)
-	count(got) == 1
-	every message in got {
-		startswith(message, "data: unreadable: ")
-	}
-	problems({"operation": "UPDATE", "object": revision(payload), "oldObject": revision(payload)}) == set()
-}
-
 # The annotations that count are those of the pod that comes of it.
 test_annotations_belong_to_the_pod[kind] if {
 	mark := {"annotations": {"at": "the pod"}}

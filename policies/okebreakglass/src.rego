@@ -46,6 +46,12 @@ violation contains message.violation("break-glass", "not-allowed", detail, user)
 	])
 }
 
+violation contains problem if {
+	some problem in patches(images.reviewed)
+	not problem in patches_before
+	not permitted
+}
+
 violation contains problem if some problem in images.unreadable
 
 # With report, every use is listed.
@@ -97,6 +103,39 @@ old_marks := {[pod.at, marks(pod)] | some pod in images.old_pods}
 old_spots := {[images.spot(image), marks(image.pod), image.ref] | some image in images.images(images.old_pods)}
 
 old_refs := {[image.pod.at, marks(image.pod), image.ref] | some image in images.images(images.old_pods)}
+
+# patches are violations for a ControllerRevision that leads to another Pod than the one
+# that stands in it. It is a strategic merge patch of the StatefulSet. One that does
+# not replace the template adds its images to what the StatefulSet has, annotations
+# included. And the controller reads the result with encoding/json, which takes "Spec"
+# and "\u017fpec" for "spec".
+patches(obj) := alike | merged if {
+	images.revision(obj)
+	alike := {message.violation("data", "not-allowed", detail, key) |
+		some [fields, names] in [
+			[obj.data, {"spec"}],
+			[object.get(obj, ["data", "spec"], {}), {"template"}],
+			[object.get(obj, ["data", "spec", "template"], {}), {"metadata", "spec"}],
+			[object.get(obj, ["data", "spec", "template", "metadata"], {}), {"annotations"}],
+		]
+		some key, _ in fields
+		not key in names
+		some name in names
+		folded(key) == folded(name)
+		detail := sprintf("only those who may break the glass may write a field that the controller takes for %v", [name])
+	}
+	merged := {message.violation("data", "not-allowed", detail, "(none)") |
+		count(images.images(images.pods(obj))) > 0
+		not obj.data.spec.template["$patch"] == "replace"
+		detail := "only those who may break the glass may write a ControllerRevision that does not replace the whole template ($patch: replace)"
+	}
+} else := set()
+
+default patches_before := set()
+
+patches_before := patches(input.review.oldObject) if images.update
+
+folded(key) := lower(upper(key))
 
 marks(pod) := {name: value |
 	some name in breakglass.names

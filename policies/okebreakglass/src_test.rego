@@ -339,11 +339,62 @@ test_revisions_are_judged_as_workloads_are[note] if {
 
 with_old(review) := object.union(review, {"oldObject": object.union(review.object, {"revision": 7})})
 
-# It would add its images to the annotations that the StatefulSet has.
-test_revisions_that_patch_are_refused_whoever_makes_them if {
-	every name in ["bob", "mallory", "system:serviceaccount:kube-system:statefulset-controller"] {
-		reasons({}, request("CREATE", {"username": name}, revision_kind, revision(pod({})))) == {"unreadable"}
+# What the controller makes of these is not what stands in them: images come to the
+# annotations of the StatefulSet, or fields count that nobody reads here.
+test_revisions_that_lead_to_another_pod[note] if {
+	volume := {"spec": {"volumes": [{"name": "v", "image": {"reference": "a"}}]}}
+	bare := pod({})
+	some note, payload in {
+		"a patch of the template": {"spec": {"template": bare}},
+		"a patch of an image volume": {"spec": {"template": volume}},
+		"a container without an image": {"spec": {"template": {"spec": {"containers": [{"name": "c"}]}}}},
+		"another directive": {"spec": {"template": object.union(bare, {"$patch": "merge"})}},
+		"a directive elsewhere": {"$patch": "replace", "spec": {"template": bare}},
+		"upper case": object.union({"Spec": {}}, replacing(bare).data),
+		"a long s": object.union({"\u017fpec": {}}, replacing(bare).data),
+		"a template beside it": {"spec": object.union({"TEMPLATE": {}}, replacing(bare).data.spec)},
+		"in the template": replacing(object.union(bare, {"Metadata": {}})).data,
+		"in its metadata": replacing(object.union(bare, {"metadata": {"annotation\u017f": {}}})).data,
 	}
+	patch := {"apiVersion": "apps/v1", "kind": "ControllerRevision", "data": payload}
+	got := reasons({"users": ["bob"]}, request("CREATE", {"username": "mallory"}, revision_kind, patch))
+	print(note, got)
+	got == {"not-allowed"}
+	every name in ["bob", "system:serviceaccount:kube-system:statefulset-controller"] {
+		reasons({"users": ["bob"]}, request("CREATE", {"username": name}, revision_kind, patch)) == set()
+	}
+	reasons({}, request("CREATE", {"username": "mallory"}, revision_kind, patch)) == set()
+	reasons({"users": ["bob"]}, with_old(request("UPDATE", {"username": "mallory"}, revision_kind, patch))) == set()
+}
+
+test_digests[note] if {
+	tag := {"name": "t", "image": "iad.ocir.io/ns/a:1"}
+	digest := {"name": "d", "image": by_digest("a")}
+	some note, case in {
+		"a tag": {"spec": {"containers": [tag]}, "want": {"no-digest"}},
+		"a digest": {"spec": {"containers": [digest]}, "want": set()},
+		"one of two": {"spec": {"containers": [digest], "initContainers": [tag]}, "want": {"no-digest"}},
+		"in a volume": {"spec": {"containers": [digest], "volumes": [{"name": "v", "image": {"reference": "a"}}]}, "want": {"no-digest"}},
+		"no image": {"spec": {"containers": [{"name": "c"}]}, "want": {"no-digest"}},
+		"an ambiguous name": {"spec": {"containers": [{"name": "c", "image": upper(by_digest("a"))}]}, "want": {"no-digest"}},
+		"too many": {"spec": {"containers": [tag | some _ in numbers.range(1, 251)]}, "want": {"too-many-images"}},
+	}
+	template := {"metadata": {"annotations": used}, "spec": case.spec}
+	got := reasons({"requireDigest": true}, request("CREATE", alice, pod_kind, template))
+	print(note, got)
+	got == case.want
+	reasons({"requireDigest": true}, request("CREATE", alice, {"group": "apps", "kind": "Deployment"}, {"spec": {"template": template}})) == case.want
+	reasons({"requireDigest": true}, request("CREATE", alice, revision_kind, replacing(template))) == case.want
+	reasons({"requireDigest": true}, request("CREATE", alice, pod_kind, {"spec": case.spec})) - {"too-many-images"} == set()
+	every parameters in [{}, {"requireDigest": false}, {"requireDigest": "true"}] {
+		reasons(parameters, request("CREATE", alice, pod_kind, template)) - {"too-many-images"} == set()
+	}
+}
+
+test_where_a_digest_is_missing_is_said if {
+	review := request("CREATE", alice, pod_kind, pod(used))
+	[violation.msg | some violation in okebreakglass.violation] == ["containers/c: no-digest: a tag may move while break-glass lasts; pin it with kubectl oke-sign pin: a"]
+		with input as {"parameters": {"requireDigest": true}, "review": review}
 }
 
 test_revisions_of_others_pass if {

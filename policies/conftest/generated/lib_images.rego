@@ -78,7 +78,7 @@ reviewed_pods := pods(reviewed)
 
 deletion if input.review.operation == "DELETE"
 
-hidden(obj, pods_of) := (no_pod | no_list) | patches(obj, pods_of) if {
+hidden(obj, pods_of) := no_pod | no_list if {
 	no_pod := {message.violation("object", "no-pod-spec", detail, kind) |
 		count(pods_of) == 0
 		not revision(obj)
@@ -104,33 +104,6 @@ revision(obj) if {
 	obj.kind == "ControllerRevision"
 	startswith(obj.apiVersion, "apps/")
 }
-
-# patches are violations for a patch that leads to another Pod than the one that is
-# read here. A patch that does not replace the template adds its images to what the
-# StatefulSet has, annotations included. The controller reads the patched object
-# with encoding/json, which takes "Spec" and "\u017fpec" for "spec".
-patches(obj, pods_of) := alike | merged if {
-	revision(obj)
-	alike := {message.violation("data", "unreadable", detail, key) |
-		some [fields, names] in [
-			[obj.data, {"spec"}],
-			[object.get(obj, ["data", "spec"], {}), {"template"}],
-			[object.get(obj, ["data", "spec", "template"], {}), {"metadata", "spec"}],
-			[object.get(obj, ["data", "spec", "template", "metadata"], {}), {"annotations"}],
-			[object.get(obj, ["data", "spec", "template", "spec"], {}), {"containers", "ephemeralContainers", "initContainers", "volumes"}],
-		]
-		some key, _ in fields
-		not key in names
-		folded(key) in {folded(name) | some name in names}
-		detail := sprintf("the controller takes this for one of %v", [names])
-	}
-	merged := {message.violation("data", "unreadable", "must replace the whole template, as a controller writes it ($patch: replace)", "(none)") |
-		count(images(pods_of)) > 0
-		not obj.data.spec.template["$patch"] == "replace"
-	}
-} else := set()
-
-folded(key) := lower(upper(key))
 
 containers := ["containers", "ephemeralContainers", "initContainers"]
 
