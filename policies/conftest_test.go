@@ -65,6 +65,14 @@ func deploymentOf(image string) string {
 	return "{apiVersion: apps/v1, kind: Deployment, metadata: {name: web}, spec: {template: {spec: {containers: [{name: c0, image: '" + image + "'}]}}}}\n"
 }
 
+func revisionOf(image string) string {
+	return "{apiVersion: apps/v1, kind: ControllerRevision, metadata: {name: web-1}, revision: 1, data: {spec: {template: {$patch: replace, spec: {containers: [{name: c0, image: '" + image + "'}]}}}}}\n"
+}
+
+func underBreakGlass(image string) string {
+	return strings.Replace(podOf(image), "{name: web}", "{name: web, annotations: {oracle.image-policy.k8s.io/break-glass: 'true'}}", 1)
+}
+
 // Each of these was once a way to get past a check that says nothing.
 func TestConftest(t *testing.T) {
 	conftest := tool(t, "conftest")
@@ -101,6 +109,10 @@ func TestConftest(t *testing.T) {
 		"structure: a workload":              {manifest: deploymentOf("nginx"), want: "Deployment/web: containers/c0: no-digest: ", exit: 1},
 		"structure: break-glass in use":      {manifest: strings.Replace(podOf(goodImage), "{name: web}", "{name: web, annotations: {oracle.image-policy.k8s.io/break-glass: 'true'}}", 1), want: "WARN - manifest.yaml - main - Pod/web: break-glass: in-use: "},
 		"structure: break-glass misspelt":    {manifest: strings.Replace(podOf(goodImage), "{name: web}", "{name: web, annotations: {oracle.image-policy.k8s.io/break-glass: 'yes'}}", 1), want: "no-effect", exit: 1},
+		"structure: a ControllerRevision":    {manifest: revisionOf("nginx"), want: "ControllerRevision/web-1: containers/c0: no-digest: ", exit: 1},
+		"structure: a revision of no Pod":    {manifest: "{apiVersion: apps/v1, kind: ControllerRevision, metadata: {name: web-1}, revision: 1, data: {spec: {cpu: 1}}}\n", want: "0 failures"},
+		"break-glass by tag":                 {manifest: underBreakGlass("iad.ocir.io/ns/bad:v1"), data: []string{`{"oke_sign": {"constraints": [{"kind": "OKEBreakGlass", "spec": {"parameters": {"requireDigest": true}}}]}}`}, want: "Pod/web: containers/c0: no-digest: a tag may move while", exit: 1},
+		"break-glass by digest":              {manifest: underBreakGlass(badImage), data: []string{`{"oke_sign": {"constraints": [{"kind": "OKEBreakGlass", "spec": {"parameters": {"requireDigest": true}}}]}}`}, want: "0 warnings, 0 failures"},
 		"structure: warnings can count":      {manifest: podOf(goodImage), args: []string{"--fail-on-warn"}, want: "no-key-listed", exit: 1},
 		"an object without images":           {manifest: service, want: "0 failures"},
 		"the second document":                {manifest: service + "---\n" + podOf("nginx"), want: "no-digest", exit: 1},

@@ -281,6 +281,8 @@ func TestAProviderThatIsNotThere(t *testing.T) {
 	}
 }
 
+// The template of artifact-attestations-opa-provider is content with any one image.
+// CVE-2023-2727: ephemeral containers were not looked at.
 func TestOneBadImageInEveryPosition(t *testing.T) {
 	p := gatetest.Start(t, gatetest.Each(vouch))
 	for reason, e := range map[string]*gate.Engine{"unsigned": engine(t, p, signedBy(keyA)), "problems": engine(t, p, scanned)} {
@@ -397,6 +399,7 @@ func TestQuestions(t *testing.T) {
 	}
 }
 
+// CVE-2026-78427: only what a constraint exempts is exempt.
 func TestNobodyIsAskedWithoutNeed(t *testing.T) {
 	p := gatetest.Start(t, gatetest.Each(vouch))
 	exempt := constraint(policies.SignedImages, "signed", "deny",
@@ -422,6 +425,22 @@ func TestNobodyIsAskedWithoutNeed(t *testing.T) {
 	d := review(t, e, gate.Request{Operation: admissionv1.Update, Object: pod(nil, badImage, goodImage), OldObject: pod(nil, goodImage)})
 	if diff := cmp.Diff([]string{"containers/c0: unsigned"}, reasons(d.Denied)); diff != "" {
 		t.Errorf("a new image on update: %s", diff)
+	}
+}
+
+// CVE-2026-78427: NeuVector exempted side cars by their names. No image is exempt by
+// itself, not even what enforces the policy.
+func TestNoImageIsExemptByItself(t *testing.T) {
+	p := gatetest.Start(t, gatetest.Each(vouch))
+	e := engine(t, p, signedBy(keyA), constraint(policies.ImageDigests, "digests", "deny", `{}`))
+	for _, image := range []string{
+		"docker.io/istio/proxyv2:1.27.0", "cr.l5d.io/linkerd/proxy:stable", "registry.k8s.io/pause:3.10", "envoyproxy/envoy:v1.35.0",
+		"openpolicyagent/gatekeeper:v3.23.1", "ghcr.io/oke-sign/oke-sign-provider:v0.1.0", "iad.ocir.io/oke-sign/oke-sign-provider:v0.1.0",
+		"container-registry.oracle.com/os/oraclelinux:9",
+	} {
+		if d := review(t, e, create(pod(nil, goodImage, image))); d.Allowed() {
+			t.Errorf("admitted %s", image)
+		}
 	}
 }
 
@@ -456,7 +475,8 @@ func TestDoubtfulReferencesUnderEverySetting(t *testing.T) {
 }
 
 // The API server refuses parameters without keys. It does not refuse a constraint
-// without parameters.
+// without parameters. OKE's own policy admits everything without keys.
+// CVE-2025-29778: Kyverno ignored a parameter; here unknown ones are refused.
 func TestKeysMustBeGiven(t *testing.T) {
 	p := gatetest.Start(t, gatetest.Each(func(string) any { return signed }))
 	e := engine(t, p)
@@ -511,7 +531,8 @@ func TestWhatIsAdmittedUnverifiedIsReported(t *testing.T) {
 	}
 }
 
-// A break-glass policy in the engine, with the real clock.
+// A break-glass policy in the engine, with the real clock. CVE-2024-48921,
+// CVE-2026-84200: an exception is for those who may make one.
 func TestBreakGlass(t *testing.T) {
 	p := gatetest.Start(t, gatetest.Each(vouch))
 	e := engine(t, p, signedBy(keyA),

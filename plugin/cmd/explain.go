@@ -502,6 +502,7 @@ var remedies = map[string]string{
 	"no-end":           "give it an end: kubectl oke-sign break-glass TYPE/NAME --reason TEXT --for TIME",
 	"bad-end":          "give it an end: kubectl oke-sign break-glass TYPE/NAME --reason TEXT --for TIME",
 	"too-long":         "give it an earlier end: kubectl oke-sign break-glass TYPE/NAME --reason TEXT --for TIME",
+	"too-many-images":  "split the object into several with fewer images",
 	"no-effect":        "kubectl oke-sign break-glass end TYPE/NAME takes the annotation away",
 	"problems":         "kubectl oke-sign scan results IMAGE shows them and the versions that mend them: build the image with those; or list the ids in the constraint: ignore: [CVE-...]",
 	"scan-too-old":     "push the image again under its tag, which has it scanned anew; kubectl oke-sign scan target list shows whether its repository still is",

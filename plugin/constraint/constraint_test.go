@@ -323,7 +323,7 @@ func TestByHand(t *testing.T) {
 			samples: []string{signed + "one-key", signed + "workloads", glass + "restricted", glass + "report"},
 			want: &constraint.Policy{
 				Mode: "deny", OtherRegistries: "Deny", Digests: "None", BreakGlass: "Honor", Provider: "oke-sign", WarnWorkloads: true,
-				BreakGlassRules: &constraint.BreakGlassRules{Users: []string{"alice"}, Groups: []string{"sre"}, ServiceAccounts: []string{"ops/deployer"}, RequireReason: true, Report: true},
+				BreakGlassRules: &constraint.BreakGlassRules{Users: []string{"alice"}, Groups: []string{"sre"}, ServiceAccounts: []string{"ops/deployer"}, RequireReason: true, RequireDigest: true, Report: true},
 			},
 		},
 		"two for Pods": {

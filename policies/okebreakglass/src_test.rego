@@ -49,6 +49,7 @@ test_pods_that_break_no_glass_pass_whatever_the_policy if {
 	))) == set()
 }
 
+# Kritis takes any value of the annotation for break-glass.
 test_only_one_spelling_has_an_effect[note] if {
 	some note, value in {
 		"yes": "yes",
@@ -212,6 +213,8 @@ test_controllers_are_exempt_from_nothing_else if {
 	reasons(parameters, request("CREATE", user, pod_kind, pod({mark: "yes"}))) == {"no-effect"}
 }
 
+# Connaisseur, Portieris and Kritis pass over children of a known parent. Owner references
+# are written by the user.
 test_an_owner_proves_nothing if {
 	owned := object.union(pod(used), {"metadata": {"ownerReferences": [{"kind": "ReplicaSet", "name": "x", "controller": true}]}})
 	reasons({"users": ["bob"]}, request("CREATE", alice, pod_kind, owned)) == {"not-allowed"}

@@ -98,6 +98,7 @@ test_only_a_literal_empty_list_means_any_key[note] if {
 	refused(parameters, pod({}, [good]), "no-keys")
 }
 
+# Kritis takes any value of the annotation for break-glass.
 test_break_glass_is_spelled_one_way_only[note] if {
 	some note, annotations in {
 		"True": {"oracle.image-policy.k8s.io/break-glass": "True"},

@@ -11,6 +11,7 @@ import (
 )
 
 // The table is read by the tests of the Rego as well.
+// GO-2026-6225, CVE-2026-105769: look-alikes of a host are other registries.
 func TestClassify(t *testing.T) {
 	data, err := os.ReadFile("../../policies/lib/testdata/references.json")
 	if err != nil {
@@ -40,6 +41,7 @@ func TestClassify(t *testing.T) {
 	}
 }
 
+// k8simagedigests of gatekeeper-library: its expression ends before the digest does.
 func TestParse(t *testing.T) {
 	const digest = "sha256:ee44b399df993016003bf5466bd3eeb221305e9d0fa831606bc7902d149c775b"
 	type parts struct{ region, host, namespace, repository, tag, digest, name string }

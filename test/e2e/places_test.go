@@ -40,6 +40,7 @@ const denies = `admission webhook "validation.gatekeeper.sh" denied the request`
 
 // One unsigned image among signed ones is found wherever a Pod may have it, on
 // whatever way it comes there.
+// CVE-2023-2727: ephemeral containers were not looked at.
 func TestEveryPlaceOfAnImage(t *testing.T) {
 	t.Parallel()
 	s := newSpace(t)

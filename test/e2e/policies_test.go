@@ -63,6 +63,7 @@ func move(t *testing.T, from, to string) {
 	}
 }
 
+// OKE's own policy admits everything without keys.
 func TestFiveKeysAndNoSixth(t *testing.T) {
 	t.Parallel()
 	s := newSpace(t)
@@ -87,6 +88,7 @@ func TestFiveKeysAndNoSixth(t *testing.T) {
 
 // What the API server makes of mistakes in a constraint: it refuses them, and
 // those that it was told to overlook let nothing in.
+// CVE-2025-29778: Kyverno ignored a parameter that it could not use.
 func TestMisspelt(t *testing.T) {
 	t.Parallel()
 	s := newSpace(t)
@@ -158,6 +160,8 @@ func TestOtherRegistries(t *testing.T) {
 }
 
 // Both examples of Oracle's page: a whole digest passes, a tag does not.
+// CVE-2022-47633: two look-ups of a tag may find two images, so only digests count.
+// k8simagedigests of gatekeeper-library: its expression ends before the digest does.
 func TestByDigest(t *testing.T) {
 	t.Parallel()
 	const (
