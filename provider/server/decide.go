@@ -151,8 +151,7 @@ func (d *decider[A]) look(ctx context.Context, rest []pending, outcomes []outcom
 		go func() {
 			for i := int(next.Add(1)) - 1; i < len(rest); i = int(next.Add(1)) - 1 {
 				p := &rest[i]
-				v, err := d.find(ctx, p)
-				done <- numbered{p.n, d.decided(ctx, p, v, err)}
+				done <- numbered{p.n, d.settle(ctx, p)}
 			}
 		}()
 	}
@@ -220,6 +219,20 @@ func (d *decider[A]) knows(ctx context.Context, p *pending) (v A, known bool, er
 	defer d.contain(p.image, &err)
 	v, known = d.known(ctx, p)
 	return v, known, nil
+}
+
+// settle finds an answer out, and counts and logs it. On this goroutine nothing else
+// stops a panic, wherever it comes from.
+func (d *decider[A]) settle(ctx context.Context, p *pending) (o outcome) {
+	var err error
+	defer func() {
+		if err != nil {
+			o = outcome{image: p.image, err: err}
+		}
+	}()
+	defer d.contain(p.image, &err)
+	v, failed := d.find(ctx, p)
+	return d.decided(ctx, p, v, failed)
 }
 
 // find asks what has to be found out.

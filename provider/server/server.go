@@ -76,7 +76,8 @@ type Config struct {
 	// Parallel is how many questions of one request are looked into at a time;
 	// 16 if zero.
 	Parallel int
-	// Requests is how many requests Check works for at a time; 128 if zero. Further
+	// Requests is how many requests Check works for at a time; 256 if zero, more than
+	// the 192 that three replicas of Gatekeeper send by the values shipped. Further
 	// ones wait within their budget. What Known answers waits for none of them.
 	Requests int
 	// Log gets one line for each decision; discarded if nil.

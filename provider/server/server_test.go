@@ -695,6 +695,30 @@ func TestCheckThatFails(t *testing.T) {
 	}
 }
 
+// panicking is a log whose lines about decisions panic, as a value that cannot be shown
+// would.
+type panicking struct{ slog.Handler }
+
+func (h panicking) Handle(ctx context.Context, r slog.Record) error {
+	if r.Level == slog.LevelInfo {
+		panic("on purpose")
+	}
+	return h.Handler.Handle(ctx, r)
+}
+
+// A panic after the check, on the same goroutine, is the end of no process.
+func TestPanicAfterACheck(t *testing.T) {
+	var b bytes.Buffer
+	keys := images(2)
+	_, answer := bubble(t, server.Config{Check: signed, Log: slog.New(panicking{slog.NewTextHandler(&b, nil)})}, keys...)
+	if len(answer.Response.Items) != 0 || strings.Count(answer.Response.SystemError, "internal error, see the provider's log") != 2 {
+		t.Errorf("answer: %+v", answer)
+	}
+	if !strings.Contains(b.String(), "on purpose") {
+		t.Errorf("the log does not say what happened: %s", b.String())
+	}
+}
+
 // Requests beyond the limit wait for their turn, or until their caller leaves.
 func TestRequestsAtATime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
