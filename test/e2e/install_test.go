@@ -44,6 +44,7 @@ func TestInstall(t *testing.T) {
 		{"certificates as files", i.files},
 		{"images that have to be scanned", i.scans},
 		{"uninstalled", i.uninstall},
+		{"installed in another namespace", i.elsewhere},
 	} {
 		if !t.Run(part.name, part.run) {
 			break
@@ -51,8 +52,7 @@ func TestInstall(t *testing.T) {
 	}
 }
 
-// newInstallation prepares what users have before they begin: a namespace, as closed
-// as can be.
+// newInstallation prepares what users have before they begin: nothing.
 func newInstallation(t *testing.T) *installation {
 	t.Helper()
 	root, err := filepath.Abs(".")
@@ -65,14 +65,18 @@ func newInstallation(t *testing.T) *installation {
 	if err != nil {
 		t.Fatal(err)
 	}
-	i := &installation{root: root, env: chartRepository(t), own: space{name: "oke-sign"}}
+	return &installation{root: root, env: chartRepository(t), own: space{name: "oke-sign"}}
+}
+
+// furnish puts into a namespace what the provider needs of this machine, and closes
+// the namespace as far as can be.
+func furnish(t *testing.T, s space) {
+	t.Helper()
 	oci := filepath.Join(os.Getenv("OKE_SIGN_CLUSTER"), "oci")
-	i.own.kubectl(t, "create", "namespace", i.own.name).succeeds(t)
-	i.own.kubectl(t, "label", "namespace", i.own.name, "pod-security.kubernetes.io/enforce=restricted").succeeds(t)
-	i.own.kubectl(t, "create", "configmap", "authorities", "--from-file=ca.pem="+filepath.Join(oci, "ca.pem")).succeeds(t)
-	i.own.kubectl(t, "create", "secret", "generic", "ocir", "--type=kubernetes.io/dockerconfigjson",
+	s.kubectl(t, "label", "namespace", s.name, "pod-security.kubernetes.io/enforce=restricted").succeeds(t)
+	s.kubectl(t, "create", "configmap", "authorities", "--from-file=ca.pem="+filepath.Join(oci, "ca.pem")).succeeds(t)
+	s.kubectl(t, "create", "secret", "generic", "ocir", "--type=kubernetes.io/dockerconfigjson",
 		"--from-file=.dockerconfigjson="+filepath.Join(oci, "docker", "config.json")).succeeds(t)
-	return i
 }
 
 func exists(path string) bool {
@@ -146,6 +150,8 @@ func (i *installation) firstSteps(t *testing.T) {
 		t.Logf("%s\n%.1f s\n%s%s", strings.TrimSpace(command), time.Since(began).Seconds(), r.stdout, r.stderr)
 		checked++
 		switch {
+		case strings.Contains(command, "create namespace "):
+			furnish(t, i.own)
 		case strings.Contains(command, "oke-sign-policy"):
 			r.says(t, "From now on a new Pod is REFUSED unless")
 			i.withoutRights(t)
@@ -161,8 +167,8 @@ func (i *installation) firstSteps(t *testing.T) {
 			checked--
 		}
 	}
-	if checked != 3 {
-		t.Fatalf("%d commands were looked at, want 3: they read otherwise now", checked)
+	if checked != 4 {
+		t.Fatalf("%d commands were looked at, want 4: they read otherwise now", checked)
 	}
 	began := time.Now()
 	home.ready(t, 4*time.Minute, "web", "1/1")
@@ -296,8 +302,7 @@ func (i *installation) ownImage(t *testing.T) {
 	image := providerRepository + "@" + digest
 	okeSign(t, "sign", image, "--key", imageKey.ID).succeeds(t)
 
-	i.helm(t, "upgrade", "gatekeeper", "gatekeeper", "--repo", charts, "--version", "3.23.1", "--namespace", "gatekeeper-system", "--wait", "--reuse-values",
-		"--set", `validatingWebhookExemptNamespacesLabels.kubernetes\.io/metadata\.name={kube-system}`).succeeds(t)
+	i.exempts(t, "kube-system")
 	i.upgrade(t, "oke-sign-policy", "installation.namespace=").succeeds(t)
 	i.enforced(t)
 	i.own.kubectl(t, "create", "deployment", "by-tag", "--image="+providerRepository+":1.0.0", "--dry-run=server").succeeds(t).says(t, "Warning: ", ": no-digest: ")
@@ -313,6 +318,13 @@ func (i *installation) ownImage(t *testing.T) {
 	// From an image that holds nothing but what was packed, it still decides.
 	home := space{name: "default"}
 	home.kubectl(t, "run", "unsigned", "--image="+home.push(t, "other")).fails(t, denies, ": unsigned: ")
+}
+
+// exempts has Gatekeeper's webhook leave out these namespaces, and its own.
+func (i *installation) exempts(t *testing.T, namespaces ...string) {
+	t.Helper()
+	i.helm(t, "upgrade", "gatekeeper", "gatekeeper", "--repo", charts, "--version", "3.23.1", "--namespace", "gatekeeper-system", "--wait", "--reuse-values",
+		"--set", `validatingWebhookExemptNamespacesLabels.kubernetes\.io/metadata\.name={`+strings.Join(namespaces, ",")+`}`).succeeds(t)
 }
 
 type replica struct{ Name, Image, Ready string }
@@ -559,4 +571,38 @@ func (i *installation) documented(t *testing.T) []string {
 		t.Fatalf("%d commands, want 3: %q", len(commands), commands)
 	}
 	return commands
+}
+
+// elsewhere installs oke-sign in a namespace of another name. The usual name is then
+// free, and the policy applies to whoever takes it.
+func (i *installation) elsewhere(t *testing.T) {
+	usual, signing := i.own, space{name: "signing"}
+	usual.kubectl(t, "delete", "namespace", usual.name, "--wait", "--timeout=50s").succeeds(t)
+	signing.kubectl(t, "create", "namespace", signing.name).succeeds(t)
+	furnish(t, signing)
+	i.exempts(t, "kube-system", signing.name)
+	values := filepath.Join(t.TempDir(), "oci.yaml")
+	if err := os.WriteFile(values, []byte(ociValues), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	install := func(chart string, args ...string) result {
+		return i.helm(t, append([]string{"install", chart, filepath.Join("charts", chart), "--namespace", signing.name, "--wait", "--timeout", "1m"}, args...)...)
+	}
+	install("oke-sign", "--values", values).succeeds(t)
+	keys := "keys={" + imageKey.ID + "}"
+	install("oke-sign-policy", "--set", keys).fails(t, "installation.namespace is oke-sign, and Provider oke-sign leads to namespace signing")
+	install("oke-sign-policy", "--set", keys, "--set", "installation.namespace="+signing.name).succeeds(t)
+	i.holds(t)
+
+	usual.kubectl(t, "create", "namespace", usual.name).succeeds(t)
+	image := usual.push(t, "taken")
+	eventually(t, soon, "the policy applies in the namespace of the usual name", func() error {
+		r := usual.kubectl(t, "run", "taken", "--image="+image, "--dry-run=server")
+		if r.err == nil || !strings.Contains(r.stderr, denies) {
+			return fmt.Errorf("%v %s", r.err, r.stdout)
+		}
+		return nil
+	})
+	// Here Pod Security alone refuses the Pod.
+	signing.kubectl(t, "run", "exempt", "--image="+image, "--dry-run=server").fails(t, "violates PodSecurity")
 }
