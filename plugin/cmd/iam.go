@@ -101,7 +101,7 @@ func (o *iamOptions) bind(flags *pflag.FlagSet) {
 	flags.StringVar(&o.project, "project", "", "`OWNER/NAME` of the GitHub repository or GitLab project whose jobs sign.")
 	flags.StringVar(&o.branch, "branch", "main", "`NAME` of the branch whose jobs sign.")
 	flags.StringVar(&o.issuer, "issuer", "", "`URL` that issues the jobs' tokens, unless it is GitHub's or GitLab's own.")
-	flags.StringVar(&o.audience, "audience", "", "`AUDIENCE` of the jobs' tokens.")
+	flags.StringVar(&o.audience, "audience", "", "`AUDIENCE` of the jobs' tokens; of GitHub's, https:// and the host of the identity domain unless OCI_OIDC_AUDIENCE says otherwise.")
 	flags.StringSliceVar(&o.keys, "key", nil, "`OCID`s of the only keys to allow.")
 	flags.StringSliceVar(&o.repositories, "repository", nil, "`NAME`s of the only repositories to allow, such as project01/web or project01*.")
 	flags.BoolVar(&o.scans, "scans", false, "Add what the provider needs where images must have been scanned (OKEScannedImages).")

@@ -87,7 +87,7 @@ var blankMeans = map[string]string{
 	"GROUP":            "Name of the group that signs",
 	"OWNER":            "Owner of the repository or project whose jobs sign",
 	"NAME":             "Name of the repository or project whose jobs sign",
-	"AUDIENCE":         "Audience of the jobs' tokens",
+	"AUDIENCE":         "Audience of the jobs' tokens; of GitHub's, https:// and the host of the identity domain unless OCI_OIDC_AUDIENCE says otherwise",
 }
 
 // terraform writes needs as resources of Oracle's provider.

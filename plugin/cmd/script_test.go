@@ -102,6 +102,7 @@ func TestScripts(t *testing.T) {
 			"install": install,
 			"oke":     oke,
 			"iam":     iam,
+			"groups":  groups,
 
 			"allow":   allow,
 			"publish": publish,
@@ -486,9 +487,10 @@ func mode(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// iam FILE workload|signer|GROUP COMMAND...: the statements in the file suffice for
-// the command, run as a workload of the cluster, as somebody of the group signers,
-// or of another group; and without any one of them it fails.
+// iam FILE workload|signer|KIND COMMAND...: the statements in the file suffice for
+// the command, run as a workload of the cluster, as somebody of the group signers, or
+// as a resource of a kind, such as instance, in the dynamic groups that there are; and
+// without any one of them it fails.
 func iam(ts *testscript.TestScript, _ bool, args []string) {
 	statements := strings.Split(strings.TrimSpace(ts.ReadFile(args[0])), "\n")
 	w := of(ts)
@@ -504,27 +506,63 @@ func iam(ts *testscript.TestScript, _ bool, args []string) {
 		if left > 0 && strings.Contains(statements[left-1], "container-scan-targets") && url == "given" {
 			continue
 		}
-		group := args[1]
-		if group == "signer" {
-			group = "signers"
-		}
-		user := w.tenancy.NewUser(fmt.Sprintf("%s-%d", args[1], left), group)
-		if args[1] == "workload" {
-			user.ActAs(ts.Getenv("CLUSTER"), "oke-sign", "oke-sign-provider")
-		}
+		restore := w.appear(ts, args[1], fmt.Sprintf("%s-%d", args[1], left))
 		allowed := slices.Clone(statements)
 		if left > 0 {
 			allowed = slices.Delete(allowed, left-1, left)
 		}
 		withdraw := w.tenancy.AllowOnly(allowed...)
-		ts.Setenv("OCI_CONFIG_FILE", user.ConfigFile())
 		err := ts.Exec(args[2], args[3:]...)
 		withdraw()
+		restore()
 		switch {
 		case left == 0 && err != nil:
 			ts.Fatalf("the statements do not suffice: %v", err)
 		case left > 0 && err == nil:
 			ts.Fatalf("not needed: %s", statements[left-1])
+		}
+	}
+}
+
+// appear makes the commands of a script run as somebody else, until restore.
+func (w *world) appear(ts *testscript.TestScript, as, name string) (restore func()) {
+	switch as {
+	case "workload", "signer":
+		user := w.tenancy.NewUser(name, "signers")
+		if as == "workload" {
+			user.ActAs(ts.Getenv("CLUSTER"), "oke-sign", "oke-sign-provider")
+		}
+		ts.Setenv("OCI_CONFIG_FILE", user.ConfigFile())
+		return func() {}
+	}
+	given := w.tenancy.NewActor(as, ts.Getenv("COMPARTMENT")).NewResource(time.Hour)
+	env := map[string]string{
+		"OCI_CLI_AUTH": "resource_principal", "OCI_RESOURCE_PRINCIPAL_VERSION": "2.2", "OCI_RESOURCE_PRINCIPAL_RPST": given.Token,
+		"OCI_RESOURCE_PRINCIPAL_PRIVATE_PEM": given.Key, "OCI_RESOURCE_PRINCIPAL_REGION": given.Region,
+	}
+	for name, value := range env {
+		ts.Setenv(name, value)
+	}
+	return func() {
+		for name := range env {
+			ts.Setenv(name, "")
+		}
+	}
+}
+
+// groups FILE: the dynamic groups are there that kubectl oke-sign iam has printed
+// into the file, and no others.
+func groups(ts *testscript.TestScript, _ bool, args []string) {
+	w := of(ts)
+	w.tenancy.RemoveDynamicGroups()
+	name := ""
+	for line := range strings.Lines(ts.ReadFile(args[0])) {
+		what, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), ": ")
+		switch what {
+		case "name":
+			name = value
+		case "matching rule":
+			w.tenancy.NewDynamicGroup(name, value)
 		}
 	}
 }

@@ -2,7 +2,6 @@ package pipelines
 
 import (
 	"bufio"
-	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -216,11 +215,7 @@ func (j *job) step(s step) (string, error) {
 	lines := []string{j.sources()}
 	for _, name := range slices.Sorted(maps.Keys(s.env)) {
 		lines = append(lines, `export `+name+`="$JOB_`+name+`"`)
-		value := expand(s.env[name], j.outputs)
-		if name == "OCI_CLI_AUTH" && !strings.Contains(lines[0], "env.d") {
-			value = "api_key" // TEMPORARY
-		}
-		env = append(env, "JOB_"+name+"="+value)
+		env = append(env, "JOB_"+name+"="+expand(s.env[name], j.outputs))
 	}
 	env = append(env, "OCI="+j.world.home, "KIND="+j.kind)
 	env = append(env, j.extra...)
@@ -250,12 +245,13 @@ func (j *job) read(s step, output, path string) {
 
 // pipeline is one of docs/ci.
 type pipeline struct {
-	kind    string
-	files   []string
-	read    func(t *testing.T, texts []string) []step
-	extra   func(j *job) []string
-	unready string // what is said of blanks
-	pushes  bool   // else the image is there already
+	kind     string
+	variants []string // of the surroundings
+	files    []string
+	read     func(t *testing.T, texts []string) []step
+	extra    func(j *job) []string
+	unready  string // what is said of blanks
+	pushes   bool   // else the image is there already
 }
 
 func one(read func(*testing.T, string) []step) func(*testing.T, []string) []step {
@@ -264,7 +260,8 @@ func one(read func(*testing.T, string) []step) func(*testing.T, []string) []step
 
 var pipelines = map[string]pipeline{
 	"OCI DevOps, build": {
-		kind: "resource_principal", files: []string{"devops/build_spec.yaml"}, read: one(devops), pushes: true,
+		kind: "resource_principal", variants: []string{"resource_principal-1.1", "resource_principal-3.0"},
+		files: []string{"devops/build_spec.yaml"}, read: one(devops), pushes: true,
 		extra: func(j *job) []string {
 			return []string{"OCI_PRIMARY_SOURCE_DIR=" + j.dir, "OCI_BUILD_RUN_ID=ocid1.devopsbuildrun.oc1.iad.x" + strings.ToLower(rand.Text())}
 		},
@@ -277,7 +274,7 @@ var pipelines = map[string]pipeline{
 		unready: "::error::fill in what is in <angle brackets> in the workflow",
 	},
 	"GitLab": {
-		kind: "oidc", files: []string{"gitlab/.gitlab-ci.yml"}, read: one(gitlab), pushes: true,
+		kind: "oidc-gitlab", files: []string{"gitlab/.gitlab-ci.yml"}, read: one(gitlab), pushes: true,
 		extra:   func(*job) []string { return []string{"CI_COMMIT_SHORT_SHA=" + strings.ToLower(rand.Text()[:8])} },
 		unready: ".gitlab-ci.yml: fill in what is in <angle brackets>",
 	},
@@ -300,6 +297,7 @@ func (j *job) steps(p pipeline, values map[string]string) []step {
 	if p.extra != nil {
 		j.extra = p.extra(j)
 	}
+	j.outputs["secrets.OCI_OIDC_CLIENT_SECRET"] = j.variable("OCI_OIDC_CLIENT_SECRET")
 	return p.read(j.t, texts)
 }
 
@@ -308,13 +306,13 @@ func (j *job) values(image string) map[string]string {
 	_, digest, _ := strings.Cut(image, "@")
 	return map[string]string{
 		"region key": "iad", "namespace": "idwpqivumvev", "repository": "scan-test", "digest": digest, "image by its digest": image,
-		"OCID of the key that signs":                         j.keys["image-key"],
-		"SHA-256 sum of " + archive + ", from checksums.txt": j.sum,
-		"region, such as us-ashburn-1":                       "us-ashburn-1",
-		"URL of the identity domain":                         j.variable("OCI_DOMAIN_URL"),
-		"client id of the application":                       j.variable("OCI_OIDC_CLIENT_ID"),
-		"audience that the trust asks for":                   cmp.Or(j.variable("OCI_OIDC_AUDIENCE"), "audience"),
-		"claim with the sources":                             "sources",
+		"OCID of the key that signs":                                               j.keys["image-key"],
+		"SHA-256 sum of " + archive + ", from checksums.txt":                       j.sum,
+		"region, such as us-ashburn-1":                                             "us-ashburn-1",
+		"URL of the identity domain":                                               j.variable("OCI_DOMAIN_URL"),
+		"client id of the application":                                             j.variable("OCI_OIDC_CLIENT_ID"),
+		"audience that the trust asks for, such as the URL of the identity domain": j.variable("OCI_DOMAIN_URL"),
+		"claim with the sources":                                                   "sources",
 	}
 }
 
@@ -332,10 +330,7 @@ func (j *job) variable(name string) string {
 
 // sources are shell lines that make the surroundings of the job.
 func (j *job) sources() string {
-	if _, err := os.Stat(filepath.Join(j.world.home, "env.d", j.kind)); err != nil {
-		return `. "$OCI/env"`
-	}
-	return `. "$OCI/env" && . "$OCI/env.d/$KIND"`
+	return `. "$OCI/env" && for file in "$OCI"/env.d/"$KIND" "$OCI"/env.more/"$KIND"; do [[ ! -f $file ]] || { . "$file"; found=1; }; done; [[ ${found-} ]] || exit 99; unset found`
 }
 
 // pushed is an image that somebody has pushed, whom nobody has to trust.
@@ -400,12 +395,16 @@ func TestPipelines(t *testing.T) {
 	t.Run("OCI DevOps, deployment", func(t *testing.T) { testDeployment(t, w) })
 	for name, p := range pipelines {
 		t.Run(name, func(t *testing.T) {
-			t.Run("signs", func(t *testing.T) {
-				j, steps := w.prepared(t, p, w.keys["image-key"])
-				if out, err := j.run(steps); err != nil || !j.signedBy(w.keys["image-key"]) {
-					t.Errorf("%s: %v\n%s", j.image(), err, out)
-				}
-			})
+			for _, kind := range append([]string{p.kind}, p.variants...) {
+				t.Run("signs, "+kind, func(t *testing.T) {
+					p := p
+					p.kind = kind
+					j, steps := w.prepared(t, p, w.keys["image-key"])
+					if out, err := j.run(steps); err != nil || !j.signedBy(w.keys["image-key"]) {
+						t.Errorf("%s: %v\n%s", j.image(), err, out)
+					}
+				})
+			}
 			t.Run("fails for an image that nobody signed", func(t *testing.T) {
 				j, steps := w.prepared(t, p, w.keys["image-key"])
 				if out, err := j.run(without(steps)); err == nil || !strings.Contains(out, "unsigned") {
