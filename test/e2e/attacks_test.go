@@ -429,6 +429,7 @@ func oldAttacks() []attack {
 	return []attack{
 		{name: "an old ReplicaSet whose break-glass is over, scaled", before: oldSet(digest, expired), run: scaleUp},
 		{name: "an old ReplicaSet with a tag whose break-glass is over, scaled", before: oldSet(tag, expired), run: scaleUp},
+		{name: "an old ReplicaSet with a tag whose break-glass holds, scaled", before: oldSet(tag, glass()), run: scaleUp},
 		{name: "an old ReplicaSet with a tag, scaled", before: oldSet(tag, nil), run: scaleUp},
 		{name: "an old Pod with a tag, that tag in an ephemeral container", before: oldPod, run: func(i *intruder) error {
 			return i.strike("patch", "v1/pods/ephemeralcontainers", strategic, ephemeral(i.tagged))

@@ -313,7 +313,7 @@ func (g *ground) policyFile(t *testing.T, namespaces ...string) string {
 			t.Fatal(err)
 		}
 		if c["kind"] == policies.BreakGlass {
-			at(c, "spec").(object)["parameters"] = object{"users": []string{"oncall"}, "requireReason": true, "maxDuration": "1h"}
+			at(c, "spec").(object)["parameters"] = object{"users": []string{"oncall"}, "requireReason": true, "maxDuration": "1h", "requireDigest": true}
 		}
 		at(c, "spec", "match").(object)["namespaces"] = namespaces
 		c["metadata"] = object{"name": g.name + "-" + nameOf(c), "labels": object{"e2e": g.name}}

@@ -54,9 +54,10 @@ func TestWaysInAreFound(t *testing.T) {
 	ways := discoverWays(t)
 	g := newGround(t)
 	unguard(t, g)
-	attacks := slices.DeleteFunc(slices.Concat(revisionAttacks(), namespaceAttacks(ways)), func(a attack) bool { return a.stops == inert })
+	attacks := slices.DeleteFunc(slices.Concat(revisionAttacks(), oldAttacks(), namespaceAttacks(ways)), func(a attack) bool { return a.stops == inert })
+	defences := regexp.MustCompile(`(?m)^ *(- ControllerRevision|requireDigest: true)\n`)
 	outcomes := g.try(t, attacks, func(t *testing.T, namespaces ...string) string {
-		return regexp.MustCompile(`(?m)^ *- ControllerRevision\n`).ReplaceAllString(g.policyFile(t, namespaces...), "")
+		return defences.ReplaceAllString(g.policyFile(t, namespaces...), "")
 	})
 	var holes []string
 	for _, o := range outcomes {
@@ -66,6 +67,7 @@ func TestWaysInAreFound(t *testing.T) {
 	}
 	slices.Sort(holes)
 	want := []string{
+		"an old ReplicaSet with a tag whose break-glass holds, scaled",
 		"apps/v1/controllerrevisions of a StatefulSet, forged under break-glass",
 		"apps/v1/controllerrevisions of a StatefulSet, forged under break-glass by tag",
 		"v1/namespaces/finalize with admission.gatekeeper.sh/ignore by update",
