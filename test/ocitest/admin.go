@@ -180,6 +180,9 @@ func (c *Cloud) State() json.RawMessage {
 	}
 	for _, u := range copied.Users {
 		u.AuthToken = ""
+		for _, t := range u.Tokens {
+			t.Token = ""
+		}
 	}
 	for _, d := range copied.Domains {
 		for id := range d.Clients {

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"strings"
 
 	"github.com/oke-sign/oke-sign/provider/image"
@@ -27,6 +28,17 @@ func (t tags) full() tags {
 	if t.System == nil {
 		t.System = map[string]map[string]any{}
 	}
+	return t
+}
+
+// created adds the tags by which a tenancy says who made a resource, and when.
+func (c *call) created(t tags) tags {
+	by := "oracleidentitycloudservice/" + c.who.Name
+	if c.who.Principal != nil {
+		by = c.who.ID
+	}
+	t.Defined = maps.Clone(t.full().Defined)
+	t.Defined["Oracle-Tags"] = map[string]any{"CreatedBy": by, "CreatedOn": stamp(c.now())}
 	return t
 }
 
@@ -134,7 +146,7 @@ func (c *call) createSignature() (any, error) {
 	s := &signatureRecord{
 		Image: img.ID, KeyID: in.KmsKeyID, KeyVersionID: in.KmsKeyVersionID, Message: in.Message,
 		Signature: in.Signature, Algorithm: in.SigningAlgorithm, CreatedBy: c.who.ID, State: "AVAILABLE",
-		Tags: tags{Freeform: in.FreeformTags, Defined: in.DefinedTags},
+		Tags: c.created(tags{Freeform: in.FreeformTags, Defined: in.DefinedTags}),
 	}
 	if c.sw.UploadValidation {
 		if err := c.validateUpload(s, img, repo); err != nil {
@@ -150,7 +162,7 @@ func (c *call) createSignature() (any, error) {
 	}
 	c.keepSignature(s, c.sw)
 	v := c.viewSignature(s, false)
-	return c.tagged(v)
+	return v, nil // OCI Registry sends no etag with a signature
 }
 
 // keepSignature gives a record its name and stores it.

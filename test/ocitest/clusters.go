@@ -1,6 +1,9 @@
 package ocitest
 
 import (
+	"encoding/base64"
+	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -41,6 +44,9 @@ func clusterRoutes() []route {
 		to(s, "GET", "/20180222/clusters", "containerengine.ListClusters", (*call).listClusters),
 		to(s, "GET", "/20180222/clusters/{id}", "containerengine.GetCluster", (*call).getCluster),
 		to(s, "PUT", "/20180222/clusters/{id}", "containerengine.UpdateCluster", (*call).updateCluster).with(202),
+		to(s, "POST", "/20180222/clusters/{id}/kubeconfig/content", "containerengine.CreateKubeconfig", (*call).createKubeconfig),
+		to(s, "GET", "/20180222/workRequests", "containerengine.ListWorkRequests", (*call).listClusterWork),
+		to(s, "GET", "/20180222/workRequests/{id}/logs", "containerengine.ListWorkRequestLogs", (*call).listClusterWorkLogs),
 		to(s, "GET", "/20180222/workRequests/{id}", "containerengine.GetWorkRequest", (*call).getClusterWork),
 		to(s, "GET", "/20180222/workRequests/{id}/errors", "containerengine.ListWorkRequestErrors", (*call).listClusterWorkErrors),
 	}
@@ -166,6 +172,9 @@ func (c *call) updateCluster() (any, error) {
 		if !strings.HasPrefix(k.KmsKeyID, "ocid1.key.") {
 			return nil, invalid("kmsKeyId: %.80q is no key", k.KmsKeyID)
 		}
+		if known := c.Keys[k.KmsKeyID]; known != nil && known.Shape.Algorithm == "ECDSA" && c.sw.ClusterKeys == "RSA" {
+			return nil, invalid("kmsKeyId: %.120q is a key of algorithm %s", k.KmsKeyID, known.Shape.Algorithm)
+		}
 		policy.Keys = append(policy.Keys, k.KmsKeyID)
 	}
 	if len(policy.Keys) > 5 {
@@ -197,6 +206,11 @@ func (c *call) getClusterWork() (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	return c.viewClusterWork(work, cl), nil
+}
+
+// viewClusterWork shows a change of a cluster as it stands now.
+func (c *call) viewClusterWork(work *clusterWork, cl *okeCluster) map[string]any {
 	status := "ACCEPTED"
 	v := map[string]any{
 		"id": work.ID, "operationType": "CLUSTER_UPDATE", "compartmentId": cl.Compartment, "timeAccepted": stamp(work.Created),
@@ -211,7 +225,116 @@ func (c *call) getClusterWork() (any, error) {
 		v["timeStarted"] = stamp(work.Begins)
 	}
 	v["status"] = status
-	return v, nil
+	return v
+}
+
+// listClusterWork lists the changes of a compartment's clusters, or of one.
+func (c *call) listClusterWork() (any, error) {
+	in, err := c.scope("CLUSTER_WORK_REQUEST_INSPECT")
+	if err != nil {
+		return nil, err
+	}
+	q := maps.Clone(c.query)
+	switch q.Get("sortBy") {
+	case "TIME_ACCEPTED": // what other services call by another name
+		q.Set("sortBy", "TIMECREATED")
+	case "TIMECREATED", "NAME", "DISPLAYNAME":
+		return nil, invalid("sortBy: %q", q.Get("sortBy"))
+	}
+	c.query = q
+	var found []*clusterWork
+	views := map[string]any{}
+	for _, work := range c.ClusterWork {
+		cl := c.Clusters[work.Cluster]
+		if cl == nil || cl.Region != c.region.ID() || !in(cl.Compartment) || !exactly(q.Get("clusterId"), cl.ID) || !exactly(q.Get("resourceId"), cl.ID) {
+			continue
+		}
+		v := c.viewClusterWork(work, c.settled(cl))
+		if states := q["status"]; len(states) == 0 || slices.Contains(states, v["status"].(string)) {
+			found, views[work.ID] = append(found, work), v
+		}
+	}
+	if err := sorted(c, found, func(w *clusterWork) string { return w.ID }); err != nil {
+		return nil, err
+	}
+	found, _, err = page(c, found)
+	if err != nil {
+		return nil, err
+	}
+	items := make([]any, len(found))
+	for i, work := range found {
+		items[i] = views[work.ID]
+	}
+	return items, nil
+}
+
+// listClusterWorkLogs says what has happened in a change so far.
+func (c *call) listClusterWorkLogs() (any, error) {
+	work, _, err := c.findClusterWork()
+	if err != nil {
+		return nil, err
+	}
+	items := []map[string]string{}
+	add := func(at time.Time, text string) {
+		if work.Done || !c.now().Before(at) {
+			items = append(items, map[string]string{"message": text, "timestamp": stamp(at)})
+		}
+	}
+	add(work.Begins, "Updating the image verification policy of the cluster.")
+	add(work.Ends, "Updated the image verification policy of the cluster.")
+	return items, nil
+}
+
+// createKubeconfig writes the configuration by which kubectl signs in to a
+// cluster with Oracle's command line. No API server is behind the address.
+func (c *call) createKubeconfig() (any, error) {
+	cl, err := c.findCluster("CLUSTER_USE")
+	if err != nil {
+		return nil, err
+	}
+	var in struct{ TokenVersion, Endpoint string }
+	if len(c.body) > 0 {
+		if err := c.decode(&in); err != nil {
+			return nil, err
+		}
+	}
+	if err := oneOf("endpoint", in.Endpoint, "LEGACY_KUBERNETES", "PUBLIC_ENDPOINT", "PRIVATE_ENDPOINT", "VCN_HOSTNAME"); err != nil {
+		return nil, err
+	}
+	if err := oneOf("tokenVersion", in.TokenVersion, "2.0.0"); err != nil {
+		return nil, err
+	}
+	short := "c" + cl.ID[len(cl.ID)-10:]
+	return yamlFile(fmt.Sprintf(`---
+apiVersion: v1
+kind: Config
+clusters:
+- name: cluster-%[1]s
+  cluster:
+    server: https://127.0.0.1:6443
+    certificate-authority-data: %[2]s
+users:
+- name: user-%[1]s
+  user:
+    exec:
+      apiVersion: client.authentication.k8s.io/v1beta1
+      command: oci
+      args:
+      - ce
+      - cluster
+      - generate-token
+      - --cluster-id
+      - %[3]s
+      - --region
+      - %[4]s
+      env: []
+contexts:
+- name: context-%[1]s
+  context:
+    cluster: cluster-%[1]s
+    user: user-%[1]s
+current-context: context-%[1]s
+`, short, base64.StdEncoding.EncodeToString(c.cloud.ca.pem()), cl.ID, cl.Region)), nil
 }
 
 func (c *call) listClusterWorkErrors() (any, error) {

@@ -9,13 +9,33 @@
 # is a profile of a user who may only `inspect repos` in the image's compartment,
 # which must lie below the root. What is not given is not asked.
 set -u
+# Where it runs, if that is a place that signs in by itself. No token is printed.
+say() { printf '%-20s %s\n' "$1" "$2"; }
+claims() { cut -d. -f2 <<<"$1" | tr '_-' '/+' | { cat; printf '==='; } | base64 -di 2>/dev/null | tr ',' '\n' | grep -oE "\"($2)\":\"?[^\"]*" | tr '\n' ' '; }
+if [ "${OCI_CLI_AUTH:-}" = instance_obo_user ]; then
+  file=$(sed -n 's/^delegation_token_file *= *//p' "$OCI_CLI_CONFIG_FILE" | head -1)
+  say delegation "$(claims "$(cat "$file")" 'ptype|ttype|iat|exp|act|opc-instance') (is it bound to an instance?)"
+  metadata=${OCI_METADATA_BASE_URL:-http://169.254.169.254/opc/v2}
+  say shellTenancy "$(curl -sH 'Authorization: Bearer Oracle' "$metadata/identity/cert.pem" | openssl x509 -noout -subject | grep -oE 'opc-tenant:[^ ,]*') (yours is ${OCI_CLI_TENANCY:-unknown})"
+  say shellProfiles "$(grep -o '^\[.*\]' "$OCI_CLI_CONFIG_FILE" | tr '\n' ' ')"
+fi
+if [ -n "${OCI_RESOURCE_PRINCIPAL_VERSION:-}" ]; then
+  say resourceVersion "$OCI_RESOURCE_PRINCIPAL_VERSION: $(env | grep -o '^OCI_RESOURCE_PRINCIPAL_[A-Z_]*' | tr '\n' ' ')"
+fi
+if [ -n "${OCI_DOMAIN_URL:-}" ] && [ -n "${OCI_OIDC_CLIENT_SECRET:-}" ]; then
+  public=$(openssl genrsa 2048 2>/dev/null | openssl rsa -pubout -outform DER 2>/dev/null | base64 -w0)
+  # A token that no issuer made: the status is what a wrong one gets.
+  say oidcRefusal "HTTP $(curl -s -o /dev/null -w '%{http_code}' -u "$OCI_OIDC_CLIENT_ID:$OCI_OIDC_CLIENT_SECRET" "$OCI_DOMAIN_URL/oauth2/v1/token" \
+    --data-urlencode grant_type=urn:ietf:params:oauth:grant-type:token-exchange --data-urlencode requested_token_type=urn:oci:token-type:oci-upst \
+    --data-urlencode subject_token_type=jwt --data-urlencode subject_token=eyJhbGciOiJSUzI1NiJ9.e30.AA --data-urlencode "public_key=$public")"
+fi
+if [ -z "${KEY:-}${IMAGE:-}" ] && [ -n "${OCI_CLI_AUTH:-}${OCI_RESOURCE_PRINCIPAL_VERSION:-}${OCI_DOMAIN_URL:-}" ]; then exit 0; fi
 oci="${OCI:-oci} --no-retry"
 : "${KEY:?the OCID of an RSA key that nobody relies on}" "${IMAGE:?the OCID of an image that nobody relies on}"
 algorithm=SHA_256_RSA_PKCS_PSS
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
 
-say() { printf '%-20s %s\n' "$1" "$2"; }
 # run COMMAND…: its output, or "HTTP status code" of OCI's refusal.
 run() {
   if $oci "$@" >"$tmp/out" 2>"$tmp/err"; then cat "$tmp/out"; return 0; fi
@@ -99,6 +119,7 @@ if result=$(field 'data.items[0].id' "${results[@]}") && [ -n "$result" ]; then
 fi
 say firstScans "make a recipe without --image-count and a target, and count the results"
 say scanDenied "make a target where no policy lets vulnerability-scanning-service in, and look at its lifecycle-state"
+say clusterKeys "oci ce cluster update with an ECDSA key in --image-policy-config, on a cluster that nobody relies on"
 say targetRepository "make a target with a repository that is not there"
 
 if [ -n "${LIMITED:-}" ]; then

@@ -34,7 +34,7 @@ func permissionsOf(resource, verb string) []string {
 	case "clusters read":
 		return []string{"CLUSTER_READ"}
 	case "clusters use":
-		return []string{"CLUSTER_UPDATE"}
+		return []string{"CLUSTER_USE", "CLUSTER_UPDATE"}
 	case "cluster-work-requests inspect":
 		return []string{"CLUSTER_WORK_REQUEST_INSPECT"}
 	case "cluster-work-requests read":

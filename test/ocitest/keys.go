@@ -120,7 +120,7 @@ func (w *world) newKey(v *vault, compartmentID, name string, shape keyShape, mat
 	}
 	r := parseRegion(v.Region)
 	k := &key{
-		born:  w.birth(strings.Join([]string{"ocid1.key", r.Realm(), regionPart(r, sw), v.Extension, w.unique(60)}, ".")),
+		born:  w.birth(strings.Join([]string{"ocid1.key", r.Realm(), regionPart(r, sw), v.Extension, "ab" + w.unique(60)[2:]}, ".")),
 		Vault: v.ID, Compartment: compartmentID, Name: name, Shape: shape, Protection: "HSM",
 		lifecycle: lifecycle{State: "ENABLED"},
 	}
@@ -143,12 +143,12 @@ func (w *world) newKeyVersion(k *key, material []byte, sw Switches) (*keyVersion
 	}
 	v := w.Vaults[k.Vault]
 	r := parseRegion(v.Region)
-	middle := v.Extension + "." + w.unique(12)
+	middle := v.Extension + "." + w.unique(12) + "a"
 	if sw.KeyVersionOCID == "zero" {
 		middle = "0." + v.Extension
 	}
 	kv := &keyVersion{
-		born:   w.birth(strings.Join([]string{"ocid1.keyversion", r.Realm(), regionPart(r, sw), middle, w.unique(60)}, ".")),
+		born:   w.birth(strings.Join([]string{"ocid1.keyversion", r.Realm(), regionPart(r, sw), middle, "ab" + w.unique(60)[2:]}, ".")),
 		Origin: origin, Private: material, lifecycle: lifecycle{State: "ENABLED"},
 	}
 	if k.Shape.Algorithm != "AES" {
@@ -412,7 +412,7 @@ func (c *call) createKey() (any, error) {
 	if in.ProtectionMode != "" {
 		k.Protection = in.ProtectionMode
 	}
-	k.Tags = tags{Freeform: in.FreeformTags, Defined: in.DefinedTags}
+	k.Tags = c.created(tags{Freeform: in.FreeformTags, Defined: in.DefinedTags})
 	k.pass(c.now(), c.cloud.cfg.Settle, "CREATING", "ENABLED")
 	k.current().pass(c.now(), c.cloud.cfg.Settle, "CREATING", "ENABLED")
 	return c.tagged(c.viewKey(k))

@@ -134,7 +134,7 @@ func (c *call) createRepository() (any, error) {
 		return nil, err
 	}
 	r.CreatedBy, r.Public, r.Immutable = c.who.ID, in.IsPublic, in.IsImmutable
-	r.Tags = tags{Freeform: in.FreeformTags, Defined: in.DefinedTags}
+	r.Tags = c.created(tags{Freeform: in.FreeformTags, Defined: in.DefinedTags})
 	v := c.viewRepository(r)
 	return c.tagged(v)
 }

@@ -75,6 +75,10 @@ func (c *call) named(kind, name string) string {
 	return name
 }
 
+// recipeTakes is how long after a recipe's creation its first update is, by the
+// service itself.
+const recipeTakes = 42 * time.Millisecond
+
 func (c *call) createRecipe() (any, error) {
 	var in struct {
 		CompartmentID, DisplayName string
@@ -99,9 +103,9 @@ func (c *call) createRecipe() (any, error) {
 	r := &scanRecipe{
 		born: c.birth(c.scanOCID("recipe", c.region, c.sw)), Region: c.region.ID(), Compartment: in.CompartmentID,
 		Name: c.named("containerscanrecipe", in.DisplayName), Level: in.ScanSettings.Level, ImageCount: in.ImageCount,
-		Tags: tags{Freeform: in.FreeformTags, Defined: in.DefinedTags}, lifecycle: lifecycle{State: "ACTIVE"},
+		Tags: c.created(tags{Freeform: in.FreeformTags, Defined: in.DefinedTags}), lifecycle: lifecycle{State: "ACTIVE"},
 	}
-	r.Updated = r.Created
+	r.Updated = r.Created.Add(recipeTakes)
 	c.ScanRecipes[r.ID] = r
 	c.request("CREATE_CONTAINER_SCAN_RECIPE", "ContainerScanRecipe", r.ID, r.Compartment)
 	return c.tagged(c.viewRecipe(r))
@@ -322,7 +326,7 @@ func (c *call) createTarget() (any, error) {
 		born: c.birth(c.scanOCID("target", c.region, c.sw)), Region: c.region.ID(), Compartment: in.CompartmentID,
 		Name: c.named("containerscantarget", in.DisplayName), Description: in.Description, Recipe: recipe.ID,
 		URL: in.TargetRegistry.URL, Repositories: in.TargetRegistry.Repositories, In: in.TargetRegistry.CompartmentID,
-		Tags: tags{Freeform: in.FreeformTags, Defined: in.DefinedTags},
+		Tags: c.created(tags{Freeform: in.FreeformTags, Defined: in.DefinedTags}),
 	}
 	t.Updated = t.Created
 	c.ScanTargets[t.ID] = t

@@ -35,7 +35,7 @@ type route struct {
 // routes are all operations that are played, in the order of their files.
 func routes() []route {
 	var all []route
-	for _, part := range [][]route{artifactsRoutes(), imageRoutes(), repositoryRoutes(), vaultRoutes(), keyRoutes(), cryptoRoutes(), identityRoutes(), objectStorageRoutes(), federationRoutes(), tokenRoutes(), scanRoutes(), dynamicGroupRoutes(), domainRoutes(), resourceRoutes()} {
+	for _, part := range [][]route{artifactsRoutes(), imageRoutes(), repositoryRoutes(), vaultRoutes(), keyRoutes(), cryptoRoutes(), identityRoutes(), objectStorageRoutes(), federationRoutes(), tokenRoutes(), scanRoutes(), dynamicGroupRoutes(), domainRoutes(), resourceRoutes(), authTokenRoutes()} {
 		all = append(all, part...)
 	}
 	return append(all, clusterRoutes()...)
@@ -81,6 +81,9 @@ func segments(u *url.URL, sw Switches) []string {
 	}
 	return parts
 }
+
+// yamlFile is an answer that is no JSON.
+type yamlFile string
 
 // answer is a response before faults have had their way with it.
 type answer struct {
@@ -248,6 +251,11 @@ func (c *Cloud) run(r *http.Request, rt route, cl *call) answer {
 		if a.status == http.StatusOK {
 			a.status = http.StatusNoContent
 		}
+		return a
+	}
+	if file, ok := out.(yamlFile); ok {
+		a.body = []byte(file)
+		a.header.Set("Content-Type", "application/x-yaml")
 		return a
 	}
 	a.body, err = json.Marshal(out)

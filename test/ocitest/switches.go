@@ -86,6 +86,9 @@ type Switches struct {
 	// ShellTenancy is whose the instance is that Cloud Shell runs on: of "oracle",
 	// or the user's "own" tenancy.
 	ShellTenancy string `json:"shellTenancy"`
+	// ClusterKeys says whether a cluster's image policy refuses ECDSA keys, "RSA", or
+	// takes "any".
+	ClusterKeys string `json:"clusterKeys"`
 }
 
 // Strict is the OCI that refuses what it can, says little and has small pages.
@@ -119,6 +122,7 @@ func Strict() Switches {
 		Delegation:         "bound",
 		OIDCRefusal:        "400",
 		ShellTenancy:       "oracle",
+		ClusterKeys:        "RSA",
 	}
 }
 
@@ -154,6 +158,7 @@ func Lenient() Switches {
 		Delegation:         "any",
 		OIDCRefusal:        "401",
 		ShellTenancy:       "own",
+		ClusterKeys:        "any",
 	}
 }
 
@@ -248,6 +253,7 @@ func (s Switches) Validate() error {
 		"delegation":         {"bound", "any"},
 		"oidcRefusal":        {"400", "401"},
 		"shellTenancy":       {"oracle", "own"},
+		"clusterKeys":        {"RSA", "any"},
 	}
 	v := reflect.ValueOf(s)
 	for i := range v.NumField() {

@@ -61,7 +61,7 @@ func (w *world) vaultByExtension(ext string) *vault {
 func (w *world) newVault(region image.Region, compartmentID, name string, sw Switches) *vault {
 	ext := w.unique(13)
 	v := &vault{
-		born:      w.birth(strings.Join([]string{"ocid1.vault", region.Realm(), regionPart(region, sw), ext, w.unique(60)}, ".")),
+		born:      w.birth(strings.Join([]string{"ocid1.vault", region.Realm(), regionPart(region, sw), ext, "ab" + w.unique(60)[2:]}, ".")),
 		Extension: ext, Region: region.ID(), Compartment: compartmentID, Name: name, Type: "DEFAULT",
 		lifecycle: lifecycle{State: "ACTIVE"},
 	}
@@ -166,7 +166,7 @@ func (c *call) createVault() (any, error) {
 	}
 	v := c.newVault(c.region, in.CompartmentID, in.DisplayName, c.sw)
 	v.Type = in.VaultType
-	v.Tags = tags{Freeform: in.FreeformTags, Defined: in.DefinedTags}
+	v.Tags = c.created(tags{Freeform: in.FreeformTags, Defined: in.DefinedTags})
 	v.pass(c.now(), c.cloud.cfg.Settle, "CREATING", "ACTIVE")
 	return c.tagged(c.viewVault(v))
 }

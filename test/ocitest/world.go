@@ -154,6 +154,8 @@ type user struct {
 	Name      string   `json:"name"`
 	Groups    []string `json:"groups"`
 	AuthToken string   `json:"authToken"` // password for docker login
+	// Tokens are more of them, made through the API.
+	Tokens []*authToken `json:"tokens,omitempty"`
 	// Principal are IAM's variables of one who is no person, such as
 	// request.principal.type.
 	Principal map[string]string `json:"principal,omitempty"`
@@ -302,14 +304,14 @@ func oldestFirst[T interface{ seq() int64 }](table map[string]T) []T {
 
 func (b born) seq() int64 { return b.Seq }
 
-// fingerprint of a public key, for etags and for messages.
+// shortHash is a hash of a resource, for etags and page tokens.
 func shortHash(v any) string {
 	b, err := json.Marshal(v)
 	if err != nil {
 		panic("ocitest: hashing a resource: " + err.Error())
 	}
 	sum := sha256.Sum256(b)
-	return hex.EncodeToString(sum[:16])
+	return hex.EncodeToString(sum[:])
 }
 
 func parseSigner(der []byte) (crypto.Signer, error) {
