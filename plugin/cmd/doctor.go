@@ -42,9 +42,10 @@ func newDoctor(g *global) *cobra.Command {
 		Use:   "doctor",
 		Short: "Find out whether the cluster enforces its image policy, and what to mend",
 		Long: `Look for everything that can make the image policy not hold: Gatekeeper, its
-webhook and its settings, templates and constraints, the Provider objects, the
-provider behind them and its certificate, keys, scans, how tags are pinned, clocks,
-OKE's own policy beside it, and what runs already. Each finding comes with what to do.
+webhook and its settings, exempt namespaces and who may label one, templates and
+constraints, the Provider objects, the provider behind them and its certificate,
+keys, scans, how tags are pinned, clocks, OKE's own policy beside it, and what runs
+already. Each finding comes with what to do.
 
   fails     the policy does not hold, or keeps everything out
   warns     it holds, and something weakens it
@@ -52,8 +53,10 @@ OKE's own policy beside it, and what runs already. Each finding comes with what 
   skipped   it needs to be told where to look
   holds     shown with --all
 
-Nothing is changed. What it reads needs rights on cluster-wide objects, on Pods
-and on the provider's Secret; OCI is asked as you.
+Nothing is changed. Needed are the right to get and list Namespaces, Pods,
+Deployments, Gatekeeper's objects and constraints, and to get webhook
+configurations, ValidatingAdmissionPolicies, their bindings and the provider's
+Secret. A check that may not read is unknown. OCI is asked as you.
 
 Exit code 0: the policy holds. 3: it does not, whatever else is unknown. 1: a
 check could not be done, and none of the others fails.`,
@@ -150,6 +153,7 @@ func (o *doctorOptions) gather(ctx context.Context) (*facts, error) {
 	if f.namespaces.err = err; err == nil {
 		f.namespaces.is = namespaces.Items
 	}
+	f.labels = readLabelGuard(ctx, client)
 	f.configs = o.found(ctx, configKind)
 	f.templates = o.found(ctx, schema.GroupVersionResource{Group: "templates.gatekeeper.sh", Version: "v1", Resource: "constrainttemplates"})
 	f.providers = o.found(ctx, schema.GroupVersionResource{Group: "externaldata.gatekeeper.sh", Version: "v1beta1", Resource: "providers"})

@@ -39,6 +39,7 @@ type facts struct {
 	webhooks    fact[*admissionregistrationv1.ValidatingWebhookConfiguration] // nil if it is not there
 	gatekeeper  fact[[]appsv1.Deployment]
 	namespaces  fact[[]corev1.Namespace]
+	labels      fact[labelGuard]
 	configs     fact[[]unstructured.Unstructured]
 	templates   fact[[]unstructured.Unstructured]
 	constraints fact[[]unstructured.Unstructured]
@@ -127,6 +128,8 @@ func checks() []check {
 		{"webhook fails closed", checkFailurePolicy},
 		{"webhook sees everything", checkRules},
 		{"namespaces left out", checkNamespaces},
+		{"exempt namespaces", checkExempt},
+		{"labels of namespaces", checkNamespaceLabels},
 		{"external data", checkExternalData},
 		{"response cache", checkResponseCache},
 		{"templates", checkTemplates},
@@ -138,6 +141,7 @@ func checks() []check {
 		{"provider is ready", checkBackends},
 		{"provider certificate", checkCertificates},
 		{"answers", checkAudit},
+		{"audit lists all", checkAuditList},
 		{"keys", checkKeys},
 		{"scans", checkScans},
 		{"tags are pinned", checkPins},
@@ -599,7 +603,7 @@ func narrowed(c unstructured.Unstructured) []string {
 	var found []string
 	match, _, _ := unstructured.NestedMap(c.Object, "spec", "match")
 	for _, field := range []struct{ name, text string }{
-		{"namespaces", "only namespaces %v"}, {"excludedNamespaces", "not namespaces %v"}, {"namespaceSelector", "only namespaces with %v"},
+		{"namespaces", "only namespaces %v"}, {"excludedNamespaces", "not namespaces %v"}, {"namespaceSelector", "only namespaces with %v, and whoever may label a Namespace, such as its owner, takes it out"},
 		{"labelSelector", "only objects with %v, which whoever makes a Pod chooses"}, {"name", "only objects called %v"},
 		{"source", "only what is %v"}, {"scope", "only %v objects"},
 	} {
@@ -702,8 +706,34 @@ func checkBreakGlass(f *facts) []finding {
 	if !whole {
 		found = append(found, worse("remove it from spec.match", "OKEBreakGlass/%s leaves something out: %s", rules[0].GetName(), narrowed(rules[0])[0]))
 	}
+	found = append(found, looseRules(rules)...)
 	if len(found) == 0 {
 		found = append(found, holds("by %s", count(len(rules), "constraint")))
+	}
+	return found
+}
+
+// looseRules finds what lets a break-glass that was allowed once be used again.
+func looseRules(rules []unstructured.Unstructured) []finding {
+	patch := func(parameters string) string {
+		return fmt.Sprintf(`kubectl patch okebreakglass %s --type merge -p '{"spec":{"parameters":%s}}'`, rules[0].GetName(), parameters)
+	}
+	limited := slices.ContainsFunc(rules, func(c unstructured.Unstructured) bool {
+		duration, _, _ := unstructured.NestedString(c.Object, "spec", "parameters", "maxDuration")
+		return duration != ""
+	})
+	pinned := slices.ContainsFunc(rules, func(c unstructured.Unstructured) bool {
+		required, _, _ := unstructured.NestedBool(c.Object, "spec", "parameters", "requireDigest")
+		return required
+	})
+	var found []finding
+	if !limited {
+		found = append(found, warns(patch(`{"maxDuration":"8h"}`),
+			"OKEBreakGlass/%s sets no maxDuration: whoever may scale an old ReplicaSet starts its Pods under break-glass again, at any time", rules[0].GetName()))
+	}
+	if !pinned {
+		found = append(found, warns(patch(`{"requireDigest":true}`),
+			"OKEBreakGlass/%s does not require digests: a Pod under break-glass runs what its tag names when the Pod starts", rules[0].GetName()))
 	}
 	return found
 }
@@ -963,6 +993,28 @@ func checkAudit(f *facts) []finding {
 		found = append(found, holds("the last audit had all of them"))
 	case len(f.constraints.is) > 0:
 		found = append(found, warns("wait a minute, and look whether the audit runs", "no audit has asked yet"))
+	}
+	return found
+}
+
+// checkAuditList finds constraints whose list of violations Gatekeeper has cut.
+func checkAuditList(f *facts) []finding {
+	if f.constraints.err != nil {
+		return []finding{notDone(f.constraints.err)}
+	}
+	var found []finding
+	audited := false
+	for _, c := range f.constraints.is {
+		total, counted, _ := unstructured.NestedInt64(c.Object, "status", "totalViolations")
+		listed, _, _ := unstructured.NestedSlice(c.Object, "status", "violations")
+		audited = audited || counted
+		if total > int64(len(listed)) {
+			found = append(found, warns(fmt.Sprintf(helmValues+"--set constraintViolationsLimit=%d", max(500, total)),
+				"%s/%s has %d violations, and the audit lists %d of them", c.GetKind(), c.GetName(), total, len(listed)))
+		}
+	}
+	if len(found) == 0 && audited {
+		found = append(found, holds("every violation"))
 	}
 	return found
 }

@@ -39,6 +39,11 @@ func soundCluster(key, name string) ([]*unstructured.Unstructured, error) {
 			"PROVIDER_CERT": base64.StdEncoding.EncodeToString(pair.Cert),
 		}[name]
 	})))
+	if err == nil {
+		var guard *unstructured.Unstructured
+		guard, err = manifest.Object(policies.NamespaceLabels)
+		objects = append(objects, guard)
+	}
 	for _, kind := range policies.Kinds() {
 		if err == nil {
 			text, err = policies.Templates.ReadFile(strings.ToLower(kind) + "/template.yaml")
@@ -109,6 +114,7 @@ func TestDoctor(t *testing.T) {
 		webhook, manager, audit = "ValidatingWebhookConfiguration/gatekeeper-validating-webhook-configuration", "Deployment/gatekeeper-controller-manager", "Deployment/gatekeeper-audit"
 		signed, glass, provider = "OKESignedImages/signed", "OKEBreakGlass/glass", "Provider/oke-sign"
 		pin, digests            = "Assign/pin", "Provider/oke-sign-digests"
+		guard, bound            = "ValidatingAdmissionPolicy/oke-sign-namespace-labels", "ValidatingAdmissionPolicyBinding/oke-sign-namespace-labels"
 	)
 	args := "spec,template,spec,containers,0,args"
 	image := "spec,template,spec,containers,0,image"
@@ -120,28 +126,70 @@ func TestDoctor(t *testing.T) {
 		change func(world)
 		want   string // state, check, part of what it says
 	}{
-		"no Gatekeeper":                   {gone(manager), "fails|gatekeeper runs|no Deployment with Gatekeeper's webhook in namespace gatekeeper-system"},
-		"no Pod of it":                    {at(manager, int64(0), "status,readyReplicas"), "fails|gatekeeper runs|has no ready Pod: with failurePolicy Fail"},
-		"one replica":                     {at(manager, int64(1), "spec,replicas"), "warns|gatekeeper runs|has one replica"},
-		"no audit":                        {gone(audit), "warns|gatekeeper runs|no audit runs"},
-		"an audit that does not run":      {at(audit, int64(0), "status,readyReplicas"), "warns|gatekeeper runs|gatekeeper-audit has no ready Pod"},
-		"too old":                         {at(manager, "openpolicyagent/gatekeeper:v3.10.0@sha256:00", image), "fails|gatekeeper version|v3.10.0"},
-		"older":                           {at(manager, "openpolicyagent/gatekeeper:v3.22.2", image), "warns|gatekeeper version|v3.22.2 is older than v3.23.0"},
-		"no version":                      {at(manager, "registry:5000/gatekeeper", image), "warns|gatekeeper version|says no version"},
-		"no webhook":                      {gone(webhook), "fails|webhook fails closed|is not there: nothing is ever refused"},
-		"another webhook":                 {at(webhook, "other", "webhooks,0,name"), "fails|webhook fails closed|is not there"},
-		"Ignore":                          {at(webhook, "Ignore", "webhooks,0,failurePolicy"), "fails|webhook fails closed|failurePolicy is Ignore"},
-		"no CA":                           {at(webhook, nil, "webhooks,0,clientConfig,caBundle"), "fails|webhook fails closed|no caBundle"},
-		"no ephemeral containers":         {at(webhook, []any{"*"}, "webhooks,0,rules,0,resources"), "fails|webhook sees everything|UPDATE of pods/ephemeralcontainers"},
-		"no updates":                      {at(webhook, []any{"CREATE"}, "webhooks,0,rules,0,operations"), "fails|webhook sees everything|UPDATE of pods:"},
-		"no workloads":                    {at(webhook, []any{""}, "webhooks,0,rules,0,apiGroups"), "warns|webhook sees everything|CREATE of deployments"},
-		"cluster-wide objects only":       {at(webhook, "Cluster", "webhooks,0,rules,0,scope"), "fails|webhook sees everything|CREATE of pods:"},
-		"objects by label":                {at(webhook, map[string]any{"matchLabels": map[string]any{"a": "b"}}, "webhooks,0,objectSelector"), "fails|webhook sees everything|by their labels"},
-		"a condition":                     {at(webhook, "mine", "webhooks,0,matchConditions,0,name"), "warns|webhook sees everything|the condition mine"},
-		"a namespace with the label":      {at("Namespace/shop", "true", "metadata,labels,admission.gatekeeper.sh/ignore"), "fails|namespaces left out|any image runs in shop (the namespace has the label admission.gatekeeper.sh/ignore)"},
-		"a namespace the webhook leaves":  {at(webhook, []any{"shop"}, "webhooks,0,namespaceSelector,matchExpressions,1,values"), "fails|namespaces left out|any image runs in shop (Gatekeeper's webhook leaves"},
-		"a namespace of the Config":       {add("{apiVersion: config.gatekeeper.sh/v1alpha1, kind: Config, metadata: {name: config}, spec: {match: [{processes: ['*'], excludedNamespaces: ['sh*']}]}}"), "fails|namespaces left out|any image runs in shop (Gatekeeper's Config excludes"},
-		"a namespace that nobody needs":   {add("{apiVersion: v1, kind: Namespace, metadata: {name: kube-node-lease, labels: {kubernetes.io/metadata.name: kube-node-lease}}}"), "fails|namespaces left out|any image runs in kube-node-lease (Gatekeeper's webhook leaves"},
+		"no Gatekeeper":                  {gone(manager), "fails|gatekeeper runs|no Deployment with Gatekeeper's webhook in namespace gatekeeper-system"},
+		"no Pod of it":                   {at(manager, int64(0), "status,readyReplicas"), "fails|gatekeeper runs|has no ready Pod: with failurePolicy Fail"},
+		"one replica":                    {at(manager, int64(1), "spec,replicas"), "warns|gatekeeper runs|has one replica"},
+		"no audit":                       {gone(audit), "warns|gatekeeper runs|no audit runs"},
+		"an audit that does not run":     {at(audit, int64(0), "status,readyReplicas"), "warns|gatekeeper runs|gatekeeper-audit has no ready Pod"},
+		"too old":                        {at(manager, "openpolicyagent/gatekeeper:v3.10.0@sha256:00", image), "fails|gatekeeper version|v3.10.0"},
+		"older":                          {at(manager, "openpolicyagent/gatekeeper:v3.22.2", image), "warns|gatekeeper version|v3.22.2 is older than v3.23.0"},
+		"no version":                     {at(manager, "registry:5000/gatekeeper", image), "warns|gatekeeper version|says no version"},
+		"no webhook":                     {gone(webhook), "fails|webhook fails closed|is not there: nothing is ever refused"},
+		"another webhook":                {at(webhook, "other", "webhooks,0,name"), "fails|webhook fails closed|is not there"},
+		"Ignore":                         {at(webhook, "Ignore", "webhooks,0,failurePolicy"), "fails|webhook fails closed|failurePolicy is Ignore"},
+		"no CA":                          {at(webhook, nil, "webhooks,0,clientConfig,caBundle"), "fails|webhook fails closed|no caBundle"},
+		"no ephemeral containers":        {at(webhook, []any{"*"}, "webhooks,0,rules,0,resources"), "fails|webhook sees everything|UPDATE of pods/ephemeralcontainers"},
+		"no updates":                     {at(webhook, []any{"CREATE"}, "webhooks,0,rules,0,operations"), "fails|webhook sees everything|UPDATE of pods:"},
+		"no workloads":                   {at(webhook, []any{""}, "webhooks,0,rules,0,apiGroups"), "warns|webhook sees everything|CREATE of deployments"},
+		"cluster-wide objects only":      {at(webhook, "Cluster", "webhooks,0,rules,0,scope"), "fails|webhook sees everything|CREATE of pods:"},
+		"objects by label":               {at(webhook, map[string]any{"matchLabels": map[string]any{"a": "b"}}, "webhooks,0,objectSelector"), "fails|webhook sees everything|by their labels"},
+		"a condition":                    {at(webhook, "mine", "webhooks,0,matchConditions,0,name"), "warns|webhook sees everything|the condition mine"},
+		"a namespace with the label":     {at("Namespace/shop", "true", "metadata,labels,admission.gatekeeper.sh/ignore"), "fails|namespaces left out|any image runs in shop (the namespace has the label admission.gatekeeper.sh/ignore)"},
+		"a namespace the webhook leaves": {at(webhook, []any{"shop"}, "webhooks,0,namespaceSelector,matchExpressions,1,values"), "fails|namespaces left out|any image runs in shop (Gatekeeper's webhook leaves"},
+		"a namespace of the Config":      {add("{apiVersion: config.gatekeeper.sh/v1alpha1, kind: Config, metadata: {name: config}, spec: {match: [{processes: ['*'], excludedNamespaces: ['sh*']}]}}"), "fails|namespaces left out|any image runs in shop (Gatekeeper's Config excludes"},
+		"a namespace that nobody needs": {func(w world) {
+			at(webhook, []any{"kube-system", "oke-sign", "gatekeeper-system", "kube-node-lease"}, "webhooks,0,namespaceSelector,matchExpressions,1,values")(w)
+			add("{apiVersion: v1, kind: Namespace, metadata: {name: kube-node-lease, labels: {kubernetes.io/metadata.name: kube-node-lease}}}")(w)
+		}, "fails|namespaces left out|any image runs in kube-node-lease (Gatekeeper's webhook leaves"},
+		"an exempt name that nobody has": {gone("Namespace/oke-sign"), "fails|exempt namespaces|namespace oke-sign is exempt and does not exist: anybody who may create it"},
+		"a free name in the Config": {
+			add("{apiVersion: config.gatekeeper.sh/v1alpha1, kind: Config, metadata: {name: config}, spec: {match: [{processes: ['*'], excludedNamespaces: [free, 'no-*']}]}}"),
+			"fails|exempt namespaces|namespace free is exempt and does not exist",
+		},
+		"a free name in Gatekeeper's arguments": {at(manager, []any{"--external-data-provider-response-cache-ttl=30s", "--exempt-namespace=free"}, args), "fails|exempt namespaces|namespace free is exempt and does not exist"},
+		"a free name in a constraint":           {at(signed, []any{"kube-system", "free", "no-*"}, "spec,match,excludedNamespaces"), "fails|exempt namespaces|namespace free is exempt and does not exist"},
+		"a free name that may get the label":    {at(guard, `["gatekeeper-system","free"]`, "spec,variables,0,expression"), "fails|exempt namespaces|namespace free is exempt and does not exist"},
+		"Gatekeeper elsewhere": {at(webhook, "policy", "webhooks,0,clientConfig,service,namespace"),
+			"fails|exempt namespaces|namespace gatekeeper-system is exempt, and Gatekeeper runs in policy"},
+		"a label that exempts": {
+			at(webhook, []any{map[string]any{"key": "team", "operator": "NotIn", "values": []any{"infra"}}}, "webhooks,0,namespaceSelector,matchExpressions"),
+			"warns|exempt namespaces|by the label team: whoever may label a Namespace",
+		},
+		"no guard of labels":              {gone(guard), "fails|labels of namespaces|the ValidatingAdmissionPolicy oke-sign-namespace-labels is not there: the owner of a namespace can take it out"},
+		"a guard that is not bound":       {gone(bound), "fails|labels of namespaces|the ValidatingAdmissionPolicyBinding oke-sign-namespace-labels is not there"},
+		"a guard that fails open":         {at(guard, "Ignore", "spec,failurePolicy"), "fails|labels of namespaces|failurePolicy of policy oke-sign-namespace-labels is not Fail"},
+		"a guard with a condition":        {at(guard, []any{map[string]any{"name": "never", "expression": "false"}}, "spec,matchConditions"), "fails|labels of namespaces|has matchConditions"},
+		"a guard with parameters":         {at(guard, map[string]any{"apiVersion": "v1", "kind": "ConfigMap"}, "spec,paramKind"), "fails|labels of namespaces|has parameters"},
+		"a guard without finalize":        {at(guard, []any{"namespaces", "namespaces/status"}, "spec,matchConstraints,resourceRules,0,resources"), "fails|labels of namespaces|does not see UPDATE of namespaces/finalize"},
+		"a guard without status":          {at(guard, []any{"namespaces", "namespaces/finalize"}, "spec,matchConstraints,resourceRules,0,resources"), "fails|labels of namespaces|does not see UPDATE of namespaces/status"},
+		"a guard of updates":              {at(guard, []any{"UPDATE"}, "spec,matchConstraints,resourceRules,0,operations"), "fails|labels of namespaces|does not see CREATE of namespaces"},
+		"a guard of one namespace":        {at(guard, []any{"shop"}, "spec,matchConstraints,resourceRules,0,resourceNames"), "fails|labels of namespaces|does not see CREATE of namespaces"},
+		"a guard of labeled namespaces":   {at(guard, map[string]any{"matchLabels": map[string]any{"a": "b"}}, "spec,matchConstraints,namespaceSelector"), "fails|labels of namespaces|chooses by labels"},
+		"a guard of labeled objects":      {at(guard, map[string]any{"matchLabels": map[string]any{"a": "b"}}, "spec,matchConstraints,objectSelector"), "fails|labels of namespaces|chooses by labels"},
+		"a guard that leaves something":   {at(guard, []any{map[string]any{"apiGroups": []any{""}, "apiVersions": []any{"v1"}, "operations": []any{"*"}, "resources": []any{"namespaces/status"}}}, "spec,matchConstraints,excludeResourceRules"), "fails|labels of namespaces|leaves resources out"},
+		"a guard that matches nothing":    {at(guard, nil, "spec,matchConstraints"), "fails|labels of namespaces|matches nothing"},
+		"a guard with another expression": {at(guard, "true", "spec,validations,1,expression"), "fails|labels of namespaces|lacks an expression of this release"},
+		"a guard with another variable":   {at(guard, "oldObject.metadata.labels", "spec,variables,2,expression"), "fails|labels of namespaces|the variable after"},
+		"a guard that exempts by rule":    {at(guard, "[object.metadata.name]", "spec,variables,0,expression"), "fails|labels of namespaces|the variable exempt of policy oke-sign-namespace-labels is no list of names"},
+		"a guard that warns":              {at(bound, []any{"Warn", "Audit"}, "spec,validationActions"), "fails|labels of namespaces|does not deny"},
+		"a guard bound to some":           {at(bound, map[string]any{"namespaceSelector": map[string]any{"matchLabels": map[string]any{"a": "b"}}}, "spec,matchResources"), "fails|labels of namespaces|has matchResources"},
+		"a guard bound with parameters":   {at(bound, map[string]any{"name": "p"}, "spec,paramRef"), "fails|labels of namespaces|has parameters"},
+		"the binding of another policy":   {at(bound, "other", "spec,policyName"), "fails|labels of namespaces|is for policy other"},
+		"break-glass without an end":      {at(glass, nil, "spec,parameters,maxDuration"), "warns|break-glass is held|sets no maxDuration: whoever may scale an old ReplicaSet"},
+		"break-glass for tags":            {at(glass, false, "spec,parameters,requireDigest"), "warns|break-glass is held|does not require digests"},
+		"break-glass through old Pods":    {at(glass, []any{"DaemonSet", "Deployment", "ReplicaSet", "StatefulSet"}, "spec,match,kinds,1,kinds"), "fails|break-glass is held|is not about ControllerRevision"},
+		"an audit whose list is cut":      {at(signed, int64(101), "status,totalViolations"), "warns|audit lists all|OKESignedImages/signed has 101 violations, and the audit lists 0"},
+		"namespaces that are chosen":      {at(signed, map[string]any{"matchLabels": map[string]any{"env": "prod"}}, "spec,match,namespaceSelector"), "warns|constraints enforce|whoever may label a Namespace, such as its owner, takes it out"},
 		"no namespace left out":           {at(webhook, nil, "webhooks,0,namespaceSelector"), "warns|namespaces left out|nothing in kube-system can be mended"},
 		"external data off":               {at(manager, []any{"--enable-external-data=false"}, args), "fails|external data|--enable-external-data=false"},
 		"external data off, in two words": {at(audit, []any{"--enable-external-data", "false"}, args), "fails|external data|gatekeeper-audit runs with"},
@@ -230,6 +278,7 @@ func TestDoctor(t *testing.T) {
 		for _, o := range objects {
 			w[o.GetKind()+"/"+o.GetName()] = o
 		}
+		at(glass, true, "spec,parameters,requireDigest")(w)
 		tc.change(w)
 		var changed []*unstructured.Unstructured
 		for _, o := range w {

@@ -71,6 +71,7 @@ type Finding = finding
 // they would be read, at a time by both clocks.
 func Doctor(objects []*unstructured.Unstructured, now time.Time) ([]Finding, error) {
 	f := &facts{now: now, apiTime: fact[time.Time]{is: now}, backends: make(map[string]backend)}
+	f.labels.is.served = true
 	f.webhooks.is = &admissionregistrationv1.ValidatingWebhookConfiguration{}
 	b := backend{namespace: "oke-sign", service: "oke-sign", unready: make(map[string]string)}
 	var service *corev1.Service
@@ -95,6 +96,12 @@ func Doctor(objects []*unstructured.Unstructured, now time.Time) ([]Finding, err
 			}
 			b.chain.is, b.chain.err = certificates(secret.Data[corev1.TLSCertKey])
 			continue
+		case "ValidatingAdmissionPolicy":
+			f.labels.is.policy = new(admissionregistrationv1.ValidatingAdmissionPolicy)
+			into = f.labels.is.policy
+		case "ValidatingAdmissionPolicyBinding":
+			f.labels.is.binding = new(admissionregistrationv1.ValidatingAdmissionPolicyBinding)
+			into = f.labels.is.binding
 		case "Config":
 			f.configs.is = append(f.configs.is, *o)
 			continue
