@@ -165,7 +165,6 @@ func TestNobodyIsPassedTwice(t *testing.T) {
 		}
 		if !in {
 			q.Wait(honest, honest)
-			in = true
 			clear(had)
 		}
 		who, _, _ := q.Next()

@@ -599,7 +599,7 @@ func (i *installation) elsewhere(t *testing.T) {
 	eventually(t, soon, "the policy applies in the namespace of the usual name", func() error {
 		r := usual.kubectl(t, "run", "taken", "--image="+image, "--dry-run=server")
 		if r.err == nil || !strings.Contains(r.stderr, denies) {
-			return fmt.Errorf("%v %s", r.err, r.stdout)
+			return fmt.Errorf("not denied: %s%s", r.stdout, r.stderr)
 		}
 		return nil
 	})
