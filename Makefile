@@ -94,7 +94,7 @@ lint: $(LINT) ## golangci-lint; opa check --strict and opa fmt, in process; shel
 	go test -count=1 -run '^TestRegoIs' ./policies
 	bash -n .ci/run krew/install.sh test/ocitest/confirm.sh
 	@# golangci-lint would look for facts in all of Kubernetes, for minutes.
-	cd test/cluster && test -z "$$(gofmt -l . | tee /dev/stderr)" && go vet -trimpath ./...
+	cd test/cluster && test -z "$$(gofmt -l . | tee -a /dev/stderr)" && go vet -trimpath ./...
 
 $(LINT): test/tools/go.mod test/tools/go.sum
 	cd test/tools && go build -o ../../$@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint

@@ -593,6 +593,10 @@ func (i *installation) elsewhere(t *testing.T) {
 	install("oke-sign-policy", "--set", keys).fails(t, "installation.namespace is oke-sign, and Provider oke-sign leads to namespace signing")
 	install("oke-sign-policy", "--set", keys, "--set", "installation.namespace="+signing.name).succeeds(t)
 	i.holds(t)
+	i.exempts(t, "kube-system", signing.name, usual.name)
+	okeSign(t, "doctor").fails(t, "exit status 3", "namespace "+usual.name+" is exempt and does not exist")
+	i.exempts(t, "kube-system", signing.name)
+	okeSign(t, "doctor").succeeds(t)
 
 	usual.kubectl(t, "create", "namespace", usual.name).succeeds(t)
 	image := usual.push(t, "taken")
