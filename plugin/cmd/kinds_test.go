@@ -102,7 +102,7 @@ func (p place) keyID(t *testing.T, name string) string {
 	t.Helper()
 	for line := range strings.Lines(p.runs(t, 0, "keys", "list", "-o", "wide")) {
 		if words := strings.Fields(line); len(words) > 0 && words[0] == name {
-			return regexp.MustCompile(`ocid1\.key\.[a-z0-9.]+`).FindString(line)
+			return regexp.MustCompile(`ocid1\.key\.[a-z0-9._-]+`).FindString(line)
 		}
 	}
 	t.Fatalf("keys list has no %s", name)
