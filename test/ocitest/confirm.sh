@@ -8,6 +8,10 @@
 # and enabled again, the image is signed and its signatures are deleted. LIMITED
 # is a profile of a user who may only `inspect repos` in the image's compartment,
 # which must lie below the root. What is not given is not asked.
+#
+# In a pipeline, an instance or Cloud Shell it also says what the place itself has.
+# There REGISTRY=iad.ocir.io asks whether OCI Registry accepts the token that
+# kubectl-oke_sign, which must be on the PATH, prints for pushing.
 set -u
 # Where it runs, if that is a place that signs in by itself. No token is printed.
 say() { printf '%-20s %s\n' "$1" "$2"; }
@@ -28,6 +32,14 @@ if [ -n "${OCI_DOMAIN_URL:-}" ] && [ -n "${OCI_OIDC_CLIENT_SECRET:-}" ]; then
   say oidcRefusal "HTTP $(curl -s -o /dev/null -w '%{http_code}' -u "$OCI_OIDC_CLIENT_ID:$OCI_OIDC_CLIENT_SECRET" "$OCI_DOMAIN_URL/oauth2/v1/token" \
     --data-urlencode grant_type=urn:ietf:params:oauth:grant-type:token-exchange --data-urlencode requested_token_type=urn:oci:token-type:oci-upst \
     --data-urlencode subject_token_type=jwt --data-urlencode subject_token=eyJhbGciOiJSUzI1NiJ9.e30.AA --data-urlencode "public_key=$public")"
+fi
+if [ -n "${ACTIONS_ID_TOKEN_REQUEST_URL:-}" ]; then
+  job=$(printf 'header = "Authorization: bearer %s"\n' "$ACTIONS_ID_TOKEN_REQUEST_TOKEN" | curl -sK - "$ACTIONS_ID_TOKEN_REQUEST_URL&audience=${OCI_OIDC_AUDIENCE:-${OCI_DOMAIN_URL:-oci}}")
+  say jobToken "$(claims "$job" 'sub|aud|iss')"
+fi
+if [ -n "${REGISTRY:-}" ]; then
+  token=$(kubectl-oke_sign registry-token "$REGISTRY") &&
+    say bearerToken "HTTP $(printf 'user = "BEARER_TOKEN:%s"\n' "$token" | curl -sK - -o /dev/null -w '%{http_code}' "https://$REGISTRY/20180419/docker/token") from $REGISTRY (200: accepted)"
 fi
 if [ -z "${KEY:-}${IMAGE:-}" ] && [ -n "${OCI_CLI_AUTH:-}${OCI_RESOURCE_PRINCIPAL_VERSION:-}${OCI_DOMAIN_URL:-}" ]; then exit 0; fi
 oci="${OCI:-oci} --no-retry"
