@@ -188,6 +188,6 @@ spec:
 	s.apply(t, rollout(fmt.Sprintf(template, bad))).fails(t, denies, "containers/main: unsigned: ")
 	s.apply(t, rollout(fmt.Sprintf(template, good))).succeeds(t)
 	s.apply(t, rollout(fmt.Sprintf(template, bad))).fails(t, denies, "containers/main: unsigned: ")
-	s.kubectl(t, "delete", "rollout", "shop").succeeds(t)
+	s.kubectl(t, "delete", "rollouts."+group, "shop").succeeds(t) // other tests define a Rollout as well
 	s.apply(t, rollout("{replicas: 3, workloadRef: {kind: Deployment, name: shop}}")).fails(t, denies, "object: no-pod-spec: ")
 }
