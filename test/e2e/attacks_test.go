@@ -401,8 +401,22 @@ func (i *intruder) namesake() (string, error) {
 // breakGlassWith creates a Pod under break-glass as the account of a token.
 func (i *intruder) breakGlassWith(token string) error {
 	who := i.bearer(token)
-	_, err := who.create(i, "v1/pods", i.place, carrierOf("v1/pods").broken(i, i.bad))
-	return err
+	late := time.After(20 * time.Second)
+	for {
+		_, err := who.create(i, "v1/pods", i.place, carrierOf("v1/pods").broken(i, i.bad))
+		// The API server hears of a token and of rights a little later.
+		unheard := apierrors.IsUnauthorized(err) || apierrors.IsForbidden(err) && strings.Contains(err.Error(), "cannot create resource")
+		if !unheard {
+			return err
+		}
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-late:
+			return err
+		case <-i.Done():
+			return err
+		}
+	}
 }
 
 // oldAttacks use objects from before the policy.
