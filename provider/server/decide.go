@@ -5,13 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"runtime/debug"
 	"strings"
 	"sync/atomic"
 	"time"
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/oke-sign/oke-sign/provider/contain"
 	"github.com/oke-sign/oke-sign/provider/fair"
 	"github.com/oke-sign/oke-sign/provider/image"
 )
@@ -151,7 +151,8 @@ func (d *decider[A]) look(ctx context.Context, rest []pending, outcomes []outcom
 		go func() {
 			for i := int(next.Add(1)) - 1; i < len(rest); i = int(next.Add(1)) - 1 {
 				p := &rest[i]
-				done <- numbered{p.n, d.settle(ctx, p)}
+				v, err := d.find(ctx, p)
+				done <- numbered{p.n, d.decided(ctx, p, v, err)}
 			}
 		}()
 	}
@@ -186,20 +187,31 @@ func (d *decider[A]) enter(ctx context.Context, deadline time.Time) error {
 	}
 }
 
-// decided counts and logs what became of a question.
+// decided counts and logs what became of a question. A panic, here or below, is one
+// question without an answer, not the end of the request or of the process.
 func (d *decider[A]) decided(ctx context.Context, p *pending, v A, err error) outcome {
 	took := time.Since(p.began)
 	if err == nil {
-		v, err = d.sound(p.question, v)
+		err = contain.Run(func() (err error) {
+			if v, err = d.sound(p.question, v); err == nil {
+				d.metrics.answers.Observe(took.Seconds())
+				d.count(v)
+				d.write(ctx, p, v, took)
+			}
+			return err
+		})
 	}
-	if err != nil {
-		d.log.Warn("no decision", "image", p.image, "error", oneLine(err.Error(), maxCause), "duration", readable(took))
-		return outcome{image: p.image, err: err}
+	if err == nil {
+		return outcome{item: Item{Key: p.key, Value: v}, image: p.image}
 	}
-	d.metrics.answers.Observe(took.Seconds())
-	d.count(v)
-	d.write(ctx, p, v, took)
-	return outcome{item: Item{Key: p.key, Value: v}, image: p.image}
+	if panicked, ok := contain.Unlogged(err); ok {
+		d.log.Error("panic while deciding", "image", p.image, "panic", panicked.Value, "stack", string(panicked.Stack))
+	}
+	if _, ok := errors.AsType[*contain.PanicError](err); ok {
+		err = errPanic
+	}
+	d.log.Warn("no decision", "image", p.image, "error", oneLine(err.Error(), maxCause), "duration", readable(took))
+	return outcome{image: p.image, err: err}
 }
 
 // write writes the line of one decision. A record without a caller spares finding
@@ -213,43 +225,20 @@ func (d *decider[A]) write(ctx context.Context, p *pending, v A, took time.Durat
 	_ = d.log.Handler().Handle(ctx, r) // as slog.Logger does
 }
 
-// knows asks what is known. A panic below is one question without an answer, not
-// the end of the process.
+// knows asks what is known.
 func (d *decider[A]) knows(ctx context.Context, p *pending) (v A, known bool, err error) {
-	defer d.contain(p.image, &err)
+	defer contain.Panic(&err)
 	v, known = d.known(ctx, p)
 	return v, known, nil
 }
 
-// settle finds an answer out, and counts and logs it. On this goroutine nothing else
-// stops a panic, wherever it comes from.
-func (d *decider[A]) settle(ctx context.Context, p *pending) (o outcome) {
-	var err error
-	defer func() {
-		if err != nil {
-			o = outcome{image: p.image, err: err}
-		}
-	}()
-	defer d.contain(p.image, &err)
-	v, failed := d.find(ctx, p)
-	return d.decided(ctx, p, v, failed)
-}
-
 // find asks what has to be found out.
 func (d *decider[A]) find(ctx context.Context, p *pending) (v A, err error) {
-	defer d.contain(p.image, &err)
+	defer contain.Panic(&err)
 	if ctx.Err() != nil {
 		return v, context.Cause(ctx)
 	}
 	return d.check(ctx, p)
-}
-
-// contain is deferred around what might panic.
-func (d *decider[A]) contain(image string, err *error) {
-	if p := recover(); p != nil {
-		d.log.Error("panic while deciding", "image", image, "panic", p, "stack", string(debug.Stack()))
-		*err = errPanic
-	}
 }
 
 // again is added to the detail of a denial that is remembered.

@@ -35,6 +35,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/oke-sign/oke-sign/provider/certs"
+	"github.com/oke-sign/oke-sign/provider/contain"
 	"github.com/oke-sign/oke-sign/provider/image"
 	"github.com/oke-sign/oke-sign/provider/server"
 	"github.com/oke-sign/oke-sign/provider/signature"
@@ -640,6 +641,7 @@ func TestCheckThatFails(t *testing.T) {
 		"it fails in many lines":     {err: errors.New("a\nb\r\x1b[31mc\u2028d"), says: ": a b ?[31mc d"},
 		"it fails at great length":   {err: errors.New(strings.Repeat("é", 4000)), says: "é…"},
 		"it panics":                  {panics: true, says: "internal error, see the provider's log"},
+		"something below it panics":  {err: fmt.Errorf("listing: %w", &contain.PanicError{Value: "on purpose"}), says: "internal error, see the provider's log"},
 		"a yes for another reason":   {verdict: verdict.Verdict{Signed: true, Reason: verdict.Unsigned, Key: keyA}, says: "contradicts itself"},
 		"a yes without a reason":     {verdict: verdict.Verdict{Signed: true, Key: keyA}, says: "contradicts itself"},
 		"a yes by a key not asked":   {verdict: verdict.Verdict{Signed: true, Reason: verdict.Signed, Key: keyB}, says: "contradicts itself"},
@@ -706,16 +708,24 @@ func (h panicking) Handle(ctx context.Context, r slog.Record) error {
 	return h.Handler.Handle(ctx, r)
 }
 
-// A panic after the check, on the same goroutine, is the end of no process.
+// A panic after the check, or after what is known, is one question without an answer.
 func TestPanicAfterACheck(t *testing.T) {
-	var b bytes.Buffer
-	keys := images(2)
-	_, answer := bubble(t, server.Config{Check: signed, Log: slog.New(panicking{slog.NewTextHandler(&b, nil)})}, keys...)
-	if len(answer.Response.Items) != 0 || strings.Count(answer.Response.SystemError, "internal error, see the provider's log") != 2 {
-		t.Errorf("answer: %+v", answer)
+	known := func(ctx context.Context, ref image.Reference, allowed []signature.KeyID) (verdict.Verdict, bool) {
+		v, err := signed(ctx, ref, allowed)
+		return v, err == nil
 	}
-	if !strings.Contains(b.String(), "on purpose") {
-		t.Errorf("the log does not say what happened: %s", b.String())
+	for name, cfg := range map[string]server.Config{"checked": {Check: signed}, "known": {Check: signed, Known: known}} {
+		t.Run(name, func(t *testing.T) {
+			var b bytes.Buffer
+			cfg.Log = slog.New(panicking{slog.NewTextHandler(&b, nil)})
+			_, answer := bubble(t, cfg, images(2)...)
+			if len(answer.Response.Items) != 0 || strings.Count(answer.Response.SystemError, "internal error, see the provider's log") != 2 {
+				t.Errorf("answer: %+v", answer)
+			}
+			if !strings.Contains(b.String(), "on purpose") {
+				t.Errorf("the log does not say what happened: %s", b.String())
+			}
+		})
 	}
 }
 
