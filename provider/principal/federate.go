@@ -169,14 +169,14 @@ func (f *federation) exchange(ctx context.Context, by credential, target *url.UR
 	if err != nil {
 		return "", "", err
 	}
-	der, err := x509.MarshalPKIXPublicKey(public)
+	key, err := encodeKey(public)
 	if err != nil {
-		return "", "", fmt.Errorf("encoding a key: %w", err)
+		return "", "", err
 	}
 	body, err := json.Marshal(map[string]string{
 		"resourcePrincipalToken":       first.text("resourcePrincipalToken"),
 		"servicePrincipalSessionToken": first.text("servicePrincipalSessionToken"),
-		"sessionPublicKey":             base64.StdEncoding.EncodeToString(der),
+		"sessionPublicKey":             key,
 	})
 	if err != nil {
 		return "", "", fmt.Errorf("encoding a request for a token: %w", err)
@@ -200,7 +200,13 @@ func (f *federation) send(by credential, call Call, req *http.Request) (answer, 
 	if err := by.sign(req); err != nil {
 		return nil, nil, err
 	}
-	res, err := f.transport.RoundTrip(req)
+	return sendSigned(f.transport, call, req)
+}
+
+// sendSigned sends a signed request to a service of OCI that vouches for this process, and reads
+// the JSON object of the answer.
+func sendSigned(transport *http.Transport, call Call, req *http.Request) (answer, http.Header, error) {
+	res, err := transport.RoundTrip(req)
 	if err != nil {
 		return nil, nil, fmt.Errorf("asking %s: %w", call.Host, err)
 	}
@@ -218,4 +224,13 @@ func (f *federation) send(by credential, call Call, req *http.Request) (answer, 
 		return nil, nil, fmt.Errorf("asking %s: %w: %w", call.Host, errMalformed, err)
 	}
 	return given, res.Header, nil
+}
+
+// encodeKey returns a public key as these services take it: DER in base64.
+func encodeKey(public *rsa.PublicKey) (string, error) {
+	der, err := x509.MarshalPKIXPublicKey(public)
+	if err != nil {
+		return "", fmt.Errorf("encoding a key: %w", err)
+	}
+	return base64.StdEncoding.EncodeToString(der), nil
 }

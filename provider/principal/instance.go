@@ -262,14 +262,14 @@ func (i *instance) fetch(ctx context.Context) (token, error) {
 // federate is OCI's exchange of a certificate for a token.
 func (i *instance) federate(ctx context.Context, own leaf, key *rsa.PrivateKey, public *rsa.PublicKey) (string, error) {
 	call := Call{Service: "auth", Operation: "FederateX509", Host: "auth." + i.region.ID() + "." + i.region.Domain()}
-	der, err := x509.MarshalPKIXPublicKey(public)
+	session, err := encodeKey(public)
 	if err != nil {
-		return "", fmt.Errorf("encoding a key: %w", err)
+		return "", err
 	}
 	encode := base64.StdEncoding.EncodeToString
 	body, err := json.Marshal(map[string]any{
 		"certificate": encode(own.der), "intermediateCertificates": []string{encode(own.chain)},
-		"publicKey": encode(der), "fingerprintAlgorithm": "SHA256",
+		"publicKey": session, "fingerprintAlgorithm": "SHA256",
 	})
 	if err != nil {
 		return "", fmt.Errorf("encoding a request for a token: %w", err)
@@ -292,22 +292,9 @@ func (i *instance) federate(ctx context.Context, own leaf, key *rsa.PrivateKey, 
 	if err := signer.Sign(req); err != nil {
 		return "", err
 	}
-	res, err := i.transport.RoundTrip(req)
+	given, _, err := sendSigned(i.transport, call, req)
 	if err != nil {
-		return "", fmt.Errorf("asking %s for an instance's token: %w", call.Host, err)
-	}
-	defer res.Body.Close() //nolint:errcheck // only read from
-	if res.StatusCode != http.StatusOK {
-		// As text: it is no answer to what the token was wanted for.
-		return "", fmt.Errorf("asking for an instance's token: %v", refusal(call, res)) //nolint:errorlint // on purpose
-	}
-	answer, err := readBody(res.Body, maxTokenFile)
-	if err != nil {
-		return "", fmt.Errorf("asking %s for an instance's token: %w", call.Host, err)
-	}
-	given, err := parseAnswer(answer)
-	if err != nil {
-		return "", fmt.Errorf("asking %s for an instance's token: %w: %w", call.Host, errMalformed, err)
+		return "", fmt.Errorf("asking for an instance's token: %w", err)
 	}
 	return given.text("token"), nil
 }

@@ -3,8 +3,6 @@ package principal
 import (
 	"cmp"
 	"context"
-	"crypto/x509"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"net/http"
@@ -226,14 +224,14 @@ func isSecret(s string) bool {
 // exchange is the token exchange of RFC 8693 as OCI has it: the answer is bound to
 // the public key, and OCI takes it as a user's session token.
 func (o *oidc) exchange(ctx context.Context, subject, secret string, t token) (string, error) {
-	der, err := x509.MarshalPKIXPublicKey(&t.key.PublicKey)
+	key, err := encodeKey(&t.key.PublicKey)
 	if err != nil {
-		return "", fmt.Errorf("encoding a key: %w", err)
+		return "", err
 	}
 	form := url.Values{
 		"grant_type":           {"urn:ietf:params:oauth:grant-type:token-exchange"},
 		"requested_token_type": {"urn:oci:token-type:oci-upst"},
-		"public_key":           {base64.StdEncoding.EncodeToString(der)},
+		"public_key":           {key},
 		"subject_token":        {subject},
 		"subject_token_type":   {"jwt"},
 	}
