@@ -14,14 +14,19 @@ func (g *global) signIn(ctx context.Context) (*principal.Principal, error) {
 	if !principal.IsNoConfig(err) {
 		return who, err
 	}
-	if g.who.Kind != "" {
-		return nil, &refusal{err, "oci setup config, of Oracle's CLI, makes it; --config-file names another"}
+	const setUp = "oci setup config, of Oracle's CLI, makes it; --config-file names another"
+	switch g.who.Kind {
+	case "":
+	case principal.KindInstanceOBOUser:
+		return nil, &refusal{err, "Cloud Shell has one at /etc/oci/config, which OCI_CLI_CONFIG_FILE or --config-file names"}
+	default:
+		return nil, &refusal{err, setUp}
 	}
 	var hints []string
 	for _, seen := range principal.Surroundings(ctx, g.who, g.getenv) {
 		hints = append(hints, "this looks like "+seen.Place+": "+g.again(seen.Flags))
 	}
-	hints = append(hints, "oci setup config, of Oracle's CLI, makes it; --config-file names another")
+	hints = append(hints, setUp)
 	return nil, &refusal{err, strings.Join(hints, "\n")}
 }
 
