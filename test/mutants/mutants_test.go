@@ -9,6 +9,13 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
+func names(mutants []Mutant) (names []string) {
+	for _, m := range mutants {
+		names = append(names, m.Name())
+	}
+	return names
+}
+
 func TestGoMutants(t *testing.T) {
 	mutants, err := goMutants("calc.go", []byte(`package calc
 
@@ -26,10 +33,6 @@ func bounded(n int, log func(int)) int {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := []string{}
-	for _, m := range mutants {
-		got = append(got, m.Name())
-	}
 	want := []string{
 		"calc.go bounded: n < 0 || n > 9 -> false && (n < 0 || n > 9)",
 		"calc.go bounded: n < 0 -> (false && (n < 0))",
@@ -40,7 +43,7 @@ func bounded(n int, log func(int)) int {
 		"calc.go bounded: n == 3 -> (true || (n == 3))",
 		"calc.go bounded: n != 4 -> (true || (n != 4))",
 	}
-	if diff := cmp.Diff(want, got); diff != "" {
+	if diff := cmp.Diff(want, names(mutants)); diff != "" {
 		t.Errorf("mutants (-want +got):\n%s", diff)
 	}
 }
@@ -63,10 +66,6 @@ names := {n | some n in input.names; n != "root"}
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := []string{}
-	for _, m := range mutants {
-		got = append(got, m.Name())
-	}
 	want := []string{
 		"p.rego allowed: input.a == 1 -> true",
 		"p.rego allowed: every x in input.xs { x > 1 } -> true",
@@ -74,7 +73,7 @@ names := {n | some n in input.names; n != "root"}
 		"p.rego names: some n in input.names -> true",
 		`p.rego names: n != "root" -> true`,
 	}
-	if diff := cmp.Diff(want, got); diff != "" {
+	if diff := cmp.Diff(want, names(mutants)); diff != "" {
 		t.Errorf("mutants (-want +got):\n%s", diff)
 	}
 	if got := string(mutants[0].Apply(source)); !strings.Contains(got, "allowed if {\n\ttrue\n\tevery") {
