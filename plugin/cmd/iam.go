@@ -295,7 +295,7 @@ func (o *iamOptions) forWorkload() []string {
 	return o.toVerify("any-user", o.workloadIs())
 }
 
-// toVerify is what who needs to verify signatures.
+// toVerify returns the statements that let somebody verify signatures.
 func (o *iamOptions) toVerify(who string, where []string) []string {
 	return slices.Concat(o.readRepositories(who, where), o.onKeys(who, "{KEY_INSPECT, KEY_READ}", where))
 }
@@ -323,8 +323,8 @@ func (o *iamOptions) forSigners() []string {
 	return o.toSign("group "+o.or(o.signers, "GROUP"), nil)
 }
 
-// toSign is what who needs to push images to repositories that are there, to sign
-// them, and to verify what is signed.
+// toSign returns the statements that let somebody push images to existing
+// repositories, sign them, and verify signatures.
 func (o *iamOptions) toSign(who string, where []string) []string {
 	return slices.Concat(
 		o.readRepositories(who, where),

@@ -50,8 +50,8 @@ func (h *hcl) line(text string) {
 	h.text.WriteString(strings.Repeat("  ", h.depth) + text + "\n")
 }
 
-// quoted is a text as a string of Terraform's language, in which nothing of the text
-// is a template but the blanks, which become variables.
+// quoted writes a text as a string of Terraform's language. Blanks become variables,
+// and everything else stands for itself.
 func quoted(s string) string {
 	if word, ok := strings.CutPrefix(s, blankBegin); ok && strings.Index(word, blankEnd) == len(word)-1 {
 		return "var." + strings.TrimSuffix(word, blankEnd)

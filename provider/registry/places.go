@@ -59,8 +59,8 @@ func (p *places) rooted(ref image.Reference, tenancy string) bool {
 	return !p.now().Before(p.rootless[root{ref.Region().ID(), tenancy}])
 }
 
-// unroot remembers that it was not: for a while at first, and for longer if it was
-// not the time before either. Tenancies and regions are few.
+// unroot remembers that the principal has no right on a tenancy's root: for doubtFor
+// after a first refusal, for placeFor after a second one. Tenancies and regions are few.
 func (p *places) unroot(ref image.Reference, tenancy string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -74,7 +74,7 @@ func (p *places) unroot(ref image.Reference, tenancy string) {
 	}
 }
 
-// reroot forgets that it was not.
+// reroot forgets the refusals at a tenancy's root.
 func (p *places) reroot(ref image.Reference, tenancy string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -87,7 +87,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 	}
 }
 
-// maxFinish is how long a listener goes on taking what is pending at its end.
+// maxFinish is how long a listener accepts pending connections after Finish.
 const maxFinish = time.Second
 
 // Finish closes the listener as soon as no connection is pending. Closed before
