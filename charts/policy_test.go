@@ -20,7 +20,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/oke-sign/oke-sign/plugin/constraint"
-	"github.com/oke-sign/oke-sign/plugin/gate"
+	"github.com/oke-sign/oke-sign/plugin/gatekeeper"
 	"github.com/oke-sign/oke-sign/plugin/manifest"
 	"github.com/oke-sign/oke-sign/policies"
 )
@@ -33,9 +33,9 @@ const (
 // installed is Gatekeeper with the templates and what the chart makes of the
 // values. Images called signed are signed, whatever the keys; the provider
 // answers nothing about images called unknown.
-func installed(t *testing.T, values string) *gate.Engine {
+func installed(t *testing.T, values string) *gatekeeper.Engine {
 	t.Helper()
-	e, err := gate.New(gate.Config{Ask: func(_ context.Context, provider string, questions []string) (map[string]any, error) {
+	e, err := gatekeeper.New(gatekeeper.Config{Ask: func(_ context.Context, provider string, questions []string) (map[string]any, error) {
 		answers := make(map[string]any)
 		for _, q := range questions {
 			switch {
@@ -102,7 +102,7 @@ type created struct {
 	workload   bool
 }
 
-func (c created) request(t *testing.T) gate.Request {
+func (c created) request(t *testing.T) gatekeeper.Request {
 	t.Helper()
 	if c.namespace == "" {
 		c.namespace = "default"
@@ -126,7 +126,7 @@ func (c created) request(t *testing.T) gate.Request {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return gate.Request{
+	return gatekeeper.Request{
 		Operation: admissionv1.Create, Object: object, User: authenticationv1.UserInfo{Username: c.user},
 		Namespace: &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: c.namespace, Labels: c.labels}},
 	}

@@ -9,8 +9,8 @@ import (
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
-	"github.com/oke-sign/oke-sign/plugin/gate"
-	"github.com/oke-sign/oke-sign/plugin/gate/gatetest"
+	"github.com/oke-sign/oke-sign/plugin/gatekeeper"
+	"github.com/oke-sign/oke-sign/plugin/gatekeeper/gatekeepertest"
 	"github.com/oke-sign/oke-sign/policies"
 )
 
@@ -60,7 +60,7 @@ spec:
 // ten images, and the provider's answers are remembered. The templates take
 // turns, so that what else the machine does hits all alike, and medians count.
 func BenchmarkReview(b *testing.B) {
-	p := gatetest.Start(b, gatetest.Each(func(string) any { return signed }))
+	p := gatekeepertest.Start(b, gatekeepertest.Each(func(string) any { return signed }))
 	object := pod(nil)
 	containers := make([]any, 10)
 	for i := range containers {
@@ -77,7 +77,7 @@ func BenchmarkReview(b *testing.B) {
 	contenders := []struct {
 		kind, parameters string
 		template         []byte
-		engine           *gate.Engine
+		engine           *gatekeeper.Engine
 		took             []time.Duration
 	}{
 		{kind: "Yardstick", parameters: `{}`, template: []byte(yardstick)},
@@ -87,13 +87,13 @@ func BenchmarkReview(b *testing.B) {
 	}
 	for i := range contenders {
 		c := &contenders[i]
-		e, err := gate.New(gate.Config{Certificate: p.Certificate, Key: p.Key, Memory: time.Hour})
+		e, err := gatekeeper.New(gatekeeper.Config{Certificate: p.Certificate, Key: p.Key, Memory: time.Hour})
 		if err != nil {
 			b.Fatal(err)
 		}
 		defer e.Close()
 		for _, err := range []error{
-			e.AddProvider(gate.Provider{Name: "oke-sign", URL: p.URL, CABundle: p.CA, Timeout: 2 * time.Second}),
+			e.AddProvider(gatekeeper.Provider{Name: "oke-sign", URL: p.URL, CABundle: p.CA, Timeout: 2 * time.Second}),
 			e.AddTemplate(b.Context(), c.template),
 			e.AddConstraint(b.Context(), []byte(constraint(c.kind, "c", "deny", c.parameters))),
 		} {
@@ -138,9 +138,9 @@ func BenchmarkImages(b *testing.B) {
 		if denied {
 			verdict, outcome = unsigned, "denied"
 		}
-		p := gatetest.Start(b, gatetest.Each(func(string) any { return verdict }))
+		p := gatekeepertest.Start(b, gatekeepertest.Each(func(string) any { return verdict }))
 		for _, kind := range kinds {
-			e, err := gate.New(gate.Config{Certificate: p.Certificate, Key: p.Key, Memory: time.Hour})
+			e, err := gatekeeper.New(gatekeeper.Config{Certificate: p.Certificate, Key: p.Key, Memory: time.Hour})
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -154,8 +154,8 @@ func BenchmarkImages(b *testing.B) {
 				policies.ImageDigests: `{}`, policies.BreakGlass: `{"requireDigest": true}`,
 			}[kind]
 			for _, err := range []error{
-				e.AddProvider(gate.Provider{Name: "oke-sign", URL: p.URL, CABundle: p.CA, Timeout: 2 * time.Second}),
-				e.AddProvider(gate.Provider{Name: "oke-sign-scans", URL: p.URL, CABundle: p.CA, Timeout: 2 * time.Second}),
+				e.AddProvider(gatekeeper.Provider{Name: "oke-sign", URL: p.URL, CABundle: p.CA, Timeout: 2 * time.Second}),
+				e.AddProvider(gatekeeper.Provider{Name: "oke-sign-scans", URL: p.URL, CABundle: p.CA, Timeout: 2 * time.Second}),
 				e.AddTemplate(b.Context(), text),
 				e.AddConstraint(b.Context(), []byte(constraint(kind, "c", "deny", parameters))),
 			} {

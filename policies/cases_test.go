@@ -14,8 +14,8 @@ import (
 	authenticationv1 "k8s.io/api/authentication/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
-	"github.com/oke-sign/oke-sign/plugin/gate"
-	"github.com/oke-sign/oke-sign/plugin/gate/gatetest"
+	"github.com/oke-sign/oke-sign/plugin/gatekeeper"
+	"github.com/oke-sign/oke-sign/plugin/gatekeeper/gatekeepertest"
 	"github.com/oke-sign/oke-sign/policies"
 )
 
@@ -53,8 +53,8 @@ func (c modelCase) gvk() map[string]any {
 	return map[string]any{"group": group, "version": version, "kind": at(c.object, "kind")}
 }
 
-func (c modelCase) request() gate.Request {
-	r := gate.Request{
+func (c modelCase) request() gatekeeper.Request {
+	r := gatekeeper.Request{
 		Operation: admissionv1.Operation(c.operation),
 		Object:    &unstructured.Unstructured{Object: c.object.(map[string]any)},
 	}
@@ -492,17 +492,17 @@ func (w world) toWire(questions []string) (int, string) {
 	case "empty":
 		return http.StatusServiceUnavailable, "{}"
 	case "error":
-		return http.StatusOK, gatetest.Response("OCI is down")
+		return http.StatusOK, gatekeepertest.Response("OCI is down")
 	}
-	items := []gatetest.Item{}
+	items := []gatekeepertest.Item{}
 	for _, q := range questions {
 		values, errs := w.items(q)
 		for _, v := range values {
-			items = append(items, gatetest.Item{"key": q, "value": v})
+			items = append(items, gatekeepertest.Item{"key": q, "value": v})
 		}
 		for _, e := range errs {
-			items = append(items, gatetest.Item{"key": q, "error": e})
+			items = append(items, gatekeepertest.Item{"key": q, "error": e})
 		}
 	}
-	return http.StatusOK, gatetest.Response("", items...)
+	return http.StatusOK, gatekeepertest.Response("", items...)
 }

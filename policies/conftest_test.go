@@ -11,7 +11,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/oke-sign/oke-sign/plugin/gate/gatetest"
+	"github.com/oke-sign/oke-sign/plugin/gatekeeper/gatekeepertest"
 )
 
 // tool is a program that the Makefile builds. Without it the test is skipped, but
@@ -76,7 +76,7 @@ func underBreakGlass(image string) string {
 // Each of these was once a way to get past a check that says nothing.
 func TestConftest(t *testing.T) {
 	conftest := tool(t, "conftest")
-	p := gatetest.Start(t, gatetest.Each(vouch))
+	p := gatekeepertest.Start(t, gatekeepertest.Each(vouch))
 	const service = "{apiVersion: v1, kind: Service, metadata: {name: web}}\n"
 	constraints := `{"oke_sign": {"constraints": [{"kind": "OKESignedImages", "spec": {"parameters": {"keys": ["` + keyA + `"]}}}]}}`
 	record := func(records string) string {
@@ -98,7 +98,7 @@ func TestConftest(t *testing.T) {
 		manifest string
 		data     []string
 		args     []string
-		answer   gatetest.Answer
+		answer   gatekeepertest.Answer
 		want     string // in the output
 		exit     int
 	}{
@@ -151,7 +151,7 @@ func TestConftest(t *testing.T) {
 		"a file of data that is not there":   {manifest: podOf(goodImage), args: []string{"--data", "nowhere.yaml"}, want: "Error: ", exit: 1},
 		"live: signed":                       {manifest: podOf(goodImage), data: []string{constraints, provider(asItIs)}, want: "0 warnings, 0 failures"},
 		"live: unsigned":                     {manifest: podOf(badImage), data: []string{constraints, provider(asItIs)}, want: "containers/c0: unsigned: ", exit: 1},
-		"live: a system error":               {manifest: podOf(goodImage), data: []string{constraints, provider(asItIs)}, answer: func([]string) (int, string) { return 200, gatetest.Response("OCI is down") }, want: "no-answer: could not find out whether it is signed, from provider oke-sign: OCI is down", exit: 1},
+		"live: a system error":               {manifest: podOf(goodImage), data: []string{constraints, provider(asItIs)}, answer: func([]string) (int, string) { return 200, gatekeepertest.Response("OCI is down") }, want: "no-answer: could not find out whether it is signed, from provider oke-sign: OCI is down", exit: 1},
 		"live: 503":                          {manifest: podOf(goodImage), data: []string{constraints, provider(asItIs)}, answer: func([]string) (int, string) { return 503, "{}" }, want: "no-answer", exit: 1},
 		"live: a closed port":                {manifest: podOf(goodImage), data: []string{constraints, provider(func(at map[string]string) { at["url"] = "https://127.0.0.1:1/v1/signatures" })}, want: "no-answer", exit: 1},
 		"live: no CA":                        {manifest: podOf(goodImage), data: []string{constraints, provider(func(at map[string]string) { delete(at, "ca") })}, want: "no-answer", exit: 1},
@@ -159,7 +159,7 @@ func TestConftest(t *testing.T) {
 		"live: a provider without a address": {manifest: podOf(goodImage), data: []string{constraints, provider(func(at map[string]string) { delete(at, "url") })}, want: "no-answer", exit: 1},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p.Answer(gatetest.Each(vouch))
+			p.Answer(gatekeepertest.Each(vouch))
 			if tc.answer != nil {
 				p.Answer(tc.answer)
 			}

@@ -14,8 +14,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
-	"github.com/oke-sign/oke-sign/plugin/gate"
-	"github.com/oke-sign/oke-sign/plugin/gate/gatetest"
+	"github.com/oke-sign/oke-sign/plugin/gatekeeper"
+	"github.com/oke-sign/oke-sign/plugin/gatekeeper/gatekeepertest"
 	"github.com/oke-sign/oke-sign/plugin/manifest"
 	"github.com/oke-sign/oke-sign/policies"
 )
@@ -58,9 +58,9 @@ func vouch(key string) any {
 
 // engine has the installed templates of the constraints, or all if there are none
 // yet, and p as the providers.
-func engine(t *testing.T, p *gatetest.Provider, constraints ...string) *gate.Engine {
+func engine(t *testing.T, p *gatekeepertest.Provider, constraints ...string) *gatekeeper.Engine {
 	t.Helper()
-	e, err := gate.New(gate.Config{Certificate: p.Certificate, Key: p.Key})
+	e, err := gatekeeper.New(gatekeeper.Config{Certificate: p.Certificate, Key: p.Key})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,7 +78,7 @@ func engine(t *testing.T, p *gatetest.Provider, constraints ...string) *gate.Eng
 		}
 	}
 	for _, name := range []string{"oke-sign", "oke-sign-scans"} {
-		if err := e.AddProvider(gate.Provider{Name: name, URL: p.URL, CABundle: p.CA, Timeout: time.Second}); err != nil {
+		if err := e.AddProvider(gatekeeper.Provider{Name: name, URL: p.URL, CABundle: p.CA, Timeout: time.Second}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -116,15 +116,15 @@ func pod(annotations map[string]string, images ...string) *unstructured.Unstruct
 	return object
 }
 
-func create(object *unstructured.Unstructured) gate.Request {
-	return gate.Request{
+func create(object *unstructured.Unstructured) gatekeeper.Request {
+	return gatekeeper.Request{
 		Operation: admissionv1.Create,
 		Object:    object,
 		User:      authenticationv1.UserInfo{Username: "alice"},
 	}
 }
 
-func review(t *testing.T, e *gate.Engine, r gate.Request) gate.Decision {
+func review(t *testing.T, e *gatekeeper.Engine, r gatekeeper.Request) gatekeeper.Decision {
 	t.Helper()
 	d, err := e.Review(t.Context(), r)
 	if err != nil {
@@ -134,7 +134,7 @@ func review(t *testing.T, e *gate.Engine, r gate.Request) gate.Decision {
 }
 
 // reasons are the beginnings of messages: place and reason.
-func reasons(violations []gate.Violation) []string {
+func reasons(violations []gatekeeper.Violation) []string {
 	got := []string{}
 	for _, v := range violations {
 		parts := strings.SplitN(v.Message, ": ", 3)
@@ -147,31 +147,31 @@ func reasons(violations []gate.Violation) []string {
 // Every answer of a provider but one plain yes refuses the Pod, and none of them
 // is a reason to refuse it for good.
 func TestOnlyAYesAdmits(t *testing.T) {
-	yes := gatetest.Each(vouch)
-	item := func(key string, fields gatetest.Item) gatetest.Item {
+	yes := gatekeepertest.Each(vouch)
+	item := func(key string, fields gatekeepertest.Item) gatekeepertest.Item {
 		fields["key"] = key
 		return fields
 	}
-	one := func(make func(key string) gatetest.Item) gatetest.Answer {
+	one := func(make func(key string) gatekeepertest.Item) gatekeepertest.Answer {
 		return func(keys []string) (int, string) {
-			items := []gatetest.Item{}
+			items := []gatekeepertest.Item{}
 			for _, key := range keys {
 				items = append(items, make(key))
 			}
-			return http.StatusOK, gatetest.Response("", items...)
+			return http.StatusOK, gatekeepertest.Response("", items...)
 		}
 	}
-	body := func(status int, body string) gatetest.Answer {
+	body := func(status int, body string) gatekeepertest.Answer {
 		return func([]string) (int, string) { return status, body }
 	}
 	for name, tc := range map[string]struct {
-		answer gatetest.Answer
+		answer gatekeepertest.Answer
 		want   string
 	}{
-		"unsigned":            {one(func(k string) gatetest.Item { return item(k, gatetest.Item{"value": unsigned}) }), "unsigned"},
-		"no items":            {body(200, gatetest.Response("")), "no-answer"},
+		"unsigned":            {one(func(k string) gatekeepertest.Item { return item(k, gatekeepertest.Item{"value": unsigned}) }), "unsigned"},
+		"no items":            {body(200, gatekeepertest.Response("")), "no-answer"},
 		"items are null":      {body(200, `{"response": {"items": null}}`), "no-answer"},
-		"a system error":      {body(200, gatetest.Response("OCI is unreachable")), "no-answer"},
+		"a system error":      {body(200, gatekeepertest.Response("OCI is unreachable")), "no-answer"},
 		"an empty object":     {body(200, `{}`), "no-answer"},
 		"a list":              {body(200, `[]`), "no-answer"},
 		"null":                {body(200, `null`), "no-answer"},
@@ -180,35 +180,35 @@ func TestOnlyAYesAdmits(t *testing.T) {
 		"HTML":                {body(502, `<html>Bad Gateway</html>`), "no-answer"},
 		"503 with JSON":       {body(503, `{"error": "overloaded"}`), "no-answer"},
 		"401 with JSON":       {body(401, `{}`), "no-answer"},
-		"an item error":       {one(func(k string) gatetest.Item { return item(k, gatetest.Item{"error": "no"}) }), "no-answer"},
-		"a yes with an error": {one(func(k string) gatetest.Item { return item(k, gatetest.Item{"value": signed, "error": "no"}) }), "no-answer"},
-		"no value":            {one(func(k string) gatetest.Item { return item(k, gatetest.Item{}) }), "no-answer"},
-		"a null value":        {one(func(k string) gatetest.Item { return item(k, gatetest.Item{"value": nil}) }), "no-answer"},
-		"true as text":        {one(func(k string) gatetest.Item { return item(k, gatetest.Item{"value": map[string]any{"signed": "true"}}) }), "no-answer"},
-		"one for true":        {one(func(k string) gatetest.Item { return item(k, gatetest.Item{"value": map[string]any{"signed": 1}}) }), "no-answer"},
-		"plain true":          {one(func(k string) gatetest.Item { return item(k, gatetest.Item{"value": true}) }), "no-answer"},
-		"JSON as text":        {one(func(k string) gatetest.Item { return item(k, gatetest.Item{"value": `{"signed": true}`}) }), "no-answer"},
-		"a verdict in a list": {one(func(k string) gatetest.Item { return item(k, gatetest.Item{"value": []any{signed}}) }), "no-answer"},
-		"the reason only": {one(func(k string) gatetest.Item {
-			return item(k, gatetest.Item{"value": map[string]any{"reason": "signed"}})
+		"an item error":       {one(func(k string) gatekeepertest.Item { return item(k, gatekeepertest.Item{"error": "no"}) }), "no-answer"},
+		"a yes with an error": {one(func(k string) gatekeepertest.Item { return item(k, gatekeepertest.Item{"value": signed, "error": "no"}) }), "no-answer"},
+		"no value":            {one(func(k string) gatekeepertest.Item { return item(k, gatekeepertest.Item{}) }), "no-answer"},
+		"a null value":        {one(func(k string) gatekeepertest.Item { return item(k, gatekeepertest.Item{"value": nil}) }), "no-answer"},
+		"true as text":        {one(func(k string) gatekeepertest.Item { return item(k, gatekeepertest.Item{"value": map[string]any{"signed": "true"}}) }), "no-answer"},
+		"one for true":        {one(func(k string) gatekeepertest.Item { return item(k, gatekeepertest.Item{"value": map[string]any{"signed": 1}}) }), "no-answer"},
+		"plain true":          {one(func(k string) gatekeepertest.Item { return item(k, gatekeepertest.Item{"value": true}) }), "no-answer"},
+		"JSON as text":        {one(func(k string) gatekeepertest.Item { return item(k, gatekeepertest.Item{"value": `{"signed": true}`}) }), "no-answer"},
+		"a verdict in a list": {one(func(k string) gatekeepertest.Item { return item(k, gatekeepertest.Item{"value": []any{signed}}) }), "no-answer"},
+		"the reason only": {one(func(k string) gatekeepertest.Item {
+			return item(k, gatekeepertest.Item{"value": map[string]any{"reason": "signed"}})
 		}), "no-answer"},
-		"another image": {one(func(k string) gatetest.Item {
-			return item(strings.Replace(k, "/good", "/other", 1), gatetest.Item{"value": signed})
+		"another image": {one(func(k string) gatekeepertest.Item {
+			return item(strings.Replace(k, "/good", "/other", 1), gatekeepertest.Item{"value": signed})
 		}), "no-answer"},
-		"other keys": {one(func(string) gatetest.Item {
-			return item(gate.Question(goodImage, []string{keyB}), gatetest.Item{"value": signed})
+		"other keys": {one(func(string) gatekeepertest.Item {
+			return item(gatekeeper.Question(goodImage, []string{keyB}), gatekeepertest.Item{"value": signed})
 		}), "no-answer"},
-		"the image alone": {one(func(string) gatetest.Item { return item(goodImage, gatetest.Item{"value": signed}) }), "no-answer"},
-		"the question respelled": {one(func(k string) gatetest.Item {
-			return item(strings.Replace(k, ":", ": ", 1), gatetest.Item{"value": signed})
+		"the image alone": {one(func(string) gatekeepertest.Item { return item(goodImage, gatekeepertest.Item{"value": signed}) }), "no-answer"},
+		"the question respelled": {one(func(k string) gatekeepertest.Item {
+			return item(strings.Replace(k, ":", ": ", 1), gatekeepertest.Item{"value": signed})
 		}), "no-answer"},
-		"a key that is missing": {one(func(string) gatetest.Item { return gatetest.Item{"value": signed} }), "no-answer"},
-		"an empty key":          {one(func(string) gatetest.Item { return gatetest.Item{"key": "", "value": signed} }), "no-answer"},
+		"a key that is missing": {one(func(string) gatekeepertest.Item { return gatekeepertest.Item{"value": signed} }), "no-answer"},
+		"an empty key":          {one(func(string) gatekeepertest.Item { return gatekeepertest.Item{"key": "", "value": signed} }), "no-answer"},
 		"two answers that differ": {func(k []string) (int, string) {
-			return 200, gatetest.Response("", item(k[0], gatetest.Item{"value": signed}), item(k[0], gatetest.Item{"value": unsigned}))
+			return 200, gatekeepertest.Response("", item(k[0], gatekeepertest.Item{"value": signed}), item(k[0], gatekeepertest.Item{"value": unsigned}))
 		}, "no-answer"},
 		"a yes, then an error": {func(k []string) (int, string) {
-			return 200, gatetest.Response("", item(k[0], gatetest.Item{"value": signed}), item(k[0], gatetest.Item{"error": "no"}))
+			return 200, gatekeepertest.Response("", item(k[0], gatekeepertest.Item{"value": signed}), item(k[0], gatekeepertest.Item{"error": "no"}))
 		}, "no-answer"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -217,7 +217,7 @@ func TestOnlyAYesAdmits(t *testing.T) {
 				if constraint == scanned && tc.want == "unsigned" {
 					want = []string{"containers/c0: problems"}
 				}
-				p := gatetest.Start(t, tc.answer)
+				p := gatekeepertest.Start(t, tc.answer)
 				e := engine(t, p, constraint)
 				d := review(t, e, create(pod(nil, goodImage)))
 				if diff := cmp.Diff(want, reasons(d.Denied)); diff != "" {
@@ -235,12 +235,12 @@ func TestOnlyAYesAdmits(t *testing.T) {
 }
 
 func TestAProviderThatIsNotThere(t *testing.T) {
-	p := gatetest.Start(t, gatetest.Each(vouch))
+	p := gatekeepertest.Start(t, gatekeepertest.Each(vouch))
 	stuck := make(chan struct{})
 	defer close(stuck)
-	hanging := gatetest.Start(t, func([]string) (int, string) { <-stuck; return 200, "{}" })
-	other := gatetest.Start(t, gatetest.Each(vouch))
-	for name, provider := range map[string]gate.Provider{
+	hanging := gatekeepertest.Start(t, func([]string) (int, string) { <-stuck; return 200, "{}" })
+	other := gatekeepertest.Start(t, gatekeepertest.Each(vouch))
+	for name, provider := range map[string]gatekeeper.Provider{
 		"another name": {Name: "other", URL: p.URL, CABundle: p.CA, Timeout: time.Second},
 		"closed port":  {Name: "oke-sign", URL: "https://127.0.0.1:1/", CABundle: p.CA, Timeout: time.Second},
 		"hanging":      {Name: "oke-sign", URL: hanging.URL, CABundle: hanging.CA, Timeout: time.Second},
@@ -249,11 +249,11 @@ func TestAProviderThatIsNotThere(t *testing.T) {
 		"no such path": {Name: "oke-sign", URL: p.URL + "\x7f", CABundle: p.CA, Timeout: time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
-			cfg := gate.Config{Certificate: p.Certificate, Key: p.Key}
+			cfg := gatekeeper.Config{Certificate: p.Certificate, Key: p.Key}
 			if name == "hanging" {
-				cfg = gate.Config{Certificate: hanging.Certificate, Key: hanging.Key}
+				cfg = gatekeeper.Config{Certificate: hanging.Certificate, Key: hanging.Key}
 			}
-			e, err := gate.New(cfg)
+			e, err := gatekeeper.New(cfg)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -274,7 +274,7 @@ func TestAProviderThatIsNotThere(t *testing.T) {
 			if diff := cmp.Diff([]string{"containers/c0: no-answer"}, reasons(d.Denied)); diff != "" {
 				t.Error(diff)
 			}
-			if _, ok := e.Remembered("oke-sign", gate.Question(goodImage, []string{keyA})); ok {
+			if _, ok := e.Remembered("oke-sign", gatekeeper.Question(goodImage, []string{keyA})); ok {
 				t.Error("the lack of an answer is remembered")
 			}
 		})
@@ -284,8 +284,8 @@ func TestAProviderThatIsNotThere(t *testing.T) {
 // The template of artifact-attestations-opa-provider is content with any one image.
 // CVE-2023-2727: ephemeral containers were not looked at.
 func TestOneBadImageInEveryPosition(t *testing.T) {
-	p := gatetest.Start(t, gatetest.Each(vouch))
-	for reason, e := range map[string]*gate.Engine{"unsigned": engine(t, p, signedBy(keyA)), "problems": engine(t, p, scanned)} {
+	p := gatekeepertest.Start(t, gatekeepertest.Each(vouch))
+	for reason, e := range map[string]*gatekeeper.Engine{"unsigned": engine(t, p, signedBy(keyA)), "problems": engine(t, p, scanned)} {
 		for i := range 9 {
 			object, place := pod(nil), ""
 			spec := object.Object["spec"].(map[string]any)
@@ -310,8 +310,8 @@ func TestOneBadImageInEveryPosition(t *testing.T) {
 
 // An answer to one question is none to another of the same request.
 func TestOneAnswerForTwoImages(t *testing.T) {
-	p := gatetest.Start(t, func(keys []string) (int, string) {
-		return http.StatusOK, gatetest.Response("OCI is slow today", gatetest.Item{"key": keys[0], "value": signed})
+	p := gatekeepertest.Start(t, func(keys []string) (int, string) {
+		return http.StatusOK, gatekeepertest.Response("OCI is slow today", gatekeepertest.Item{"key": keys[0], "value": signed})
 	})
 	for _, constraint := range []string{signedBy(keyA), scanned} {
 		e := engine(t, p, constraint)
@@ -325,9 +325,9 @@ func TestOneAnswerForTwoImages(t *testing.T) {
 // Whatever lets images in, one that is none stays out, and so does what looks like
 // one that is exempt.
 func TestNothingLetsTheseIn(t *testing.T) {
-	p := gatetest.Start(t, gatetest.Each(func(string) any { return signed }))
+	p := gatekeepertest.Start(t, gatekeepertest.Each(func(string) any { return signed }))
 	exempt := `"exemptImages": ["quay.io/a/**", "quay.io/b/c@sha256:` + strings.Repeat("0", 64) + `", "registry:5000/a/b"]`
-	engines := map[string]*gate.Engine{}
+	engines := map[string]*gatekeeper.Engine{}
 	for name, c := range map[string]string{
 		"keys":    constraint(policies.SignedImages, "c", "deny", `{"keys": ["`+keyA+`"], `+exempt+`}`),
 		"any key": constraint(policies.SignedImages, "c", "deny", `{"keys": [], `+exempt+`}`),
@@ -369,16 +369,16 @@ func TestNothingLetsTheseIn(t *testing.T) {
 // What an answer is kept under holds the keys, so that policies with other keys do
 // not share it; one request asks for all that is not known yet.
 func TestQuestions(t *testing.T) {
-	p := gatetest.Start(t, func(keys []string) (int, string) {
-		items := []gatetest.Item{}
+	p := gatekeepertest.Start(t, func(keys []string) (int, string) {
+		items := []gatekeepertest.Item{}
 		for _, key := range keys {
 			verdict := unsigned
 			if strings.Contains(key, keyA) {
 				verdict = signed
 			}
-			items = append(items, gatetest.Item{"key": key, "value": verdict})
+			items = append(items, gatekeepertest.Item{"key": key, "value": verdict})
 		}
-		return http.StatusOK, gatetest.Response("", items...)
+		return http.StatusOK, gatekeepertest.Response("", items...)
 	})
 	e := engine(t, p, signedBy(keyB, keyA, keyB))
 	if d := review(t, e, create(pod(nil, goodImage, badImage, goodImage))); !d.Allowed() {
@@ -391,8 +391,8 @@ func TestQuestions(t *testing.T) {
 		t.Error("a verdict for two keys was good for one of them")
 	}
 	want := [][]string{
-		{gate.Question(badImage, []string{keyA, keyB}), gate.Question(goodImage, []string{keyA, keyB})},
-		{gate.Question(goodImage, []string{keyB})},
+		{gatekeeper.Question(badImage, []string{keyA, keyB}), gatekeeper.Question(goodImage, []string{keyA, keyB})},
+		{gatekeeper.Question(goodImage, []string{keyB})},
 	}
 	if diff := cmp.Diff(want, p.Requests()); diff != "" {
 		t.Error(diff)
@@ -401,14 +401,14 @@ func TestQuestions(t *testing.T) {
 
 // CVE-2026-78427: only what a constraint exempts is exempt.
 func TestNobodyIsAskedWithoutNeed(t *testing.T) {
-	p := gatetest.Start(t, gatetest.Each(vouch))
+	p := gatekeepertest.Start(t, gatekeepertest.Each(vouch))
 	exempt := constraint(policies.SignedImages, "signed", "deny",
 		`{"keys": ["`+keyA+`"], "otherRegistries": "Allow", "exemptImages": ["iad.ocir.io/ns/tools/**"]}`)
 	e := engine(t, p, exempt)
 	old := pod(nil, badImage, "nginx:latest")
 	relabelled := old.DeepCopy()
 	relabelled.SetLabels(map[string]string{"a": "b"})
-	for name, request := range map[string]gate.Request{
+	for name, request := range map[string]gatekeeper.Request{
 		"an update of a label": {Operation: admissionv1.Update, Object: relabelled, OldObject: old},
 		"a deletion":           {Operation: admissionv1.Delete, Object: old, OldObject: old},
 		"exempt":               create(pod(nil, "iad.ocir.io/ns/tools/debug:v1")),
@@ -422,7 +422,7 @@ func TestNobodyIsAskedWithoutNeed(t *testing.T) {
 	if got := p.Requests(); len(got) != 0 {
 		t.Errorf("asked %v", got)
 	}
-	d := review(t, e, gate.Request{Operation: admissionv1.Update, Object: pod(nil, badImage, goodImage), OldObject: pod(nil, goodImage)})
+	d := review(t, e, gatekeeper.Request{Operation: admissionv1.Update, Object: pod(nil, badImage, goodImage), OldObject: pod(nil, goodImage)})
 	if diff := cmp.Diff([]string{"containers/c0: unsigned"}, reasons(d.Denied)); diff != "" {
 		t.Errorf("a new image on update: %s", diff)
 	}
@@ -431,7 +431,7 @@ func TestNobodyIsAskedWithoutNeed(t *testing.T) {
 // CVE-2026-78427: NeuVector exempted side cars by their names. No image is exempt by
 // itself, not even what enforces the policy.
 func TestNoImageIsExemptByItself(t *testing.T) {
-	p := gatetest.Start(t, gatetest.Each(vouch))
+	p := gatekeepertest.Start(t, gatekeepertest.Each(vouch))
 	e := engine(t, p, signedBy(keyA), constraint(policies.ImageDigests, "digests", "deny", `{}`))
 	for _, image := range []string{
 		"docker.io/istio/proxyv2:1.27.0", "cr.l5d.io/linkerd/proxy:stable", "registry.k8s.io/pause:3.10", "envoyproxy/envoy:v1.35.0",
@@ -445,7 +445,7 @@ func TestNoImageIsExemptByItself(t *testing.T) {
 }
 
 func TestDoubtfulReferencesUnderEverySetting(t *testing.T) {
-	p := gatetest.Start(t, gatetest.Each(func(string) any { return signed }))
+	p := gatekeepertest.Start(t, gatekeepertest.Each(func(string) any { return signed }))
 	var doubtful []string
 	for _, v := range readVectors(t) {
 		if v := v.(map[string]any); v["class"] == "doubtful" {
@@ -478,7 +478,7 @@ func TestDoubtfulReferencesUnderEverySetting(t *testing.T) {
 // without parameters. OKE's own policy admits everything without keys.
 // CVE-2025-29778: Kyverno ignored a parameter; here unknown ones are refused.
 func TestKeysMustBeGiven(t *testing.T) {
-	p := gatetest.Start(t, gatetest.Each(func(string) any { return signed }))
+	p := gatekeepertest.Start(t, gatekeepertest.Each(func(string) any { return signed }))
 	e := engine(t, p)
 	for name, parameters := range map[string]string{
 		"missing":   `{}`,
@@ -505,7 +505,7 @@ func TestKeysMustBeGiven(t *testing.T) {
 }
 
 func TestWhatIsAdmittedUnverifiedIsReported(t *testing.T) {
-	p := gatetest.Start(t, gatetest.Each(vouch))
+	p := gatekeepertest.Start(t, gatekeepertest.Each(vouch))
 	e := engine(t, p,
 		constraint(policies.SignedImages, "any", "deny", `{"keys": []}`),
 		constraint(policies.SignedImages, "any-report", "warn", `{"keys": [], "report": true}`),
@@ -519,7 +519,7 @@ func TestWhatIsAdmittedUnverifiedIsReported(t *testing.T) {
 		"no key is listed": {pod(nil, badImage), []string{"containers/c0: no-key-listed"}},
 		"break-glass":      {pod(breakGlass, badImage), []string{"break-glass: in-use"}},
 	} {
-		for point, request := range map[string]gate.Request{"webhook": create(tc.object), "audit": {Object: tc.object}} {
+		for point, request := range map[string]gatekeeper.Request{"webhook": create(tc.object), "audit": {Object: tc.object}} {
 			d := review(t, e, request)
 			if !d.Allowed() {
 				t.Errorf("%s, %s: %v", name, point, d.Denied)
@@ -534,7 +534,7 @@ func TestWhatIsAdmittedUnverifiedIsReported(t *testing.T) {
 // A break-glass policy in the engine, with the real clock. CVE-2024-48921,
 // CVE-2026-84200: an exception is for those who may make one.
 func TestBreakGlass(t *testing.T) {
-	p := gatetest.Start(t, gatetest.Each(vouch))
+	p := gatekeepertest.Start(t, gatekeepertest.Each(vouch))
 	e := engine(t, p, signedBy(keyA),
 		constraint(policies.BreakGlass, "glass", "deny", `{"users": ["alice"], "maxDuration": "8h", "requireReason": true}`))
 	marks := func(until time.Duration) map[string]string {
@@ -568,7 +568,7 @@ func TestBreakGlass(t *testing.T) {
 // A StatefulSet makes the Pods below its partition from an old ControllerRevision, by
 // a controller that is exempt from who. So nobody else may put break-glass into one.
 func TestBreakGlassThroughARevision(t *testing.T) {
-	p := gatetest.Start(t, gatetest.Each(vouch))
+	p := gatekeepertest.Start(t, gatekeepertest.Each(vouch))
 	e := engine(t, p, signedBy(keyA), constraint(policies.BreakGlass, "glass", "deny", `{"users": ["oncall"]}`))
 	const controller = "system:serviceaccount:kube-system:statefulset-controller"
 	replacing := func(template string) string { return `{"spec": {"template": {"$patch": "replace", ` + template + `}}}` }
@@ -600,7 +600,7 @@ func TestBreakGlassThroughARevision(t *testing.T) {
 		}
 		renumbered := object.DeepCopy()
 		renumbered.Object["revision"] = int64(2)
-		request = gate.Request{Operation: admissionv1.Update, Object: renumbered, OldObject: object}
+		request = gatekeeper.Request{Operation: admissionv1.Update, Object: renumbered, OldObject: object}
 		request.User.Username = tc.user
 		if d := review(t, e, request); !d.Allowed() {
 			t.Errorf("%s, on UPDATE: %v", name, d.Denied)
@@ -611,7 +611,7 @@ func TestBreakGlassThroughARevision(t *testing.T) {
 // A Pod from before the policy has a tag that is not signed. What comes to it later is
 // judged, the same tag too: it may have moved.
 func TestAnOldTagAtANewPlace(t *testing.T) {
-	p := gatetest.Start(t, gatetest.Each(vouch))
+	p := gatekeepertest.Start(t, gatekeepertest.Each(vouch))
 	e := engine(t, p, signedBy(keyA), scanned, constraint(policies.ImageDigests, "digests", "deny", `{}`),
 		constraint(policies.BreakGlass, "glass", "deny", `{"users": ["oncall"]}`))
 	const tag = "iad.ocir.io/ns/bad:1"
@@ -641,7 +641,7 @@ func TestAnOldTagAtANewPlace(t *testing.T) {
 		"another on a dying Pod": {dying(pod(nil, goodImage)), dying(pod(nil, badImage)), []string{"containers/c0: problems", "containers/c0: unsigned"}},
 		"under break-glass":      {pod(breakGlass, tag, badImage), with(breakGlass, "ephemeralContainers", debug(tag)), []string{"break-glass: not-allowed"}},
 	} {
-		d := review(t, e, gate.Request{Operation: admissionv1.Update, Object: tc.new, OldObject: tc.old, User: authenticationv1.UserInfo{Username: "mallory"}})
+		d := review(t, e, gatekeeper.Request{Operation: admissionv1.Update, Object: tc.new, OldObject: tc.old, User: authenticationv1.UserInfo{Username: "mallory"}})
 		if diff := cmp.Diff(tc.want, slices.Compact(reasons(d.Denied))); diff != "" {
 			t.Errorf("%s: %s", name, diff)
 		}
@@ -651,7 +651,7 @@ func TestAnOldTagAtANewPlace(t *testing.T) {
 // Recorded verdicts are for tests of manifests; with a user at the other end they
 // are worth nothing, whoever wrote them into the cluster.
 func TestRecordedVerdictsAdmitNobody(t *testing.T) {
-	e, err := gate.New(gate.Config{})
+	e, err := gatekeeper.New(gatekeeper.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -677,11 +677,11 @@ func TestRecordedVerdictsAdmitNobody(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if d := review(t, e, gate.Request{Object: pod(nil, goodImage)}); !d.Allowed() {
+	if d := review(t, e, gatekeeper.Request{Object: pod(nil, goodImage)}); !d.Allowed() {
 		t.Errorf("without a user: %v", d.Denied)
 	}
 	for _, image := range []string{badImage, "iad.ocir.io/ns/good:v1" + digest} {
-		if d := review(t, e, gate.Request{Object: pod(nil, image)}); d.Allowed() {
+		if d := review(t, e, gatekeeper.Request{Object: pod(nil, image)}); d.Allowed() {
 			t.Errorf("admitted %s, which is not recorded", image)
 		}
 	}
@@ -699,7 +699,7 @@ func TestRecordedVerdictsAdmitNobody(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, image := range []string{goodImage, badImage} {
-		d := review(t, e, gate.Request{Object: pod(nil, image)})
+		d := review(t, e, gatekeeper.Request{Object: pod(nil, image)})
 		if diff := cmp.Diff([]string{"containers/c0: no-answer"}, reasons(d.Denied)); diff != "" {
 			t.Errorf("%s, with two records: %s", image, diff)
 		}
@@ -707,7 +707,7 @@ func TestRecordedVerdictsAdmitNobody(t *testing.T) {
 }
 
 func TestWorkloadsAreReadByTheirShape(t *testing.T) {
-	p := gatetest.Start(t, gatetest.Each(vouch))
+	p := gatekeepertest.Start(t, gatekeepertest.Each(vouch))
 	e := engine(t, p, signedBy(keyA))
 	podSpec := "{containers: [{name: a, image: '" + goodImage + "'}, {name: b, image: '" + badImage + "'}]}"
 	for kind, text := range map[string]string{

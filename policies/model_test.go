@@ -19,8 +19,8 @@ import (
 	"golang.org/x/sync/errgroup"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
-	"github.com/oke-sign/oke-sign/plugin/gate"
-	"github.com/oke-sign/oke-sign/plugin/gate/gatetest"
+	"github.com/oke-sign/oke-sign/plugin/gatekeeper"
+	"github.com/oke-sign/oke-sign/plugin/gatekeeper/gatekeepertest"
 	"github.com/oke-sign/oke-sign/policies"
 )
 
@@ -114,7 +114,7 @@ func TestModel(t *testing.T) {
 }
 
 func TestModelThroughTheEngine(t *testing.T) {
-	p := gatetest.Start(t, nil)
+	p := gatekeepertest.Start(t, nil)
 	for i := range min(*modelCases/40, 500) {
 		c := newCase(rand.New(rand.NewPCG(*modelSeed, uint64(i))), i)
 		if !c.valid {
@@ -177,9 +177,9 @@ func judge(ctx context.Context, query rego.PreparedEvalQuery, inputs []any) ([][
 	return all, nil
 }
 
-func modelEngine(t *testing.T, p *gatetest.Provider, c modelCase) *gate.Engine {
+func modelEngine(t *testing.T, p *gatekeepertest.Provider, c modelCase) *gatekeeper.Engine {
 	t.Helper()
-	e, err := gate.New(gate.Config{Certificate: p.Certificate, Key: p.Key, Memory: -1})
+	e, err := gatekeeper.New(gatekeeper.Config{Certificate: p.Certificate, Key: p.Key, Memory: -1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -194,7 +194,7 @@ func modelEngine(t *testing.T, p *gatetest.Provider, c modelCase) *gate.Engine {
 	for _, err := range []error{
 		e.AddTemplate(t.Context(), text),
 		e.AddConstraint(t.Context(), []byte(constraint(c.kind, "c", "deny", string(parameters)))),
-		e.AddProvider(gate.Provider{Name: c.provider, URL: p.URL, CABundle: p.CA, Timeout: 5 * time.Second}),
+		e.AddProvider(gatekeeper.Provider{Name: c.provider, URL: p.URL, CABundle: p.CA, Timeout: 5 * time.Second}),
 	} {
 		if err != nil {
 			t.Fatalf("case %d: %v", c.number, err)

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/oke-sign/oke-sign/plugin/gate"
+	"github.com/oke-sign/oke-sign/plugin/gatekeeper"
 	"github.com/oke-sign/oke-sign/policies"
 	"github.com/oke-sign/oke-sign/provider/image"
 )
@@ -192,12 +192,12 @@ func (c modelCase) question(i placed) string {
 		return ""
 	}
 	if c.kind == policies.ScannedImages {
-		return gate.ScanQuestion(i.ref.(string))
+		return gatekeeper.ScanQuestion(i.ref.(string))
 	}
 	if c.keys() == nil || c.lists(0) {
 		return ""
 	}
-	return gate.Question(i.ref.(string), c.keys())
+	return gatekeeper.Question(i.ref.(string), c.keys())
 }
 
 // keys are those of the policy, or nil if they cannot be read.

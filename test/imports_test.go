@@ -26,7 +26,7 @@ func dependencies(t *testing.T) map[string][]string {
 		pkg, list, _ := strings.Cut(strings.TrimSpace(line), ":")
 		deps[strings.TrimPrefix(pkg, module)] = strings.Fields(list)
 	}
-	for _, pkg := range []string{"provider/image", "provider/signature", "provider/verdict", "provider/scan", "provider/server", "plugin/cmd", "plugin/gate"} {
+	for _, pkg := range []string{"provider/image", "provider/signature", "provider/verdict", "provider/vulnreport", "provider/server", "plugin/cmd", "plugin/gatekeeper"} {
 		if deps[pkg] == nil {
 			t.Fatalf("no package %s: the rules below would hold for nothing", pkg)
 		}
@@ -74,7 +74,7 @@ func TestImportRules(t *testing.T) {
 				t.Errorf("%s depends on %s: the standard library only", pkg, dep)
 			case pkg == "provider/signature" && !std(dep) && own != "provider/image":
 				t.Errorf("%s depends on %s: the standard library and provider/image only", pkg, dep)
-			case slices.Contains([]string{"provider/verdict", "provider/scan", "provider/server"}, pkg) && under(dep, sdk):
+			case slices.Contains([]string{"provider/verdict", "provider/vulnreport", "provider/server"}, pkg) && under(dep, sdk):
 				t.Errorf("%s depends on %s: what decides and what answers knows nothing of OCI's SDK", pkg, dep)
 			case under(pkg, "provider") && under(dep, opa) && !under(dep, opa+"/cert-controller"):
 				t.Errorf("%s depends on %s: nothing under provider does", pkg, dep)
@@ -93,7 +93,7 @@ func TestImportRules(t *testing.T) {
 	for pkg, names := range imports(t) {
 		for _, name := range names {
 			// Under test, the SDK's own clients play Oracle's and attackers' parts.
-			if under(name, sdk) && !under(pkg, "provider/registry", "provider/vault", "provider/scanning", "provider/principal", "plugin/cluster", "test") {
+			if under(name, sdk) && !under(pkg, "provider/registry", "provider/vault", "provider/vulnscan", "provider/ociauth", "plugin/okecluster", "test") {
 				t.Errorf("%s imports %s: only the packages that talk to OCI do", pkg, name)
 			}
 		}

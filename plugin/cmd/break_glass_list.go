@@ -18,7 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/tools/pager"
 
-	"github.com/oke-sign/oke-sign/plugin/gate"
+	"github.com/oke-sign/oke-sign/plugin/gatekeeper"
 	"github.com/oke-sign/oke-sign/plugin/manifest"
 )
 
@@ -272,8 +272,8 @@ func (o *breakGlassListOptions) judge(ctx context.Context, pods []*unstructured.
 			u := of[n]
 			u.err = cmp.Or(u.err, s.err)
 			for _, image := range images {
-				lifted := slices.ContainsFunc(s.unglassed.Denied, func(v gate.Violation) bool {
-					same := func(w gate.Violation) bool { return violated("", v) == violated("", w) }
+				lifted := slices.ContainsFunc(s.unglassed.Denied, func(v gatekeeper.Violation) bool {
+					same := func(w gatekeeper.Violation) bool { return violated("", v) == violated("", w) }
 					return v.Details["subject"] == image.Ref && !slices.ContainsFunc(s.decision.Denied, same)
 				})
 				if lifted && !slices.Contains(u.Images, image.Ref) {

@@ -15,7 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
-	"github.com/oke-sign/oke-sign/plugin/gate"
+	"github.com/oke-sign/oke-sign/plugin/gatekeeper"
 	"github.com/oke-sign/oke-sign/plugin/manifest"
 	"github.com/oke-sign/oke-sign/policies"
 )
@@ -173,7 +173,7 @@ func (o *checkOptions) run(ctx context.Context) error {
 // judge makes an engine that answers in the way that was asked for, and judges
 // every manifest with it.
 func (o *checkOptions) judge(ctx context.Context, p policy) ([]result, error) {
-	cfg := gate.Config{}
+	cfg := gatekeeper.Config{}
 	switch {
 	case o.live:
 		questions, err := o.questions(ctx, p)
@@ -200,7 +200,7 @@ func (o *checkOptions) judge(ctx context.Context, p policy) ([]result, error) {
 	default:
 		cfg.Ask = func(context.Context, string, []string) (map[string]any, error) { return nil, errNotAsked }
 	}
-	e, err := gate.New(cfg)
+	e, err := gatekeeper.New(cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -248,7 +248,7 @@ func fromAnswers(answers []answered) func(context.Context, string, []string) (ma
 
 // addProviders adds those that the constraints name, each under the path that its
 // kind of question has.
-func (o *checkOptions) addProviders(e *gate.Engine, p policy) error {
+func (o *checkOptions) addProviders(e *gatekeeper.Engine, p policy) error {
 	ca, err := o.readFile(o.ca)
 	if err != nil {
 		return err
@@ -277,14 +277,14 @@ func (o *checkOptions) addProviders(e *gate.Engine, p policy) error {
 	for name, path := range paths {
 		at := *o.address
 		at.Path = path
-		if err := e.AddProvider(gate.Provider{Name: name, URL: at.String(), CABundle: ca, Timeout: 30 * time.Second}); err != nil {
+		if err := e.AddProvider(gatekeeper.Provider{Name: name, URL: at.String(), CABundle: ca, Timeout: 30 * time.Second}); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (o *checkOptions) show(ctx context.Context, e *gate.Engine, p policy, m document) result {
+func (o *checkOptions) show(ctx context.Context, e *gatekeeper.Engine, p policy, m document) result {
 	v := checked{
 		File: m.file, Line: m.lines.Object, lines: m.lines, Result: "allowed", Violations: []violation{},
 		Object: objectName{m.object.GetAPIVersion(), m.object.GetKind(), m.object.GetNamespace(), m.object.GetName()},
@@ -338,7 +338,7 @@ func (o *checkOptions) show(ctx context.Context, e *gate.Engine, p policy, m doc
 }
 
 // add adds violations. What a workload and its Pod are both told is said once.
-func (c *checked) add(action string, violations []gate.Violation) {
+func (c *checked) add(action string, violations []gatekeeper.Violation) {
 	for _, v := range violations {
 		place, _ := v.Details["place"].(string)
 		image, _ := v.Details["subject"].(string)

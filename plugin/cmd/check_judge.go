@@ -15,16 +15,16 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 
-	"github.com/oke-sign/oke-sign/plugin/gate"
+	"github.com/oke-sign/oke-sign/plugin/gatekeeper"
 	"github.com/oke-sign/oke-sign/plugin/manifest"
 	"github.com/oke-sign/oke-sign/policies"
 	"github.com/oke-sign/oke-sign/provider/image"
-	"github.com/oke-sign/oke-sign/provider/scan"
 	"github.com/oke-sign/oke-sign/provider/verdict"
+	"github.com/oke-sign/oke-sign/provider/vulnreport"
 )
 
 // load puts the templates and constraints of a policy into an engine.
-func (p policy) load(ctx context.Context, e *gate.Engine) error {
+func (p policy) load(ctx context.Context, e *gatekeeper.Engine) error {
 	for _, kind := range policies.Kinds() {
 		if !slices.ContainsFunc(p.constraints, func(c document) bool { return c.object.GetKind() == kind }) {
 			continue
@@ -51,19 +51,19 @@ func (p policy) load(ctx context.Context, e *gate.Engine) error {
 
 // review judges an object as it would be when somebody creates it, and the Pods
 // that come of it: constraints mostly match Pods, and manifests hold workloads.
-func (p policy) review(ctx context.Context, e *gate.Engine, object *unstructured.Unstructured) (gate.Decision, error) {
+func (p policy) review(ctx context.Context, e *gatekeeper.Engine, object *unstructured.Unstructured) (gatekeeper.Decision, error) {
 	object = object.DeepCopy()
 	if object.GetNamespace() == "" && holdsImages(object) {
 		object.SetNamespace("default")
 	}
-	var all gate.Decision
+	var all gatekeeper.Decision
 	for _, o := range append([]*unstructured.Unstructured{object}, manifest.Pods(object)...) {
 		if err := p.matchable(o); err != nil {
-			return gate.Decision{}, err
+			return gatekeeper.Decision{}, err
 		}
-		d, err := e.Review(ctx, gate.Request{Operation: admissionv1.Create, Object: o, Namespace: p.namespaces[o.GetNamespace()]})
+		d, err := e.Review(ctx, gatekeeper.Request{Operation: admissionv1.Create, Object: o, Namespace: p.namespaces[o.GetNamespace()]})
 		if err != nil {
-			return gate.Decision{}, err
+			return gatekeeper.Decision{}, err
 		}
 		all.Denied = append(all.Denied, d.Denied...)
 		all.Warnings = append(all.Warnings, d.Warnings...)
@@ -115,7 +115,7 @@ var errNotAsked = errors.New("nobody was asked; add --live, --verdicts FILE or -
 func (g *global) questions(ctx context.Context, p policy) ([]string, error) {
 	var mu sync.Mutex
 	seen := make(map[string]bool)
-	e, err := gate.New(gate.Config{Ask: func(_ context.Context, _ string, questions []string) (map[string]any, error) {
+	e, err := gatekeeper.New(gatekeeper.Config{Ask: func(_ context.Context, _ string, questions []string) (map[string]any, error) {
 		mu.Lock()
 		defer mu.Unlock()
 		for _, q := range questions {
@@ -182,7 +182,7 @@ func (g *global) answer(ctx context.Context, questions []string) ([]answered, er
 	return answers, nil
 }
 
-func ask(ctx context.Context, checker *verdict.Checker, scans *scan.Checker, key string) answered {
+func ask(ctx context.Context, checker *verdict.Checker, scans *vulnreport.Checker, key string) answered {
 	var a answered
 	if a.err = json.Unmarshal([]byte(key), &a.question); a.err != nil {
 		return a

@@ -20,7 +20,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/oke-sign/oke-sign/plugin/constraint"
-	"github.com/oke-sign/oke-sign/plugin/gate"
+	"github.com/oke-sign/oke-sign/plugin/gatekeeper"
 	"github.com/oke-sign/oke-sign/plugin/manifest"
 	"github.com/oke-sign/oke-sign/policies"
 )
@@ -226,9 +226,9 @@ type question struct {
 // key is the question as a policy spells it.
 func (q question) key() string {
 	if q.Keys != nil {
-		return gate.Question(q.Image, q.Keys)
+		return gatekeeper.Question(q.Image, q.Keys)
 	}
-	return gate.ScanQuestion(q.Image)
+	return gatekeeper.ScanQuestion(q.Image)
 }
 
 // readRecord reads a record of verdicts. Two verdicts on one question are none.

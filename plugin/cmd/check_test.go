@@ -13,7 +13,7 @@ import (
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 
 	"github.com/oke-sign/oke-sign/plugin/cmd"
-	"github.com/oke-sign/oke-sign/plugin/gate/gatetest"
+	"github.com/oke-sign/oke-sign/plugin/gatekeeper/gatekeepertest"
 )
 
 // fill FILE...: the variables in the files have their values from now on.
@@ -34,7 +34,7 @@ const (
 // A provider that runs is asked by Gatekeeper's own client, under the path that
 // the kind of constraint has.
 func TestCheckAsksAProvider(t *testing.T) {
-	p := gatetest.Start(t, nil)
+	p := gatekeepertest.Start(t, nil)
 	dir := t.TempDir()
 	put := func(name, text string) string {
 		file := filepath.Join(dir, name)
@@ -56,17 +56,17 @@ func TestCheckAsksAProvider(t *testing.T) {
 	}
 	withCert := []string{"--ca", ca, "--cert", p.Certificate, "--key", p.Key}
 	for name, tc := range map[string]struct {
-		answer gatetest.Answer
+		answer gatekeepertest.Answer
 		args   []string
 		want   string
 		exit   int
 	}{
-		"yes":                    {gatetest.Each(func(string) any { return all }), withCert, `"result": "allowed"`, 0},
-		"no":                     {gatetest.Each(func(string) any { return map[string]any{"signed": false, "reason": "unsigned"} }), withCert, `"reason": "unsigned"`, 1}, // and nothing is known of scans
-		"a system error":         {func([]string) (int, string) { return http.StatusOK, gatetest.Response("OCI is down") }, withCert, "OCI is down", 1},
-		"no client certificate":  {gatetest.Each(func(string) any { return all }), []string{"--ca", ca}, `"result": "unknown"`, 1},
-		"a CA that is none":      {gatetest.Each(func(string) any { return all }), []string{"--ca", pod}, `"error": `, 1},
-		"a CA that is not there": {gatetest.Each(func(string) any { return all }), []string{"--ca", filepath.Join(dir, "nowhere")}, `"error": `, 1},
+		"yes":                    {gatekeepertest.Each(func(string) any { return all }), withCert, `"result": "allowed"`, 0},
+		"no":                     {gatekeepertest.Each(func(string) any { return map[string]any{"signed": false, "reason": "unsigned"} }), withCert, `"reason": "unsigned"`, 1}, // and nothing is known of scans
+		"a system error":         {func([]string) (int, string) { return http.StatusOK, gatekeepertest.Response("OCI is down") }, withCert, "OCI is down", 1},
+		"no client certificate":  {gatekeepertest.Each(func(string) any { return all }), []string{"--ca", ca}, `"result": "unknown"`, 1},
+		"a CA that is none":      {gatekeepertest.Each(func(string) any { return all }), []string{"--ca", pod}, `"error": `, 1},
+		"a CA that is not there": {gatekeepertest.Each(func(string) any { return all }), []string{"--ca", filepath.Join(dir, "nowhere")}, `"error": `, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p.Answer(tc.answer)

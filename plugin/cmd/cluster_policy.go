@@ -12,7 +12,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"github.com/oke-sign/oke-sign/plugin/cluster"
+	"github.com/oke-sign/oke-sign/plugin/okecluster"
 	"github.com/oke-sign/oke-sign/provider/signature"
 )
 
@@ -48,10 +48,10 @@ func (f *clusterFlag) bind(flags *pflag.FlagSet) {
 
 // find is the cluster that is meant. A kubeconfig of OKE's has the OCID among the
 // arguments of the command that gets tokens.
-func (f *clusterFlag) find(g *global) (cluster.ID, error) {
+func (f *clusterFlag) find(g *global) (okecluster.ID, error) {
 	const hint = "name it with --cluster OCID"
 	if f.ocid != "" {
-		id, err := cluster.ParseID(f.ocid)
+		id, err := okecluster.ParseID(f.ocid)
 		if err != nil {
 			return id, usage("--cluster: "+err.Error(), "it begins with ocid1.cluster.")
 		}
@@ -59,11 +59,11 @@ func (f *clusterFlag) find(g *global) (cluster.ID, error) {
 	}
 	name, err := g.kube.context()
 	if err != nil {
-		return cluster.ID{}, err
+		return okecluster.ID{}, err
 	}
 	raw, err := g.kube.ToRawKubeConfigLoader().RawConfig()
 	if err != nil {
-		return cluster.ID{}, unreachable(err)
+		return okecluster.ID{}, unreachable(err)
 	}
 	if context := raw.Contexts[name]; context != nil {
 		if user := raw.AuthInfos[context.AuthInfo]; user != nil && user.Exec != nil {
@@ -75,7 +75,7 @@ func (f *clusterFlag) find(g *global) (cluster.ID, error) {
 				if !found {
 					continue
 				}
-				id, err := cluster.ParseID(ocid)
+				id, err := okecluster.ParseID(ocid)
 				if err != nil {
 					return id, usage(fmt.Sprintf("context %q: %v", name, err), hint)
 				}
@@ -83,7 +83,7 @@ func (f *clusterFlag) find(g *global) (cluster.ID, error) {
 			}
 		}
 	}
-	return cluster.ID{}, usage("--cluster is missing, and the kubeconfig "+inContext(name)+" does not say which OKE cluster it is", hint)
+	return okecluster.ID{}, usage("--cluster is missing, and the kubeconfig "+inContext(name)+" does not say which OKE cluster it is", hint)
 }
 
 // clusterPolicy is OKE's own policy as it is shown.
@@ -105,7 +105,7 @@ type clusterPolicyKey struct {
 var clusterPolicyColumns = []column{{name: "cluster"}, {name: "state"}, {name: "policy"}, {name: "key"}, {name: "id"}, {name: "usable"}}
 
 // showCluster prints a policy with what is known of its keys.
-func (g *global) showCluster(ctx context.Context, c *cloud, out output, found cluster.Cluster) error {
+func (g *global) showCluster(ctx context.Context, c *cloud, out output, found okecluster.Cluster) error {
 	v := clusterPolicy{Cluster: found.ID.String(), Name: found.Name, State: found.State, Enabled: found.Policy.Enabled, Keys: []clusterPolicyKey{}}
 	policy := "off"
 	if v.Enabled {
@@ -174,7 +174,7 @@ func newClusterPolicyGet(g *global) *cobra.Command {
 			if err := cmp.Or(o.validate(), o.out.validate()); err != nil {
 				return err
 			}
-			return o.work(cmd.Context(), func(ctx context.Context, c *cloud, _ *cluster.Client, found cluster.Cluster) error {
+			return o.work(cmd.Context(), func(ctx context.Context, c *cloud, _ *okecluster.Client, found okecluster.Cluster) error {
 				return o.showCluster(ctx, c, o.out, found)
 			})
 		},
@@ -211,7 +211,7 @@ is left as it is. It waits until OKE has made the change, 45 minutes unless
 			if !cmd.Flags().Changed("key") && !o.allowAny {
 				return usage("--key is missing", "name the keys; --allow-any takes all away, and then the policy admits every image of OCI Registry")
 			}
-			return o.change(cmd, func(p cluster.Policy) cluster.Policy {
+			return o.change(cmd, func(p okecluster.Policy) okecluster.Policy {
 				p.Keys = o.allowed
 				return p
 			})
@@ -235,7 +235,7 @@ func newClusterPolicySwitch(g *global, on bool) *cobra.Command {
 		Example: "  kubectl oke-sign cluster-policy " + use + " --cluster $CLUSTER",
 		Args:    noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return o.change(cmd, func(p cluster.Policy) cluster.Policy {
+			return o.change(cmd, func(p okecluster.Policy) okecluster.Policy {
 				p.Enabled = on
 				return p
 			})
@@ -246,7 +246,7 @@ func newClusterPolicySwitch(g *global, on bool) *cobra.Command {
 }
 
 // work reads the cluster and does something with it.
-func (o *clusterPolicyOptions) work(ctx context.Context, do func(context.Context, *cloud, *cluster.Client, cluster.Cluster) error) error {
+func (o *clusterPolicyOptions) work(ctx context.Context, do func(context.Context, *cloud, *okecluster.Client, okecluster.Cluster) error) error {
 	id, err := o.cluster.find(o.global)
 	if err != nil {
 		return err
@@ -258,9 +258,9 @@ func (o *clusterPolicyOptions) work(ctx context.Context, do func(context.Context
 		if err != nil {
 			return err
 		}
-		client := cluster.New(c.who)
+		client := okecluster.New(c.who)
 		found, err := client.Cluster(ctx, id)
-		if errors.Is(err, cluster.ErrNotFound) {
+		if errors.Is(err, okecluster.ErrNotFound) {
 			return &refusal{err, "check --cluster, and that a policy lets you `read clusters`"}
 		}
 		if err != nil {
@@ -279,25 +279,25 @@ func (o *clusterPolicyOptions) work(ctx context.Context, do func(context.Context
 }
 
 // change makes another policy of the one there is.
-func (o *clusterPolicyOptions) change(cmd *cobra.Command, to func(cluster.Policy) cluster.Policy) (err error) {
+func (o *clusterPolicyOptions) change(cmd *cobra.Command, to func(okecluster.Policy) okecluster.Policy) (err error) {
 	if f := cmd.Flag("timeout"); !f.Changed {
 		o.timeout = 45 * time.Minute
 	}
 	if o.allowed, err = parseKeys(o.keys); err != nil {
 		return err
 	}
-	if len(o.allowed) > cluster.MaxKeys {
-		return usage(fmt.Sprintf("--key lists %d keys, and a policy holds %d at most", len(o.allowed), cluster.MaxKeys), "leave out those that are not used any more")
+	if len(o.allowed) > okecluster.MaxKeys {
+		return usage(fmt.Sprintf("--key lists %d keys, and a policy holds %d at most", len(o.allowed), okecluster.MaxKeys), "leave out those that are not used any more")
 	}
 	if err := cmp.Or(o.validate(), o.out.validate()); err != nil {
 		return err
 	}
-	return o.work(cmd.Context(), func(ctx context.Context, c *cloud, client *cluster.Client, found cluster.Cluster) error {
+	return o.work(cmd.Context(), func(ctx context.Context, c *cloud, client *okecluster.Client, found okecluster.Cluster) error {
 		return o.apply(ctx, c, client, found, to(found.Policy))
 	})
 }
 
-func (o *clusterPolicyOptions) apply(ctx context.Context, c *cloud, client *cluster.Client, found cluster.Cluster, want cluster.Policy) error {
+func (o *clusterPolicyOptions) apply(ctx context.Context, c *cloud, client *okecluster.Client, found okecluster.Cluster, want okecluster.Policy) error {
 	if want.Equal(found.Policy) {
 		o.remark("nothing to change: the policy is that already")
 		return o.showCluster(ctx, c, o.out, found)
@@ -333,7 +333,7 @@ func (o *clusterPolicyOptions) apply(ctx context.Context, c *cloud, client *clus
 		}
 	}
 	work, err := client.Update(ctx, found, want)
-	if errors.Is(err, cluster.ErrChanged) {
+	if errors.Is(err, okecluster.ErrChanged) {
 		return &refusal{err, "nothing was changed; look at it with cluster-policy get, and try again"}
 	}
 	if err != nil {
@@ -354,7 +354,7 @@ func (o *clusterPolicyOptions) apply(ctx context.Context, c *cloud, client *clus
 }
 
 // difference says what a change of policy is, line by line.
-func difference(from, to cluster.Policy) []string {
+func difference(from, to okecluster.Policy) []string {
 	word := map[bool]string{false: "off", true: "on"}
 	var lines []string
 	if from.Enabled != to.Enabled {
@@ -374,7 +374,7 @@ func difference(from, to cluster.Policy) []string {
 }
 
 // follow waits until a change is made and the cluster is active again.
-func (o *clusterPolicyOptions) follow(ctx context.Context, client *cluster.Client, found cluster.Cluster, work string) error {
+func (o *clusterPolicyOptions) follow(ctx context.Context, client *okecluster.Client, found okecluster.Cluster, work string) error {
 	err := o.until(ctx, "cluster "+found.Name, func() (string, bool, error) {
 		w, err := client.Work(ctx, found.ID, work)
 		if err == nil && w.Failed() {

@@ -15,8 +15,8 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/yaml"
 
-	"github.com/oke-sign/oke-sign/plugin/cluster"
 	"github.com/oke-sign/oke-sign/plugin/constraint"
+	"github.com/oke-sign/oke-sign/plugin/okecluster"
 	"github.com/oke-sign/oke-sign/provider/signature"
 )
 
@@ -66,7 +66,7 @@ before. OKE's policy is left as it is; while both are on, both refuse.`,
 	return cmd
 }
 
-func (o *clusterImportOptions) move(ctx context.Context, _ *cloud, _ *cluster.Client, found cluster.Cluster) error {
+func (o *clusterImportOptions) move(ctx context.Context, _ *cloud, _ *okecluster.Client, found okecluster.Cluster) error {
 	if len(found.Policy.Keys) == 0 && !o.allowAny {
 		return usage("OKE's policy lists no key: it admits every image of OCI Registry, signed or not, and so would Gatekeeper's", "list keys with cluster-policy set --key OCID first, or add --allow-any if that is what is wanted")
 	}
@@ -127,7 +127,7 @@ func (o *clusterImportOptions) move(ctx context.Context, _ *cloud, _ *cluster.Cl
 
 // imported are the constraints that ask for what OKE's policy asks for. They are no
 // part of the cluster's own image policy, and have not its label.
-func imported(p cluster.Policy, action string) []*unstructured.Unstructured {
+func imported(p okecluster.Policy, action string) []*unstructured.Unstructured {
 	same := constraint.Policy{
 		Mode: action, OtherRegistries: constraint.Allow, Digests: constraint.OCIRegistry,
 		BreakGlass: constraint.Honor, Provider: constraint.Default().Provider,
@@ -169,7 +169,7 @@ registries. It waits as cluster-policy set does.`,
 			if err != nil {
 				return err
 			}
-			return o.change(cmd, func(p cluster.Policy) cluster.Policy {
+			return o.change(cmd, func(p okecluster.Policy) okecluster.Policy {
 				p.Keys = keys
 				return p
 			})

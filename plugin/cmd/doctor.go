@@ -24,7 +24,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
-	"github.com/oke-sign/oke-sign/plugin/cluster"
+	"github.com/oke-sign/oke-sign/plugin/okecluster"
 	"github.com/oke-sign/oke-sign/policies"
 	"github.com/oke-sign/oke-sign/provider/signature"
 )
@@ -92,7 +92,7 @@ func (o *doctorOptions) run(ctx context.Context) error {
 		return o.finish(o.out, doctorColumns, allFailed([]string{""}, because(ctx, err)))
 	}
 	if unnamed == nil {
-		f.oke = part(ctx, o.timeout/8, func(ctx context.Context) fact[*cluster.Cluster] { return o.okeFacts(ctx, id) })
+		f.oke = part(ctx, o.timeout/8, func(ctx context.Context) fact[*okecluster.Cluster] { return o.okeFacts(ctx, id) })
 	}
 	var results []result
 	tally := make(map[string]int)
@@ -417,13 +417,13 @@ func (o *doctorOptions) runningFacts(ctx context.Context, policy bool) (f fact[[
 }
 
 // okeFacts reads the policy that OKE itself has.
-func (o *doctorOptions) okeFacts(ctx context.Context, id cluster.ID) (f fact[*cluster.Cluster]) {
+func (o *doctorOptions) okeFacts(ctx context.Context, id okecluster.ID) (f fact[*okecluster.Cluster]) {
 	c, err := o.connect(ctx)
 	if err != nil {
 		f.err = err
 		return f
 	}
-	found, err := cluster.New(c.who).Cluster(ctx, id)
+	found, err := okecluster.New(c.who).Cluster(ctx, id)
 	if f.err = err; err == nil {
 		f.is = &found
 	}

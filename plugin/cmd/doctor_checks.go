@@ -23,10 +23,10 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/version"
 
-	"github.com/oke-sign/oke-sign/plugin/cluster"
 	"github.com/oke-sign/oke-sign/plugin/manifest"
+	"github.com/oke-sign/oke-sign/plugin/okecluster"
 	"github.com/oke-sign/oke-sign/policies"
-	"github.com/oke-sign/oke-sign/provider/principal"
+	"github.com/oke-sign/oke-sign/provider/ociauth"
 	"github.com/oke-sign/oke-sign/provider/vault"
 	"github.com/oke-sign/oke-sign/provider/verdict"
 )
@@ -49,7 +49,7 @@ type facts struct {
 	backends    map[string]backend                             // by Provider
 	keys        fact[[]keyFact]
 	running     fact[[]*imageStatus]
-	oke         fact[*cluster.Cluster] // nil: nothing says which one it is
+	oke         fact[*okecluster.Cluster] // nil: nothing says which one it is
 }
 
 type fact[T any] struct {
@@ -1048,9 +1048,9 @@ func (f *facts) grant() string {
 	for _, name := range slices.Sorted(maps.Keys(f.backends)) {
 		for _, pod := range f.backends[name].pods {
 			switch auth := flagsOf(pod.Spec, "auth"); {
-			case slices.Contains(auth, principal.KindInstancePrincipal):
+			case slices.Contains(auth, ociauth.KindInstancePrincipal):
 				return command + " prints the statements; they are for the dynamic group of the nodes"
-			case slices.Contains(auth, principal.KindOKEWorkloadIdentity):
+			case slices.Contains(auth, ociauth.KindOKEWorkloadIdentity):
 				id := "OCID"
 				if f.oke.is != nil {
 					id = f.oke.is.ID.String()

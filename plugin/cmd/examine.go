@@ -12,11 +12,11 @@ import (
 	"github.com/oke-sign/oke-sign/provider/cache"
 	"github.com/oke-sign/oke-sign/provider/image"
 	"github.com/oke-sign/oke-sign/provider/registry"
-	"github.com/oke-sign/oke-sign/provider/scan"
-	"github.com/oke-sign/oke-sign/provider/scanning"
 	"github.com/oke-sign/oke-sign/provider/signature"
 	"github.com/oke-sign/oke-sign/provider/vault"
 	"github.com/oke-sign/oke-sign/provider/verdict"
+	"github.com/oke-sign/oke-sign/provider/vulnreport"
+	"github.com/oke-sign/oke-sign/provider/vulnscan"
 )
 
 // checker decides as the provider does, from the same evidence.
@@ -35,8 +35,8 @@ func (c *cloud) checker() *verdict.Checker {
 }
 
 // scans says what scans say, as the provider does.
-func (c *cloud) scans() *scan.Checker {
-	return scan.New(scanning.Check(c.registry, c.scanning))
+func (c *cloud) scans() *vulnreport.Checker {
+	return vulnreport.New(vulnscan.Check(c.registry, c.scanning))
 }
 
 // examiner holds records against the keys that they name.

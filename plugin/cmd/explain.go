@@ -14,13 +14,13 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/duration"
 
-	"github.com/oke-sign/oke-sign/plugin/gate"
+	"github.com/oke-sign/oke-sign/plugin/gatekeeper"
 	"github.com/oke-sign/oke-sign/plugin/manifest"
 	"github.com/oke-sign/oke-sign/policies"
 	"github.com/oke-sign/oke-sign/provider/image"
-	"github.com/oke-sign/oke-sign/provider/scan"
 	"github.com/oke-sign/oke-sign/provider/signature"
 	"github.com/oke-sign/oke-sign/provider/verdict"
+	"github.com/oke-sign/oke-sign/provider/vulnreport"
 )
 
 type explainOptions struct {
@@ -108,8 +108,8 @@ type explainedAnswer struct {
 
 // explainedScan is what scans say of an image.
 type explainedScan struct {
-	Report *scan.Report `json:"report,omitempty"`
-	Error  string       `json:"error,omitempty"`
+	Report *vulnreport.Report `json:"report,omitempty"`
+	Error  string             `json:"error,omitempty"`
 }
 
 var explainColumns = []column{{name: "step"}, {name: "answer"}, {name: "why"}}
@@ -255,7 +255,7 @@ func (w *witness) explain(ctx context.Context, of document) result {
 // constraint judges by one constraint alone.
 func (w *witness) constraint(ctx context.Context, of, c document) (explainedConstraint, error) {
 	said := explainedConstraint{Kind: c.object.GetKind(), Name: c.object.GetName(), Answer: "passes"}
-	engine, err := gate.New(gate.Config{Ask: w.ask})
+	engine, err := gatekeeper.New(gatekeeper.Config{Ask: w.ask})
 	if err != nil {
 		return said, err
 	}
@@ -349,7 +349,7 @@ func (w *witness) names(ctx context.Context, keys []string) []string {
 }
 
 func explainScan(a answered) *explainedScan {
-	if r, ok := a.value.(scan.Report); ok && a.err == nil {
+	if r, ok := a.value.(vulnreport.Report); ok && a.err == nil {
 		return &explainedScan{Report: &r}
 	}
 	return &explainedScan{Error: clip(fmt.Sprint(a.err), 1000)}

@@ -14,7 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 
-	"github.com/oke-sign/oke-sign/provider/principal"
+	"github.com/oke-sign/oke-sign/provider/ociauth"
 )
 
 // Printable is what becomes of text from outside before a person sees it.
@@ -53,9 +53,9 @@ func Lagging(o *unstructured.Unstructured, asked []string) string { return laggi
 // of compartments, lets the service that scans read a kind of resource in the
 // first. Compartments are given by name; the tenancy is called (root).
 func Lets(statement, resource string, line ...string) bool {
-	compartments := make([]principal.Compartment, 0, len(line))
+	compartments := make([]ociauth.Compartment, 0, len(line))
 	for _, name := range line {
-		c := principal.Compartment{ID: "ocid1.compartment.oc1.." + name, Name: name}
+		c := ociauth.Compartment{ID: "ocid1.compartment.oc1.." + name, Name: name}
 		if name == "(root)" {
 			c.ID = "ocid1.tenancy.oc1..x"
 		}

@@ -10,10 +10,10 @@ import (
 	"github.com/spf13/pflag"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 
-	"github.com/oke-sign/oke-sign/provider/principal"
+	"github.com/oke-sign/oke-sign/provider/ociauth"
 	"github.com/oke-sign/oke-sign/provider/registry"
-	"github.com/oke-sign/oke-sign/provider/scanning"
 	"github.com/oke-sign/oke-sign/provider/vault"
+	"github.com/oke-sign/oke-sign/provider/vulnscan"
 )
 
 // parallel is how many images or keys are worked on at once. OCI Vault answers
@@ -29,7 +29,7 @@ type global struct {
 
 	interrupts *Interrupts
 
-	who          principal.Config
+	who          ociauth.Config
 	words        []string // of the command line
 	getenv       func(string) string
 	tenancies    []string
@@ -50,12 +50,12 @@ func (g *global) bind(flags *pflag.FlagSet, getenv func(string) string) {
 // bindIdentity binds the flags that say who asks OCI. Their defaults are the values
 // of the environment, which are not the same on every machine; help is.
 func (g *global) bindIdentity(flags *pflag.FlagSet, getenv func(string) string) {
-	g.who, g.getenv = principal.FromEnvironment(getenv), getenv
+	g.who, g.getenv = ociauth.FromEnvironment(getenv), getenv
 	text := func(p *string, name, usage string) {
 		flags.StringVar(p, name, *p, usage)
 		flags.Lookup(name).DefValue = ""
 	}
-	text(&g.who.Kind, "auth", "How to sign in to OCI, a `KIND` by the names of Oracle's CLI: "+strings.Join(principal.Kinds()[:6], ", ")+
+	text(&g.who.Kind, "auth", "How to sign in to OCI, a `KIND` by the names of Oracle's CLI: "+strings.Join(ociauth.Kinds()[:6], ", ")+
 		"; or oidc. Default: OCI_CLI_AUTH, else the profile's authentication_type, else api_key.")
 	text(&g.who.ConfigFile, "config-file", "OCI configuration `FILE`; ~/.oci/config unless OCI_CLI_CONFIG_FILE or OCI_CONFIG_FILE names another.")
 	text(&g.who.Profile, "profile", "Profile `NAME` in the configuration file; OCI_CLI_PROFILE sets the default.")
@@ -68,8 +68,8 @@ func (g *global) bindIdentity(flags *pflag.FlagSet, getenv func(string) string) 
 
 func (g *global) validate() error {
 	switch {
-	case g.who.Kind != "" && !slices.Contains(principal.Kinds(), g.who.Kind):
-		return usage(fmt.Sprintf("--auth %q is not known", g.who.Kind), "use one of "+strings.Join(principal.Kinds(), ", ")+"; OCI_CLI_AUTH sets the default")
+	case g.who.Kind != "" && !slices.Contains(ociauth.Kinds(), g.who.Kind):
+		return usage(fmt.Sprintf("--auth %q is not known", g.who.Kind), "use one of "+strings.Join(ociauth.Kinds(), ", ")+"; OCI_CLI_AUTH sets the default")
 	case g.timeout < 0:
 		return usage(fmt.Sprintf("--timeout %s lies in the past", g.timeout), "use a time such as --timeout 2m")
 	}
@@ -77,7 +77,7 @@ func (g *global) validate() error {
 		return err
 	}
 	for _, c := range g.compartments {
-		if !strings.HasPrefix(c, "ocid1.compartment.") && !strings.HasPrefix(c, "ocid1.tenancy.") || !principal.Segment(c) {
+		if !strings.HasPrefix(c, "ocid1.compartment.") && !strings.HasPrefix(c, "ocid1.tenancy.") || !ociauth.Segment(c) {
 			return usage(fmt.Sprintf("--compartment %q is not the OCID of a compartment", c), "it begins with ocid1.compartment. or ocid1.tenancy.")
 		}
 	}
@@ -88,7 +88,7 @@ func (g *global) tenancyMap() (map[string]string, error) {
 	m := make(map[string]string, len(g.tenancies))
 	for _, t := range g.tenancies {
 		namespace, ocid, ok := strings.Cut(t, "=")
-		if !ok || !strings.HasPrefix(ocid, "ocid1.tenancy.") || !principal.Segment(ocid) || !principal.Segment(namespace) {
+		if !ok || !strings.HasPrefix(ocid, "ocid1.tenancy.") || !ociauth.Segment(ocid) || !ociauth.Segment(namespace) {
 			return nil, usage(fmt.Sprintf("--tenancy %q is not NAMESPACE=OCID", t), "for instance --tenancy idwpqivumvev=ocid1.tenancy.oc1..aaaa...")
 		}
 		if _, again := m[namespace]; again {
@@ -101,10 +101,10 @@ func (g *global) tenancyMap() (map[string]string, error) {
 
 // cloud is OCI as one principal sees it.
 type cloud struct {
-	who      *principal.Principal
+	who      *ociauth.Principal
 	registry *registry.Client
 	vault    *vault.Client
-	scanning *scanning.Client
+	scanning *vulnscan.Client
 }
 
 // connect says who asks OCI and makes the clients.
@@ -123,7 +123,7 @@ func (g *global) connect(ctx context.Context) (*cloud, error) {
 	}
 	return &cloud{
 		who: who, registry: images, vault: vault.New(who, vault.Config{}),
-		scanning: scanning.New(who, scanning.Config{Tenancy: images.Tenancy, Compartments: g.compartments}),
+		scanning: vulnscan.New(who, vulnscan.Config{Tenancy: images.Tenancy, Compartments: g.compartments}),
 	}, nil
 }
 

@@ -11,7 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"github.com/oke-sign/oke-sign/provider/principal"
+	"github.com/oke-sign/oke-sign/provider/ociauth"
 	"github.com/oke-sign/oke-sign/provider/signature"
 )
 
@@ -127,7 +127,7 @@ func (o *iamOptions) complete(cmd *cobra.Command) (err error) {
 func (o *iamOptions) validate() error {
 	namespace, account, ok := strings.Cut(o.workload, "/")
 	switch {
-	case o.cluster != "" && (!strings.HasPrefix(o.cluster, "ocid1.cluster.") || !principal.Segment(o.cluster)):
+	case o.cluster != "" && (!strings.HasPrefix(o.cluster, "ocid1.cluster.") || !ociauth.Segment(o.cluster)):
 		return usage(fmt.Sprintf("--cluster %.120q is not the OCID of a cluster", o.cluster), "it begins with ocid1.cluster.")
 	case o.workload != "" && (!ok || !label(namespace) || !label(account)):
 		return usage(fmt.Sprintf("--workload %.120q is not NAMESPACE/NAME", o.workload), "for instance --workload oke-sign/oke-sign")

@@ -10,7 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/oke-sign/oke-sign/provider/principal"
+	"github.com/oke-sign/oke-sign/provider/ociauth"
 )
 
 // surroundings are where jobs and people sign, as --for names them.
@@ -100,7 +100,7 @@ func (o *iamOptions) isPlace(s string) bool {
 	if o.surroundings == "instance" {
 		kinds = append(kinds, "ocid1.instance.")
 	}
-	return principal.Segment(s) && slices.ContainsFunc(kinds, func(kind string) bool { return strings.HasPrefix(s, kind) })
+	return ociauth.Segment(s) && slices.ContainsFunc(kinds, func(kind string) bool { return strings.HasPrefix(s, kind) })
 }
 
 // isIssuer reports whether s is an address as issuers of OpenID Connect have it.

@@ -12,7 +12,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/oke-sign/oke-sign/provider/principal"
+	"github.com/oke-sign/oke-sign/provider/ociauth"
 	"github.com/oke-sign/oke-sign/provider/signature"
 	"github.com/oke-sign/oke-sign/provider/vault"
 	"github.com/oke-sign/oke-sign/provider/verdict"
@@ -246,7 +246,7 @@ func (g *global) pickKey(ctx context.Context, found *survey) (signature.KeyID, e
 // survey is a look over compartments for vaults and keys.
 type survey struct {
 	cloud        *cloud
-	compartments []principal.Compartment
+	compartments []ociauth.Compartment
 	named        bool // by the user, who will want to know of each that is not readable
 
 	mu     sync.Mutex
@@ -267,7 +267,7 @@ type foundKey struct {
 func (g *global) survey(ctx context.Context, c *cloud) *survey {
 	s := &survey{cloud: c, named: len(g.compartments) > 0, closed: make(map[string]bool)}
 	for _, id := range g.compartments {
-		s.compartments = append(s.compartments, principal.Compartment{ID: id})
+		s.compartments = append(s.compartments, ociauth.Compartment{ID: id})
 	}
 	if !s.named {
 		all, err := c.who.Compartments(ctx)
@@ -298,7 +298,7 @@ func (g *global) survey(ctx context.Context, c *cloud) *survey {
 
 // note remembers what was not found out. In a tree that was walked, compartments
 // of other people are passed over, and counted.
-func (s *survey) note(in principal.Compartment, err error) {
+func (s *survey) note(in ociauth.Compartment, err error) {
 	switch {
 	case err == nil:
 	case errors.Is(err, vault.ErrNotFound) && !s.named:

@@ -11,7 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/oke-sign/oke-sign/provider/principal"
+	"github.com/oke-sign/oke-sign/provider/ociauth"
 	"github.com/oke-sign/oke-sign/provider/vault"
 	"github.com/oke-sign/oke-sign/provider/verdict"
 )
@@ -76,7 +76,7 @@ func (o *keysCreateOptions) validate(args []string) error {
 		return usage(fmt.Sprintf("%.120q is no name for a key", args[0]), "for instance image-key")
 	case o.vault == "":
 		return usage("--vault is missing", "name a vault; one that is not there is made")
-	case len(o.vault) > 255 || strings.HasPrefix(o.vault, "ocid1.") && (!strings.HasPrefix(o.vault, "ocid1.vault.") || !principal.Segment(o.vault)):
+	case len(o.vault) > 255 || strings.HasPrefix(o.vault, "ocid1.") && (!strings.HasPrefix(o.vault, "ocid1.vault.") || !ociauth.Segment(o.vault)):
 		return usage(fmt.Sprintf("--vault %.120q is not the OCID of a vault", o.vault), "it begins with ocid1.vault.")
 	case !slices.Contains([]int{2048, 3072, 4096}, o.bits):
 		return usage(fmt.Sprintf("--bits %d is no length of a key", o.bits), "use 2048, 3072 or 4096")
@@ -220,7 +220,7 @@ func (o *keysCreateOptions) existing(ctx context.Context, c *cloud, in vault.Vau
 		var err error
 		keys, err = c.vault.Keys(ctx, in, in.CompartmentID)
 		// The names of a new vault's hosts take a while to be known everywhere.
-		if principal.NoSuchHost(err) && time.Since(in.TimeCreated) < 10*time.Minute {
+		if ociauth.NoSuchHost(err) && time.Since(in.TimeCreated) < 10*time.Minute {
 			return "its host is not known yet", false, nil
 		}
 		return "", true, err

@@ -12,7 +12,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/oke-sign/oke-sign/provider/principal"
+	"github.com/oke-sign/oke-sign/provider/ociauth"
 	"github.com/oke-sign/oke-sign/test/ocitest"
 )
 
@@ -62,7 +62,7 @@ spec: {containers: [{name: web, image: %q}]}
 // manifests, in the environment that the place itself has.
 func TestEveryWayToSignIn(t *testing.T) {
 	cloud := ocitest.Start(t, ocitest.Config{Seed: "demo"})
-	kinds := principal.Kinds()
+	kinds := ociauth.Kinds()
 	at := func(t *testing.T, file string) place { return place{cloud, file, t.TempDir()} }
 	for i, kind := range kinds {
 		t.Run(kind, func(t *testing.T) {

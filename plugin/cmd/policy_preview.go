@@ -19,7 +19,7 @@ import (
 	"k8s.io/client-go/tools/pager"
 
 	"github.com/oke-sign/oke-sign/plugin/constraint"
-	"github.com/oke-sign/oke-sign/plugin/gate"
+	"github.com/oke-sign/oke-sign/plugin/gatekeeper"
 	"github.com/oke-sign/oke-sign/plugin/manifest"
 	"github.com/oke-sign/oke-sign/policies"
 )
@@ -352,7 +352,7 @@ func (j *judges) foresee(ctx context.Context, pod *unstructured.Unstructured) fo
 		w.Result = worse(w.Result, result)
 	}
 	before, err := j.review(ctx, 1, pod)
-	w.New = w.Result != resultAllowed && (err != nil || !slices.ContainsFunc(before.Denied, func(v gate.Violation) bool { return v.Details["reason"] != noAnswer }))
+	w.New = w.Result != resultAllowed && (err != nil || !slices.ContainsFunc(before.Denied, func(v gatekeeper.Violation) bool { return v.Details["reason"] != noAnswer }))
 	return w
 }
 

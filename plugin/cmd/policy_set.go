@@ -12,7 +12,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/oke-sign/oke-sign/plugin/constraint"
-	"github.com/oke-sign/oke-sign/plugin/gate"
+	"github.com/oke-sign/oke-sign/plugin/gatekeeper"
 	"github.com/oke-sign/oke-sign/provider/signature"
 	"github.com/oke-sign/oke-sign/provider/vault"
 )
@@ -228,7 +228,7 @@ func (o *policySetOptions) edit(ctx context.Context, before enforcedPolicy) (*co
 // schemasAccept checks a policy by the schemas of its constraints, as the API server
 // would.
 func schemasAccept(ctx context.Context, p constraint.Policy) error {
-	e, err := gate.New(gate.Config{})
+	e, err := gatekeeper.New(gatekeeper.Config{})
 	if err != nil {
 		return err
 	}

@@ -12,8 +12,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/oke-sign/oke-sign/provider/image"
-	"github.com/oke-sign/oke-sign/provider/principal"
-	"github.com/oke-sign/oke-sign/provider/scanning"
+	"github.com/oke-sign/oke-sign/provider/ociauth"
+	"github.com/oke-sign/oke-sign/provider/vulnscan"
 )
 
 func newScan(g *global) *cobra.Command {
@@ -72,9 +72,9 @@ func parseRepositories(names []string) error {
 // everywhere lists in the compartments of --compartment, or in all that can be
 // seen, those where this is not allowed passed over.
 func everywhere[T any](ctx context.Context, g *global, c *cloud, list func(ctx context.Context, compartment string) ([]T, error)) ([]T, error) {
-	compartments := make([]principal.Compartment, 0, len(g.compartments))
+	compartments := make([]ociauth.Compartment, 0, len(g.compartments))
 	for _, id := range g.compartments {
-		compartments = append(compartments, principal.Compartment{ID: id})
+		compartments = append(compartments, ociauth.Compartment{ID: id})
 	}
 	if len(compartments) == 0 {
 		var err error
@@ -97,7 +97,7 @@ func everywhere[T any](ctx context.Context, g *global, c *cloud, list func(ctx c
 	closed := 0
 	var errs []error
 	for _, err := range failed {
-		if len(g.compartments) == 0 && errors.Is(err, scanning.ErrNotFound) {
+		if len(g.compartments) == 0 && errors.Is(err, vulnscan.ErrNotFound) {
 			closed++
 			continue
 		}
@@ -139,20 +139,20 @@ func (g *global) await(ctx context.Context, what string, done func() (bool, erro
 }
 
 // awaitTarget waits until a target that was made is active.
-func (g *global) awaitTarget(ctx context.Context, c *cloud, t scanning.Target) (scanning.Target, error) {
+func (g *global) awaitTarget(ctx context.Context, c *cloud, t vulnscan.Target) (vulnscan.Target, error) {
 	err := g.await(ctx, "scan target "+t.Name+" to be active", func() (bool, error) {
 		now, err := c.scanning.Target(ctx, c.who.Region(), t.ID)
 		if err != nil {
 			return false, err
 		}
 		t = now
-		if t.State == scanning.Failed {
+		if t.State == vulnscan.Failed {
 			return false, &refusal{
 				fmt.Errorf("scan target %s (%s) is %s", t.Name, t.ID, t.State),
 				"the service may not be allowed to read the repositories: kubectl oke-sign scan setup shows the two statements it needs",
 			}
 		}
-		return t.State == scanning.Active, nil
+		return t.State == vulnscan.Active, nil
 	})
 	return t, err
 }
@@ -163,7 +163,7 @@ func ids(args []string, kind string) error {
 		return usage("no "+kind+" named", "name it by its OCID; kubectl oke-sign scan "+kind+" list shows them")
 	}
 	for _, id := range args {
-		if !strings.HasPrefix(id, "ocid1.vsscontainerscan") || !principal.Segment(id) {
+		if !strings.HasPrefix(id, "ocid1.vsscontainerscan") || !ociauth.Segment(id) {
 			return usage(fmt.Sprintf("%q is not the OCID of a scan %s", id, kind), "kubectl oke-sign scan "+kind+" list shows them")
 		}
 	}

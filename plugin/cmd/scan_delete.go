@@ -8,7 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/oke-sign/oke-sign/provider/scanning"
+	"github.com/oke-sign/oke-sign/provider/vulnscan"
 )
 
 type scanDeleteOptions struct {
@@ -66,15 +66,15 @@ func (o *scanDeleteOptions) run(ctx context.Context,
 		if err == nil {
 			err = o.await(ctx, fmt.Sprintf("scan %s %s to be deleted", o.kind, short(id)), func() (bool, error) {
 				now, err := state(ctx, c, id)
-				if errors.Is(err, scanning.ErrNotFound) {
+				if errors.Is(err, vulnscan.ErrNotFound) {
 					return true, nil
 				}
-				return now == scanning.Deleted, err
+				return now == vulnscan.Deleted, err
 			})
 		}
 		if err != nil {
 			return result{err: err}
 		}
-		return result{value: deleted{id, scanning.Deleted}, names: []string{id}, rows: [][]string{{id, scanning.Deleted}}}
+		return result{value: deleted{id, vulnscan.Deleted}, names: []string{id}, rows: [][]string{{id, vulnscan.Deleted}}}
 	}))
 }

@@ -6,7 +6,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/oke-sign/oke-sign/provider/principal"
+	"github.com/oke-sign/oke-sign/provider/ociauth"
 )
 
 // scanService is what policies call the service that scans images.
@@ -55,7 +55,7 @@ func scanPolicies(ctx context.Context, c *cloud, compartment string) ([]setupSte
 }
 
 // placeOf is a compartment as a policy of the tenancy names it.
-func placeOf(line []principal.Compartment) string {
+func placeOf(line []ociauth.Compartment) string {
 	names := make([]string, 0, len(line))
 	for _, c := range line[:len(line)-1] {
 		names = append(names, c.Name)
@@ -70,7 +70,7 @@ func placeOf(line []principal.Compartment) string {
 // lets reports whether a statement lets the service read a kind of resource in
 // the first compartment of line, if its policy is attached to the last. One with
 // a condition is not counted: it may hold, and it may not.
-func lets(statement, resource string, line []principal.Compartment) bool {
+func lets(statement, resource string, line []ociauth.Compartment) bool {
 	words := strings.Fields(strings.ToLower(strings.ReplaceAll(statement, ",", " , ")))
 	to := slices.Index(words, "to")
 	if len(words) < 2 || words[0] != "allow" || words[1] != "service" || to < 0 || len(words) < to+5 || slices.Contains(words, "where") {
@@ -87,7 +87,7 @@ func lets(statement, resource string, line []principal.Compartment) bool {
 		return false
 	}
 	if len(location) == 3 && location[1] == "id" {
-		return slices.ContainsFunc(line, func(c principal.Compartment) bool { return strings.EqualFold(c.ID, location[2]) })
+		return slices.ContainsFunc(line, func(c ociauth.Compartment) bool { return strings.EqualFold(c.ID, location[2]) })
 	}
 	if len(location) != 2 {
 		return false

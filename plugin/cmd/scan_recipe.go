@@ -9,7 +9,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"github.com/oke-sign/oke-sign/provider/scanning"
+	"github.com/oke-sign/oke-sign/provider/vulnscan"
 )
 
 // listedRecipe is a recipe as it is shown.
@@ -25,7 +25,7 @@ type listedRecipe struct {
 
 var recipeColumns = []column{{name: "name"}, {name: "state"}, {name: "level"}, {name: "images at first", wide: true}, {name: "compartment", wide: true}, {name: "created", wide: true}, {name: "id"}}
 
-func showRecipe(r scanning.Recipe) result {
+func showRecipe(r vulnscan.Recipe) result {
 	v := listedRecipe{r.ID, r.Name, r.CompartmentID, r.State, r.Level, r.ImageCount, timestamp(r.TimeCreated)}
 	first := ""
 	if r.ImageCount > 0 {
@@ -63,15 +63,15 @@ func (o *recipeListOptions) run(ctx context.Context) error {
 	ctx, cancel := o.within(ctx)
 	defer cancel()
 	c, err := o.connect(ctx)
-	var found []scanning.Recipe
+	var found []vulnscan.Recipe
 	if err == nil {
-		found, err = everywhere(ctx, o.global, c, func(ctx context.Context, compartment string) ([]scanning.Recipe, error) {
+		found, err = everywhere(ctx, o.global, c, func(ctx context.Context, compartment string) ([]vulnscan.Recipe, error) {
 			return c.scanning.Recipes(ctx, c.who.Region(), compartment)
 		})
 	}
 	results := make([]result, 0, len(found))
 	for _, r := range found {
-		if r.State != scanning.Deleted {
+		if r.State != vulnscan.Deleted {
 			results = append(results, showRecipe(r))
 		}
 	}
@@ -144,9 +144,9 @@ func (o *recipeCreateOptions) run(ctx context.Context) error {
 	ctx, cancel := o.within(ctx)
 	defer cancel()
 	c, err := o.connect(ctx)
-	var made scanning.Recipe
+	var made vulnscan.Recipe
 	if err == nil {
-		made, err = c.scanning.CreateRecipe(ctx, c.who.Region(), scanning.Recipe{Name: o.name, CompartmentID: o.compartment, ImageCount: o.imageCount})
+		made, err = c.scanning.CreateRecipe(ctx, c.who.Region(), vulnscan.Recipe{Name: o.name, CompartmentID: o.compartment, ImageCount: o.imageCount})
 	}
 	if err != nil {
 		return o.finish(o.out, recipeColumns, allFailed([]string{""}, because(ctx, err)))

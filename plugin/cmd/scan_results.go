@@ -12,8 +12,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/oke-sign/oke-sign/provider/image"
-	"github.com/oke-sign/oke-sign/provider/scan"
-	"github.com/oke-sign/oke-sign/provider/scanning"
+	"github.com/oke-sign/oke-sign/provider/vulnreport"
+	"github.com/oke-sign/oke-sign/provider/vulnscan"
 )
 
 type scanResultsOptions struct {
@@ -107,7 +107,7 @@ func (o *scanResultsOptions) validate(args []string) error {
 		}
 	}
 	switch {
-	case o.failOn != "" && !slices.Contains(scan.Severities(), scan.Severity(o.failOn)):
+	case o.failOn != "" && !slices.Contains(vulnreport.Severities(), vulnreport.Severity(o.failOn)):
 		return usage(fmt.Sprintf("--fail-on %q is no severity", o.failOn), "use LOW, MEDIUM, HIGH or CRITICAL")
 	case o.unknown != denyUnknown && o.unknown != allowUnknown:
 		return usage(fmt.Sprintf("--unknown %q is not known", o.unknown), "use --unknown Deny or Allow")
@@ -162,16 +162,16 @@ func (s scanSubject) reference() (image.Reference, error) {
 
 // scannedImage is an image with what its newest scan found.
 type scannedImage struct {
-	Image     string                `json:"image"`
-	Reference string                `json:"reference"` // the image by its digest
-	Known     bool                  `json:"known"`
-	Reason    string                `json:"reason,omitempty"` // why nothing is known
-	Detail    string                `json:"detail,omitempty"`
-	ScannedAt string                `json:"scannedAt,omitempty"`
-	Result    string                `json:"result,omitempty"` // its OCID
-	Counts    map[scan.Severity]int `json:"counts,omitempty"`
-	Problems  []listedProblem       `json:"problems"`
-	UsedBy    []objectName          `json:"usedBy,omitempty"`
+	Image     string                      `json:"image"`
+	Reference string                      `json:"reference"` // the image by its digest
+	Known     bool                        `json:"known"`
+	Reason    string                      `json:"reason,omitempty"` // why nothing is known
+	Detail    string                      `json:"detail,omitempty"`
+	ScannedAt string                      `json:"scannedAt,omitempty"`
+	Result    string                      `json:"result,omitempty"` // its OCID
+	Counts    map[vulnreport.Severity]int `json:"counts,omitempty"`
+	Problems  []listedProblem             `json:"problems"`
+	UsedBy    []objectName                `json:"usedBy,omitempty"`
 
 	places []filePlace // in manifests that name it
 }
@@ -228,7 +228,7 @@ func (o *scanResultsOptions) results(ctx context.Context, args []string) []resul
 		images[i] = s.image
 	}
 	var c *cloud
-	var scans *scan.Checker
+	var scans *vulnreport.Checker
 	if slices.ContainsFunc(all, func(s scanSubject) bool { _, err := s.reference(); return err == nil }) {
 		if c, err = o.connectImages(ctx); err != nil {
 			return allFailed(images, because(ctx, err))
@@ -247,7 +247,7 @@ func (o *scanResultsOptions) results(ctx context.Context, args []string) []resul
 }
 
 // look finds out about one image.
-func (o *scanResultsOptions) look(ctx context.Context, c *cloud, scans *scan.Checker, s scanSubject) (scannedImage, error) {
+func (o *scanResultsOptions) look(ctx context.Context, c *cloud, scans *vulnreport.Checker, s scanSubject) (scannedImage, error) {
 	v := scannedImage{Image: s.image, Reference: cmp.Or(s.running, s.image), Problems: []listedProblem{}}
 	for _, u := range s.users {
 		if name := nameOf(u.object); !slices.Contains(v.UsedBy, name) {
@@ -260,7 +260,7 @@ func (o *scanResultsOptions) look(ctx context.Context, c *cloud, scans *scan.Che
 	}
 	ref, err := s.reference()
 	if err != nil {
-		v.Reason, v.Detail = string(scan.NotOCIRegistry), err.Error()
+		v.Reason, v.Detail = string(vulnreport.NotOCIRegistry), err.Error()
 		return v, nil
 	}
 	if ref.Digest() == "" {
@@ -369,20 +369,20 @@ func (o *scanResultsOptions) summary(results []result) string {
 }
 
 // listed are findings, the worst first and of those the newest.
-func (o *scanResultsOptions) listed(findings []scanning.Finding) []listedProblem {
+func (o *scanResultsOptions) listed(findings []vulnscan.Finding) []listedProblem {
 	findings = slices.Clone(findings)
-	rank := func(f scanning.Finding) int {
+	rank := func(f vulnscan.Finding) int {
 		if f.Severity == "" {
-			return len(scan.Severities())
+			return len(vulnreport.Severities())
 		}
-		return slices.Index(scan.Severities(), f.Severity)
+		return slices.Index(vulnreport.Severities(), f.Severity)
 	}
-	slices.SortStableFunc(findings, func(a, b scanning.Finding) int {
+	slices.SortStableFunc(findings, func(a, b vulnscan.Finding) int {
 		return cmp.Or(cmp.Compare(rank(a), rank(b)), b.FirstDetected.Compare(a.FirstDetected), strings.Compare(b.ID, a.ID))
 	})
 	problems := []listedProblem{}
 	for _, f := range findings {
-		counts := f.Severity != "" && scan.Open(f.State)
+		counts := f.Severity != "" && vulnreport.Open(f.State)
 		if !counts && !o.all {
 			continue
 		}
@@ -400,7 +400,7 @@ func (o *scanResultsOptions) listed(findings []scanning.Finding) []listedProblem
 
 // link is where to read about a problem: what OCI says, if that is an address, or
 // the national database for what has a number there.
-func link(f scanning.Finding) string {
+func link(f vulnscan.Finding) string {
 	if strings.HasPrefix(f.Reference, "https://") || strings.HasPrefix(f.Reference, "http://") {
 		return f.Reference
 	}
@@ -419,14 +419,14 @@ func (o *scanResultsOptions) failed(v scannedImage) bool {
 		return o.unknown != allowUnknown
 	}
 	return slices.ContainsFunc(v.Problems, func(p listedProblem) bool {
-		return p.counts && scan.Severity(p.Severity).AtLeast(scan.Severity(o.failOn)) && !slices.Contains(o.ignore, p.ID)
+		return p.counts && vulnreport.Severity(p.Severity).AtLeast(vulnreport.Severity(o.failOn)) && !slices.Contains(o.ignore, p.ID)
 	})
 }
 
 // tally is how many problems there are of each severity.
-func tally(counts map[scan.Severity]int) string {
+func tally(counts map[vulnreport.Severity]int) string {
 	var parts []string
-	for _, s := range scan.Severities() {
+	for _, s := range vulnreport.Severities() {
 		if n := counts[s]; n > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", n, s))
 		}

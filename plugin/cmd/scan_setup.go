@@ -10,9 +10,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/oke-sign/oke-sign/provider/principal"
+	"github.com/oke-sign/oke-sign/provider/ociauth"
 	"github.com/oke-sign/oke-sign/provider/registry"
-	"github.com/oke-sign/oke-sign/provider/scanning"
+	"github.com/oke-sign/oke-sign/provider/vulnscan"
 )
 
 type scanSetupOptions struct {
@@ -145,7 +145,7 @@ func (o *scanSetupOptions) makeRepositories(ctx context.Context, c *cloud) ([]se
 		if errors.Is(err, registry.ErrNotFound) {
 			s.Result = "made"
 			found, err = c.registry.CreateRepository(ctx, c.who.Region(), o.compartment, name)
-			if refused, ok := errors.AsType[*principal.Error](err); ok && refused.Status == http.StatusConflict {
+			if refused, ok := errors.AsType[*ociauth.Error](err); ok && refused.Status == http.StatusConflict {
 				err = &refusal{err, "names of repositories are unique in a tenancy: this one lies in another compartment, which is the one to name with --compartment"}
 			}
 		}
@@ -184,28 +184,28 @@ func (o *scanSetupOptions) makeRecipeAndTarget(ctx context.Context, c *cloud) ([
 	}
 
 	recipe := setupStep{Step: "recipe", Result: "there"}
-	i := slices.IndexFunc(recipes, func(r scanning.Recipe) bool {
-		return r.Name == o.recipe && r.State == scanning.Active && r.Level == scanning.Standard
+	i := slices.IndexFunc(recipes, func(r vulnscan.Recipe) bool {
+		return r.Name == o.recipe && r.State == vulnscan.Active && r.Level == vulnscan.Standard
 	})
-	var by scanning.Recipe
+	var by vulnscan.Recipe
 	if i >= 0 {
 		by = recipes[i]
 	} else {
 		recipe.Result = "made"
-		if by, err = c.scanning.CreateRecipe(ctx, in, scanning.Recipe{Name: o.recipe, CompartmentID: o.compartment, ImageCount: o.imageCount}); err != nil {
+		if by, err = c.scanning.CreateRecipe(ctx, in, vulnscan.Recipe{Name: o.recipe, CompartmentID: o.compartment, ImageCount: o.imageCount}); err != nil {
 			return steps, err
 		}
 	}
 	recipe.Name, recipe.ID, recipe.State = by.Name, by.ID, by.State
 	steps = append(steps, recipe)
 
-	made, err := c.scanning.CreateTarget(ctx, in, scanning.Target{
+	made, err := c.scanning.CreateTarget(ctx, in, vulnscan.Target{
 		Name: o.target, CompartmentID: o.compartment, In: o.compartment, RecipeID: by.ID, URL: registryURL(in), Repositories: left,
 	})
 	if err == nil {
 		made, err = o.awaitTarget(ctx, c, made)
 	}
-	if err != nil && made.State == scanning.Failed {
+	if err != nil && made.State == vulnscan.Failed {
 		o.discard(ctx, c, made)
 	}
 	if err != nil {
@@ -216,7 +216,7 @@ func (o *scanSetupOptions) makeRecipeAndTarget(ctx context.Context, c *cloud) ([
 
 // discard deletes a target that this command made and that failed. It scans nothing,
 // and every run would leave another one.
-func (o *scanSetupOptions) discard(ctx context.Context, c *cloud, t scanning.Target) {
+func (o *scanSetupOptions) discard(ctx context.Context, c *cloud, t vulnscan.Target) {
 	if err := c.scanning.DeleteTarget(ctx, c.who.Region(), t.ID); err != nil {
 		o.remark("the target that was made could not be deleted again: %v", err)
 		o.remark("kubectl oke-sign scan target delete %s does it", t.ID)
@@ -227,15 +227,15 @@ func (o *scanSetupOptions) discard(ctx context.Context, c *cloud, t scanning.Tar
 
 // covered are the targets of the compartment that scan what was named, and what
 // of it none of them does.
-func (o *scanSetupOptions) covered(ctx context.Context, c *cloud, recipes []scanning.Recipe, targets []scanning.Target) (scanned []scanning.Target, left []string) {
+func (o *scanSetupOptions) covered(ctx context.Context, c *cloud, recipes []vulnscan.Recipe, targets []vulnscan.Target) (scanned []vulnscan.Target, left []string) {
 	left = o.repositories
 	for _, t := range targets {
-		live := t.State == scanning.Active || t.State == "CREATING" || t.State == "UPDATING"
-		if !live || t.In != o.compartment || scanning.RegistryRegion(t.URL) != c.who.Region() || !o.scans(ctx, c, recipes, t) {
+		live := t.State == vulnscan.Active || t.State == "CREATING" || t.State == "UPDATING"
+		if !live || t.In != o.compartment || vulnscan.RegistryRegion(t.URL) != c.who.Region() || !o.scans(ctx, c, recipes, t) {
 			continue
 		}
 		if len(t.Repositories) == 0 {
-			return []scanning.Target{t}, nil
+			return []vulnscan.Target{t}, nil
 		}
 		if n := len(left); n > 0 {
 			left = slices.DeleteFunc(slices.Clone(left), func(name string) bool { return slices.Contains(t.Repositories, name) })
@@ -249,11 +249,11 @@ func (o *scanSetupOptions) covered(ctx context.Context, c *cloud, recipes []scan
 
 // scans reports whether a target's recipe has images scanned. It may lie in
 // another compartment; one that cannot be read is taken for one that does not.
-func (o *scanSetupOptions) scans(ctx context.Context, c *cloud, recipes []scanning.Recipe, t scanning.Target) bool {
-	i := slices.IndexFunc(recipes, func(r scanning.Recipe) bool { return r.ID == t.RecipeID })
+func (o *scanSetupOptions) scans(ctx context.Context, c *cloud, recipes []vulnscan.Recipe, t vulnscan.Target) bool {
+	i := slices.IndexFunc(recipes, func(r vulnscan.Recipe) bool { return r.ID == t.RecipeID })
 	if i >= 0 {
-		return recipes[i].Level == scanning.Standard
+		return recipes[i].Level == vulnscan.Standard
 	}
 	r, err := c.scanning.Recipe(ctx, c.who.Region(), t.RecipeID)
-	return err == nil && r.Level == scanning.Standard
+	return err == nil && r.Level == vulnscan.Standard
 }

@@ -8,7 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/oke-sign/oke-sign/provider/scanning"
+	"github.com/oke-sign/oke-sign/provider/vulnscan"
 )
 
 // listedTarget is a target as it is shown.
@@ -28,7 +28,7 @@ type listedTarget struct {
 var targetColumns = []column{{name: "name"}, {name: "state"}, {name: "registry"}, {name: "repositories"},
 	{name: "compartment", wide: true}, {name: "of compartment", wide: true}, {name: "recipe", wide: true}, {name: "created", wide: true}, {name: "id"}}
 
-func showTarget(t scanning.Target) result {
+func showTarget(t vulnscan.Target) result {
 	v := listedTarget{t.ID, t.Name, t.Description, t.CompartmentID, t.RecipeID, t.State, t.URL, t.In, t.Repositories, timestamp(t.TimeCreated)}
 	if v.Repositories == nil {
 		v.Repositories = []string{}
@@ -39,7 +39,7 @@ func showTarget(t scanning.Target) result {
 	}
 }
 
-func repositoriesOf(t scanning.Target) string {
+func repositoriesOf(t vulnscan.Target) string {
 	if len(t.Repositories) == 0 {
 		return "all"
 	}
@@ -75,15 +75,15 @@ func (o *targetListOptions) run(ctx context.Context) error {
 	ctx, cancel := o.within(ctx)
 	defer cancel()
 	c, err := o.connect(ctx)
-	var found []scanning.Target
+	var found []vulnscan.Target
 	if err == nil {
-		found, err = everywhere(ctx, o.global, c, func(ctx context.Context, compartment string) ([]scanning.Target, error) {
+		found, err = everywhere(ctx, o.global, c, func(ctx context.Context, compartment string) ([]vulnscan.Target, error) {
 			return c.scanning.Targets(ctx, c.who.Region(), compartment)
 		})
 	}
 	results := make([]result, 0, len(found))
 	for _, t := range found {
-		if t.State != scanning.Deleted {
+		if t.State != vulnscan.Deleted {
 			results = append(results, showTarget(t))
 		}
 	}
@@ -151,7 +151,7 @@ func (o *targetCreateOptions) validate() error {
 	switch {
 	case o.recipe == "":
 		return usage("--recipe is missing", "kubectl oke-sign scan recipe list shows the OCIDs of recipes")
-	case o.url != "" && scanning.RegistryRegion(o.url).IsZero():
+	case o.url != "" && vulnscan.RegistryRegion(o.url).IsZero():
 		return usage(fmt.Sprintf("--url %q is not the address of OCI Registry", o.url), "for instance --url https://iad.ocir.io, or leave it out")
 	}
 	return cmp.Or(ids([]string{o.recipe}, "recipe"), parseRepositories(o.repositories), o.global.validate(), o.out.validate())
@@ -161,9 +161,9 @@ func (o *targetCreateOptions) run(ctx context.Context) error {
 	ctx, cancel := o.within(ctx)
 	defer cancel()
 	c, err := o.connect(ctx)
-	var made scanning.Target
+	var made vulnscan.Target
 	if err == nil {
-		made, err = c.scanning.CreateTarget(ctx, c.who.Region(), scanning.Target{
+		made, err = c.scanning.CreateTarget(ctx, c.who.Region(), vulnscan.Target{
 			Name: o.name, Description: o.description, CompartmentID: o.compartment, In: o.compartment, RecipeID: o.recipe,
 			URL: cmp.Or(o.url, registryURL(c.who.Region())), Repositories: o.repositories,
 		})

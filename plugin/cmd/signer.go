@@ -9,7 +9,7 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/oke-sign/oke-sign/provider/principal"
+	"github.com/oke-sign/oke-sign/provider/ociauth"
 	"github.com/oke-sign/oke-sign/provider/registry"
 	"github.com/oke-sign/oke-sign/provider/signature"
 	"github.com/oke-sign/oke-sign/provider/vault"
@@ -151,7 +151,7 @@ func (s *signer) sign(ctx context.Context, j job) (signature.Record, error) {
 		Reference: j.ref, Image: j.image, KeyID: s.key.ID, KeyVersion: s.version, Algorithm: s.algorithm,
 		Message: message, Signature: sig,
 	})
-	if refused, ok := errors.AsType[*principal.Error](err); ok && refused.Status == http.StatusConflict {
+	if refused, ok := errors.AsType[*ociauth.Error](err); ok && refused.Status == http.StatusConflict {
 		// Whoever may push can put a broken record in the way of an honest one.
 		return signature.Record{}, &refusal{err, "kubectl oke-sign signatures shows which record is in the way; delete it, or sign with another --algorithm"}
 	}

@@ -10,7 +10,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
-	"github.com/oke-sign/oke-sign/plugin/gate"
+	"github.com/oke-sign/oke-sign/plugin/gatekeeper"
 	"github.com/oke-sign/oke-sign/plugin/manifest"
 	"github.com/oke-sign/oke-sign/policies"
 	"github.com/oke-sign/oke-sign/provider/image"
@@ -29,9 +29,9 @@ type standing struct {
 	pods      []int // which of the Pods that were judged
 	pod       *unstructured.Unstructured
 	outside   string // why Gatekeeper is not asked about them
-	decision  gate.Decision
-	unlifted  gate.Decision // without exemptions and break-glass, by constraints on images alone
-	unglassed gate.Decision // without break-glass
+	decision  gatekeeper.Decision
+	unlifted  gatekeeper.Decision // without exemptions and break-glass, by constraints on images alone
+	unglassed gatekeeper.Decision // without break-glass
 	err       error
 }
 
@@ -81,11 +81,11 @@ func (g *global) judgePods(ctx context.Context, e enforced, pods []*unstructured
 			continue
 		}
 		if len(keys) > 0 {
-			q := gate.Question(ref, keys)
+			q := gatekeeper.Question(ref, keys)
 			seen[q], about[q] = true, ref
 		}
 		if j.scans != nil {
-			q := gate.ScanQuestion(ref)
+			q := gatekeeper.ScanQuestion(ref)
 			seen[q], about[q] = true, ref
 		}
 	}
@@ -127,13 +127,13 @@ func (g *global) allQuestions(ctx context.Context, of ...policy) (map[string]boo
 // judges are policies in Gatekeeper's engine, one for each.
 type judges struct {
 	policies []policy
-	engines  []*gate.Engine
+	engines  []*gatekeeper.Engine
 }
 
 func newJudges(ctx context.Context, ask func(context.Context, string, []string) (map[string]any, error), of ...policy) (*judges, error) {
 	j := &judges{policies: of}
 	for _, p := range of {
-		e, err := gate.New(gate.Config{Ask: ask})
+		e, err := gatekeeper.New(gatekeeper.Config{Ask: ask})
 		if err == nil {
 			j.engines = append(j.engines, e)
 			err = p.load(ctx, e)
@@ -147,7 +147,7 @@ func newJudges(ctx context.Context, ask func(context.Context, string, []string) 
 }
 
 // review judges a Pod under one of the policies.
-func (j *judges) review(ctx context.Context, n int, pod *unstructured.Unstructured) (gate.Decision, error) {
+func (j *judges) review(ctx context.Context, n int, pod *unstructured.Unstructured) (gatekeeper.Decision, error) {
 	return j.policies[n].review(ctx, j.engines[n], pod)
 }
 
@@ -319,7 +319,7 @@ func (s *standing) of(ref string) (string, []violation) {
 	case s.err != nil:
 		return unknownImage, nil
 	}
-	about := func(action string, from []gate.Violation) (found []violation) {
+	about := func(action string, from []gatekeeper.Violation) (found []violation) {
 		for _, v := range from {
 			if v.Details["subject"] == ref {
 				found = append(found, violated(action, v))
@@ -352,7 +352,7 @@ func (s *standing) of(ref string) (string, []violation) {
 	return allowedImage, nil
 }
 
-func violated(action string, v gate.Violation) violation {
+func violated(action string, v gatekeeper.Violation) violation {
 	reason, _ := v.Details["reason"].(string)
 	return violation{Kind: v.Kind, Constraint: v.Constraint, Action: action, Reason: reason, Message: v.Message}
 }

@@ -13,9 +13,9 @@ import (
 
 	"github.com/oke-sign/oke-sign/plugin/manifest"
 	"github.com/oke-sign/oke-sign/provider/image"
-	"github.com/oke-sign/oke-sign/provider/scan"
 	"github.com/oke-sign/oke-sign/provider/signature"
 	"github.com/oke-sign/oke-sign/provider/verdict"
+	"github.com/oke-sign/oke-sign/provider/vulnreport"
 )
 
 type statusOptions struct {
@@ -71,20 +71,20 @@ Exit code 0: all is shown. 1: something could not be found out.`,
 
 // imageStatus is an image that runs, in Pods of which the same becomes.
 type imageStatus struct {
-	Image      string           `json:"image"`
-	Running    string           `json:"running,omitempty"` // by its digest, where the Pod names none
-	Registry   string           `json:"registry"`          // oci-registry, other, doubtful
-	Pinned     bool             `json:"pinned"`
-	Verdict    *verdict.Verdict `json:"verdict,omitempty"` // on the keys of all constraints
-	Scan       *scan.Report     `json:"scan,omitempty"`    // where a constraint asks for scans
-	KeyName    string           `json:"keyName,omitempty"`
-	SignedBy   string           `json:"signedBy,omitempty"`
-	Result     string           `json:"result"`
-	NotAsked   string           `json:"notAsked,omitempty"`   // why Gatekeeper is not
-	Violations []violation      `json:"violations,omitempty"` // in one of the Pods; lifted by what lets it in
-	Pods       int              `json:"pods"`
-	Workloads  []objectName     `json:"workloads"`
-	Error      string           `json:"error,omitempty"`
+	Image      string             `json:"image"`
+	Running    string             `json:"running,omitempty"` // by its digest, where the Pod names none
+	Registry   string             `json:"registry"`          // oci-registry, other, doubtful
+	Pinned     bool               `json:"pinned"`
+	Verdict    *verdict.Verdict   `json:"verdict,omitempty"` // on the keys of all constraints
+	Scan       *vulnreport.Report `json:"scan,omitempty"`    // where a constraint asks for scans
+	KeyName    string             `json:"keyName,omitempty"`
+	SignedBy   string             `json:"signedBy,omitempty"`
+	Result     string             `json:"result"`
+	NotAsked   string             `json:"notAsked,omitempty"`   // why Gatekeeper is not
+	Violations []violation        `json:"violations,omitempty"` // in one of the Pods; lifted by what lets it in
+	Pods       int                `json:"pods"`
+	Workloads  []objectName       `json:"workloads"`
+	Error      string             `json:"error,omitempty"`
 
 	err error
 }
@@ -260,7 +260,7 @@ func describe(j judgement, ref, running string) *imageStatus {
 		}
 	}
 	if a, ok := j.scans[cmp.Or(running, ref)]; ok {
-		if r, ok := a.value.(scan.Report); ok && a.err == nil {
+		if r, ok := a.value.(vulnreport.Report); ok && a.err == nil {
 			s.Scan = &r
 		} else {
 			s.fail(a.err)
@@ -381,8 +381,8 @@ func scanSummary(found []*imageStatus) string {
 		word := "none"
 		if s.Scan == nil || !s.Scan.Known {
 			word = "not known"
-		} else if i := slices.IndexFunc(scan.Severities(), func(x scan.Severity) bool { return s.Scan.Counts[x] > 0 }); i >= 0 {
-			word = string(scan.Severities()[i])
+		} else if i := slices.IndexFunc(vulnreport.Severities(), func(x vulnreport.Severity) bool { return s.Scan.Counts[x] > 0 }); i >= 0 {
+			word = string(vulnreport.Severities()[i])
 		}
 		worst[cmp.Or(s.Running, s.Image)] = word
 	}

@@ -4,26 +4,26 @@ import (
 	"context"
 	"strings"
 
-	"github.com/oke-sign/oke-sign/provider/principal"
+	"github.com/oke-sign/oke-sign/provider/ociauth"
 )
 
 // signIn says who asks OCI. Where nobody has said how, and there is no configuration
 // file, it says which of the places that OCI knows this looks like, and what to type.
-func (g *global) signIn(ctx context.Context) (*principal.Principal, error) {
-	who, err := principal.New(ctx, g.who)
-	if !principal.IsNoConfig(err) {
+func (g *global) signIn(ctx context.Context) (*ociauth.Principal, error) {
+	who, err := ociauth.New(ctx, g.who)
+	if !ociauth.IsNoConfig(err) {
 		return who, err
 	}
 	const setUp = "oci setup config, of Oracle's CLI, makes it; --config-file names another"
 	switch g.who.Kind {
 	case "":
-	case principal.KindInstanceOBOUser:
+	case ociauth.KindInstanceOBOUser:
 		return nil, &refusal{err, "Cloud Shell has one at /etc/oci/config, which OCI_CLI_CONFIG_FILE or --config-file names"}
 	default:
 		return nil, &refusal{err, setUp}
 	}
 	var hints []string
-	for _, seen := range principal.Surroundings(ctx, g.who, g.getenv) {
+	for _, seen := range ociauth.Surroundings(ctx, g.who, g.getenv) {
 		hints = append(hints, "this looks like "+seen.Place+": "+g.again(seen.Flags))
 	}
 	hints = append(hints, setUp)

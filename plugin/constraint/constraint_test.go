@@ -22,7 +22,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/oke-sign/oke-sign/plugin/constraint"
-	"github.com/oke-sign/oke-sign/plugin/gate"
+	"github.com/oke-sign/oke-sign/plugin/gatekeeper"
 	"github.com/oke-sign/oke-sign/plugin/manifest"
 	"github.com/oke-sign/oke-sign/policies"
 )
@@ -180,14 +180,14 @@ func TestChangesAreNeverLaxer(t *testing.T) {
 
 // engine is Gatekeeper's, with the objects that it is asked about.
 type engine struct {
-	*gate.Engine
+	*gatekeeper.Engine
 	held     cluster
-	requests map[string]gate.Request
+	requests map[string]gatekeeper.Request
 }
 
 func newEngine(t *testing.T) *engine {
 	t.Helper()
-	g, err := gate.New(gate.Config{Memory: -1, Ask: func(_ context.Context, _ string, questions []string) (map[string]any, error) {
+	g, err := gatekeeper.New(gatekeeper.Config{Memory: -1, Ask: func(_ context.Context, _ string, questions []string) (map[string]any, error) {
 		answers := make(map[string]any)
 		for _, q := range questions {
 			signed := strings.Contains(q, "/signed@") && strings.Contains(q, key(1)) || strings.Contains(q, "/other@") && strings.Contains(q, key(2))
@@ -212,7 +212,7 @@ func newEngine(t *testing.T) *engine {
 			t.Fatal(err)
 		}
 	}
-	e := &engine{Engine: g, held: cluster{}, requests: make(map[string]gate.Request)}
+	e := &engine{Engine: g, held: cluster{}, requests: make(map[string]gatekeeper.Request)}
 	digest := "@sha256:" + strings.Repeat("0", 64)
 	for _, image := range []string{"iad.ocir.io/ns/signed" + digest, "iad.ocir.io/ns/other" + digest, "iad.ocir.io/ns/exempt:v1", "iad.ocir.io/ns/unsigned:v1", "docker.io/library/nginx:1"} {
 		for _, namespace := range []string{"a", "b"} {
@@ -232,7 +232,7 @@ func newEngine(t *testing.T) *engine {
 					"metadata": map[string]any{"name": "web", "namespace": namespace, "labels": labels, "annotations": annotations},
 					"spec":     map[string]any{"containers": []any{map[string]any{"name": "web", "image": image}}},
 				}
-				e.requests[image+" in "+namespace+" by "+glass] = gate.Request{
+				e.requests[image+" in "+namespace+" by "+glass] = gatekeeper.Request{
 					Operation: admissionv1.Create, Object: &unstructured.Unstructured{Object: pod},
 					User:      authenticationv1.UserInfo{Username: cmp.Or(glass, "carol")},
 					Namespace: &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace, Labels: map[string]string{"env": map[string]string{"a": "prod", "b": "test"}[namespace]}}},

@@ -13,7 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/oke-sign/oke-sign/provider/certs"
-	"github.com/oke-sign/oke-sign/provider/principal"
+	"github.com/oke-sign/oke-sign/provider/ociauth"
 	"github.com/oke-sign/oke-sign/provider/server"
 )
 
@@ -30,7 +30,7 @@ type options struct {
 	gatekeeper     string // its webhook configuration
 	clientName     string
 
-	who          principal.Config
+	who          ociauth.Config
 	apiPort      string            // of the API server of the cluster that this runs in
 	tenancies    map[string]string // namespace to OCID
 	compartments []string
@@ -54,7 +54,7 @@ func wrong(format string, args ...any) error { return usageError{fmt.Errorf(form
 func parse(with process) (options, error) {
 	o := options{
 		tenancies: make(map[string]string),
-		who:       principal.FromEnvironment(with.getenv),
+		who:       ociauth.FromEnvironment(with.getenv),
 		apiPort:   cmp.Or(with.getenv("KUBERNETES_SERVICE_PORT"), "443"),
 	}
 	flags := flag.NewFlagSet("oke-sign-provider", flag.ContinueOnError)
@@ -107,7 +107,7 @@ func parse(with process) (options, error) {
 
 // bindIdentity binds the flags that say how to sign in. What the environment says is
 // their default, and is not shown by help.
-func bindIdentity(flags *flag.FlagSet, who *principal.Config) {
+func bindIdentity(flags *flag.FlagSet, who *ociauth.Config) {
 	text := func(p *string, name, usage string) {
 		flags.StringVar(p, name, *p, usage)
 		flags.Lookup(name).DefValue = ""
@@ -183,11 +183,11 @@ func (o *options) validate() error {
 
 func (o *options) validateIdentity() error {
 	switch kind := o.who.Kind; {
-	case kind != "" && !slices.Contains(principal.Kinds(), kind):
-		return wrong("--auth %q: want %s", kind, strings.Join(principal.Kinds(), ", "))
-	case kind == principal.KindOKEWorkloadIdentity && o.who.Region == "" && o.who.Resource.Region == "":
+	case kind != "" && !slices.Contains(ociauth.Kinds(), kind):
+		return wrong("--auth %q: want %s", kind, strings.Join(ociauth.Kinds(), ", "))
+	case kind == ociauth.KindOKEWorkloadIdentity && o.who.Region == "" && o.who.Resource.Region == "":
 		return wrong("--auth %s needs --region or OCI_RESOURCE_PRINCIPAL_REGION: a Pod is not told in which region it runs", kind)
-	case kind == principal.KindOIDC && (o.who.Region == "" || o.who.OIDC.Domain == ""):
+	case kind == ociauth.KindOIDC && (o.who.Region == "" || o.who.OIDC.Domain == ""):
 		return wrong("--auth %s needs --region and --oidc-domain: the token says neither", kind)
 	}
 	return nil

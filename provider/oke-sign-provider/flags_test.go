@@ -12,7 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/oke-sign/oke-sign/provider/certs"
-	"github.com/oke-sign/oke-sign/provider/principal"
+	"github.com/oke-sign/oke-sign/provider/ociauth"
 )
 
 func environment(env map[string]string) func(string) string {
@@ -122,7 +122,7 @@ func TestParse(t *testing.T) {
 			},
 			want: func(o *options) {
 				o.who.Kind = "resource_principal"
-				o.who.Resource = principal.Resource{Version: "2.2", Region: "us-ashburn-1", Token: "t", Key: "k", Passphrase: "p"}
+				o.who.Resource = ociauth.Resource{Version: "2.2", Region: "us-ashburn-1", Token: "t", Key: "k", Passphrase: "p"}
 			},
 		},
 		"a workload somewhere":          {args: append([]string{"--auth", "oke_workload_identity"}, tls...), err: "--auth oke_workload_identity needs --region"},

@@ -10,13 +10,13 @@ import (
 	"github.com/oke-sign/oke-sign/provider/cache"
 	"github.com/oke-sign/oke-sign/provider/contain"
 	"github.com/oke-sign/oke-sign/provider/image"
-	"github.com/oke-sign/oke-sign/provider/principal"
+	"github.com/oke-sign/oke-sign/provider/ociauth"
 	"github.com/oke-sign/oke-sign/provider/registry"
-	"github.com/oke-sign/oke-sign/provider/scan"
-	"github.com/oke-sign/oke-sign/provider/scanning"
 	"github.com/oke-sign/oke-sign/provider/signature"
 	"github.com/oke-sign/oke-sign/provider/vault"
 	"github.com/oke-sign/oke-sign/provider/verdict"
+	"github.com/oke-sign/oke-sign/provider/vulnreport"
+	"github.com/oke-sign/oke-sign/provider/vulnscan"
 )
 
 // How many calls for scans, and for the digests of tags, may run at once against one
@@ -28,7 +28,7 @@ const (
 
 // oci is what decides, and what it asks.
 type oci struct {
-	who      *principal.Principal
+	who      *ociauth.Principal
 	registry *registry.Client
 	vault    *vault.Client
 	checker  *verdict.Checker
@@ -37,7 +37,7 @@ type oci struct {
 	// their own, so that a service that is slow with them delays no signature. So
 	// are the digests of tags, which anybody who may create a Pod makes up.
 	scanned *registry.Client
-	scans   *scan.Checker
+	scans   *vulnreport.Checker
 	tagged  *registry.Client
 	tags    *registry.Tags
 }
@@ -51,7 +51,7 @@ func (p *provider) connect(ctx context.Context) (err error) {
 	// A slow answer is worth waiting for in the background, a lost one is not.
 	who.Attempt, who.Overdue = 4*time.Second, 500*time.Millisecond
 	who.Observe, who.Trouble = p.observe, cache.Note
-	o.who, err = principal.New(ctx, who)
+	o.who, err = ociauth.New(ctx, who)
 	if err != nil {
 		return err
 	}
@@ -73,9 +73,9 @@ func (p *provider) connect(ctx context.Context) (err error) {
 	if o.tagged, err = registry.New(tagger, images); err != nil {
 		return err
 	}
-	reports := scanning.Check(o.scanned, scanning.New(scanner, scanning.Config{Tenancy: o.scanned.Tenancy, Compartments: p.compartments}))
+	reports := vulnscan.Check(o.scanned, vulnscan.New(scanner, vulnscan.Config{Tenancy: o.scanned.Tenancy, Compartments: p.compartments}))
 	reports.Panicked = p.panicked
-	o.scans = scan.New(reports)
+	o.scans = vulnreport.New(reports)
 	var vaults vault.Config
 	for _, url := range p.endpoints {
 		at, err := vault.ParseEndpoint(o.who.Region(), url)
@@ -107,15 +107,15 @@ func (p *provider) panicked(e *contain.PanicError) {
 
 // check asks the Checker, and notes under which ids OCI was asked for it.
 func (o *oci) check(ctx context.Context, ref image.Reference, allowed []signature.KeyID) (verdict.Verdict, error) {
-	ctx, ids := principal.WithRequests(ctx)
+	ctx, ids := ociauth.WithRequests(ctx)
 	v, err := o.checker.Check(ctx, ref, allowed)
 	v.Requests = ids()
 	return v, err
 }
 
 // report asks the Checker of scans in the same way.
-func (o *oci) report(ctx context.Context, ref image.Reference) (scan.Report, error) {
-	ctx, ids := principal.WithRequests(ctx)
+func (o *oci) report(ctx context.Context, ref image.Reference) (vulnreport.Report, error) {
+	ctx, ids := ociauth.WithRequests(ctx)
 	r, err := o.scans.Check(ctx, ref)
 	r.Requests = ids()
 	return r, err
@@ -132,7 +132,7 @@ func (o *oci) key(ctx context.Context, id signature.KeyID) (verdict.Key, error) 
 
 // observe counts the requests to OCI. All labels are from sets that package
 // principal fixes.
-func observe(metrics prometheus.Registerer) func(principal.Attempt) {
+func observe(metrics prometheus.Registerer) func(ociauth.Attempt) {
 	calls := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "oke_sign_oci_requests_total",
 		Help: "Requests to OCI, repetitions included, by what came of them.",
@@ -143,7 +143,7 @@ func observe(metrics prometheus.Registerer) func(principal.Attempt) {
 		Buckets: []float64{.01, .025, .05, .1, .2, .4, .8, 1.5, 3, 10},
 	}, []string{"service", "operation"})
 	metrics.MustRegister(calls, took)
-	return func(a principal.Attempt) {
+	return func(a ociauth.Attempt) {
 		calls.WithLabelValues(a.Service, a.Operation, a.Outcome).Inc()
 		took.WithLabelValues(a.Service, a.Operation).Observe(a.Took.Seconds())
 	}

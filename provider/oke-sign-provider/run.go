@@ -21,7 +21,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/oke-sign/oke-sign/provider/certs"
-	"github.com/oke-sign/oke-sign/provider/principal"
+	"github.com/oke-sign/oke-sign/provider/ociauth"
 	"github.com/oke-sign/oke-sign/provider/server"
 )
 
@@ -69,7 +69,7 @@ func run(ctx context.Context, with process) error {
 	p.metrics.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
 		Name: "oke_sign_log_lines_dropped_total", Help: "Lines of the log that were dropped because nobody read standard error.",
 	}, func() float64 { return float64(lines.Dropped()) }))
-	if err := p.connect(ctx); err != nil && !principal.IsUnvouched(err) {
+	if err := p.connect(ctx); err != nil && !ociauth.IsUnvouched(err) {
 		return err
 	}
 	return p.serve(ctx)
@@ -81,7 +81,7 @@ type provider struct {
 	lines   *lines
 	log     *slog.Logger
 	metrics *prometheus.Registry
-	observe func(principal.Attempt)
+	observe func(ociauth.Attempt)
 	serving *certs.Serving
 	callers *certs.Callers                   // nil: anybody may ask
 	keep    []func(context.Context)          // keep the certificates
@@ -110,7 +110,7 @@ func (p *provider) loadCertificates() error {
 	var cluster *certs.Cluster
 	if p.inCluster() {
 		var err error
-		if cluster, err = certs.NewCluster(p.who.Workload.KubernetesHost, p.apiPort, cmp.Or(p.who.Workload.Dir, principal.ServiceAccount)); err != nil {
+		if cluster, err = certs.NewCluster(p.who.Workload.KubernetesHost, p.apiPort, cmp.Or(p.who.Workload.Dir, ociauth.ServiceAccount)); err != nil {
 			return err
 		}
 	}
@@ -278,7 +278,7 @@ func (p *provider) join(ctx context.Context) (fatal error) {
 			return nil
 		}
 		err := p.connect(ctx)
-		if principal.IsUnvouched(err) {
+		if ociauth.IsUnvouched(err) {
 			return err
 		}
 		fatal = err

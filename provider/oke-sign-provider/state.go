@@ -6,15 +6,15 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/oke-sign/oke-sign/provider/certs"
-	"github.com/oke-sign/oke-sign/provider/scan"
 	"github.com/oke-sign/oke-sign/provider/verdict"
+	"github.com/oke-sign/oke-sign/provider/vulnreport"
 )
 
 // state shows what is remembered, what is under way and how long the serving
 // certificate lasts, as they are when somebody looks.
 type state struct {
 	checker *verdict.Checker
-	scans   *scan.Checker
+	scans   *vulnreport.Checker
 	serving *certs.Serving
 }
 

@@ -15,7 +15,7 @@ import (
 
 	"github.com/oke-sign/oke-sign/provider/contain"
 	"github.com/oke-sign/oke-sign/provider/image"
-	"github.com/oke-sign/oke-sign/provider/principal"
+	"github.com/oke-sign/oke-sign/provider/ociauth"
 	"github.com/oke-sign/oke-sign/provider/signature"
 )
 
@@ -253,7 +253,7 @@ func (b *bulk) find(ctx context.Context, inv *inventory, w wanted) ([]signature.
 		return nil, time.Time{}
 	}
 	inv.helped = true
-	principal.AddRequests(ctx, inv.requests)
+	ociauth.AddRequests(ctx, inv.requests)
 	return records, inv.began
 }
 
@@ -304,7 +304,7 @@ func (b *bulk) late(inv *inventory, page chan struct{}) {
 // readAhead reads pages until as many are there as were asked for.
 func (c *Client) readAhead(ctx context.Context, ref image.Reference, in place, inv *inventory) {
 	for more := true; more; {
-		ctx, ids := principal.WithRequests(ctx)
+		ctx, ids := ociauth.WithRequests(ctx)
 		err := contain.Run(func() error { return c.readOn(ctx, ref, in, inv) })
 		if p, ok := contain.Unlogged(err); ok && c.panicked != nil {
 			c.panicked(p)
@@ -328,7 +328,7 @@ func (b *bulk) turned(inv *inventory, requests string, err error) (more bool) {
 	if err != nil {
 		inv.imagesOver, inv.signaturesOver = true, true
 		rest := failedFor
-		if principal.IsNotFound(err) {
+		if ociauth.IsNotFound(err) {
 			rest = barrenFor
 		}
 		if held {
@@ -362,7 +362,7 @@ func (c *Client) readOn(ctx context.Context, ref image.Reference, in place, inv 
 	if !inv.imagesAt.over {
 		group.Go(func() (err error) {
 			defer contain.Panic(&err)
-			return inv.imagesAt.advance(func(page *string) (principal.Page, error) {
+			return inv.imagesAt.advance(func(page *string) (ociauth.Page, error) {
 				items, p, err := c.imagesPage(ctx, ref, in, page)
 				c.bulk.addImages(inv, items)
 				return p, err
@@ -373,9 +373,9 @@ func (c *Client) readOn(ctx context.Context, ref image.Reference, in place, inv 
 		group.Go(func() (err error) {
 			defer contain.Panic(&err)
 			from, request := signaturesOf(ref, in, artifacts.ListContainerImageSignaturesSortOrderDesc)
-			return inv.signaturesAt.advance(func(page *string) (principal.Page, error) {
+			return inv.signaturesAt.advance(func(page *string) (ociauth.Page, error) {
 				request.Page = page
-				items, p, err := principal.ReadPage[summary](ctx, c.who, from, request)
+				items, p, err := ociauth.ReadPage[summary](ctx, c.who, from, request)
 				if err != nil {
 					return p, err
 				}
@@ -395,7 +395,7 @@ func (c *Client) readOn(ctx context.Context, ref image.Reference, in place, inv 
 
 // advance reads up to the next page that has something on it. A list that turns
 // out to be too long is at its end.
-func (cur *cursor) advance(read func(page *string) (principal.Page, error)) error {
+func (cur *cursor) advance(read func(page *string) (ociauth.Page, error)) error {
 	for range maxBlankPages {
 		got, err := read(cur.next)
 		switch {
@@ -429,7 +429,7 @@ type imageSummary struct {
 }
 
 // imagesPage reads a page of the images of ref's repository, newest first.
-func (c *Client) imagesPage(ctx context.Context, ref image.Reference, in place, page *string) ([]imageSummary, principal.Page, error) {
+func (c *Client) imagesPage(ctx context.Context, ref image.Reference, in place, page *string) ([]imageSummary, ociauth.Page, error) {
 	from := call(ref, "ListContainerImages", http.MethodGet, "/container/images")
 	request := artifacts.ListContainerImagesRequest{
 		CompartmentId:  common.String(in.compartment),
@@ -441,7 +441,7 @@ func (c *Client) imagesPage(ctx context.Context, ref image.Reference, in place, 
 	if in.below {
 		request.CompartmentIdInSubtree = common.Bool(true)
 	}
-	items, p, err := principal.ReadPage[imageSummary](ctx, c.who, from, request)
+	items, p, err := ociauth.ReadPage[imageSummary](ctx, c.who, from, request)
 	if err != nil {
 		return nil, p, err
 	}

@@ -19,7 +19,7 @@ import (
 	"github.com/oracle/oci-go-sdk/v65/common"
 
 	"github.com/oke-sign/oke-sign/provider/image"
-	"github.com/oke-sign/oke-sign/provider/principal"
+	"github.com/oke-sign/oke-sign/provider/ociauth"
 	"github.com/oke-sign/oke-sign/provider/registry"
 	"github.com/oke-sign/oke-sign/provider/signature"
 	"github.com/oke-sign/oke-sign/provider/verdict"
@@ -85,7 +85,7 @@ func (s *signers) checker(c *registry.Client, now func() time.Time, bulk func(co
 // remove deletes an image as its owner would.
 func remove(t *testing.T, tenancy *ocitest.Tenancy, img *ocitest.Image) {
 	t.Helper()
-	_, err := whoIs(t, tenancy.Admin()).Do(t.Context(), principal.Call{
+	_, err := whoIs(t, tenancy.Admin()).Do(t.Context(), ociauth.Call{
 		Service: "artifacts", Operation: "DeleteContainerImage", Method: http.MethodDelete,
 		Host: "artifacts.us-ashburn-1.oci.oraclecloud.com", Path: "/20160918/container/images/{imageId}",
 	}, artifacts.DeleteContainerImageRequest{ImageId: common.String(img.ID)}, nil)
@@ -519,7 +519,7 @@ func TestHowOldWhatIsReadInBulkCanBe(t *testing.T) {
 // revoke deletes a signature.
 func revoke(t *testing.T, tenancy *ocitest.Tenancy, id string) {
 	t.Helper()
-	_, err := whoIs(t, tenancy.Admin()).Do(t.Context(), principal.Call{
+	_, err := whoIs(t, tenancy.Admin()).Do(t.Context(), ociauth.Call{
 		Service: "artifacts", Operation: "DeleteContainerImageSignature", Method: http.MethodDelete,
 		Host: "artifacts.us-ashburn-1.oci.oraclecloud.com", Path: "/20160918/container/imageSignatures/{imageSignatureId}",
 	}, artifacts.DeleteContainerImageSignatureRequest{ImageSignatureId: common.String(id)}, nil)

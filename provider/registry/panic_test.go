@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/oke-sign/oke-sign/provider/contain"
-	"github.com/oke-sign/oke-sign/provider/principal"
+	"github.com/oke-sign/oke-sign/provider/ociauth"
 	"github.com/oke-sign/oke-sign/provider/registry"
 	"github.com/oke-sign/oke-sign/test/ocitest"
 )
@@ -17,7 +17,7 @@ import (
 // the call was made.
 func explosive(t *testing.T, user *ocitest.User, cfg registry.Config) *registry.Client {
 	t.Helper()
-	who, err := principal.New(t.Context(), principal.Config{
+	who, err := ociauth.New(t.Context(), ociauth.Config{
 		ConfigFile: user.ConfigFile(),
 		Trouble:    func(context.Context, error) { panic("a secret") },
 	})

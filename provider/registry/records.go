@@ -13,7 +13,7 @@ import (
 	"github.com/oracle/oci-go-sdk/v65/common"
 
 	"github.com/oke-sign/oke-sign/provider/image"
-	"github.com/oke-sign/oke-sign/provider/principal"
+	"github.com/oke-sign/oke-sign/provider/ociauth"
 	"github.com/oke-sign/oke-sign/provider/signature"
 )
 
@@ -73,7 +73,7 @@ func (c *Client) Records(ctx context.Context, ref image.Reference) ([]signature.
 		if err == nil {
 			c.places.reroot(ref, tenancy)
 		}
-		if !principal.IsNotFound(err) {
+		if !ociauth.IsNotFound(err) {
 			return records, err
 		}
 		// No right on the root compartment. A right on the image's may do.
@@ -109,7 +109,7 @@ func (c *Client) recordsWhereItIs(ctx context.Context, ref image.Reference) ([]s
 	known := c.places.recall(ref)
 	if known != "" {
 		records, err := c.list(ctx, ref, place{known, false})
-		if len(records) > 0 || err != nil && !principal.IsNotFound(err) {
+		if len(records) > 0 || err != nil && !ociauth.IsNotFound(err) {
 			return records, err
 		}
 		// Nothing there: either there is nothing, or the repository has moved.
@@ -123,7 +123,7 @@ func (c *Client) recordsWhereItIs(ctx context.Context, ref image.Reference) ([]s
 		return nil, err
 	}
 	records, err := c.list(ctx, ref, place{at, false})
-	if principal.IsNotFound(err) {
+	if ociauth.IsNotFound(err) {
 		// The place may have been found by another image of the repository. One that
 		// is not there has no records, whatever the right to list them.
 		if _, missing := c.Image(ctx, ref); errors.Is(missing, ErrNotFound) {
@@ -171,9 +171,9 @@ func (c *Client) walk(ctx context.Context, ref image.Reference, in place, enough
 	request.ImageDigest = common.String(ref.Digest())
 	var records []signature.Record
 	more := false
-	err := principal.Pages(func(page *string) (*string, error) {
+	err := ociauth.Pages(func(page *string) (*string, error) {
 		request.Page = page
-		items, got, err := principal.ReadPage[summary](ctx, c.who, from, request)
+		items, got, err := ociauth.ReadPage[summary](ctx, c.who, from, request)
 		if err != nil {
 			return nil, err
 		}
@@ -201,7 +201,7 @@ func (c *Client) walk(ctx context.Context, ref image.Reference, in place, enough
 }
 
 // signaturesOf asks for the signatures of ref's repository, by time.
-func signaturesOf(ref image.Reference, in place, order artifacts.ListContainerImageSignaturesSortOrderEnum) (principal.Call, artifacts.ListContainerImageSignaturesRequest) {
+func signaturesOf(ref image.Reference, in place, order artifacts.ListContainerImageSignaturesSortOrderEnum) (ociauth.Call, artifacts.ListContainerImageSignaturesRequest) {
 	request := artifacts.ListContainerImageSignaturesRequest{
 		CompartmentId:  common.String(in.compartment),
 		RepositoryName: common.String(ref.Repository()),
@@ -217,7 +217,7 @@ func signaturesOf(ref image.Reference, in place, order artifacts.ListContainerIm
 // record is the signature record that a list or an answer shows. One without an id
 // or a state is not what OCI's API promises. It would look like a record that proves
 // nothing, and its image like one that nobody signed, for as long as that is cached.
-func (s summary) record(from principal.Call) (signature.Record, error) {
+func (s summary) record(from ociauth.Call) (signature.Record, error) {
 	if s.ID == "" || s.LifecycleState == "" {
 		return signature.Record{}, from.Malformed("a signature without an id or a lifecycleState")
 	}

@@ -28,7 +28,7 @@ import (
 
 	"github.com/oke-sign/oke-sign/provider/contain"
 	"github.com/oke-sign/oke-sign/provider/image"
-	"github.com/oke-sign/oke-sign/provider/principal"
+	"github.com/oke-sign/oke-sign/provider/ociauth"
 )
 
 // ErrNotFound says that OCI has no such image, or that this principal may not
@@ -60,7 +60,7 @@ type Config struct {
 
 // Client asks OCI Registry as one principal. It is safe for concurrent use.
 type Client struct {
-	who          *principal.Principal
+	who          *ociauth.Principal
 	compartments []string
 	places       *places
 	panicked     func(*contain.PanicError)
@@ -72,7 +72,7 @@ type Client struct {
 }
 
 // New makes a Client. It asks OCI nothing; Discover does.
-func New(who *principal.Principal, cfg Config) (*Client, error) {
+func New(who *ociauth.Principal, cfg Config) (*Client, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
@@ -85,10 +85,10 @@ func New(who *principal.Principal, cfg Config) (*Client, error) {
 		bulk:         &bulk{now: cfg.Now, repos: make(map[repository]*interest)},
 	}
 	for namespace, tenancy := range cfg.Tenancies {
-		if !principal.Segment(namespace) {
+		if !ociauth.Segment(namespace) {
 			return nil, fmt.Errorf("not a namespace: %.80q", namespace)
 		}
-		if !strings.HasPrefix(tenancy, "ocid1.tenancy.") || !principal.Segment(tenancy) {
+		if !strings.HasPrefix(tenancy, "ocid1.tenancy.") || !ociauth.Segment(tenancy) {
 			return nil, fmt.Errorf("not the OCID of the tenancy of namespace %s: %.80q", namespace, tenancy)
 		}
 		if realm, _, _ := strings.Cut(strings.TrimPrefix(tenancy, "ocid1.tenancy."), "."); realm != who.Realm() {
@@ -98,7 +98,7 @@ func New(who *principal.Principal, cfg Config) (*Client, error) {
 	}
 	maps.Copy(c.tenancies, cfg.Tenancies)
 	for _, compartment := range cfg.Compartments {
-		if !principal.Segment(compartment) || !strings.HasPrefix(compartment, "ocid1.compartment.") && !strings.HasPrefix(compartment, "ocid1.tenancy.") {
+		if !ociauth.Segment(compartment) || !strings.HasPrefix(compartment, "ocid1.compartment.") && !strings.HasPrefix(compartment, "ocid1.tenancy.") {
 			return nil, fmt.Errorf("not the OCID of a compartment: %.80q", compartment)
 		}
 	}
@@ -171,7 +171,7 @@ func (c *Client) Tenancy(ctx context.Context, ref image.Reference) (string, erro
 }
 
 // call is a call of the Artifacts API of the region that an image is in.
-func call(ref image.Reference, operation, method, path string) principal.Call {
+func call(ref image.Reference, operation, method, path string) ociauth.Call {
 	return callIn(ref.Region(), operation, method, path)
 }
 
@@ -214,7 +214,7 @@ func (c *Client) Image(ctx context.Context, ref image.Reference) (Image, error) 
 	_, err := c.who.Do(ctx, lookup, artifacts.LookupContainerImageByUriRequest{
 		LookupContainerImageByUriDetails: artifacts.LookupContainerImageByUriDetails{ImageUri: common.String(uri)},
 	}, &found)
-	if principal.IsNotFound(err) {
+	if ociauth.IsNotFound(err) {
 		return Image{}, fmt.Errorf("%w: %w", ErrNotFound, err)
 	}
 	if err != nil {
@@ -238,7 +238,7 @@ func (c *Client) Image(ctx context.Context, ref image.Reference) (Image, error) 
 
 // readImage takes from an answer what is used of it. What becomes part of a
 // later request has to look the way it should.
-func readImage(from principal.Call, found artifacts.ContainerImage) (Image, error) {
+func readImage(from ociauth.Call, found artifacts.ContainerImage) (Image, error) {
 	img := Image{
 		ID: deref(found.Id), CompartmentID: deref(found.CompartmentId), Digest: deref(found.Digest),
 		RepositoryID: deref(found.RepositoryId), Repository: deref(found.RepositoryName),
@@ -247,10 +247,10 @@ func readImage(from principal.Call, found artifacts.ContainerImage) (Image, erro
 		img.TimeCreated = found.TimeCreated.Time
 	}
 	for _, version := range found.Versions {
-		if tag := principal.Text(version.Version); tag != "" {
+		if tag := ociauth.Text(version.Version); tag != "" {
 			img.Tags = append(img.Tags, tag)
 		}
-		if tag := deref(version.Version); tag != "" && len(tag) <= maxTag && principal.Segment(tag) {
+		if tag := deref(version.Version); tag != "" && len(tag) <= maxTag && ociauth.Segment(tag) {
 			v := Version{Tag: tag}
 			if version.TimeCreated != nil {
 				v.Since = version.TimeCreated.Time
@@ -259,9 +259,9 @@ func readImage(from principal.Call, found artifacts.ContainerImage) (Image, erro
 		}
 	}
 	switch {
-	case !strings.HasPrefix(img.ID, "ocid1.containerimage.") || !principal.Segment(img.ID):
+	case !strings.HasPrefix(img.ID, "ocid1.containerimage.") || !ociauth.Segment(img.ID):
 		return Image{}, from.Malformed("id %.100q is not the OCID of an image", img.ID)
-	case !principal.Segment(img.CompartmentID):
+	case !ociauth.Segment(img.CompartmentID):
 		return Image{}, from.Malformed("compartmentId %.100q is not an OCID", img.CompartmentID)
 	case !image.ValidDigest(img.Digest):
 		return Image{}, from.Malformed("digest %.100q is no digest", img.Digest)

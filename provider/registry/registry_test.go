@@ -17,7 +17,7 @@ import (
 	"github.com/oracle/oci-go-sdk/v65/common"
 
 	"github.com/oke-sign/oke-sign/provider/image"
-	"github.com/oke-sign/oke-sign/provider/principal"
+	"github.com/oke-sign/oke-sign/provider/ociauth"
 	"github.com/oke-sign/oke-sign/provider/registry"
 	"github.com/oke-sign/oke-sign/provider/signature"
 	"github.com/oke-sign/oke-sign/test/ocitest"
@@ -39,9 +39,9 @@ func client(t *testing.T, user *ocitest.User, cfg registry.Config) *registry.Cli
 	return c
 }
 
-func whoIs(t *testing.T, user *ocitest.User) *principal.Principal {
+func whoIs(t *testing.T, user *ocitest.User) *ociauth.Principal {
 	t.Helper()
-	who, err := principal.New(t.Context(), principal.Config{ConfigFile: user.ConfigFile()})
+	who, err := ociauth.New(t.Context(), ociauth.Config{ConfigFile: user.ConfigFile()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -247,7 +247,7 @@ func TestRightsOnACompartmentOnly(t *testing.T) {
 		tenancy.NewRepository("app", team)
 		img := tenancy.NewImage("app")
 		c := client(t, tenancy.NewUser("stranger"), registry.Config{Compartments: []string{team}})
-		if got, err := c.Records(t.Context(), parse(t, img.Ref())); !principal.IsNotFound(err) {
+		if got, err := c.Records(t.Context(), parse(t, img.Ref())); !ociauth.IsNotFound(err) {
 			t.Errorf("got %v, %v", got, err)
 		}
 	})
@@ -286,7 +286,7 @@ func TestRightsOnACompartmentOnly(t *testing.T) {
 		if diff := cmp.Diff(ids, idsOf(got)); err != nil || diff != "" {
 			t.Fatal(err, diff)
 		}
-		_, err = whoIs(t, tenancy.Admin()).Do(t.Context(), principal.Call{
+		_, err = whoIs(t, tenancy.Admin()).Do(t.Context(), ociauth.Call{
 			Service: "artifacts", Operation: "DeleteContainerRepository", Method: http.MethodDelete,
 			Host: "artifacts.us-ashburn-1.oci.oraclecloud.com", Path: "/20160918/container/repositories/{repositoryId}",
 		}, artifacts.DeleteContainerRepositoryRequest{RepositoryId: common.String(img.RepositoryID)}, nil)
@@ -444,7 +444,7 @@ func TestARegionThatIsNotTheProfiles(t *testing.T) {
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{Region: "eu-frankfurt-1", Regions: []string{"us-ashburn-1"}})
 	img := tenancy.NewImage("app")
 	ids := flood(tenancy, img, 1)
-	who, err := principal.New(t.Context(), principal.Config{ConfigFile: tenancy.Admin().ConfigFile(), Region: "us-ashburn-1"})
+	who, err := ociauth.New(t.Context(), ociauth.Config{ConfigFile: tenancy.Admin().ConfigFile(), Region: "us-ashburn-1"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -550,7 +550,7 @@ func TestLookUpsThatLie(t *testing.T) {
 			img := tenancy.NewImage("app")
 			tenancy.Fault(ocitest.Fault{Operation: lookups, Kind: ocitest.Set, Set: set})
 			got, err := client(t, tenancy.Admin(), registry.Config{}).Image(t.Context(), parse(t, img.Ref()))
-			if !principal.IsMalformed(err) || errors.Is(err, registry.ErrNotFound) || got.ID != "" {
+			if !ociauth.IsMalformed(err) || errors.Is(err, registry.ErrNotFound) || got.ID != "" {
 				t.Errorf("got %+v, %v", got, err)
 			}
 		})
@@ -560,7 +560,7 @@ func TestLookUpsThatLie(t *testing.T) {
 		tenancy.NewImage("app", "v1")
 		tenancy.Fault(ocitest.Fault{Operation: lookups, Kind: ocitest.Set, Set: map[string]any{"digest": "sha256:../../x"}})
 		ref := parse(t, "iad.ocir.io/"+tenancy.Namespace+"/app:v1")
-		if got, err := client(t, tenancy.Admin(), registry.Config{}).Image(t.Context(), ref); !principal.IsMalformed(err) {
+		if got, err := client(t, tenancy.Admin(), registry.Config{}).Image(t.Context(), ref); !ociauth.IsMalformed(err) {
 			t.Errorf("got %+v, %v", got, err)
 		}
 	})
@@ -633,7 +633,7 @@ func TestUpload(t *testing.T) {
 			t.Parallel()
 			tenancy, c, up := setup(t)
 			tenancy.Fault(ocitest.Fault{Operation: "artifacts.Create*", Kind: ocitest.Set, Set: map[string]any{field: value}})
-			if rec, err := c.Upload(t.Context(), up); !principal.IsMalformed(err) || rec.ID != "" {
+			if rec, err := c.Upload(t.Context(), up); !ociauth.IsMalformed(err) || rec.ID != "" {
 				t.Errorf("got %+v, %v", rec, err)
 			}
 		})
@@ -642,7 +642,7 @@ func TestUpload(t *testing.T) {
 		tenancy, _, up := setup(t)
 		tenancy.Allow("Allow user reader to read repos in tenancy")
 		_, err := client(t, tenancy.NewUser("reader"), registry.Config{}).Upload(t.Context(), up)
-		if !principal.IsNotFound(err) || !strings.Contains(err.Error(), "uploading the signature: artifacts.") {
+		if !ociauth.IsNotFound(err) || !strings.Contains(err.Error(), "uploading the signature: artifacts.") {
 			t.Errorf("got %v", err)
 		}
 	})
@@ -690,7 +690,7 @@ func TestRecord(t *testing.T) {
 		t.Errorf("one that is not there: %v", err)
 	}
 	tenancy.Fault(ocitest.Fault{Operation: "artifacts.Get*", Kind: ocitest.Set, Set: map[string]any{"id": ids[0]}})
-	if got, err := c.Record(t.Context(), ref, ids[1]); !principal.IsMalformed(err) {
+	if got, err := c.Record(t.Context(), ref, ids[1]); !ociauth.IsMalformed(err) {
 		t.Errorf("another one: %+v, %v", got, err)
 	}
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/oracle/oci-go-sdk/v65/containerregistry"
 
 	"github.com/oke-sign/oke-sign/provider/image"
-	"github.com/oke-sign/oke-sign/provider/principal"
+	"github.com/oke-sign/oke-sign/provider/ociauth"
 )
 
 // maxToken bounds a token of OCI Registry. Real ones have one or two thousand bytes.
@@ -19,7 +19,7 @@ const maxToken = 16 << 10
 // a region, as who asks, under the user name BEARER_TOKEN. It is a secret, and OCI
 // says how long it lasts.
 func (c *Client) AccessToken(ctx context.Context, in image.Region) (string, error) {
-	call := principal.Call{
+	call := ociauth.Call{
 		Service: "containerregistry", Operation: "GetAccessToken", Method: http.MethodGet, Path: "/20180419/docker/token",
 		Host: "ocir." + in.ID() + ".oci." + in.Domain(), MaxAnswer: 64 << 10,
 	}

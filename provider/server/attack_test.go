@@ -20,10 +20,10 @@ import (
 	"github.com/open-policy-agent/frameworks/constraint/pkg/externaldata"
 
 	"github.com/oke-sign/oke-sign/provider/image"
-	"github.com/oke-sign/oke-sign/provider/scan"
 	"github.com/oke-sign/oke-sign/provider/server"
 	"github.com/oke-sign/oke-sign/provider/signature"
 	"github.com/oke-sign/oke-sign/provider/verdict"
+	"github.com/oke-sign/oke-sign/provider/vulnreport"
 )
 
 // remembered knows repo0 and nothing else, for which OCI never answers.
@@ -137,19 +137,19 @@ func TestNothingIsEscapedThatNeedNotBe(t *testing.T) {
 // An answer is bounded. What it has no room for is an image without an answer, and
 // the system error says so.
 func TestLargeAnswers(t *testing.T) {
-	problems := make([]scan.Problem, scan.MaxProblems)
+	problems := make([]vulnreport.Problem, vulnreport.MaxProblems)
 	for i := range problems {
-		problems[i] = scan.Problem{ID: strings.Repeat("é", 64), Severity: scan.Critical}
+		problems[i] = vulnreport.Problem{ID: strings.Repeat("é", 64), Severity: vulnreport.Critical}
 	}
 	h := server.Handler(server.Config{Check: signed, Scans: server.Scans{
 		Budget: time.Minute,
-		Known: func(context.Context, image.Reference) (scan.Report, bool) {
-			return scan.Report{
+		Known: func(context.Context, image.Reference) (vulnreport.Report, bool) {
+			return vulnreport.Report{
 				Known: true, ScannedAt: "2026-01-02T03:04:05Z", Problems: problems,
-				Counts: map[scan.Severity]int{scan.Critical: 100, scan.High: 0, scan.Medium: 0, scan.Low: 0},
+				Counts: map[vulnreport.Severity]int{vulnreport.Critical: 100, vulnreport.High: 0, vulnreport.Medium: 0, vulnreport.Low: 0},
 			}, true
 		},
-		Check: func(context.Context, image.Reference) (scan.Report, error) { panic("all is known") },
+		Check: func(context.Context, image.Reference) (vulnreport.Report, error) { panic("all is known") },
 	}})
 	for _, n := range []int{1, 10, 100, 256} {
 		keys := make([]string, n)

@@ -21,8 +21,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/oke-sign/oke-sign/provider/image"
-	"github.com/oke-sign/oke-sign/provider/scan"
 	"github.com/oke-sign/oke-sign/provider/server"
+	"github.com/oke-sign/oke-sign/provider/vulnreport"
 )
 
 func askScan(image string) string {
@@ -34,11 +34,11 @@ func askScan(image string) string {
 }
 
 // clean is the scan of an image without problems.
-func clean(context.Context, image.Reference) (scan.Report, error) {
-	return scan.Summarize(scan.Result{ID: "ocid", Finished: time.Unix(0, 0)}, nil), nil
+func clean(context.Context, image.Reference) (vulnreport.Report, error) {
+	return vulnreport.Summarize(vulnreport.Result{ID: "ocid", Finished: time.Unix(0, 0)}, nil), nil
 }
 
-func scanned(check func(context.Context, image.Reference) (scan.Report, error)) server.Config {
+func scanned(check func(context.Context, image.Reference) (vulnreport.Report, error)) server.Config {
 	return server.Config{Check: signed, Scans: server.Scans{Check: check}}
 }
 
@@ -52,26 +52,26 @@ func postTo(t *testing.T, h http.Handler, path string, keys ...string) (int, ext
 
 // TestScans is the contract with the policy; see policies/okescannedimages.
 func TestScans(t *testing.T) {
-	problems := []scan.Problem{{ID: "CVE-2021-44228", Severity: scan.Critical}, {ID: "CVE-2021-45046", Severity: scan.High}}
-	found := scan.Summarize(scan.Result{ID: "ocid", Finished: time.Date(2021, 12, 21, 7, 2, 58, 0, time.UTC)}, problems)
-	h := server.Handler(scanned(func(_ context.Context, ref image.Reference) (scan.Report, error) {
+	problems := []vulnreport.Problem{{ID: "CVE-2021-44228", Severity: vulnreport.Critical}, {ID: "CVE-2021-45046", Severity: vulnreport.High}}
+	found := vulnreport.Summarize(vulnreport.Result{ID: "ocid", Finished: time.Date(2021, 12, 21, 7, 2, 58, 0, time.UTC)}, problems)
+	h := server.Handler(scanned(func(_ context.Context, ref image.Reference) (vulnreport.Report, error) {
 		switch ref.Repository() {
 		case "bad":
 			return found, nil
 		case "new":
-			return scan.Report{Reason: scan.NotScanned, Detail: "no scan of tag latest", Kept: 30 * time.Second}, nil
+			return vulnreport.Report{Reason: vulnreport.NotScanned, Detail: "no scan of tag latest", Kept: 30 * time.Second}, nil
 		case "odd":
-			return scan.Report{Known: true}, nil
+			return vulnreport.Report{Known: true}, nil
 		case "odder":
-			return scan.Report{Reason: "known"}, nil
+			return vulnreport.Report{Reason: "known"}, nil
 		case "listed":
 			r := found
-			r.Counts = map[scan.Severity]int{scan.Critical: 0, scan.High: 2, scan.Medium: 0, scan.Low: 0}
+			r.Counts = map[vulnreport.Severity]int{vulnreport.Critical: 0, vulnreport.High: 2, vulnreport.Medium: 0, vulnreport.Low: 0}
 			return r, nil
 		case "panic":
 			panic("hostile")
 		case "down":
-			return scan.Report{}, errors.New("503")
+			return vulnreport.Report{}, errors.New("503")
 		}
 		return clean(t.Context(), ref)
 	}))
@@ -147,11 +147,11 @@ func TestScansAreTheirCallersOnly(t *testing.T) {
 func TestSlowScansDelayNoSignature(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
-		cfg := scanned(func(context.Context, image.Reference) (scan.Report, error) {
+		cfg := scanned(func(context.Context, image.Reference) (vulnreport.Report, error) {
 			<-release
 			return clean(t.Context(), image.Reference{})
 		})
-		cfg.Scans.Known = func(ctx context.Context, ref image.Reference) (scan.Report, bool) {
+		cfg.Scans.Known = func(ctx context.Context, ref image.Reference) (vulnreport.Report, bool) {
 			r, _ := clean(ctx, ref)
 			return r, ref.Repository() == "known"
 		}
@@ -185,16 +185,16 @@ func TestSlowScansDelayNoSignature(t *testing.T) {
 func TestScansLogAndMetrics(t *testing.T) {
 	var log bytes.Buffer
 	registry := prometheus.NewRegistry()
-	cfg := scanned(func(ctx context.Context, ref image.Reference) (scan.Report, error) {
+	cfg := scanned(func(ctx context.Context, ref image.Reference) (vulnreport.Report, error) {
 		r, _ := clean(ctx, ref)
 		r.Age, r.Requests = 20*time.Second, "abc def"
 		switch ref.Repository() {
 		case "repo0":
 			return r, nil
 		case "repo1":
-			return scan.Report{Reason: scan.OlderPush, Detail: "pushed since"}, nil
+			return vulnreport.Report{Reason: vulnreport.OlderPush, Detail: "pushed since"}, nil
 		}
-		return scan.Report{}, errors.New("503")
+		return vulnreport.Report{}, errors.New("503")
 	})
 	cfg.Metrics, cfg.Log, cfg.Scans.Parallel = registry, slog.New(slog.NewJSONHandler(&log, nil)), 1
 	var keys []string

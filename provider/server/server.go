@@ -47,9 +47,9 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"github.com/oke-sign/oke-sign/provider/image"
-	"github.com/oke-sign/oke-sign/provider/scan"
 	"github.com/oke-sign/oke-sign/provider/signature"
 	"github.com/oke-sign/oke-sign/provider/verdict"
+	"github.com/oke-sign/oke-sign/provider/vulnreport"
 )
 
 // Where questions are posted: about signatures, and about scans.
@@ -94,10 +94,10 @@ type Config struct {
 // Scans says how questions about scans are answered.
 type Scans struct {
 	// Check says what scans say of an image. If nil, nobody may ask.
-	Check func(context.Context, image.Reference) (scan.Report, error)
+	Check func(context.Context, image.Reference) (vulnreport.Report, error)
 	// Known is asked first, and says at once what Check would if it knows it. If
 	// nil, nothing is ever known.
-	Known func(context.Context, image.Reference) (scan.Report, bool)
+	Known func(context.Context, image.Reference) (vulnreport.Report, bool)
 	// Budget is the time for one request; 0.3 s if zero.
 	Budget time.Duration
 	// Parallel is how many questions of one request are looked into at a time; 16

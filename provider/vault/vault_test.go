@@ -16,7 +16,7 @@ import (
 
 	"github.com/oke-sign/oke-sign/provider/contain"
 	"github.com/oke-sign/oke-sign/provider/image"
-	"github.com/oke-sign/oke-sign/provider/principal"
+	"github.com/oke-sign/oke-sign/provider/ociauth"
 	"github.com/oke-sign/oke-sign/provider/signature"
 	"github.com/oke-sign/oke-sign/provider/vault"
 	"github.com/oke-sign/oke-sign/provider/verdict"
@@ -46,7 +46,7 @@ func newWorld(t *testing.T, cfg ocitest.TenancyConfig) *world {
 
 func (w *world) as(t *testing.T, user *ocitest.User, cfg vault.Config) *vault.Client {
 	t.Helper()
-	who, err := principal.New(t.Context(), principal.Config{ConfigFile: user.ConfigFile(), Observe: func(a principal.Attempt) {
+	who, err := ociauth.New(t.Context(), ociauth.Config{ConfigFile: user.ConfigFile(), Observe: func(a ociauth.Attempt) {
 		if a.Outcome == "unreachable" {
 			w.unreachable.Add(1)
 		}
@@ -112,7 +112,7 @@ func TestKey(t *testing.T) {
 	}
 	key.Delete()
 	_, err := w.c.Key(t.Context(), keyID(t, key.ID))
-	if !errors.Is(err, vault.ErrNotFound) || !principal.IsNotFound(err) || !strings.Contains(err.Error(), "opc-request-id") {
+	if !errors.Is(err, vault.ErrNotFound) || !ociauth.IsNotFound(err) || !strings.Contains(err.Error(), "opc-request-id") {
 		t.Errorf("deleted: %v", err)
 	}
 	if _, err := w.as(t, w.NewUser("stranger"), vault.Config{}).Key(t.Context(), keyID(t, w.vault.NewKey("k", ocitest.AES256).ID)); !errors.Is(err, vault.ErrNotFound) {
@@ -225,7 +225,7 @@ func TestSign(t *testing.T) {
 		key := w.vault.NewKey("key", ocitest.RSA2048)
 		w.Fault(ocitest.Fault{Operation: "keymanagement.Sign", Kind: ocitest.Set, Set: map[string]any{field: value}})
 		got, err := w.c.Sign(t.Context(), keyID(t, key.ID), versionID(t, key.Version()), signature.SHA256, message)
-		if !principal.IsMalformed(err) || got != nil {
+		if !ociauth.IsMalformed(err) || got != nil {
 			t.Errorf("answered with another %s: %x, %v", field, got, err)
 		}
 	}
@@ -273,7 +273,7 @@ func TestAnswersThatLie(t *testing.T) {
 			default:
 				_, err = w.c.PublicKey(t.Context(), id, versionID(t, key.Version()))
 			}
-			if !principal.IsMalformed(err) {
+			if !ociauth.IsMalformed(err) {
 				t.Errorf("got %v", err)
 			}
 		})
@@ -332,7 +332,7 @@ func TestWhichHost(t *testing.T) {
 		w := newWorld(t, ocitest.TenancyConfig{})
 		id := keyID(t, "ocid1.key.oc1.iad.nosuchvault."+strings.Repeat("a", 60))
 		_, err := w.c.Key(t.Context(), id)
-		if err == nil || errors.Is(err, vault.ErrNotFound) || !principal.NoSuchHost(err) {
+		if err == nil || errors.Is(err, vault.ErrNotFound) || !ociauth.NoSuchHost(err) {
 			t.Fatalf("got %v", err)
 		}
 		for _, host := range []string{"nosuchvault-management.kms.us-ashburn-1.oraclecloud.com", "nosuchvault-management.kms.us-ashburn-1.oci.oraclecloud.com"} {
@@ -380,7 +380,7 @@ func TestWhichHost(t *testing.T) {
 			t.Fatal(err)
 		}
 		c = w.as(t, w.NewUser("third", "Administrators"), vault.Config{Endpoints: []vault.Endpoint{wrong}})
-		if _, err := c.Key(t.Context(), keyID(t, key.ID)); !principal.NoSuchHost(err) {
+		if _, err := c.Key(t.Context(), keyID(t, key.ID)); !ociauth.NoSuchHost(err) {
 			t.Errorf("at an endpoint that is not there: %v", err)
 		}
 	})
@@ -649,7 +649,7 @@ func TestMasterKey(t *testing.T) {
 func TestAPanicIsOneKeysError(t *testing.T) {
 	w := newWorld(t, ocitest.TenancyConfig{})
 	key := keyID(t, w.vault.NewKey("k", ocitest.RSA2048).ID)
-	who, err := principal.New(t.Context(), principal.Config{
+	who, err := ociauth.New(t.Context(), ociauth.Config{
 		ConfigFile: w.Admin().ConfigFile(),
 		Trouble:    func(context.Context, error) { panic("a secret") }, // where the call was made
 	})

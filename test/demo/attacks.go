@@ -14,12 +14,12 @@ import (
 	admissionv1 "k8s.io/api/admission/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
-	"github.com/oke-sign/oke-sign/plugin/gate"
+	"github.com/oke-sign/oke-sign/plugin/gatekeeper"
 	"github.com/oke-sign/oke-sign/plugin/manifest"
 	"github.com/oke-sign/oke-sign/policies"
 	"github.com/oke-sign/oke-sign/provider/signature"
+	"github.com/oke-sign/oke-sign/test/ociclient"
 	"github.com/oke-sign/oke-sign/test/ocitest"
-	"github.com/oke-sign/oke-sign/test/oracle"
 	"github.com/oke-sign/oke-sign/test/pki"
 )
 
@@ -60,9 +60,9 @@ func (s *story) chapterRecords(ctx context.Context) error {
 	type forgery struct {
 		message   signature.Message
 		text      func(string) string // of the message, changed before it is signed
-		signer    oracle.Key
+		signer    ociclient.Key
 		algorithm string
-		change    func(*oracle.Record)
+		change    func(*ociclient.Record)
 	}
 	for i, test := range []struct {
 		what, want string
@@ -90,33 +90,33 @@ func (s *story) chapterRecords(ctx context.Context) error {
 		{"signed by another algorithm than the record says", "refused: bad-signature", func(f *forgery) { f.algorithm = "SHA_256_RSA_PKCS1_V1_5" }},
 		{"an algorithm that OCI Registry does not know", "refused: bad-signature", func(f *forgery) {
 			f.algorithm, f.message.Algorithm = "SHA_256_RSA_PKCS1_V1_5", "SHA_256_RSA_PKCS1_V1_5"
-			f.change = func(r *oracle.Record) { r.Algorithm = f.algorithm }
+			f.change = func(r *ociclient.Record) { r.Algorithm = f.algorithm }
 		}},
-		{"a signature of nothing", "refused: bad-signature", func(f *forgery) { f.change = func(r *oracle.Record) { r.Signature = "" } }},
+		{"a signature of nothing", "refused: bad-signature", func(f *forgery) { f.change = func(r *ociclient.Record) { r.Signature = "" } }},
 		{"a message with one byte changed", "refused: bad-signature", func(f *forgery) {
-			f.change = func(r *oracle.Record) {
+			f.change = func(r *ociclient.Record) {
 				text, _ := base64.StdEncoding.DecodeString(r.Message) // it was encoded here
 				r.Message = base64.StdEncoding.EncodeToString(bytes.Replace(text, []byte("us-ashburn-1"), []byte("us-ashburn-2"), 1))
 			}
 		}},
 		{"base64 with a line break", "refused: bad-signature", func(f *forgery) {
-			f.change = func(r *oracle.Record) { r.Message = r.Message[:76] + "\n" + r.Message[76:] }
+			f.change = func(r *ociclient.Record) { r.Message = r.Message[:76] + "\n" + r.Message[76:] }
 		}},
 		{"a key version with a path in it", "refused: key-unusable", func(f *forgery) {
-			f.change = func(r *oracle.Record) { r.KeyVersionID = "ocid1.keyversion.oc1/../../../" + s.releaseKey.ID }
+			f.change = func(r *ociclient.Record) { r.KeyVersionID = "ocid1.keyversion.oc1/../../../" + s.releaseKey.ID }
 		}},
 		{"a key version that Vault does not list", "refused: key-unusable", func(f *forgery) {
 			f.message.KeyVersionID = otherVersion
-			f.change = func(r *oracle.Record) { r.KeyVersionID = otherVersion }
+			f.change = func(r *ociclient.Record) { r.KeyVersionID = otherVersion }
 		}},
 		{"a key that nobody listed", "refused: key-not-allowed", func(f *forgery) {
 			f.signer, f.message.KeyID, f.message.KeyVersionID = s.releaseKey, s.releaseKey.ID, s.releaseKey.Version
-			f.change = func(r *oracle.Record) { r.KeyID, r.KeyVersionID = s.releaseKey.ID, s.releaseKey.Version }
+			f.change = func(r *ociclient.Record) { r.KeyID, r.KeyVersionID = s.releaseKey.ID, s.releaseKey.Version }
 		}},
-		{"a record that was deleted", "refused: unsigned", func(f *forgery) { f.change = func(r *oracle.Record) { r.State = "DELETED" } }},
+		{"a record that was deleted", "refused: unsigned", func(f *forgery) { f.change = func(r *ociclient.Record) { r.State = "DELETED" } }},
 		{"a listed key that has been disabled", "refused: key-unusable", func(f *forgery) {
 			f.signer, f.message.KeyID, f.message.KeyVersionID = retired, retired.ID, retired.Version
-			f.change = func(r *oracle.Record) { r.KeyID, r.KeyVersionID = retired.ID, retired.Version }
+			f.change = func(r *ociclient.Record) { r.KeyID, r.KeyVersionID = retired.ID, retired.Version }
 		}},
 	} {
 		repository := fmt.Sprintf("attack/record-%d", i)
@@ -129,7 +129,7 @@ func (s *story) chapterRecords(ctx context.Context) error {
 				ImageDigest: digest, RepositoryName: repository, Region: "us-ashburn-1",
 				KeyID: s.imageKey.ID, KeyVersionID: s.imageKey.Version, Algorithm: pss,
 			},
-			text: func(t string) string { return t }, signer: s.imageKey, algorithm: pss, change: func(*oracle.Record) {},
+			text: func(t string) string { return t }, signer: s.imageKey, algorithm: pss, change: func(*ociclient.Record) {},
 		}
 		test.forge(&f)
 		text := f.text(string(f.message.Encode()))
@@ -142,8 +142,8 @@ func (s *story) chapterRecords(ctx context.Context) error {
 				return err
 			}
 		}
-		r := oracle.Record{
-			Image: oracle.Registry + repository + "@" + digest, KeyID: s.imageKey.ID, KeyVersionID: s.imageKey.Version, Algorithm: pss,
+		r := ociclient.Record{
+			Image: ociclient.Registry + repository + "@" + digest, KeyID: s.imageKey.ID, KeyVersionID: s.imageKey.Version, Algorithm: pss,
 			Message: base64.StdEncoding.EncodeToString([]byte(text)), Signature: sig,
 		}
 		f.change(&r)
@@ -185,7 +185,7 @@ func (s *story) flood(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		image := oracle.Registry + repository + "@" + digest
+		image := ociclient.Registry + repository + "@" + digest
 		attach := func(n int) error {
 			for range n {
 				r := bad
@@ -223,7 +223,7 @@ func (s *story) flood(ctx context.Context) error {
 		return err
 	}
 	moved := bad
-	moved.Image = oracle.Registry + "attack/copy@" + copied
+	moved.Image = ociclient.Registry + "attack/copy@" + copied
 	if err := s.cloud.Attach(ctx, moved); err != nil {
 		return err
 	}
@@ -246,7 +246,7 @@ func (s *story) chapterPods(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	bad = oracle.Registry + "attack/hidden@" + bad
+	bad = ociclient.Registry + "attack/hidden@" + bad
 	type list = []any
 	container := func(image string) any { return map[string]any{"name": "c", "image": image} }
 	volume := func(image string) any {
@@ -305,14 +305,14 @@ func (s *story) updates(ctx context.Context, bad string) error {
 		}}
 	}
 	update := func(old, new *unstructured.Unstructured) (string, error) {
-		d, err := s.cluster.engine.Review(ctx, gate.Request{Operation: admissionv1.Update, Object: new, OldObject: old, User: alice})
+		d, err := s.cluster.engine.Review(ctx, gatekeeper.Request{Operation: admissionv1.Update, Object: new, OldObject: old, User: alice})
 		o := outcome{refused: lines(d.Denied), replicas: 1}
 		if d.Allowed() {
 			o.ready = 1
 		}
 		return o.summary(), err
 	}
-	old := oracle.Registry + "attack/running@" + running
+	old := ociclient.Registry + "attack/running@" + running
 	if err := s.cloud.SetFault(ctx, ocitest.Fault{Kind: ocitest.Unreachable, Host: "*"}); err != nil {
 		return err
 	}
@@ -401,7 +401,7 @@ func (s *story) chapterCallers(ctx context.Context) error {
 		}
 		return []tls.Certificate{c}
 	}
-	gatekeeper := certificate(s.provider.authority, gatekeeperName)
+	caller := certificate(s.provider.authority, gatekeeperName)
 	nobody := certificate(s.provider.authority, "somebody-else.default.svc")
 	forged := certificate(stranger, gatekeeperName)
 	if err != nil {
@@ -413,24 +413,24 @@ func (s *story) chapterCallers(ctx context.Context) error {
 		})
 		return string(text)
 	}
-	question := gate.Question(image, []string{s.imageKey.ID})
+	question := gatekeeper.Question(image, []string{s.imageKey.ID})
 	for _, test := range []struct {
 		what, want string
 		as         []tls.Certificate
 		method     string
 		body       string
 	}{
-		{"Gatekeeper, an honest question", "200, signed", gatekeeper, "POST", request(question)},
+		{"Gatekeeper, an honest question", "200, signed", caller, "POST", request(question)},
 		{"without a certificate", "403, no answer", nil, "POST", request(question)},
 		{"with a certificate of another name", "403, no answer", nobody, "POST", request(question)},
 		{"with a certificate of another authority", "403, no answer", forged, "POST", request(question)},
-		{"another method", "405, no answer", gatekeeper, "GET", ""},
-		{"no JSON", "400, no answer", gatekeeper, "POST", "signed: true"},
-		{"another version of the protocol", "400, no answer", gatekeeper, "POST", strings.Replace(request(question), "v1beta1", "v9", 1)},
-		{"10 000 questions", "413, no answer", gatekeeper, "POST", request(strings.Split(strings.Repeat(question+"|", 9_999)+question, "|")...)},
-		{"a question of 1 MB", "413, no answer", gatekeeper, "POST", request(strings.Repeat("x", 1<<20))},
-		{"a question without keys", "200, no answer", gatekeeper, "POST", request(gate.Question(image, nil))},
-		{"no question at all", "200, no answer", gatekeeper, "POST", request("is this signed?")},
+		{"another method", "405, no answer", caller, "GET", ""},
+		{"no JSON", "400, no answer", caller, "POST", "signed: true"},
+		{"another version of the protocol", "400, no answer", caller, "POST", strings.Replace(request(question), "v1beta1", "v9", 1)},
+		{"10 000 questions", "413, no answer", caller, "POST", request(strings.Split(strings.Repeat(question+"|", 9_999)+question, "|")...)},
+		{"a question of 1 MB", "413, no answer", caller, "POST", request(strings.Repeat("x", 1<<20))},
+		{"a question without keys", "200, no answer", caller, "POST", request(gatekeeper.Question(image, nil))},
+		{"no question at all", "200, no answer", caller, "POST", request("is this signed?")},
 	} {
 		client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{
 			RootCAs: s.provider.authority.Pool(), Certificates: test.as, MinVersion: tls.VersionTLS13,
@@ -489,7 +489,7 @@ func (s *story) chapterSigning(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	image := oracle.Registry + "attack/sign@" + digest
+	image := ociclient.Registry + "attack/sign@" + digest
 	long := strings.Repeat("x", 4096)
 	for _, test := range []struct {
 		what, says string
@@ -497,8 +497,8 @@ func (s *story) chapterSigning(ctx context.Context) error {
 	}{
 		{"with an AES key", "AES", []string{image, "--key", s.aesKey.ID}},
 		{"with an ECDSA key", "ECDSA", []string{image, "--key", s.ecKey.ID}},
-		{"a digest that OCI Registry does not have", "sha256:000", []string{oracle.Registry + "attack/sign@sha256:" + strings.Repeat("0", 64), "--key", s.imageKey.ID}},
-		{"a tag", "--resolve", []string{oracle.Registry + "attack/sign:v1", "--key", s.imageKey.ID}},
+		{"a digest that OCI Registry does not have", "sha256:000", []string{ociclient.Registry + "attack/sign@sha256:" + strings.Repeat("0", 64), "--key", s.imageKey.ID}},
+		{"a tag", "--resolve", []string{ociclient.Registry + "attack/sign:v1", "--key", s.imageKey.ID}},
 		{"with metadata that is no JSON", "--metadata", []string{image, "--key", s.imageKey.ID, "--metadata", "{build: 1}"}},
 		{"a message of more than 4096 bytes", "--description", []string{image, "--key", s.imageKey.ID, "--description", long}},
 		{"an image of another registry", "OCI Registry", []string{"docker.io/library/nginx@" + digest, "--key", s.imageKey.ID}},
@@ -546,12 +546,12 @@ func (s *story) chapterProviderGone(ctx context.Context) error {
 }
 
 // remembered says whether Gatekeeper would answer without asking the provider.
-func (s *story) remembered(image string, keys ...oracle.Key) string {
+func (s *story) remembered(image string, keys ...ociclient.Key) string {
 	var ids []string
 	for _, k := range keys {
 		ids = append(ids, k.ID)
 	}
-	if _, ok := s.cluster.engine.Remembered("oke-sign", gate.Question(image, ids)); ok {
+	if _, ok := s.cluster.engine.Remembered("oke-sign", gatekeeper.Question(image, ids)); ok {
 		return "an answer"
 	}
 	return "nothing"

@@ -15,7 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
-	"github.com/oke-sign/oke-sign/plugin/gate"
+	"github.com/oke-sign/oke-sign/plugin/gatekeeper"
 	"github.com/oke-sign/oke-sign/plugin/manifest"
 	"github.com/oke-sign/oke-sign/policies"
 )
@@ -27,7 +27,7 @@ const memory = 30 * time.Second
 // it creates what it is told to, and a Deployment's ReplicaSet and Pods as the
 // controllers would, and asks the engine about each.
 type cluster struct {
-	engine *gate.Engine
+	engine *gatekeeper.Engine
 }
 
 // outcome is what became of an object that somebody applied.
@@ -44,8 +44,8 @@ func (o outcome) text() string {
 	return strings.Join(append(append(append([]string{}, o.refused...), o.warnings...), o.events...), "\n")
 }
 
-func newCluster(ctx context.Context, cfg gate.Config, providers ...gate.Provider) (*cluster, error) {
-	engine, err := gate.New(cfg)
+func newCluster(ctx context.Context, cfg gatekeeper.Config, providers ...gatekeeper.Provider) (*cluster, error) {
+	engine, err := gatekeeper.New(cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -155,8 +155,8 @@ func controller(name string) authenticationv1.UserInfo {
 	}
 }
 
-func (c *cluster) create(ctx context.Context, object *unstructured.Unstructured, by authenticationv1.UserInfo) (gate.Decision, error) {
-	return c.engine.Review(ctx, gate.Request{
+func (c *cluster) create(ctx context.Context, object *unstructured.Unstructured, by authenticationv1.UserInfo) (gatekeeper.Decision, error) {
+	return c.engine.Review(ctx, gatekeeper.Request{
 		Operation: admissionv1.Create,
 		Object:    object,
 		User:      by,
@@ -234,7 +234,7 @@ func podOf(set *unstructured.Unstructured) (*unstructured.Unstructured, error) {
 	return pod, nil
 }
 
-func lines(violations []gate.Violation) []string {
+func lines(violations []gatekeeper.Violation) []string {
 	var text []string
 	for _, v := range violations {
 		text = append(text, v.String())

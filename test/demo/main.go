@@ -24,8 +24,8 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/oke-sign/oke-sign/plugin/gate"
-	"github.com/oke-sign/oke-sign/test/oracle"
+	"github.com/oke-sign/oke-sign/plugin/gatekeeper"
+	"github.com/oke-sign/oke-sign/test/ociclient"
 	"github.com/oke-sign/oke-sign/test/pki"
 )
 
@@ -66,7 +66,7 @@ func demo(ctx context.Context, bin, switches string, out printer) (err error) {
 	defer emulator.stop()
 	_, address, _ := strings.Cut(line, " ready at ")
 	address, _, _ = strings.Cut(address, ",")
-	env, err := oracle.Environ(environ, filepath.Join(home, "oci"))
+	env, err := ociclient.Environ(environ, filepath.Join(home, "oci"))
 	if err != nil {
 		return err
 	}
@@ -76,14 +76,14 @@ func demo(ctx context.Context, bin, switches string, out printer) (err error) {
 		return err
 	}
 	defer func() { provider.stop() }()
-	c, err := newCluster(ctx, gate.Config{Certificate: provider.certificate, Key: provider.key, Memory: memory},
-		gate.Provider{Name: "oke-sign", URL: "https://" + provider.addr + "/v1/signatures", CABundle: provider.authority.PEM(), Timeout: 2 * time.Second},
-		gate.Provider{Name: "oke-sign-scans", URL: "https://" + provider.addr + "/v1/scans", CABundle: provider.authority.PEM(), Timeout: time.Second})
+	c, err := newCluster(ctx, gatekeeper.Config{Certificate: provider.certificate, Key: provider.key, Memory: memory},
+		gatekeeper.Provider{Name: "oke-sign", URL: "https://" + provider.addr + "/v1/signatures", CABundle: provider.authority.PEM(), Timeout: 2 * time.Second},
+		gatekeeper.Provider{Name: "oke-sign-scans", URL: "https://" + provider.addr + "/v1/scans", CABundle: provider.authority.PEM(), Timeout: time.Second})
 	if err != nil {
 		return err
 	}
 	defer c.engine.Close()
-	cloud, err := oracle.Connect(address, filepath.Join(home, "oci"))
+	cloud, err := ociclient.Connect(address, filepath.Join(home, "oci"))
 	if err != nil {
 		return err
 	}

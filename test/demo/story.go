@@ -13,8 +13,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/oke-sign/oke-sign/test/ociclient"
 	"github.com/oke-sign/oke-sign/test/ocitest"
-	"github.com/oke-sign/oke-sign/test/oracle"
 )
 
 // story is the demo as it goes.
@@ -23,14 +23,14 @@ type story struct {
 	bin      string
 	env      []string
 	cluster  *cluster
-	cloud    *oracle.Cloud
+	cloud    *ociclient.Cloud
 	provider *providerProcess
 
-	vault      oracle.Vault
-	imageKey   oracle.Key
-	releaseKey oracle.Key
-	aesKey     oracle.Key
-	ecKey      oracle.Key
+	vault      ociclient.Vault
+	imageKey   ociclient.Key
+	releaseKey ociclient.Key
+	aesKey     ociclient.Key
+	ecKey      ociclient.Key
 
 	step string
 	rows []row
@@ -43,8 +43,8 @@ func (r row) ok() bool { return r.want == r.got }
 
 // Images of the story, in OCI Registry.
 const (
-	scanTest = oracle.Registry + "scan-test"
-	nginxLB  = oracle.Registry + "project01/ngnix-lb"
+	scanTest = ociclient.Registry + "scan-test"
+	nginxLB  = ociclient.Registry + "project01/ngnix-lb"
 )
 
 func (s *story) tell(ctx context.Context) error {
@@ -229,7 +229,7 @@ func (o outcome) summary() string {
 	return strings.Join(parts, "; ")
 }
 
-func (s *story) allow(ctx context.Context, keys ...oracle.Key) error {
+func (s *story) allow(ctx context.Context, keys ...ociclient.Key) error {
 	var ids, names []string
 	for _, k := range keys {
 		ids, names = append(ids, k.ID), append(names, k.Name)
@@ -279,7 +279,7 @@ func (s *story) chapterKeys(ctx context.Context) error {
 	if err := json.Unmarshal([]byte(r.stdout), &keys); err != nil {
 		return fmt.Errorf("%w: %s%s", err, r.stdout, r.stderr)
 	}
-	known := map[string]*oracle.Key{"image-key": &s.imageKey, "release-key": &s.releaseKey, "etcd-key": &s.aesKey, "ec-key": &s.ecKey}
+	known := map[string]*ociclient.Key{"image-key": &s.imageKey, "release-key": &s.releaseKey, "etcd-key": &s.aesKey, "ec-key": &s.ecKey}
 	usable := make(map[string]string)
 	for _, k := range keys {
 		usable[k.Name] = map[bool]string{true: "usable", false: "not usable"}[k.Usable]
@@ -558,13 +558,13 @@ func (s *story) chapterOutage(ctx context.Context) error {
 }
 
 // recordOf is a signature record that OCI Registry holds for an image.
-func (s *story) recordOf(ctx context.Context, image string) (oracle.Record, error) {
+func (s *story) recordOf(ctx context.Context, image string) (ociclient.Record, error) {
 	records, err := s.cloud.Records(ctx, image)
 	if err == nil && len(records) == 0 {
 		err = errors.New("no record of " + image)
 	}
 	if err != nil {
-		return oracle.Record{}, err
+		return ociclient.Record{}, err
 	}
 	return records[0], nil
 }

@@ -12,7 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/oke-sign/oke-sign/policies"
-	"github.com/oke-sign/oke-sign/test/oracle"
+	"github.com/oke-sign/oke-sign/test/ociclient"
 )
 
 // object is a Kubernetes object, as JSON has it.
@@ -111,7 +111,7 @@ func (s space) constraints(t *testing.T) []enforcedConstraint {
 }
 
 // signedBy are the parameters of OKESignedImages with these keys, and more.
-func signedBy(more string, keys ...oracle.Key) string {
+func signedBy(more string, keys ...ociclient.Key) string {
 	ids := make([]string, len(keys))
 	for i, k := range keys {
 		ids[i] = k.ID
@@ -136,11 +136,11 @@ func (s space) push(t *testing.T, name string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return oracle.Registry + repository + "@" + digest
+	return ociclient.Registry + repository + "@" + digest
 }
 
 // signed is such an image, signed with each of the keys.
-func (s space) signed(t *testing.T, name string, keys ...oracle.Key) string {
+func (s space) signed(t *testing.T, name string, keys ...ociclient.Key) string {
 	t.Helper()
 	image := s.push(t, name)
 	for _, key := range keys {

@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/oke-sign/oke-sign/test/oracle"
+	"github.com/oke-sign/oke-sign/test/ociclient"
 	"github.com/oke-sign/oke-sign/test/pki"
 )
 
@@ -279,7 +279,7 @@ func (i *installation) upgrade(t *testing.T, chart string, values ...string) res
 	return i.helm(t, args...)
 }
 
-const providerRepository = oracle.Registry + "oke-sign-provider"
+const providerRepository = ociclient.Registry + "oke-sign-provider"
 
 // pack packs the provider as it is built here into an image, stores that in OCI
 // Registry, and returns its digest.

@@ -9,16 +9,16 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/oke-sign/oke-sign/test/oracle"
+	"github.com/oke-sign/oke-sign/test/ociclient"
 )
 
 // The world that all tests share, made by TestMain.
 var (
 	environ []string // for users' programs
-	cloud   *oracle.Cloud
-	vault   oracle.Vault
+	cloud   *ociclient.Cloud
+	vault   ociclient.Vault
 	// The seed's keys. Tests sign with them and leave them as they are.
-	imageKey, releaseKey oracle.Key
+	imageKey, releaseKey ociclient.Key
 )
 
 func TestMain(m *testing.M) {
@@ -37,10 +37,10 @@ func enter(ctx context.Context) error {
 	}
 	oci := filepath.Join(dir, "oci")
 	var err error
-	if environ, err = oracle.Environ(os.Environ(), oci); err != nil {
+	if environ, err = ociclient.Environ(os.Environ(), oci); err != nil {
 		return err
 	}
-	if cloud, err = oracle.Connect("http://127.0.0.1:8040", oci); err != nil {
+	if cloud, err = ociclient.Connect("http://127.0.0.1:8040", oci); err != nil {
 		return err
 	}
 	list := run(ctx, "", "kubectl", "oke-sign", "keys", "list", "-o", "json")

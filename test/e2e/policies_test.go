@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"github.com/oke-sign/oke-sign/policies"
-	"github.com/oke-sign/oke-sign/test/oracle"
+	"github.com/oke-sign/oke-sign/test/ociclient"
 )
 
 // dockerHub is an image of another registry, by tag and by digest.
@@ -67,7 +67,7 @@ func move(t *testing.T, from, to string) {
 func TestFiveKeysAndNoSixth(t *testing.T) {
 	t.Parallel()
 	s := newSpace(t)
-	keys := []oracle.Key{imageKey, releaseKey}
+	keys := []ociclient.Key{imageKey, releaseKey}
 	for _, name := range []string{"third", "fourth", "fifth", "sixth"} {
 		key, err := cloud.NewKey(t.Context(), vault, s.name+"-"+name)
 		if err != nil {

@@ -1,0 +1,436 @@
+// Package gatekeeper runs Gatekeeper's own engine in process: the client and the Rego
+// driver of frameworks/constraint, Gatekeeper's target handler, and its external
+// data client, wired as Gatekeeper's manager wires them. What passes or fails here
+// does so in a cluster with the same templates, constraints and providers.
+//
+// It trusts the templates and constraints it is given and nothing that it
+// reviews. It is not a webhook: there is no API server in front of it, so objects
+// arrive neither defaulted nor pruned, and mutation, expansion and namespaces that
+// Gatekeeper is told to ignore are left out.
+package gatekeeper
+
+import (
+	"cmp"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/open-policy-agent/frameworks/constraint/pkg/apis/externaldata/unversioned"
+	templatesv1 "github.com/open-policy-agent/frameworks/constraint/pkg/apis/templates/v1"
+	"github.com/open-policy-agent/frameworks/constraint/pkg/client"
+	"github.com/open-policy-agent/frameworks/constraint/pkg/client/drivers/rego"
+	"github.com/open-policy-agent/frameworks/constraint/pkg/client/reviews"
+	"github.com/open-policy-agent/frameworks/constraint/pkg/externaldata"
+	"github.com/open-policy-agent/frameworks/constraint/pkg/instrumentation"
+	"github.com/open-policy-agent/gatekeeper/v3/pkg/mutation/types"
+	"github.com/open-policy-agent/gatekeeper/v3/pkg/target"
+	"github.com/open-policy-agent/gatekeeper/v3/pkg/util"
+	admissionv1 "k8s.io/api/admission/v1"
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"sigs.k8s.io/controller-runtime/pkg/certwatcher"
+	"sigs.k8s.io/yaml"
+
+	"github.com/oke-sign/oke-sign/plugin/manifest"
+)
+
+// DefaultMemory is how long Gatekeeper keeps a provider's answers unless told
+// otherwise.
+const DefaultMemory = 3 * time.Minute
+
+// Config says how an Engine reaches providers and how long it believes them.
+type Config struct {
+	// Certificate and Key are PEM files with what the engine presents to
+	// providers; both are watched. Empty: it presents nothing. The watch logs
+	// through controller-runtime, which complains on stderr if no logger is set.
+	Certificate, Key string
+	// Memory is how long an answer of a provider is kept, per question, as
+	// Gatekeeper's --external-data-provider-response-cache-ttl. Ages are counted
+	// in whole seconds. Zero means DefaultMemory; less than zero, no memory.
+	Memory time.Duration
+	// Ask answers questions in the place of all providers, outside a cluster. What
+	// it leaves out has no answer; an error is the providers' system error, beside
+	// what could be answered. It may be called from several goroutines.
+	Ask func(ctx context.Context, provider string, questions []string) (map[string]any, error)
+}
+
+// Engine holds templates, constraints, providers and what providers answered. Its
+// methods may be called at any time from any goroutine.
+type Engine struct {
+	client    *client.Client
+	ask       builtin
+	providers *externaldata.ProviderCache
+	answers   *externaldata.ProviderResponseCache
+	stop      func()
+
+	mu    sync.Mutex
+	names []string // of providers
+}
+
+// New returns an engine without templates. It must be closed.
+func New(cfg Config) (*Engine, error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var work sync.WaitGroup
+	e := &Engine{
+		providers: externaldata.NewCache(),
+		stop:      func() { cancel(); work.Wait() },
+	}
+	args := []rego.Arg{
+		rego.Tracing(false),
+		// Nothing in a template may reach the network but through a provider.
+		rego.DisableBuiltins("http.send"),
+		rego.Externs("inventory"),
+		rego.AddExternalDataProviderCache(e.providers),
+	}
+	if cfg.Memory == 0 {
+		cfg.Memory = DefaultMemory
+	}
+	if cfg.Memory > 0 {
+		e.answers = externaldata.NewProviderResponseCache(ctx, cfg.Memory)
+		args = append(args, rego.AddExternalDataProviderResponseCache(e.answers))
+	}
+	if cfg.Certificate != "" || cfg.Key != "" {
+		watcher, err := certwatcher.New(cfg.Certificate, cfg.Key)
+		if err != nil {
+			e.stop()
+			return nil, fmt.Errorf("reading the client certificate: %w", err)
+		}
+		// A watch that ends early leaves the certificate as it is, which is then
+		// refused once it has run out.
+		work.Go(func() { _ = watcher.Start(ctx) })
+		args = append(args, rego.EnableExternalDataClientAuth(), rego.AddExternalDataClientCertWatcher(watcher))
+	}
+	driver, ask, err := newDriver(args)
+	if err != nil {
+		e.stop()
+		return nil, fmt.Errorf("making the Rego driver: %w", err)
+	}
+	e.ask = ask
+	if cfg.Ask != nil {
+		e.ask = answering(cfg.Ask)
+	}
+	e.client, err = client.NewClient(
+		client.Targets(&target.K8sValidationTarget{}),
+		client.Driver(driver),
+		client.EnforcementPoints(util.WebhookEnforcementPoint, util.AuditEnforcementPoint, util.GatorEnforcementPoint),
+	)
+	if err != nil {
+		e.stop()
+		return nil, fmt.Errorf("making the constraint client: %w", err)
+	}
+	return e, nil
+}
+
+// Close ends the engine's background work and its connections to providers.
+func (e *Engine) Close() {
+	e.stop()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, name := range e.names {
+		e.providers.Remove(name)
+	}
+}
+
+// AddTemplate adds or replaces the ConstraintTemplate written in YAML or JSON.
+func (e *Engine) AddTemplate(ctx context.Context, text []byte) error {
+	var versioned templatesv1.ConstraintTemplate
+	if err := yaml.UnmarshalStrict(text, &versioned); err != nil {
+		return fmt.Errorf("reading a constraint template: %w", err)
+	}
+	if want := templatesv1.SchemeGroupVersion.String(); versioned.APIVersion != want || versioned.Kind != "ConstraintTemplate" {
+		return fmt.Errorf("not a ConstraintTemplate of %s: %s of %q", want, versioned.Kind, versioned.APIVersion)
+	}
+	template, err := versioned.ToVersionless()
+	if err != nil {
+		return fmt.Errorf("reading constraint template %s: %w", versioned.Name, err)
+	}
+	evaluation.RLock()
+	defer evaluation.RUnlock()
+	if _, err := e.client.AddTemplate(ctx, template); err != nil {
+		return fmt.Errorf("adding constraint template %s: %w", versioned.Name, err)
+	}
+	return nil
+}
+
+// AddConstraint adds or replaces the constraint written in YAML or JSON, checked
+// against its template's schema as the API server and Gatekeeper's webhook would.
+func (e *Engine) AddConstraint(ctx context.Context, text []byte) error {
+	constraint, err := manifest.Object(text)
+	if err != nil {
+		return fmt.Errorf("reading a constraint: %w", err)
+	}
+	action, _, err := unstructured.NestedString(constraint.Object, "spec", "enforcementAction")
+	if err != nil {
+		return fmt.Errorf("reading the action of constraint %s: %w", constraint.GetName(), err)
+	}
+	// Gatekeeper's webhook skips a violation whose action it does not know, so a
+	// misspelt one would enforce nothing.
+	if action != "" {
+		if err := util.ValidateEnforcementAction(util.EnforcementAction(action), constraint.Object); err != nil {
+			return fmt.Errorf("adding constraint %s: %w", constraint.GetName(), err)
+		}
+	}
+	if _, err := e.client.AddConstraint(ctx, constraint); err != nil {
+		return fmt.Errorf("adding constraint %s: %w", constraint.GetName(), err)
+	}
+	return nil
+}
+
+// RemoveConstraint removes a constraint; one that is not there is no error.
+func (e *Engine) RemoveConstraint(ctx context.Context, kind, name string) error {
+	constraint := &unstructured.Unstructured{}
+	constraint.SetAPIVersion("constraints.gatekeeper.sh/v1beta1")
+	constraint.SetKind(kind)
+	constraint.SetName(name)
+	if _, err := e.client.RemoveConstraint(ctx, constraint); err != nil {
+		return fmt.Errorf("removing constraint %s: %w", name, err)
+	}
+	return nil
+}
+
+// AddData puts an object where templates look for the cluster's other objects, as
+// Gatekeeper's sync does.
+func (e *Engine) AddData(ctx context.Context, object *unstructured.Unstructured) error {
+	if _, err := e.client.AddData(ctx, object); err != nil {
+		return fmt.Errorf("adding %s %s: %w", object.GetKind(), object.GetName(), err)
+	}
+	return nil
+}
+
+// Provider is an external data provider as its Provider object describes it.
+type Provider struct {
+	Name string
+	// URL is where questions go; https only, and TLS 1.3 at that.
+	URL string
+	// CABundle is PEM: all that the provider's certificate may be issued by.
+	CABundle []byte
+	// Timeout of one request, at least a second: Gatekeeper counts in seconds,
+	// and a timeout of zero fails every request.
+	Timeout time.Duration
+}
+
+// AddProvider adds or replaces a provider. What a former one of that name has
+// answered is still remembered, as in Gatekeeper.
+func (e *Engine) AddProvider(p Provider) error {
+	if p.Timeout < time.Second || p.Timeout%time.Second != 0 {
+		return fmt.Errorf("adding provider %s: a timeout is whole seconds, not %s", p.Name, p.Timeout)
+	}
+	provider := &unversioned.Provider{
+		ObjectMeta: metav1.ObjectMeta{Name: p.Name},
+		Spec: unversioned.ProviderSpec{
+			URL:      p.URL,
+			Timeout:  int(p.Timeout / time.Second),
+			CABundle: base64.StdEncoding.EncodeToString(p.CABundle),
+		},
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if err := e.providers.Upsert(provider); err != nil {
+		return fmt.Errorf("adding provider %s: %w", p.Name, err)
+	}
+	// Connections are shared by all engines of the process under the provider's
+	// name: begin with one that presented this engine's certificate.
+	externaldata.DefaultClientCache().Invalidate(p.Name)
+	if !slices.Contains(e.names, p.Name) {
+		e.names = append(e.names, p.Name)
+	}
+	return nil
+}
+
+// Answer is what an engine remembers of a provider: a value, or the error that it
+// sent for the question.
+type Answer struct {
+	Value    any
+	Error    string
+	Received time.Time // in whole seconds
+}
+
+// Remembered returns the answer that would be used again without asking the
+// provider.
+func (e *Engine) Remembered(provider, question string) (Answer, bool) {
+	if e.answers == nil {
+		return Answer{}, false
+	}
+	v, err := e.answers.Get(externaldata.CacheKey{ProviderName: provider, Key: question})
+	if err != nil {
+		return Answer{}, false
+	}
+	a := Answer{Value: v.Value, Error: v.Error, Received: time.Unix(v.Received, 0)}
+	return a, time.Since(a.Received) <= e.answers.TTL
+}
+
+// Question is the key under which OKESignedImages asks whether image is signed by
+// one of keys.
+func Question(image string, keys []string) string {
+	sorted := slices.Compact(slices.Sorted(slices.Values(keys)))
+	if sorted == nil {
+		sorted = []string{}
+	}
+	// Two strings and a list of strings always encode.
+	key, _ := json.Marshal(struct {
+		Image string   `json:"image"`
+		Keys  []string `json:"keys"`
+	}{image, sorted})
+	return string(key)
+}
+
+// ScanQuestion is the key under which OKEScannedImages asks what scans say of image.
+func ScanQuestion(image string) string {
+	key, _ := json.Marshal(struct { // a string always encodes
+		Image string `json:"image"`
+	}{image})
+	return string(key)
+}
+
+// Request is an object to review.
+type Request struct {
+	// Operation is Create or Update for an admission request. Without one the
+	// object is reviewed as the audit sees it: with neither user nor old object.
+	Operation admissionv1.Operation
+	// Object is what is to be stored, and OldObject what it replaces on Update.
+	Object, OldObject *unstructured.Unstructured
+	// User is who asks, in an admission request.
+	User authenticationv1.UserInfo
+	// Namespace is the object's, for constraints that select by its labels.
+	Namespace *corev1.Namespace
+}
+
+// Violation is one reason against an object.
+type Violation struct {
+	Kind       string         // of the constraint
+	Constraint string         // its name
+	Message    string         // for people
+	Details    map[string]any // for programs
+}
+
+// String is the violation as Gatekeeper's webhook words it.
+func (v Violation) String() string { return fmt.Sprintf("[%s] %s", v.Constraint, v.Message) }
+
+// Decision is what Gatekeeper would do with an object.
+type Decision struct {
+	Denied   []Violation // any: the object is refused
+	Warnings []Violation // shown to the user, with or without a refusal
+	DryRun   []Violation // only counted
+	// Constraints is how many constraints match the object. If there is none,
+	// nobody has looked at it.
+	Constraints int
+}
+
+// Allowed reports whether the object would be admitted.
+func (d Decision) Allowed() bool { return len(d.Denied) == 0 }
+
+// Review decides on an object. An error is no decision: Gatekeeper answers it
+// with status 500, and the webhook's failurePolicy says what becomes of that.
+func (e *Engine) Review(ctx context.Context, r Request) (Decision, error) {
+	if r.Object == nil {
+		return Decision{}, errors.New("reviewing nothing")
+	}
+	subject, point, err := r.subject()
+	if err != nil {
+		return Decision{}, fmt.Errorf("reviewing %s %s: %w", r.Object.GetKind(), r.Object.GetName(), err)
+	}
+	opts := []reviews.ReviewOpt{reviews.EnforcementPoint(point), reviews.Stats(true)}
+	if r.Namespace != nil {
+		namespace, err := util.NamespaceToMap(r.Namespace)
+		if err != nil {
+			return Decision{}, fmt.Errorf("reading namespace %s: %w", r.Namespace.Name, err)
+		}
+		opts = append(opts, reviews.Namespace(namespace))
+	}
+	evaluation.RLock()
+	defer evaluation.RUnlock()
+	responses, err := e.client.Review(e.ask.within(ctx), subject, opts...)
+	if err != nil {
+		return Decision{}, fmt.Errorf("reviewing %s %s: %w", r.Object.GetKind(), r.Object.GetName(), err)
+	}
+	d := Decision{Constraints: matching(responses.StatsEntries)}
+	for _, result := range responses.Results() {
+		v := Violation{
+			Kind:       result.Constraint.GetKind(),
+			Constraint: result.Constraint.GetName(),
+			Message:    result.Msg,
+		}
+		v.Details, _ = result.Metadata["details"].(map[string]any)
+		actions := []string{result.EnforcementAction}
+		if result.EnforcementAction == string(util.Scoped) {
+			actions = result.ScopedEnforcementActions
+		}
+		for _, action := range actions {
+			switch util.EnforcementAction(action) {
+			case util.Warn:
+				d.Warnings = append(d.Warnings, v)
+			case util.Dryrun:
+				d.DryRun = append(d.DryRun, v)
+			default: // AddConstraint lets no other in than deny
+				d.Denied = append(d.Denied, v)
+			}
+		}
+	}
+	for _, violations := range [][]Violation{d.Denied, d.Warnings, d.DryRun} {
+		slices.SortFunc(violations, func(a, b Violation) int {
+			return cmp.Or(
+				cmp.Compare(a.Kind, b.Kind),
+				cmp.Compare(a.Constraint, b.Constraint),
+				cmp.Compare(a.Message, b.Message),
+			)
+		})
+	}
+	return d, nil
+}
+
+func matching(entries []*instrumentation.StatsEntry) (n int) {
+	for _, entry := range entries {
+		for _, stat := range entry.Stats {
+			if count, ok := stat.Value.(int); ok && stat.Name == "constraintCount" {
+				n += count
+			}
+		}
+	}
+	return n
+}
+
+// subject is the review that the engine understands, and the point at which it
+// takes place.
+func (r Request) subject() (any, string, error) {
+	if r.Operation == "" {
+		return target.AugmentedUnstructured{
+			Object:    *r.Object,
+			Namespace: r.Namespace,
+			Source:    types.SourceTypeOriginal,
+		}, util.AuditEnforcementPoint, nil
+	}
+	object, err := r.Object.MarshalJSON()
+	if err != nil {
+		return nil, "", err
+	}
+	kind := r.Object.GroupVersionKind()
+	request := &admissionv1.AdmissionRequest{
+		Kind:      metav1.GroupVersionKind{Group: kind.Group, Version: kind.Version, Kind: kind.Kind},
+		Name:      r.Object.GetName(),
+		Namespace: r.Object.GetNamespace(),
+		Operation: r.Operation,
+		UserInfo:  r.User,
+		Object:    runtime.RawExtension{Raw: object},
+	}
+	if r.OldObject != nil {
+		old, err := r.OldObject.MarshalJSON()
+		if err != nil {
+			return nil, "", err
+		}
+		request.OldObject.Raw = old
+	}
+	return target.AugmentedReview{
+		AdmissionRequest: request,
+		Namespace:        r.Namespace,
+		Source:           types.SourceTypeOriginal,
+		IsAdmission:      true,
+	}, util.WebhookEnforcementPoint, nil
+}

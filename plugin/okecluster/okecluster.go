@@ -1,0 +1,235 @@
+// Package okecluster reads and changes the image verification policy that OKE itself
+// has, one for a whole cluster, through the Container Engine API.
+//
+// A change is made against the cluster as it was read: if somebody else changed
+// it meanwhile, it is refused. OKE carries it out in minutes, and a work request
+// says how far it is. Hosts come from the cluster's OCID and package image's
+// table of regions.
+package okecluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/oracle/oci-go-sdk/v65/common"
+	"github.com/oracle/oci-go-sdk/v65/containerengine"
+
+	"github.com/oke-sign/oke-sign/provider/image"
+	"github.com/oke-sign/oke-sign/provider/ociauth"
+	"github.com/oke-sign/oke-sign/provider/signature"
+)
+
+var (
+	// ErrNotFound says that OCI has no such cluster or work request, or that this
+	// principal may not read it; OCI does not say which.
+	ErrNotFound = errors.New("not found, or this principal may not read it")
+	// ErrChanged says that the cluster is not any more as it was read.
+	ErrChanged = errors.New("somebody else has changed the cluster meanwhile")
+)
+
+const (
+	basePath = "/20180222"
+	// MaxKeys is how many keys an image policy may list.
+	MaxKeys = 5
+)
+
+// ID is the OCID of a cluster.
+type ID struct {
+	ocid   string
+	region image.Region
+}
+
+// ParseID reads the OCID of a cluster in a region that is known.
+func ParseID(s string) (ID, error) {
+	parts := strings.Split(s, ".")
+	if len(parts) != 5 || parts[0] != "ocid1" || parts[1] != "cluster" || parts[4] == "" || !ociauth.Segment(s) {
+		return ID{}, fmt.Errorf("not the OCID of a cluster: %.120q", s)
+	}
+	region, err := image.ParseRegion(parts[3])
+	if err != nil || region.Realm() != parts[2] {
+		return ID{}, fmt.Errorf("not the OCID of a cluster in a region that is known: %.120q", s)
+	}
+	return ID{s, region}, nil
+}
+
+// String is the OCID.
+func (id ID) String() string { return id.ocid }
+
+// Region is where the cluster is.
+func (id ID) Region() image.Region { return id.region }
+
+// Policy is an image policy. One that is enabled and lists no key admits every
+// image of OCI Registry.
+type Policy struct {
+	Enabled bool
+	Keys    []signature.KeyID // in OKE's order
+}
+
+// Equal reports whether two policies admit the same.
+func (p Policy) Equal(q Policy) bool {
+	for _, k := range p.Keys {
+		if !slices.Contains(q.Keys, k) {
+			return false
+		}
+	}
+	return p.Enabled == q.Enabled && len(p.Keys) == len(q.Keys)
+}
+
+// Cluster is a cluster as it was read.
+type Cluster struct {
+	ID      ID
+	Name    string
+	State   string // such as ACTIVE or UPDATING
+	Details string // of the state, in OKE's words
+	Policy  Policy
+
+	etag string
+}
+
+// Client asks Container Engine as one principal. It is safe for concurrent use.
+type Client struct{ who *ociauth.Principal }
+
+// New makes a Client. It asks OCI nothing.
+func New(who *ociauth.Principal) *Client { return &Client{who} }
+
+func (c *Client) call(id ID, operation, method, path string) (ociauth.Call, error) {
+	if id.region.IsZero() {
+		return ociauth.Call{}, errors.New("no cluster")
+	}
+	if id.region.Realm() != c.who.Realm() {
+		return ociauth.Call{}, fmt.Errorf("the cluster is in realm %s, and this principal in %s reaches no other", id.region.Realm(), c.who.Realm())
+	}
+	return ociauth.Call{
+		Service: "containerengine", Operation: operation, Method: method,
+		Host: "containerengine." + id.region.ID() + ".oci." + id.region.Domain(), Path: basePath + path,
+	}, nil
+}
+
+// Cluster reads a cluster.
+func (c *Client) Cluster(ctx context.Context, id ID) (Cluster, error) {
+	call, err := c.call(id, "GetCluster", http.MethodGet, "/clusters/{clusterId}")
+	if err != nil {
+		return Cluster{}, err
+	}
+	// The SDK's own type fails on kinds of networks that it does not know.
+	var got struct {
+		ID, Name, LifecycleState, LifecycleDetails string
+		ImagePolicyConfig                          *containerengine.ImagePolicyConfig
+	}
+	header, err := c.who.Do(ctx, call, containerengine.GetClusterRequest{ClusterId: common.String(id.ocid)}, &got)
+	if err != nil {
+		return Cluster{}, fmt.Errorf("reading cluster %s: %w", signature.Short(id.ocid), notFound(err))
+	}
+	if got.ID != id.ocid || got.LifecycleState == "" {
+		return Cluster{}, call.Malformed("asked for cluster %s, got %.120q, %.40q", id.ocid, got.ID, got.LifecycleState)
+	}
+	cluster := Cluster{ID: id, Name: ociauth.Text(&got.Name), State: got.LifecycleState, Details: ociauth.Text(&got.LifecycleDetails), etag: header.Get("Etag")}
+	if p := got.ImagePolicyConfig; p != nil {
+		cluster.Policy.Enabled = p.IsPolicyEnabled != nil && *p.IsPolicyEnabled
+		for _, k := range p.KeyDetails {
+			if k.KmsKeyId == nil {
+				return Cluster{}, call.Malformed("a key without an OCID in the image policy")
+			}
+			key, err := signature.ParseKeyID(*k.KmsKeyId)
+			if err != nil {
+				return Cluster{}, call.Malformed("the image policy: %w", err)
+			}
+			cluster.Policy.Keys = append(cluster.Policy.Keys, key)
+		}
+	}
+	return cluster, nil
+}
+
+// Update begins to change the image policy of a cluster that was read just now,
+// and returns the OCID of the work request. It is sent once: if its answer is
+// lost, whether it took place is for Cluster to tell.
+func (c *Client) Update(ctx context.Context, cluster Cluster, policy Policy) (work string, err error) {
+	if len(policy.Keys) > MaxKeys {
+		return "", fmt.Errorf("%d keys; an image policy lists %d at most", len(policy.Keys), MaxKeys)
+	}
+	if cluster.etag == "" {
+		return "", errors.New("the cluster was read without an etag, so that a change could undo somebody else's")
+	}
+	call, err := c.call(cluster.ID, "UpdateCluster", http.MethodPut, "/clusters/{clusterId}")
+	if err != nil {
+		return "", err
+	}
+	keys := []containerengine.KeyDetails{}
+	for _, k := range policy.Keys {
+		keys = append(keys, containerengine.KeyDetails{KmsKeyId: common.String(k.String())})
+	}
+	header, err := c.who.Do(ctx, call, containerengine.UpdateClusterRequest{
+		ClusterId: common.String(cluster.ID.ocid),
+		IfMatch:   common.String(cluster.etag),
+		UpdateClusterDetails: containerengine.UpdateClusterDetails{
+			ImagePolicyConfig: &containerengine.UpdateImagePolicyConfigDetails{IsPolicyEnabled: common.Bool(policy.Enabled), KeyDetails: keys},
+		},
+	}, nil)
+	if refused, ok := errors.AsType[*ociauth.Error](err); ok && refused.Status == http.StatusPreconditionFailed {
+		return "", fmt.Errorf("%w: %w", ErrChanged, err)
+	}
+	if err != nil {
+		return "", fmt.Errorf("changing the image policy of cluster %s: %w", signature.Short(cluster.ID.ocid), notFound(err))
+	}
+	work = header.Get("Opc-Work-Request-Id")
+	if !ociauth.Segment(work) {
+		return "", call.Malformed("no work request: %.120q", work)
+	}
+	return work, nil
+}
+
+// Work is a change under way.
+type Work struct {
+	Status string // ACCEPTED, IN_PROGRESS, SUCCEEDED, FAILED, CANCELING or CANCELED
+	Errors []string
+}
+
+// Over reports whether nothing more will come of it.
+func (w Work) Over() bool { return w.Status == "SUCCEEDED" || w.Failed() }
+
+// Failed reports whether the change was not made.
+func (w Work) Failed() bool { return w.Status == "FAILED" || w.Status == "CANCELED" }
+
+// Work reads a work request, and of one that failed why.
+func (c *Client) Work(ctx context.Context, id ID, work string) (Work, error) {
+	call, err := c.call(id, "GetWorkRequest", http.MethodGet, "/workRequests/{workRequestId}")
+	if err != nil {
+		return Work{}, err
+	}
+	var got struct{ ID, CompartmentID, Status string }
+	if _, err := c.who.Do(ctx, call, containerengine.GetWorkRequestRequest{WorkRequestId: common.String(work)}, &got); err != nil {
+		return Work{}, fmt.Errorf("reading work request %s: %w", signature.Short(work), notFound(err))
+	}
+	w := Work{Status: got.Status}
+	switch {
+	case got.ID != work || w.Status == "":
+		return Work{}, call.Malformed("asked for work request %s, got %.120q, %.40q", work, got.ID, w.Status)
+	case !w.Failed():
+		return w, nil
+	}
+	if call, err = c.call(id, "ListWorkRequestErrors", http.MethodGet, "/workRequests/{workRequestId}/errors"); err != nil {
+		return w, err
+	}
+	var errs []struct{ Code, Message string }
+	request := containerengine.ListWorkRequestErrorsRequest{WorkRequestId: common.String(work), CompartmentId: common.String(got.CompartmentID)}
+	if _, err := c.who.Do(ctx, call, request, &errs); err != nil {
+		return w, nil //nolint:nilerr // that it failed is known; why it did is more than can be told
+	}
+	for _, e := range errs[:min(len(errs), 10)] {
+		text := e.Code + ": " + e.Message
+		w.Errors = append(w.Errors, ociauth.Text(&text))
+	}
+	return w, nil
+}
+
+// notFound marks OCI's answer that there is no such thing.
+func notFound(err error) error {
+	if ociauth.IsNotFound(err) {
+		return fmt.Errorf("%w: %w", ErrNotFound, err)
+	}
+	return err
+}

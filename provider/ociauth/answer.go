@@ -1,0 +1,94 @@
+package ociauth
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"unicode/utf8"
+)
+
+// answer is a JSON object of a service that vouches for this process.
+type answer map[string]json.RawMessage
+
+// parseAnswer reads one JSON object. It refuses what two readers could take in
+// two ways: a member given twice, or in another case, or anything after the object.
+func parseAnswer(data []byte) (answer, error) {
+	if !utf8.Valid(data) {
+		return nil, errors.New("not valid UTF-8")
+	}
+	dec := json.NewDecoder(bytes.NewReader(data))
+	if open, err := dec.Token(); err != nil || open != json.Delim('{') {
+		return nil, errors.New("no JSON object")
+	}
+	a := make(answer)
+	seen := make(map[string]bool)
+	for dec.More() {
+		name, err := dec.Token()
+		if err != nil {
+			return nil, errors.New("no JSON object")
+		}
+		key, _ := name.(string) // the decoder allows nothing else here
+		if folded := strings.ToLower(key); seen[folded] {
+			return nil, fmt.Errorf("member %.40q is given twice", key)
+		} else {
+			seen[folded] = true
+		}
+		var value json.RawMessage
+		if err := dec.Decode(&value); err != nil {
+			return nil, errors.New("no JSON object")
+		}
+		a[key] = value
+	}
+	if _, err := dec.Token(); err != nil {
+		return nil, errors.New("no JSON object")
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return nil, errors.New("something stands after the object")
+	}
+	return a, nil
+}
+
+// text returns a member that is a string, or nothing.
+func (a answer) text(name string) string {
+	var s string
+	if json.Unmarshal(a[name], &s) != nil {
+		return ""
+	}
+	return s
+}
+
+// number returns a member that is a number, or 0.
+func (a answer) number(name string) float64 {
+	var n float64
+	if json.Unmarshal(a[name], &n) != nil {
+		return 0
+	}
+	return n
+}
+
+// told makes the text of a refusal fit for an error. A service may repeat what it
+// was sent, so that the text is left out if it holds one of the secrets, and every
+// word in it that is as long as a token.
+func told(body []byte, secrets ...string) string {
+	text := string(body)
+	if refused, err := parseAnswer(body); err == nil {
+		text = refused.text("error") + ": " + cmp.Or(refused.text("error_description"), refused.text("message"))
+	}
+	for _, secret := range secrets {
+		if secret != "" && (strings.Contains(text, secret) || bytes.Contains(body, []byte(secret))) {
+			return "its text repeats a secret and is not shown"
+		}
+	}
+	const longest = 60
+	words := strings.Fields(printable(text, 1000))
+	for i, word := range words {
+		if len(word) > longest {
+			words[i] = "…"
+		}
+	}
+	return printable(strings.Join(words, " "), 200)
+}

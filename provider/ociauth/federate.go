@@ -1,0 +1,236 @@
+package ociauth
+
+import (
+	"bytes"
+	"context"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/oke-sign/oke-sign/provider/image"
+)
+
+// maxParents is how many resources may be around a nested one, as in Oracle's SDKs.
+const maxParents = 10
+
+// federation gets a resource's token in two steps: a service of OCI says that
+// this is its resource, and OCI's auth service exchanges that for a session token.
+// A nested resource takes the steps again for each resource around it.
+type federation struct {
+	signer    func(context.Context) (credential, error) // of the first request
+	bound     *rsa.PrivateKey                           // the session's key, if it is not to be a new one
+	target    *url.URL                                  // of the first step
+	auth      string                                    // host of the second step
+	context   string                                    // header of the first step
+	hops      int
+	region    image.Region
+	tenancy   string // where the token does not say it
+	transport *http.Transport
+	tokens
+}
+
+// aim sets where the two steps go. Both hosts must be of the realm that this runs
+// in: the environment cannot send a signed request elsewhere.
+func (f *federation) aim(r Resource) error {
+	target, err := f.parse("OCI_RESOURCE_PRINCIPAL_RPT_ENDPOINT", r.TokenEndpoint)
+	if err != nil {
+		return err
+	}
+	if path := r.path(); path != "" {
+		if !Segment(r.ID) {
+			return fmt.Errorf("the id of the resource cannot be part of a path: %.80q", r.ID)
+		}
+		target.Path = strings.TrimSuffix(target.Path, "/") + path
+	}
+	f.target, f.auth = target, "auth."+f.region.ID()+"."+f.region.Domain()
+	if r.SessionEndpoint == "" {
+		return nil
+	}
+	session, err := f.parse("OCI_RESOURCE_PRINCIPAL_RPST_ENDPOINT", r.SessionEndpoint)
+	if err != nil {
+		return err
+	}
+	if !strings.HasPrefix(session.Host, "auth.") {
+		return fmt.Errorf("OCI_RESOURCE_PRINCIPAL_RPST_ENDPOINT is %.100q, and not OCI's auth service", session.Host)
+	}
+	f.auth = session.Host
+	return nil
+}
+
+// path is the path of a version's first step below its endpoint.
+func (r Resource) path() string {
+	given := r.TokenPath
+	switch r.Version {
+	case resourceKey, resourceKeyOf:
+		return "/20180711/resourcePrincipalTokenV2/" + r.ID
+	case resourceContext:
+		if given == "" {
+			given = "/20180711/resourcePrincipalTokenV212/"
+		}
+		given = strings.TrimSuffix(given, "{}")
+		return "/" + strings.Trim(given, "/") + "/" + r.ID
+	case resourceInstance:
+		return "/" + strings.TrimPrefix(strings.ReplaceAll(given, "{id}", r.ID), "/")
+	}
+	return ""
+}
+
+// parse reads the URL of a service of OCI in this realm.
+func (f *federation) parse(name, text string) (*url.URL, error) {
+	if text == "" {
+		return nil, fmt.Errorf("%s is not set", name)
+	}
+	u, err := url.Parse(text)
+	if err != nil || u.Scheme != "https" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || u.EscapedPath() != u.Path || strings.Contains(u.Path+"/", "/../") {
+		return nil, fmt.Errorf("%s is not the https URL of a service of OCI", name)
+	}
+	host := strings.ToLower(strings.TrimSuffix(u.Host, ":443"))
+	if !isHost(host) || !strings.HasSuffix(host, "."+f.region.Domain()) {
+		return nil, fmt.Errorf("%s is at %.100q, which is not under %s, where the services of this realm are", name, u.Host, f.region.Domain())
+	}
+	return &url.URL{Scheme: "https", Host: host, Path: u.Path}, nil
+}
+
+// isHost reports whether s is a plain host name in lower case, without a port.
+func isHost(s string) bool {
+	if len(s) > 253 || !consists(s, "abcdefghijklmnopqrstuvwxyz0123456789.-") {
+		return false
+	}
+	for label := range strings.SplitSeq(s, ".") {
+		if label == "" || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' {
+			return false
+		}
+	}
+	return true
+}
+
+func (f *federation) fetch(ctx context.Context) (token, error) {
+	t, err := f.session(ctx)
+	if err != nil {
+		return token{}, &unvouchedError{fmt.Errorf("asking for a resource's token: %w", err)}
+	}
+	return t, nil
+}
+
+func (f *federation) session(ctx context.Context) (token, error) {
+	by, err := f.signer(ctx)
+	if err != nil {
+		return token{}, err
+	}
+	t, err := newToken()
+	if err != nil {
+		return token{}, err
+	}
+	if f.bound != nil {
+		t.key = f.bound
+	}
+	target := f.target
+	for range f.hops {
+		text, parent, err := f.exchange(ctx, by, target, &t.key.PublicKey)
+		if err != nil {
+			return token{}, err
+		}
+		if err := t.hold(text, ""); err != nil {
+			return token{}, err
+		}
+		if parent == "" || f.hops == 1 {
+			return t, nil
+		}
+		next, err := f.parse("the URL of the parent resource", parent)
+		if err != nil {
+			return token{}, err
+		}
+		if *next == *target {
+			return t, nil
+		}
+		by, target = t.credential, next
+	}
+	return token{}, errors.New("there are more than 10 resources around this one")
+}
+
+// exchange takes both steps for one resource. It returns the session token and the
+// URL of the resource around it, if there is one.
+func (f *federation) exchange(ctx context.Context, by credential, target *url.URL, public *rsa.PublicKey) (text, parent string, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target.String(), nil)
+	if err != nil {
+		return "", "", err
+	}
+	if f.context != "" {
+		req.Header.Set("security-context", f.context)
+	}
+	first, header, err := f.send(by, Call{Service: "auth", Operation: "GetResourcePrincipalToken", Host: target.Host}, req)
+	if err != nil {
+		return "", "", err
+	}
+	key, err := encodeKey(public)
+	if err != nil {
+		return "", "", err
+	}
+	body, err := json.Marshal(map[string]string{
+		"resourcePrincipalToken":       first.text("resourcePrincipalToken"),
+		"servicePrincipalSessionToken": first.text("servicePrincipalSessionToken"),
+		"sessionPublicKey":             key,
+	})
+	if err != nil {
+		return "", "", fmt.Errorf("encoding a request for a token: %w", err)
+	}
+	req, err = http.NewRequestWithContext(ctx, http.MethodPost, "https://"+f.auth+"/v1/resourcePrincipalSessionToken", bytes.NewReader(body))
+	if err != nil {
+		return "", "", err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	second, _, err := f.send(by, Call{Service: "auth", Operation: "CreateResourcePrincipalSessionToken", Host: f.auth}, req)
+	if err != nil {
+		return "", "", err
+	}
+	return second.text("token"), header.Get("opc-parent-rpt-url"), nil
+}
+
+// send signs a request, sends it, and reads the JSON object of the answer.
+func (f *federation) send(by credential, call Call, req *http.Request) (answer, http.Header, error) {
+	req.Header.Set("User-Agent", userAgent)
+	req.Header.Set("Date", time.Now().UTC().Format(http.TimeFormat))
+	if err := by.sign(req); err != nil {
+		return nil, nil, err
+	}
+	return sendSigned(f.transport, call, req)
+}
+
+// sendSigned sends a signed request to a service of OCI that vouches for this process, and reads
+// the JSON object of the answer.
+func sendSigned(transport *http.Transport, call Call, req *http.Request) (answer, http.Header, error) {
+	res, err := transport.RoundTrip(req)
+	if err != nil {
+		return nil, nil, fmt.Errorf("asking %s: %w", call.Host, err)
+	}
+	defer res.Body.Close() //nolint:errcheck // only read from
+	if res.StatusCode != http.StatusOK {
+		// As text: it is no answer to what the token was wanted for.
+		return nil, nil, fmt.Errorf("%v", refusal(call, res)) //nolint:errorlint // on purpose
+	}
+	body, err := readBody(res.Body, maxTokenFile)
+	if err != nil {
+		return nil, nil, fmt.Errorf("asking %s: %w", call.Host, err)
+	}
+	given, err := parseAnswer(body)
+	if err != nil {
+		return nil, nil, fmt.Errorf("asking %s: %w: %w", call.Host, errMalformed, err)
+	}
+	return given, res.Header, nil
+}
+
+// encodeKey returns a public key as these services take it: DER in base64.
+func encodeKey(public *rsa.PublicKey) (string, error) {
+	der, err := x509.MarshalPKIXPublicKey(public)
+	if err != nil {
+		return "", fmt.Errorf("encoding a key: %w", err)
+	}
+	return base64.StdEncoding.EncodeToString(der), nil
+}

@@ -1,0 +1,300 @@
+package ociauth
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/oracle/oci-go-sdk/v65/common"
+
+	"github.com/oke-sign/oke-sign/provider/image"
+)
+
+const (
+	metadataService = "http://169.254.169.254/opc/v2"
+	metadataOverV6  = "fd00:c1::a9fe:a9fe"
+	maxMetadata     = 64 << 10
+)
+
+// instance is the compute instance that this runs on. Its metadata service gives
+// it a certificate, and OCI's federation endpoint a token for that, bound to a
+// key that never leaves this process.
+type instance struct {
+	metadata  string
+	region    image.Region
+	tenancy   string
+	transport *http.Transport // to OCI
+	tokens
+}
+
+func (p *Principal) fromInstance(ctx context.Context) error {
+	i, err := p.instance(ctx)
+	if err != nil {
+		return err
+	}
+	p.name, p.identify, p.refused = "instance principal from "+i.metadata, i.identify, i.refused
+	return p.locate(i.tenancy, cmp.Or(p.cfg.Region, i.region.ID()))
+}
+
+// instance asks the metadata service whose instance this is, and where.
+func (p *Principal) instance(ctx context.Context) (*instance, error) {
+	i := &instance{metadata: strings.TrimSuffix(cmp.Or(p.cfg.Metadata, metadataService), "/"), transport: p.transport}
+	if err := checkMetadata(i.metadata); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, p.cfg.Attempt)
+	defer cancel()
+	name, err := i.read(ctx, "/instance/region")
+	if err != nil {
+		return nil, &unvouchedError{fmt.Errorf("%w: is this a compute instance of OCI?", err)}
+	}
+	if i.region, err = image.ParseRegion(strings.ToLower(strings.TrimSpace(string(name)))); err != nil {
+		return nil, fmt.Errorf("the instance's metadata: %w", err)
+	}
+	leaf, err := i.leaf(ctx)
+	if err != nil {
+		return nil, &unvouchedError{err}
+	}
+	i.tenancy = leaf.tenancy
+	i.tokens = newTokens(i.fetch, p.cfg.Attempt)
+	return i, nil
+}
+
+// fromDelegation makes this process act for the user whose delegation token lies on
+// the instance, as in Cloud Shell. The instance is Oracle's there: the tenancy is the
+// user's and not the instance's.
+func (p *Principal) fromDelegation(ctx context.Context) error {
+	prof, err := p.cfg.delegation()
+	if err != nil {
+		return err
+	}
+	file, err := prof.need("delegation_token_file")
+	if err != nil {
+		return fmt.Errorf("%s: %w", prof, err)
+	}
+	if file, err = expand(file); err != nil {
+		return err
+	}
+	tenancy, err := prof.need("tenancy")
+	if err != nil {
+		return fmt.Errorf("%s: %w; OCI_CLI_TENANCY may give it", prof, err)
+	}
+	read := func() (string, error) {
+		text, err := readToken(file)
+		if err != nil {
+			return "", fmt.Errorf("delegation_token_file %s: %w", file, err)
+		}
+		return text, nil
+	}
+	if _, err := read(); err != nil {
+		return fmt.Errorf("%s: %w", prof, err)
+	}
+	i, err := p.instance(ctx)
+	if err != nil {
+		return err
+	}
+	p.name, p.refused = "delegation token of "+prof.String(), i.refused
+	p.identify = func(ctx context.Context) (credential, error) {
+		delegation, err := read() // it is replaced while the shell lives
+		if err != nil {
+			return credential{}, err
+		}
+		id, err := i.identify(ctx)
+		id.delegation = delegation
+		return id, err
+	}
+	return p.locate(tenancy, cmp.Or(p.cfg.Region, prof.values["region"], i.region.ID()))
+}
+
+// delegation is the profile of Cloud Shell. Its file has a profile for each region;
+// what these lack is in DEFAULT, as Oracle's CLI reads it. Nothing of it is a secret.
+func (c Config) delegation() (profile, error) {
+	p, err := c.profile()
+	if err != nil || p.file == "" {
+		return p, err
+	}
+	common, err := readProfile(p.file, "DEFAULT")
+	if err != nil {
+		return p, nil //nolint:nilerr // there may be none
+	}
+	for _, key := range []string{"delegation_token_file", "tenancy"} {
+		p.values[key] = cmp.Or(p.values[key], common.values[key])
+	}
+	return p, nil
+}
+
+// checkMetadata refuses what is not of this machine or its link: whoever answers
+// there says who this process is.
+func checkMetadata(text string) error {
+	u, err := url.Parse(text)
+	if err != nil || u.Scheme != "http" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		return errors.New("OCI_METADATA_BASE_URL is not the URL of a metadata service, such as " + metadataService)
+	}
+	at, err := netip.ParseAddr(u.Hostname())
+	if err != nil || !at.IsLoopback() && !at.IsLinkLocalUnicast() && at.String() != metadataOverV6 {
+		return fmt.Errorf("OCI_METADATA_BASE_URL is at %.100q, which is neither this machine nor its link", u.Host)
+	}
+	return nil
+}
+
+// read asks the metadata service, past any proxy.
+func (i *instance) read(ctx context.Context, page string) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, i.metadata+page, nil)
+	if err != nil {
+		return nil, err
+	}
+	// It keeps out who can be made to send a request and no header.
+	req.Header.Set("Authorization", "Bearer Oracle")
+	req.Header.Set("User-Agent", userAgent)
+	direct := &http.Transport{DisableKeepAlives: true}
+	res, err := direct.RoundTrip(req)
+	if err != nil {
+		return nil, fmt.Errorf("asking %s%s: %w", i.metadata, page, err)
+	}
+	defer res.Body.Close() //nolint:errcheck // only read from
+	answer, err := readBody(res.Body, maxMetadata)
+	if err == nil && res.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%d %s: %s", res.StatusCode, http.StatusText(res.StatusCode), printable(string(answer), 200))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("asking %s%s: %w", i.metadata, page, err)
+	}
+	return answer, nil
+}
+
+// leaf is the instance's certificate, which OCI replaces every few hours.
+type leaf struct {
+	der, chain []byte
+	public     any
+	tenancy    string
+}
+
+func (i *instance) leaf(ctx context.Context) (leaf, error) {
+	var found leaf
+	var cert *x509.Certificate
+	for page, der := range map[string]*[]byte{"/identity/cert.pem": &found.der, "/identity/intermediate.pem": &found.chain} {
+		content, err := i.read(ctx, page)
+		if err != nil {
+			return leaf{}, err
+		}
+		block, _ := pem.Decode(content)
+		if block == nil || block.Type != "CERTIFICATE" {
+			return leaf{}, fmt.Errorf("asking %s%s: %w: no certificate in PEM", i.metadata, page, errMalformed)
+		}
+		parsed, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return leaf{}, fmt.Errorf("asking %s%s: %w: %w", i.metadata, page, errMalformed, err)
+		}
+		if *der = block.Bytes; der == &found.der {
+			cert = parsed
+		}
+	}
+	found.public = cert.PublicKey
+	for _, name := range cert.Subject.Names {
+		text, _ := name.Value.(string)
+		if tenancy, ok := strings.CutPrefix(text, "opc-tenant:"); ok {
+			found.tenancy = tenancy
+		}
+	}
+	if !isOCID(found.tenancy, "tenancy") {
+		return leaf{}, fmt.Errorf("the instance's certificate names no tenancy: %.80q", found.tenancy)
+	}
+	return found, nil
+}
+
+// identity is the certificate with its key. They are read one after the other, and
+// may be replaced in between.
+func (i *instance) identity(ctx context.Context) (leaf, *rsa.PrivateKey, error) {
+	const tries = 3
+	for range tries {
+		own, err := i.leaf(ctx)
+		if err != nil {
+			return leaf{}, nil, err
+		}
+		content, err := i.read(ctx, "/identity/key.pem")
+		if err != nil {
+			return leaf{}, nil, err
+		}
+		key, err := parseKey(content, "", i.metadata+"/identity/key.pem")
+		if err != nil {
+			return leaf{}, nil, err
+		}
+		if key.PublicKey.Equal(own.public) {
+			return own, key, nil
+		}
+	}
+	return leaf{}, nil, fmt.Errorf("the key at %s is not that of the instance's certificate", i.metadata)
+}
+
+// fetch exchanges the instance's certificate for a token.
+func (i *instance) fetch(ctx context.Context) (token, error) {
+	own, key, err := i.identity(ctx)
+	if err != nil {
+		return token{}, err
+	}
+	if own.tenancy != i.tenancy {
+		return token{}, fmt.Errorf("the instance's certificate is of tenancy %s now, and was of %s", own.tenancy, i.tenancy)
+	}
+	t, err := newToken()
+	if err != nil {
+		return token{}, err
+	}
+	text, err := i.federate(ctx, own, key, &t.key.PublicKey)
+	if err != nil {
+		return token{}, err
+	}
+	return t, t.hold(text, i.tenancy)
+}
+
+// federate is OCI's exchange of a certificate for a token.
+func (i *instance) federate(ctx context.Context, own leaf, key *rsa.PrivateKey, public *rsa.PublicKey) (string, error) {
+	call := Call{Service: "auth", Operation: "FederateX509", Host: "auth." + i.region.ID() + "." + i.region.Domain()}
+	session, err := encodeKey(public)
+	if err != nil {
+		return "", err
+	}
+	encode := base64.StdEncoding.EncodeToString
+	body, err := json.Marshal(map[string]any{
+		"certificate": encode(own.der), "intermediateCertificates": []string{encode(own.chain)},
+		"publicKey": session, "fingerprintAlgorithm": "SHA256",
+	})
+	if err != nil {
+		return "", fmt.Errorf("encoding a request for a token: %w", err)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+call.Host+"/v1/x509", bytes.NewReader(body))
+	if err != nil {
+		return "", err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("User-Agent", userAgent)
+	sum := sha256.Sum256(own.der)
+	id := credential{
+		keyID: i.tenancy + "/fed-x509-sha256/" + strings.ReplaceAll(fmt.Sprintf("% x", sum), " ", ":"),
+		key:   key,
+	}
+	// The SDK leaves the host out of what it signs for this endpoint, and the
+	// endpoint is made for the SDK.
+	signer := common.RequestSigner(id, []string{"date", "(request-target)"}, []string{"content-length", "content-type", "x-content-sha256"})
+	req.Header.Set("Date", time.Now().UTC().Format(http.TimeFormat))
+	if err := signer.Sign(req); err != nil {
+		return "", err
+	}
+	given, _, err := sendSigned(i.transport, call, req)
+	if err != nil {
+		return "", fmt.Errorf("asking for an instance's token: %w", err)
+	}
+	return given.text("token"), nil
+}

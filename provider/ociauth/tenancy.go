@@ -1,0 +1,158 @@
+package ociauth
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/oracle/oci-go-sdk/v65/common"
+	"github.com/oracle/oci-go-sdk/v65/identity"
+	"github.com/oracle/oci-go-sdk/v65/objectstorage"
+)
+
+// Limits for the compartments of a tenancy: OCI allows a few thousand.
+const (
+	maxCompartments = 10_000
+	maxPages        = 200
+)
+
+// Namespace finds the name by which images of the principal's own tenancy are
+// called. Object Storage tells it to every principal without any permission,
+// whereas the registry's own configuration takes a right on the root compartment
+// that a principal with rights on compartments only does not have.
+func (p *Principal) Namespace(ctx context.Context) (string, error) {
+	call := Call{
+		Service: "objectstorage", Operation: "GetNamespace", Method: http.MethodGet,
+		Host: "objectstorage." + p.region.ID() + "." + p.region.Domain(), Path: "/n/",
+	}
+	var namespace string
+	if _, err := p.Do(ctx, call, objectstorage.GetNamespaceRequest{}, &namespace); err != nil {
+		return "", fmt.Errorf("finding the namespace of the tenancy: %w", err)
+	}
+	if !Segment(namespace) || strings.Contains(namespace, ".") {
+		return "", fmt.Errorf("finding the namespace of the tenancy: %w", call.Malformed("no namespace: %.80q", namespace))
+	}
+	return namespace, nil
+}
+
+// Compartment is a part of the tenancy; the tenancy itself is one, its root.
+type Compartment struct {
+	ID, Name string
+}
+
+// Compartments lists the root and all compartments below it that the principal
+// has any rights on.
+func (p *Principal) Compartments(ctx context.Context) ([]Compartment, error) {
+	call := Call{
+		Service: "identity", Operation: "ListCompartments", Method: http.MethodGet,
+		Host: "identity." + p.region.ID() + ".oci." + p.region.Domain(), Path: "/20160918/compartments",
+	}
+	request := identity.ListCompartmentsRequest{
+		CompartmentId:          common.String(p.tenancy),
+		CompartmentIdInSubtree: common.Bool(true),
+		AccessLevel:            identity.ListCompartmentsAccessLevelAccessible,
+		LifecycleState:         identity.CompartmentLifecycleStateActive,
+	}
+	found := []Compartment{{ID: p.tenancy, Name: "(root)"}}
+	seen := map[string]bool{p.tenancy: true}
+	err := Pages(func(page *string) (*string, error) {
+		request.Page = page
+		items, next, err := ReadItems[identity.Compartment](ctx, p, call, request)
+		if err != nil {
+			return nil, err
+		}
+		for _, item := range items {
+			if item.Id == nil || !isOCID(*item.Id, "compartment") {
+				return nil, call.Malformed("a compartment without an OCID")
+			}
+			if seen[*item.Id] || item.LifecycleState != identity.CompartmentLifecycleStateActive {
+				continue
+			}
+			if len(found) > maxCompartments {
+				return nil, call.Malformed("more than %d compartments", maxCompartments)
+			}
+			seen[*item.Id] = true
+			found = append(found, Compartment{ID: *item.Id, Name: Text(item.Name)})
+		}
+		return next, nil
+	}, maxPages)
+	if err != nil {
+		return nil, fmt.Errorf("listing compartments: %w", err)
+	}
+	slices.SortFunc(found[1:], func(a, b Compartment) int {
+		return strings.Compare(a.Name+"\x00"+a.ID, b.Name+"\x00"+b.ID)
+	})
+	return found, nil
+}
+
+// Lineage is a compartment and those that it lies in, the innermost first and the
+// tenancy last.
+func (p *Principal) Lineage(ctx context.Context, id string) ([]Compartment, error) {
+	const deepest = 16 // OCI has six levels
+	call := Call{
+		Service: "identity", Operation: "GetCompartment", Method: http.MethodGet,
+		Host: "identity." + p.region.ID() + ".oci." + p.region.Domain(), Path: "/20160918/compartments/{compartmentId}",
+	}
+	var line []Compartment
+	for range deepest {
+		if id == p.tenancy {
+			return append(line, Compartment{ID: id, Name: "(root)"}), nil
+		}
+		if !isOCID(id, "compartment") {
+			return nil, fmt.Errorf("not the OCID of a compartment: %.120q", id)
+		}
+		var got identity.Compartment
+		if _, err := p.Do(ctx, call, identity.GetCompartmentRequest{CompartmentId: common.String(id)}, &got); err != nil {
+			return nil, fmt.Errorf("reading compartment %s: %w", id, err)
+		}
+		if got.Id == nil || *got.Id != id || got.CompartmentId == nil {
+			return nil, call.Malformed("asked for compartment %s, got another or one that lies nowhere", id)
+		}
+		line = append(line, Compartment{ID: id, Name: Text(got.Name)})
+		id = *got.CompartmentId
+	}
+	return nil, call.Malformed("compartments within compartments without an end")
+}
+
+// Statements are the statements of the IAM policies that are attached to a
+// compartment.
+func (p *Principal) Statements(ctx context.Context, compartment string) ([]string, error) {
+	const most = 10_000
+	call := Call{
+		Service: "identity", Operation: "ListPolicies", Method: http.MethodGet,
+		Host: "identity." + p.region.ID() + ".oci." + p.region.Domain(), Path: "/20160918/policies",
+	}
+	request := identity.ListPoliciesRequest{CompartmentId: common.String(compartment)}
+	var statements []string
+	err := Pages(func(page *string) (*string, error) {
+		request.Page = page
+		items, next, err := ReadItems[identity.Policy](ctx, p, call, request)
+		if err != nil {
+			return nil, err
+		}
+		for _, item := range items {
+			if item.LifecycleState == identity.PolicyLifecycleStateActive {
+				statements = append(statements, item.Statements...)
+			}
+		}
+		if len(statements) > most {
+			return nil, call.Malformed("more than %d statements", most)
+		}
+		return next, nil
+	}, maxPages)
+	if err != nil {
+		return nil, fmt.Errorf("listing policies: %w", err)
+	}
+	return statements, nil
+}
+
+// Text is a string of an answer, made fit for people to read. It is not for
+// anything that is compared or sent back.
+func Text(s *string) string {
+	if s == nil {
+		return ""
+	}
+	return printable(*s, 255)
+}

@@ -1,0 +1,110 @@
+package ociauth_test
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/oracle/oci-go-sdk/v65/artifacts"
+	"github.com/oracle/oci-go-sdk/v65/common"
+
+	"github.com/oke-sign/oke-sign/provider/ociauth"
+	"github.com/oke-sign/oke-sign/test/ocitest"
+)
+
+func TestLineage(t *testing.T) {
+	w := newWorld(t, ociauth.Config{})
+	team := w.NewCompartment("team", "")
+	app := w.NewCompartment("app", team)
+	got, err := w.who.Lineage(t.Context(), app)
+	want := []ociauth.Compartment{{ID: app, Name: "app"}, {ID: team, Name: "team"}, {ID: w.ID, Name: "(root)"}}
+	if diff := cmp.Diff(want, got); diff != "" || err != nil {
+		t.Error(diff, err)
+	}
+	if got, err := w.who.Lineage(t.Context(), w.ID); err != nil || len(got) != 1 {
+		t.Error(got, err)
+	}
+	for what, tt := range map[string]struct {
+		fault ocitest.Fault
+		want  string
+	}{
+		"a circle":  {ocitest.Fault{Operation: "identity.GetCompartment", Kind: ocitest.Set, Set: map[string]any{"compartmentId": app}}, "without an end"},
+		"a path":    {ocitest.Fault{Operation: "identity.GetCompartment", Kind: ocitest.Set, Set: map[string]any{"compartmentId": "../x"}}, "not the OCID of a compartment"},
+		"nowhere":   {ocitest.Fault{Operation: "identity.GetCompartment", Kind: ocitest.Set, Set: map[string]any{"compartmentId": nil}}, "lies nowhere"},
+		"another's": {ocitest.Fault{Operation: "identity.GetCompartment", Kind: ocitest.Set, Set: map[string]any{"id": team + "x"}}, "got another"},
+	} {
+		id := w.Fault(tt.fault)
+		if got, err := w.who.Lineage(t.Context(), app); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: %v %v", what, got, err)
+		}
+		cloud.ClearFault(id)
+	}
+}
+
+func TestStatements(t *testing.T) {
+	w := newWorld(t, ociauth.Config{})
+	const statement = "Allow user u to read repos in tenancy"
+	w.Allow(statement)
+	got, err := w.who.Statements(t.Context(), w.ID)
+	if err != nil || len(got) != 2 || got[1] != statement {
+		t.Error(got, err)
+	}
+	if got, err := w.who.Statements(t.Context(), w.NewCompartment("team", "")); err != nil || len(got) != 0 {
+		t.Error(got, err)
+	}
+}
+
+// TestApart: what one way to OCI is told by a host that throttles holds up the
+// other in nothing.
+func TestApart(t *testing.T) {
+	troubles := 0
+	w := newWorld(t, ociauth.Config{Trouble: func(context.Context, error) { troubles++ }})
+	apart, err := w.who.Apart(1)
+	if err != nil || apart.Tenancy() != w.ID || apart.String() != w.who.String() {
+		t.Fatal(apart, err)
+	}
+	w.Fault(ocitest.Fault{Operation: "artifacts.ListContainerImages", Kind: ocitest.Status, Status: 429, Code: "TooManyRequests", RetryAfter: "3600"})
+	call := ociauth.Call{
+		Service: "artifacts", Operation: "ListContainerImages", Method: "GET", Path: "/20160918/container/images",
+		Host: "artifacts.us-ashburn-1.oci.oraclecloud.com",
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if _, err := apart.Do(ctx, call, artifacts.ListContainerImagesRequest{CompartmentId: common.String(w.ID)}, nil); err == nil {
+		t.Fatal("not throttled")
+	}
+	call.Operation, call.Path = "GetContainerConfiguration", "/20160918/container/configuration"
+	ask := func(who *ociauth.Principal) int {
+		before := troubles
+		if _, err := who.Do(t.Context(), call, artifacts.GetContainerConfigurationRequest{CompartmentId: common.String(w.ID)}, nil); err != nil {
+			t.Error(err)
+		}
+		return troubles - before
+	}
+	if n := ask(w.who); n != 0 {
+		t.Errorf("%d troubles for who was told nothing", n)
+	}
+	if n := ask(apart); n != 1 {
+		t.Errorf("%d troubles for who was throttled, want 1: the test shows nothing", n)
+	}
+}
+
+func TestMaxAnswer(t *testing.T) {
+	w := newWorld(t, ociauth.Config{})
+	long := `["` + strings.Repeat("x", 5<<20) + `"]`
+	w.Fault(ocitest.Fault{Operation: "artifacts.ListContainerImages", Kind: ocitest.Body, Body: long})
+	list := ociauth.Call{
+		Service: "artifacts", Operation: "ListContainerImages", Method: "GET", Path: "/20160918/container/images",
+		Host: "artifacts.us-ashburn-1.oci.oraclecloud.com",
+	}
+	request := artifacts.ListContainerImagesRequest{CompartmentId: common.String(w.ID)}
+	for limit, good := range map[int64]bool{0: false, 1 << 10: false, 6 << 20: true} {
+		list.MaxAnswer = limit
+		var answer []string
+		if _, err := w.who.Do(t.Context(), list, request, &answer); (err == nil) != good || err != nil && !ociauth.IsMalformed(err) {
+			t.Errorf("%d: %v", limit, err)
+		}
+	}
+}

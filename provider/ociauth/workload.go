@@ -1,0 +1,168 @@
+package ociauth
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/rsa"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// ServiceAccount is the directory where Kubernetes mounts a Pod's token and its
+// cluster's ca.crt.
+const ServiceAccount = "/var/run/secrets/kubernetes.io/serviceaccount"
+
+const workloadPort = "12250"
+
+// Workload says where a Pod finds what its cluster vouches for.
+type Workload struct {
+	// KubernetesHost is the address of the cluster: KUBERNETES_SERVICE_HOST.
+	KubernetesHost string
+	// Dir is the directory with the service account's token and its cluster's
+	// ca.crt. Empty means where Kubernetes mounts them.
+	Dir string
+	// CAFile replaces the directory's ca.crt: OCI_KUBERNETES_SERVICE_ACCOUNT_CERT_PATH.
+	CAFile string
+	// TokenFile replaces the directory's token: OCI_KUBERNETES_SERVICE_ACCOUNT_TOKEN_PATH.
+	TokenFile string
+	// Token is the token itself: OCI_KUBERNETES_SERVICE_ACCOUNT_TOKEN_STRING.
+	Token string
+}
+
+// workload is a Pod of an enhanced OKE cluster. The cluster's own endpoint
+// vouches for its service account with a token that OCI takes, bound to a key
+// that never leaves this process.
+type workload struct {
+	endpoint string
+	from     Workload // the service account's token and the cluster's CA, both of which rotate
+	tokens
+}
+
+func newWorkload(cfg Config) (*workload, error) {
+	from := cfg.Workload
+	if from.KubernetesHost == "" {
+		return nil, errors.New("KUBERNETES_SERVICE_HOST is not set: workload identity is for Pods of OKE clusters")
+	}
+	dir := cmp.Or(from.Dir, ServiceAccount)
+	from.CAFile = cmp.Or(from.CAFile, filepath.Join(dir, "ca.crt"))
+	from.TokenFile = cmp.Or(from.TokenFile, filepath.Join(dir, "token"))
+	w := &workload{
+		endpoint: "https://" + net.JoinHostPort(from.KubernetesHost, workloadPort) + "/resourcePrincipalSessionTokens",
+		from:     from,
+	}
+	w.tokens = newTokens(w.fetch, cfg.Attempt)
+	return w, nil
+}
+
+func (w *workload) String() string { return "workload identity from " + w.endpoint }
+
+// fetch asks the cluster for a token for a new key.
+func (w *workload) fetch(ctx context.Context) (token, error) {
+	t, err := w.exchange(ctx)
+	if err != nil {
+		return token{}, &unvouchedError{fmt.Errorf("asking %s for a workload's token: %w", w.endpoint, err)}
+	}
+	return t, nil
+}
+
+func (w *workload) exchange(ctx context.Context) (token, error) {
+	account := w.from.Token
+	if account == "" {
+		content, err := readFile(w.from.TokenFile, maxTokenFile)
+		if err != nil {
+			return token{}, fmt.Errorf("reading the service account's token: %w", err)
+		}
+		account = string(content)
+	}
+	account = strings.TrimSpace(account)
+	if err := checkToken(account, time.Now()); err != nil {
+		return token{}, fmt.Errorf("the service account's token: %w", err)
+	}
+	roots, err := readRoots(w.from.CAFile)
+	if err != nil {
+		return token{}, err
+	}
+	t, err := newToken()
+	if err != nil {
+		return token{}, err
+	}
+	answer, err := post(ctx, roots, w.endpoint, account, &t.key.PublicKey)
+	if err != nil {
+		return token{}, err
+	}
+	text, err := unwrap(answer)
+	if err != nil {
+		return token{}, err
+	}
+	return t, t.hold(text, "")
+}
+
+// post sends the public key. It goes to the cluster directly, past any proxy.
+func post(ctx context.Context, roots *x509.CertPool, endpoint, account string, public *rsa.PublicKey) ([]byte, error) {
+	der, err := x509.MarshalPKIXPublicKey(public)
+	if err != nil {
+		return nil, fmt.Errorf("encoding a key: %w", err)
+	}
+	body, err := json.Marshal(map[string]string{"podKey": string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))})
+	if err != nil {
+		return nil, fmt.Errorf("encoding a key: %w", err)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, endpoint, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Authorization", "Bearer "+account)
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("User-Agent", userAgent)
+	direct := &http.Transport{
+		DisableKeepAlives: true, // it is asked twice an hour, and its CA may change
+		TLSClientConfig:   &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots},
+	}
+	res, err := direct.RoundTrip(req)
+	if err != nil {
+		return nil, err
+	}
+	defer res.Body.Close() //nolint:errcheck // only read from
+	answer, err := readBody(res.Body, maxTokenFile)
+	switch {
+	case err != nil:
+		return nil, err
+	case res.StatusCode == http.StatusForbidden:
+		return nil, fmt.Errorf("403 Forbidden: only enhanced clusters have workload identity: %s", told(answer, account))
+	case res.StatusCode != http.StatusOK:
+		return nil, fmt.Errorf("%d %s: %s", res.StatusCode, http.StatusText(res.StatusCode), told(answer, account))
+	}
+	return answer, nil
+}
+
+// unwrap takes a token out of an answer: JSON in base64 in a JSON string.
+func unwrap(answer []byte) (string, error) {
+	var text string
+	if err := json.Unmarshal(answer, &text); err != nil {
+		return "", fmt.Errorf("%w: no JSON string", errMalformed)
+	}
+	inner, err := base64.StdEncoding.DecodeString(text)
+	if err != nil {
+		return "", fmt.Errorf("%w: no base64", errMalformed)
+	}
+	wrapped, err := parseAnswer(inner)
+	if err != nil {
+		return "", fmt.Errorf("%w: no JSON in base64", errMalformed)
+	}
+	text, ok := strings.CutPrefix(wrapped.text("token"), "ST$")
+	if !ok {
+		return "", fmt.Errorf("%w: no session token", errMalformed)
+	}
+	return text, nil
+}

@@ -1,0 +1,245 @@
+package vulnreport
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/oke-sign/oke-sign/provider/cache"
+	"github.com/oke-sign/oke-sign/provider/contain"
+	"github.com/oke-sign/oke-sign/provider/fair"
+	"github.com/oke-sign/oke-sign/provider/image"
+)
+
+// How long things are remembered. A newer scan is seen after at most knownFor,
+// the first one after at most unknownFor.
+const (
+	knownFor   = 10 * time.Minute
+	unknownFor = 30 * time.Second
+)
+
+// Limits of one gathering.
+const (
+	maxTags    = 10 // whose results are looked at
+	maxSkipped = 5  // results that are of another registry
+	parallel   = 4
+	reading    = 8 // problems of results, which may take some megabytes each
+)
+
+// maxBytes bounds what is remembered. That is enough for 100 000 images with 45
+// problems each, and for 60 000 with as many as a report lists.
+const maxBytes = 128 << 20
+
+// Image is what the registry says of an image.
+type Image struct {
+	Tags          []Tag
+	CompartmentID string // of its repository
+}
+
+// ErrNoImage says that there is no such image, or that the principal may not read
+// it.
+var ErrNoImage = errors.New("no such image")
+
+// Config is where a Checker gets what it decides from. All functions are
+// required, are called by many goroutines at once, and report what they could
+// not find out as an error.
+type Config struct {
+	// Covers reports whether the image is of a tenancy that the others can ask.
+	Covers func(image.Reference) bool
+	// Image returns the tags that point to the image that ref pins; ErrNoImage if
+	// there is none.
+	Image func(ctx context.Context, ref image.Reference) (Image, error)
+	// Results returns the newest results of a tag of the image's repository, the
+	// newest first.
+	Results func(ctx context.Context, ref image.Reference, img Image, tag string) ([]Result, error)
+	// Problems returns the open problems that a result found, and the region of
+	// the registry that it is about, which is zero if nobody says.
+	Problems func(ctx context.Context, ref image.Reference, id string) ([]Problem, image.Region, error)
+
+	// MaxImages bounds how many images are remembered; zero means 100 000. Their
+	// reports take 128 MiB at most.
+	MaxImages int
+	// Loads is how many images are gathered at once, beside one for each request
+	// that has none; zero means 8.
+	Loads int
+	// Timeout bounds the gathering for one image, which goes on when nobody waits
+	// for it any more; zero means 15 seconds.
+	Timeout time.Duration
+	// Now is the clock; nil means time.Now.
+	Now func() time.Time
+	// Panicked is told, if not nil, of a panic of one of the functions above: it is
+	// an error of the question that it was for, and of no other.
+	Panicked func(*contain.PanicError)
+}
+
+// Checker says what scans say of images, and remembers it. It is safe for
+// concurrent use.
+type Checker struct {
+	cfg     Config
+	reports *cache.Cache[string, gathered] // by the reference that pins the image
+	reading *fair.Places
+}
+
+// New makes a Checker.
+func New(cfg Config) *Checker {
+	cfg.MaxImages = cmp.Or(cfg.MaxImages, 100_000)
+	cfg.Loads = cmp.Or(cfg.Loads, 8)
+	cfg.Timeout = cmp.Or(cfg.Timeout, 15*time.Second)
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	c := &Checker{cfg: cfg, reading: fair.NewPlaces(reading)}
+	least := maxBytes / cfg.MaxImages
+	c.reports = cache.New(cache.Config[string, gathered]{
+		Load: c.gather,
+		Keep: func(g gathered) time.Duration {
+			if g.known {
+				return knownFor
+			}
+			return unknownFor
+		},
+		Weigh:     func(pinned string, g gathered) uint32 { return uint32(max(least, len(pinned)+g.size())) }, //nolint:gosec // some kilobytes
+		MaxWeight: maxBytes,
+		// A load has its place until it ends: nobody is in such a hurry for scans
+		// that more than these should run.
+		Loads: cfg.Loads, Timeout: cfg.Timeout, Patience: cfg.Timeout, Now: cfg.Now, Panicked: cfg.Panicked,
+	})
+	return c
+}
+
+// Check says what scans say of the image that ref pins. An error means that it
+// could not be found out.
+func (c *Checker) Check(ctx context.Context, ref image.Reference) (Report, error) {
+	if r, settled := c.settle(ref); settled {
+		return r, nil
+	}
+	g, err := c.reports.Get(ctx, ref.Identity().String())
+	if err != nil {
+		return Report{}, err
+	}
+	return c.aged(g), nil
+}
+
+// Known is what Check would say, if that is in memory.
+func (c *Checker) Known(ctx context.Context, ref image.Reference) (Report, bool) {
+	if r, settled := c.settle(ref); settled {
+		return r, true
+	}
+	g, ok := c.reports.Peek(ctx, ref.Identity().String())
+	return c.aged(g), ok
+}
+
+func (c *Checker) aged(g gathered) Report {
+	r := g.report()
+	r.Age = c.cfg.Now().Sub(g.at)
+	if !r.Known {
+		r.Kept = unknownFor
+	}
+	return r
+}
+
+// settle decides what needs no call.
+func (c *Checker) settle(ref image.Reference) (Report, bool) {
+	switch {
+	case ref.Digest() == "":
+		return Report{Reason: NoDigest, Detail: "a tag can be moved to another image at any time; name the digest"}, true
+	case !c.cfg.Covers(ref):
+		return Report{Reason: NotCovered, Detail: fmt.Sprintf("namespace %s in %s is of no tenancy that was configured", ref.Namespace(), ref.Region())}, true
+	}
+	return Report{}, false
+}
+
+// Wait returns when no gathering is under way. Check must not be called any more.
+func (c *Checker) Wait() { c.reports.Wait() }
+
+// Stats tells of the memory.
+func (c *Checker) Stats() cache.Stats { return c.reports.Stats() }
+
+// gather finds out about one image.
+func (c *Checker) gather(ctx context.Context, pinned string) (gathered, error) {
+	at := c.cfg.Now()
+	ref, err := image.Parse(pinned)
+	if err != nil {
+		return gathered{}, err
+	}
+	before, err := c.image(ctx, ref)
+	var results []Result
+	if err == nil {
+		results, err = c.results(ctx, ref, before)
+	}
+	var after Image
+	if err == nil {
+		after, err = c.image(ctx, ref)
+	}
+	if errors.Is(err, ErrNoImage) {
+		return remember(Report{Reason: ImageNotFound, Detail: "OCI Registry has no such image, or this principal may not read it"}, at), nil
+	}
+	if err != nil {
+		return gathered{}, err
+	}
+	r, err := c.report(ctx, ref, before.Tags, after.Tags, results)
+	return remember(r, at), err
+}
+
+// image is one with its newest tags: those beyond maxTags are not asked about.
+func (c *Checker) image(ctx context.Context, ref image.Reference) (Image, error) {
+	img, err := c.cfg.Image(ctx, ref)
+	slices.SortFunc(img.Tags, func(a, b Tag) int { return cmp.Or(b.Since.Compare(a.Since), cmp.Compare(a.Name, b.Name)) })
+	img.Tags = img.Tags[:min(len(img.Tags), maxTags)]
+	return img, err
+}
+
+// results are those of all tags. If some could not be found out, the newest scan
+// may be among them.
+func (c *Checker) results(ctx context.Context, ref image.Reference, img Image) ([]Result, error) {
+	found := make([][]Result, len(img.Tags))
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(parallel)
+	for i, tag := range img.Tags {
+		group.Go(func() (err error) {
+			defer contain.Panic(&err)
+			found[i], err = c.cfg.Results(ctx, ref, img, tag.Name)
+			return err
+		})
+	}
+	err := group.Wait()
+	return slices.Concat(found...), err
+}
+
+// report is what the newest result says that is of this image. Repositories of
+// two regions may have one name, and one service may scan both.
+func (c *Checker) report(ctx context.Context, ref image.Reference, before, after []Tag, results []Result) (Report, error) {
+	skipped := ""
+	for range maxSkipped {
+		newest, unknown := Choose(before, after, results)
+		if newest.ID == "" {
+			unknown.Detail += skipped
+			return unknown, nil
+		}
+		problems, region, err := c.problems(ctx, ref, newest.ID)
+		if err != nil {
+			return Report{}, err
+		}
+		if region == ref.Region() {
+			return Summarize(newest, problems), nil
+		}
+		skipped = "; there are results of which it is not known that they are about this registry"
+		results = slices.DeleteFunc(slices.Clone(results), func(r Result) bool { return r.ID == newest.ID })
+	}
+	return Report{}, fmt.Errorf("%s: none of the %d newest results is about this registry", ref, maxSkipped)
+}
+
+// problems reads those of one result, a few results at a time: they may be large.
+func (c *Checker) problems(ctx context.Context, ref image.Reference, id string) ([]Problem, image.Region, error) {
+	release, err := c.reading.Acquire(ctx)
+	if err != nil {
+		return nil, image.Region{}, err
+	}
+	defer release()
+	return c.cfg.Problems(ctx, ref, id)
+}
