@@ -100,7 +100,7 @@ func (a *admission) ask(t *testing.T, images []string) (int, time.Duration) {
 		t.Error(err)
 	}
 	w := httptest.NewRecorder()
-	a.handler.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodPost, server.Path, bytes.NewReader(body)))
+	a.handler.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodPost, server.SignaturesPath, bytes.NewReader(body)))
 	if err := json.Unmarshal(w.Body.Bytes(), &response); err != nil || w.Code != http.StatusOK {
 		t.Errorf("%v: %d %s", err, w.Code, w.Body)
 	}

@@ -169,8 +169,8 @@ func (o *options) validate() error {
 		return wrong("--timeout %s: want more than 0 and at most %s", o.timeout, most)
 	case o.scanTime <= 0 || o.scanTime > most:
 		return wrong("--scan-timeout %s: want more than 0 and at most %s", o.scanTime, most)
-	case o.ownCertificate() && o.timeout >= waits(server.Path):
-		return wrong("--timeout %s: want less than %s, which the Provider object that is applied has Gatekeeper wait", o.timeout, waits(server.Path))
+	case o.ownCertificate() && o.timeout >= waits(server.SignaturesPath):
+		return wrong("--timeout %s: want less than %s, which the Provider object that is applied has Gatekeeper wait", o.timeout, waits(server.SignaturesPath))
 	case o.ownCertificate() && o.scanTime >= waits(server.ScansPath):
 		return wrong("--scan-timeout %s: want less than %s, which the Provider object that is applied has Gatekeeper wait", o.scanTime, waits(server.ScansPath))
 	case o.drainFor < 0 || o.drainFor > maxDrain:

@@ -99,7 +99,7 @@ type provider struct {
 // our values for Gatekeeper's chart.
 func providers() []certs.Provider {
 	return []certs.Provider{
-		{Name: "oke-sign", Path: server.Path, Timeout: 2},
+		{Name: "oke-sign", Path: server.SignaturesPath, Timeout: 2},
 		{Name: "oke-sign-scans", Path: server.ScansPath, Timeout: 1},
 		{Name: "oke-sign-digests", Path: server.DigestsPath, Timeout: 1},
 	}
@@ -165,7 +165,7 @@ func (p *provider) serve(ctx context.Context) error {
 	probes := server.Limit(looks, server.MaxHealthConnections, "health", p.metrics)
 	defer questions.Close() //nolint:errcheck // closed already if anything was answered
 	p.log.Info("serving", "version", build(), "addr", questions.Addr().String(), "healthAddr", probes.Addr().String(),
-		"paths", server.Path+" "+server.ScansPath+" "+server.DigestsPath)
+		"paths", server.SignaturesPath+" "+server.ScansPath+" "+server.DigestsPath)
 
 	asked := server.HTTP(nil)
 	probed := server.HTTP(server.Health(p.alive, p.ready, p.lines.Stuck, p.metrics))

@@ -41,7 +41,7 @@ func remembered(cfg server.Config) server.Config {
 
 func post(ctx context.Context, h http.Handler, body io.Reader) *httptest.ResponseRecorder {
 	w := httptest.NewRecorder()
-	h.ServeHTTP(w, httptest.NewRequestWithContext(ctx, http.MethodPost, server.Path, body))
+	h.ServeHTTP(w, httptest.NewRequestWithContext(ctx, http.MethodPost, server.SignaturesPath, body))
 	return w
 }
 
@@ -119,7 +119,7 @@ func TestSlowBodiesHoldNothing(t *testing.T) {
 
 // Answers cost no more bytes than questions do.
 func TestNothingIsEscapedThatNeedNotBe(t *testing.T) {
-	for _, path := range []string{server.Path, server.DigestsPath} {
+	for _, path := range []string{server.SignaturesPath, server.DigestsPath} {
 		h := server.Handler(server.Config{Check: signed, Digests: server.Digests{Digest: func(context.Context, image.Reference) (string, error) { return "", nil }}})
 		key := strings.Repeat("<>&", 1000)
 		w := httptest.NewRecorder()
@@ -200,7 +200,7 @@ func TestAnswersThatNobodyReads(t *testing.T) {
 	for range callers {
 		c := dial(t, addr)
 		wait.Go(func() {
-			if _, err := fmt.Fprintf(c, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n", server.Path, len(body)); err != nil {
+			if _, err := fmt.Fprintf(c, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n", server.SignaturesPath, len(body)); err != nil {
 				return
 			}
 			_, _ = c.Write(body) // until the server has had enough

@@ -61,7 +61,7 @@ func dial(t *testing.T, addr string) net.Conn {
 // exchange asks on a connection, and returns the answer's text or the error.
 func exchange(c net.Conn, body string) string {
 	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
-	if _, err := fmt.Fprintf(c, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", server.Path, len(body), body); err != nil {
+	if _, err := fmt.Fprintf(c, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", server.SignaturesPath, len(body), body); err != nil {
 		return err.Error()
 	}
 	b := make([]byte, 64<<10)

@@ -54,8 +54,8 @@ import (
 
 // Where questions are posted: about signatures, and about scans.
 const (
-	Path      = "/v1/signatures"
-	ScansPath = "/v1/scans"
+	SignaturesPath = "/v1/signatures"
+	ScansPath      = "/v1/scans"
 )
 
 // Config says how Handler answers. Check is required.
@@ -150,7 +150,7 @@ type lane struct {
 	decide  func(ctx context.Context, keys []string, deadline time.Time) Response
 }
 
-// Handler answers POST requests on Path, ScansPath and DigestsPath, and everything
+// Handler answers POST requests on SignaturesPath, ScansPath and DigestsPath, and everything
 // else in the protocol's own form with a systemError.
 func Handler(cfg Config) *Questions {
 	if cfg.Log == nil {
@@ -160,7 +160,7 @@ func Handler(cfg Config) *Questions {
 		authorize: cfg.Authorize, log: cfg.Log, lanes: make(map[string]*lane),
 		bodies: semaphore.NewWeighted(roomForBodies), answers: semaphore.NewWeighted(roomForAnswers),
 	}
-	h.lanes[Path] = signatures(cfg)
+	h.lanes[SignaturesPath] = signatures(cfg)
 	if cfg.Scans.Check != nil {
 		h.lanes[ScansPath] = scans(cfg)
 	}
@@ -207,7 +207,7 @@ type refusal struct {
 
 func (h *Questions) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	began := time.Now()
-	l := cmp.Or(h.lanes[r.URL.Path], h.lanes[Path])
+	l := cmp.Or(h.lanes[r.URL.Path], h.lanes[SignaturesPath])
 	deadline := began.Add(l.budget)
 	conn := http.NewResponseController(w)
 	limit(conn, deadline)

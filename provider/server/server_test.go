@@ -133,7 +133,7 @@ func (s *service) config(caller *pki.Pair) *tls.Config {
 // answer of the protocol whatever the body was.
 func (s *service) post(caller *pki.Pair, body string) (int, externaldata.ProviderResponse) {
 	s.t.Helper()
-	return s.send(caller, http.MethodPost, server.Path, strings.NewReader(body))
+	return s.send(caller, http.MethodPost, server.SignaturesPath, strings.NewReader(body))
 }
 
 func (s *service) send(caller *pki.Pair, method, path string, body io.Reader) (int, externaldata.ProviderResponse) {
@@ -223,7 +223,7 @@ func TestGatekeepersClient(t *testing.T) {
 	provider := &unversioned.Provider{
 		ObjectMeta: metav1.ObjectMeta{Name: "oke-sign"},
 		Spec: unversioned.ProviderSpec{
-			URL: "https://" + s.addr + server.Path, Timeout: 5,
+			URL: "https://" + s.addr + server.SignaturesPath, Timeout: 5,
 			CABundle: base64.StdEncoding.EncodeToString(s.ca.PEM()),
 		},
 	}
@@ -319,9 +319,9 @@ func TestBadInput(t *testing.T) {
 		"GET":                             {caller: &s.caller, method: http.MethodGet, status: 405, says: `method "GET"`},
 		"PUT":                             {caller: &s.caller, method: http.MethodPut, body: good, status: 405, says: `method "PUT"`},
 		"a method of one's own":           {caller: &s.caller, method: "VERIFY", body: good, status: 405, says: `method "VERIFY"`},
-		"another path":                    {caller: &s.caller, path: "/v1/signature", body: good, status: 404, says: server.Path},
-		"the path of the health address":  {caller: &s.caller, path: "/healthz", body: good, status: 404, says: server.Path},
-		"a path that leads there":         {caller: &s.caller, path: "/v1/x/../signatures", body: good, status: 404, says: server.Path},
+		"another path":                    {caller: &s.caller, path: "/v1/signature", body: good, status: 404, says: server.SignaturesPath},
+		"the path of the health address":  {caller: &s.caller, path: "/healthz", body: good, status: 404, says: server.SignaturesPath},
+		"a path that leads there":         {caller: &s.caller, path: "/v1/x/../signatures", body: good, status: 404, says: server.SignaturesPath},
 		"an empty body":                   {caller: &s.caller, body: "", status: 400, says: "expected an object"},
 		"no JSON":                         {caller: &s.caller, body: "hello", status: 400, says: "expected an object"},
 		"null":                            {caller: &s.caller, body: "null", status: 400, says: "expected an object"},
@@ -348,7 +348,7 @@ func TestBadInput(t *testing.T) {
 				method = http.MethodPost
 			}
 			if path == "" {
-				path = server.Path
+				path = server.SignaturesPath
 			}
 			status, answer := s.send(tt.caller, method, path, strings.NewReader(tt.body))
 			if status != tt.status {
@@ -399,7 +399,7 @@ func TestBodyWithoutEnd(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer func() { _ = conn.Close() }()
-			if _, err := io.WriteString(conn, "POST "+server.Path+" HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"); err != nil {
+			if _, err := io.WriteString(conn, "POST "+server.SignaturesPath+" HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"); err != nil {
 				t.Fatal(err)
 			}
 			var wait sync.WaitGroup
@@ -439,7 +439,7 @@ func TestSlowBody(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = conn.Close() }()
-	if _, err := io.WriteString(conn, "POST "+server.Path+" HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{"); err != nil {
+	if _, err := io.WriteString(conn, "POST "+server.SignaturesPath+" HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{"); err != nil {
 		t.Fatal(err)
 	}
 	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
@@ -475,7 +475,7 @@ func TestConnectionOutlivesTheBudget(t *testing.T) {
 	r := bufio.NewReader(conn)
 	body := envelope(ask(pinned, keyA))
 	for want := range 2 {
-		if _, err := fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", server.Path, len(body), body); err != nil {
+		if _, err := fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", server.SignaturesPath, len(body), body); err != nil {
 			t.Fatal(err)
 		}
 		resp, err := http.ReadResponse(r, nil)
@@ -521,7 +521,7 @@ func bubble(t *testing.T, cfg server.Config, keys ...string) (time.Duration, ext
 	t.Helper()
 	w := httptest.NewRecorder()
 	began := time.Now()
-	server.Handler(cfg).ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodPost, server.Path, strings.NewReader(envelope(keys...))))
+	server.Handler(cfg).ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodPost, server.SignaturesPath, strings.NewReader(envelope(keys...))))
 	took := time.Since(began)
 	resp := w.Result()
 	if resp.StatusCode != http.StatusOK {
@@ -743,7 +743,7 @@ func TestRequestsAtATime(t *testing.T) {
 		}})
 		send := func(ctx context.Context) *http.Response {
 			w := httptest.NewRecorder()
-			h.ServeHTTP(w, httptest.NewRequestWithContext(ctx, http.MethodPost, server.Path, strings.NewReader(envelope(images(1)...))))
+			h.ServeHTTP(w, httptest.NewRequestWithContext(ctx, http.MethodPost, server.SignaturesPath, strings.NewReader(envelope(images(1)...))))
 			return w.Result()
 		}
 		began := time.Now()
@@ -788,7 +788,7 @@ func TestAlive(t *testing.T) {
 			},
 		})
 		ask := func(keys ...string) {
-			h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), http.MethodPost, server.Path, strings.NewReader(envelope(keys...))))
+			h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), http.MethodPost, server.SignaturesPath, strings.NewReader(envelope(keys...))))
 		}
 		alive := func(want bool) {
 			t.Helper()
@@ -827,7 +827,7 @@ func TestLogAndMetrics(t *testing.T) {
 	}
 	h := server.Handler(server.Config{Check: check, Metrics: registry, Parallel: 1, Log: slog.New(slog.NewJSONHandler(&log, nil))})
 	for _, body := range []string{envelope(append(images(3), "secret\nno question")...), "secret body"} {
-		h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), http.MethodPost, server.Path, strings.NewReader(body)))
+		h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), http.MethodPost, server.SignaturesPath, strings.NewReader(body)))
 	}
 
 	if strings.Contains(log.String(), "secret") {

@@ -113,7 +113,7 @@ func trickle(ctx context.Context, addr string, config *tls.Config, n int, end <-
 			for {
 				conn, err := (&tls.Dialer{Config: named(config)}).DialContext(ctx, "tcp", addr)
 				if err == nil {
-					_, _ = fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{", server.Path)
+					_, _ = fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{", server.SignaturesPath)
 					_ = conn.SetReadDeadline(time.Now().Add(5 * time.Second))
 					_, _ = io.Copy(io.Discard, conn)
 					_ = conn.Close()
@@ -167,7 +167,7 @@ func (s *scene) unread(ctx context.Context, config *tls.Config, n int) float64 {
 			}
 			defer func() { _ = conn.Close() }()
 			_ = conn.SetWriteDeadline(time.Now().Add(10 * time.Second))
-			_, _ = fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", server.Path, len(body), body)
+			_, _ = fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", server.SignaturesPath, len(body), body)
 			<-end
 		})
 	}

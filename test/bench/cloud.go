@@ -156,7 +156,7 @@ type answer struct {
 
 func (s *scene) ask(ctx context.Context, body string) (answer, error) {
 	began := time.Now()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+s.provider.addr+server.Path, strings.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+s.provider.addr+server.SignaturesPath, strings.NewReader(body))
 	if err != nil {
 		return answer{}, err
 	}

@@ -178,7 +178,7 @@ func ask(ctx context.Context, addr, body string, config *tls.Config, until time.
 	var took []time.Duration
 	for n := 0; n < 2 || time.Now().Before(until); n++ {
 		began := time.Now()
-		req, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+addr+server.Path, strings.NewReader(body))
+		req, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+addr+server.SignaturesPath, strings.NewReader(body))
 		if err != nil {
 			return nil, err
 		}

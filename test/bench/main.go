@@ -152,7 +152,7 @@ func handlerAlone(ctx context.Context) ([]figure, error) {
 	body := w.request(0)
 	var bad error
 	answer := func() {
-		r := httptest.NewRequestWithContext(ctx, http.MethodPost, server.Path, strings.NewReader(body))
+		r := httptest.NewRequestWithContext(ctx, http.MethodPost, server.SignaturesPath, strings.NewReader(body))
 		got := httptest.NewRecorder()
 		h.ServeHTTP(got, r)
 		if n := strings.Count(got.Body.String(), `"signed":true`); n != keysPerRequest {
@@ -178,7 +178,7 @@ func tooManyKeys(ctx context.Context) ([]figure, error) {
 	var bad error
 	refuse := func() {
 		got := httptest.NewRecorder()
-		h.ServeHTTP(got, httptest.NewRequestWithContext(ctx, http.MethodPost, server.Path, strings.NewReader(body)))
+		h.ServeHTTP(got, httptest.NewRequestWithContext(ctx, http.MethodPost, server.SignaturesPath, strings.NewReader(body)))
 		if got.Code != http.StatusRequestEntityTooLarge {
 			bad = fmt.Errorf("10 000 keys are answered with status %d: %s", got.Code, got.Body)
 		}

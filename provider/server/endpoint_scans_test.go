@@ -165,7 +165,7 @@ func TestSlowScansDelayNoSignature(t *testing.T) {
 		}
 		synctest.Wait()
 		began := time.Now()
-		status, answer := postTo(t, h, server.Path, images(3)...)
+		status, answer := postTo(t, h, server.SignaturesPath, images(3)...)
 		if took := time.Since(began); took != 0 || status != http.StatusOK || len(yes(answer)) != 3 {
 			t.Errorf("signatures took %v: %d %v", took, status, answer)
 		}

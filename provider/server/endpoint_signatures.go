@@ -30,7 +30,7 @@ func signatures(cfg Config) *lane {
 			return verdict.Verdict{}, false
 		}
 	}
-	return open(Path, cmp.Or(max(cfg.Requests, 0), 256), &decider[verdict.Verdict]{
+	return open(SignaturesPath, cmp.Or(max(cfg.Requests, 0), 256), &decider[verdict.Verdict]{
 		topic: topic[verdict.Verdict]{
 			parse: parseQuestion,
 			foreign: func(_ question, err error) verdict.Verdict {
