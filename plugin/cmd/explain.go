@@ -481,34 +481,48 @@ func (w *witness) rows(x explained) [][]string {
 	return rows
 }
 
-// remedies say what to do about a reason. IMAGE stands for the image, KEY for a key
-// that the constraint lists.
-var remedies = map[string]string{
-	"unsigned":         "kubectl oke-sign sign IMAGE --key KEY",
-	"key-not-allowed":  "kubectl oke-sign sign IMAGE --key KEY",
-	"wrong-image":      "kubectl oke-sign sign IMAGE --key KEY; the signature that is there was made for another image, so find out who put it there",
-	"wrong-key":        "kubectl oke-sign sign IMAGE --key KEY; the signature that is there names a key that did not make it, so find out who put it there",
-	"bad-signature":    "kubectl oke-sign sign IMAGE --key KEY",
-	"key-unusable":     "enable the key or its version in OCI Vault if it was disabled by mistake, or sign with another that the policy lists",
-	"image-not-found":  "check the image's name, and that you and the provider may read its repository",
-	"not-covered":      "give the provider the tenancy with --tenancy NAMESPACE=OCID, or exempt the image",
-	"no-digest":        "kubectl oke-sign pin IMAGE shows its digest; kubectl oke-sign pin -f FILE writes it",
-	"not-oci-registry": "copy the image to OCI Registry and sign it there",
-	"doubtful":         "write the image as <region key>.ocir.io/<namespace>/<repository>@sha256:<digest>",
-	"no-answer":        "kubectl oke-sign doctor finds out why nobody answers",
-	"no-keys":          "give the constraint keys; [] would admit every image of OCI Registry",
-	"expired":          "kubectl oke-sign break-glass TYPE/NAME --reason TEXT --for TIME begins anew, and break-glass end ends it",
-	"no-reason":        "give the reason: kubectl oke-sign break-glass TYPE/NAME --reason TEXT --for TIME",
-	"no-end":           "give it an end: kubectl oke-sign break-glass TYPE/NAME --reason TEXT --for TIME",
-	"bad-end":          "give it an end: kubectl oke-sign break-glass TYPE/NAME --reason TEXT --for TIME",
-	"too-long":         "give it an earlier end: kubectl oke-sign break-glass TYPE/NAME --reason TEXT --for TIME",
-	"too-many-images":  "split the object into several with fewer images",
-	"no-effect":        "kubectl oke-sign break-glass end TYPE/NAME takes the annotation away",
-	"problems":         "kubectl oke-sign scan results IMAGE shows them and the versions that mend them: build the image with those; or list the ids in the constraint: ignore: [CVE-...]",
-	"scan-too-old":     "push the image again under its tag, which has it scanned anew; kubectl oke-sign scan target list shows whether its repository still is",
-	"not-scanned":      "wait some minutes if it was just pushed; kubectl oke-sign scan setup --compartment OCID --repository NAME has its repository scanned, and a push under its tag the image",
-	"older-push":       "wait some minutes if it was just pushed; kubectl oke-sign scan target list shows whether its repository is scanned still",
-	"no-tag":           "push it again under a tag, which has it scanned; or run what the tag points to now",
+// policyReason is the reason of a violation that a policy finds itself, and not in a
+// verdict or a report of scans.
+type policyReason string
+
+const (
+	doubtfulImage policyReason = "doubtful"
+	noAnswerCame  policyReason = "no-answer"
+	noKeysListed  policyReason = "no-keys"
+	glassExpired  policyReason = "expired"
+	glassNoReason policyReason = "no-reason"
+	glassNoEnd    policyReason = "no-end"
+	glassBadEnd   policyReason = "bad-end"
+	glassTooLong  policyReason = "too-long"
+	glassNoEffect policyReason = "no-effect"
+	tooManyImages policyReason = "too-many-images"
+	scanProblems  policyReason = "problems"
+	scanTooOld    policyReason = "scan-too-old"
+)
+
+var policyRemedies = map[policyReason]string{
+	doubtfulImage: "write the image as <region key>.ocir.io/<namespace>/<repository>@sha256:<digest>",
+	noAnswerCame:  "kubectl oke-sign doctor finds out why nobody answers",
+	noKeysListed:  "give the constraint keys; [] would admit every image of OCI Registry",
+	glassExpired:  "kubectl oke-sign break-glass TYPE/NAME --reason TEXT --for TIME begins anew, and break-glass end ends it",
+	glassNoReason: "give the reason: kubectl oke-sign break-glass TYPE/NAME --reason TEXT --for TIME",
+	glassNoEnd:    "give it an end: kubectl oke-sign break-glass TYPE/NAME --reason TEXT --for TIME",
+	glassBadEnd:   "give it an end: kubectl oke-sign break-glass TYPE/NAME --reason TEXT --for TIME",
+	glassTooLong:  "give it an earlier end: kubectl oke-sign break-glass TYPE/NAME --reason TEXT --for TIME",
+	glassNoEffect: "kubectl oke-sign break-glass end TYPE/NAME takes the annotation away",
+	tooManyImages: "split the object into several with fewer images",
+	scanProblems:  "kubectl oke-sign scan results IMAGE shows them and the versions that mend them: build the image with those; or list the ids in the constraint: ignore: [CVE-...]",
+	scanTooOld:    "push the image again under its tag, which has it scanned anew; kubectl oke-sign scan target list shows whether its repository still is",
+}
+
+// remedy says what to do about a reason that a constraint of a kind gave. IMAGE
+// stands for the image, KEY for a key that the constraint lists.
+func remedy(kind, reason string) string {
+	answered := verdict.Reason(reason).Meaning().Remedy
+	if kind == policies.ScannedImages {
+		answered = vulnreport.Reason(reason).Meaning().Remedy
+	}
+	return cmp.Or(answered, policyRemedies[policyReason(reason)])
 }
 
 // exemption says how an image of another registry is exempt. A name without a host
@@ -543,11 +557,8 @@ func (w *witness) toDo(x explained) []string {
 					}
 				}
 			}
-			todo := strings.NewReplacer("IMAGE", ref, "KEY", key).Replace(remedies[v.Reason])
-			if c.Kind == policies.ScannedImages {
-				todo = strings.Replace(todo, "and sign it there", "and have it scanned there", 1)
-			}
-			if v.Reason == "not-oci-registry" {
+			todo := strings.NewReplacer("IMAGE", ref, "KEY", key).Replace(remedy(c.Kind, v.Reason))
+			if v.Reason == string(verdict.NotOCIRegistry) {
 				todo += exemption(ref)
 			}
 			if todo != "" && !slices.Contains(found, todo) {

@@ -23,34 +23,6 @@ import (
 	"github.com/oke-sign/oke-sign/provider/signature"
 )
 
-// Reason says in one word why a verdict is what it is.
-type Reason string
-
-// The reasons. An image with several records gets the first of these that one
-// of its records leads to.
-const (
-	Signed        Reason = "signed"          // a record proves an allowed key for exactly this image
-	WrongImage    Reason = "wrong-image"     // verifies, but the message is about another image, or is no message
-	WrongKey      Reason = "wrong-key"       // verifies, but the message names another key or version than the record
-	BadSignature  Reason = "bad-signature"   // does not verify, or not by an algorithm that counts
-	KeyUnusable   Reason = "key-unusable"    // the key or its version is not enabled, or is not one that Vault lists
-	KeyNotAllowed Reason = "key-not-allowed" // records, none by an allowed key
-	Unsigned      Reason = "unsigned"        // the image is there, and no usable record
-	ImageNotFound Reason = "image-not-found" // no such image, or the principal may not read it
-	NotCovered    Reason = "not-covered"     // of no tenancy that was configured, or of another realm
-
-	NoDigest       Reason = "no-digest"        // the reference names no digest: settled without a call
-	NotOCIRegistry Reason = "not-oci-registry" // not an image of OCI Registry: settled without a call
-)
-
-// precedence orders the reasons that records lead to.
-var precedence = []Reason{Signed, WrongImage, WrongKey, BadSignature, KeyUnusable}
-
-// Reasons returns every reason there is.
-func Reasons() []Reason {
-	return append(slices.Clone(precedence), KeyNotAllowed, Unsigned, ImageNotFound, NotCovered, NoDigest, NotOCIRegistry)
-}
-
 // Verdict is the answer to one question: is this image signed by one of these
 // keys? Its zero value says no.
 type Verdict struct {
@@ -180,7 +152,7 @@ func decide(ev Evidence, allowed []signature.KeyID, keys map[signature.KeyID]Key
 			}
 			f.Reason, f.Detail = KeyUnusable, why
 		}
-		if worst == nil || rank(f.Reason) < rank(worst.Reason) {
+		if worst == nil || f.Reason.rank() < worst.Reason.rank() {
 			worst = &f
 		}
 	}
@@ -204,15 +176,6 @@ func describe(f Finding) string {
 		return f.Detail
 	}
 	return fmt.Sprintf("signature %s by key %s: %s", signature.Short(f.Signature), f.Key.Short(), f.Detail)
-}
-
-// rank orders reasons; what is none of the known ones comes last and so is
-// never preferred, and it is no yes either.
-func rank(r Reason) int {
-	if i := slices.Index(precedence, r); i >= 0 {
-		return i
-	}
-	return len(precedence)
 }
 
 // maxKeysShown bounds the keys that a detail names: records are as many as

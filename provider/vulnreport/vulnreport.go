@@ -60,26 +60,6 @@ func (s Severity) AtLeast(other Severity) bool {
 // Open reports whether a problem in this state is one that the image has.
 func Open(state string) bool { return state != "FIXED" && state != "NOT_APPLICABLE" }
 
-// Reason says in one word why nothing is known.
-type Reason string
-
-// The reasons.
-const (
-	NotScanned    Reason = "not-scanned"     // no result under any of its tags
-	OlderPush     Reason = "older-push"      // results under its tags, and all may be of other images
-	NoTag         Reason = "no-tag"          // no tag leads to it, so no result can
-	ImageNotFound Reason = "image-not-found" // no such image, or the principal may not read it
-	NotCovered    Reason = "not-covered"     // of no tenancy that was configured, or of another realm
-
-	NoDigest       Reason = "no-digest"        // the reference names no digest: settled without a call
-	NotOCIRegistry Reason = "not-oci-registry" // not an image of OCI Registry: settled without a call
-)
-
-// Reasons returns every reason there is.
-func Reasons() []Reason {
-	return []Reason{NotScanned, OlderPush, NoTag, ImageNotFound, NotCovered, NoDigest, NotOCIRegistry}
-}
-
 // Report is what is known of an image: what its newest scan found, or why there
 // is none. Its zero value says that nothing is known.
 type Report struct {

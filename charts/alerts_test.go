@@ -1,0 +1,52 @@
+package charts_test
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/oke-sign/oke-sign/provider/verdict"
+)
+
+// An alert that names reasons names those that the table of reasons gives to it.
+func TestAlertsKnowTheReasons(t *testing.T) {
+	var file struct {
+		Groups []struct {
+			Rules []struct{ Alert, Expr string }
+		}
+	}
+	read(t, "oke-sign/alerts.yaml", &file)
+	matchers := map[string]struct {
+		operator string
+		alarm    verdict.Alarm
+	}{
+		"OkeSignNoImageFound":    {"!~", verdict.Unread}, // all but these show that the provider may read
+		"OkeSignSignatureForged": {"=~", verdict.Forged},
+	}
+	for _, group := range file.Groups {
+		for _, rule := range group.Rules {
+			want, ours := matchers[rule.Alert]
+			if !ours {
+				continue
+			}
+			delete(matchers, rule.Alert)
+			_, rest, _ := strings.Cut(rule.Expr, "reason"+want.operator+`"`)
+			got, _, _ := strings.Cut(rest, `"`)
+			var reasons []string
+			for _, m := range verdict.Meanings() {
+				if m.Alarm == want.alarm {
+					reasons = append(reasons, string(m.Reason))
+				}
+			}
+			named := strings.Split(got, "|")
+			slices.Sort(reasons)
+			slices.Sort(named)
+			if !slices.Equal(named, reasons) {
+				t.Errorf("%s: reason%s of %q, want %q", rule.Alert, want.operator, named, reasons)
+			}
+		}
+	}
+	for name := range matchers {
+		t.Errorf("no alert %s", name)
+	}
+}

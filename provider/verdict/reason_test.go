@@ -1,0 +1,48 @@
+package verdict_test
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/oke-sign/oke-sign/provider/verdict"
+)
+
+func TestEveryReasonHasItsMeaning(t *testing.T) {
+	seen := make(map[verdict.Reason]bool)
+	for _, m := range verdict.Meanings() {
+		switch {
+		case m.Reason == "" || seen[m.Reason]:
+			t.Errorf("reason %q has no code, or is there twice", m.Reason)
+		case m.Sentence == "":
+			t.Errorf("reason %s has no sentence", m.Reason)
+		case (m.Remedy == "") != (m.Reason == verdict.Signed):
+			t.Errorf("reason %s has the remedy %q; all have one but signed", m.Reason, m.Remedy)
+		case m.Reason.Meaning() != m:
+			t.Errorf("reason %s means %+v", m.Reason, m.Reason.Meaning())
+		}
+		seen[m.Reason] = true
+	}
+	if got := verdict.Reason("because").Meaning(); got != (verdict.Meaning{}) {
+		t.Errorf("what is no reason means %+v", got)
+	}
+}
+
+// README.md explains the reasons in the order of precedence.
+func TestREADMEHasTheTableOfReasons(t *testing.T) {
+	text, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(text), "| reason | the image |\n|---|---|\n")
+	got, _, _ := strings.Cut(rest, "\n\n")
+	var want []string
+	for _, m := range verdict.Meanings() {
+		want = append(want, "| `"+string(m.Reason)+"` | "+m.Sentence+" |")
+	}
+	if diff := cmp.Diff(want, strings.Split(got, "\n")); diff != "" {
+		t.Errorf("the table of reasons and README.md:\n%s", diff)
+	}
+}
