@@ -256,7 +256,7 @@ func (o *breakGlassListOptions) judge(ctx context.Context, pods []*unstructured.
 		for _, u := range of {
 			u.Images = nil
 			if !none {
-				u.err = common{fmt.Errorf("which images need break-glass was not judged: %w", err)}
+				u.err = forAll(fmt.Errorf("which images need break-glass was not judged: %w", err))
 			}
 		}
 		return nil

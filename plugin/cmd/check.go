@@ -128,7 +128,7 @@ type checked struct {
 	Violations []violation `json:"violations"`
 	Error      string      `json:"error,omitempty"`
 
-	lines manifest.Lines
+	lines manifest.Lines `json:"-"`
 }
 
 type objectName struct {
@@ -186,7 +186,7 @@ func (o *checkOptions) judge(ctx context.Context, p policy) ([]result, error) {
 		}
 		cfg.Ask = fromAnswers(answers)
 	case o.verdicts != "":
-		record, err := o.readRecord(o.verdicts)
+		record, err := readRecord(o.streams.In, o.verdicts)
 		if err != nil {
 			return nil, err
 		}
@@ -249,7 +249,7 @@ func fromAnswers(answers []answered) func(context.Context, string, []string) (ma
 // addProviders adds those that the constraints name, each under the path that its
 // kind of question has.
 func (o *checkOptions) addProviders(e *gatekeeper.Engine, p policy) error {
-	ca, err := o.readFile(o.ca)
+	ca, err := readFile(o.streams.In, o.ca)
 	if err != nil {
 		return err
 	}

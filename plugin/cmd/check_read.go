@@ -131,7 +131,7 @@ func (g *global) readFiles(ctx context.Context, paths []string, recursive bool) 
 			}
 		}
 		for _, file := range files {
-			text, err := g.readInput(ctx, file)
+			text, err := readInput(ctx, g.streams.In, file)
 			if err != nil {
 				return nil, err
 			}
@@ -168,16 +168,16 @@ func manifestsBelow(dir string, recursive bool, names ...string) ([]string, erro
 	return files, err
 }
 
-// readInput reads a file as readFile does, and for no longer than there is time: what
-// is piped in may never end.
-func (g *global) readInput(ctx context.Context, file string) ([]byte, error) {
+// readInput reads a file as readFile does, until ctx ends: what is piped in may never
+// end.
+func readInput(ctx context.Context, in io.Reader, file string) ([]byte, error) {
 	type input struct {
 		text []byte
 		err  error
 	}
 	read := make(chan input, 1)
 	go func() { // a read of a pipe cannot be broken off
-		text, err := g.readFile(file)
+		text, err := readFile(in, file)
 		read <- input{text, err}
 	}()
 	select {
@@ -188,8 +188,9 @@ func (g *global) readInput(ctx context.Context, file string) ([]byte, error) {
 	}
 }
 
-func (g *global) readFile(file string) ([]byte, error) {
-	from := g.streams.In
+// readFile reads a file of at most maxManifest bytes; "-" is the input.
+func readFile(in io.Reader, file string) ([]byte, error) {
+	from := in
 	if file != "-" {
 		f, err := os.Open(file) //nolint:gosec // the user names it
 		if err != nil {
@@ -232,8 +233,8 @@ func (q question) key() string {
 }
 
 // readRecord reads a record of verdicts. Two verdicts on one question are none.
-func (g *global) readRecord(file string) (map[string]any, error) {
-	text, err := g.readFile(file)
+func readRecord(in io.Reader, file string) (map[string]any, error) {
+	text, err := readFile(in, file)
 	if err != nil {
 		return nil, err
 	}

@@ -94,7 +94,7 @@ func (o *checkOptions) finishSARIF(results []result) error {
 			})
 		}
 	}
-	return o.printSARIF("kubectl oke-sign check", rules, found, results)
+	return o.finishDocument(newSARIF("kubectl oke-sign check", rules, found, failures(results)), results)
 }
 
 // sarifAt is a line of a file, or its first if none is known, and what is there.
@@ -125,12 +125,11 @@ func sarifURI(file string) string {
 	return u.String()
 }
 
-// printSARIF prints what a tool found, with the errors of what it could not find
-// out, and makes of the results what finish does. Fingerprints are left to what
-// uploads them: it makes them of the text of the line, which follows a result when
-// lines move.
-func (g *global) printSARIF(tool string, rules []sarifRule, found []sarifResult, results []result) error {
-	run := sarifRun{Results: []sarifResult{}, Invocations: []sarifInvocation{{ExecutionSuccessful: true}}}
+// newSARIF is what a tool found, and the errors of what it could not find out.
+// Fingerprints are left to what uploads them: it makes them of the text of the line,
+// which follows a result when lines move.
+func newSARIF(tool string, rules []sarifRule, found []sarifResult, failures []string) sarifLog {
+	run := sarifRun{Results: []sarifResult{}, Invocations: []sarifInvocation{{ExecutionSuccessful: len(failures) == 0}}}
 	run.Tool.Driver = sarifDriver{Name: tool, Rules: append([]sarifRule{}, rules...)}
 	seen := make(map[string]bool)
 	for _, f := range found { // two constraints may say the same; the stricter comes first
@@ -140,31 +139,12 @@ func (g *global) printSARIF(tool string, rules []sarifRule, found []sarifResult,
 		}
 		seen[key] = true
 	}
-	outcome := error(nil)
-	for _, r := range results {
-		if err := cmp.Or(r.err, r.part); err != nil {
-			outcome = errFailed
-			run.Invocations[0].ExecutionSuccessful = false
-			run.Invocations[0].Notifications = append(run.Invocations[0].Notifications,
-				sarifNotification{"error", sarifText{clip(r.target+": "+err.Error(), 1000)}})
-		}
-		if r.no {
-			outcome = cmp.Or(outcome, errNo)
-		}
+	for _, f := range failures {
+		run.Invocations[0].Notifications = append(run.Invocations[0].Notifications, sarifNotification{"error", sarifText{f}})
 	}
-	out := output{format: "json"}
-	if err := out.print(g.streams.Out, data{value: sarifLog{
+	return sarifLog{
 		Schema:  "https://json.schemastore.org/sarif-2.1.0.json",
 		Version: "2.1.0",
 		Runs:    []sarifRun{run},
-	}}); err != nil {
-		return err
 	}
-	for _, r := range results {
-		for _, note := range r.notes {
-			g.remark("%s", note)
-		}
-	}
-	g.complainAbout(results)
-	return outcome
 }

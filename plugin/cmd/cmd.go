@@ -94,7 +94,10 @@ func (w *failing) Write(b []byte) (int, error) {
 
 // New makes the command tree.
 func New(cfg Config) *cobra.Command {
-	g := &global{streams: cfg.Streams, kube: newKube(cfg.Streams.ErrOut), configDir: cfg.ConfigDir, interrupts: cfg.Interrupts, words: cfg.Args}
+	g := &global{
+		terminal: terminal{streams: cfg.Streams, interrupts: cfg.Interrupts},
+		kube:     newKube(cfg.Streams.ErrOut), configDir: cfg.ConfigDir, words: cfg.Args,
+	}
 	root := &cobra.Command{
 		Use:   "kubectl-oke_sign",
 		Short: "Sign and verify container images in OCI Registry",
@@ -149,7 +152,7 @@ are signed, by the same rules that oke-sign enforces in a cluster.`,
 		newDoctor(g),
 		newVersion(g, cfg.Version),
 	)
-	g.addCompletion(root)
+	completion{g}.add(root)
 	return root
 }
 
@@ -281,17 +284,17 @@ func complain(w io.Writer, err error, hint string) {
 }
 
 // remark tells a person something that is not data.
-func (g *global) remark(format string, args ...any) {
-	g.bar.clear(g.streams.ErrOut)
-	_, _ = fmt.Fprintf(g.streams.ErrOut, "%s\n", printable(fmt.Sprintf(format, args...)))
+func (t *terminal) remark(format string, args ...any) {
+	t.bar.clear(t.streams.ErrOut)
+	_, _ = fmt.Fprintf(t.streams.ErrOut, "%s\n", printable(fmt.Sprintf(format, args...)))
 }
 
 // within bounds a command's work by --timeout.
-func (g *global) within(ctx context.Context) (context.Context, context.CancelFunc) {
-	if g.timeout == 0 {
+func (t *terminal) within(ctx context.Context) (context.Context, context.CancelFunc) {
+	if t.timeout == 0 {
 		return context.WithCancel(ctx)
 	}
-	return context.WithTimeoutCause(ctx, g.timeout, timeoutError{g.timeout})
+	return context.WithTimeoutCause(ctx, t.timeout, timeoutError{t.timeout})
 }
 
 // timeoutError is the end of --timeout.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/oke-sign/oke-sign/plugin/manifest"
 	"github.com/oke-sign/oke-sign/provider/image"
+	"github.com/oke-sign/oke-sign/provider/ociauth"
 	"github.com/oke-sign/oke-sign/provider/signature"
 )
 
@@ -68,15 +69,18 @@ const completionTime = 2 * time.Second
 
 type completer = func(cmd *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective)
 
-// addCompletion teaches all commands below to complete what flags and arguments
+// completion finds what completes flags and arguments.
+type completion struct{ *global }
+
+// add teaches all commands below to complete what flags and arguments
 // of their names take. What cannot be found out has no candidates, and no words.
-func (g *global) addCompletion(cmd *cobra.Command) {
+func (g completion) add(cmd *cobra.Command) {
 	for _, below := range cmd.Commands() {
-		g.addCompletion(below)
+		g.add(below)
 	}
 	path := strings.TrimPrefix(cmd.CommandPath(), cmd.Root().CommandPath()+" ")
 	flags := map[string]completer{
-		"output": fixed(formats...), "auth": fixed("config", "session"), "context": g.found(g.contexts), "namespace": g.found(g.namespaceNames),
+		"output": fixed(formats...), "auth": fixed(ociauth.Kinds()...), "context": g.found(g.contexts), "namespace": g.found(g.namespaceNames),
 		"region": fixed(regionNames()...), "algorithm": fixed(string(signature.SHA224), string(signature.SHA256), string(signature.SHA384), string(signature.SHA512)),
 		"protection": fixed("HSM", "SOFTWARE"), "bits": fixed("2048", "3072", "4096"), "action": fixed("deny", "warn", "dryrun"),
 		"key": g.found(g.keyOCIDs), "vault": cobra.NoFileCompletions,
@@ -121,7 +125,7 @@ func fixed(words ...string) completer {
 }
 
 // found completes with what look finds, none twice.
-func (g *global) found(look func(ctx context.Context) ([]string, error)) completer {
+func (g completion) found(look func(ctx context.Context) ([]string, error)) completer {
 	return func(cmd *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective) {
 		ctx, cancel := context.WithTimeout(cmd.Context(), completionTime)
 		defer cancel()
@@ -153,7 +157,7 @@ func regionNames() []string {
 	return names
 }
 
-func (g *global) contexts(context.Context) ([]string, error) {
+func (g completion) contexts(context.Context) ([]string, error) {
 	raw, err := g.kube.ToRawKubeConfigLoader().RawConfig()
 	var names []string
 	for name := range raw.Contexts {
@@ -166,7 +170,7 @@ func (g *global) contexts(context.Context) ([]string, error) {
 // maxCandidates is how many objects of a kind are read for completion.
 const maxCandidates = 500
 
-func (g *global) namespaceNames(ctx context.Context) ([]string, error) {
+func (g completion) namespaceNames(ctx context.Context) ([]string, error) {
 	client, err := g.kube.typed()
 	if err != nil || !g.kube.leads() {
 		return nil, err
@@ -184,7 +188,7 @@ func (g *global) namespaceNames(ctx context.Context) ([]string, error) {
 
 // policyKeys are the keys of the cluster's policy, usable or not, by the names that
 // they are known by.
-func (g *global) policyKeys(ctx context.Context) ([]string, error) {
+func (g completion) policyKeys(ctx context.Context) ([]string, error) {
 	p, err := g.readPolicy(ctx)
 	if err != nil || p.Policy == nil {
 		return nil, err
@@ -193,11 +197,11 @@ func (g *global) policyKeys(ctx context.Context) ([]string, error) {
 }
 
 // candidateKeys are the keys that can sign images.
-func (g *global) candidateKeys(ctx context.Context, show func(foundKey) string) ([]string, error) {
+func (g completion) candidateKeys(ctx context.Context, show func(foundKey) string) ([]string, error) {
 	return g.keysThat(ctx, func(k foundKey) bool { return useless(k.Key) == "" }, show)
 }
 
-func (g *global) keysThat(ctx context.Context, wanted func(foundKey) bool, show func(foundKey) string) ([]string, error) {
+func (g completion) keysThat(ctx context.Context, wanted func(foundKey) bool, show func(foundKey) string) ([]string, error) {
 	c, err := g.connect(ctx)
 	if err != nil {
 		return nil, err
@@ -213,13 +217,13 @@ func (g *global) keysThat(ctx context.Context, wanted func(foundKey) bool, show 
 	return words, nil
 }
 
-func (g *global) keyNames(ctx context.Context) ([]string, error) {
+func (g completion) keyNames(ctx context.Context) ([]string, error) {
 	return g.candidateKeys(ctx, named)
 }
 
 func named(k foundKey) string { return word(k.Name) + "\tvault " + clip(k.vault.Name, 60) }
 
-func (g *global) keyOCIDs(ctx context.Context) ([]string, error) {
+func (g completion) keyOCIDs(ctx context.Context) ([]string, error) {
 	return g.candidateKeys(ctx, func(k foundKey) string { return k.ID.String() + "\t" + clip(k.Name, 60) })
 }
 
@@ -237,7 +241,7 @@ var targetTypes = []string{"pod", "deployment", "statefulset", "daemonset", "job
 
 // targetWords completes TYPE/NAME with objects of the cluster, and images with
 // those of OCI Registry that its Pods and workloads name.
-func (g *global) targetWords(cmd *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective) {
+func (g completion) targetWords(cmd *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective) {
 	words, directive := g.objectWords(cmd, args, word)
 	if strings.Contains(word, ".") || !strings.Contains(word, "/") { // a host, or what may become one
 		images, _ := g.found(g.imagesNamed)(cmd, args, word)
@@ -247,7 +251,7 @@ func (g *global) targetWords(cmd *cobra.Command, args []string, word string) ([]
 }
 
 // objectWords completes TYPE/NAME with objects of the cluster.
-func (g *global) objectWords(cmd *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective) {
+func (g completion) objectWords(cmd *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective) {
 	const keep = cobra.ShellCompDirectiveNoFileComp
 	kind, _, named := strings.Cut(word, "/")
 	switch {
@@ -265,7 +269,7 @@ func (g *global) objectWords(cmd *cobra.Command, args []string, word string) ([]
 	return words, keep | cobra.ShellCompDirectiveNoSpace
 }
 
-func (g *global) objectNames(ctx context.Context, kind string) ([]string, error) {
+func (g completion) objectNames(ctx context.Context, kind string) ([]string, error) {
 	var names []string
 	err := g.visit(ctx, kind, func(o *unstructured.Unstructured) { names = append(names, kind+"/"+o.GetName()) })
 	return names, err
@@ -273,7 +277,7 @@ func (g *global) objectNames(ctx context.Context, kind string) ([]string, error)
 
 // imagesNamed are the images of OCI Registry in objects of the cluster. Which of them
 // may not be listed does not matter as long as others may.
-func (g *global) imagesNamed(ctx context.Context) ([]string, error) {
+func (g completion) imagesNamed(ctx context.Context) ([]string, error) {
 	var images []string
 	err := g.visit(ctx, "pods,deployments,statefulsets,daemonsets,jobs,cronjobs", func(o *unstructured.Unstructured) {
 		found, err := manifest.Images(o)
@@ -293,7 +297,7 @@ func (g *global) imagesNamed(ctx context.Context) ([]string, error) {
 }
 
 // visit reads the first objects of a type, in the namespace that is worked in.
-func (g *global) visit(ctx context.Context, kind string, do func(*unstructured.Unstructured)) error {
+func (g completion) visit(ctx context.Context, kind string, do func(*unstructured.Unstructured)) error {
 	namespace, err := g.kube.namespace()
 	if err != nil || !g.kube.leads() {
 		return err

@@ -41,7 +41,7 @@ func (g *global) readDefaults() (defaults, error) {
 		return d, nil
 	}
 	file := g.defaultsFile()
-	text, err := g.readFile(file)
+	text, err := readFile(g.streams.In, file)
 	if errors.Is(err, fs.ErrNotExist) {
 		return d, nil
 	}

@@ -31,7 +31,7 @@ func Printed(format string, v any) (string, error) {
 // Running are the Pods that run in a cluster, by their names, each with the workload
 // that it belongs to.
 func Running(ctx context.Context, kubeconfig, namespace, selector string) (map[string]string, error) {
-	g := &global{streams: genericiooptions.IOStreams{ErrOut: io.Discard}, kube: newKube(io.Discard)}
+	g := &global{terminal: terminal{streams: genericiooptions.IOStreams{ErrOut: io.Discard}}, kube: newKube(io.Discard)}
 	*g.kube.KubeConfig = kubeconfig
 	pods, err := g.runningPods(ctx, namespace, selector)
 	if err != nil {

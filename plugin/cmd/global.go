@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
-	"k8s.io/cli-runtime/pkg/genericiooptions"
 
 	"github.com/oke-sign/oke-sign/provider/ociauth"
 	"github.com/oke-sign/oke-sign/provider/registry"
@@ -22,19 +21,15 @@ const parallel = 6
 
 // global holds the flags that all commands share: who asks OCI, and where.
 type global struct {
-	streams   genericiooptions.IOStreams
+	terminal
 	kube      *kube
-	bar       bar
 	configDir string // of the user
-
-	interrupts *Interrupts
 
 	who          ociauth.Config
 	words        []string // of the command line
 	getenv       func(string) string
 	tenancies    []string
 	compartments []string
-	timeout      time.Duration
 }
 
 func (g *global) bind(flags *pflag.FlagSet, getenv func(string) string) {

@@ -276,13 +276,13 @@ func (o *keysCreateOptions) enabledKey(ctx context.Context, c *cloud, k vault.Ke
 }
 
 // until looks again and again, ever more seldom, until look says that it is done.
-func (g *global) until(ctx context.Context, what string, look func() (state string, done bool, err error)) error {
+func (t *terminal) until(ctx context.Context, what string, look func() (state string, done bool, err error)) error {
 	const least, most = 250 * time.Millisecond, 10 * time.Second
-	tell := g.waiting(what)
+	tell := t.waiting(what)
 	for pause := least; ; pause = min(pause*3/2, most) {
 		state, done, err := look()
 		if err != nil || done {
-			g.bar.clear(g.streams.ErrOut)
+			t.bar.clear(t.streams.ErrOut)
 			return err
 		}
 		tell(state)

@@ -155,7 +155,7 @@ func (o *pinOptions) read(ctx context.Context, args []string) ([]pinning, error)
 		}
 		for _, file := range files {
 			w := pinning{path: file}
-			if w.text, w.err = o.readInput(ctx, file); ctx.Err() != nil {
+			if w.text, w.err = readInput(ctx, o.streams.In, file); ctx.Err() != nil {
 				return nil, ctx.Err()
 			}
 			if w.err == nil {
@@ -253,7 +253,7 @@ func (o *pinOptions) resolve(ctx context.Context, work []pinning) map[string]str
 	if len(names) > 0 {
 		cloud, err := o.connectImages(ctx)
 		if err != nil {
-			err = common{because(ctx, err)}
+			err = forAll(because(ctx, err))
 		}
 		done := o.progress("resolved %d of %d tags", len(names))
 		found := make([]string, len(names))

@@ -155,9 +155,9 @@ func (g *global) clusterWide(cmd *cobra.Command) error {
 
 // told runs a command that may fail before it has data. Where JSON or YAML is wanted,
 // there is some all the same.
-func (g *global) told(out *output, run func() error) error {
-	written := &countingWriter{Writer: g.streams.Out}
-	g.streams.Out = written
+func told(t *terminal, out *output, run func() error) error {
+	written := &countingWriter{Writer: t.streams.Out}
+	t.streams.Out = written
 	err := run()
 	var wrong *usageError
 	if err == nil || errors.As(err, &wrong) || written.n > 0 || out.format != "json" && out.format != "yaml" {

@@ -70,7 +70,7 @@ func (o *changeOptions) validate(cmd *cobra.Command) error {
 type editing func(ctx context.Context, before enforcedPolicy) (*constraint.Policy, error)
 
 func (o *changeOptions) change(ctx context.Context, edit editing) error {
-	return o.told(&o.out, func() error { return o.changed(ctx, edit) })
+	return told(&o.terminal, &o.out, func() error { return o.changed(ctx, edit) })
 }
 
 func (o *changeOptions) changed(ctx context.Context, edit editing) error {

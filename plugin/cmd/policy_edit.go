@@ -36,7 +36,7 @@ again. An edit that could not be made is kept in a file.`,
 			if err := o.validate(cmd); err != nil {
 				return err
 			}
-			return o.told(&o.out, func() error { return o.run(cmd.Context()) })
+			return told(&o.terminal, &o.out, func() error { return o.run(cmd.Context()) })
 		},
 	}
 	o.bind(cmd.Flags())

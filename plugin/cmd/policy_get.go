@@ -41,7 +41,7 @@ Exit code 0: there is a policy. 3: there is none. 1: it could not be found out.`
 			if err := cmp.Or(o.clusterWide(cmd), o.validate(), o.out.validate()); err != nil {
 				return err
 			}
-			return o.told(&o.out, func() error { return o.run(cmd.Context()) })
+			return told(&o.terminal, &o.out, func() error { return o.run(cmd.Context()) })
 		},
 	}
 	o.out.bind(cmd.Flags())

@@ -63,7 +63,7 @@ found out.`,
 			if cmd.Flags().Changed("namespace") {
 				namespace = *o.kube.Namespace
 			}
-			return o.told(&o.out, func() error { return o.run(cmd.Context(), namespace) })
+			return told(&o.terminal, &o.out, func() error { return o.run(cmd.Context(), namespace) })
 		},
 	}
 	cmd.Flags().StringArrayVarP(&o.files, "filename", "f", nil, "`FILE` or directory with the constraints of a policy, in the place of the cluster's; so with those on scans. May be repeated.")
@@ -224,7 +224,7 @@ func (g *global) foresee(ctx context.Context, namespace string, before, after []
 	for i, pod := range pods {
 		add(pod.object, owners[i], 1)
 	}
-	if err := g.eachTemplate(ctx, namespace, func(workload, pod *unstructured.Unstructured) { add(pod, nameOf(workload), 0) }); err != nil {
+	if err := g.eachTemplate(ctx, namespace, func(owner, pod *unstructured.Unstructured) { add(pod, nameOf(owner), 0) }); err != nil {
 		return foresight{}, err
 	}
 	p.leftOut, p.namespaces = slices.Sorted(maps.Keys(left)), len(in)

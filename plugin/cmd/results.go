@@ -33,11 +33,14 @@ type common struct{ error }
 
 func (c common) Unwrap() error { return c.error }
 
+// forAll marks an error that hit every target alike.
+func forAll(err error) error { return common{err} }
+
 // allFailed is the result of not getting as far as the targets.
 func allFailed(targets []string, err error) []result {
 	results := make([]result, len(targets))
-	for i, t := range targets {
-		results[i] = result{target: t, err: common{err}}
+	for i, name := range targets {
+		results[i] = result{target: name, err: forAll(err)}
 	}
 	return results
 }
@@ -60,7 +63,7 @@ func each(ctx context.Context, targets []string, work func(ctx context.Context, 
 			}
 			results[i].err = because(ctx, results[i].err)
 			if stopped(results[i].err) {
-				results[i].err = common{results[i].err}
+				results[i].err = forAll(results[i].err)
 			}
 			return nil
 		})
@@ -75,7 +78,7 @@ const maxComplaints = 10
 
 // finish prints the results and makes the command's outcome of them: not knowing
 // outweighs a no, and a no outweighs a yes.
-func (g *global) finish(out output, columns []column, results []result) error {
+func (t *terminal) finish(out output, columns []column, results []result) error {
 	d := data{columns: columns, nothing: cmp.Or(out.nothing, "no signatures")}
 	elements := make([]any, 0, len(results))
 	for _, r := range results {
@@ -90,22 +93,47 @@ func (g *global) finish(out output, columns []column, results []result) error {
 		d.names = append(d.names, r.names...)
 	}
 	d.value = elements
-	g.bar.clear(g.streams.ErrOut)
-	if err := out.print(g.streams.Out, d); err != nil {
+	t.bar.clear(t.streams.ErrOut)
+	if err := out.print(t.streams.Out, d); err != nil {
 		return err
 	}
+	return t.conclude(results)
+}
+
+// finishDocument prints one JSON document in place of the results, and makes of the
+// results what finish does.
+func (t *terminal) finishDocument(document any, results []result) error {
+	out := output{format: "json"}
+	if err := out.print(t.streams.Out, data{value: document}); err != nil {
+		return err
+	}
+	return t.conclude(results)
+}
+
+// failures are the errors of targets about which not everything is known.
+func failures(results []result) (texts []string) {
 	for _, r := range results {
-		for _, note := range r.notes {
-			g.remark("%s", note)
+		if err := cmp.Or(r.err, r.part); err != nil {
+			texts = append(texts, clip(r.target+": "+err.Error(), 1000))
 		}
 	}
-	g.complainAbout(results)
-	g.stoppedAfter(results)
+	return texts
+}
+
+// conclude tells what is no data, and returns the outcome.
+func (t *terminal) conclude(results []result) error {
+	for _, r := range results {
+		for _, note := range r.notes {
+			t.remark("%s", note)
+		}
+	}
+	t.complainAbout(results)
+	t.stoppedAfter(results)
 	return outcome(results)
 }
 
 // stoppedAfter says how far a command with several targets came, if it was stopped.
-func (g *global) stoppedAfter(results []result) {
+func (t *terminal) stoppedAfter(results []result) {
 	done, early := 0, false
 	for _, r := range results {
 		if r.err == nil {
@@ -114,7 +142,7 @@ func (g *global) stoppedAfter(results []result) {
 		early = early || stopped(r.err)
 	}
 	if early && len(results) > 1 {
-		g.remark("stopped after %d of %d", done, len(results))
+		t.remark("stopped after %d of %d", done, len(results))
 	}
 }
 
@@ -130,7 +158,7 @@ func outcome(results []result) (err error) {
 	return err
 }
 
-func (g *global) complainAbout(results []result) {
+func (t *terminal) complainAbout(results []result) {
 	told, left := 0, 0
 	seen := make(map[string]bool)
 	for _, r := range results {
@@ -157,10 +185,10 @@ func (g *global) complainAbout(results []result) {
 				hint = ""
 			}
 			seen[hint] = true
-			complain(g.streams.ErrOut, err, hint)
+			complain(t.streams.ErrOut, err, hint)
 		}
 	}
 	if left > 0 {
-		g.remark("and %s more", count(left, "error"))
+		t.remark("and %s more", count(left, "error"))
 	}
 }

@@ -42,7 +42,7 @@ func (o *scanResultsOptions) finishSARIF(results []result) error {
 			add(sarifRule{ID: p.ID, HelpURI: p.Link, Properties: securitySeverity(p.Severity)}, level, text, at)
 		}
 	}
-	return o.printSARIF("kubectl oke-sign scan results", rules, found, results)
+	return o.finishDocument(newSARIF("kubectl oke-sign scan results", rules, found, failures(results)), results)
 }
 
 // locations are the manifests that name the image, or the image itself.

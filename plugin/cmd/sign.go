@@ -154,12 +154,12 @@ func (o *signOptions) gather(ctx context.Context, args []string) (refused []resu
 			if errors.Is(wrong, image.ErrNotOCIRegistry) {
 				wrong.hint = "push it to OCI Registry and name it there, or sign the others with --skip-others"
 			}
-			refused = append(refused, result{target: t.image, err: common{wrong}})
+			refused = append(refused, result{target: t.image, err: forAll(wrong)})
 		}
 	}
 	if len(refused) > 0 {
 		for _, s := range o.images {
-			refused = append(refused, result{target: s, err: common{errOtherRefused}})
+			refused = append(refused, result{target: s, err: forAll(errOtherRefused)})
 		}
 	}
 	if len(found) > 0 && len(o.images)+len(refused) == 0 {
@@ -269,9 +269,9 @@ func (o *signOptions) prepare(ctx context.Context, s *signer) ([]job, []result, 
 	if !refused {
 		return jobs, nil, nil
 	}
-	var why error = common{errOtherRefused}
+	var why error = forAll(errOtherRefused)
 	if ctx.Err() != nil {
-		why = common{because(ctx, ctx.Err())}
+		why = forAll(because(ctx, ctx.Err()))
 	}
 	for i := range results {
 		if results[i].err == nil {
@@ -355,7 +355,7 @@ func (o *signOptions) signAll(ctx context.Context, s *signer, jobs []job) []resu
 		case first[j.ref.Identity()] != i:
 			return result{} // filled in below
 		case stopped.Load():
-			return result{err: common{errStopped}}
+			return result{err: forAll(errStopped)}
 		}
 		rec, err := s.sign(ctx, j)
 		if err != nil {

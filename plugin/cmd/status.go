@@ -86,7 +86,7 @@ type imageStatus struct {
 	Workloads  []objectName       `json:"workloads"`
 	Error      string             `json:"error,omitempty"`
 
-	err error
+	err error `json:"-"`
 }
 
 var statusColumns = []column{{name: "image"}, {name: "pods"}, {name: "pinned"}, {name: "signed"}, {name: "key"}, {name: "signed at", wide: true},

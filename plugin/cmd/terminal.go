@@ -14,7 +14,17 @@ import (
 	"unicode/utf8"
 
 	"golang.org/x/term"
+	"k8s.io/cli-runtime/pkg/genericiooptions"
 )
+
+// terminal is where a command talks to a person: what it prints, remarks and asks,
+// and how long it may take.
+type terminal struct {
+	streams    genericiooptions.IOStreams
+	bar        bar
+	interrupts *Interrupts
+	timeout    time.Duration // of --timeout; zero is none
+}
 
 // isTerminal reports whether a stream is one that a person looks at or types on.
 func isTerminal(stream any) bool {
@@ -23,7 +33,9 @@ func isTerminal(stream any) bool {
 }
 
 // interactive reports whether there is a person to ask.
-func (g *global) interactive() bool { return isTerminal(g.streams.In) && isTerminal(g.streams.ErrOut) }
+func (t *terminal) interactive() bool {
+	return isTerminal(t.streams.In) && isTerminal(t.streams.ErrOut)
+}
 
 // bar is the line at the bottom of a terminal that says how far things are. It
 // makes way for everything else that is written.
@@ -52,9 +64,9 @@ func (b *bar) clear(w io.Writer) {
 // progress returns a function to call when one of total things is done. On a
 // terminal a bar says how far things are; elsewhere a line does every few
 // seconds, and nothing about what takes less.
-func (g *global) progress(format string, total int) func() {
+func (t *terminal) progress(format string, total int) func() {
 	interval := 3 * time.Second
-	tty := isTerminal(g.streams.ErrOut)
+	tty := isTerminal(t.streams.ErrOut)
 	if tty {
 		interval = 100 * time.Millisecond
 	}
@@ -66,33 +78,33 @@ func (g *global) progress(format string, total int) func() {
 		done++
 		switch {
 		case tty && done == total:
-			g.bar.clear(g.streams.ErrOut)
+			t.bar.clear(t.streams.ErrOut)
 		case done == total || time.Since(last) < interval:
 		case tty:
 			last = time.Now()
 			const width = 30
 			filled := width * done / total
-			g.bar.show(g.streams.ErrOut, fmt.Sprintf("[%s%s] "+format, strings.Repeat("#", filled), strings.Repeat(".", width-filled), done, total))
+			t.bar.show(t.streams.ErrOut, fmt.Sprintf("[%s%s] "+format, strings.Repeat("#", filled), strings.Repeat(".", width-filled), done, total))
 		default:
 			last = time.Now()
-			g.remark(format, done, total)
+			t.remark(format, done, total)
 		}
 	}
 }
 
 // waiting says, while something is waited for, for how long it has been. The
 // function that it returns is called at every look.
-func (g *global) waiting(what string) func(state string) {
+func (t *terminal) waiting(what string) func(state string) {
 	began, last, before := time.Now(), time.Time{}, ""
-	tty := isTerminal(g.streams.ErrOut)
+	tty := isTerminal(t.streams.ErrOut)
 	return func(state string) {
 		text := fmt.Sprintf("%s: %s, %s", what, state, time.Since(began).Round(time.Second))
 		switch {
 		case tty:
-			g.bar.show(g.streams.ErrOut, text)
+			t.bar.show(t.streams.ErrOut, text)
 		case state != before || time.Since(last) >= 30*time.Second:
 			last = time.Now()
-			g.remark("%s", text)
+			t.remark("%s", text)
 		}
 		before = state
 	}
@@ -102,7 +114,7 @@ var errNoAnswer = errors.New("nothing was answered")
 
 // readLine reads what a person types, until they press the key that ends the
 // line. It reads no further, because others may want what comes then.
-func (g *global) readLine(ctx context.Context) (string, error) {
+func (t *terminal) readLine(ctx context.Context) (string, error) {
 	type typed struct {
 		line string
 		err  error
@@ -111,7 +123,7 @@ func (g *global) readLine(ctx context.Context) (string, error) {
 	go func() { // a read of a terminal cannot be broken off
 		var line []byte
 		for b := make([]byte, 1); len(line) < 4096; {
-			n, err := g.streams.In.Read(b)
+			n, err := t.streams.In.Read(b)
 			if n == 1 && b[0] == '\n' {
 				break
 			}
@@ -124,13 +136,13 @@ func (g *global) readLine(ctx context.Context) (string, error) {
 		read <- typed{line: strings.TrimSpace(string(line))}
 	}()
 	select {
-	case t := <-read:
-		if t.err != nil {
-			g.remark("")
+	case answer := <-read:
+		if answer.err != nil {
+			t.remark("")
 		}
-		return t.line, t.err
+		return answer.line, answer.err
 	case <-ctx.Done():
-		g.remark("")
+		t.remark("")
 		return "", ctx.Err()
 	}
 }
@@ -140,24 +152,24 @@ const maxShown = 15
 
 // pick asks which of several things is meant, and returns its index. A number
 // picks; any other text searches.
-func (g *global) pick(ctx context.Context, what string, choices []string) (int, error) {
+func (t *terminal) pick(ctx context.Context, what string, choices []string) (int, error) {
 	search := ""
 	for {
 		shown, more := matching(choices, search)
 		if len(shown) == 0 {
-			g.remark("nothing matches %q", search)
+			t.remark("nothing matches %q", search)
 			search = ""
 			continue
 		}
-		width := cmp.Or(terminalWidth(g.streams.ErrOut), 80)
+		width := cmp.Or(terminalWidth(t.streams.ErrOut), 80)
 		for n, i := range shown {
-			g.remark("%3d  %s", n+1, clip(choices[i], width-5))
+			t.remark("%3d  %s", n+1, clip(choices[i], width-5))
 		}
 		if more > 0 {
-			g.remark("     and %d more; type a part of the name to search", more)
+			t.remark("     and %d more; type a part of the name to search", more)
 		}
-		_, _ = fmt.Fprintf(g.streams.ErrOut, "%s (1-%d, or text to search): ", what, len(shown))
-		line, err := g.readLine(ctx)
+		_, _ = fmt.Fprintf(t.streams.ErrOut, "%s (1-%d, or text to search): ", what, len(shown))
+		line, err := t.readLine(ctx)
 		if err != nil {
 			return 0, err
 		}
@@ -166,7 +178,7 @@ func (g *global) pick(ctx context.Context, what string, choices []string) (int, 
 		case err == nil && n >= 1 && n <= len(shown):
 			return shown[n-1], nil
 		case err == nil:
-			g.remark("there is no %d", n)
+			t.remark("there is no %d", n)
 		case line == "" && len(shown) == 1:
 			return shown[0], nil
 		default:
@@ -196,9 +208,9 @@ next:
 }
 
 // confirm asks. What is not a yes is a no.
-func (g *global) confirm(ctx context.Context, question string) error {
-	_, _ = fmt.Fprintf(g.streams.ErrOut, "%s [y/N] ", printable(question))
-	answer, err := g.readLine(ctx)
+func (t *terminal) confirm(ctx context.Context, question string) error {
+	_, _ = fmt.Fprintf(t.streams.ErrOut, "%s [y/N] ", printable(question))
+	answer, err := t.readLine(ctx)
 	switch answer = strings.ToLower(strings.TrimSpace(answer)); {
 	case ctx.Err() != nil:
 		return fmt.Errorf("%w; nothing was changed", errInterrupted)
