@@ -2,7 +2,9 @@ package policies_test
 
 import (
 	"fmt"
+	"io/fs"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -45,6 +47,10 @@ var (
 
 	kinds = policies.Kinds()
 
+	// folder has the templates as they are in this folder, so that tests also run on a
+	// changed copy of it. TestEmbeddedTemplates holds what is embedded to it.
+	folder = os.DirFS(".")
+
 	breakGlass = map[string]string{"oracle.image-policy.k8s.io/break-glass": "true"}
 )
 
@@ -69,7 +75,7 @@ func engine(t *testing.T, p *gatekeepertest.Provider, constraints ...string) *ga
 		if all := strings.Join(constraints, ""); all != "" && !strings.Contains(all, kind) {
 			continue
 		}
-		text, err := policies.Templates.ReadFile(strings.ToLower(kind) + "/template.yaml")
+		text, err := fs.ReadFile(folder, strings.ToLower(kind)+"/template.yaml")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -258,7 +264,7 @@ func TestAProviderThatIsNotThere(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer e.Close()
-			text, err := policies.Templates.ReadFile("okesignedimages/template.yaml")
+			text, err := fs.ReadFile(folder, "okesignedimages/template.yaml")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -656,7 +662,7 @@ func TestRecordedVerdictsAdmitNobody(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer e.Close()
-	text, err := policies.Recorded.ReadFile("okesignedimages/recorded/template.yaml")
+	text, err := fs.ReadFile(folder, "okesignedimages/recorded/template.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}

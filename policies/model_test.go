@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"runtime"
 	"slices"
@@ -140,7 +141,7 @@ var modelKinds = policies.Kinds()
 func shipped(t *testing.T, kind string, external rego.Builtin1) rego.PreparedEvalQuery {
 	t.Helper()
 	name := strings.ToLower(kind)
-	object, libs := template(t, policies.Templates, name+"/template.yaml")
+	object, libs := template(t, folder, name+"/template.yaml")
 	targets, _, _ := unstructured.NestedSlice(object, "spec", "targets")
 	source := targets[0].(map[string]any)["code"].([]any)[0].(map[string]any)["source"].(map[string]any)
 	options := []func(*rego.Rego){
@@ -183,7 +184,7 @@ func modelEngine(t *testing.T, p *gatekeepertest.Provider, c modelCase) *gatekee
 	if err != nil {
 		t.Fatal(err)
 	}
-	text, err := policies.Templates.ReadFile(strings.ToLower(c.kind) + "/template.yaml")
+	text, err := fs.ReadFile(folder, strings.ToLower(c.kind)+"/template.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}

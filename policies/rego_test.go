@@ -56,12 +56,33 @@ func TestRegoIsStrict(t *testing.T) {
 	}
 }
 
+// TestEmbeddedTemplates holds what is compiled into programs to what the other tests
+// judge.
+func TestEmbeddedTemplates(t *testing.T) {
+	for _, kind := range kinds {
+		for name, embedded := range map[string]fs.FS{
+			"/template.yaml":          policies.Templates,
+			"/recorded/template.yaml": policies.Recorded,
+		} {
+			name = strings.ToLower(kind) + name
+			got, err := fs.ReadFile(embedded, name)
+			if err != nil {
+				t.Error(err)
+				continue
+			}
+			if diff := cmp.Diff(read(t, name), string(got)); diff != "" {
+				t.Errorf("%s (-in the folder +embedded):\n%s", name, diff)
+			}
+		}
+	}
+}
+
 // A policy that reads a record instead of asking must be the same policy.
 func TestRecordedTemplatesDifferInFetchOnly(t *testing.T) {
 	for _, kind := range kinds {
 		dir := strings.ToLower(kind)
-		live, libs := template(t, policies.Templates, dir+"/template.yaml")
-		recorded, recordedLibs := template(t, policies.Recorded, dir+"/recorded/template.yaml")
+		live, libs := template(t, folder, dir+"/template.yaml")
+		recorded, recordedLibs := template(t, folder, dir+"/recorded/template.yaml")
 		if diff := cmp.Diff(live, recorded); diff != "" {
 			t.Errorf("%s: templates differ beside their libraries:\n%s", kind, diff)
 		}
