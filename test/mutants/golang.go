@@ -13,9 +13,6 @@ import (
 //   - one side of && or || does not count,
 //   - a bound moves by one,
 //   - a call for its effect alone does not happen.
-//
-// The old text stays in the file where it can, so that imports and variables stay used
-// and the mutant compiles.
 func goMutants(file string, source []byte) ([]Mutant, error) {
 	set := token.NewFileSet()
 	parsed, err := parser.ParseFile(set, file, source, parser.SkipObjectResolution)
@@ -34,7 +31,7 @@ func goMutants(file string, source []byte) ([]Mutant, error) {
 			return true
 		})
 	}
-	return number(g.mutants), nil
+	return distinguish(g.mutants), nil
 }
 
 type goFile struct {
@@ -42,45 +39,67 @@ type goFile struct {
 	source  []byte
 	set     *token.FileSet
 	place   string
-	mutants []Mutant
+	mutants []Mutant // outer ones before those inside them
 }
 
 func (g *goFile) node(n ast.Node) {
 	switch n := n.(type) {
 	case *ast.IfStmt:
 		if leaves(n.Body) {
-			g.replace(n.Cond, "false && ("+g.text(n.Cond)+")")
+			g.add(n.Cond, "false", never)
 		}
 	case *ast.BinaryExpr:
 		g.binary(n)
 	case *ast.ExprStmt:
 		if call, ok := n.X.(*ast.CallExpr); ok && !isPanic(call) {
-			g.replace(n, "if false { "+g.text(n)+" }")
+			g.add(n, "nothing", wrap{"if !mutant(%d) { ", " }"})
 		}
 	}
 }
 
+// A condition is evaluated in any case: its switch is asked only where the mutant
+// decides otherwise.
+var (
+	never  = wrap{"((", ") && !mutant(%d))"}
+	always = wrap{"((", ") || mutant(%d))"}
+)
+
+// bounds has what each comparison becomes when its bound moves by one, and the function
+// of the switches that compares so.
+var bounds = map[token.Token]struct{ moved, function string }{
+	token.LSS: {"<=", "mutantLess"},
+	token.LEQ: {"<", "mutantLessOrEqual"},
+	token.GTR: {">=", "mutantGreater"},
+	token.GEQ: {">", "mutantGreaterOrEqual"},
+}
+
 func (g *goFile) binary(n *ast.BinaryExpr) {
-	moved := map[token.Token]string{token.LSS: "<=", token.LEQ: "<", token.GTR: ">=", token.GEQ: ">"}
+	bound, isBound := bounds[n.Op]
 	switch {
 	case n.Op == token.LAND:
-		g.replace(n.X, "(true || ("+g.text(n.X)+"))")
-		g.replace(n.Y, "(true || ("+g.text(n.Y)+"))")
+		for _, side := range []ast.Expr{n.X, n.Y} {
+			g.add(side, "true", always)
+		}
 	case n.Op == token.LOR:
-		g.replace(n.X, "(false && ("+g.text(n.X)+"))")
-		g.replace(n.Y, "(false && ("+g.text(n.Y)+"))")
-	case moved[n.Op] != "":
-		g.replace(n, g.text(n.X)+" "+moved[n.Op]+" "+g.text(n.Y))
+		for _, side := range []ast.Expr{n.X, n.Y} {
+			g.add(side, "false", never)
+		}
+	case isBound:
+		m := g.add(n, g.text(n.X)+" "+bound.moved+" "+g.text(n.Y), wrap{bound.function + "(", ", %d)"})
+		m.operator = g.set.Position(n.OpPos).Offset
+		m.operatorEnd = m.operator + len(n.Op.String())
 	}
 }
 
-func (g *goFile) replace(n ast.Node, by string) {
+// add adds the mutant that has a node read differently, by the switch around it.
+func (g *goFile) add(n ast.Node, read string, switched wrap) *Mutant {
 	start, end := g.set.Position(n.Pos()), g.set.Position(n.End())
 	g.mutants = append(g.mutants, Mutant{
 		File: g.file, Place: g.place, Line: start.Line,
-		Change: oneLine(g.text(n)) + " -> " + oneLine(by),
-		start:  start.Offset, end: end.Offset, text: by,
+		Change: oneLine(g.text(n)) + " -> " + oneLine(read),
+		start:  start.Offset, end: end.Offset, switched: switched,
 	})
+	return &g.mutants[len(g.mutants)-1]
 }
 
 func (g *goFile) text(n ast.Node) string {

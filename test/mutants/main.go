@@ -63,6 +63,9 @@ func run(ctx context.Context) error {
 	if err := explained.check(all); err != nil {
 		return err
 	}
+	for i := range all {
+		all[i].number = i + 1
+	}
 	chosen := draw(slices.DeleteFunc(all, func(m Mutant) bool { return !strings.Contains(m.Name(), *only) }), *n, *seed)
 	if *list {
 		for _, m := range chosen {
@@ -70,50 +73,69 @@ func run(ctx context.Context) error {
 		}
 		return nil
 	}
-	t, err := newTrial(ctx, ".")
+	results, took, err := tryAll(ctx, chosen, explained, *workers)
 	if err != nil {
 		return err
 	}
-	defer t.close()
+	return report(chosen, results, explained, took)
+}
+
+// tryAll tries the mutants and prints those that survive without an explanation.
+func tryAll(ctx context.Context, chosen []Mutant, explained equivalent, workers int) ([]Outcome, time.Duration, error) {
 	began := time.Now()
+	t, err := newTrial(ctx, ".")
+	if err != nil {
+		return nil, 0, err
+	}
+	defer t.close()
+	if err := t.prepareGo(ctx, chosen); err != nil {
+		return nil, 0, err
+	}
+	fmt.Printf("prepared in %s\n", time.Since(began).Round(time.Second))
 	results := make([]Outcome, len(chosen))
 	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(*workers)
+	group.SetLimit(workers)
 	for i, m := range chosen {
 		group.Go(func() (err error) {
-			results[i], err = t.try(ctx, m)
-			if err == nil && results[i] == survived && explained[m.Name()] == "" {
-				fmt.Printf("survived: %s:%d %s\n", m.File, m.Line, m.Name())
+			if results[i], err = t.try(ctx, m); err != nil {
+				return fmt.Errorf("trying %s: %w", m.Name(), err)
 			}
-			return err
+			if said := results[i].remark(explained[m.Name()] != ""); said != "" {
+				fmt.Printf("%s: %s:%d %s\n", said, m.File, m.Line, m.Name())
+			}
+			return nil
 		})
 	}
-	if err := group.Wait(); err != nil {
-		return err
-	}
-	return report(chosen, results, explained, time.Since(began))
+	err = group.Wait()
+	return results, time.Since(began), err
 }
 
 // report prints the figures, and fails if the tests notice too little.
 func report(chosen []Mutant, results []Outcome, explained equivalent, took time.Duration) error {
 	count := map[Outcome]int{}
-	unexplained := 0
+	unexplained, wrong := 0, 0
 	for i, m := range chosen {
 		count[results[i]]++
-		if results[i] == survived && explained[m.Name()] == "" {
+		switch isExplained := explained[m.Name()] != ""; {
+		case results[i].isSurvivor() && !isExplained:
 			unexplained++
+		case results[i] == noticed && isExplained:
+			wrong++
 		}
 	}
-	tried := count[noticed] + count[survived]
+	survivors := count[survived] + count[unmet]
+	tried := count[noticed] + survivors
 	if tried == 0 {
 		return fmt.Errorf("no mutant was tried")
 	}
 	share := float64(count[noticed]) / float64(tried)
-	fmt.Printf("%d mutants: %d noticed (%.1f %%), %d survived, of which %d are explained; %d did not compile; %s\n",
-		tried, count[noticed], 100*share, count[survived], count[survived]-unexplained, count[unfit], took.Round(time.Second))
+	fmt.Printf("%d mutants: %d noticed (%.1f %%), %d survived, of which no test reaches %d and %d are explained; %d did not compile; %s\n",
+		tried, count[noticed], 100*share, survivors, count[unmet], survivors-unexplained, count[unfit], took.Round(time.Second))
 	switch {
 	case unexplained > 0:
 		return fmt.Errorf("%d mutants survived without an explanation: write a test that notices, or say in equivalent.txt why nothing changes", unexplained)
+	case wrong > 0:
+		return fmt.Errorf("a test noticed %d mutants that equivalent.txt explains: take them out there", wrong)
 	case share < enough:
 		return fmt.Errorf("the tests noticed %.1f %%, and should notice %.0f %%", 100*share, 100*enough)
 	}

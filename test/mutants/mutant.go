@@ -18,14 +18,22 @@ type Mutant struct {
 	// Line is the line of the change, for people.
 	Line int
 
-	start, end int // the replaced bytes of the file
-	text       string
+	number     int // from 1, among all mutants
+	start, end int // the changed bytes of the file
+
+	// A mutant of Rego replaces them by text. One of Go has a switch around them, which
+	// takes a comparison's operands as arguments: a comma replaces the operator.
+	text                  string
+	switched              wrap
+	operator, operatorEnd int
 }
 
 // Name identifies a mutant across edits of the file that do not touch its function.
 func (m Mutant) Name() string { return m.File + " " + m.Place + ": " + m.Change }
 
-// Apply returns the file's text with the change made.
+func (m Mutant) isRego() bool { return strings.HasSuffix(m.File, ".rego") }
+
+// Apply returns the Rego file's text with the change made.
 func (m Mutant) Apply(source []byte) []byte {
 	var b bytes.Buffer
 	b.Write(source[:m.start])
@@ -34,8 +42,8 @@ func (m Mutant) Apply(source []byte) []byte {
 	return b.Bytes()
 }
 
-// number tells mutants of one name apart by their order in the file.
-func number(mutants []Mutant) []Mutant {
+// distinguish tells mutants of one name apart by their order in the file.
+func distinguish(mutants []Mutant) []Mutant {
 	seen := map[string]int{}
 	for i := range mutants {
 		name := mutants[i].Name()

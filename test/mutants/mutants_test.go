@@ -1,10 +1,13 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -34,14 +37,14 @@ func bounded(n int, log func(int)) int {
 		t.Fatal(err)
 	}
 	want := []string{
-		"calc.go bounded: n < 0 || n > 9 -> false && (n < 0 || n > 9)",
-		"calc.go bounded: n < 0 -> (false && (n < 0))",
-		"calc.go bounded: n > 9 -> (false && (n > 9))",
+		"calc.go bounded: n < 0 || n > 9 -> false",
+		"calc.go bounded: n < 0 -> false",
+		"calc.go bounded: n > 9 -> false",
 		"calc.go bounded: n < 0 -> n <= 0",
 		"calc.go bounded: n > 9 -> n >= 9",
-		"calc.go bounded: log(n) -> if false { log(n) }",
-		"calc.go bounded: n == 3 -> (true || (n == 3))",
-		"calc.go bounded: n != 4 -> (true || (n != 4))",
+		"calc.go bounded: log(n) -> nothing",
+		"calc.go bounded: n == 3 -> true",
+		"calc.go bounded: n != 4 -> true",
 	}
 	if diff := cmp.Diff(want, names(mutants)); diff != "" {
 		t.Errorf("mutants (-want +got):\n%s", diff)
@@ -128,30 +131,75 @@ func TestDrawIsTheSameForTheSameSeed(t *testing.T) {
 	}
 }
 
-// TestTrial runs the tests of a small module on its mutants: one that they notice, one
-// that they do not, and one that does not compile.
+// TestWithSwitches puts switches at the same places, inside each other and in a
+// comparison.
+func TestWithSwitches(t *testing.T) {
+	source := "package calc\n\nfunc f(a, b int) {\n\tif a < b && b > 1 {\n\t\treturn\n\t}\n\tg()\n}\n"
+	mutants, err := goMutants("calc.go", []byte(source))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range mutants {
+		mutants[i].number = i + 1
+	}
+	want := "package calc\n\nfunc f(a, b int) {\n\tif ((((mutantLess(a , b, 4)) || mutant(2)) && ((mutantGreater(b , 1, 5)) || mutant(3))) && !mutant(1)) {\n\t\treturn\n\t}\n\tif !mutant(6) { g() }\n}\n"
+	if diff := cmp.Diff(want, string(withSwitches([]byte(source), mutants))); diff != "" {
+		t.Errorf("with switches (-want +got):\n%s", diff)
+	}
+}
+
+// TestTrial runs the tests of a small module on its mutants: some that they notice, some
+// that they do not, some that they never reach, one that makes a loop endless, and one
+// whose switch does not compile.
 func TestTrial(t *testing.T) {
 	root := t.TempDir()
-	for name, text := range map[string]string{
-		"go.mod":       "module example.com/calc\n\ngo 1.26\n",
-		"calc/calc.go": "package calc\n\nfunc Half(n int) int {\n\tif n < 0 {\n\t\treturn 0\n\t}\n\tif n > 1000 {\n\t\treturn 500\n\t}\n\treturn n / 2\n}\n",
-		"calc/calc_test.go": "package calc\n\nimport \"testing\"\n\nfunc TestHalf(t *testing.T) {\n\t" +
-			"if Half(-4) != 0 || Half(4) != 2 {\n\t\tt.Fatal()\n\t}\n}\n",
-	} {
-		file := filepath.Join(root, name)
-		if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
+	writeFiles(t, root, map[string]string{
+		"go.mod": "module example.com/calc\n\ngo 1.26\n",
+		"calc/calc.go": `package calc
+
+type flag bool
+
+func Half(n int) int {
+	if n < 0 {
+		return 0
+	}
+	if n > 1000 {
+		return 500
+	}
+	for i := 0; ; i++ {
+		if i == n {
+			break
 		}
 	}
+	if n == 4 {
+		keep()
+	}
+	return n / 2
+}
+
+func keep() {}
+
+func odd(f flag) bool { return bool(f && true) }
+`,
+		"calc/calc_test.go": `package calc
+
+import "testing"
+
+func TestHalf(t *testing.T) {
+	if Half(-4) != 0 || Half(4) != 2 {
+		t.Fatal()
+	}
+}
+`,
+		"free/free.go": "package free\n",
+	})
 	trial, err := newTrial(t.Context(), root)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer trial.close()
-	trial.users = []string{"./calc"}
+	trial.packages = []string{"./..."}
+	trial.patience = time.Second
 
 	source, err := os.ReadFile(filepath.Join(root, "calc/calc.go"))
 	if err != nil {
@@ -161,7 +209,13 @@ func TestTrial(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	mutants = append(mutants, Mutant{File: "calc/calc.go", Change: "no Go", start: 0, end: 0, text: "no Go"})
+	for i := range mutants {
+		mutants[i].number = i + 1
+	}
+	slices.Reverse(mutants) // a draw has any order
+	if err := trial.prepareGo(t.Context(), mutants); err != nil {
+		t.Fatal(err)
+	}
 	got := map[string]Outcome{}
 	for _, m := range mutants {
 		if got[m.Change], err = trial.try(t.Context(), m); err != nil {
@@ -169,14 +223,95 @@ func TestTrial(t *testing.T) {
 		}
 	}
 	want := map[string]Outcome{
-		"n < 0 -> false && (n < 0)":       noticed,
-		"n < 0 -> n <= 0":                 survived,
-		"n > 1000 -> false && (n > 1000)": survived,
-		"n > 1000 -> n >= 1000":           survived,
-		"no Go":                           unfit,
+		"n < 0 -> false":        noticed,
+		"n < 0 -> n <= 0":       unmet,
+		"n > 1000 -> false":     unmet,
+		"n > 1000 -> n >= 1000": unmet,
+		"i == n -> false":       noticed,
+		"keep() -> nothing":     survived,
+		"f -> true":             unfit,
+		"true -> true":          unfit,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("outcomes (-want +got):\n%s", diff)
+	}
+}
+
+// TestTrialNeedsTestsThatPass says so when a test fails without a mutant: it would seem
+// to notice every one.
+func TestTrialNeedsTestsThatPass(t *testing.T) {
+	root := t.TempDir()
+	writeFiles(t, root, map[string]string{
+		"go.mod":            "module example.com/calc\n\ngo 1.26\n",
+		"calc/calc.go":      "package calc\n\nfunc Half(n int) int {\n\tif n < 0 {\n\t\treturn 0\n\t}\n\treturn n / 2\n}\n",
+		"calc/calc_test.go": "package calc\n\nimport \"testing\"\n\nfunc TestHalf(t *testing.T) { t.Error(Half(2)) }\n",
+	})
+	trial, err := newTrial(t.Context(), root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer trial.close()
+	trial.packages = []string{"./..."}
+	source, err := os.ReadFile(filepath.Join(root, "calc/calc.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	mutants, err := goMutants("calc/calc.go", source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := trial.prepareGo(t.Context(), mutants); err == nil || !strings.Contains(err.Error(), "TestHalf fails without a mutant") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func writeFiles(t *testing.T, root string, files map[string]string) {
+	t.Helper()
+	for name, text := range files {
+		file := filepath.Join(root, name)
+		if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestReport(t *testing.T) {
+	var all []Mutant
+	var results []Outcome
+	for i := range 100 {
+		all = append(all, Mutant{File: "a.go", Place: "f", Change: fmt.Sprint(i)})
+		results = append(results, noticed)
+	}
+	explain := func(numbers ...int) equivalent {
+		explained := equivalent{}
+		for _, i := range numbers {
+			explained[all[i].Name()] = "nobody sees it"
+		}
+		return explained
+	}
+	for name, tc := range map[string]struct {
+		results   map[int]Outcome
+		explained equivalent
+		want      string
+	}{
+		"all noticed":             {nil, explain(), ""},
+		"explained":               {map[int]Outcome{1: survived, 2: unmet, 3: unfit}, explain(1, 2), ""},
+		"unexplained":             {map[int]Outcome{1: survived}, explain(), "1 mutants survived without an explanation"},
+		"reached by no test":      {map[int]Outcome{1: unmet}, explain(), "1 mutants survived without an explanation"},
+		"explained and noticed":   {nil, explain(1), "a test noticed 1 mutants"},
+		"too many are equivalent": {map[int]Outcome{1: survived, 2: survived, 3: survived, 4: survived}, explain(1, 2, 3, 4), "should notice 97 %"},
+	} {
+		got := slices.Clone(results)
+		for i, result := range tc.results {
+			got[i] = result
+		}
+		err := report(all, got, tc.explained, time.Second)
+		if (err == nil) != (tc.want == "") || err != nil && !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("%s: got %v, want %q", name, err, tc.want)
+		}
 	}
 }
 

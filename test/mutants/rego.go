@@ -29,7 +29,7 @@ func regoMutants(file string, source []byte) ([]Mutant, error) {
 	}
 	slices.SortFunc(mutants, func(a, b Mutant) int { return a.start - b.start })
 	mutants = slices.CompactFunc(mutants, func(a, b Mutant) bool { return a.start == b.start && a.end == b.end })
-	return number(mutants), nil
+	return distinguish(mutants), nil
 }
 
 // withoutStatement replaces a statement by true. A statement that the parser made up,

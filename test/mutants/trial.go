@@ -1,9 +1,7 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -21,19 +19,40 @@ type Outcome int
 const (
 	noticed  Outcome = iota // a test failed
 	survived                // no test failed
+	unmet                   // survived, since no test comes to where it differs
 	unfit                   // the mutant does not compile
 )
 
-// testTime is how long the tests of one mutant may take. A mutant that makes a loop
-// endless is noticed by it.
-const testTime = 3 * time.Minute
+func (o Outcome) isSurvivor() bool { return o == survived || o == unmet }
 
-// trial runs tests on mutants. It is safe for concurrent use.
+// remark is what to print about a mutant whose explanation says that nothing notices it,
+// or that has none. It is empty if all is as it should be.
+func (o Outcome) remark(explained bool) string {
+	switch {
+	case o == noticed && explained:
+		return "noticed, although explained"
+	case o == survived && !explained:
+		return "survived"
+	case o == unmet && !explained:
+		return "survived, no test reaches it"
+	}
+	return ""
+}
+
+// trial runs tests on mutants. It is safe for concurrent use once it is prepared.
 type trial struct {
 	dir  string // scratch
 	root string // the module's folder
-	// users are the packages that use those that are mutated.
-	users []string
+	// packages are those whose tests are run on mutants of Go.
+	packages []string
+	// only leaves out other tests of a package, by the name of its test binary.
+	only map[string]string
+	// patience is how long a test of Go may take beyond ten times its usual time.
+	patience time.Duration
+
+	unfit     map[int]bool      // mutants of Go, by number
+	reachedBy map[int][]*goTest // the same, the fastest test first
+
 	// programs returns an error if the programs that judge Rego could not be built.
 	programs  func() error
 	policies  string // test binary of package policies
@@ -51,31 +70,70 @@ func newTrial(ctx context.Context, root string) (*trial, error) {
 	}
 	t := &trial{
 		dir: dir, root: root,
-		users:     []string{"./provider/verdict", "./provider/server", "./provider/oke-sign-provider"},
-		policies:  filepath.Join(dir, "policies.test"),
-		generator: filepath.Join(dir, "generate"),
+		packages: []string{"./provider/...", "./policies"},
+		// Go and Rego share a table, which is tested there.
+		only:      map[string]string{"policies": "^TestClasses|^TestGeneratedFiles"},
+		patience:  10 * time.Second,
+		policies:  filepath.Join(dir, "rego", "policies.test"),
+		generator: filepath.Join(dir, "rego", "generate"),
 	}
-	t.programs = sync.OnceValue(func() error { return t.build(ctx) })
+	t.programs = sync.OnceValue(func() error {
+		return errors.Join(
+			t.run(ctx, "go", "test", "-c", "-o", t.policies, "./policies"),
+			t.run(ctx, "go", "build", "-o", t.generator, "./policies/internal/generate"),
+		)
+	})
 	return t, nil
-}
-
-func (t *trial) build(ctx context.Context) error {
-	for _, args := range [][]string{
-		{"test", "-c", "-o", t.policies, "./policies"},
-		{"build", "-o", t.generator, "./policies/internal/generate"},
-	} {
-		cmd := exec.CommandContext(ctx, "go", args...)
-		cmd.Dir = t.root
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("go %s: %w\n%s", strings.Join(args, " "), err, out)
-		}
-	}
-	return nil
 }
 
 func (t *trial) close() { _ = os.RemoveAll(t.dir) }
 
+// run runs a command in the module's folder.
+func (t *trial) run(ctx context.Context, name string, args ...string) error {
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Dir = t.root
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%s %s: %w\n%s", name, strings.Join(args, " "), err, out)
+	}
+	return nil
+}
+
 func (t *trial) try(ctx context.Context, m Mutant) (Outcome, error) {
+	if m.isRego() {
+		return t.tryRego(ctx, m)
+	}
+	return t.tryGo(ctx, m)
+}
+
+// tryGo runs the tests that come to where the mutant differs.
+func (t *trial) tryGo(ctx context.Context, m Mutant) (Outcome, error) {
+	switch {
+	case t.unfit[m.number]:
+		return unfit, nil
+	case len(t.reachedBy[m.number]) == 0:
+		return unmet, nil
+	}
+	for _, test := range t.reachedBy[m.number] {
+		// A mutant that makes a loop endless is noticed by it.
+		cmd := test.command(ctx, t.patience+10*test.took)
+		cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d", switchVariable, m.number))
+		if result, err := outcome(ctx, cmd); err != nil || result != survived {
+			return result, err
+		}
+	}
+	return survived, nil
+}
+
+// regoTime is how long the tests of one mutant of Rego may take.
+const regoTime = 3 * time.Minute
+
+// tryRego runs the tests that are written in Rego on a mutated copy of the policies.
+// If they notice nothing, it builds the templates from the copy and runs the tests
+// that are written in Go, the specification among them.
+func (t *trial) tryRego(ctx context.Context, m Mutant) (Outcome, error) {
+	if err := t.programs(); err != nil {
+		return 0, err
+	}
 	source, err := os.ReadFile(filepath.Join(t.root, m.File))
 	if err != nil {
 		return 0, err
@@ -85,146 +143,45 @@ func (t *trial) try(ctx context.Context, m Mutant) (Outcome, error) {
 		return 0, err
 	}
 	defer os.RemoveAll(dir) //nolint:errcheck // what is left goes with the trial
-	if strings.HasSuffix(m.File, ".rego") {
-		return t.tryRego(ctx, m, m.Apply(source), dir)
-	}
-	return t.tryGo(ctx, m, m.Apply(source), dir)
-}
-
-// tryGo runs the tests of the mutant's package, then those of the packages that use
-// it.
-func (t *trial) tryGo(ctx context.Context, m Mutant, text []byte, dir string) (Outcome, error) {
-	overlay, err := writeOverlay(dir, map[string][]byte{filepath.Join(t.root, m.File): text})
-	if err != nil {
-		return 0, err
-	}
-	own := "./" + filepath.ToSlash(filepath.Dir(m.File))
-	outcome, err := t.goTest(ctx, overlay, own)
-	if err != nil || outcome != survived {
-		return outcome, err
-	}
-	if own == "./provider/image" {
-		// The table that Go and Rego share is tested there.
-		outcome, err = t.goTest(ctx, overlay, "./policies", "-run", "^TestClasses|^TestGeneratedFiles")
-		if err != nil || outcome != survived {
-			return outcome, err
-		}
-	}
-	return t.goTest(ctx, overlay, t.users...)
-}
-
-// tryRego runs the tests that are written in Rego on a mutated copy of the policies.
-// If they notice nothing, it builds the templates from the copy and runs the tests
-// that are written in Go, the specification among them.
-func (t *trial) tryRego(ctx context.Context, m Mutant, text []byte, dir string) (Outcome, error) {
 	copied := filepath.Join(dir, "policies")
-	if err := t.programs(); err != nil {
-		return 0, err
-	}
 	if err := os.CopyFS(copied, os.DirFS(filepath.Join(t.root, "policies"))); err != nil {
 		return 0, err
 	}
-	mutated := filepath.Join(dir, m.File)
-	if err := os.WriteFile(mutated, text, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, m.File), m.Apply(source), 0o600); err != nil {
 		return 0, err
 	}
-	outcome, err := t.regoTests(ctx, copied, "^TestRegoIsStrict$")
-	if err != nil {
+	if result, err := t.regoTests(ctx, copied, "-test.run", "^TestRegoIsStrict$"); err != nil || result == noticed {
+		return unfit, err
+	}
+	if err := t.run(ctx, t.generator, copied); err != nil {
 		return 0, err
 	}
-	if outcome == noticed {
-		return unfit, nil
+	result, err := t.regoTests(ctx, copied, "-test.run", "^(TestRego|TestClassesAgree|TestClassesAgreeOnAnything|TestSuites)$")
+	if err != nil || result == noticed {
+		return result, err
 	}
-	outcome, err = t.regoTests(ctx, copied, "^(TestRego|TestClassesAgree|TestClassesAgreeOnAnything|TestSuites)$")
-	if err != nil || outcome == noticed {
-		return outcome, err
-	}
-	if out, err := exec.CommandContext(ctx, t.generator, copied).CombinedOutput(); err != nil {
-		return 0, fmt.Errorf("generating from a mutant: %w\n%s", err, out)
-	}
-	changed, err := t.changed(copied)
-	if err != nil {
-		return 0, err
-	}
-	overlay, err := writeOverlay(dir, changed)
-	if err != nil {
-		return 0, err
-	}
-	return t.goTest(ctx, overlay, "./policies", "-skip", "^(TestRego|TestClasses|TestConftest|TestGator|TestGeneratedFiles|TestSuites)", "-model.cases", "10000")
+	return t.regoTests(ctx, copied, "-test.skip", "^(TestRego|TestClasses|TestConftest|TestGator|TestGeneratedFiles|TestEmbedded|TestSuites)", "-model.cases", "10000")
 }
 
 // regoTests runs tests of package policies on a copy of its folder.
-func (t *trial) regoTests(ctx context.Context, folder, tests string) (Outcome, error) {
-	cmd := exec.CommandContext(ctx, t.policies, "-test.run", tests, "-test.failfast", "-test.timeout", testTime.String())
+func (t *trial) regoTests(ctx context.Context, folder string, args ...string) (Outcome, error) {
+	args = append([]string{"-test.failfast", "-test.timeout", regoTime.String()}, args...)
+	cmd := exec.CommandContext(ctx, t.policies, args...)
 	cmd.Dir = folder
-	return outcome(ctx, cmd)
-}
-
-// changed returns the files of a copy of the policies that differ from the tree's, by
-// the tree's absolute paths.
-func (t *trial) changed(copied string) (map[string][]byte, error) {
-	files := map[string][]byte{}
-	err := filepath.WalkDir(copied, func(file string, entry os.DirEntry, err error) error {
-		if err != nil || entry.IsDir() {
-			return err
-		}
-		name, err := filepath.Rel(copied, file)
-		if err != nil {
-			return err
-		}
-		here := filepath.Join(t.root, "policies", name)
-		old, err := os.ReadFile(here)
-		if err != nil {
-			return err
-		}
-		text, err := os.ReadFile(file)
-		if err == nil && !bytes.Equal(old, text) {
-			files[here] = text
-		}
-		return err
-	})
-	return files, err
-}
-
-// writeOverlay writes files and the list that has the go command read them in place of
-// the tree's.
-func writeOverlay(dir string, files map[string][]byte) (string, error) {
-	replace := map[string]string{}
-	for name, text := range files {
-		file := filepath.Join(dir, fmt.Sprintf("overlay-%d-%s", len(replace), filepath.Base(name)))
-		if err := os.WriteFile(file, text, 0o600); err != nil {
-			return "", err
-		}
-		replace[name] = file
-	}
-	list, err := json.Marshal(map[string]any{"Replace": replace})
-	if err != nil {
-		return "", err
-	}
-	overlay := filepath.Join(dir, "overlay.json")
-	return overlay, os.WriteFile(overlay, list, 0o600)
-}
-
-func (t *trial) goTest(ctx context.Context, overlay string, args ...string) (Outcome, error) {
-	args = append([]string{"test", "-overlay", overlay, "-vet=off", "-count=1", "-failfast", "-timeout", testTime.String()}, args...)
-	cmd := exec.CommandContext(ctx, "go", args...)
-	cmd.Dir = t.root
 	return outcome(ctx, cmd)
 }
 
 // outcome runs tests. Only an end with an exit code says something about a mutant.
 func outcome(ctx context.Context, cmd *exec.Cmd) (Outcome, error) {
-	out, err := cmd.CombinedOutput()
+	err := cmd.Run()
 	var exit *exec.ExitError
 	switch {
 	case ctx.Err() != nil:
 		return 0, ctx.Err()
 	case err == nil:
 		return survived, nil
-	case !errors.As(err, &exit):
-		return 0, err
-	case bytes.Contains(out, []byte("[build failed]")), bytes.Contains(out, []byte("[setup failed]")):
-		return unfit, nil
+	case errors.As(err, &exit):
+		return noticed, nil
 	}
-	return noticed, nil
+	return 0, err
 }
