@@ -215,7 +215,7 @@ func cutHost(name string) (host, rest string) {
 
 func cutTag(rest string) (path, tag string, ok bool) {
 	i := strings.LastIndexByte(rest, ':')
-	if i < 0 || strings.IndexByte(rest[i:], '/') >= 0 {
+	if i < 0 || strings.Contains(rest[i:], "/") {
 		return rest, "", false
 	}
 	return rest[:i], rest[i+1:], true
@@ -249,8 +249,8 @@ func validHost(s string) bool {
 			(port == "" || validPort(port))
 	}
 	name, port := s, ""
-	if i := strings.IndexByte(s, ':'); i >= 0 {
-		name, port = s[:i], s[i:]
+	if before, after, found := strings.Cut(s, ":"); found {
+		name, port = before, ":"+after
 	}
 	for label := range strings.SplitSeq(name, ".") {
 		if label == "" || label[0] == '-' || label[len(label)-1] == '-' ||

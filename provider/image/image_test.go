@@ -64,6 +64,27 @@ func TestParse(t *testing.T) {
 	}
 }
 
+// TestDoubtIsExplained reads the messages of references that are not relied on: each
+// names the part that is wrong.
+func TestDoubtIsExplained(t *testing.T) {
+	for ref, want := range map[string]string{
+		"":                             "a reference has 1 to 1024 bytes",
+		strings.Repeat("a", 1025):      "a reference has 1 to 1024 bytes",
+		"iad.ocir.io/ns/web@sha256:0a": `after @ stands "sha256:0a"`,
+		"iad..ocir.io/ns/web":          `the host "iad..ocir.io" is not well formed`,
+		"iad.ocir.io/ns:443/web":       `the name "ns:443/web" is not well formed`,
+		"iad.ocir.io/:v1":              `the name "" is not well formed`,
+		"iad.ocir.io/ns/web:":          `the tag "" is not well formed`,
+		"cafe":                         "the id of an image on the node",
+		"iad.ocir.io:443/ns/web":       `the host "iad.ocir.io:443" looks like OCI Registry's`,
+		"iad.ocir.io/web":              `"web" is one of them at most`,
+	} {
+		if _, err := image.Parse(ref); !errors.Is(err, image.ErrDoubtful) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: got %v, want %s", ref, err, want)
+		}
+	}
+}
+
 func TestIdentity(t *testing.T) {
 	const digest = "@sha256:ee44b399df993016003bf5466bd3eeb221305e9d0fa831606bc7902d149c775b"
 	const want = "ocir.us-ashburn-1.oci.oraclecloud.com/ns/web" + digest
