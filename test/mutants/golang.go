@@ -1,9 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"slices"
 )
 
 // goMutants returns every mutant of a Go file. Each takes a defence out or moves it by
@@ -31,6 +33,7 @@ func goMutants(file string, source []byte) ([]Mutant, error) {
 			return true
 		})
 	}
+	slices.SortStableFunc(g.mutants, func(a, b Mutant) int { return cmp.Compare(a.start, b.start) })
 	return distinguish(g.mutants), nil
 }
 
@@ -50,9 +53,23 @@ func (g *goFile) node(n ast.Node) {
 		}
 	case *ast.BinaryExpr:
 		g.binary(n)
-	case *ast.ExprStmt:
-		if call, ok := n.X.(*ast.CallExpr); ok && !isPanic(call) {
-			g.add(n, "nothing", wrap{"if !mutant(%d) { ", " }"})
+	case *ast.BlockStmt:
+		g.calls(n.List)
+	case *ast.CaseClause:
+		g.calls(n.Body)
+	case *ast.CommClause:
+		g.calls(n.Body)
+	}
+}
+
+func (g *goFile) calls(statements []ast.Stmt) {
+	for _, s := range statements {
+		s, ok := s.(*ast.ExprStmt)
+		if !ok {
+			continue
+		}
+		if call, ok := s.X.(*ast.CallExpr); ok && !isPanic(call) {
+			g.add(s, "nothing", wrap{"if !mutant(%d) { ", " }"})
 		}
 	}
 }
