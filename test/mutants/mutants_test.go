@@ -39,8 +39,8 @@ func bounded(n int, log func(int)) int {
 	want := []string{
 		"calc.go bounded: n < 0 || n > 9 -> false",
 		"calc.go bounded: n < 0 -> false",
-		"calc.go bounded: n > 9 -> false",
 		"calc.go bounded: n < 0 -> n <= 0",
+		"calc.go bounded: n > 9 -> false",
 		"calc.go bounded: n > 9 -> n >= 9",
 		"calc.go bounded: log(n) -> nothing",
 		"calc.go bounded: n == 3 -> true",
@@ -142,7 +142,7 @@ func TestWithSwitches(t *testing.T) {
 	for i := range mutants {
 		mutants[i].number = i + 1
 	}
-	want := "package calc\n\nfunc f(a, b int) {\n\tif ((((mutantLess(a , b, 4)) || mutant(2)) && ((mutantGreater(b , 1, 5)) || mutant(3))) && !mutant(1)) {\n\t\treturn\n\t}\n\tif !mutant(6) { g() }\n}\n"
+	want := "package calc\n\nfunc f(a, b int) {\n\tif ((((mutantLess(a , b, 3)) || mutant(2)) && ((mutantGreater(b , 1, 5)) || mutant(4))) && !mutant(1)) {\n\t\treturn\n\t}\n\tif !mutant(6) { g() }\n}\n"
 	if diff := cmp.Diff(want, string(withSwitches([]byte(source), mutants))); diff != "" {
 		t.Errorf("with switches (-want +got):\n%s", diff)
 	}

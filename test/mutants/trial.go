@@ -45,8 +45,6 @@ type trial struct {
 	root string // the module's folder
 	// packages are those whose tests are run on mutants of Go.
 	packages []string
-	// only leaves out other tests of a package, by the name of its test binary.
-	only map[string]string
 	// patience is how long a test of Go may take beyond ten times its usual time.
 	patience time.Duration
 
@@ -70,12 +68,10 @@ func newTrial(ctx context.Context, root string) (*trial, error) {
 	}
 	t := &trial{
 		dir: dir, root: root,
-		packages: []string{"./provider/...", "./policies"},
-		// Go and Rego share a table, which is tested there.
-		only:      map[string]string{"policies": "^TestClasses|^TestGeneratedFiles"},
+		packages:  []string{"./provider/..."},
 		patience:  10 * time.Second,
-		policies:  filepath.Join(dir, "rego", "policies.test"),
-		generator: filepath.Join(dir, "rego", "generate"),
+		policies:  filepath.Join(dir, "policies.test"),
+		generator: filepath.Join(dir, "generate"),
 	}
 	t.programs = sync.OnceValue(func() error {
 		return errors.Join(
