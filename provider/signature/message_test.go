@@ -109,6 +109,25 @@ func TestParseMessage(t *testing.T) {
 	}
 }
 
+// TestParseMessageSaysWhy reads the messages: they name the field and what is wrong.
+func TestParseMessageSaysWhy(t *testing.T) {
+	good := string(message.Encode())
+	for old, tc := range map[string]struct{ new, want string }{
+		`{"description"`:      {`[{"description"`, "not a JSON object"},
+		`"region":`:           {`"region":"a","region":`, `field "region" is given twice`},
+		`"imageDigest":"`:     {`"imageDigest":null,"x":"`, "field imageDigest is not a string"},
+		`"repositoryName":"`:  {`"repositoryName":1,"x":"`, "field repositoryName is not a string"},
+		`"kmsKeyId":"`:        {`"kmsKeyId":"","x":"`, "field kmsKeyId is missing or empty"},
+		`"signingAlgorithm":`: {`"SigningAlgorithm":`, `field "SigningAlgorithm" can be taken for signingAlgorithm`},
+		`"kmsKeyVersionId"`:   {`"kmsKeyVersion\u0049d"`, `field "kmsKeyVersionId" is spelled with escapes`},
+	} {
+		text := strings.Replace(good, old, tc.new, 1)
+		if _, err := signature.ParseMessage([]byte(text)); err == nil || err.Error() != tc.want {
+			t.Errorf("%s: got %v, want %s", text, err, tc.want)
+		}
+	}
+}
+
 func FuzzParseMessage(f *testing.F) {
 	f.Add(message.Encode())
 	f.Add([]byte(`{"imageDigest":"a","imageDigest":"b"}`))

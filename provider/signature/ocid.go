@@ -34,7 +34,7 @@ func ParseKeyID(s string) (KeyID, error) {
 		return KeyID{}, fmt.Errorf("not the OCID of a key: %.120q: %s", s, why)
 	}
 	parts := strings.Split(s, ".")
-	if len(s) > maxOCID || len(parts) != 6 || parts[0] != "ocid1" || parts[1] != "key" {
+	if len(parts) != 6 || parts[0] != "ocid1" || parts[1] != "key" {
 		return bad("want ocid1.key.<realm>.<region>.<vault>.<unique>")
 	}
 	region, err := image.ParseRegion(parts[3])

@@ -16,6 +16,15 @@ func TestParseKeyID(t *testing.T) {
 		"region by key":             {"ocid1.key.oc1.iad.b5q4c5lnaahik.abuwcljsvk4scpx3vkf56a2my7mh573jpwj2jexepk2qwjoqqnv3t6jcf64a", "us-ashburn-1"},
 		"region by identifier":      {"ocid1.key.oc1.ap-singapore-1.gzs6a4j6aabvg." + unique, "ap-singapore-1"},
 		"another realm":             {"ocid1.key.oc19.eu-frankfurt-2.abc." + unique, "eu-frankfurt-2"},
+		"the shortest extension":    {"ocid1.key.oc1.iad.a." + unique, "us-ashburn-1"},
+		"the longest extension":     {"ocid1.key.oc1.iad." + strings.Repeat("a", 63) + "." + unique, "us-ashburn-1"},
+		"the last of each range":    {"ocid1.key.oc1.iad.az09." + unique, "us-ashburn-1"},
+		"before a digit":            {"ocid1.key.oc1.iad.a/." + unique, ""},
+		"after a digit":             {"ocid1.key.oc1.iad.a:." + unique, ""},
+		"before a letter":           {"ocid1.key.oc1.iad.a`." + unique, ""},
+		"after a letter":            {"ocid1.key.oc1.iad.a{." + unique, ""},
+		"another form of OCID":      {"ocid2.key.oc1.iad.abc." + unique, ""},
+		"a thousand parts":          {"ocid1.key.oc1.iad.abc." + unique + strings.Repeat(".a", 1000), ""},
 		"empty":                     {"", ""},
 		"realm of another region":   {"ocid1.key.oc2.iad.abc." + unique, ""},
 		"unknown region":            {"ocid1.key.oc1.xyz.abc." + unique, ""},
@@ -64,6 +73,8 @@ func TestParseKeyVersionID(t *testing.T) {
 		"ocid1.keyversion.oc1.é":                       false,
 		"ocid1.keyversion.oc1.a\n":                     false,
 		"ocid1.keyversion." + strings.Repeat("a", 300): false,
+		"ocid1.keyversion." + strings.Repeat("a", 238): true, // 255 bytes
+		"ocid1.keyversion." + strings.Repeat("a", 239): false,
 	} {
 		v, err := signature.ParseKeyVersionID(id)
 		if (err == nil) != ok || (err == nil) != (v.String() == id) {
@@ -77,6 +88,8 @@ func TestShort(t *testing.T) {
 		"":                           "",
 		"ocid1.key.v3t6jcf64a":       "…v3t6jcf64a",
 		"short":                      "short",
+		"ten.bytes.":                 "ten.bytes.",
+		"from ! to ~\x7f":            "…om?!?to?~?",
 		"\x1b[31mred\n":              "?[31mred?",
 		"ocid1.key.\xff\xfe12345678": "…??12345678",
 	} {

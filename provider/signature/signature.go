@@ -96,10 +96,11 @@ type Record struct {
 }
 
 // Bounds on the base64 text of a record, so that a hostile one costs little:
-// room for four times the message that OCI Vault signs, and for RSA of 8192 bits.
+// room for four times the message that OCI Vault signs, and for twice the largest
+// signature.
 const (
-	maxMessageText   = 4 * MaxMessage * 4 / 3
-	maxSignatureText = 1024 * 4 / 3 * 2
+	maxMessageText   = (4*MaxMessage + 2) / 3 * 4
+	maxSignatureText = (2*maxKeyBits/8 + 2) / 3 * 4
 )
 
 // Verify proves that pub signed rec for the image ref, which must carry a

@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"errors"
+	"math/big"
 	"os"
 	"strings"
 	"testing"
@@ -206,6 +207,48 @@ func TestParsePublicKey(t *testing.T) {
 				t.Error("an error with a key")
 			}
 		})
+	}
+}
+
+// TestSizesOfPublicKeys accepts the sizes at both bounds, and none beyond them.
+func TestSizesOfPublicKeys(t *testing.T) {
+	for bits, ok := range map[int]bool{2047: false, 2048: true, 8192: true, 8193: false} {
+		pub := &rsa.PublicKey{N: new(big.Int).SetBit(big.NewInt(1), bits-1, 1), E: 65537}
+		text := pem.EncodeToMemory(&pem.Block{Type: "RSA PUBLIC KEY", Bytes: x509.MarshalPKCS1PublicKey(pub)})
+		if _, err := signature.ParsePublicKey(string(text)); (err == nil) != ok {
+			t.Errorf("%d bits: %v", bits, err)
+		}
+	}
+	good := vectors(t)[0].PublicKey
+	for size, ok := range map[int]bool{4096: true, 4097: false} {
+		text := good + strings.Repeat("\n", size-len(good))
+		if _, err := signature.ParsePublicKey(text); (err == nil) != ok {
+			t.Errorf("%d bytes of text: %v", size, err)
+		}
+	}
+}
+
+// TestSizesOfRecords decodes what is as large as it may be, and nothing larger.
+func TestSizesOfRecords(t *testing.T) {
+	priv, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ref, err := image.Parse("iad.ocir.io/ns/app/web@sha256:" + strings.Repeat("a", 64))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := signature.Message{
+		ImageDigest: ref.Digest(), RepositoryName: "app/web", KeyID: "ocid1.key.x",
+		KeyVersionID: "ocid1.keyversion.x", Algorithm: string(signature.SHA256),
+	}
+	const largest = 4*signature.MaxMessage + 2 // base64 has room for two more bytes
+	for size, want := range map[int]error{largest: nil, largest + 1: signature.ErrBadSignature} {
+		m.Description = ""
+		m.Description = strings.Repeat("x", size-len(m.Encode()))
+		if _, err := signature.Verify(sign(t, priv, m, m.Encode()), &priv.PublicKey, ref); !errors.Is(err, want) {
+			t.Errorf("a message of %d bytes: got %v, want %v", size, err, want)
+		}
 	}
 }
 
