@@ -58,7 +58,7 @@ func newAdmission() *admission {
 		},
 	})
 	a.checker = checker
-	a.handler = server.Handler(server.Config{Check: checker.Check, Known: checker.Known})
+	a.handler = server.New(server.Config{Signatures: server.Signatures{Check: checker.Check, Cached: checker.Known}})
 	return a
 }
 

@@ -119,12 +119,10 @@ func TestTheChartsAlertsAreAboutMetricsThatAreThere(t *testing.T) {
 	}
 	for what, part := range map[string]string{
 		"no replica is ready, be it reached or not": `absent(oke_sign_ready == 1)`,
-		"no answer about signatures":                "oke_sign_verdicts_missing_total",
-		"no answer about scans":                     "oke_sign_scan_reports_missing_total",
-		"no right to read repositories":             `oke_sign_verdicts_total{reason="image-not-found"}`,
-		"signatures asked about otherwise":          "(oke_sign_malformed_questions_total[",
-		"scans asked about otherwise":               "(oke_sign_scan_malformed_questions_total[",
-		"tags asked about otherwise":                "(oke_sign_digest_malformed_questions_total[",
+		"no answer about signatures":                `oke_sign_decision_errors_total{endpoint="signatures"}`,
+		"no answer about scans":                     `oke_sign_decision_errors_total{endpoint="scans",cause!="deadline"}`,
+		"no right to read repositories":             `oke_sign_answers_total{endpoint="signatures",reason="image-not-found"}`,
+		"questions of another version":              "sum(rate(oke_sign_malformed_questions_total[",
 		"too many connections":                      "oke_sign_connections_closed_total",
 	} {
 		if !strings.Contains(string(text), part) {

@@ -9,7 +9,6 @@ import (
 
 	"github.com/oke-sign/oke-sign/provider/cache"
 	"github.com/oke-sign/oke-sign/provider/contain"
-	"github.com/oke-sign/oke-sign/provider/image"
 	"github.com/oke-sign/oke-sign/provider/ociauth"
 	"github.com/oke-sign/oke-sign/provider/registry"
 	"github.com/oke-sign/oke-sign/provider/signature"
@@ -103,22 +102,6 @@ func (p *provider) connect(ctx context.Context) (err error) {
 // panicked logs a panic below a question to OCI. Who asked has an error for it.
 func (p *provider) panicked(e *contain.PanicError) {
 	p.log.Error("panic while asking OCI", "error", e, "stack", string(e.Stack))
-}
-
-// check asks the Checker, and notes under which ids OCI was asked for it.
-func (o *oci) check(ctx context.Context, ref image.Reference, allowed []signature.KeyID) (verdict.Verdict, error) {
-	ctx, ids := ociauth.WithRequests(ctx)
-	v, err := o.checker.Check(ctx, ref, allowed)
-	v.Requests = ids()
-	return v, err
-}
-
-// report asks the Checker of scans in the same way.
-func (o *oci) report(ctx context.Context, ref image.Reference) (vulnreport.Report, error) {
-	ctx, ids := ociauth.WithRequests(ctx)
-	r, err := o.scans.Check(ctx, ref)
-	r.Requests = ids()
-	return r, err
 }
 
 // key is the present state of a key and its versions.

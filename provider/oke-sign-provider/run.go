@@ -83,12 +83,12 @@ type provider struct {
 	metrics *prometheus.Registry
 	observe func(ociauth.Attempt)
 	serving *certs.Serving
-	callers *certs.Callers                   // nil: anybody may ask
-	keep    []func(context.Context)          // keep the certificates
-	trusts  func() error                     // why nobody could be let in; nil if somebody could
-	serves  func() error                     // why nobody could be answered
-	oci     *oci                             // nil until somebody vouches for this process
-	answers atomic.Pointer[server.Questions] // nil as long
+	callers *certs.Callers                 // nil: anybody may ask
+	keep    []func(context.Context)        // keep the certificates
+	trusts  func() error                   // why nobody could be let in; nil if somebody could
+	serves  func() error                   // why nobody could be answered
+	oci     *oci                           // nil until somebody vouches for this process
+	answers atomic.Pointer[server.Handler] // nil as long
 
 	waits    atomic.Pointer[string] // what readiness waits for; nil when ready
 	stopping atomic.Bool
@@ -189,7 +189,7 @@ func (p *provider) serve(ctx context.Context) error {
 			p.discover(ctx)
 			return nil
 		})
-		answers := server.Handler(p.handling())
+		answers := server.New(p.handling())
 		p.answers.Store(answers)
 		asked.Handler = p.leaving(answers)
 		return closed(asked.Serve(tls.NewListener(questions, certs.TLS(p.serving))))
@@ -217,12 +217,13 @@ func (p *provider) serve(ctx context.Context) error {
 	return err
 }
 
-// handling is how questions are answered.
+// handling returns the settings of the server.
 func (p *provider) handling() server.Config {
 	cfg := server.Config{
-		Check: p.oci.check, Known: p.oci.checker.Known, Budget: p.timeout, Log: p.log, Metrics: p.metrics,
-		Scans:   server.Scans{Check: p.oci.report, Known: p.oci.scans.Known, Budget: p.scanTime},
-		Digests: server.Digests{Digest: p.oci.tags.Digest},
+		Signatures: server.Signatures{Check: p.oci.checker.Check, Cached: p.oci.checker.Known, Limits: server.Limits{Timeout: p.timeout}},
+		Scans:      server.Scans{Check: p.oci.scans.Check, Cached: p.oci.scans.Known, Limits: server.Limits{Timeout: p.scanTime}},
+		Digests:    server.Digests{Check: p.oci.tags.Digest},
+		Trace:      ociauth.WithRequests, Log: p.log, Metrics: p.metrics,
 	}
 	if p.callers != nil {
 		cfg.Authorize = p.callers.Authorize

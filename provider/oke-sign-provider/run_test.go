@@ -313,20 +313,20 @@ func TestVerdicts(t *testing.T) {
 	}
 	_, metrics := r.get("/metrics")
 	for _, want := range []string{
-		`oke_sign_verdicts_total{reason="signed"} 1`,
+		`oke_sign_answers_total{endpoint="signatures",reason="signed"} 1`,
 		`oke_sign_oci_requests_total{operation="ListContainerImageSignatures",outcome="ok",service="artifacts"} `,
-		`oke_sign_request_duration_seconds_count{outcome="answered"} 1`,
+		`oke_sign_request_duration_seconds_count{endpoint="signatures",outcome="answered"} 1`,
 		`oke_sign_cache_entries{cache="evidence"} 6`,
 		`oke_sign_cache_misses_total{cache="public-keys"} `,
 		`oke_sign_cache_hits_total{cache="keys"} `,
-		`oke_sign_cache_loads{cache="evidence"} 0`,
+		`oke_sign_cache_loads_in_flight{cache="evidence"} 0`,
 		`oke_sign_keys{state="ENABLED"} 1`,
 		`oke_sign_keys{state="DISABLED"} 1`,
 		`oke_sign_keys{state="NOT_FOUND"} 1`,
 		`oke_sign_keys{state="OTHER"} 0`,
 		"oke_sign_certificate_expiry_timestamp_seconds 1.",
-		"oke_sign_budget_overruns_total 0",
-		`oke_sign_evidence_age_seconds_bucket{le="+Inf"} 9`,
+		`oke_sign_deadline_exceeded_total{endpoint="signatures"} 0`,
+		`oke_sign_evidence_age_seconds_bucket{endpoint="signatures",le="+Inf"} 9`,
 	} {
 		if !strings.Contains(metrics, want) {
 			t.Errorf("/metrics lacks %s", want)

@@ -82,9 +82,9 @@ func TestScans(t *testing.T) {
 	}
 	_, metrics := r.get("/metrics")
 	for _, want := range []string{
-		`oke_sign_scan_reports_total{reason="known"} 2`, `oke_sign_cache_entries{cache="scans"} 4`,
+		`oke_sign_answers_total{endpoint="scans",reason="known"} 2`, `oke_sign_cache_entries{cache="scans"} 4`,
 		`oke_sign_oci_requests_total{operation="GetContainerScanResult",outcome="ok",service="vulnerabilityscanning"} 2`,
-		`oke_sign_scan_request_duration_seconds_count{outcome="answered"} 1`, `oke_sign_verdicts_total{reason="signed"} 0`,
+		`oke_sign_request_duration_seconds_count{endpoint="scans",outcome="answered"} 1`, `oke_sign_answers_total{endpoint="signatures",reason="signed"} 0`,
 	} {
 		if !strings.Contains(metrics, want) {
 			t.Errorf("/metrics lacks %s", want)

@@ -10,15 +10,15 @@ import (
 	"github.com/oke-sign/oke-sign/provider/vulnreport"
 )
 
-// state shows what is remembered, what is under way and how long the serving
-// certificate lasts, as they are when somebody looks.
+// state collects metrics of the caches, the keys and the serving certificate at the
+// time of the scrape.
 type state struct {
 	checker *verdict.Checker
 	scans   *vulnreport.Checker
 	serving *certs.Serving
 }
 
-// Describe makes it an unchecked collector: there is nothing to tell before.
+// Describe describes nothing, which makes state an unchecked collector.
 func (state) Describe(chan<- *prometheus.Desc) {}
 
 // Collect implements prometheus.Collector.
@@ -33,10 +33,10 @@ func (s state) Collect(to chan<- prometheus.Metric) {
 	caches := s.checker.Stats()
 	caches["scans"] = s.scans.Stats()
 	for name, c := range caches {
-		send(prometheus.GaugeValue, "oke_sign_cache_entries", "What is remembered; of evidence, one for each image and set of allowed keys.", float64(c.Entries), "cache", name)
-		send(prometheus.CounterValue, "oke_sign_cache_hits_total", "Values that were there.", float64(c.Hits), "cache", name)
-		send(prometheus.CounterValue, "oke_sign_cache_misses_total", "Values that had to be asked for or waited for.", float64(c.Misses), "cache", name)
-		send(prometheus.GaugeValue, "oke_sign_cache_loads", "What is being asked for now, also what nobody waits for.", float64(c.UnderWay), "cache", name)
+		send(prometheus.GaugeValue, "oke_sign_cache_entries", "Values in the cache; of evidence, one for each image and set of allowed keys.", float64(c.Entries), "cache", name)
+		send(prometheus.CounterValue, "oke_sign_cache_hits_total", "Values that were in the cache.", float64(c.Hits), "cache", name)
+		send(prometheus.CounterValue, "oke_sign_cache_misses_total", "Values that had to be loaded or waited for.", float64(c.Misses), "cache", name)
+		send(prometheus.GaugeValue, "oke_sign_cache_loads_in_flight", "Values that are being loaded now, also those that nobody waits for.", float64(c.UnderWay), "cache", name)
 	}
 	for name, n := range keyStates(s.checker.KeyStates()) {
 		send(prometheus.GaugeValue, "oke_sign_keys", "Allowed keys that signatures name, by the state that OCI Vault gave last.", float64(n), "state", name)

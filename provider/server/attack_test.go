@@ -28,11 +28,11 @@ import (
 
 // remembered knows repo0 and nothing else, for which OCI never answers.
 func remembered(cfg server.Config) server.Config {
-	cfg.Known = func(ctx context.Context, ref image.Reference, allowed []signature.KeyID) (verdict.Verdict, bool) {
+	cfg.Signatures.Cached = func(ctx context.Context, ref image.Reference, allowed []signature.KeyID) (verdict.Verdict, bool) {
 		v, err := signed(ctx, ref, allowed)
 		return v, err == nil && ref.Repository() == "repo0"
 	}
-	cfg.Check = func(ctx context.Context, _ image.Reference, _ []signature.KeyID) (verdict.Verdict, error) {
+	cfg.Signatures.Check = func(ctx context.Context, _ image.Reference, _ []signature.KeyID) (verdict.Verdict, error) {
 		<-ctx.Done()
 		return verdict.Verdict{}, context.Cause(ctx)
 	}
@@ -50,7 +50,7 @@ func post(ctx context.Context, h http.Handler, body io.Reader) *httptest.Respons
 // for none of them.
 func TestHungOCIDelaysNothingRemembered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := server.Handler(remembered(server.Config{}))
+		h := server.New(remembered(server.Config{}))
 		var wait sync.WaitGroup
 		defer wait.Wait()
 		unknown := images(2)[1]
@@ -85,7 +85,7 @@ func TestSlowBodiesHoldNothing(t *testing.T) {
 	for name, start := range map[string]string{"small": "{", "large": strings.Repeat(" ", 20<<10)} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				h := server.Handler(remembered(server.Config{}))
+				h := server.New(remembered(server.Config{}))
 				var wait sync.WaitGroup
 				defer wait.Wait()
 				var ends []io.Closer
@@ -120,7 +120,7 @@ func TestSlowBodiesHoldNothing(t *testing.T) {
 // Answers cost no more bytes than questions do.
 func TestNothingIsEscapedThatNeedNotBe(t *testing.T) {
 	for _, path := range []string{server.SignaturesPath, server.DigestsPath} {
-		h := server.Handler(server.Config{Check: signed, Digests: server.Digests{Digest: func(context.Context, image.Reference) (string, error) { return "", nil }}})
+		h := server.New(server.Config{Signatures: server.Signatures{Check: signed}, Digests: server.Digests{Check: func(context.Context, image.Reference) (string, error) { return "", nil }}})
 		key := strings.Repeat("<>&", 1000)
 		w := httptest.NewRecorder()
 		body, _ := strings.CutSuffix(fmt.Sprintf(`{"apiVersion":"externaldata.gatekeeper.sh/v1beta1","kind":"ProviderRequest","request":{"keys":[%q]}}`, key), "\n")
@@ -141,9 +141,9 @@ func TestLargeAnswers(t *testing.T) {
 	for i := range problems {
 		problems[i] = vulnreport.Problem{ID: strings.Repeat("é", 64), Severity: vulnreport.Critical}
 	}
-	h := server.Handler(server.Config{Check: signed, Scans: server.Scans{
-		Budget: time.Minute,
-		Known: func(context.Context, image.Reference) (vulnreport.Report, bool) {
+	h := server.New(server.Config{Signatures: server.Signatures{Check: signed}, Scans: server.Scans{
+		Limits: server.Limits{Timeout: time.Minute},
+		Cached: func(context.Context, image.Reference) (vulnreport.Report, bool) {
 			return vulnreport.Report{
 				Known: true, ScannedAt: "2026-01-02T03:04:05Z", Problems: problems,
 				Counts: map[vulnreport.Severity]int{vulnreport.Critical: 100, vulnreport.High: 0, vulnreport.Medium: 0, vulnreport.Low: 0},
@@ -187,7 +187,7 @@ func TestLargeAnswers(t *testing.T) {
 func TestAnswersThatNobodyReads(t *testing.T) {
 	const callers, most = 140, 96 << 20
 	defer debug.SetGCPercent(debug.SetGCPercent(36))
-	addr, _ := limited(t, server.MaxConnections, server.Config{Check: signed, Budget: 10 * time.Second})
+	addr, _ := limited(t, server.MaxConnections, within(10*time.Second, signed))
 	body := []byte(envelope())
 	body = body[:bytes.LastIndexByte(body, '{')]
 	body = append(body, `{"keys":["x`...)

@@ -33,7 +33,7 @@ func limited(t *testing.T, most int, cfg server.Config) (addr string, registry *
 		t.Fatal(err)
 	}
 	registry = prometheus.NewRegistry()
-	srv := server.HTTP(server.Handler(cfg))
+	srv := server.HTTP(server.New(cfg))
 	srv.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
 	var wait sync.WaitGroup
 	wait.Go(func() {
@@ -105,7 +105,7 @@ func counts(t *testing.T, registry *prometheus.Registry, want string) {
 // SIG Security threat 1, a flood: silent connections fill every place, and
 // whoever comes next is answered all the same. The oldest goes first.
 func TestSilentConnectionsKeepNobodyOut(t *testing.T) {
-	addr, registry := limited(t, 8, server.Config{Check: signed})
+	addr, registry := limited(t, 8, checking(signed))
 	var silent []net.Conn
 	for range 50 {
 		silent = append(silent, dial(t, addr))
@@ -132,7 +132,7 @@ oke_sign_connections_closed_total{port="questions",reason="idle"} 47
 
 // Those who show no certificate take no place from Gatekeeper's idle connection.
 func TestStrangersGoFirst(t *testing.T) {
-	addr, registry := limited(t, 4, server.Config{Check: signed})
+	addr, registry := limited(t, 4, checking(signed))
 	known := dial(t, addr)
 	body := envelope(images(1)...)
 	if got := exchange(known, body); !strings.Contains(got, `"signed":true`) {
@@ -174,11 +174,11 @@ func idleClosed(t *testing.T, registry *prometheus.Registry) float64 {
 func TestBusyConnectionsStay(t *testing.T) {
 	release := make(chan struct{})
 	var deciding atomic.Int64
-	addr, registry := limited(t, 3, server.Config{Budget: 20 * time.Second, Check: func(ctx context.Context, ref image.Reference, allowed []signature.KeyID) (verdict.Verdict, error) {
+	addr, registry := limited(t, 3, within(20*time.Second, func(ctx context.Context, ref image.Reference, allowed []signature.KeyID) (verdict.Verdict, error) {
 		deciding.Add(1)
 		<-release
 		return signed(ctx, ref, allowed)
-	}})
+	}))
 	got := make(chan string, 3)
 	for n := range 3 {
 		c := dial(t, addr)
@@ -205,7 +205,7 @@ oke_sign_connections_closed_total{port="questions",reason="idle"} 0
 
 // Closed connections give their places back, whoever closed them.
 func TestConnectionsAreCounted(t *testing.T) {
-	addr, registry := limited(t, 100, server.Config{Check: signed, Authorize: func(*tls.ConnectionState) error { return errors.New("no") }})
+	addr, registry := limited(t, 100, server.Config{Signatures: server.Signatures{Check: signed}, Authorize: func(*tls.ConnectionState) error { return errors.New("no") }})
 	for range 20 {
 		if got := exchange(dial(t, addr), envelope(images(1)...)); !strings.Contains(got, "403") { // which closes it
 			t.Fatalf("got %q", got)
@@ -225,7 +225,7 @@ func TestFinishLosesNobody(t *testing.T) {
 		t.Fatal(err)
 	}
 	listener := server.Limit(inner, 1000, "questions", nil)
-	srv := server.HTTP(server.Handler(server.Config{Check: signed}))
+	srv := server.HTTP(server.New(checking(signed)))
 	served := make(chan error, 1)
 	// Nobody accepts yet, so all of these wait in the kernel.
 	var early []net.Conn

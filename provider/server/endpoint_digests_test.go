@@ -19,13 +19,13 @@ const (
 )
 
 func digested(find func(context.Context, image.Reference) (string, error)) server.Config {
-	return server.Config{Check: signed, Digests: server.Digests{Digest: find}}
+	return server.Config{Signatures: server.Signatures{Check: signed}, Digests: server.Digests{Check: find}}
 }
 
 // TestDigests is the contract with Gatekeeper's mutation, which takes the value of
 // an item as text, and whatever is wrong for the end of the request.
 func TestDigests(t *testing.T) {
-	h := server.Handler(digested(func(_ context.Context, ref image.Reference) (string, error) {
+	h := server.New(digested(func(_ context.Context, ref image.Reference) (string, error) {
 		switch ref.Repository() {
 		case "gone":
 			return "", nil
@@ -69,7 +69,7 @@ func TestDigests(t *testing.T) {
 	if _, answer := postTo(t, h, server.DigestsPath, strings.Repeat("a", server.MaxQuestion+1)); len(answer.Response.Items) == 1 && answer.Response.Items[0].Error == "" {
 		t.Errorf("a key without end: %+v", answer.Response)
 	}
-	if status, _ := postTo(t, server.Handler(server.Config{Check: signed}), server.DigestsPath, "nginx"); status != http.StatusNotFound {
+	if status, _ := postTo(t, server.New(checking(signed)), server.DigestsPath, "nginx"); status != http.StatusNotFound {
 		t.Errorf("of a server that knows no digests: %d", status)
 	}
 }
@@ -77,7 +77,7 @@ func TestDigests(t *testing.T) {
 // Whoever makes a Pod waits for this, and for the signatures after it.
 func TestDigestsInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := server.Handler(digested(func(ctx context.Context, _ image.Reference) (string, error) {
+		h := server.New(digested(func(ctx context.Context, _ image.Reference) (string, error) {
 			<-ctx.Done()
 			return "", context.Cause(ctx)
 		}))

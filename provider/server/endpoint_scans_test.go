@@ -39,7 +39,7 @@ func clean(context.Context, image.Reference) (vulnreport.Report, error) {
 }
 
 func scanned(check func(context.Context, image.Reference) (vulnreport.Report, error)) server.Config {
-	return server.Config{Check: signed, Scans: server.Scans{Check: check}}
+	return server.Config{Signatures: server.Signatures{Check: signed}, Scans: server.Scans{Check: check}}
 }
 
 func postTo(t *testing.T, h http.Handler, path string, keys ...string) (int, externaldata.ProviderResponse) {
@@ -54,7 +54,7 @@ func postTo(t *testing.T, h http.Handler, path string, keys ...string) (int, ext
 func TestScans(t *testing.T) {
 	problems := []vulnreport.Problem{{ID: "CVE-2021-44228", Severity: vulnreport.Critical}, {ID: "CVE-2021-45046", Severity: vulnreport.High}}
 	found := vulnreport.Summarize(vulnreport.Result{ID: "ocid", Finished: time.Date(2021, 12, 21, 7, 2, 58, 0, time.UTC)}, problems)
-	h := server.Handler(scanned(func(_ context.Context, ref image.Reference) (vulnreport.Report, error) {
+	h := server.New(scanned(func(_ context.Context, ref image.Reference) (vulnreport.Report, error) {
 		switch ref.Repository() {
 		case "bad":
 			return found, nil
@@ -117,7 +117,7 @@ func TestScans(t *testing.T) {
 	if status != http.StatusNotFound || !strings.HasSuffix(answer.Response.SystemError, "questions go to one of /v1/scans, /v1/signatures") {
 		t.Errorf("%d %s", status, answer.Response.SystemError)
 	}
-	if status, _ := postTo(t, server.Handler(server.Config{Check: signed}), server.ScansPath, "{}"); status != http.StatusNotFound {
+	if status, _ := postTo(t, server.New(checking(signed)), server.ScansPath, "{}"); status != http.StatusNotFound {
 		t.Errorf("not served, and yet %d", status)
 	}
 }
@@ -151,12 +151,12 @@ func TestSlowScansDelayNoSignature(t *testing.T) {
 			<-release
 			return clean(t.Context(), image.Reference{})
 		})
-		cfg.Scans.Known = func(ctx context.Context, ref image.Reference) (vulnreport.Report, bool) {
+		cfg.Scans.Cached = func(ctx context.Context, ref image.Reference) (vulnreport.Report, bool) {
 			r, _ := clean(ctx, ref)
 			return r, ref.Repository() == "known"
 		}
-		cfg.Requests, cfg.Parallel, cfg.Scans.Requests = 1, 1, 4
-		h := server.Handler(cfg)
+		cfg.Signatures.Requests, cfg.Signatures.Parallel, cfg.Scans.Requests = 1, 1, 4
+		h := server.New(cfg)
 		pinned := func(name string) string {
 			return askScan("iad.ocir.io/ns/" + name + "@sha256:" + strings.Repeat("0", 64))
 		}
@@ -187,9 +187,10 @@ func TestScansLogAndMetrics(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	cfg := scanned(func(ctx context.Context, ref image.Reference) (vulnreport.Report, error) {
 		r, _ := clean(ctx, ref)
-		r.Age, r.Requests = 20*time.Second, "abc def"
+		r.Age = 20 * time.Second
 		switch ref.Repository() {
 		case "repo0":
+			request(ctx, "abc def")
 			return r, nil
 		case "repo1":
 			return vulnreport.Report{Reason: vulnreport.OlderPush, Detail: "pushed since"}, nil
@@ -197,11 +198,12 @@ func TestScansLogAndMetrics(t *testing.T) {
 		return vulnreport.Report{}, errors.New("503")
 	})
 	cfg.Metrics, cfg.Log, cfg.Scans.Parallel = registry, slog.New(slog.NewJSONHandler(&log, nil)), 1
+	cfg.Trace = traced
 	var keys []string
 	for n := range 3 {
 		keys = append(keys, askScan(fmt.Sprintf("iad.ocir.io/ns/repo%d@sha256:%064d", n, n)))
 	}
-	postTo(t, server.Handler(cfg), server.ScansPath, append(keys, "no question")...)
+	postTo(t, server.New(cfg), server.ScansPath, append(keys, "no question")...)
 	var got []map[string]any
 	for l := range strings.Lines(log.String()) {
 		var m map[string]any
@@ -226,25 +228,40 @@ func TestScansLogAndMetrics(t *testing.T) {
 		t.Errorf("lint: %v, %v", problems, err)
 	}
 	err := testutil.GatherAndCompare(registry, strings.NewReader(`
-# HELP oke_sign_scan_malformed_questions_total Keys that were no question.
-# TYPE oke_sign_scan_malformed_questions_total counter
-oke_sign_scan_malformed_questions_total 1
-# HELP oke_sign_scan_reports_missing_total Questions that got no report, by cause.
-# TYPE oke_sign_scan_reports_missing_total counter
-oke_sign_scan_reports_missing_total{cause="deadline"} 0
-oke_sign_scan_reports_missing_total{cause="panic"} 0
-oke_sign_scan_reports_missing_total{cause="upstream"} 1
-# HELP oke_sign_scan_reports_total Reports given, by reason.
-# TYPE oke_sign_scan_reports_total counter
-oke_sign_scan_reports_total{reason="image-not-found"} 0
-oke_sign_scan_reports_total{reason="known"} 1
-oke_sign_scan_reports_total{reason="no-digest"} 0
-oke_sign_scan_reports_total{reason="no-tag"} 0
-oke_sign_scan_reports_total{reason="not-covered"} 0
-oke_sign_scan_reports_total{reason="not-oci-registry"} 0
-oke_sign_scan_reports_total{reason="not-scanned"} 0
-oke_sign_scan_reports_total{reason="older-push"} 1
-`), "oke_sign_scan_malformed_questions_total", "oke_sign_scan_reports_missing_total", "oke_sign_scan_reports_total")
+# HELP oke_sign_answers_total Questions answered, by reason.
+# TYPE oke_sign_answers_total counter
+oke_sign_answers_total{endpoint="scans",reason="image-not-found"} 0
+oke_sign_answers_total{endpoint="scans",reason="known"} 1
+oke_sign_answers_total{endpoint="scans",reason="no-digest"} 0
+oke_sign_answers_total{endpoint="scans",reason="no-tag"} 0
+oke_sign_answers_total{endpoint="scans",reason="not-covered"} 0
+oke_sign_answers_total{endpoint="scans",reason="not-oci-registry"} 0
+oke_sign_answers_total{endpoint="scans",reason="not-scanned"} 0
+oke_sign_answers_total{endpoint="scans",reason="older-push"} 1
+oke_sign_answers_total{endpoint="signatures",reason="bad-signature"} 0
+oke_sign_answers_total{endpoint="signatures",reason="image-not-found"} 0
+oke_sign_answers_total{endpoint="signatures",reason="key-not-allowed"} 0
+oke_sign_answers_total{endpoint="signatures",reason="key-unusable"} 0
+oke_sign_answers_total{endpoint="signatures",reason="no-digest"} 0
+oke_sign_answers_total{endpoint="signatures",reason="not-covered"} 0
+oke_sign_answers_total{endpoint="signatures",reason="not-oci-registry"} 0
+oke_sign_answers_total{endpoint="signatures",reason="signed"} 0
+oke_sign_answers_total{endpoint="signatures",reason="unsigned"} 0
+oke_sign_answers_total{endpoint="signatures",reason="wrong-image"} 0
+oke_sign_answers_total{endpoint="signatures",reason="wrong-key"} 0
+# HELP oke_sign_decision_errors_total Questions without an answer, by cause.
+# TYPE oke_sign_decision_errors_total counter
+oke_sign_decision_errors_total{cause="deadline",endpoint="scans"} 0
+oke_sign_decision_errors_total{cause="deadline",endpoint="signatures"} 0
+oke_sign_decision_errors_total{cause="panic",endpoint="scans"} 0
+oke_sign_decision_errors_total{cause="panic",endpoint="signatures"} 0
+oke_sign_decision_errors_total{cause="upstream",endpoint="scans"} 1
+oke_sign_decision_errors_total{cause="upstream",endpoint="signatures"} 0
+# HELP oke_sign_malformed_questions_total Keys of requests that are no questions.
+# TYPE oke_sign_malformed_questions_total counter
+oke_sign_malformed_questions_total{endpoint="scans"} 1
+oke_sign_malformed_questions_total{endpoint="signatures"} 0
+`), "oke_sign_answers_total", "oke_sign_decision_errors_total", "oke_sign_malformed_questions_total")
 	if err != nil {
 		t.Error(err)
 	}
@@ -275,7 +292,7 @@ func FuzzParseScanQuestion(f *testing.F) {
 
 // Each distinct key of a request is answered once, under its own text.
 func TestScansOfOneRequest(t *testing.T) {
-	status, answer := postTo(t, server.Handler(scanned(clean)), server.ScansPath, askScan("b"), askScan("a"), askScan("b"))
+	status, answer := postTo(t, server.New(scanned(clean)), server.ScansPath, askScan("b"), askScan("a"), askScan("b"))
 	var keys []string
 	for _, item := range answer.Response.Items {
 		keys = append(keys, item.Key)

@@ -15,7 +15,7 @@ const (
 )
 
 func ParseQuestion(key string) (image string, allowed []signature.KeyID, err error) {
-	q, err := parseQuestion(key)
+	q, err := parseSignatureQuestion(key)
 	return q.image, q.allowed, err
 }
 

@@ -25,14 +25,25 @@ type scanner struct {
 // field is a field of an object that the caller wants: read consumes its value.
 type field struct {
 	name string
-	read func() error
+	read func(*scanner) error
 	seen bool
 }
+
+// text returns a field's read function that stores a string.
+func text(into *string) func(*scanner) error {
+	return func(s *scanner) (err error) {
+		*into, err = s.str()
+		return err
+	}
+}
+
+// skip reads any value and drops it.
+func skip(s *scanner) error { return s.skip(0) }
 
 // object reads an object. Fields match by their exact spelling, escapes
 // included, and at most once; the value of any other field is left to other,
 // which is nil where there must be none.
-func (s *scanner) object(fields []field, other func() error) error {
+func (s *scanner) object(fields []field, other func(*scanner) error) error {
 	if !s.eat('{') {
 		return s.expected("an object")
 	}
@@ -61,7 +72,7 @@ func (s *scanner) object(fields []field, other func() error) error {
 	}
 }
 
-func (s *scanner) member(name string, fields []field, other func() error) error {
+func (s *scanner) member(name string, fields []field, other func(*scanner) error) error {
 	for i := range fields {
 		f := &fields[i]
 		if f.name != name {
@@ -71,16 +82,16 @@ func (s *scanner) member(name string, fields []field, other func() error) error 
 			return fmt.Errorf("field %s is given twice", name)
 		}
 		f.seen = true
-		return f.read()
+		return f.read(s)
 	}
 	if other == nil {
 		return fmt.Errorf("unknown field %.40q", name)
 	}
-	return other()
+	return other(s)
 }
 
 // array reads an array; element consumes one of its values.
-func (s *scanner) array(element func() error) error {
+func (s *scanner) array(element func(*scanner) error) error {
 	if !s.eat('[') {
 		return s.expected("an array")
 	}
@@ -88,7 +99,7 @@ func (s *scanner) array(element func() error) error {
 		return nil
 	}
 	for {
-		if err := element(); err != nil {
+		if err := element(s); err != nil {
 			return err
 		}
 		if s.eat(']') {
@@ -221,12 +232,11 @@ func (s *scanner) hex4() (rune, error) {
 	return rune(n), nil
 }
 
-// skip reads any value and forgets it.
 func (s *scanner) skip(depth int) error {
 	if depth > maxDepth {
 		return errors.New("nested too deeply")
 	}
-	deeper := func() error { return s.skip(depth + 1) }
+	deeper := func(s *scanner) error { return s.skip(depth + 1) }
 	switch s.peek() {
 	case '{':
 		return s.object(nil, deeper)

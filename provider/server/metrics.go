@@ -3,107 +3,121 @@ package server
 import (
 	"context"
 	"errors"
-	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// metrics counts with labels from fixed sets only. Images and keys are never
-// labels: whoever may create a Pod would choose how much memory they take.
+// metrics are the families that all endpoints share, each with the label endpoint.
+// All labels come from fixed sets. Images and keys are never labels: anybody who may
+// create a Pod would choose how much memory they take.
 type metrics struct {
-	reasons   map[string]prometheus.Counter
-	missing   *prometheus.CounterVec
-	questions prometheus.Counter
-	overruns  prometheus.Counter
+	answers   *prometheus.CounterVec
+	errors    *prometheus.CounterVec
+	malformed *prometheus.CounterVec
+	late      *prometheus.CounterVec
 	requests  *prometheus.HistogramVec
-	answers   prometheus.Histogram
-	ages      prometheus.Histogram
+	took      *prometheus.HistogramVec
+	ages      *prometheus.HistogramVec
+	truncated prometheus.Counter
 }
 
-// buckets reach from a warm verdict to beyond the default budget.
-var buckets = [...]float64{.00005, .0002, .0005, .001, .005, .02, .05, .1, .2, .4, .8, 1.3, 2}
+// Values of the labels outcome and cause.
+const (
+	outcomeAnswered   = "answered"
+	outcomeIncomplete = "incomplete" // some question has no answer
+	outcomeRefused    = "refused"
 
-// newMetrics makes the metrics of a lane: their names begin with prefix, and its
-// answers are called by one word.
-func newMetrics[R ~string](registry prometheus.Registerer, prefix, answer string, reasons []R) *metrics {
-	given := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: prefix + answer + "s_total",
-		Help: strings.ToUpper(answer[:1]) + answer[1:] + "s given, by reason.",
-	}, []string{"reason"})
+	causeDeadline = "deadline"
+	causePanic    = "panic"
+	causeUpstream = "upstream"
+)
+
+// durations are buckets from an answer of the cache to beyond the default timeout.
+var durations = [...]float64{.00005, .0002, .0005, .001, .005, .02, .05, .1, .2, .4, .8, 1.3, 2}
+
+// newMetrics makes the families. A nil registry leaves them unregistered.
+func newMetrics(registry prometheus.Registerer) *metrics {
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
+	}
+	histogram := func(name, help string, buckets []float64, labels ...string) *prometheus.HistogramVec {
+		return prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets}, labels)
+	}
 	m := &metrics{
-		reasons: make(map[string]prometheus.Counter),
-		missing: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: prefix + answer + "s_missing_total",
-			Help: "Questions that got no " + answer + ", by cause.",
-		}, []string{"cause"}),
-		ages: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name:    prefix + "evidence_age_seconds",
-			Help:    "Age of what " + answer + "s were decided on.",
-			Buckets: []float64{1, 5, 15, 30, 60, 120, 300, 450, 600},
+		answers:   counter("oke_sign_answers_total", "Questions answered, by reason.", "endpoint", "reason"),
+		errors:    counter("oke_sign_decision_errors_total", "Questions without an answer, by cause.", "endpoint", "cause"),
+		malformed: counter("oke_sign_malformed_questions_total", "Keys of requests that are no questions.", "endpoint"),
+		late:      counter("oke_sign_deadline_exceeded_total", "Requests with a question that got no answer in time.", "endpoint"),
+		requests: histogram("oke_sign_request_duration_seconds", "Time from the headers of a request to its answer, by outcome.",
+			durations[:], "endpoint", "outcome"),
+		took: histogram("oke_sign_answer_duration_seconds", "Time that the answer to one question took.", durations[:], "endpoint"),
+		ages: histogram("oke_sign_evidence_age_seconds", "Age of the evidence that an answer is based on.",
+			[]float64{1, 5, 15, 30, 60, 120, 300, 450, 600}, "endpoint"),
+		truncated: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "oke_sign_records_truncated_total", Help: "Verdicts on images with more signature records than the provider reads.",
 		}),
-		requests: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name:    prefix + "request_duration_seconds",
-			Help:    "Time from a request's headers to its answer, by outcome.",
-			Buckets: buckets[:],
-		}, []string{"outcome"}),
-		answers: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name:    prefix + answer + "_duration_seconds",
-			Help:    "Time that one " + answer + " took.",
-			Buckets: buckets[:],
-		}),
-	}
-	m.questions = m.counter(registry, prefix+"malformed_questions_total", "Keys that were no question.")
-	m.overruns = m.counter(registry, prefix+"budget_overruns_total", "Requests that were answered without some "+answer+" because their time was over.")
-	// Series that exist from the start show a rate from the first event on.
-	for _, r := range reasons {
-		m.reasons[string(r)] = given.WithLabelValues(string(r))
-	}
-	for _, c := range [...]string{"deadline", "panic", "upstream"} {
-		m.missing.WithLabelValues(c)
-	}
-	for _, o := range [...]string{"answered", "incomplete", "refused"} {
-		m.requests.WithLabelValues(o)
 	}
 	if registry != nil {
-		registry.MustRegister(given, m.missing, m.requests, m.answers, m.ages)
+		registry.MustRegister(m.answers, m.errors, m.malformed, m.late, m.requests, m.took, m.ages, m.truncated)
 	}
 	return m
 }
 
-// counter makes one more counter.
-func (m *metrics) counter(registry prometheus.Registerer, name, help string) prometheus.Counter {
-	c := prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
-	if registry != nil {
-		registry.MustRegister(c)
-	}
-	return c
+// endpointMetrics are the series of one endpoint.
+type endpointMetrics struct {
+	answers   map[string]prometheus.Counter  // by reason
+	errors    map[string]prometheus.Counter  // by cause
+	requests  map[string]prometheus.Observer // by outcome
+	malformed prometheus.Counter
+	late      prometheus.Counter
+	took      prometheus.Observer
 }
 
-// decided counts an answer, whose reason is one of the fixed set.
-func (m *metrics) decided(reason string, age time.Duration) {
-	m.reasons[reason].Inc()
-	m.ages.Observe(age.Seconds())
+// endpointMetricsOf returns the series of an endpoint with its reasons. All exist
+// from the start, so that they show a rate from the first event on.
+func endpointMetricsOf[R ~string](m *metrics, endpoint string, reasons []R) *endpointMetrics {
+	e := &endpointMetrics{
+		answers: make(map[string]prometheus.Counter), errors: make(map[string]prometheus.Counter), requests: make(map[string]prometheus.Observer),
+		malformed: m.malformed.WithLabelValues(endpoint), late: m.late.WithLabelValues(endpoint),
+		took: m.took.WithLabelValues(endpoint),
+	}
+	for _, r := range reasons {
+		e.answers[string(r)] = m.answers.WithLabelValues(endpoint, string(r))
+	}
+	for _, c := range [...]string{causeDeadline, causePanic, causeUpstream} {
+		e.errors[c] = m.errors.WithLabelValues(endpoint, c)
+	}
+	for _, o := range [...]string{outcomeAnswered, outcomeIncomplete, outcomeRefused} {
+		e.requests[o] = m.requests.WithLabelValues(endpoint, o)
+	}
+	return e
+}
+
+// elsewhere returns the series of requests to no endpoint, all of which are refused.
+func (m *metrics) elsewhere() *endpointMetrics {
+	return &endpointMetrics{requests: map[string]prometheus.Observer{
+		outcomeRefused: m.requests.WithLabelValues("none", outcomeRefused),
+	}}
 }
 
 // hasReason reports whether a reason is one of the fixed set.
-func (m *metrics) hasReason(reason string) bool { return m.reasons[reason] != nil }
+func (e *endpointMetrics) hasReason(reason string) bool { return e.answers[reason] != nil }
 
-// undecided reports whether it was for lack of time.
-func (m *metrics) undecided(cause error) bool {
-	label := "upstream"
+// failed counts a question without an answer, and reports whether time ran out.
+func (e *endpointMetrics) failed(err error) (late bool) {
+	cause := causeUpstream
 	switch {
-	case errors.Is(cause, errPanic):
-		label = "panic"
-	case errors.Is(cause, errBudgetSpent), errors.Is(cause, context.DeadlineExceeded), errors.Is(cause, context.Canceled):
-		label = "deadline"
+	case errors.Is(err, errPanic):
+		cause = causePanic
+	case errors.Is(err, errTimeout), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		cause = causeDeadline
 	}
-	m.missing.WithLabelValues(label).Inc()
-	return label == "deadline"
+	e.errors[cause].Inc()
+	return cause == causeDeadline
 }
 
-func (m *metrics) notAQuestion() { m.questions.Inc() }
-
-func (m *metrics) request(outcome string, took time.Duration) {
-	m.requests.WithLabelValues(outcome).Observe(took.Seconds())
+// request observes one request.
+func (e *endpointMetrics) request(outcome string, took time.Duration) {
+	e.requests[outcome].Observe(took.Seconds())
 }

@@ -9,14 +9,14 @@ import (
 )
 
 // Limits of a request. A Pod of a hundred containers asks a hundred questions of
-// some 700 bytes; what is beyond these limits was not asked by our policy.
+// some 700 bytes each. The image policy never exceeds these limits.
 const (
 	maxBody     = 1 << 20
-	usualBody   = 16 << 10 // room that is made before anything has come
-	maxDropped  = 16 << 20 // of a request that is refused
+	usualBody   = 16 << 10 // allocated before the body arrives
+	maxDropped  = 16 << 20 // read and dropped of a refused request
 	maxKeys     = 256
 	maxQuestion = 4 << 10
-	maxAllowed  = 5 // keys that a policy may list
+	maxAllowed  = 5 // keys that the image policy may list for an image
 )
 
 var (
@@ -24,85 +24,74 @@ var (
 	errKeyTooLong  = fmt.Errorf("a key of more than %d bytes", maxQuestion)
 )
 
-// decodeRequest reads Gatekeeper's envelope. Fields it does not know are left
-// alone, because Gatekeeper's next release may send some; those it does know
-// have to be there, once each. It stops at the first key beyond a limit.
-func decodeRequest(body string) (ProviderRequest, error) {
+// decodeRequest returns the keys of Gatekeeper's envelope. It skips fields that it
+// does not know, because the next release of Gatekeeper may send some. It rejects
+// fields that are missing or given twice, and stops at the first key beyond a limit.
+func decodeRequest(body string) ([]string, error) {
 	if !utf8.ValidString(body) {
-		return ProviderRequest{}, errors.New("not valid UTF-8")
+		return nil, errors.New("not valid UTF-8")
 	}
-	var req ProviderRequest
-	s := scanner{text: body}
-	skip := func() error { return s.skip(0) }
-	text := func(into *string) func() error {
-		return func() (err error) {
-			*into, err = s.str()
+	var version, kind string
+	var keys []string
+	key := func(s *scanner) error {
+		k, err := s.str()
+		switch {
+		case err != nil:
 			return err
+		case len(k) > maxQuestion:
+			return errKeyTooLong
+		case len(keys) == maxKeys:
+			return errTooManyKeys
 		}
+		keys = append(keys, k)
+		return nil
 	}
-	keys := func() error {
-		return s.array(func() error {
-			key, err := s.str()
-			switch {
-			case err != nil:
-				return err
-			case len(key) > maxQuestion:
-				return errKeyTooLong
-			case len(req.Request.Keys) == maxKeys:
-				return errTooManyKeys
-			}
-			req.Request.Keys = append(req.Request.Keys, key)
-			return nil
-		})
+	request := func(s *scanner) error {
+		return s.object([]field{{name: "keys", read: func(s *scanner) error { return s.array(key) }}}, skip)
 	}
+	s := scanner{text: body}
 	err := s.object([]field{
-		{name: "apiVersion", read: text(&req.APIVersion)},
-		{name: "kind", read: text(&req.Kind)},
-		{name: "request", read: func() error {
-			return s.object([]field{{name: "keys", read: keys}}, skip)
-		}},
+		{name: "apiVersion", read: text(&version)},
+		{name: "kind", read: text(&kind)},
+		{name: "request", read: request},
 	}, skip)
 	if err == nil {
 		err = s.end()
 	}
 	switch {
 	case err != nil:
-		return ProviderRequest{}, err
-	case req.APIVersion != apiVersion:
-		return ProviderRequest{}, fmt.Errorf("apiVersion is %.80q, not %q", req.APIVersion, apiVersion)
-	case req.Kind != kindRequest:
-		return ProviderRequest{}, fmt.Errorf("kind is %.80q, not %q", req.Kind, kindRequest)
-	case len(req.Request.Keys) == 0:
-		return ProviderRequest{}, errors.New("request.keys is missing or empty")
+		return nil, err
+	case version != apiVersion:
+		return nil, fmt.Errorf("apiVersion is %.80q, not %q", version, apiVersion)
+	case kind != kindRequest:
+		return nil, fmt.Errorf("kind is %.80q, not %q", kind, kindRequest)
+	case len(keys) == 0:
+		return nil, errors.New("request.keys is missing or empty")
 	}
-	return req, nil
+	return keys, nil
 }
 
-// question is what one key asks: is image signed by one of allowed? Of scans
-// there is nothing to allow.
-type question struct {
+// asked is what a question names: an image, as the Pod writes it, and the allowed
+// keys. Only questions about signatures have allowed keys.
+type asked struct {
 	image   string
 	allowed []signature.KeyID
 }
 
-// parseQuestion reads a key, {"image":"…","keys":["ocid1.key…",…]}. Gatekeeper
-// caches answers by key, so nothing may be in it that two readers could take in
-// two ways: both fields once and no other, keys in order and each once. There is
-// no question without keys: the policy settles that case, and taking it for "any
-// key" here would make a yes out of a mistake.
-func parseQuestion(key string) (question, error) {
-	var q question
-	s := scanner{text: key}
-	if len(key) > maxQuestion || !utf8.ValidString(key) {
-		return question{}, fmt.Errorf("not valid UTF-8 of at most %d bytes", maxQuestion)
-	}
+// parseSignatureQuestion reads {"image":"…","keys":["ocid1.key…",…]}. Keys are
+// sorted and distinct, as OPA writes a set.
+//
+// A question without keys is an error. The image policy answers that case itself,
+// and to read it as "any key" would turn a mistake into a yes.
+func parseSignatureQuestion(question string) (asked, error) {
+	var a asked
 	last := ""
-	allowed := func() error {
+	key := func(s *scanner) error {
 		ocid, err := s.str()
 		if err != nil {
 			return err
 		}
-		if len(q.allowed) == maxAllowed {
+		if len(a.allowed) == maxAllowed {
 			return fmt.Errorf("more than %d keys", maxAllowed)
 		}
 		id, err := signature.ParseKeyID(ocid)
@@ -113,50 +102,65 @@ func parseQuestion(key string) (question, error) {
 			return errors.New("keys are not sorted, or one is given twice")
 		}
 		last = ocid
-		q.allowed = append(q.allowed, id)
+		a.allowed = append(a.allowed, id)
 		return nil
 	}
-	err := s.object([]field{
-		{name: "image", read: func() (err error) {
-			q.image, err = s.str()
-			return err
-		}},
-		{name: "keys", read: func() error { return s.array(allowed) }},
-	}, nil)
-	if err == nil {
-		err = s.end()
-	}
+	err := readQuestion(question, []field{
+		{name: "image", read: text(&a.image)},
+		{name: "keys", read: func(s *scanner) error { return s.array(key) }},
+	})
 	switch {
 	case err != nil:
-		return question{}, err
-	case q.image == "":
-		return question{}, errors.New("image is missing or empty")
-	case len(q.allowed) == 0:
-		return question{}, errors.New("keys is missing or empty")
+		return asked{}, err
+	case a.image == "":
+		return asked{}, errors.New("image is missing or empty")
+	case len(a.allowed) == 0:
+		return asked{}, errors.New("keys is missing or empty")
 	}
-	return q, nil
+	return a, nil
 }
 
-// parseScanQuestion reads a key, {"image":"…"}, as strictly: nothing of a policy is
-// in it, so that all policies share the answer.
-func parseScanQuestion(key string) (question, error) {
-	var q question
-	s := scanner{text: key}
-	if len(key) > maxQuestion || !utf8.ValidString(key) {
-		return question{}, fmt.Errorf("not valid UTF-8 of at most %d bytes", maxQuestion)
-	}
-	err := s.object([]field{{name: "image", read: func() (err error) {
-		q.image, err = s.str()
-		return err
-	}}}, nil)
-	if err == nil {
-		err = s.end()
-	}
+// parseScanQuestion reads {"image":"…"}. The question holds nothing of a policy, so
+// all policies share one answer.
+func parseScanQuestion(question string) (asked, error) {
+	var a asked
+	err := readQuestion(question, []field{{name: "image", read: text(&a.image)}})
 	switch {
 	case err != nil:
-		return question{}, err
-	case q.image == "":
-		return question{}, errors.New("image is missing or empty")
+		return asked{}, err
+	case a.image == "":
+		return asked{}, errors.New("image is missing or empty")
 	}
-	return q, nil
+	return a, nil
+}
+
+// parseDigestQuestion accepts any text. For an image without a name Gatekeeper sends
+// an empty question.
+func parseDigestQuestion(question string) (asked, error) {
+	if err := bounded(question); err != nil {
+		return asked{}, err
+	}
+	return asked{image: question}, nil
+}
+
+// readQuestion reads a JSON object that has each of the fields at most once, and no
+// others. Gatekeeper caches answers by the text of their question, so two readers
+// must never understand one text in two ways.
+func readQuestion(question string, fields []field) error {
+	if err := bounded(question); err != nil {
+		return err
+	}
+	s := scanner{text: question}
+	if err := s.object(fields, nil); err != nil {
+		return err
+	}
+	return s.end()
+}
+
+// bounded rejects a question that is too long or not UTF-8.
+func bounded(question string) error {
+	if len(question) > maxQuestion || !utf8.ValidString(question) {
+		return fmt.Errorf("not valid UTF-8 of at most %d bytes", maxQuestion)
+	}
+	return nil
 }

@@ -51,6 +51,18 @@ func signed(_ context.Context, _ image.Reference, allowed []signature.KeyID) (ve
 	return verdict.Verdict{Signed: true, Reason: verdict.Signed, Key: allowed[0].String()}, nil
 }
 
+// checking returns the settings of a server that answers about signatures only.
+func checking(check func(context.Context, image.Reference, []signature.KeyID) (verdict.Verdict, error)) server.Config {
+	return server.Config{Signatures: server.Signatures{Check: check}}
+}
+
+// within is checking with a timeout.
+func within(timeout time.Duration, check func(context.Context, image.Reference, []signature.KeyID) (verdict.Verdict, error)) server.Config {
+	cfg := checking(check)
+	cfg.Signatures.Timeout = timeout
+	return cfg
+}
+
 // service is a server over TLS, as main runs it.
 type service struct {
 	addr   string
@@ -91,7 +103,7 @@ func serve(t *testing.T, cfg server.Config) *service {
 		t.Fatal(err)
 	}
 	s.addr = listener.Addr().String()
-	srv := server.HTTP(server.Handler(cfg))
+	srv := server.HTTP(server.New(cfg))
 	srv.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
 	var wait sync.WaitGroup
 	wait.Go(func() {
@@ -215,7 +227,7 @@ func (c countedConn) Read(p []byte) (int, error) {
 
 // Gatekeeper's own client, over TLS with its certificate.
 func TestGatekeepersClient(t *testing.T) {
-	s := serve(t, server.Config{Check: signed})
+	s := serve(t, checking(signed))
 	cert, err := s.caller.TLS()
 	if err != nil {
 		t.Fatal(err)
@@ -250,15 +262,10 @@ func TestGatekeepersClient(t *testing.T) {
 	}
 }
 
-// The structs of the protocol are Gatekeeper's: same fields, same order, same
-// names on the wire.
+// The response of the protocol is Gatekeeper's: same fields, same order, same names
+// on the wire. Other tests send requests as Gatekeeper's own code writes them.
 func TestWireStructs(t *testing.T) {
-	for _, tt := range []struct{ ours, theirs any }{
-		{server.ProviderRequest{}, externaldata.ProviderRequest{}},
-		{server.ProviderResponse{}, externaldata.ProviderResponse{}},
-	} {
-		same(t, reflect.TypeOf(tt.ours), reflect.TypeOf(tt.theirs))
-	}
+	same(t, reflect.TypeFor[server.ProviderResponse](), reflect.TypeFor[externaldata.ProviderResponse]())
 }
 
 func same(t *testing.T, ours, theirs reflect.Type) {
@@ -288,10 +295,10 @@ func same(t *testing.T, ours, theirs reflect.Type) {
 // Nothing that is malformed gets a yes, a silence or a broken connection.
 func TestBadInput(t *testing.T) {
 	var asked atomic.Int64
-	s := serve(t, server.Config{Check: func(ctx context.Context, ref image.Reference, allowed []signature.KeyID) (verdict.Verdict, error) {
+	s := serve(t, checking(func(ctx context.Context, ref image.Reference, allowed []signature.KeyID) (verdict.Verdict, error) {
 		asked.Add(1)
 		return signed(ctx, ref, allowed)
-	}})
+	}))
 	other, err := pki.NewAuthority("test-ca")
 	if err != nil {
 		t.Fatal(err)
@@ -381,7 +388,7 @@ func TestBadInput(t *testing.T) {
 
 // What is refused is not read to its end, and what is read is not kept.
 func TestBodyWithoutEnd(t *testing.T) {
-	s := serve(t, server.Config{Check: signed})
+	s := serve(t, checking(signed))
 	for name, tt := range map[string]struct {
 		caller *pki.Pair
 		start  string
@@ -432,7 +439,7 @@ func TestBodyWithoutEnd(t *testing.T) {
 
 // A body that trickles in costs the budget and no more.
 func TestSlowBody(t *testing.T) {
-	s := serve(t, server.Config{Check: signed, Budget: 200 * time.Millisecond})
+	s := serve(t, within(200*time.Millisecond, signed))
 	began := time.Now()
 	conn, err := tls.Dial("tcp", s.addr, s.config(&s.caller))
 	if err != nil {
@@ -461,12 +468,12 @@ func TestConnectionOutlivesTheBudget(t *testing.T) {
 	release := make(chan struct{})
 	defer close(release)
 	var calls atomic.Int64
-	s := serve(t, server.Config{Budget: time.Second, Check: func(ctx context.Context, ref image.Reference, allowed []signature.KeyID) (verdict.Verdict, error) {
+	s := serve(t, within(time.Second, func(ctx context.Context, ref image.Reference, allowed []signature.KeyID) (verdict.Verdict, error) {
 		if calls.Add(1) == 1 {
 			<-release
 		}
 		return signed(ctx, ref, allowed)
-	}})
+	}))
 	conn, err := tls.Dial("tcp", s.addr, s.config(&s.caller))
 	if err != nil {
 		t.Fatal(err)
@@ -521,7 +528,7 @@ func bubble(t *testing.T, cfg server.Config, keys ...string) (time.Duration, ext
 	t.Helper()
 	w := httptest.NewRecorder()
 	began := time.Now()
-	server.Handler(cfg).ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodPost, server.SignaturesPath, strings.NewReader(envelope(keys...))))
+	server.New(cfg).ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodPost, server.SignaturesPath, strings.NewReader(envelope(keys...))))
 	took := time.Since(began)
 	resp := w.Result()
 	if resp.StatusCode != http.StatusOK {
@@ -549,7 +556,7 @@ func TestCheckThatListens(t *testing.T) {
 			return signed(ctx, ref, allowed)
 		}
 		keys := images(3)
-		took, answer := bubble(t, server.Config{Check: check}, keys...)
+		took, answer := bubble(t, checking(check), keys...)
 		if took > 1300*time.Millisecond || took < 1200*time.Millisecond {
 			t.Errorf("took %v, want nearly all of 1.3 s", took)
 		}
@@ -575,7 +582,7 @@ func TestCheckThatDoesNotListen(t *testing.T) {
 			return signed(ctx, ref, allowed)
 		}
 		keys := images(40)
-		took, answer := bubble(t, server.Config{Check: check, Budget: 500 * time.Millisecond, Parallel: 4}, keys...)
+		took, answer := bubble(t, server.Config{Signatures: server.Signatures{Check: check, Limits: server.Limits{Timeout: 500 * time.Millisecond, Parallel: 4}}}, keys...)
 		if took != 500*time.Millisecond {
 			t.Errorf("took %v, want 500ms", took)
 		}
@@ -616,7 +623,7 @@ func TestFanOut(t *testing.T) {
 			return signed(ctx, ref, allowed)
 		}
 		keys := images(20)
-		took, answer := bubble(t, server.Config{Check: check, Parallel: 5}, append(keys, keys...)...)
+		took, answer := bubble(t, server.Config{Signatures: server.Signatures{Check: check, Limits: server.Limits{Parallel: 5}}}, append(keys, keys...)...)
 		if took != 240*time.Millisecond || most.Load() != 5 || calls.Load() != 20 {
 			t.Errorf("took %v with %d at once in %d calls; want 240ms with 5 in 20", took, most.Load(), calls.Load())
 		}
@@ -668,8 +675,8 @@ func TestCheckThatFails(t *testing.T) {
 				return v, err == nil
 			}
 			keys := images(3)
-			_, answer := bubble(t, server.Config{Check: check}, keys...)
-			_, same := bubble(t, server.Config{Check: check, Known: known}, keys...)
+			_, answer := bubble(t, checking(check), keys...)
+			_, same := bubble(t, server.Config{Signatures: server.Signatures{Check: check, Cached: known}}, keys...)
 			if diff := cmp.Diff(answer, same); diff != "" {
 				t.Errorf("if it is known (-want +got):\n%s", diff)
 			}
@@ -714,7 +721,7 @@ func TestPanicAfterACheck(t *testing.T) {
 		v, err := signed(ctx, ref, allowed)
 		return v, err == nil
 	}
-	for name, cfg := range map[string]server.Config{"checked": {Check: signed}, "known": {Check: signed, Known: known}} {
+	for name, cfg := range map[string]server.Config{"checked": checking(signed), "cached": {Signatures: server.Signatures{Check: signed, Cached: known}}} {
 		t.Run(name, func(t *testing.T) {
 			var b bytes.Buffer
 			cfg.Log = slog.New(panicking{slog.NewTextHandler(&b, nil)})
@@ -733,14 +740,14 @@ func TestPanicAfterACheck(t *testing.T) {
 func TestRequestsAtATime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var running, most atomic.Int64
-		h := server.Handler(server.Config{Requests: 2, Check: func(ctx context.Context, ref image.Reference, allowed []signature.KeyID) (verdict.Verdict, error) {
+		h := server.New(server.Config{Signatures: server.Signatures{Limits: server.Limits{Requests: 2}, Check: func(ctx context.Context, ref image.Reference, allowed []signature.KeyID) (verdict.Verdict, error) {
 			if n := running.Add(1); n > most.Load() {
 				most.Store(n)
 			}
 			defer running.Add(-1)
 			time.Sleep(100 * time.Millisecond)
 			return signed(ctx, ref, allowed)
-		}})
+		}}})
 		send := func(ctx context.Context) *http.Response {
 			w := httptest.NewRecorder()
 			h.ServeHTTP(w, httptest.NewRequestWithContext(ctx, http.MethodPost, server.SignaturesPath, strings.NewReader(envelope(images(1)...))))
@@ -775,18 +782,18 @@ func TestRequestsAtATime(t *testing.T) {
 func TestAlive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hangs := make(chan struct{})
-		h := server.Handler(server.Config{
+		h := server.New(server.Config{Signatures: server.Signatures{
 			Check: func(context.Context, image.Reference, []signature.KeyID) (verdict.Verdict, error) {
 				<-hangs
 				return verdict.Verdict{}, errors.New("let go")
 			},
-			Known: func(_ context.Context, ref image.Reference, _ []signature.KeyID) (verdict.Verdict, bool) {
+			Cached: func(_ context.Context, ref image.Reference, _ []signature.KeyID) (verdict.Verdict, bool) {
 				if ref.Repository() == "repo1" {
 					<-hangs
 				}
 				return verdict.Verdict{}, false
 			},
-		})
+		}})
 		ask := func(keys ...string) {
 			h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), http.MethodPost, server.SignaturesPath, strings.NewReader(envelope(keys...))))
 		}
@@ -811,6 +818,17 @@ func TestAlive(t *testing.T) {
 	})
 }
 
+type idsKey struct{}
+
+// traced collects ids of requests as ociauth.WithRequests does.
+func traced(ctx context.Context) (context.Context, func() string) {
+	ids := new(string)
+	return context.WithValue(ctx, idsKey{}, ids), func() string { return *ids }
+}
+
+// request has OCI asked under ids for ctx.
+func request(ctx context.Context, ids string) { *ctx.Value(idsKey{}).(*string) = ids }
+
 // Labels come from fixed sets, whatever is asked (CVE-2026-49835).
 func TestLogAndMetrics(t *testing.T) {
 	var log bytes.Buffer
@@ -820,12 +838,16 @@ func TestLogAndMetrics(t *testing.T) {
 		case "repo0":
 			return signed(ctx, ref, allowed)
 		case "repo1":
-			return verdict.Verdict{Reason: verdict.Unsigned, Detail: "no signature", Capped: true, Age: 20 * time.Second, Requests: "abc def"}, nil
+			request(ctx, "abc def")
+			return verdict.Verdict{Reason: verdict.Unsigned, Detail: "no signature", Capped: true, Age: 20 * time.Second}, nil
 		default:
 			return verdict.Verdict{}, errors.New("503")
 		}
 	}
-	h := server.Handler(server.Config{Check: check, Metrics: registry, Parallel: 1, Log: slog.New(slog.NewJSONHandler(&log, nil))})
+	h := server.New(server.Config{
+		Signatures: server.Signatures{Check: check, Limits: server.Limits{Parallel: 1}},
+		Metrics:    registry, Log: slog.New(slog.NewJSONHandler(&log, nil)), Trace: traced,
+	})
 	for _, body := range []string{envelope(append(images(3), "secret\nno question")...), "secret body"} {
 		h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), http.MethodPost, server.SignaturesPath, strings.NewReader(body)))
 	}
@@ -864,31 +886,35 @@ func TestLogAndMetrics(t *testing.T) {
 		t.Errorf("lint: %v, %v", problems, err)
 	}
 	err := testutil.GatherAndCompare(registry, strings.NewReader(`
-# HELP oke_sign_malformed_questions_total Keys that were no question.
+# HELP oke_sign_answers_total Questions answered, by reason.
+# TYPE oke_sign_answers_total counter
+oke_sign_answers_total{endpoint="signatures",reason="bad-signature"} 0
+oke_sign_answers_total{endpoint="signatures",reason="image-not-found"} 0
+oke_sign_answers_total{endpoint="signatures",reason="key-not-allowed"} 0
+oke_sign_answers_total{endpoint="signatures",reason="key-unusable"} 0
+oke_sign_answers_total{endpoint="signatures",reason="no-digest"} 0
+oke_sign_answers_total{endpoint="signatures",reason="not-covered"} 0
+oke_sign_answers_total{endpoint="signatures",reason="not-oci-registry"} 0
+oke_sign_answers_total{endpoint="signatures",reason="signed"} 1
+oke_sign_answers_total{endpoint="signatures",reason="unsigned"} 1
+oke_sign_answers_total{endpoint="signatures",reason="wrong-image"} 0
+oke_sign_answers_total{endpoint="signatures",reason="wrong-key"} 0
+# HELP oke_sign_deadline_exceeded_total Requests with a question that got no answer in time.
+# TYPE oke_sign_deadline_exceeded_total counter
+oke_sign_deadline_exceeded_total{endpoint="signatures"} 0
+# HELP oke_sign_decision_errors_total Questions without an answer, by cause.
+# TYPE oke_sign_decision_errors_total counter
+oke_sign_decision_errors_total{cause="deadline",endpoint="signatures"} 0
+oke_sign_decision_errors_total{cause="panic",endpoint="signatures"} 0
+oke_sign_decision_errors_total{cause="upstream",endpoint="signatures"} 1
+# HELP oke_sign_malformed_questions_total Keys of requests that are no questions.
 # TYPE oke_sign_malformed_questions_total counter
-oke_sign_malformed_questions_total 1
-# HELP oke_sign_verdicts_capped_total Verdicts on images with more signature records than are looked at.
-# TYPE oke_sign_verdicts_capped_total counter
-oke_sign_verdicts_capped_total 1
-# HELP oke_sign_verdicts_missing_total Questions that got no verdict, by cause.
-# TYPE oke_sign_verdicts_missing_total counter
-oke_sign_verdicts_missing_total{cause="deadline"} 0
-oke_sign_verdicts_missing_total{cause="panic"} 0
-oke_sign_verdicts_missing_total{cause="upstream"} 1
-# HELP oke_sign_verdicts_total Verdicts given, by reason.
-# TYPE oke_sign_verdicts_total counter
-oke_sign_verdicts_total{reason="bad-signature"} 0
-oke_sign_verdicts_total{reason="image-not-found"} 0
-oke_sign_verdicts_total{reason="key-not-allowed"} 0
-oke_sign_verdicts_total{reason="key-unusable"} 0
-oke_sign_verdicts_total{reason="no-digest"} 0
-oke_sign_verdicts_total{reason="not-covered"} 0
-oke_sign_verdicts_total{reason="not-oci-registry"} 0
-oke_sign_verdicts_total{reason="signed"} 1
-oke_sign_verdicts_total{reason="unsigned"} 1
-oke_sign_verdicts_total{reason="wrong-image"} 0
-oke_sign_verdicts_total{reason="wrong-key"} 0
-`), "oke_sign_malformed_questions_total", "oke_sign_verdicts_capped_total", "oke_sign_verdicts_missing_total", "oke_sign_verdicts_total")
+oke_sign_malformed_questions_total{endpoint="signatures"} 1
+# HELP oke_sign_records_truncated_total Verdicts on images with more signature records than the provider reads.
+# TYPE oke_sign_records_truncated_total counter
+oke_sign_records_truncated_total 1
+`), "oke_sign_answers_total", "oke_sign_deadline_exceeded_total", "oke_sign_decision_errors_total",
+		"oke_sign_malformed_questions_total", "oke_sign_records_truncated_total")
 	if err != nil {
 		t.Error(err)
 	}

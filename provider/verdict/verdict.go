@@ -42,9 +42,6 @@ type Verdict struct {
 	Kept time.Duration `json:"-"`
 	// Age is how long ago the gathering of what it is decided on began.
 	Age time.Duration `json:"-"`
-	// Requests are the ids that OCI gave to what was asked for this verdict,
-	// separated by spaces; whoever wraps Check may set it.
-	Requests string `json:"-"`
 }
 
 // Key is a master key as OCI Vault describes it. Its state changes; the public

@@ -80,9 +80,6 @@ type Report struct {
 	Kept time.Duration
 	// Age is how long ago the gathering began.
 	Age time.Duration
-	// Requests are the ids that OCI gave to what was asked for this, separated by
-	// spaces; whoever wraps a Checker may set it.
-	Requests string
 }
 
 // Problem is something that a scan found.

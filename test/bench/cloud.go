@@ -207,7 +207,7 @@ func (s *scene) calls(prefix string) int {
 
 // inside is the time that all requests so far have spent in the provider.
 func (s *scene) inside(ctx context.Context) time.Duration {
-	sum := must(s.provider.metric(ctx, `oke_sign_request_duration_seconds_sum{outcome="answered"}`))
+	sum := must(s.provider.metric(ctx, `oke_sign_request_duration_seconds_sum{endpoint="signatures",outcome="answered"}`))
 	return time.Duration(sum * float64(time.Second))
 }
 
@@ -534,7 +534,7 @@ func warm(ctx context.Context, s *scene, dir string, config *tls.Config, lasting
 
 	const rate = 2000
 	within := func(le string) float64 {
-		return must(s.provider.metric(ctx, `oke_sign_request_duration_seconds_bucket{outcome="answered",le="`+le+`"}`))
+		return must(s.provider.metric(ctx, `oke_sign_request_duration_seconds_bucket{endpoint="signatures",outcome="answered",le="`+le+`"}`))
 	}
 	fast, all := within("0.0005"), within("+Inf")
 	body = s.questions(images[0])

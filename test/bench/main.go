@@ -148,7 +148,7 @@ func handlerAlone(ctx context.Context) ([]figure, error) {
 		return nil, err
 	}
 	check := w.checker()
-	h := server.Handler(server.Config{Check: check.Check, Known: check.Known})
+	h := server.New(server.Config{Signatures: server.Signatures{Check: check.Check, Cached: check.Known}})
 	body := w.request(0)
 	var bad error
 	answer := func() {
@@ -173,7 +173,11 @@ func handlerAlone(ctx context.Context) ([]figure, error) {
 
 // tooManyKeys is what it costs to refuse a request that no policy sends.
 func tooManyKeys(ctx context.Context) ([]figure, error) {
-	h := server.Handler(server.Config{})
+	w, err := newWorld(1)
+	if err != nil {
+		return nil, err
+	}
+	h := server.New(server.Config{Signatures: server.Signatures{Check: w.checker().Check}})
 	body := envelope(make([]string, 10_000))
 	var bad error
 	refuse := func() {

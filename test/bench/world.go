@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/oke-sign/oke-sign/provider/image"
-	"github.com/oke-sign/oke-sign/provider/server"
 	"github.com/oke-sign/oke-sign/provider/signature"
 	"github.com/oke-sign/oke-sign/provider/verdict"
 )
@@ -128,10 +127,10 @@ func question(image string, keys ...string) string {
 }
 
 func envelope(keys []string) string {
-	return encode(server.ProviderRequest{
-		APIVersion: "externaldata.gatekeeper.sh/v1beta1",
-		Kind:       "ProviderRequest",
-		Request:    server.Request{Keys: keys},
+	return encode(map[string]any{
+		"apiVersion": "externaldata.gatekeeper.sh/v1beta1",
+		"kind":       "ProviderRequest",
+		"request":    map[string]any{"keys": keys},
 	})
 }
 

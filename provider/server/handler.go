@@ -1,0 +1,257 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/oke-sign/oke-sign/provider/contain"
+	"github.com/oke-sign/oke-sign/provider/fair"
+	"github.com/oke-sign/oke-sign/provider/image"
+)
+
+var (
+	errTimeout = errors.New("no answer from OCI")
+	errPanic   = errors.New("internal error, see the provider's log")
+)
+
+// malformedError says why a key is no question.
+type malformedError struct{ err error }
+
+func (e *malformedError) Error() string { return "not a question: " + e.cause() }
+
+func (e *malformedError) cause() string { return oneLine(e.err.Error(), maxCause) }
+
+// handler answers the questions of one endpoint with values of A.
+type handler[A any] struct {
+	parse func(question string) (asked, error)
+	// otherRegistry answers about an image that is not of OCI Registry.
+	otherRegistry func(asked, error) A
+	// cached answers a question that takes no call; check answers all others.
+	cached func(context.Context, *question) (A, bool)
+	check  func(context.Context, *question) (A, error)
+	// validate returns an error if an answer contradicts itself or its question.
+	validate func(asked, A) (A, error)
+	count    func(A)                                   // for the metrics
+	attrs    func(asked, A, time.Duration) []slog.Attr // for the log
+	message  string                                    // of the line in the log
+	trace    func(context.Context) (context.Context, func() string)
+	log      *slog.Logger
+	metrics  *endpointMetrics
+
+	limits Limits
+	slots  chan struct{} // one for each request that check works for
+	late   error         // says that the timeout is over
+}
+
+// serve returns the endpoint at a path whose questions h answers.
+func serve[A any](path string, cfg Config, limits Limits, h handler[A]) *endpoint {
+	h.trace, h.log, h.limits = cfg.Trace, cfg.Log, limits
+	h.slots = make(chan struct{}, limits.Requests)
+	h.late = fmt.Errorf("%w within %s, the time for one request; it is still being asked", errTimeout, limits.Timeout)
+	return &endpoint{path: path, timeout: limits.Timeout, metrics: h.metrics, answer: h.answer}
+}
+
+// question is one key of a request on its way to an answer.
+type question struct {
+	asked
+	key         string // as Gatekeeper sent it
+	ref         image.Reference
+	n           int // its index among the distinct questions of the request
+	began       time.Time
+	ociRequests string // ids of the calls that its check made
+}
+
+// outcome is what one question came to.
+type outcome struct {
+	n     int // the question's index
+	item  Item
+	err   error  // why there is no item
+	image string // that err is about
+}
+
+// answer answers all keys of a request, each distinct key once. It takes what is
+// cached at once, and checks the rest in parallel. At the deadline it answers with
+// what is there.
+func (h *handler[A]) answer(ctx context.Context, keys []string, deadline time.Time) Response {
+	distinct := unique(keys)
+	outcomes := make([]outcome, len(distinct))
+	var rest []*question
+	for n, key := range distinct {
+		q := &question{key: key, n: n, began: time.Now()}
+		a, settled, err := h.settle(ctx, q)
+		if settled || err != nil {
+			outcomes[n] = h.finish(ctx, q, a, err)
+			continue
+		}
+		outcomes[n] = outcome{err: h.late, image: q.image}
+		rest = append(rest, q)
+	}
+	if len(rest) > 0 {
+		h.checkAll(ctx, rest, outcomes, deadline)
+	}
+	return h.respond(outcomes)
+}
+
+// settle parses a question, and answers it if that takes no call.
+func (h *handler[A]) settle(ctx context.Context, q *question) (a A, settled bool, err error) {
+	defer contain.Panic(&err)
+	if q.asked, err = h.parse(q.key); err != nil {
+		return a, false, &malformedError{err}
+	}
+	if q.ref, err = image.Parse(q.image); err != nil {
+		return h.otherRegistry(q.asked, err), true, nil
+	}
+	a, settled = h.cached(ctx, q)
+	return a, settled, nil
+}
+
+// checkAll checks questions in parallel and stores the outcomes that come in time.
+//
+// Checks are told to stop shortly before the deadline, so that they can still say
+// how far they came. A check that does not stop goes on, and nobody waits for it.
+func (h *handler[A]) checkAll(ctx context.Context, questions []*question, outcomes []outcome, deadline time.Time) {
+	if err := h.enter(ctx, deadline); err != nil {
+		for _, q := range questions {
+			outcomes[q.n].err = err
+		}
+		return
+	}
+	defer func() { <-h.slots }()
+	ctx, cancel := context.WithDeadlineCause(fair.Request(ctx), deadline.Add(-h.limits.Timeout/20), h.late)
+	defer cancel()
+	done := make(chan outcome, len(questions)) // room for all, so that no check waits to report
+	var next atomic.Int64
+	for range min(h.limits.Parallel, len(questions)) {
+		go func() {
+			for i := int(next.Add(1)) - 1; i < len(questions); i = int(next.Add(1)) - 1 {
+				q := questions[i]
+				a, err := h.checkOne(ctx, q)
+				done <- h.finish(ctx, q, a, err)
+			}
+		}()
+	}
+	timer := time.NewTimer(time.Until(deadline))
+	defer timer.Stop()
+	for range questions {
+		select {
+		case o := <-done:
+			outcomes[o.n] = o
+		case <-timer.C:
+			return
+		}
+	}
+}
+
+// enter waits for one of the slots.
+func (h *handler[A]) enter(ctx context.Context, deadline time.Time) error {
+	select {
+	case h.slots <- struct{}{}:
+		return nil
+	default:
+	}
+	wait := time.NewTimer(time.Until(deadline))
+	defer wait.Stop()
+	select {
+	case h.slots <- struct{}{}:
+		return nil
+	case <-wait.C:
+		return fmt.Errorf("%w: %d other requests wait for it", errTimeout, cap(h.slots))
+	case <-ctx.Done():
+		return fmt.Errorf("the caller has gone: %w", ctx.Err())
+	}
+}
+
+// checkOne checks one question, unless its time is over.
+func (h *handler[A]) checkOne(ctx context.Context, q *question) (a A, err error) {
+	defer contain.Panic(&err)
+	if ctx.Err() != nil {
+		return a, context.Cause(ctx)
+	}
+	ctx, ids := h.trace(ctx)
+	a, err = h.check(ctx, q)
+	q.ociRequests = ids()
+	return a, err
+}
+
+// finish counts and logs what a question came to. A panic, here or below, leaves
+// this question without an answer, and ends neither the request nor the process.
+func (h *handler[A]) finish(ctx context.Context, q *question, a A, err error) outcome {
+	if err == nil {
+		a, err = h.accept(ctx, q, a)
+	}
+	if err == nil {
+		return outcome{n: q.n, item: Item{Key: q.key, Value: a}}
+	}
+	if malformed, ok := errors.AsType[*malformedError](err); ok {
+		h.metrics.malformed.Inc()
+		h.log.Warn("not a question", "error", malformed.cause())
+		return outcome{n: q.n, item: Item{Key: q.key, Error: malformed.Error()}}
+	}
+	if panicked, ok := contain.Unlogged(err); ok {
+		h.log.Error("panic while deciding", "image", q.image, "panic", panicked.Value, "stack", string(panicked.Stack))
+	}
+	if _, ok := errors.AsType[*contain.PanicError](err); ok {
+		err = errPanic
+	}
+	h.log.Warn("no decision", "image", q.image, "error", oneLine(err.Error(), maxCause), "duration", readable(time.Since(q.began)))
+	return outcome{n: q.n, err: err, image: q.image}
+}
+
+// accept validates, counts and logs an answer.
+func (h *handler[A]) accept(ctx context.Context, q *question, a A) (valid A, err error) {
+	defer contain.Panic(&err)
+	if valid, err = h.validate(q.asked, a); err != nil {
+		return valid, err
+	}
+	took := time.Since(q.began)
+	h.metrics.took.Observe(took.Seconds())
+	h.count(valid)
+	if h.log.Enabled(ctx, slog.LevelInfo) {
+		// A record without a caller saves the search for this line of code at every
+		// decision.
+		r := slog.NewRecord(q.began.Add(took), slog.LevelInfo, h.message, 0)
+		r.AddAttrs(h.attrs(q.asked, valid, took)...)
+		if q.ociRequests != "" {
+			r.AddAttrs(slog.String("ociRequests", q.ociRequests))
+		}
+		_ = h.log.Handler().Handle(ctx, r) // as slog.Logger does
+	}
+	return valid, nil
+}
+
+// respond makes the response, and counts the questions that have no answer.
+func (h *handler[A]) respond(outcomes []outcome) Response {
+	response := Response{Items: make([]Item, 0, len(outcomes))}
+	var missing []string
+	late := false
+	for _, o := range outcomes {
+		if o.err == nil {
+			response.Items = append(response.Items, o.item)
+			continue
+		}
+		late = h.metrics.failed(o.err) || late
+		missing = append(missing, oneLine(o.image, maxImageShown)+": "+oneLine(o.err.Error(), maxCause))
+	}
+	if late {
+		h.metrics.late.Inc()
+	}
+	response.SystemError = systemError(missing)
+	return response
+}
+
+// unique drops all but the first of equal keys, because Gatekeeper does not.
+func unique(keys []string) []string {
+	seen := make(map[string]struct{}, len(keys))
+	distinct := make([]string, 0, len(keys))
+	for _, key := range keys {
+		if _, again := seen[key]; !again {
+			seen[key] = struct{}{}
+			distinct = append(distinct, key)
+		}
+	}
+	return distinct
+}
