@@ -24,6 +24,11 @@ func ParseScanQuestion(key string) (image string, err error) {
 	return q.image, err
 }
 
+func ParseImage(key string) (image string, err error) {
+	q, err := parseImage(key)
+	return q.image, err
+}
+
 // Encode writes an answer for which there is room.
 func Encode(r Response) (text []byte, complete bool) {
 	var a answer

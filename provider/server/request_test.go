@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"encoding/json"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -28,6 +29,11 @@ func ask(image string, keys ...string) string {
 	return string(b)
 }
 
+// long is a question of as many bytes as there may be.
+func long(keys ...string) string {
+	return ask(strings.Repeat("a", server.MaxQuestion-len(ask("", keys...))), keys...)
+}
+
 func TestParseQuestion(t *testing.T) {
 	quoted := func(s string) string { return `"` + s + `"` }
 	six := make([]string, 6)
@@ -46,6 +52,10 @@ func TestParseQuestion(t *testing.T) {
 		"white space and other order": {key: " { \"keys\" :\t[ " + quoted(keyA) + " ] ,\n\"image\": " + quoted(pinned) + " } ", image: pinned, keys: []string{keyA}},
 		"an image that is no reference is still a question": {key: ask("a<b>\n\u2028😀", keyA), image: "a<b>\n\u2028😀", keys: []string{keyA}},
 		"escapes in a value": {key: `{"image":"\u0061\ud83d\ude00\/\"\\\b\f\n\r\t","keys":["` + keyA + `"]}`, image: "a😀/\"\\\b\f\n\r\t", keys: []string{keyA}},
+
+		"as long as a question may be": {key: long(keyA), image: strings.Repeat("a", server.MaxQuestion-len(ask("", keyA))), keys: []string{keyA}},
+		"white space in a string":      {key: ask("a b", keyA), image: "a b", keys: []string{keyA}},
+		"white space after an escape":  {key: `{"image":"\u0061 b","keys":["` + keyA + `"]}`, image: "a b", keys: []string{keyA}},
 
 		"nothing":                      {key: "", err: "expected an object"},
 		"an image alone":               {key: pinned, err: "expected an object"},
@@ -84,6 +94,8 @@ func TestParseQuestion(t *testing.T) {
 		"not closed":                   {key: `{"image":"b","keys":["` + keyA + `"]`, err: "expected a comma or the end of an object"},
 		"a string not closed":          {key: `{"image":"b`, err: "expected the end of a string"},
 		"an escape not closed":         {key: `{"image":"b\`, err: "expected the rest of an escape"},
+		"an escape at the end":         {key: `{"image":"\u0061`, err: "expected the end of a string"},
+		"a line break after an escape": {key: "{\"image\":\"\\u0061\nb\",\"keys\":[\"" + keyA + "\"]}", err: "no control character"},
 		"a short escape":               {key: `{"image":"\u00"}`, err: "four hexadecimal digits"},
 		"an unknown escape":            {key: `{"image":"\x41"}`, err: "JSON's escapes"},
 		"half a surrogate pair":        {key: `{"image":"\ud83d","keys":["` + keyA + `"]}`, err: "surrogate pair"},
@@ -91,7 +103,7 @@ func TestParseQuestion(t *testing.T) {
 		"a line break in a string":     {key: "{\"image\":\"a\nb\",\"keys\":[\"" + keyA + "\"]}", err: "no control character"},
 		"a NUL in a string":            {key: "{\"image\":\"\\u0061\x00\",\"keys\":[]}", err: "no control character"},
 		"invalid UTF-8":                {key: "{\"image\":\"\xff\",\"keys\":[\"" + keyA + "\"]}", err: "not valid UTF-8"},
-		"too long":                     {key: ask(strings.Repeat("a", server.MaxQuestion), keyA), err: "not valid UTF-8 of at most"},
+		"too long":                     {key: long(keyA) + " ", err: "not valid UTF-8 of at most"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -119,6 +131,35 @@ func TestParseQuestion(t *testing.T) {
 	}
 }
 
+// TestParseQuestionsWithoutKeys reads questions about scans and digests, which share the
+// bounds of those about signatures.
+func TestParseQuestionsWithoutKeys(t *testing.T) {
+	longest := strings.Repeat("a", server.MaxQuestion)
+	for name, tt := range map[string]struct {
+		parse func(string) (string, error)
+		key   string
+		image string
+		err   string
+	}{
+		"a scan":                                 {server.ParseScanQuestion, askScan("a b"), "a b", ""},
+		"a scan as long as it may be":            {server.ParseScanQuestion, askScan(longest[len(askScan("")):]), longest[len(askScan("")):], ""},
+		"a scan too long":                        {server.ParseScanQuestion, askScan(longest[len(askScan(""))-1:]), "", "at most 4096 bytes"},
+		"a scan in invalid UTF-8":                {server.ParseScanQuestion, "{\"image\":\"\xff\"}", "", "not valid UTF-8"},
+		"a scan of no image":                     {server.ParseScanQuestion, `{"image":""}`, "", "image is missing or empty"},
+		"a scan with keys":                       {server.ParseScanQuestion, `{"image":"a","keys":[]}`, "", `unknown field "keys"`},
+		"a scan and something after it":          {server.ParseScanQuestion, `{"image":"a"} {}`, "", "expected nothing more"},
+		"a tag as long as it may be":             {server.ParseImage, longest, longest, ""},
+		"a tag too long":                         {server.ParseImage, longest + "a", "", "at most 4096 bytes"},
+		"a tag in invalid UTF-8":                 {server.ParseImage, "a\xff", "", "not valid UTF-8"},
+		"a tag of no image, as Gatekeeper sends": {server.ParseImage, "", "", ""},
+	} {
+		image, err := tt.parse(tt.key)
+		if (err == nil) != (tt.err == "") || err != nil && !strings.Contains(err.Error(), tt.err) || image != tt.image {
+			t.Errorf("%s: got %q, %v; want %q, %s", name, image, err, tt.image, tt.err)
+		}
+	}
+}
+
 func TestDecodeRequest(t *testing.T) {
 	const head = `{"apiVersion":"externaldata.gatekeeper.sh/v1beta1","kind":"ProviderRequest",`
 	many := func(n int) string {
@@ -135,6 +176,9 @@ func TestDecodeRequest(t *testing.T) {
 		"an empty key is a key":         {body: head + `"request":{"keys":[""]}}`, keys: []string{""}},
 		"one key too many":              {body: many(server.MaxKeys + 1), err: "more than 256 keys"},
 		"the rest after it is not read": {body: strings.TrimSuffix(many(server.MaxKeys+1), "]}}") + "\x01", err: "more than 256 keys"},
+		"a key as long as it may be":    {body: head + `"request":{"keys":["` + strings.Repeat("a", server.MaxQuestion) + `"]}}`, keys: []string{strings.Repeat("a", server.MaxQuestion)}},
+		"nested as deeply as it may be": {body: `{"x":` + strings.Repeat("[", 32) + "0" + strings.Repeat("]", 32) + "," + head[1:] + `"request":{"keys":["a"]}}`, keys: []string{"a"}},
+		"nested one level deeper":       {body: `{"x":` + strings.Repeat("[", 33) + "0" + strings.Repeat("]", 33) + "," + head[1:] + `"request":{"keys":["a"]}}`, err: "nested too deeply"},
 		"a key too long":                {body: head + `"request":{"keys":["` + strings.Repeat("a", server.MaxQuestion+1) + `"]}}`, err: "a key of more than"},
 
 		"nothing":                   {body: "", err: "expected an object"},
@@ -174,6 +218,24 @@ func TestDecodeRequest(t *testing.T) {
 				t.Errorf("keys (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// TestEscapesTakeNoMoreRoom reads a body in which each key has an escape: a key takes
+// room for its own text, not for all that follows.
+func TestEscapesTakeNoMoreRoom(t *testing.T) {
+	key := `"\u0061` + strings.Repeat("a", server.MaxBody/server.MaxKeys-20) + `"`
+	body := `{"apiVersion":"externaldata.gatekeeper.sh/v1beta1","kind":"ProviderRequest","request":{"keys":[` +
+		strings.TrimSuffix(strings.Repeat(key+",", server.MaxKeys), ",") + `]}}`
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	req, err := server.DecodeRequest(body)
+	runtime.ReadMemStats(&after)
+	if err != nil || len(req.Request.Keys) != server.MaxKeys {
+		t.Fatal(len(req.Request.Keys), err)
+	}
+	if took := after.TotalAlloc - before.TotalAlloc; took > 2*server.MaxBody {
+		t.Errorf("%d bytes were allocated for a body of %d", took, len(body))
 	}
 }
 
