@@ -54,7 +54,7 @@ func ParseEndpoint(in image.Region, s string) (Endpoint, error) {
 	if err != nil {
 		return bad("not a URL")
 	}
-	if u.Scheme != "https" || u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" || u.Opaque != "" {
+	if u.Scheme != "https" || u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
 		return bad("want https and a host, and nothing else")
 	}
 	host := u.Host

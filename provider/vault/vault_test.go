@@ -218,17 +218,23 @@ func TestSign(t *testing.T) {
 	if _, err := w.c.Sign(t.Context(), id, version, signature.SHA256, message); err == nil || !strings.Contains(err.Error(), "signing with key …") {
 		t.Errorf("with a disabled key: %v", err)
 	}
-	for field, value := range map[string]any{
-		"keyId": "x", "keyVersionId": "x", "signingAlgorithm": "SHA_512_RSA_PKCS_PSS", "signature": "not base64",
+	for _, lie := range []map[string]any{
+		{"keyId": "x"}, {"keyVersionId": "x"}, {"signingAlgorithm": "SHA_512_RSA_PKCS_PSS"},
+		{"signature": "not base64"}, {"signature": "AAAA!"}, {"signature": ""},
 	} {
 		w := newWorld(t, ocitest.TenancyConfig{})
 		key := w.vault.NewKey("key", ocitest.RSA2048)
-		w.Fault(ocitest.Fault{Operation: "keymanagement.Sign", Kind: ocitest.Set, Set: map[string]any{field: value}})
+		w.Fault(ocitest.Fault{Operation: "keymanagement.Sign", Kind: ocitest.Set, Set: lie})
 		got, err := w.c.Sign(t.Context(), keyID(t, key.ID), versionID(t, key.Version()), signature.SHA256, message)
 		if !ociauth.IsMalformed(err) || got != nil {
-			t.Errorf("answered with another %s: %x, %v", field, got, err)
+			t.Errorf("answered with %v: %x, %v", lie, got, err)
 		}
 	}
+}
+
+// list is a JSON list of n equal items.
+func list(item string, n int) string {
+	return "[" + strings.TrimSuffix(strings.Repeat(item+",", n), ",") + "]"
 }
 
 func TestAnswersThatLie(t *testing.T) {
@@ -240,6 +246,7 @@ func TestAnswersThatLie(t *testing.T) {
 		"another key":                    {operation: "GetKey", set: map[string]any{"id": "ocid1.key.oc1.iad.x.y"}},
 		"no key":                         {operation: "GetKey", set: map[string]any{"id": nil}},
 		"a key without a state":          {operation: "GetKey", set: map[string]any{"lifecycleState": nil}},
+		"a key of no algorithm":          {operation: "GetKey", set: map[string]any{"keyShape": map[string]any{"length": 256}}},
 		"a key without a shape":          {operation: "GetKey", set: map[string]any{"keyShape": nil}},
 		"a current version to escape by": {operation: "GetKey", set: map[string]any{"currentKeyVersion": "ocid1.keyversion.oc1/../x"}},
 		"versions of another key":        {operation: "ListKeyVersions", list: `[{"id":"ocid1.keyversion.oc1.iad.a","keyId":"KEY"},{"id":"ocid1.keyversion.oc1.iad.b","keyId":"ocid1.key.oc1.iad.x.y"}]`},
@@ -284,6 +291,29 @@ func TestAnswersThatLie(t *testing.T) {
 		w.Fault(ocitest.Fault{Operation: "keymanagement.GetKeyVersion", Kind: ocitest.Set, Set: map[string]any{"publicKey": nil}})
 		if got, err := w.c.PublicKey(t.Context(), keyID(t, key.ID), versionID(t, key.Version())); err == nil {
 			t.Errorf("got %v", got)
+		}
+	})
+	t.Run("as many versions as there may be", func(t *testing.T) {
+		for n, ok := range map[int]bool{2000: true, 2001: false} {
+			w := newWorld(t, ocitest.TenancyConfig{})
+			key := w.vault.NewKey("key", ocitest.RSA2048)
+			version := `{"id":"ocid1.keyversion.oc1.iad.a","keyId":"` + key.ID + `","lifecycleState":"ENABLED"}`
+			w.Fault(ocitest.Fault{Operation: "keymanagement.ListKeyVersions", Kind: ocitest.Body, Body: list(version, n)})
+			if got, err := w.c.Versions(t.Context(), keyID(t, key.ID)); (err == nil) != ok || ok && len(got) != n {
+				t.Errorf("%d versions: %d, %v", n, len(got), err)
+			}
+		}
+	})
+	t.Run("lengths of keys", func(t *testing.T) {
+		for length, want := range map[any]int{nil: 0, -1: 0, 0: 0, 256: 2048, 1 << 13: 1 << 16, 1<<13 + 1: 0} {
+			w := newWorld(t, ocitest.TenancyConfig{})
+			key := w.vault.NewKey("key", ocitest.RSA2048)
+			w.Fault(ocitest.Fault{Operation: "keymanagement.GetKey", Kind: ocitest.Set, Set: map[string]any{
+				"keyShape": map[string]any{"algorithm": "RSA", "length": length},
+			}})
+			if got, err := w.c.Key(t.Context(), keyID(t, key.ID)); err != nil || got.Bits != want {
+				t.Errorf("a length of %v bytes: %d bits, %v", length, got.Bits, err)
+			}
 		}
 	})
 	t.Run("versions without an end", func(t *testing.T) {
@@ -341,6 +371,23 @@ func TestWhichHost(t *testing.T) {
 			}
 		}
 	})
+	t.Run("nobody waits for the second host", func(t *testing.T) {
+		w := newWorld(t, ocitest.TenancyConfig{})
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		who, err := ociauth.New(t.Context(), ociauth.Config{ConfigFile: w.Admin().ConfigFile(), Observe: func(a ociauth.Attempt) {
+			if a.Outcome == "unreachable" {
+				cancel()
+			}
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = vault.New(who, vault.Config{}).Key(ctx, keyID(t, "ocid1.key.oc1.iad.nosuchvault."+strings.Repeat("a", 60)))
+		if !ociauth.NoSuchHost(err) || errors.Is(err, context.Canceled) {
+			t.Errorf("got %v", err)
+		}
+	})
 	t.Run("a refusal is no reason to ask another host", func(t *testing.T) {
 		w := newWorld(t, ocitest.TenancyConfig{})
 		key := w.vault.NewKey("key", ocitest.RSA2048)
@@ -391,10 +438,14 @@ func TestParseEndpoint(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	label := strings.Repeat("a", 63)
+	longest := strings.Repeat("a.", 253/2-len("oraclecloud.com")/2) + "oraclecloud.com" // 253 bytes
 	for _, good := range []string{
 		"https://b5q4-management.kms.us-ashburn-1.oraclecloud.com",
 		"https://b5q4-crypto.kms.us-ashburn-1.oci.oraclecloud.com/",
 		"https://b5q4-management.private.kms.oraclecloud.com",
+		"https://" + label + "-management." + label + ".oraclecloud.com",
+		"https://b5q4-management." + longest,
 	} {
 		if _, err := vault.ParseEndpoint(region, good); err != nil {
 			t.Error(err)
@@ -419,6 +470,12 @@ func TestParseEndpoint(t *testing.T) {
 		"a name in capitals":   "https://B5Q4-management.kms.us-ashburn-1.oraclecloud.com",
 		"two hosts in one":     "https://evil.com\\b5q4-management.kms.us-ashburn-1.oraclecloud.com",
 		"an empty label":       "https://b5q4-management..oraclecloud.com",
+		"a label too long":     "https://b5q4-management.a" + label + ".oraclecloud.com",
+		"a vault too long":     "https://a" + label + "-management.kms.oraclecloud.com",
+		"a name too long":      "https://b5q4-management.a" + longest,
+		"a hyphen first":       "https://-b5q4-management.kms.us-ashburn-1.oraclecloud.com",
+		"a hyphen last":        "https://b5q4--management.kms.us-ashburn-1.oraclecloud.com",
+		"what is no URL":       "https://b5q4-management.kms.us-ashburn-1.oraclecloud.com%",
 		"a host with no vault": "https://a.b-management.kms.us-ashburn-1.oraclecloud.com",
 	} {
 		if got, err := vault.ParseEndpoint(region, bad); err == nil || got != (vault.Endpoint{}) {
@@ -427,6 +484,15 @@ func TestParseEndpoint(t *testing.T) {
 	}
 	if _, err := vault.ParseEndpoint(image.Region{}, "https://b5q4-management.kms.us-ashburn-1."); err == nil {
 		t.Error("in no region: no error")
+	}
+}
+
+// Vaults are few, unless somebody makes up keys.
+func TestFewVaultsAreRemembered(t *testing.T) {
+	for vaults, want := range map[int]int{999: 999, 1000: 1000, 1001: 1} {
+		if got := vault.Remembered(vaults); got != want {
+			t.Errorf("of %d vaults %d are remembered, want %d", vaults, got, want)
+		}
 	}
 }
 
@@ -529,6 +595,9 @@ func TestVaultsAndTheirKeys(t *testing.T) {
 	})
 	for name, fault := range map[string]ocitest.Fault{
 		"a vault without an id":    {Operation: "keymanagement.ListVaults", Kind: ocitest.Body, Body: `[{"displayName":"v"}]`},
+		"a vault in no state":      {Operation: "keymanagement.ListVaults", Kind: ocitest.Body, Body: `[{"id":"ocid1.vault.a"}]`},
+		"a state of no vault":      {Operation: "keymanagement.ListVaults", Kind: ocitest.Body, Body: `[{"lifecycleState":"ACTIVE"}]`},
+		"a key in no state":        {Operation: "keymanagement.ListKeys", Kind: ocitest.Body, Body: `[{"id":"ocid1.key.oc1.iad.a.` + strings.Repeat("a", 60) + `"}]`},
 		"a vault to escape by":     {Operation: "keymanagement.ListVaults", Kind: ocitest.Body, Body: `[{"id":"../x"}]`},
 		"vaults without an end":    {Operation: "keymanagement.ListVaults", Kind: ocitest.Body, Body: "[]", Headers: map[string]string{"opc-next-page": "x"}},
 		"an object and no list":    {Operation: "keymanagement.ListVaults", Kind: ocitest.Body, Body: "{}"},
@@ -558,6 +627,24 @@ func TestVaultsAndTheirKeys(t *testing.T) {
 			}
 		})
 	}
+	t.Run("as many as there may be", func(t *testing.T) {
+		w := newWorld(t, ocitest.TenancyConfig{})
+		v, err := w.c.Vaults(t.Context(), w.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		key := w.vault.NewKey("key", ocitest.AES256)
+		for n, ok := range map[int]bool{5000: true, 5001: false} {
+			w.Fault(ocitest.Fault{Operation: "keymanagement.ListVaults", Kind: ocitest.Body, Count: 1, Body: list(`{"id":"ocid1.vault.a","lifecycleState":"ACTIVE"}`, n)})
+			w.Fault(ocitest.Fault{Operation: "keymanagement.ListKeys", Kind: ocitest.Body, Count: 1, Body: list(`{"id":"`+key.ID+`","lifecycleState":"ENABLED"}`, n)})
+			if got, err := w.c.Vaults(t.Context(), w.ID); (err == nil) != ok || ok && len(got) != n {
+				t.Errorf("%d vaults: %d, %v", n, len(got), err)
+			}
+			if got, err := w.c.Keys(t.Context(), v[0], w.ID); (err == nil) != ok || ok && len(got) != n {
+				t.Errorf("%d keys: %d, %v", n, len(got), err)
+			}
+		}
+	})
 	t.Run("nobody waits", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
@@ -608,6 +695,24 @@ func TestCreate(t *testing.T) {
 	for _, id := range []string{"", "..", "a/b", "ocid1.vault.oc1.iad.nosuchvault"} {
 		if v, err := w.c.Vault(t.Context(), id); err == nil {
 			t.Errorf("vault %q: %+v", id, v)
+		}
+	}
+	for _, lie := range []map[string]any{{"id": "ocid1.vault.a"}, {"id": "../x"}, {"id": nil}, {"lifecycleState": nil}} {
+		w.Fault(ocitest.Fault{Operation: "keymanagement.GetVault", Kind: ocitest.Set, Set: lie, Count: 1})
+		if v, err := w.c.Vault(t.Context(), made.ID); !ociauth.IsMalformed(err) {
+			t.Errorf("a vault read with %v: %+v, %v", lie, v, err)
+		}
+	}
+	for _, lie := range []map[string]any{{"id": "../x"}, {"lifecycleState": nil}} {
+		w.Fault(ocitest.Fault{Operation: "keymanagement.CreateVault", Kind: ocitest.Set, Set: lie, Count: 1})
+		if v, err := w.c.CreateVault(t.Context(), "other", w.ID); !ociauth.IsMalformed(err) {
+			t.Errorf("a vault created with %v: %+v, %v", lie, v, err)
+		}
+	}
+	for _, lie := range []map[string]any{{"id": "ocid1.key.oc1.iad.evil.x"}, {"keyShape": nil}} {
+		w.Fault(ocitest.Fault{Operation: "keymanagement.CreateKey", Kind: ocitest.Set, Set: lie, Count: 1})
+		if k, err := w.c.CreateKey(t.Context(), got, vault.NewKey{Name: "l", CompartmentID: w.ID, Bits: 2048}); !ociauth.IsMalformed(err) {
+			t.Errorf("a key created with %v: %+v, %v", lie, k, err)
 		}
 	}
 	elsewhere := got
