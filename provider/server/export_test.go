@@ -24,8 +24,8 @@ func ParseScanQuestion(key string) (image string, err error) {
 	return q.image, err
 }
 
-func ParseImage(key string) (image string, err error) {
-	q, err := parseImage(key)
+func ParseDigestQuestion(key string) (image string, err error) {
+	q, err := parseDigestQuestion(key)
 	return q.image, err
 }
 

@@ -148,10 +148,10 @@ func TestParseQuestionsWithoutKeys(t *testing.T) {
 		"a scan of no image":                     {server.ParseScanQuestion, `{"image":""}`, "", "image is missing or empty"},
 		"a scan with keys":                       {server.ParseScanQuestion, `{"image":"a","keys":[]}`, "", `unknown field "keys"`},
 		"a scan and something after it":          {server.ParseScanQuestion, `{"image":"a"} {}`, "", "expected nothing more"},
-		"a tag as long as it may be":             {server.ParseImage, longest, longest, ""},
-		"a tag too long":                         {server.ParseImage, longest + "a", "", "at most 4096 bytes"},
-		"a tag in invalid UTF-8":                 {server.ParseImage, "a\xff", "", "not valid UTF-8"},
-		"a tag of no image, as Gatekeeper sends": {server.ParseImage, "", "", ""},
+		"a tag as long as it may be":             {server.ParseDigestQuestion, longest, longest, ""},
+		"a tag too long":                         {server.ParseDigestQuestion, longest + "a", "", "at most 4096 bytes"},
+		"a tag in invalid UTF-8":                 {server.ParseDigestQuestion, "a\xff", "", "not valid UTF-8"},
+		"a tag of no image, as Gatekeeper sends": {server.ParseDigestQuestion, "", "", ""},
 	} {
 		image, err := tt.parse(tt.key)
 		if (err == nil) != (tt.err == "") || err != nil && !strings.Contains(err.Error(), tt.err) || image != tt.image {
@@ -229,10 +229,10 @@ func TestEscapesTakeNoMoreRoom(t *testing.T) {
 		strings.TrimSuffix(strings.Repeat(key+",", server.MaxKeys), ",") + `]}}`
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	req, err := server.DecodeRequest(body)
+	keys, err := server.DecodeRequest(body)
 	runtime.ReadMemStats(&after)
-	if err != nil || len(req.Request.Keys) != server.MaxKeys {
-		t.Fatal(len(req.Request.Keys), err)
+	if err != nil || len(keys) != server.MaxKeys {
+		t.Fatal(len(keys), err)
 	}
 	if took := after.TotalAlloc - before.TotalAlloc; took > 2*server.MaxBody {
 		t.Errorf("%d bytes were allocated for a body of %d", took, len(body))

@@ -31,6 +31,10 @@ import (
 // goPackages are the packages whose defences are taken out.
 var goPackages = []string{"image", "signature", "verdict", "server", "registry", "vault"}
 
+// testedBy are the packages whose tests should notice: the same, and the program that is
+// made of them.
+var testedBy = append(slices.Clone(goPackages), "oke-sign-provider")
+
 // enough is the share of mutants that the tests have to notice.
 const enough = 0.97
 

@@ -91,19 +91,26 @@ func (t *trial) goTests(ctx context.Context) ([]*goTest, error) {
 }
 
 // reached runs a test without a mutant. It returns the numbers of the mutants that the
-// test reaches: those that would have decided otherwise.
+// test reaches: those that would have decided otherwise. A test may fail on a machine
+// that is busy, so it gets three attempts.
 func (t *trial) reached(ctx context.Context, test *goTest) ([]int, error) {
 	file := filepath.Join(t.dir, "reached")
-	if err := os.WriteFile(file, nil, 0o600); err != nil {
-		return nil, err
+	for attempt := 1; ; attempt++ {
+		if err := os.WriteFile(file, nil, 0o600); err != nil {
+			return nil, err
+		}
+		cmd := test.command(ctx, 10*time.Minute)
+		cmd.Env = append(os.Environ(), reachedVariable+"="+file)
+		began := time.Now()
+		out, err := cmd.CombinedOutput()
+		test.took = time.Since(began)
+		if err == nil {
+			break
+		}
+		if attempt == 3 || ctx.Err() != nil {
+			return nil, fmt.Errorf("%s fails without a mutant: %w\n%s", test.name, err, out)
+		}
 	}
-	cmd := test.command(ctx, 10*time.Minute)
-	cmd.Env = append(os.Environ(), reachedVariable+"="+file)
-	began := time.Now()
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("%s fails without a mutant: %w\n%s", test.name, err, out)
-	}
-	test.took = time.Since(began)
 	text, err := os.ReadFile(file)
 	if err != nil {
 		return nil, err
