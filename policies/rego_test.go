@@ -2,7 +2,9 @@ package policies_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
@@ -138,12 +140,14 @@ func template(t *testing.T, files fs.FS, name string) (map[string]any, map[strin
 	return object, libs
 }
 
-// TestRego runs the *_test.rego files, as opa test does.
+// TestRego runs the *_test.rego files, as opa test does. With -failfast it stops at the
+// first test that fails.
 func TestRego(t *testing.T) {
 	vectors := readVectors(t)
 	// Vectors with control characters are data here, so they need no quoting.
 	store := inmem.NewFromObject(map[string]any{"references": vectors})
-	ctx := t.Context()
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
 	parsed := modules(t, "live")
 	runner := tester.NewRunner().
 		SetCompiler(compiler()).
@@ -159,7 +163,10 @@ func TestRego(t *testing.T) {
 	}
 	ran := 0
 	for r := range results {
-		ran++
+		if ran++; t.Failed() && flag.Lookup("test.failfast").Value.String() == "true" {
+			stop()
+			continue
+		}
 		name := r.Package + "." + r.Name
 		switch {
 		case r.Error != nil:
