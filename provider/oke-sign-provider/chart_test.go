@@ -1,6 +1,8 @@
 package main
 
 import (
+	"flag"
+	"fmt"
 	"maps"
 	"net/http"
 	"os"
@@ -10,10 +12,13 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"sigs.k8s.io/yaml"
 
 	"github.com/oke-sign/oke-sign/test/ocitest"
 )
+
+var update = flag.Bool("update", false, "write the table of metrics into the chart's README")
 
 // rendered are the objects of the chart, as its own test holds them, by file and
 // by kind.
@@ -132,6 +137,73 @@ func TestTheChartsAlertsAreAboutMetricsThatAreThere(t *testing.T) {
 	for _, name := range used {
 		if !there[name] {
 			t.Errorf("alerts use %s, which is none of %q", name, slices.Sorted(maps.Keys(there)))
+		}
+	}
+}
+
+// metricsTable renders the project's own metrics, as /metrics shows them, as a table.
+func metricsTable(exposition string) string {
+	help, labels := make(map[string]string), make(map[string][]string)
+	var b strings.Builder
+	b.WriteString("| name | type | labels | meaning |\n|---|---|---|---|\n")
+	var names []string
+	types := make(map[string]string)
+	label := regexp.MustCompile(`([a-z_]+)="`)
+	for line := range strings.Lines(exposition) {
+		line = strings.TrimSpace(line)
+		if text, ok := strings.CutPrefix(line, "# HELP "); ok {
+			name, meaning, _ := strings.Cut(text, " ")
+			names, help[name] = append(names, name), meaning
+			continue
+		}
+		family := names[len(names)-1]
+		if text, ok := strings.CutPrefix(line, "# TYPE "); ok {
+			types[family] = strings.Fields(text)[1]
+			continue
+		}
+		for _, m := range label.FindAllStringSubmatch(line, -1) {
+			if m[1] != "le" && !slices.Contains(labels[family], m[1]) {
+				labels[family] = append(labels[family], m[1])
+			}
+		}
+	}
+	for _, name := range names {
+		if strings.HasPrefix(name, "oke_sign_") {
+			var quoted []string
+			for _, l := range labels[name] {
+				quoted = append(quoted, "`"+l+"`")
+			}
+			fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", name, types[name], strings.Join(quoted, ", "), help[name])
+		}
+	}
+	return b.String()
+}
+
+// The README of the chart lists all metrics of the program, and no others.
+func TestTheReadmeListsTheMetrics(t *testing.T) {
+	const file, begin, end = "../../charts/oke-sign/README.md", "<!-- begin metrics -->\n", "<!-- end metrics -->\n"
+	r := start(t, cloud.NewTenancy(t, ocitest.TenancyConfig{}).Admin())
+	until(t, "ready, and so OCI was asked", func() bool { status, _ := r.get("/readyz"); return status == http.StatusOK })
+	_, metrics := r.get("/metrics")
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, rest, ok := strings.Cut(string(text), begin)
+	got, after, ok2 := strings.Cut(rest, end)
+	if !ok || !ok2 {
+		t.Fatalf("%s has no table of metrics", file)
+	}
+	want := metricsTable(metrics)
+	if strings.Count(want, "\n") < 15 {
+		t.Fatalf("too few metrics:\n%s", want)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		if !*update {
+			t.Fatalf("the table differs from /metrics; go test ./provider/oke-sign-provider -run Readme -update writes it (-want +got):\n%s", diff)
+		}
+		if err := os.WriteFile(file, []byte(before+begin+want+end+after), 0o600); err != nil { //nolint:gosec // the mode is that of the file
+			t.Fatal(err)
 		}
 	}
 }

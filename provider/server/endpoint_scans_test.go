@@ -249,7 +249,7 @@ oke_sign_answers_total{endpoint="signatures",reason="signed"} 0
 oke_sign_answers_total{endpoint="signatures",reason="unsigned"} 0
 oke_sign_answers_total{endpoint="signatures",reason="wrong-image"} 0
 oke_sign_answers_total{endpoint="signatures",reason="wrong-key"} 0
-# HELP oke_sign_decision_errors_total Questions without an answer, by cause.
+# HELP oke_sign_decision_errors_total Questions without an answer, by cause: deadline, panic or upstream.
 # TYPE oke_sign_decision_errors_total counter
 oke_sign_decision_errors_total{cause="deadline",endpoint="scans"} 0
 oke_sign_decision_errors_total{cause="deadline",endpoint="signatures"} 0

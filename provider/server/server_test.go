@@ -902,7 +902,7 @@ oke_sign_answers_total{endpoint="signatures",reason="wrong-key"} 0
 # HELP oke_sign_deadline_exceeded_total Requests with a question that got no answer in time.
 # TYPE oke_sign_deadline_exceeded_total counter
 oke_sign_deadline_exceeded_total{endpoint="signatures"} 0
-# HELP oke_sign_decision_errors_total Questions without an answer, by cause.
+# HELP oke_sign_decision_errors_total Questions without an answer, by cause: deadline, panic or upstream.
 # TYPE oke_sign_decision_errors_total counter
 oke_sign_decision_errors_total{cause="deadline",endpoint="signatures"} 0
 oke_sign_decision_errors_total{cause="panic",endpoint="signatures"} 0
