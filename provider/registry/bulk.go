@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -87,7 +86,7 @@ func (c *Client) Bulk(ctx context.Context, ref image.Reference, keys []signature
 func (c *Client) place(ctx context.Context, ref image.Reference) (place, bool) {
 	tenancy, err := c.Tenancy(ctx, ref)
 	switch {
-	case err != nil || ref.Digest() == "" || strings.Contains(ref.Repository(), "*"):
+	case err != nil || ref.Digest() == "":
 		return place{}, false
 	case len(c.compartments) == 1:
 		return place{c.compartments[0], false}, true

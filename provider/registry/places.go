@@ -85,7 +85,7 @@ func (p *places) reroot(ref image.Reference, tenancy string) {
 func (p *places) recall(ref image.Reference) string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if at, ok := p.known[repositoryOf(ref)]; ok && p.now().Before(at.until) {
+	if at := p.known[repositoryOf(ref)]; p.now().Before(at.until) {
 		return at.compartment
 	}
 	return ""

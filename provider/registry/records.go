@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/oracle/oci-go-sdk/v65/artifacts"
@@ -60,10 +59,6 @@ func (c *Client) Records(ctx context.Context, ref image.Reference) ([]signature.
 	}
 	if ref.Digest() == "" {
 		return nil, fmt.Errorf("%s: it has no digest", ref)
-	}
-	// OCI takes the repository's name in this list for a pattern.
-	if strings.Contains(ref.Repository(), "*") {
-		return nil, fmt.Errorf("%s: no repository is called that", ref)
 	}
 	if len(c.compartments) > 0 {
 		return c.recordsIn(ctx, ref, c.compartments)
@@ -204,7 +199,7 @@ func (c *Client) walk(ctx context.Context, ref image.Reference, in place, enough
 func signaturesOf(ref image.Reference, in place, order artifacts.ListContainerImageSignaturesSortOrderEnum) (ociauth.Call, artifacts.ListContainerImageSignaturesRequest) {
 	request := artifacts.ListContainerImageSignaturesRequest{
 		CompartmentId:  common.String(in.compartment),
-		RepositoryName: common.String(ref.Repository()),
+		RepositoryName: common.String(ref.Repository()), // OCI takes it for a pattern; a reference has no asterisk
 		SortBy:         artifacts.ListContainerImageSignaturesSortByTimecreated,
 		SortOrder:      order,
 	}

@@ -425,13 +425,30 @@ func TestCovers(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	})
+	t.Run("a namespace that is not its own", func(t *testing.T) {
+		c := client(t, admin, registry.Config{Tenancies: map[string]string{"elsewhere": tenancy.ID}})
+		if err := c.Learn(tenancy.Namespace); err == nil || !strings.Contains(err.Error(), "but its namespace is "+tenancy.Namespace) {
+			t.Errorf("got %v", err)
+		}
+		if err := c.Learn("elsewhere"); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Run("compartments", func(t *testing.T) {
+		for _, compartment := range []string{tenancy.ID, tenancy.NewCompartment("team", "")} {
+			if _, err := registry.New(whoIs(t, admin), registry.Config{Compartments: []string{compartment}}); err != nil {
+				t.Error(err)
+			}
+		}
+	})
 	for name, cfg := range map[string]registry.Config{
-		"no tenancy":      {Tenancies: map[string]string{"ns": "ocid1.compartment.oc1..aaaa"}},
-		"no OCID":         {Tenancies: map[string]string{"ns": "ocid1.tenancy.oc1..aa&a=b"}},
-		"no namespace":    {Tenancies: map[string]string{"": "ocid1.tenancy.oc1..aaaa"}},
-		"another realm":   {Tenancies: map[string]string{"ns": "ocid1.tenancy.oc2..aaaa"}},
-		"no compartment":  {Compartments: []string{"team"}},
-		"a path in place": {Compartments: []string{"ocid1.compartment.oc1../../x"}},
+		"a query in place": {Compartments: []string{"ocid1.tenancy.oc1..aa&a=b"}},
+		"no tenancy":       {Tenancies: map[string]string{"ns": "ocid1.compartment.oc1..aaaa"}},
+		"no OCID":          {Tenancies: map[string]string{"ns": "ocid1.tenancy.oc1..aa&a=b"}},
+		"no namespace":     {Tenancies: map[string]string{"": "ocid1.tenancy.oc1..aaaa"}},
+		"another realm":    {Tenancies: map[string]string{"ns": "ocid1.tenancy.oc2..aaaa"}},
+		"no compartment":   {Compartments: []string{"team"}},
+		"a path in place":  {Compartments: []string{"ocid1.compartment.oc1../../x"}},
 	} {
 		if _, err := registry.New(whoIs(t, admin), cfg); err == nil {
 			t.Errorf("%s: no error", name)
@@ -523,10 +540,41 @@ func TestFieldsWithoutMeasure(t *testing.T) {
 	message := base64.StdEncoding.EncodeToString(make([]byte, signature.MaxMessage))
 	sig := base64.StdEncoding.EncodeToString(make([]byte, 512))
 	img = tenancy.NewImage("app")
-	tenancy.Add(ocitest.Record{ImageID: img.ID, KeyID: "k", KeyVersionID: "v", Algorithm: "a", Message: message, Signature: sig})
+	tenancy.Add(ocitest.Record{ImageID: img.ID, KeyID: strings.Repeat("k", 255), KeyVersionID: "v", Algorithm: "a", Message: message, Signature: sig})
 	got, err = client(t, tenancy.Admin(), registry.Config{}).Records(t.Context(), parse(t, img.Ref()))
-	if err != nil || len(got) != 1 || got[0].Message != message || got[0].Signature != sig {
+	if err != nil || len(got) != 1 || got[0].Message != message || got[0].Signature != sig || len(got[0].KeyID) != 255 {
 		t.Error(got, err)
+	}
+}
+
+// Only tags that can be asked for are versions; others are shown to people.
+func TestTagsThatAreVersions(t *testing.T) {
+	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
+	img := tenancy.NewImage("app")
+	longest := strings.Repeat("a", 128)
+	var versions []any
+	for _, tag := range []any{"v1", longest, longest + "a", "../x", "", nil} {
+		versions = append(versions, map[string]any{"version": tag})
+	}
+	tenancy.Fault(ocitest.Fault{Operation: lookups, Kind: ocitest.Set, Set: map[string]any{"versions": versions}})
+	got, err := client(t, tenancy.Admin(), registry.Config{}).Image(t.Context(), parse(t, img.Ref()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]registry.Version{{Tag: "v1"}, {Tag: longest}}, got.Versions); diff != "" {
+		t.Errorf("versions (-want +got):\n%s", diff)
+	}
+	if len(got.Tags) != 4 {
+		t.Errorf("tags %.300q", got.Tags)
+	}
+}
+
+// Repositories are many, but their places are few.
+func TestFewPlacesAreRemembered(t *testing.T) {
+	for repositories, want := range map[int]int{9_999: 9_999, 10_000: 10_000, 10_001: 1} {
+		if got, err := registry.Remembered(repositories); got != want || err != nil {
+			t.Errorf("of %d repositories %d are remembered, %v; want %d", repositories, got, err, want)
+		}
 	}
 }
 
@@ -638,6 +686,16 @@ func TestUpload(t *testing.T) {
 			}
 		})
 	}
+	t.Run("is of a tenancy that is covered", func(t *testing.T) {
+		tenancy, c, up := setup(t)
+		up.Reference = parse(t, "iad.ocir.io/elsewhere/app@"+up.Reference.Digest())
+		if rec, err := c.Upload(t.Context(), up); !errors.Is(err, registry.ErrNotCovered) {
+			t.Errorf("got %+v, %v", rec, err)
+		}
+		if n := tenancy.Calls()["artifacts.CreateContainerImageSignature"]; n != 0 {
+			t.Errorf("sent %d times", n)
+		}
+	})
 	t.Run("needs the right to", func(t *testing.T) {
 		tenancy, _, up := setup(t)
 		tenancy.Allow("Allow user reader to read repos in tenancy")
@@ -685,6 +743,15 @@ func TestRecord(t *testing.T) {
 	}
 	if n := tenancy.Calls()["artifacts.GetContainerImageSignature"]; n != 1 {
 		t.Errorf("%d calls", n)
+	}
+	if got, err := c.Record(t.Context(), parse(t, "iad.ocir.io/elsewhere/app@"+ref.Digest()), ids[1]); !errors.Is(err, registry.ErrNotCovered) {
+		t.Errorf("of another tenancy: %+v, %v", got, err)
+	}
+	for field, value := range map[string]any{"id": "", "lifecycleState": ""} {
+		tenancy.Fault(ocitest.Fault{Operation: "artifacts.Get*", Kind: ocitest.Set, Set: map[string]any{field: value}, Count: 1})
+		if got, err := c.Record(t.Context(), ref, ids[1]); !ociauth.IsMalformed(err) || got.ImageID != "" {
+			t.Errorf("without %s: %+v, %v", field, got, err)
+		}
 	}
 	if _, err := c.Record(t.Context(), ref, ids[1][:len(ids[1])-4]+"zzzz"); !errors.Is(err, registry.ErrNotFound) {
 		t.Errorf("one that is not there: %v", err)

@@ -62,3 +62,22 @@ func TestAccessTokenThatIsNone(t *testing.T) {
 		}
 	}
 }
+
+// A token is printable and of bounded length; both bounds are part of it.
+func TestAccessTokensAtTheBounds(t *testing.T) {
+	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
+	ref := parse(t, tenancy.NewImage("web", "v1").Ref())
+	c := client(t, tenancy.Admin(), registry.Config{})
+	for token, ok := range map[string]bool{
+		"!~":                              true,
+		"a\x7f":                           false,
+		" ":                               false,
+		strings.Repeat("a", 16<<10):       true,
+		strings.Repeat("a", 16<<10) + "a": false,
+	} {
+		tenancy.Fault(ocitest.Fault{Operation: "containerregistry.GetAccessToken", Kind: ocitest.Set, Set: map[string]any{"token": token}, Count: 1})
+		if got, err := c.AccessToken(t.Context(), ref.Region()); (err == nil) != ok || ok && got != token {
+			t.Errorf("%.20q, %d bytes: %v", token, len(token), err)
+		}
+	}
+}
