@@ -139,6 +139,18 @@ func TestTheChartsAlertsAreAboutMetricsThatAreThere(t *testing.T) {
 			t.Errorf("alerts use %s, which is none of %q", name, slices.Sorted(maps.Keys(there)))
 		}
 	}
+	selector, matcher := regexp.MustCompile(`\b(oke_sign_[a-z_]+)\{([^}]*)\}`), regexp.MustCompile(`([a-z]+)(=~|!~|!=|=)("[^"]*")`)
+	for _, s := range selector.FindAllStringSubmatch(string(text), -1) {
+		for _, m := range matcher.FindAllStringSubmatch(s[2], -1) {
+			want := m[1] + "="
+			if m[1] == "endpoint" { // whose series are all there from the start
+				want += m[3]
+			}
+			if !regexp.MustCompile(`(?m)^`+s[1]+`\{.*\b`+want).MatchString(metrics) {
+				t.Errorf("alerts select %s, and no series has %s", s[0], want)
+			}
+		}
+	}
 }
 
 // metricsTable renders the project's own metrics, as /metrics shows them, as a table.
