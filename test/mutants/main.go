@@ -1,15 +1,16 @@
 // Command mutants takes defences out of the code that decides, one at a time, and runs
-// the tests that should notice. It changes no file of the tree: Go code is compiled
-// with an overlay, and Rego is judged in a copy.
+// the tests that should notice. It changes no file of the tree.
 //
-// It reads and changes:
+// It mutates:
 //
-//   - the Rego of the policies, statement by statement,
-//   - provider/image, signature, verdict, server, registry and vault.
+//   - the Rego of the policies, statement by statement, in a copy of the folder;
+//   - the Go packages in goPackages. All their mutants are compiled into the tests at
+//     once, each behind a switch that an environment variable turns on. A run without a
+//     mutant then shows which tests reach each mutant, and only those run.
 //
 // A mutant that does not compile says nothing and is skipped. A mutant that no test
 // notices fails the run, unless equivalent.txt says why it changes nothing that
-// anybody could observe.
+// anybody could observe. So does a mutant that is explained there and noticed.
 package main
 
 import (
@@ -154,6 +155,9 @@ func collect(root string) ([]Mutant, error) {
 		if err != nil {
 			return err
 		}
+		if len(files) == 0 {
+			return fmt.Errorf("no file matches %s: run it in the module's folder", pattern)
+		}
 		for _, file := range files {
 			name, err := filepath.Rel(root, file)
 			if err != nil {
@@ -184,9 +188,6 @@ func collect(root string) ([]Mutant, error) {
 		if err := add("provider/"+pkg+"/*.go", goMutants); err != nil {
 			return nil, err
 		}
-	}
-	if len(all) == 0 {
-		return nil, fmt.Errorf("no source found: run it in the module's folder")
 	}
 	return all, nil
 }
