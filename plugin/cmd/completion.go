@@ -13,6 +13,12 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/cli-runtime/pkg/resource"
 
+	"github.com/oke-sign/oke-sign/plugin/cli"
+	"github.com/oke-sign/oke-sign/plugin/cmd/iam"
+	"github.com/oke-sign/oke-sign/plugin/cmd/policy"
+	"github.com/oke-sign/oke-sign/plugin/connect"
+	"github.com/oke-sign/oke-sign/plugin/enforcement"
+	"github.com/oke-sign/oke-sign/plugin/keyring"
 	"github.com/oke-sign/oke-sign/plugin/manifest"
 	"github.com/oke-sign/oke-sign/provider/image"
 	"github.com/oke-sign/oke-sign/provider/ociauth"
@@ -25,7 +31,7 @@ const kubectlCompletion = `#!/bin/sh
 exec kubectl oke-sign __complete "$@"
 `
 
-func newCompletion(g *global) *cobra.Command {
+func newCompletion(g *connect.Session) *cobra.Command {
 	shells := map[string]func(root *cobra.Command, w io.Writer) error{
 		"bash":       func(root *cobra.Command, w io.Writer) error { return root.GenBashCompletionV2(w, true) },
 		"zsh":        (*cobra.Command).GenZshCompletion,
@@ -53,9 +59,9 @@ own name, kubectl-oke_sign.`,
 		ValidArgs: names,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 1 || shells[args[0]] == nil {
-				return usage("kubectl oke-sign completion takes one shell", "name one of "+strings.Join(names, ", "))
+				return cli.Usage("kubectl oke-sign completion takes one shell", "name one of "+strings.Join(names, ", "))
 			}
-			if err := shells[args[0]](cmd.Root(), g.streams.Out); err != nil {
+			if err := shells[args[0]](cmd.Root(), g.Streams.Out); err != nil {
 				return fmt.Errorf("writing the output: %w", err)
 			}
 			return nil
@@ -70,7 +76,7 @@ const completionTime = 2 * time.Second
 type completer = func(cmd *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective)
 
 // completion finds what completes flags and arguments.
-type completion struct{ *global }
+type completion struct{ *connect.Session }
 
 // add teaches all commands below to complete what flags and arguments
 // of their names take. What cannot be found out has no candidates, and no words.
@@ -80,21 +86,21 @@ func (g completion) add(cmd *cobra.Command) {
 	}
 	path := strings.TrimPrefix(cmd.CommandPath(), cmd.Root().CommandPath()+" ")
 	flags := map[string]completer{
-		"output": fixed(formats...), "auth": fixed(ociauth.Kinds()...), "context": g.found(g.contexts), "namespace": g.found(g.namespaceNames),
+		"output": fixed(cli.Formats...), "auth": fixed(ociauth.Kinds()...), "context": g.found(g.contexts), "namespace": g.found(g.namespaceNames),
 		"region": fixed(regionNames()...), "algorithm": fixed(string(signature.SHA224), string(signature.SHA256), string(signature.SHA384), string(signature.SHA512)),
 		"protection": fixed("HSM", "SOFTWARE"), "bits": fixed("2048", "3072", "4096"), "action": fixed("deny", "warn", "dryrun"),
 		"key": g.found(g.keyOCIDs), "vault": cobra.NoFileCompletions,
-		"fail-on": fixed("LOW", "MEDIUM", "HIGH", "CRITICAL"), "unknown": fixed(denyUnknown, allowUnknown),
+		"fail-on": fixed("LOW", "MEDIUM", "HIGH", "CRITICAL"), "unknown": fixed(enforcement.DenyUnknown, enforcement.AllowUnknown),
 		"mode": fixed("deny", "warn", "dryrun"), "digests": fixed("All", "OCIRegistry", "None"), "other-registries": fixed("Deny", "Allow"),
 		"namespaces": g.found(g.namespaceNames), "exclude-namespaces": g.found(g.namespaceNames),
 	}
 	switch path {
 	case "scan results":
-		flags["output"] = fixed(append(slices.Clone(formats), "sarif")...)
+		flags["output"] = fixed(append(slices.Clone(cli.Formats), "sarif")...)
 	case "sign", "policy set", "policy preview":
 		flags["key"] = g.found(g.keyNames)
 	case "iam":
-		flags["output"], flags["for"] = fixed(iamFormats...), fixed(surroundings...)
+		flags["output"], flags["for"] = fixed(iam.Formats...), fixed(iam.Places...)
 		for _, name := range []string{"cluster", "workload", "signers", "dynamic-group", "runs-in", "project", "branch", "issuer", "audience", "repository"} {
 			flags[name] = cobra.NoFileCompletions
 		}
@@ -158,10 +164,10 @@ func regionNames() []string {
 }
 
 func (g completion) contexts(context.Context) ([]string, error) {
-	raw, err := g.kube.ToRawKubeConfigLoader().RawConfig()
+	raw, err := g.Kube.ToRawKubeConfigLoader().RawConfig()
 	var names []string
 	for name := range raw.Contexts {
-		names = append(names, printable(name))
+		names = append(names, cli.Printable(name))
 	}
 	slices.Sort(names)
 	return names, err
@@ -171,8 +177,8 @@ func (g completion) contexts(context.Context) ([]string, error) {
 const maxCandidates = 500
 
 func (g completion) namespaceNames(ctx context.Context) ([]string, error) {
-	client, err := g.kube.typed()
-	if err != nil || !g.kube.leads() {
+	client, err := g.Kube.Typed()
+	if err != nil || !g.Kube.Leads() {
 		return nil, err
 	}
 	list, err := client.CoreV1().Namespaces().List(ctx, metav1.ListOptions{Limit: maxCandidates})
@@ -189,27 +195,27 @@ func (g completion) namespaceNames(ctx context.Context) ([]string, error) {
 // policyKeys are the keys of the cluster's policy, usable or not, by the names that
 // they are known by.
 func (g completion) policyKeys(ctx context.Context) ([]string, error) {
-	p, err := g.readPolicy(ctx)
+	p, err := policy.ReadPolicy(ctx, g.Session)
 	if err != nil || p.Policy == nil {
 		return nil, err
 	}
-	return g.keysThat(ctx, func(k foundKey) bool { return slices.Contains(p.Policy.Keys, k.ID.String()) }, named)
+	return g.keysThat(ctx, func(k keyring.FoundKey) bool { return slices.Contains(p.Policy.Keys, k.ID.String()) }, named)
 }
 
 // candidateKeys are the keys that can sign images.
-func (g completion) candidateKeys(ctx context.Context, show func(foundKey) string) ([]string, error) {
-	return g.keysThat(ctx, func(k foundKey) bool { return useless(k.Key) == "" }, show)
+func (g completion) candidateKeys(ctx context.Context, show func(keyring.FoundKey) string) ([]string, error) {
+	return g.keysThat(ctx, func(k keyring.FoundKey) bool { return keyring.WhyUseless(k.Key) == "" }, show)
 }
 
-func (g completion) keysThat(ctx context.Context, wanted func(foundKey) bool, show func(foundKey) string) ([]string, error) {
-	c, err := g.connect(ctx)
+func (g completion) keysThat(ctx context.Context, wanted func(keyring.FoundKey) bool, show func(keyring.FoundKey) string) ([]string, error) {
+	c, err := g.Connect(ctx)
 	if err != nil {
 		return nil, err
 	}
-	s := g.survey(ctx, c)
-	s.list(ctx)
+	s := keyring.NewInventory(ctx, g.Session, c)
+	s.List(ctx)
 	var words []string
-	for _, k := range s.keys {
+	for _, k := range s.Keys {
 		if wanted(k) {
 			words = append(words, show(k))
 		}
@@ -221,10 +227,10 @@ func (g completion) keyNames(ctx context.Context) ([]string, error) {
 	return g.candidateKeys(ctx, named)
 }
 
-func named(k foundKey) string { return word(k.Name) + "\tvault " + clip(k.vault.Name, 60) }
+func named(k keyring.FoundKey) string { return word(k.Name) + "\tvault " + cli.Clip(k.Vault.Name, 60) }
 
 func (g completion) keyOCIDs(ctx context.Context) ([]string, error) {
-	return g.candidateKeys(ctx, func(k foundKey) string { return k.ID.String() + "\t" + clip(k.Name, 60) })
+	return g.candidateKeys(ctx, func(k keyring.FoundKey) string { return k.ID.String() + "\t" + cli.Clip(k.Name, 60) })
 }
 
 // word is a name as a word of a command line: one with anything odd in it would
@@ -298,14 +304,14 @@ func (g completion) imagesNamed(ctx context.Context) ([]string, error) {
 
 // visit reads the first objects of a type, in the namespace that is worked in.
 func (g completion) visit(ctx context.Context, kind string, do func(*unstructured.Unstructured)) error {
-	namespace, err := g.kube.namespace()
-	if err != nil || !g.kube.leads() {
+	namespace, err := g.Kube.CurrentNamespace()
+	if err != nil || !g.Kube.Leads() {
 		return err
 	}
 	done := make(chan error, 1)
 	var objects []*unstructured.Unstructured
 	go func() { // the builder knows no deadline
-		result := g.kube.builder().NamespaceParam(namespace).DefaultNamespace().ResourceTypeOrNameArgs(true, kind).RequestChunksOf(maxCandidates).Do()
+		result := g.Kube.Builder().NamespaceParam(namespace).DefaultNamespace().ResourceTypeOrNameArgs(true, kind).RequestChunksOf(maxCandidates).Do()
 		done <- result.Visit(func(info *resource.Info, err error) error {
 			if err != nil {
 				return err

@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/hashicorp/hcl/v2"
@@ -179,30 +178,6 @@ func (tf terraform) strings(kind, name string) []string {
 		}
 	}
 	return all
-}
-
-// Nothing in a text is code for Terraform.
-func FuzzQuoted(f *testing.F) {
-	for _, s := range []string{"", "plain", `a "quoted" \ text`, "${var.secret}", "%{ if true }", "$${x}", "$$${", "%%{", "a\nb\tc", "é世\U0001f600", "\u202e"} {
-		f.Add(s)
-	}
-	f.Fuzz(func(t *testing.T, s string) {
-		if !utf8.ValidString(s) || strings.ContainsAny(s, "\x01\x02") {
-			return
-		}
-		// Only what is canonical comes back as it was: the parser composes characters.
-		expr, diags := hclsyntax.ParseExpression([]byte(cmd.Quoted(s)), "x", hcl.InitialPos)
-		if diags.HasErrors() {
-			t.Fatalf("%q: %v", s, diags)
-		}
-		if len(expr.Variables()) > 0 {
-			t.Fatalf("%q refers to %v", s, expr.Variables())
-		}
-		v, diags := expr.Value(nil)
-		if diags.HasErrors() || v.AsString() != cty.NormalizeString(s) {
-			t.Fatalf("%q became %q: %v", s, v.AsString(), diags)
-		}
-	})
 }
 
 // Nothing that a flag takes ends what it stands in: a statement, a rule, a claim.

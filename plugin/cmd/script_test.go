@@ -25,11 +25,13 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 
+	"github.com/oke-sign/oke-sign/plugin/cli"
 	"github.com/oke-sign/oke-sign/plugin/cmd"
 	"github.com/oke-sign/oke-sign/plugin/manifest"
 	"github.com/oke-sign/oke-sign/policies"
 	"github.com/oke-sign/oke-sign/test/apiserver"
 	"github.com/oke-sign/oke-sign/test/ocitest"
+	"github.com/oke-sign/oke-sign/test/soundcluster"
 )
 
 var update = flag.Bool("update", false, "write what commands print into the scripts' golden files")
@@ -39,7 +41,7 @@ var update = flag.Bool("update", false, "write what commands print into the scri
 // exactly as the real one does.
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"kubectl-oke_sign": func() {
-		var interrupts cmd.Interrupts
+		var interrupts cli.Interrupts
 		ctx, stop := interrupts.Context(context.Background())
 		defer stop()
 		os.Exit(cmd.Run(ctx, cmd.Config{
@@ -450,7 +452,7 @@ func asked(ts *testscript.TestScript, _ bool, args []string) {
 
 // sound: the cluster is one in which the policy holds.
 func sound(ts *testscript.TestScript, _ bool, _ []string) {
-	objects, err := soundCluster(of(ts).key(ts, "image-key").ID, "oke-sign.oke-sign.svc")
+	objects, err := soundcluster.Objects(of(ts).key(ts, "image-key").ID, "oke-sign.oke-sign.svc")
 	if err == nil {
 		err = of(ts).cluster.Add(objects...)
 	}

@@ -9,6 +9,9 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/oke-sign/oke-sign/plugin/cli"
+	"github.com/oke-sign/oke-sign/plugin/connect"
 )
 
 // versionInfo says which build this is.
@@ -29,14 +32,14 @@ type versions struct {
 }
 
 type versionOptions struct {
-	*global
+	*connect.Session
 	client  bool
 	version string
-	out     output
+	out     cli.Output
 }
 
-func newVersion(g *global, version string) *cobra.Command {
-	o := &versionOptions{global: g, version: version}
+func newVersion(g *connect.Session, version string) *cobra.Command {
+	o := &versionOptions{Session: g, version: version}
 	cmd := &cobra.Command{
 		Use:   "version",
 		Short: "Print the versions of this program and of what the cluster has",
@@ -45,16 +48,16 @@ the provider, of Gatekeeper and of the ConstraintTemplates there, and say what
 does not fit together. The cluster is given ` + clusterTime.String() + `.`,
 		Example: `  kubectl oke-sign version --client
   kubectl oke-sign version -o json`,
-		Args: noArguments,
+		Args: cli.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := cmp.Or(o.validate(), o.out.validate()); err != nil {
+			if err := cmp.Or(o.ValidateFlags(), o.out.Validate()); err != nil {
 				return err
 			}
 			return o.run(cmd.Context())
 		},
 	}
 	cmd.Flags().BoolVar(&o.client, "client", false, "Print this program's version alone, and ask no cluster.")
-	o.out.bind(cmd.Flags())
+	o.out.Bind(cmd.Flags())
 	return cmd
 }
 
@@ -63,30 +66,30 @@ func (o *versionOptions) run(ctx context.Context) error {
 	detail := strings.Join([]string{"commit " + cmp.Or(v.shortCommit(), "unknown"), v.Go, v.Platform}, ", ")
 	rows := [][]string{{"client", v.Version, cmp.Or(v.Date, "unknown"), detail}}
 	var failed error
-	if !o.client && o.kube.leads() {
+	if !o.client && o.Kube.Leads() {
 		ctx, cancel := context.WithTimeout(ctx, clusterTime)
 		defer cancel()
-		v.Cluster, failed = o.inCluster(ctx)
+		v.Cluster, failed = inCluster(ctx, o.Session)
 		for _, c := range v.Cluster.components() {
 			rows = append(rows, []string{c.Name, cmp.Or(c.Version, "unknown"), "", c.Detail})
 		}
 		v.Skew = v.skew()
 	}
 	out := o.out
-	err := out.print(o.streams.Out, data{
-		value:   v,
-		columns: []column{{name: "component"}, {name: "version"}, {name: "date", wide: true}, {name: "detail"}},
-		blocks:  []block{{rows: rows}},
-		names:   []string{v.Version},
+	err := out.Print(o.Streams.Out, cli.Document{
+		Value:    v,
+		Columns:  []cli.Column{{Name: "component"}, {Name: "version"}, {Name: "date", Wide: true}, {Name: "detail"}},
+		Sections: []cli.Section{{Rows: rows}},
+		Names:    []string{v.Version},
 	})
 	if err != nil {
 		return err
 	}
 	for _, s := range v.Skew {
-		o.remark("%s", s)
+		o.Remark("%s", s)
 	}
 	if failed != nil {
-		return &refusal{failed, "--client asks no cluster"}
+		return &cli.HintedError{What: failed, Hint: "--client asks no cluster"}
 	}
 	return nil
 }

@@ -16,6 +16,8 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"github.com/oke-sign/oke-sign/plugin/cli"
+	"github.com/oke-sign/oke-sign/plugin/connect"
 	"github.com/oke-sign/oke-sign/plugin/manifest"
 	"github.com/oke-sign/oke-sign/policies"
 )
@@ -58,12 +60,12 @@ func (v *clusterVersions) components() []component {
 }
 
 // inCluster asks the cluster. What could be found out is returned with an error.
-func (g *global) inCluster(ctx context.Context) (*clusterVersions, error) {
-	client, err := g.kube.typed()
+func inCluster(ctx context.Context, g *connect.Session) (*clusterVersions, error) {
+	client, err := g.Kube.Typed()
 	if err != nil {
 		return nil, err
 	}
-	objects, err := g.kube.objects()
+	objects, err := g.Kube.Objects()
 	if err != nil {
 		return nil, err
 	}
@@ -77,7 +79,7 @@ func (g *global) inCluster(ctx context.Context) (*clusterVersions, error) {
 	if err != nil {
 		return nil, fmt.Errorf("asking the cluster for its version: %w", err)
 	}
-	v.Kubernetes = clip(server.GitVersion, 40)
+	v.Kubernetes = cli.Clip(server.GitVersion, 40)
 
 	var failed error
 	for next := ""; ; {

@@ -15,6 +15,7 @@ import (
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 
+	"github.com/oke-sign/oke-sign/plugin/cli"
 	"github.com/oke-sign/oke-sign/plugin/cmd"
 )
 
@@ -31,7 +32,7 @@ func arguments(args []string) []string {
 }
 
 func main() {
-	var interrupts cmd.Interrupts
+	var interrupts cli.Interrupts
 	ctx, stop := interrupts.Context(context.Background())
 	configDir, err := os.UserConfigDir()
 	if err != nil {

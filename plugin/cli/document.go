@@ -1,0 +1,31 @@
+package cli
+
+import (
+	"cmp"
+	"errors"
+	"io"
+)
+
+// WithErrorDocument runs a command that may fail before it has data. Where JSON or YAML is wanted,
+// there is some all the same.
+func WithErrorDocument(t *Terminal, out *Output, run func() error) error {
+	written := &countingWriter{Writer: t.Streams.Out}
+	t.Streams.Out = written
+	err := run()
+	var wrong *UsageError
+	if err == nil || errors.As(err, &wrong) || written.n > 0 || out.Format != "json" && out.Format != "yaml" {
+		return err
+	}
+	return cmp.Or(out.Print(written, Document{Value: failure{Error: Clip(err.Error(), 1000)}}), err)
+}
+
+// countingWriter counts the bytes that go through it.
+type countingWriter struct {
+	io.Writer
+	n int
+}
+
+func (w *countingWriter) Write(b []byte) (int, error) {
+	w.n += len(b)
+	return w.Writer.Write(b)
+}

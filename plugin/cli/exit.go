@@ -1,0 +1,117 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+)
+
+// Exit codes. Of several targets the worst decides: what could not be found out
+// outweighs a no, and a no outweighs a yes.
+const (
+	ExitDone   = 0 // yes, or done
+	ExitFailed = 1 // could not find out, or could not do
+	ExitUsage  = 2 // wrong use; nothing was asked or done
+	ExitNo     = 3 // found out, and the answer is no
+)
+
+// UsageError is wrong use: what is wrong with the command line, and what to do
+// instead.
+type UsageError struct{ what, hint string }
+
+func (e *UsageError) Error() string { return e.what }
+
+func Usage(what, hint string) error { return &UsageError{what, hint} }
+
+// HintedError is an error that knows what to do about it.
+type HintedError struct {
+	What error
+	Hint string
+}
+
+func (e *HintedError) Error() string { return e.What.Error() }
+
+func (e *HintedError) Unwrap() error { return e.What }
+
+// Outcomes that the command has already told.
+var (
+	ErrInterrupted = errors.New("interrupted")
+
+	ErrFailed = errors.New("could not find out or failed")
+	ErrNo     = errors.New("the answer is no")
+)
+
+// Report tells an error to a person, and returns the exit code for it.
+func Report(w io.Writer, err error) int {
+	var wrong *UsageError
+	var refused *HintedError
+	switch {
+	case err == nil:
+		return ExitDone
+	case errors.Is(err, ErrFailed):
+		return ExitFailed
+	case errors.Is(err, ErrNo):
+		return ExitNo
+	case errors.As(err, &wrong):
+		Complain(w, wrong, wrong.hint)
+		return ExitUsage
+	case errors.As(err, &refused):
+		Complain(w, err, refused.Hint)
+		return ExitFailed
+	default:
+		Complain(w, err, "")
+		return ExitFailed
+	}
+}
+
+// Complain writes an error and a hint. That it cannot is not worth a word:
+// there is nowhere left to put it.
+func Complain(w io.Writer, err error, hint string) {
+	// Errors that are joined have a line each.
+	_, _ = fmt.Fprintf(w, "error: %s\n", Printable(strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", "; ")))
+	for line := range strings.Lines(hint) { // one thing to type each
+		_, _ = fmt.Fprintf(w, "hint: %s\n", Printable(strings.TrimSuffix(line, "\n")))
+	}
+}
+
+// WithTimeout bounds a command's work by --timeout.
+func (t *Terminal) WithTimeout(ctx context.Context) (context.Context, context.CancelFunc) {
+	if t.Timeout == 0 {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeoutCause(ctx, t.Timeout, timeoutError{t.Timeout})
+}
+
+// timeoutError is the end of --timeout.
+type timeoutError struct{ after time.Duration }
+
+func (e timeoutError) Error() string { return fmt.Sprintf("not done within --timeout %s", e.after) }
+
+// StopCause says of an error that came of stopping everything why that was done.
+func StopCause(ctx context.Context, err error) error {
+	if err == nil || ctx.Err() == nil {
+		return err
+	}
+	why := ErrInterrupted
+	var late timeoutError
+	if errors.As(context.Cause(ctx), &late) {
+		why = late
+	}
+	if err == ctx.Err() || err == context.Cause(ctx) { //nolint:errorlint // one that wraps it says more
+		return why
+	}
+	return fmt.Errorf("%w: %w", why, err)
+}
+
+// stopped reports whether an error says no more than that everything was stopped.
+func stopped(err error) bool {
+	var shared sharedError
+	if errors.As(err, &shared) {
+		err = shared.error
+	}
+	_, late := err.(timeoutError)        //nolint:errorlint // one that wraps it says more
+	return late || err == ErrInterrupted //nolint:errorlint // the same
+}

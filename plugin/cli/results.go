@@ -1,0 +1,194 @@
+package cli
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// Result is what came of one target of a command.
+type Result struct {
+	Target     string // as a person named it
+	Value      any    // its element in json and yaml
+	Title      string // of its rows, if they are not part of a table with those of others
+	Rows       [][]string
+	Names      []string
+	Notes      []string // remarks about it
+	Denied     bool     // the answer is no
+	PartialErr error    // why a part of it is not known
+	Err        error    // could not find out, or could not do; then nothing but rows counts
+}
+
+// failure is the element of a target that nothing is known about.
+type failure struct {
+	Image string `json:"image,omitempty"`
+	Error string `json:"error"`
+}
+
+// sharedError is an error that hit every target alike and is told once.
+type sharedError struct{ error }
+
+func (c sharedError) Unwrap() error { return c.error }
+
+// SharedError marks an error that hit every target alike.
+func SharedError(err error) error { return sharedError{err} }
+
+// AllFailed is the result of not getting as far as the targets.
+func AllFailed(targets []string, err error) []Result {
+	results := make([]Result, len(targets))
+	for i, name := range targets {
+		results[i] = Result{Target: name, Err: SharedError(err)}
+	}
+	return results
+}
+
+// ForEach works on all targets, several at once. When ctx ends, what is left is not
+// begun, and says so.
+func ForEach(ctx context.Context, targets []string, work func(ctx context.Context, i int) Result) []Result {
+	results := make([]Result, len(targets))
+	var group errgroup.Group
+	group.SetLimit(Parallel)
+	for i, target := range targets {
+		group.Go(func() error {
+			if ctx.Err() != nil {
+				results[i] = Result{Err: ctx.Err()}
+			} else {
+				results[i] = work(ctx, i)
+			}
+			if results[i].Target == "" {
+				results[i].Target = target
+			}
+			results[i].Err = StopCause(ctx, results[i].Err)
+			if stopped(results[i].Err) {
+				results[i].Err = SharedError(results[i].Err)
+			}
+			return nil
+		})
+	}
+	_ = group.Wait() // no function returns one: every target has its own
+	return results
+}
+
+// maxComplaints bounds the errors told one by one: a thousand images of an
+// unreachable region say no more than ten.
+const maxComplaints = 10
+
+// Finish prints the results and makes the command's outcome of them: not knowing
+// outweighs a no, and a no outweighs a yes.
+func (t *Terminal) Finish(out Output, columns []Column, results []Result) error {
+	d := Document{Columns: columns, nothing: cmp.Or(out.Nothing, "no signatures")}
+	elements := make([]any, 0, len(results))
+	for _, r := range results {
+		if r.Err != nil {
+			elements = append(elements, failure{Image: r.Target, Error: Clip(r.Err.Error(), 1000)})
+		} else {
+			elements = append(elements, r.Value)
+		}
+		if r.Title != "" || len(r.Rows) > 0 {
+			d.Sections = append(d.Sections, Section{r.Title, r.Rows})
+		}
+		d.Names = append(d.Names, r.Names...)
+	}
+	d.Value = elements
+	t.Bar.Clear(t.Streams.ErrOut)
+	if err := out.Print(t.Streams.Out, d); err != nil {
+		return err
+	}
+	return t.conclude(results)
+}
+
+// FinishDocument prints one JSON document in place of the results, and makes of the
+// results what finish does.
+func (t *Terminal) FinishDocument(document any, results []Result) error {
+	out := Output{Format: "json"}
+	if err := out.Print(t.Streams.Out, Document{Value: document}); err != nil {
+		return err
+	}
+	return t.conclude(results)
+}
+
+// Failures are the errors of targets about which not everything is known.
+func Failures(results []Result) (texts []string) {
+	for _, r := range results {
+		if err := cmp.Or(r.Err, r.PartialErr); err != nil {
+			texts = append(texts, Clip(r.Target+": "+err.Error(), 1000))
+		}
+	}
+	return texts
+}
+
+// conclude tells what is no data, and returns the outcome.
+func (t *Terminal) conclude(results []Result) error {
+	for _, r := range results {
+		for _, note := range r.Notes {
+			t.Remark("%s", note)
+		}
+	}
+	t.ComplainAbout(results)
+	t.stoppedAfter(results)
+	return Outcome(results)
+}
+
+// stoppedAfter says how far a command with several targets came, if it was stopped.
+func (t *Terminal) stoppedAfter(results []Result) {
+	done, early := 0, false
+	for _, r := range results {
+		if r.Err == nil {
+			done++
+		}
+		early = early || stopped(r.Err)
+	}
+	if early && len(results) > 1 {
+		t.Remark("stopped after %d of %d", done, len(results))
+	}
+}
+
+func Outcome(results []Result) (err error) {
+	for _, r := range results {
+		switch {
+		case r.Err != nil || r.PartialErr != nil:
+			return ErrFailed
+		case r.Denied:
+			err = ErrNo
+		}
+	}
+	return err
+}
+
+func (t *Terminal) ComplainAbout(results []Result) {
+	told, left := 0, 0
+	seen := make(map[string]bool)
+	for _, r := range results {
+		err, hint := cmp.Or(r.Err, r.PartialErr), ""
+		if err == nil {
+			continue
+		}
+		var refused *HintedError
+		if errors.As(err, &refused) {
+			hint = refused.Hint
+		}
+		var shared sharedError
+		if !errors.As(err, &shared) && r.Target != "" {
+			err = fmt.Errorf("%s: %w", r.Target, err)
+		}
+		switch text := err.Error(); {
+		case seen[text]:
+		case told == maxComplaints:
+			left++
+		default:
+			seen[text] = true
+			told++
+			if seen[hint] {
+				hint = ""
+			}
+			seen[hint] = true
+			Complain(t.Streams.ErrOut, err, hint)
+		}
+	}
+	if left > 0 {
+		t.Remark("and %s more", Count(left, "error"))
+	}
+}

@@ -1,0 +1,201 @@
+package cli
+
+import (
+	"bytes"
+	"cmp"
+	"io"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"golang.org/x/term"
+)
+
+// terminalWidth is how many characters fit on a line of the terminal that is written
+// to, or 0 if it is none or does not say.
+func terminalWidth(w io.Writer) int {
+	if counting, ok := w.(*countingWriter); ok {
+		w = counting.Writer
+	}
+	f, ok := w.(interface{ Fd() uintptr })
+	if !ok || !isTerminal(w) {
+		return 0
+	}
+	width, _, err := term.GetSize(int(f.Fd())) //nolint:gosec // a descriptor is small
+	if err != nil {
+		return 0
+	}
+	return width
+}
+
+// copied marks a cell that is there to be copied. It is never broken, because a
+// shell would run the half that comes before the break.
+const copied = "\x00"
+
+func ToCopy(text string) string { return copied + text }
+
+// Sizes of tables that are made to fit.
+const (
+	gap       = 2  // between columns
+	leastCell = 16 // a column is made no narrower
+	mostLines = 3  // text stays in a narrow column as long as it takes no more lines
+	shortText = 24 // is no text, and a column as any other
+	leastName = 30 // of the widest column beside it, which has the names
+	wideText  = 44 // in a column so wide, it may take as many as it needs
+	below     = "    "
+)
+
+// fit writes a table whose lines are no longer than width, as far as that can be: what
+// is longer breaks between words, and text that would become a narrow ribbon stands
+// below its row, across the whole width.
+func fit(b *bytes.Buffer, table [][]string, width int) {
+	last := len(table[0]) - 1
+	widths := make([]int, last+1)
+	for _, row := range table {
+		for i, cell := range row {
+			if !strings.HasPrefix(cell, copied) {
+				widths[i] = max(widths[i], utf8.RuneCountInString(cell))
+			}
+		}
+	}
+	text := width - total(widths[:last]) - gap
+	beside := slices.Clone(widths)
+	under := text < widths[last] && text < wideText && lines(table, last, text) > mostLines
+	if widths[last] <= shortText {
+		narrow(beside, width)
+		under = last > 0 && slices.Max(beside[:last]) < leastName
+	} else {
+		beside[last] = min(widths[last], text)
+	}
+	if under {
+		narrow(widths[:last], width)
+	} else {
+		widths = beside
+	}
+	for _, row := range table {
+		end := row[last]
+		whole, isCopied := strings.CutPrefix(end, copied)
+		fits := isCopied && utf8.RuneCountInString(whole) <= max(text, 0)
+		var cells [][]string
+		for i, cell := range row[:last] {
+			cells = append(cells, broken(cell, widths[i], anywhere))
+		}
+		switch {
+		case fits && !under:
+			cells = append(cells, []string{whole})
+		case !under && !isCopied:
+			cells = append(cells, broken(end, widths[last], inNames))
+		}
+		writeCells(b, cells, widths)
+		switch {
+		case isCopied && (under || !fits):
+			b.WriteString(below + whole + "\n")
+		case under:
+			// A long word, such as a digest, is left to the terminal, which can still copy it.
+			for _, line := range broken(end, width-len(below), nowhere) {
+				b.WriteString(below + line + "\n")
+			}
+		}
+	}
+}
+
+func total(widths []int) int {
+	sum := gap * max(0, len(widths)-1)
+	for _, w := range widths {
+		sum += w
+	}
+	return sum
+}
+
+// lines is how many lines the longest cell of a column takes.
+func lines(table [][]string, column, width int) int {
+	most := 0
+	for _, row := range table {
+		if width < leastCell {
+			return mostLines + 1
+		}
+		if !strings.HasPrefix(row[column], copied) {
+			most = max(most, len(broken(row[column], width, inNames)))
+		}
+	}
+	return most
+}
+
+// narrow makes the widest columns narrower until all fit, or none can be.
+func narrow(widths []int, width int) {
+	for total(widths) > width {
+		widest := slices.Index(widths, slices.Max(widths))
+		next := leastCell
+		for _, w := range widths {
+			if w < widths[widest] {
+				next = max(next, w)
+			}
+		}
+		if widths[widest] <= leastCell {
+			return
+		}
+		widths[widest] -= max(1, min(total(widths)-width, widths[widest]-next))
+	}
+}
+
+// writeCells writes the cells of a row beside each other, each with its lines.
+func writeCells(b *bytes.Buffer, cells [][]string, widths []int) {
+	height := 0
+	for _, lines := range cells {
+		height = max(height, len(lines))
+	}
+	for n := range height {
+		line, at := "", 0
+		for i, lines := range cells {
+			if n < len(lines) && lines[n] != "" {
+				line += strings.Repeat(" ", at-utf8.RuneCountInString(line)) + lines[n]
+			}
+			at += widths[i] + gap
+		}
+		if line = strings.TrimRight(line, " "); line != "" {
+			b.WriteString(line + "\n")
+		}
+	}
+}
+
+// Where a word that is longer than a line may break. What does not stays whole, and
+// the terminal, which wraps it, can still copy it.
+const (
+	nowhere  = iota
+	inNames  // after parts of an image's name
+	anywhere // to keep out of the next column
+)
+
+// broken is a text in lines that break between words, and words as it is said.
+func broken(text string, width, words int) []string {
+	var found []string
+	indent := text[:len(text)-len(strings.TrimLeft(text, " "))]
+	width -= len(indent)
+	line := ""
+	flush := func() {
+		if line != "" {
+			found = append(found, indent+line)
+		}
+		line = ""
+	}
+	for _, word := range strings.Fields(text) {
+		if line != "" && utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) <= width {
+			line += " " + word
+			continue
+		}
+		flush()
+		for words != nowhere && utf8.RuneCountInString(word) > max(width, 1) {
+			start := string([]rune(word)[:max(width, 1)])
+			end := cmp.Or(strings.LastIndexAny(start, "/@")+1, strings.LastIndexAny(start, ":,")+1)
+			if end == 0 && words == inNames {
+				break
+			}
+			end = cmp.Or(end, len(start))
+			found = append(found, indent+word[:end])
+			word = word[end:]
+		}
+		line = word
+	}
+	flush()
+	return found
+}

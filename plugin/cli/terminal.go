@@ -1,0 +1,260 @@
+package cli
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+	"unicode/utf8"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/term"
+	"k8s.io/cli-runtime/pkg/genericiooptions"
+)
+
+// Remark tells a person something that is not data.
+func (t *Terminal) Remark(format string, args ...any) {
+	t.Bar.Clear(t.Streams.ErrOut)
+	_, _ = fmt.Fprintf(t.Streams.ErrOut, "%s\n", Printable(fmt.Sprintf(format, args...)))
+}
+
+// Parallel is how many images or keys are worked on at once. OCI Vault answers
+// ten reads a second for a whole tenancy, and others want some of them.
+const Parallel = 6
+
+// Limited is a group that does not stop at an error: each call reports its own.
+func Limited() *errgroup.Group {
+	group := new(errgroup.Group)
+	group.SetLimit(Parallel)
+	return group
+}
+
+// Poll looks again and again, ever more seldom, until look says that it is done.
+func (t *Terminal) Poll(ctx context.Context, what string, look func() (state string, done bool, err error)) error {
+	const least, most = 250 * time.Millisecond, 10 * time.Second
+	tell := t.waiting(what)
+	for pause := least; ; pause = min(pause*3/2, most) {
+		state, done, err := look()
+		if err != nil || done {
+			t.Bar.Clear(t.Streams.ErrOut)
+			return err
+		}
+		tell(state)
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return ctx.Err()
+		}
+	}
+}
+
+// Terminal is where a command talks to a person: what it prints, remarks and asks,
+// and how long it may take.
+type Terminal struct {
+	Streams    genericiooptions.IOStreams
+	Bar        bar
+	Interrupts *Interrupts
+	Timeout    time.Duration // of --timeout; zero is none
+}
+
+// isTerminal reports whether a stream is one that a person looks at or types on.
+func isTerminal(stream any) bool {
+	f, ok := stream.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd())) //nolint:gosec // a descriptor is small
+}
+
+// Interactive reports whether there is a person to ask.
+func (t *Terminal) Interactive() bool {
+	return isTerminal(t.Streams.In) && isTerminal(t.Streams.ErrOut)
+}
+
+// bar is the line at the bottom of a terminal that says how far things are. It
+// makes way for everything else that is written.
+type bar struct {
+	mu    sync.Mutex
+	shown int // characters
+}
+
+func (b *bar) show(w io.Writer, text string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	text = Clip(text, cmp.Or(terminalWidth(w), 80)-1) // what wraps cannot be taken back
+	_, _ = fmt.Fprintf(w, "\r%-*s", b.shown, text)
+	b.shown = utf8.RuneCountInString(text)
+}
+
+func (b *bar) Clear(w io.Writer) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.shown > 0 {
+		_, _ = fmt.Fprintf(w, "\r%*s\r", b.shown, "")
+		b.shown = 0
+	}
+}
+
+// Progress returns a function to call when one of total things is done. On a
+// terminal a bar says how far things are; elsewhere a line does every few
+// seconds, and nothing about what takes less.
+func (t *Terminal) Progress(format string, total int) func() {
+	interval := 3 * time.Second
+	tty := isTerminal(t.Streams.ErrOut)
+	if tty {
+		interval = 100 * time.Millisecond
+	}
+	var mu sync.Mutex
+	done, last := 0, time.Now()
+	return func() {
+		mu.Lock()
+		defer mu.Unlock()
+		done++
+		switch {
+		case tty && done == total:
+			t.Bar.Clear(t.Streams.ErrOut)
+		case done == total || time.Since(last) < interval:
+		case tty:
+			last = time.Now()
+			const width = 30
+			filled := width * done / total
+			t.Bar.show(t.Streams.ErrOut, fmt.Sprintf("[%s%s] "+format, strings.Repeat("#", filled), strings.Repeat(".", width-filled), done, total))
+		default:
+			last = time.Now()
+			t.Remark(format, done, total)
+		}
+	}
+}
+
+// waiting says, while something is waited for, for how long it has been. The
+// function that it returns is called at every look.
+func (t *Terminal) waiting(what string) func(state string) {
+	began, last, before := time.Now(), time.Time{}, ""
+	tty := isTerminal(t.Streams.ErrOut)
+	return func(state string) {
+		text := fmt.Sprintf("%s: %s, %s", what, state, time.Since(began).Round(time.Second))
+		switch {
+		case tty:
+			t.Bar.show(t.Streams.ErrOut, text)
+		case state != before || time.Since(last) >= 30*time.Second:
+			last = time.Now()
+			t.Remark("%s", text)
+		}
+		before = state
+	}
+}
+
+var errNoAnswer = errors.New("nothing was answered")
+
+// readLine reads what a person types, until they press the key that ends the
+// line. It reads no further, because others may want what comes then.
+func (t *Terminal) readLine(ctx context.Context) (string, error) {
+	type typed struct {
+		line string
+		err  error
+	}
+	read := make(chan typed, 1)
+	go func() { // a read of a terminal cannot be broken off
+		var line []byte
+		for b := make([]byte, 1); len(line) < 4096; {
+			n, err := t.Streams.In.Read(b)
+			if n == 1 && b[0] == '\n' {
+				break
+			}
+			line = append(line, b[:n]...)
+			if err != nil {
+				read <- typed{err: errNoAnswer}
+				return
+			}
+		}
+		read <- typed{line: strings.TrimSpace(string(line))}
+	}()
+	select {
+	case answer := <-read:
+		if answer.err != nil {
+			t.Remark("")
+		}
+		return answer.line, answer.err
+	case <-ctx.Done():
+		t.Remark("")
+		return "", ctx.Err()
+	}
+}
+
+// maxShown is how many choices stand on a screen.
+const maxShown = 15
+
+// Pick asks which of several things is meant, and returns its index. A number
+// picks; any other text searches.
+func (t *Terminal) Pick(ctx context.Context, what string, choices []string) (int, error) {
+	search := ""
+	for {
+		shown, more := matching(choices, search)
+		if len(shown) == 0 {
+			t.Remark("nothing matches %q", search)
+			search = ""
+			continue
+		}
+		width := cmp.Or(terminalWidth(t.Streams.ErrOut), 80)
+		for n, i := range shown {
+			t.Remark("%3d  %s", n+1, Clip(choices[i], width-5))
+		}
+		if more > 0 {
+			t.Remark("     and %d more; type a part of the name to search", more)
+		}
+		_, _ = fmt.Fprintf(t.Streams.ErrOut, "%s (1-%d, or text to search): ", what, len(shown))
+		line, err := t.readLine(ctx)
+		if err != nil {
+			return 0, err
+		}
+		n, err := strconv.Atoi(line)
+		switch {
+		case err == nil && n >= 1 && n <= len(shown):
+			return shown[n-1], nil
+		case err == nil:
+			t.Remark("there is no %d", n)
+		case line == "" && len(shown) == 1:
+			return shown[0], nil
+		default:
+			search = line
+		}
+	}
+}
+
+// matching are the first choices that hold every word of a search, and how many
+// there are besides.
+func matching(choices []string, search string) (shown []int, more int) {
+	words := strings.Fields(strings.ToLower(search))
+next:
+	for i, choice := range choices {
+		for _, word := range words {
+			if !strings.Contains(strings.ToLower(choice), word) {
+				continue next
+			}
+		}
+		if len(shown) == maxShown {
+			more++
+		} else {
+			shown = append(shown, i)
+		}
+	}
+	return shown, more
+}
+
+// Confirm asks. What is not a yes is a no.
+func (t *Terminal) Confirm(ctx context.Context, question string) error {
+	_, _ = fmt.Fprintf(t.Streams.ErrOut, "%s [y/N] ", Printable(question))
+	answer, err := t.readLine(ctx)
+	switch answer = strings.ToLower(strings.TrimSpace(answer)); {
+	case ctx.Err() != nil:
+		return fmt.Errorf("%w; nothing was changed", ErrInterrupted)
+	case err == nil && (answer == "y" || answer == "yes"):
+		return nil
+	}
+	return errors.New("not confirmed; nothing was changed")
+}

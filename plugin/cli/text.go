@@ -1,0 +1,68 @@
+package cli
+
+import (
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/oke-sign/oke-sign/provider/signature"
+)
+
+func Timestamp(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format(time.RFC3339)
+}
+
+// Printable makes a text safe for one line of a terminal. Descriptions, names
+// and messages of OCI are written by others: an escape sequence in one could
+// repaint the line that says "no", and marks of writing direction could reorder
+// it. Everything that is not visible becomes a space or a question mark.
+func Printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == utf8.RuneError, !unicode.IsPrint(r) && !unicode.IsSpace(r):
+			return '?'
+		case unicode.IsSpace(r):
+			return ' '
+		}
+		return r
+	}, s)
+}
+
+// Clip is printable text of at most n characters.
+func Clip(s string, n int) string {
+	s = Printable(s)
+	if utf8.RuneCountInString(s) <= n {
+		return s
+	}
+	return string([]rune(s)[:n-1]) + "…"
+}
+
+var longDigest = regexp.MustCompile(`(@sha256:[0-9a-f]{12})[0-9a-f]+`)
+
+// Brief shortens the digests of images in a text for a table: twelve digits tell
+// images apart, and leave room for the rest of the line.
+func Brief(text string) string {
+	return Printable(longDigest.ReplaceAllString(text, "$1…"))
+}
+
+// Count is a number and its noun.
+func Count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return strconv.Itoa(n) + " " + what + "s"
+}
+
+// Short is the end of an OCID, or nothing for none.
+func Short(ocid string) string {
+	if ocid == "" {
+		return ""
+	}
+	return signature.Short(ocid)
+}

@@ -1,0 +1,348 @@
+package breakglass
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/cli-runtime/pkg/resource"
+
+	"github.com/oke-sign/oke-sign/plugin/cli"
+	"github.com/oke-sign/oke-sign/plugin/connect"
+	"github.com/oke-sign/oke-sign/plugin/enforcement"
+	"github.com/oke-sign/oke-sign/plugin/manifest"
+	"github.com/oke-sign/oke-sign/plugin/simulate"
+	"github.com/oke-sign/oke-sign/plugin/workload"
+	"github.com/oke-sign/oke-sign/policies"
+	"github.com/oke-sign/oke-sign/provider/image"
+)
+
+type breakGlassOptions struct {
+	*connect.Session
+	reason   string
+	duration time.Duration
+	yes      bool
+	dryRun   bool
+	end      bool
+	out      cli.Output
+}
+
+func New(g *connect.Session) *cobra.Command {
+	o := &breakGlassOptions{Session: g}
+	cmd := &cobra.Command{
+		Use:   "break-glass TYPE/NAME... --reason TEXT --for TIME",
+		Short: "Let unsigned images of OCI Registry run, for a time",
+		Long: `Let a workload run images of OCI Registry that the image policy would refuse,
+signed or not, for a time and with a reason. Images of other registries stay
+refused.
+
+It is an annotation on the Pod. On a workload such as a Deployment it is put
+into the template of its Pods, which are made anew, and so come up. On a Pod it
+counts for what is changed in that Pod: kubectl debug, or another image. A Pod
+that was refused is not there to be annotated.
+
+Who may do it, and for how long, is up to the constraint OKEBreakGlass: without
+one, whoever may write the workload. When the time is over no new Pod starts;
+those that run go on until they end.
+
+On a terminal the command asks; elsewhere it needs --yes.`,
+		Example: `  kubectl oke-sign break-glass deployment/web -n shop --reason "INC-4711: key disabled" --for 2h
+
+  # Who runs without signatures, and until when?
+  kubectl oke-sign break-glass list -A
+
+  kubectl oke-sign break-glass end deployment/web -n shop`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return cmd.Help()
+			}
+			if err := o.validate(cmd, args); err != nil {
+				return err
+			}
+			return o.run(cmd.Context(), args)
+		},
+	}
+	cmd.Flags().StringVar(&o.reason, "reason", "", "`TEXT` that says why, for those who look later.")
+	cmd.Flags().DurationVar(&o.duration, "for", 0, "`TIME` until new Pods are refused again, such as 30m or 8h.")
+	o.bind(cmd)
+	cmd.AddCommand(newList(g), newEnd(g))
+	return cmd
+}
+
+func newEnd(g *connect.Session) *cobra.Command {
+	o := &breakGlassOptions{Session: g, end: true}
+	cmd := &cobra.Command{
+		Use:   "end TYPE/NAME...",
+		Short: "Hold a workload to the image policy again",
+		Long: `Take break-glass away from a workload or a Pod. The Pods of a workload are made
+anew, and refused if their images are: kubectl oke-sign break-glass
+list -o wide shows which images nothing else lets in.
+
+On a terminal the command asks; elsewhere it needs --yes.`,
+		Example: `  kubectl oke-sign break-glass end deployment/web -n shop`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := o.validate(cmd, args); err != nil {
+				return err
+			}
+			return o.run(cmd.Context(), args)
+		},
+	}
+	o.bind(cmd)
+	return cmd
+}
+
+func (o *breakGlassOptions) bind(cmd *cobra.Command) {
+	cmd.Flags().BoolVarP(&o.yes, "yes", "y", false, "Do it without asking.")
+	cmd.Flags().BoolVar(&o.dryRun, "dry-run", false, "Have the cluster judge the change, and change nothing.")
+	o.out.Bind(cmd.Flags())
+}
+
+// maxReason bounds what is kept with an object, in bytes.
+const maxReason = 1000
+
+func (o *breakGlassOptions) validate(cmd *cobra.Command, args []string) error {
+	for _, arg := range args {
+		if !workload.IsObject(arg) {
+			return cli.Usage(fmt.Sprintf("%q is not TYPE/NAME", arg), "name a workload, such as deployment/web")
+		}
+	}
+	switch {
+	case len(args) == 0:
+		return cli.Usage("no workload named", "name one, such as deployment/web; kubectl oke-sign break-glass list -A shows those under break-glass")
+	case o.end:
+	case strings.TrimSpace(o.reason) == "":
+		return cli.Usage("--reason is missing", `say why, such as --reason "INC-4711: key disabled"`)
+	case len(o.reason) > maxReason:
+		return cli.Usage(fmt.Sprintf("--reason has %d bytes, and %d are kept", len(o.reason), maxReason), "name the ticket that says it all")
+	case o.duration == 0 && !cmd.Flags().Changed("for"):
+		return cli.Usage("--for is missing", "say for how long, such as --for 2h")
+	case o.duration < time.Minute:
+		return cli.Usage(fmt.Sprintf("--for %s is over before a Pod has started", o.duration), "use a minute at least, such as --for 30m")
+	}
+	if !o.yes && !o.dryRun && !o.Interactive() {
+		return cli.Usage("there is nobody to ask", "add --yes to do it, or --dry-run to see whether it would be allowed")
+	}
+	return cmp.Or(o.ValidateFlags(), o.out.Validate())
+}
+
+// result is an object on which break-glass is set or ended.
+type result struct {
+	workload.ObjectName
+	Until  string `json:"until,omitempty"`
+	Reason string `json:"reason,omitempty"`
+	Result string `json:"result"` // set, ended, unchanged; would-set and would-end of a dry run
+}
+
+var resultColumns = []cli.Column{{Name: "object"}, {Name: "result"}, {Name: "until"}, {Name: "reason"}}
+
+func (o *breakGlassOptions) run(ctx context.Context, args []string) error {
+	ctx, cancel := o.WithTimeout(ctx)
+	defer cancel()
+	changes, err := o.plan(ctx, args)
+	if err != nil {
+		return o.Finish(o.out, resultColumns, cli.AllFailed([]string{strings.Join(args, " ")}, cli.StopCause(ctx, err)))
+	}
+	left := slices.DeleteFunc(slices.Clone(changes), func(c change) bool { return c.patch == nil })
+	if len(left) > 0 && !o.dryRun {
+		for _, c := range left {
+			o.Remark("%s", c.means)
+		}
+		if !o.yes {
+			if err := o.Confirm(ctx, "Go on?"); err != nil {
+				return err
+			}
+		}
+	}
+	names := make([]string, len(changes))
+	for i, c := range changes {
+		names[i] = c.of.Name()
+	}
+	return o.Finish(o.out, resultColumns, cli.ForEach(ctx, names, func(ctx context.Context, i int) cli.Result {
+		c := changes[i]
+		g := result{workload.NameOf(c.of.Object), c.until, c.reason, "unchanged"}
+		if c.patch != nil {
+			g.Result = c.done
+			if o.dryRun {
+				g.Result = "would be " + c.done
+			} else if err := c.apply(ctx, false); err != nil {
+				return cli.Result{Err: err}
+			}
+		}
+		return cli.Result{Value: g, Names: []string{names[i]}, Rows: [][]string{{names[i], g.Result, g.Until, cli.Clip(g.Reason, 60)}}}
+	}))
+}
+
+// change is a change of an object's annotations.
+type change struct {
+	of      workload.Document
+	at      []string // the metadata that it changes
+	helper  *resource.Helper
+	patch   []byte // nil: there is nothing to change
+	means   string // for the person who is asked
+	until   string
+	reason  string
+	done    string
+	version string
+}
+
+// plan finds the objects, and lets the cluster judge each change before any is
+// made.
+func (o *breakGlassOptions) plan(ctx context.Context, args []string) ([]change, error) {
+	namespace, err := o.Kube.CurrentNamespace()
+	if err != nil {
+		return nil, err
+	}
+	var changes []change
+	err = bounded(ctx, func() error {
+		return o.Kube.Builder().NamespaceParam(namespace).DefaultNamespace().ResourceTypeOrNameArgs(true, args...).Do().Visit(func(info *resource.Info, err error) error {
+			if err != nil {
+				return err
+			}
+			object, ok := info.Object.(*unstructured.Unstructured)
+			if !ok {
+				return fmt.Errorf("%s/%s: %T is no object", info.Mapping.GroupVersionKind.Kind, info.Name, info.Object)
+			}
+			c, err := o.change(workload.Document{Object: object})
+			c.helper = resource.NewHelper(info.Client, info.Mapping).WithFieldManager("kubectl-oke_sign")
+			changes = append(changes, c)
+			return err
+		})
+	})
+	if err != nil {
+		return nil, err
+	}
+	if !o.end {
+		o.tellLimits(ctx, changes)
+	}
+	for _, c := range changes {
+		if c.patch == nil {
+			o.Remark("%s is not under break-glass", c.of.Name())
+		} else if err := c.apply(ctx, true); err != nil {
+			return nil, fmt.Errorf("%s: %w", c.of.Name(), err)
+		}
+	}
+	return changes, nil
+}
+
+// bounded runs what knows no deadline itself, as long as there is time.
+func bounded(ctx context.Context, work func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- work() }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (o *breakGlassOptions) change(of workload.Document) (change, error) {
+	c := change{of: of, version: of.Object.GetResourceVersion()}
+	var ok bool
+	if c.at, ok = manifest.PodMetadata(of.Object); !ok {
+		return c, &cli.HintedError{What: fmt.Errorf("%s makes no Pods by a template of its own", of.Name()), Hint: "name what makes the Pods, such as deployment/web"}
+	}
+	if owner := workload.Controller(of.Object); owner != workload.NameOf(of.Object) && (of.Object.GetKind() != "Pod" || o.end) {
+		return c, &cli.HintedError{What: fmt.Errorf("%s belongs to %s/%s, which would undo the change or pass it over", of.Name(), owner.Kind, owner.Name),
+			Hint: fmt.Sprintf("name %s/%s", strings.ToLower(owner.Kind), owner.Name)}
+	}
+	if of.Object.GetKind() == "Job" {
+		return c, &cli.HintedError{What: fmt.Errorf("the template of %s cannot be changed once it is made", of.Name()),
+			Hint: "put the annotations " + simulate.BreakGlassAnnotation + `: "true", ` + simulate.ReasonAnnotation + " and " + simulate.UntilAnnotation + " into its manifest, and make it anew"}
+	}
+	annotations := map[string]any{simulate.BreakGlassAnnotation: "true", simulate.ReasonAnnotation: o.reason, simulate.UntilAnnotation: cli.Timestamp(time.Now().Add(o.duration))}
+	if o.end {
+		now, _, _ := unstructured.NestedStringMap(of.Object.Object, append(slices.Clone(c.at), "annotations")...)
+		found := false
+		for name := range annotations {
+			_, is := now[name]
+			found = found || is
+			annotations[name] = nil
+		}
+		if !found {
+			return c, nil
+		}
+		c.done = "ended"
+	} else {
+		c.done, c.reason = "set", o.reason
+		c.until, _ = annotations[simulate.UntilAnnotation].(string)
+	}
+	c.means = o.means(of, c)
+	patch := map[string]any{}
+	if err := unstructured.SetNestedMap(patch, annotations, append(slices.Clone(c.at), "annotations")...); err != nil {
+		return c, err
+	}
+	// The version of the object makes it a change of what was looked at, or none.
+	if err := unstructured.SetNestedField(patch, c.version, "metadata", "resourceVersion"); err != nil {
+		return c, err
+	}
+	var err error
+	c.patch, err = json.Marshal(patch)
+	return c, err
+}
+
+func (o *breakGlassOptions) means(of workload.Document, c change) string {
+	name, pod := of.Name(), of.Object.GetKind() == "Pod"
+	owner := workload.Controller(of.Object)
+	switch {
+	case o.end && pod:
+		return name + ": what is changed in it from now on is held to the image policy. It runs on."
+	case o.end:
+		return name + ": its Pods are made anew, and held to the image policy."
+	case pod && owner != workload.NameOf(of.Object):
+		return fmt.Sprintf("%s: until %s it may be given images of OCI Registry, signed or not. Pods that %s/%s makes are not helped: name that for them.", name, c.until, owner.Kind, owner.Name)
+	case pod:
+		return fmt.Sprintf("%s: until %s it may be given images of OCI Registry, signed or not.", name, c.until)
+	default:
+		return fmt.Sprintf("%s: its Pods are made anew, and until %s they may run images of OCI Registry, signed or not.", name, c.until)
+	}
+}
+
+// tellLimits says of constraints and images that break-glass does nothing about.
+func (o *breakGlassOptions) tellLimits(ctx context.Context, changes []change) {
+	for _, kind := range []string{policies.SignedImages, policies.ImageDigests, policies.ScannedImages} {
+		found, err := enforcement.ListConstraints(ctx, o.Session, kind)
+		if err != nil {
+			continue // who may not list constraints can break the glass all the same
+		}
+		for _, c := range found {
+			if honor, _, _ := unstructured.NestedString(c.Object.Object, "spec", "parameters", "breakGlass"); honor == "Ignore" {
+				o.Remark("constraint %s/%s ignores break-glass, and refuses what it refused before", kind, c.Object.GetName())
+			}
+		}
+	}
+	for _, c := range changes {
+		images, _ := manifest.Images(c.of.Object)
+		for _, i := range images {
+			if image.Classify(i.Ref) != image.OCIRegistry {
+				o.Remark("%s: %s is no image of OCI Registry, and break-glass does not help it", c.of.Name(), cli.Printable(i.Ref))
+			}
+		}
+	}
+}
+
+func (c change) apply(ctx context.Context, dry bool) error {
+	err := bounded(ctx, func() error {
+		_, err := c.helper.DryRun(dry).Patch(c.of.Object.GetNamespace(), c.of.Object.GetName(), types.MergePatchType, c.patch, &metav1.PatchOptions{})
+		return err
+	})
+	switch {
+	case apierrors.IsConflict(err):
+		return &cli.HintedError{What: errors.New("somebody else has changed it meanwhile, so it was left as it is"), Hint: "run the command again"}
+	case apierrors.IsForbidden(err) && strings.Contains(err.Error(), "admission webhook"):
+		return &cli.HintedError{What: fmt.Errorf("the cluster refuses it: %w", err), Hint: "the constraint OKEBreakGlass says who may, why and for how long: kubectl get okebreakglass -o yaml"}
+	case apierrors.IsForbidden(err):
+		return &cli.HintedError{What: err, Hint: "who breaks the glass needs the right to patch " + c.of.Object.GetKind() + "s"}
+	}
+	return err
+}

@@ -1,0 +1,311 @@
+package ci
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/spf13/cobra"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+
+	"github.com/oke-sign/oke-sign/plugin/cli"
+	"github.com/oke-sign/oke-sign/plugin/connect"
+	"github.com/oke-sign/oke-sign/plugin/gatekeeper"
+	"github.com/oke-sign/oke-sign/plugin/manifest"
+	"github.com/oke-sign/oke-sign/plugin/simulate"
+	"github.com/oke-sign/oke-sign/plugin/workload"
+	"github.com/oke-sign/oke-sign/policies"
+)
+
+type checkOptions struct {
+	*connect.Session
+	manifests workload.ManifestFlags
+	verdicts  string
+	live      bool
+	provider  string
+	ca        string
+	cert      string
+	key       string
+	out       cli.Output
+
+	address *url.URL
+}
+
+func NewCheck(g *connect.Session) *cobra.Command {
+	o := &checkOptions{Session: g}
+	cmd := &cobra.Command{
+		Use:   "check -f FILE|DIR|- [--constraints FILE|DIR]",
+		Short: "Find out what a cluster would refuse, before it does",
+		Long: `Judge manifests with Gatekeeper's own engine and the policies of oke-sign, as a
+cluster with these constraints would. Of a workload, the Pods that come of it
+are judged too, because that is what constraints mostly match. Containers where
+no kind of workload that is known has them are not judged: that is an error.
+
+Verdicts on signatures and scans come from OCI, asked as you (--live), from a
+record that kubectl oke-sign verdicts made (--verdicts), or from a provider
+(--provider). Who asks is not known here: OKEBreakGlass judges all but that.
+
+Exit code 0: everything would be admitted. 3: something would be refused. 1: it
+could not be found out. With -o name, what would be admitted is printed, and
+nothing else.`,
+		Example: `  kubectl oke-sign check -f deploy/ --constraints policy/ --live
+
+  # What a chart renders
+  helm template web | kubectl oke-sign check -f - --constraints policy/ \
+    --verdicts verdicts.yaml
+
+  # For a code hosting service, which shows it beside the lines
+  kubectl oke-sign check -f deploy/ --constraints policy/ --live -o sarif > check.sarif`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := o.complete(); err != nil {
+				return err
+			}
+			if err := o.validate(args); err != nil {
+				return err
+			}
+			return o.run(cmd.Context())
+		},
+	}
+	flags := cmd.Flags()
+	o.manifests.Bind(flags)
+	flags.StringVar(&o.verdicts, "verdicts", "", "`FILE` with recorded verdicts.")
+	flags.BoolVar(&o.live, "live", false, "Ask OCI for verdicts.")
+	flags.StringVar(&o.provider, "provider", "", "`URL` of a running provider to ask, such as https://localhost:8443.")
+	flags.StringVar(&o.ca, "ca", "", "`FILE` with the CA of the provider, in PEM.")
+	flags.StringVar(&o.cert, "cert", "", "`FILE` with the certificate to show to the provider, in PEM.")
+	flags.StringVar(&o.key, "key", "", "`FILE` with the key of --cert, in PEM.")
+	flags.StringVarP(&o.out.Format, "output", "o", "table", "`FORMAT` of the output: "+strings.Join(cli.Formats, ", ")+", sarif.")
+	return cmd
+}
+
+func (o *checkOptions) complete() (err error) {
+	if o.provider != "" {
+		o.address, err = url.Parse(o.provider)
+	}
+	if err != nil || o.address != nil && (o.address.Scheme != "https" || o.address.Host == "" || o.address.Path != "" && o.address.Path != "/") {
+		return cli.Usage(fmt.Sprintf("--provider %q is no address", o.provider), "use https://HOST:PORT; policies know the paths")
+	}
+	return nil
+}
+
+func (o *checkOptions) validate(args []string) error {
+	ways := 0
+	for _, given := range []bool{o.live, o.verdicts != "", o.provider != ""} {
+		if given {
+			ways++
+		}
+	}
+	switch {
+	case ways > 1:
+		return cli.Usage("--live, --verdicts and --provider exclude each other", "use one of them")
+	case o.provider != "" && o.ca == "":
+		return cli.Usage("--ca is missing", "name the file with the CA that the Provider object has as caBundle")
+	case o.provider == "" && o.ca+o.cert+o.key != "":
+		return cli.Usage("--ca, --cert and --key are for --provider", "add --provider URL, or leave them out")
+	case (o.cert == "") != (o.key == ""):
+		return cli.Usage("--cert and --key belong together", "use both, or neither")
+	}
+	if err := o.manifests.Validate(args); err != nil {
+		return err
+	}
+	if o.out.Format != "sarif" {
+		if err := o.out.Validate(); err != nil {
+			return cli.Usage(err.Error(), "use -o "+strings.Join(cli.Formats, ", -o ")+", -o sarif")
+		}
+	}
+	return o.ValidateFlags()
+}
+
+var checkColumns = []cli.Column{{Name: "object"}, {Name: "result"}, {Name: "file"}, {Name: "constraint", Wide: true}, {Name: "message"}}
+
+func (o *checkOptions) run(ctx context.Context) error {
+	ctx, cancel := o.WithTimeout(ctx)
+	defer cancel()
+	p, err := o.manifests.Read(ctx, o.Session)
+	var results []cli.Result
+	if err == nil {
+		results, err = o.judge(ctx, p)
+	}
+	var wrong *cli.UsageError
+	if errors.As(err, &wrong) {
+		return err
+	}
+	if err != nil {
+		results = cli.AllFailed([]string{""}, cli.StopCause(ctx, err))
+	}
+	if o.out.Format == "sarif" {
+		return o.finishSARIF(results)
+	}
+	return o.Finish(o.out, checkColumns, results)
+}
+
+// judge makes an engine that answers in the way that was asked for, and judges
+// every manifest with it.
+func (o *checkOptions) judge(ctx context.Context, p workload.Input) ([]cli.Result, error) {
+	cfg := gatekeeper.Config{}
+	switch {
+	case o.live:
+		questions, err := simulate.Questions(ctx, o.Session, p)
+		if err != nil {
+			return nil, err
+		}
+		answers, err := simulate.Ask(ctx, o.Session, questions)
+		if err != nil {
+			return nil, err
+		}
+		cfg.Ask = simulate.FromAnswers(answers)
+	case o.verdicts != "":
+		record, err := simulate.ReadRecord(o.Streams.In, o.verdicts)
+		if err != nil {
+			return nil, err
+		}
+		cfg.Ask = func(context.Context, string, []string) (map[string]any, error) {
+			return record, errors.New("no recorded verdict for this question")
+		}
+	case o.provider != "":
+		// The watch on the certificate logs, and would complain of no logger.
+		log.SetLogger(logr.Discard())
+		cfg.Certificate, cfg.Key = o.cert, o.key
+	default:
+		cfg.Ask = func(context.Context, string, []string) (map[string]any, error) { return nil, simulate.ErrNotAsked }
+	}
+	e, err := gatekeeper.New(cfg)
+	if err != nil {
+		return nil, err
+	}
+	defer e.Close()
+	if o.provider != "" {
+		if err := o.addProviders(e, p); err != nil {
+			return nil, err
+		}
+	}
+	if err := simulate.Load(ctx, p, e); err != nil {
+		return nil, err
+	}
+	names := make([]string, len(p.Manifests))
+	for i, m := range p.Manifests {
+		names[i] = m.Name()
+	}
+	done := o.Progress("judged %d of %d objects", len(names))
+	results := cli.ForEach(ctx, names, func(ctx context.Context, i int) cli.Result {
+		defer done()
+		return o.show(ctx, e, p, p.Manifests[i])
+	})
+	o.summarize(results)
+	return results, nil
+}
+
+// addProviders adds those that the constraints name, each under the path that its
+// kind of question has.
+func (o *checkOptions) addProviders(e *gatekeeper.Engine, p workload.Input) error {
+	ca, err := cli.ReadFile(o.Streams.In, o.ca)
+	if err != nil {
+		return err
+	}
+	paths := make(map[string]string)
+	for _, c := range p.Constraints {
+		var name, path string
+		switch c.Object.GetKind() {
+		case policies.SignedImages:
+			name, path = "oke-sign", "/v1/signatures"
+		case policies.ScannedImages:
+			name, path = "oke-sign-scans", "/v1/scans"
+		default:
+			continue
+		}
+		given, _, err := unstructured.NestedString(c.Object.Object, "spec", "parameters", "provider")
+		if err != nil {
+			return fmt.Errorf("%s: %w", c.File, err)
+		}
+		name = cmp.Or(given, name)
+		if paths[name] != "" && paths[name] != path {
+			return fmt.Errorf("%s: provider %s is named for signatures and for scans", c.File, name)
+		}
+		paths[name] = path
+	}
+	for name, path := range paths {
+		at := *o.address
+		at.Path = path
+		if err := e.AddProvider(gatekeeper.Provider{Name: name, URL: at.String(), CABundle: ca, Timeout: 30 * time.Second}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (o *checkOptions) show(ctx context.Context, e *gatekeeper.Engine, p workload.Input, m workload.Document) cli.Result {
+	v := simulate.ObjectResult{
+		File: m.File, Line: m.Lines.Object, Lines: m.Lines, Result: "allowed", Violations: []workload.Violation{},
+		Object: workload.ObjectName{APIVersion: m.Object.GetAPIVersion(), Kind: m.Object.GetKind(), Namespace: m.Object.GetNamespace(), Name: m.Object.GetName()},
+	}
+	r := cli.Result{Target: m.Name()}
+	d, err := simulate.Review(ctx, p, e, m.Object)
+	if path := manifest.Overlooked(m.Object); err == nil && path != "" {
+		err = &cli.HintedError{
+			What: fmt.Errorf("containers stand at %s, where none are looked for: what Pods come of them cannot be judged here", path),
+			Hint: "the cluster judges its Pods when they are made; to check the rest, leave it out of -f",
+		}
+	}
+	switch {
+	case err != nil:
+		v.Result, v.Error = "unknown", cli.Clip(cli.StopCause(ctx, err).Error(), 1000)
+		r.PartialErr = cli.StopCause(ctx, err)
+	case d.Constraints == 0 && simulate.HoldsImages(m.Object):
+		v.Result = "unmatched"
+		r.Notes = []string{m.Name() + " is matched by no constraint"}
+	case d.Constraints == 0:
+		r.Value = v // of no concern, and not worth a row
+		return r
+	}
+	v.Add("deny", d.Denied)
+	v.Add("warn", d.Warnings)
+	v.Add("dryrun", d.DryRun)
+	for _, x := range v.Violations {
+		switch {
+		case x.Action == "deny" && x.Reason == "no-answer":
+			v.Result, r.PartialErr = "unknown", cmp.Or(r.PartialErr, errors.New(x.Message))
+		case x.Action == "deny":
+			r.Denied = true
+			if v.Result != "unknown" {
+				v.Result = "refused"
+			}
+		case v.Result == "allowed" && x.Action == "warn":
+			v.Result = "warned"
+		}
+	}
+	if v.Result == "allowed" || v.Result == "warned" {
+		r.Names = []string{m.Name()}
+	}
+	for _, x := range v.Violations {
+		r.Rows = append(r.Rows, []string{m.Name(), v.Result, m.At(x.Line), x.Kind + "/" + x.Constraint, x.Action + ": " + x.Message})
+	}
+	if len(r.Rows) == 0 {
+		r.Rows = [][]string{{m.Name(), v.Result, m.At(v.Line), "", v.Error}}
+	}
+	r.Value = v
+	return r
+}
+
+func (o *checkOptions) summarize(results []cli.Result) {
+	tally := make(map[string]int)
+	for _, r := range results {
+		if v, ok := r.Value.(simulate.ObjectResult); ok {
+			tally[v.Result]++
+		} else {
+			tally["unknown"]++
+		}
+	}
+	var parts []string
+	for _, word := range []string{"allowed", "warned", "refused", "unknown", "unmatched"} {
+		if tally[word] > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", tally[word], word))
+		}
+	}
+	o.Remark("%s: %s", cli.Count(len(results), "object"), strings.Join(parts, ", "))
+}

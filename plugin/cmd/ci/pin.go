@@ -1,0 +1,443 @@
+package ci
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/rogpeppe/go-internal/diff"
+	"github.com/spf13/cobra"
+
+	"github.com/oke-sign/oke-sign/plugin/cli"
+	"github.com/oke-sign/oke-sign/plugin/connect"
+	"github.com/oke-sign/oke-sign/plugin/manifest"
+	"github.com/oke-sign/oke-sign/plugin/workload"
+	"github.com/oke-sign/oke-sign/provider/image"
+)
+
+type pinOptions struct {
+	*connect.Session
+	files      []string
+	recursive  bool
+	check      bool
+	diff       bool
+	keepTags   bool
+	registries string
+	out        cli.Output
+}
+
+func NewPin(g *connect.Session) *cobra.Command {
+	o := &pinOptions{Session: g}
+	cmd := &cobra.Command{
+		Use:   "pin (IMAGE|-f FILE|DIR|-)...",
+		Short: "Write digests in place of tags",
+		Long: `Write the digest that each tag points to now into manifests, in place of the
+tag. Nothing else in a file changes, not a byte: comments, order and anchors
+stay, in YAML, JSON and the images of a kustomization. With -f - what comes in
+goes out pinned. Of images named here, the reference to use is printed.
+
+OCI Registry is asked, as you. Other registries are not; their images are left,
+and told. A file with a tag that cannot be resolved is not written at all.
+Templates of Helm are refused: pin what they render, or their values by hand.
+
+Exit code 0: done. 1: something could not be done. 3, with --check: an image has
+no digest. --check alone asks nobody and writes nothing.`,
+		Example: `  kubectl oke-sign pin -f deploy/
+
+  # What would change, with v1.4 still to be read beside the digest
+  kubectl oke-sign pin -f deploy/ --diff --keep-tags
+
+  # In a pipeline
+  kubectl oke-sign pin --check -f deploy/
+  helm template web | kubectl oke-sign pin -f - | kubectl apply -f -
+
+  kubectl oke-sign pin ` + cli.ExampleTag,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := o.validate(args, cmd.Flags().Changed("output")); err != nil {
+				return err
+			}
+			return o.run(cmd.Context(), args)
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringArrayVarP(&o.files, "filename", "f", nil, "`FILE` or directory of manifests and kustomizations, or - for standard input. May be repeated.")
+	flags.BoolVarP(&o.recursive, "recursive", "R", true, "Read what lies deeper in directories, too.")
+	flags.BoolVar(&o.check, "check", false, "Only find out whether every image has a digest.")
+	flags.BoolVar(&o.diff, "diff", false, "Print what would change, and write nothing.")
+	flags.BoolVar(&o.keepTags, "keep-tags", false, "Write NAME:TAG@DIGEST: the tag is for people, and nodes pass over it.")
+	flags.StringVar(&o.registries, "registries", "All", "`WHOSE` images --check is about: All or OCIRegistry, as in OKEImageDigests.")
+	o.out.Bind(flags)
+	return cmd
+}
+
+func (o *pinOptions) validate(args []string, formatted bool) error {
+	piped := slices.Contains(o.files, "-")
+	switch {
+	case len(args) == 0 && len(o.files) == 0:
+		return cli.Usage("nothing to pin", "name manifests, such as kubectl oke-sign pin -f deploy/, or an image, whose digest is then printed")
+	case len(args) > 0 && len(o.files) > 0:
+		return cli.Usage("images and -f exclude each other", "pin one after the other")
+	case piped && len(o.files) > 1:
+		return cli.Usage("-f - excludes other files", "pin them in a second command")
+	case piped && formatted && !o.check:
+		return cli.Usage("-o is for lists, and -f - prints the manifests", "leave -o out")
+	case o.diff && (formatted || len(args) > 0):
+		return cli.Usage("--diff shows files and knows no -o", "leave one of them out")
+	case o.registries != "All" && o.registries != "OCIRegistry":
+		return cli.Usage(fmt.Sprintf("--registries %q is not known", o.registries), "use --registries All or --registries OCIRegistry")
+	}
+	return cmp.Or(o.ValidateFlags(), o.out.Validate())
+}
+
+// pinning is a file, or the images named as arguments, on the way to digests.
+type pinning struct {
+	path   string
+	text   []byte
+	source *manifest.Source
+	images []pinnedImage
+	pinned []byte
+	err    error
+}
+
+// pinnedImage is what became of an image at one place.
+type pinnedImage struct {
+	Image  string `json:"image"`
+	Pinned string `json:"pinned,omitempty"` // the reference with its digest
+	Result string `json:"result"`           // pinned, digest, tag, replaced, left, unwritten, failed
+	File   string `json:"file,omitempty"`
+	Line   int    `json:"line,omitempty"`
+	Object string `json:"object,omitempty"`
+	Place  string `json:"place,omitempty"`
+	Detail string `json:"detail,omitempty"`
+	Error  string `json:"error,omitempty"`
+
+	ref image.Reference // to resolve, if it is one
+	err error
+}
+
+func (o *pinOptions) run(ctx context.Context, args []string) error {
+	ctx, cancel := o.WithTimeout(ctx)
+	defer cancel()
+	work, err := o.read(ctx, args)
+	if err != nil {
+		return o.Finish(o.out, pinColumns, cli.AllFailed([]string{""}, cli.StopCause(ctx, err)))
+	}
+	digests := make(map[string]string)
+	if !o.check || o.diff {
+		digests = o.resolve(ctx, work)
+	}
+	for i := range work {
+		o.pin(&work[i], digests)
+	}
+	return o.show(ctx, work)
+}
+
+// read reads all files. In a directory may lie what is no manifest.
+func (o *pinOptions) read(ctx context.Context, args []string) ([]pinning, error) {
+	var work []pinning
+	for _, arg := range args {
+		p := classified(pinnedImage{Image: arg})
+		if p.Result == "left" {
+			p.Result, p.err = "failed", &cli.HintedError{What: errors.New("not an image of OCI Registry, and other registries are not asked"), Hint: "their own tools show the digest"}
+		}
+		work = append(work, pinning{images: []pinnedImage{p}})
+	}
+	for _, path := range o.files {
+		files, found := []string{path}, false
+		if info, err := os.Stat(path); path != "-" && err == nil && info.IsDir() {
+			found = true
+			if files, err = workload.ManifestsBelow(path, o.recursive, "Kustomization"); err != nil {
+				return nil, err
+			}
+		}
+		for _, file := range files {
+			w := pinning{path: file}
+			if w.text, w.err = cli.ReadInput(ctx, o.Streams.In, file); ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
+			if w.err == nil {
+				w.source, w.err = manifest.Read(file, w.text)
+			}
+			switch {
+			case found && errors.Is(w.err, manifest.ErrNoObject) && !errors.Is(w.err, manifest.ErrTemplate):
+				o.Remark("%s left: %v", file, w.err)
+				continue
+			case errors.Is(w.err, manifest.ErrTemplate):
+				w.err = &cli.HintedError{What: w.err, Hint: "pin what it renders, with helm template CHART | kubectl oke-sign pin -f -, or the values"}
+			case errors.Is(w.err, manifest.ErrNoObject):
+				w.err = &cli.HintedError{What: w.err, Hint: "name manifests, or what a chart renders"}
+			}
+			work = append(work, w)
+		}
+	}
+	objects := len(args)
+	for i := range work {
+		w := &work[i]
+		if w.source == nil {
+			objects++ // that it cannot be read is told by itself
+			continue
+		}
+		objects += w.source.Objects
+		for _, n := range w.source.Images {
+			p := classified(pinnedImage{Image: n.Ref, File: w.path, Line: n.Line, Object: n.Object, Place: n.Place()})
+			if n.Elsewhere {
+				p.Result, p.Detail, p.ref = "left", "its tag is said by the manifests, not here", image.Reference{}
+			}
+			w.images = append(w.images, p)
+		}
+	}
+	if objects == 0 { // such as what is left of a renderer that failed
+		return nil, &cli.HintedError{What: errors.New("no object to pin"), Hint: "name manifests with -f; what renders them may have failed and written nothing"}
+	}
+	settle(work)
+	return work, nil
+}
+
+// classified says what can be done about an image before anybody is asked.
+func classified(p pinnedImage) pinnedImage {
+	ref, err := image.Parse(p.Image)
+	_, digest, _ := strings.Cut(p.Image, "@")
+	switch {
+	case errors.Is(err, image.ErrDoubtful):
+		p.Result, p.Detail = "tag", err.Error()
+	case image.ValidDigest(digest):
+		p.Result, p.Pinned = "digest", p.Image
+	case err != nil:
+		p.Result, p.Detail = "left", "another registry; write the digest by hand"
+	default:
+		p.Result, p.ref = "tag", ref
+	}
+	return p
+}
+
+// settle finds the names that stand for what a kustomization says.
+func settle(work []pinning) {
+	said := make(map[string]string)
+	for _, w := range work {
+		if w.source == nil {
+			continue
+		}
+		for _, n := range w.source.Images {
+			if n.Field == "images" && !n.Elsewhere {
+				said[n.Name] = w.path
+			}
+		}
+	}
+	for _, w := range work {
+		for i, p := range w.images {
+			name, _, _ := strings.Cut(p.Image, ":")
+			if file := said[name]; file != "" && p.Result == "left" {
+				w.images[i].Result, w.images[i].Detail = "replaced", "by "+file
+			}
+		}
+	}
+}
+
+// resolve asks for the digest of each tag once. What fails is noted at every image
+// that needs it.
+func (o *pinOptions) resolve(ctx context.Context, work []pinning) map[string]string {
+	refs := make(map[string]image.Reference)
+	var names []string
+	for _, w := range work {
+		for _, p := range w.images {
+			if _, seen := refs[p.Image]; !seen && p.ref != (image.Reference{}) {
+				refs[p.Image] = p.ref
+				names = append(names, p.Image)
+			}
+		}
+	}
+	digests, failed := make(map[string]string), make(map[string]error)
+	if len(names) > 0 {
+		cloud, err := o.ConnectImages(ctx)
+		if err != nil {
+			err = cli.SharedError(cli.StopCause(ctx, err))
+		}
+		done := o.Progress("resolved %d of %d tags", len(names))
+		found := make([]string, len(names))
+		for i, r := range cli.ForEach(ctx, names, func(ctx context.Context, i int) cli.Result {
+			defer done()
+			if err != nil {
+				return cli.Result{Err: err}
+			}
+			img, _, err := cloud.Pinned(ctx, refs[names[i]].Effective())
+			found[i] = img.Digest
+			return cli.Result{Err: err}
+		}) {
+			if r.Err != nil {
+				failed[names[i]] = r.Err
+			} else {
+				digests[names[i]] = found[i]
+			}
+		}
+	}
+	for _, w := range work {
+		for i, p := range w.images {
+			if err := failed[p.Image]; err != nil {
+				w.images[i].Result, w.images[i].err = "failed", err
+			}
+		}
+	}
+	return digests
+}
+
+// pin makes the new text of a file and writes it, unless something of it failed.
+func (o *pinOptions) pin(w *pinning, digests map[string]string) {
+	if w.err != nil || o.check && !o.diff {
+		return
+	}
+	failed := slices.ContainsFunc(w.images, func(p pinnedImage) bool { return p.err != nil })
+	if w.source != nil && !failed {
+		if w.pinned, w.err = w.source.Pin(digests, o.keepTags); w.err != nil {
+			w.err = &cli.HintedError{What: w.err, Hint: "the file was left as it is"}
+		}
+		if w.err == nil && w.path != "-" && !o.diff && !bytes.Equal(w.text, w.pinned) {
+			w.err = replaceFile(w.path, w.text, w.pinned)
+		}
+	}
+	for i, p := range w.images {
+		digest, ok := digests[p.Image]
+		switch {
+		case !ok || p.ref == (image.Reference{}):
+		case failed || w.err != nil:
+			w.images[i].Result, w.images[i].Detail = "unwritten", "another image of the file failed"
+		default:
+			w.images[i].Result, w.images[i].Pinned = "pinned", manifest.Pinned(p.Image, digest, o.keepTags)
+		}
+	}
+}
+
+// replaceFile puts new text in the place of a file's old one, all at once, and
+// only if the old one still stands there. The file keeps its mode.
+func replaceFile(path string, from, to []byte) error {
+	path, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return err
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), ".pin-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name()) //nolint:errcheck // after the renaming there is none
+	_, err = f.Write(to)
+	if err = errors.Join(err, f.Chmod(info.Mode().Perm()), f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	now, err := os.ReadFile(path) //nolint:gosec // the user names it
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(now, from) {
+		return &cli.HintedError{What: errors.New("somebody else has written it meanwhile, so it was left"), Hint: "run the command again"}
+	}
+	return os.Rename(f.Name(), path)
+}
+
+var pinColumns = []cli.Column{{Name: "image"}, {Name: "result"}, {Name: "digest"}, {Name: "file"}, {Name: "object", Wide: true}, {Name: "place", Wide: true}, {Name: "detail"}}
+
+func (o *pinOptions) show(ctx context.Context, work []pinning) error {
+	var results []cli.Result
+	tally := make(map[string]int)
+	for _, w := range work {
+		if w.err != nil {
+			results = append(results, cli.Result{Target: w.path, Err: cli.StopCause(ctx, w.err)})
+		}
+		for _, p := range w.images {
+			tally[p.Result]++
+			results = append(results, o.result(p))
+		}
+	}
+	failed := slices.ContainsFunc(results, func(r cli.Result) bool { return r.Err != nil || r.PartialErr != nil })
+	var err error
+	if text := o.text(work); text == nil {
+		err = o.Finish(o.out, pinColumns, results)
+	} else {
+		if !failed || o.diff {
+			_, err = o.Streams.Out.Write(text)
+		}
+		err = cmp.Or(err, cli.Outcome(results))
+		o.ComplainAbout(results)
+	}
+	if len(o.files) > 0 {
+		o.summarize(tally)
+	}
+	return err
+}
+
+// text is what goes to standard output in the place of a list: a diff or, of
+// standard input, the text itself.
+func (o *pinOptions) text(work []pinning) []byte {
+	if o.diff {
+		text := []byte{}
+		for _, w := range work {
+			if w.pinned != nil {
+				text = append(text, diff.Diff(w.path, w.text, w.path, w.pinned)...)
+			}
+		}
+		return text
+	}
+	if len(work) == 1 && work[0].path == "-" && !o.check {
+		return append([]byte{}, work[0].pinned...)
+	}
+	return nil
+}
+
+func (o *pinOptions) result(p pinnedImage) cli.Result {
+	if p.err != nil {
+		p.Error, p.Detail = cli.Clip(p.err.Error(), 1000), "see the error"
+	}
+	r := cli.Result{Target: p.Image, Value: p, PartialErr: p.err}
+	if o.check {
+		r.Denied = p.Result == "tag" || p.Result == "pinned" || p.Result == "left" && o.registries == "All" && p.ref == (image.Reference{}) && image.Classify(p.Image) == image.Other
+	} else if p.Result == "tag" { // nothing can be asked about it
+		r.PartialErr = &cli.HintedError{What: errors.New(p.Detail), Hint: "write it as host/path:tag, for OCI Registry under one of its own hosts"}
+	}
+	if p.Pinned != "" {
+		r.Names = []string{p.Pinned}
+	}
+	if (p.Result == "digest" || p.Result == "replaced") && o.out.Format != "wide" {
+		return r
+	}
+	_, digest, _ := strings.Cut(p.Pinned, "@")
+	file := p.File
+	if p.Line > 0 {
+		file = fmt.Sprintf("%s:%d", p.File, p.Line)
+	}
+	if o.out.Format != "wide" && len(digest) > 19 {
+		digest = digest[:19] + "…"
+	}
+	r.Rows = [][]string{{p.Image, p.Result, digest, file, p.Object, p.Place, p.Detail}}
+	return r
+}
+
+func (o *pinOptions) summarize(tally map[string]int) {
+	all := 0
+	var parts []string
+	for _, word := range []struct{ result, text string }{
+		{"pinned", "pinned"}, {"digest", "with a digest before"}, {"tag", "without a digest"},
+		{"replaced", "replaced by a kustomization"}, {"left", "left"}, {"unwritten", "not written"}, {"failed", "failed"},
+	} {
+		text := word.text
+		if o.diff && word.result == "pinned" {
+			text = "to pin"
+		}
+		if n := tally[word.result]; n > 0 {
+			all += n
+			parts = append(parts, fmt.Sprintf("%d %s", n, text))
+		}
+	}
+	if all == 0 {
+		o.Remark("no image named in it")
+		return
+	}
+	o.Remark("%s: %s", cli.Count(all, "image"), strings.Join(parts, ", "))
+}

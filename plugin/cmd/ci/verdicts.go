@@ -1,0 +1,122 @@
+package ci
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/oke-sign/oke-sign/plugin/cli"
+	"github.com/oke-sign/oke-sign/plugin/connect"
+	"github.com/oke-sign/oke-sign/plugin/simulate"
+	"github.com/oke-sign/oke-sign/plugin/workload"
+)
+
+type verdictsOptions struct {
+	*connect.Session
+	manifests workload.ManifestFlags
+	out       cli.Output
+}
+
+func NewVerdicts(g *connect.Session) *cobra.Command {
+	o := &verdictsOptions{Session: g}
+	cmd := &cobra.Command{
+		Use:   "verdicts -f FILE|DIR|- [--constraints FILE|DIR]",
+		Short: "Record verdicts on images, for checks that cannot ask OCI",
+		Long: `Ask OCI what constraints would ask about the images in manifests, and write the
+answers down: a ConfigMap that gator reads beside the recorded templates,
+conftest as data, and kubectl oke-sign check with --verdicts.
+
+A record says what was true when it was made. In a cluster it admits nothing.
+
+Exit code 0: the record answers every question. 1: something could not be found
+out, and is not in it.`,
+		Example: `  kubectl oke-sign verdicts -f deploy/ --constraints policy/ > verdicts.yaml
+
+  # Where OCI cannot be reached
+  gator test -f policies/expansion.yaml -f recorded-templates/ -f policy/ -f deploy/ -f verdicts.yaml
+  conftest test --policy policies/conftest --data verdicts.yaml --data constraints.yaml deploy/`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := o.validate(args); err != nil {
+				return err
+			}
+			return o.run(cmd.Context())
+		},
+	}
+	o.manifests.Bind(cmd.Flags())
+	cmd.Flags().StringVarP(&o.out.Format, "output", "o", "yaml", "`FORMAT` of the record: yaml, json.")
+	return cmd
+}
+
+func (o *verdictsOptions) validate(args []string) error {
+	if o.out.Format != "yaml" && o.out.Format != "json" {
+		return cli.Usage(fmt.Sprintf("--output %q is no format of a record", o.out.Format), "use -o yaml or -o json")
+	}
+	return cmp.Or(o.manifests.Validate(args), o.ValidateFlags())
+}
+
+func (o *verdictsOptions) run(ctx context.Context) error {
+	ctx, cancel := o.WithTimeout(ctx)
+	defer cancel()
+	answers, asking := o.ask(ctx)
+	var wrong *cli.UsageError
+	if errors.As(asking, &wrong) {
+		return asking
+	}
+	entries := []simulate.RecordedVerdict{}
+	var failed []cli.Result
+	for _, a := range answers {
+		if a.Err != nil {
+			failed = append(failed, cli.Result{Target: a.Question.Image, Err: a.Err})
+			continue
+		}
+		entries = append(entries, simulate.RecordedVerdict{Question: a.Question, Verdict: a.Value})
+	}
+	list, err := marshalIndented(entries)
+	if err != nil {
+		return err
+	}
+	record := map[string]any{
+		"apiVersion": "v1",
+		"kind":       "ConfigMap",
+		"metadata":   map[string]any{"name": simulate.RecordName, "namespace": "oke-sign"},
+		"data":       map[string]any{simulate.RecordKey: list},
+	}
+	out := o.out
+	if err := out.Print(o.Streams.Out, cli.Document{Value: record}); err != nil {
+		return err
+	}
+	o.Remark("%s recorded", cli.Count(len(entries), "verdict"))
+	if len(failed) > 0 {
+		o.ComplainAbout(failed)
+		return cli.ErrFailed
+	}
+	return cli.StopCause(ctx, asking)
+}
+
+func (o *verdictsOptions) ask(ctx context.Context) ([]simulate.Answer, error) {
+	p, err := o.manifests.Read(ctx, o.Session)
+	if err != nil {
+		return nil, err
+	}
+	questions, err := simulate.Questions(ctx, o.Session, p)
+	if err != nil {
+		return nil, err
+	}
+	return simulate.Ask(ctx, o.Session, questions)
+}
+
+// marshalIndented writes one verdict after the other, for people to read and for
+// a version control system to compare.
+func marshalIndented(v any) (string, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", "  ")
+	err := enc.Encode(v)
+	return b.String(), err
+}

@@ -1,0 +1,265 @@
+package doctor
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/version"
+
+	"github.com/oke-sign/oke-sign/plugin/cli"
+	"github.com/oke-sign/oke-sign/plugin/enforcement"
+	"github.com/oke-sign/oke-sign/plugin/workload"
+)
+
+func checkGatekeeper(f *facts) []finding {
+	if f.gatekeeper.err != nil {
+		return []finding{unknown(f.gatekeeper.err)}
+	}
+	webhook := f.operations("webhook")
+	if len(webhook) == 0 {
+		return []finding{fails(helmInstall, "no Deployment with Gatekeeper's webhook in namespace %s", f.gatekeeperNamespace())}
+	}
+	var found []finding
+	for _, d := range f.gatekeeper.is {
+		command := fmt.Sprintf("kubectl -n %s describe deployment %s", d.Namespace, d.Name)
+		wanted := int32(1)
+		if d.Spec.Replicas != nil {
+			wanted = *d.Spec.Replicas
+		}
+		switch isWebhook := d.Spec.Template.Labels["gatekeeper.sh/operation"] == "webhook"; {
+		case d.Status.ReadyReplicas == 0 && isWebhook:
+			found = append(found, fails(command, "%s has no ready Pod: with failurePolicy Fail nothing can be created, with Ignore everything can", d.Name))
+		case d.Status.ReadyReplicas == 0:
+			found = append(found, warns(command, "%s has no ready Pod", d.Name))
+		case isWebhook && wanted < 2:
+			found = append(found, warns(helmValues+"--set replicas=3", "%s has one replica: while its node is drained, nothing can be created", d.Name))
+		default:
+			found = append(found, holds("%s: %d of %d Pods ready", d.Name, d.Status.ReadyReplicas, wanted))
+		}
+	}
+	if len(f.operations("audit")) == 0 {
+		found = append(found, warns(helmInstall, "no audit runs: nobody lists what ran before the policy came"))
+	}
+	return found
+}
+
+func checkVersion(f *facts) []finding {
+	if f.gatekeeper.err != nil {
+		return []finding{unknown(f.gatekeeper.err)}
+	}
+	var found []finding
+	for _, d := range f.operations("webhook") {
+		for _, c := range d.Spec.Template.Spec.Containers {
+			image, _, _ := strings.Cut(c.Image, "@")
+			tag := image[strings.LastIndexAny(image, ":/")+1:]
+			v, err := version.ParseSemantic(tag)
+			update := "helm upgrade gatekeeper gatekeeper/gatekeeper -n " + d.Namespace + " --values gatekeeper-values.yaml"
+			switch {
+			case err != nil:
+				found = append(found, warns("name Gatekeeper's version in the tag of its image", "%s says no version", cli.Printable(c.Image)))
+			case v.LessThan(version.MustParseSemantic(oldestGatekeeper)):
+				found = append(found, fails(update, "%s asks no providers unless told to, and cannot read the templates", tag))
+			case v.LessThan(version.MustParseSemantic(testedGatekeeper)):
+				found = append(found, warns(update, "%s is older than %s, with which the policies are tested", tag, testedGatekeeper))
+			default:
+				found = append(found, holds("%s", tag))
+			}
+		}
+	}
+	return found
+}
+
+func checkFailurePolicy(f *facts) []finding {
+	w, err := f.validation()
+	switch {
+	case err != nil:
+		return []finding{unknown(err)}
+	case w == nil:
+		return []finding{fails(helmInstall, "the webhook %s is not there: nothing is ever refused", enforcement.ValidationWebhook)}
+	}
+	var found []finding
+	if w.FailurePolicy == nil || *w.FailurePolicy == admissionregistrationv1.Fail {
+		found = append(found, holds("failurePolicy Fail"))
+	} else {
+		found = append(found, fails(helmValues+"--set validatingWebhookFailurePolicy=Fail",
+			"failurePolicy is %s: what Gatekeeper cannot judge in time is admitted", *w.FailurePolicy))
+	}
+	if len(w.ClientConfig.CABundle) == 0 {
+		found = append(found, fails(fmt.Sprintf("kubectl -n %s rollout restart deployment", f.gatekeeperNamespace()), "the webhook has no caBundle, so no call of it succeeds"))
+	}
+	return found
+}
+
+// judgedResources are those that name images, by their group. A subresource is not
+// part of *.
+var judgedResources = map[string][]string{
+	"":      {"pods", "pods/ephemeralcontainers", "replicationcontrollers"},
+	"apps":  {"deployments", "replicasets", "statefulsets", "daemonsets"},
+	"batch": {"jobs", "cronjobs"},
+}
+
+func checkRules(f *facts) []finding {
+	w, err := f.validation()
+	if err != nil {
+		return []finding{unknown(err)}
+	}
+	if w == nil {
+		return nil // said already
+	}
+	var found []finding
+	for _, group := range []string{"", "apps", "batch"} {
+		for _, resource := range judgedResources[group] {
+			for _, operation := range []admissionregistrationv1.OperationType{admissionregistrationv1.Create, admissionregistrationv1.Update} {
+				if resource == "pods/ephemeralcontainers" && operation == admissionregistrationv1.Create {
+					continue // there is no such request
+				}
+				if slices.ContainsFunc(w.Rules, func(r admissionregistrationv1.RuleWithOperations) bool { return covers(r, group, resource, operation) }) {
+					continue
+				}
+				fix := "add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or leave those out"
+				if group == "" && resource != "replicationcontrollers" {
+					found = append(found, fails(fix, "the webhook is not asked about %s of %s: images get in that way", operation, resource))
+				} else {
+					found = append(found, warns(fix, "the webhook is not asked about %s of %s: nobody is warned of them, and break-glass is not held there", operation, resource))
+				}
+			}
+		}
+	}
+	if s := w.ObjectSelector; s != nil && len(s.MatchLabels)+len(s.MatchExpressions) > 0 {
+		found = append(found, fails("remove objectSelector from the webhook", "the webhook leaves objects out by their labels, which whoever makes them chooses"))
+	}
+	for _, c := range w.MatchConditions {
+		if c.Name != "nothing-a-cluster-lives-by" {
+			found = append(found, warns("read it, and remove it if it can leave a Pod out", "the webhook has the condition %s of its own", cli.Printable(c.Name)))
+		}
+	}
+	if len(found) == 0 {
+		found = append(found, holds("Pods, ephemeral containers and workloads"))
+	}
+	return found
+}
+
+func covers(r admissionregistrationv1.RuleWithOperations, group, resource string, operation admissionregistrationv1.OperationType) bool {
+	parent, sub, isSub := strings.Cut(resource, "/")
+	names := []string{resource, "*/*"}
+	if isSub {
+		names = append(names, parent+"/*", "*/"+sub)
+	} else {
+		names = append(names, "*")
+	}
+	if r.Scope != nil && *r.Scope == admissionregistrationv1.ClusterScope {
+		return false
+	}
+	return (slices.Contains(r.APIGroups, "*") || slices.Contains(r.APIGroups, group)) &&
+		(slices.Contains(r.APIVersions, "*") || slices.Contains(r.APIVersions, "v1")) &&
+		(slices.Contains(r.Operations, admissionregistrationv1.OperationAll) || slices.Contains(r.Operations, operation)) &&
+		slices.ContainsFunc(names, func(name string) bool { return slices.Contains(r.Resources, name) })
+}
+
+// checkNamespaces finds namespaces that Gatekeeper is not asked about, or passes
+// over. What the cluster and Gatekeeper live by has to be among them.
+func checkNamespaces(f *facts) []finding {
+	w, err := f.validation()
+	if err = cmp.Or(err, f.namespaces.err); err != nil {
+		return []finding{unknown(err)}
+	}
+	own := []string{"kube-system", f.gatekeeperNamespace()}
+	for _, b := range f.backends {
+		own = append(own, b.namespace)
+	}
+	e := enforcement.State{Input: workload.Input{Namespaces: make(map[string]*corev1.Namespace)}, Webhook: w, Excluded: enforcement.ExcludedNamespaces(f.configs.is)}
+	var expected, others []string
+	for i, n := range f.namespaces.is {
+		e.Namespaces[n.Name] = &f.namespaces.is[i]
+		why := e.WhyNotAsked(n.Name)
+		switch {
+		case why == "":
+		case slices.Contains(own, n.Name):
+			expected = append(expected, n.Name)
+		default:
+			others = append(others, n.Name+" ("+why+")")
+		}
+	}
+	var found []finding
+	if f.configs.err != nil {
+		found = append(found, unknown(f.configs.err))
+	}
+	if len(others) > 0 {
+		found = append(found, fails("remove the label "+enforcement.IgnoreLabel+", the entry of the Config, or the namespace from validatingWebhookExemptNamespacesLabels",
+			"any image runs in %s", strings.Join(others, ", ")))
+	}
+	if len(expected) > 0 {
+		found = append(found, holds("as intended: %s; whoever may make Pods there is held by nothing", strings.Join(expected, ", ")))
+	}
+	if len(found) == 0 && w != nil {
+		found = append(found, warns("use the exemptions of gatekeeper-values.yaml", "no namespace: if Gatekeeper is down, nothing in kube-system can be mended"))
+	}
+	return found
+}
+
+// flagsOf are the values of a flag in the arguments of a Pod's containers.
+func flagsOf(pod corev1.PodSpec, name string) []string {
+	var found []string
+	for _, c := range pod.Containers {
+		for i, arg := range c.Args {
+			switch flag, value, ok := strings.Cut(strings.TrimLeft(arg, "-"), "="); {
+			case flag != name || !strings.HasPrefix(arg, "-"):
+			case ok:
+				found = append(found, value)
+			case i+1 < len(c.Args) && !strings.HasPrefix(c.Args[i+1], "-"):
+				found = append(found, c.Args[i+1])
+			default:
+				found = append(found, "true")
+			}
+		}
+	}
+	return found
+}
+
+func checkExternalData(f *facts) []finding {
+	if f.gatekeeper.err != nil {
+		return []finding{unknown(f.gatekeeper.err)}
+	}
+	for _, d := range f.gatekeeper.is {
+		for _, value := range flagsOf(d.Spec.Template.Spec, "enable-external-data") {
+			if on, err := strconv.ParseBool(value); err != nil || !on {
+				return []finding{fails(helmValues+"--set enableExternalData=true", "%s runs with --enable-external-data=%s: it asks no provider, and refuses every image of OCI Registry", d.Name, value)}
+			}
+		}
+	}
+	if len(f.gatekeeper.is) == 0 {
+		return nil // said already
+	}
+	return []finding{holds("on")}
+}
+
+// longestCache is how long Gatekeeper may keep answers before it tells on how long
+// a disabled key still counts.
+const longestCache = time.Minute
+
+func checkResponseCache(f *facts) []finding {
+	if f.gatekeeper.err != nil {
+		return []finding{unknown(f.gatekeeper.err)}
+	}
+	var found []finding
+	for _, d := range f.operations("webhook") {
+		ttl := 3 * time.Minute // Gatekeeper's default
+		for _, value := range flagsOf(d.Spec.Template.Spec, "external-data-provider-response-cache-ttl") {
+			if parsed, err := time.ParseDuration(value); err == nil {
+				ttl = parsed
+			}
+		}
+		if ttl > longestCache {
+			found = append(found, warns(helmValues+"--set externaldataProviderResponseCacheTTL=30s", "Gatekeeper keeps answers for %s: so much longer a disabled key counts, and a new signature does not", ttl))
+		} else {
+			found = append(found, holds("%s", ttl))
+		}
+	}
+	return found
+}

@@ -1,0 +1,479 @@
+package doctor
+
+import (
+	"cmp"
+	"embed"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"github.com/oke-sign/oke-sign/plugin/cli"
+	"github.com/oke-sign/oke-sign/plugin/enforcement"
+	"github.com/oke-sign/oke-sign/plugin/manifest"
+	"github.com/oke-sign/oke-sign/plugin/simulate"
+	"github.com/oke-sign/oke-sign/plugin/workload"
+	"github.com/oke-sign/oke-sign/policies"
+	"github.com/oke-sign/oke-sign/provider/ociauth"
+	"github.com/oke-sign/oke-sign/provider/verdict"
+)
+
+func checkTemplates(f *facts) []finding {
+	if err := cmp.Or(f.templates.err, f.constraints.err); err != nil {
+		return []finding{unknown(err)}
+	}
+	var found []finding
+	for _, kind := range policies.Kinds() {
+		apply := "kubectl apply -f policies/" + strings.ToLower(kind) + "/template.yaml"
+		i := slices.IndexFunc(f.templates.is, func(t unstructured.Unstructured) bool { return t.GetName() == strings.ToLower(kind) })
+		if i < 0 {
+			if kind == policies.SignedImages {
+				found = append(found, fails(apply, "%s is not installed", kind))
+			}
+			continue
+		}
+		t := f.templates.is[i]
+		errs := statusErrors(t)
+		created, _, _ := unstructured.NestedBool(t.Object, "status", "created")
+		same, recorded := sameCode(t, kind)
+		switch {
+		case len(errs) > 0:
+			found = append(found, fails(apply, "Gatekeeper cannot use %s: %s", kind, errs[0]))
+		case !created:
+			found = append(found, fails(apply, "Gatekeeper has not taken %s in", kind))
+		case recorded && !same:
+			found = append(found, fails(apply, "%s is the template for recorded verdicts, which belongs into CI: it refuses every image that needs one", kind))
+		case !same:
+			found = append(found, warns(apply, "%s is not the template of this release", kind))
+		default:
+			found = append(found, holds("%s", kind))
+		}
+	}
+	return found
+}
+
+// sameCode compares the Rego of a template with this release's, and with that for
+// recorded verdicts.
+func sameCode(t unstructured.Unstructured, kind string) (same, recorded bool) {
+	is := func(embedded embed.FS, file string) bool {
+		text, err := embedded.ReadFile(file)
+		if err != nil {
+			return false
+		}
+		object, err := manifest.Object(text)
+		return err == nil && reflect.DeepEqual(sources(object.Object), sources(t.Object))
+	}
+	folder := strings.ToLower(kind)
+	return is(policies.Templates, folder+"/template.yaml"), is(policies.Recorded, folder+"/recorded/template.yaml")
+}
+
+func sources(template map[string]any) (found []any) {
+	targets, _, _ := unstructured.NestedSlice(template, "spec", "targets")
+	for _, target := range targets {
+		target, _ := target.(map[string]any)
+		found = append(found, target["code"], target["rego"], target["libs"], target["operations"])
+	}
+	return found
+}
+
+// statusErrors are what Gatekeeper's Pods complain of.
+func statusErrors(o unstructured.Unstructured) []string {
+	var found []string
+	pods, _, _ := unstructured.NestedSlice(o.Object, "status", "byPod")
+	for _, p := range pods {
+		p, _ := p.(map[string]any)
+		errs, _, _ := unstructured.NestedSlice(p, "errors")
+		for _, e := range errs {
+			e, _ := e.(map[string]any)
+			message, _ := e["message"].(string)
+			found = append(found, cli.Clip(message, 200))
+		}
+	}
+	return found
+}
+
+func checkEffect(f *facts) []finding {
+	if f.constraints.err != nil {
+		return []finding{unknown(f.constraints.err)}
+	}
+	var signed, denying []unstructured.Unstructured
+	var found []finding
+	for _, c := range f.constraints.is {
+		if c.GetKind() != policies.SignedImages {
+			continue
+		}
+		signed = append(signed, c)
+		if !refusesPods(c) {
+			continue
+		}
+		denying = append(denying, c)
+		name := c.GetKind() + "/" + c.GetName()
+		edit := "kubectl edit " + strings.ToLower(name)
+		if keys, ok, _ := unstructured.NestedSlice(c.Object, "spec", "parameters", "keys"); ok && len(keys) == 0 {
+			found = append(found, warns(edit, "%s lists no key: any image of OCI Registry may run, signed or not", name))
+		}
+		for _, narrow := range narrowed(c) {
+			found = append(found, warns(edit, "%s is not about everything: %s", name, narrow))
+		}
+	}
+	switch {
+	case len(signed) == 0:
+		return []finding{fails("kubectl oke-sign policy set --key KEY", "no constraint asks for signatures")}
+	case len(denying) == 0:
+		return []finding{fails("set enforcementAction: deny in a constraint that matches Pods", "%s of kind OKESignedImages, and none refuses Pods", cli.Count(len(signed), "constraint"))}
+	}
+	var names []string
+	for _, c := range denying {
+		names = append(names, c.GetName())
+	}
+	return append([]finding{holds("Pods are refused by %s", strings.Join(names, ", "))}, found...)
+}
+
+// refusesPods reports whether a constraint asks for signatures of what runs.
+func refusesPods(c unstructured.Unstructured) bool {
+	return c.GetKind() == policies.SignedImages && enforcement.ActsAt(c, "deny") && enforcement.MatchesKind(c, "", "Pod")
+}
+
+// narrowed says what a constraint is not about.
+func narrowed(c unstructured.Unstructured) []string {
+	var found []string
+	match, _, _ := unstructured.NestedMap(c.Object, "spec", "match")
+	for _, field := range []struct{ name, text string }{
+		{"namespaces", "only namespaces %v"}, {"excludedNamespaces", "not namespaces %v"}, {"namespaceSelector", "only namespaces with %v, and whoever may label a Namespace, such as its owner, takes it out"},
+		{"labelSelector", "only objects with %v, which whoever makes a Pod chooses"}, {"name", "only objects called %v"},
+		{"source", "only what is %v"}, {"scope", "only %v objects"},
+	} {
+		value := match[field.name]
+		empty, isMap := value.(map[string]any)
+		if value == nil || isMap && len(empty) == 0 || value == "*" || value == "" || value == "All" || field.name == "scope" && value == "Namespaced" {
+			continue
+		}
+		found = append(found, cli.Clip(fmt.Sprintf(field.text, value), 200))
+	}
+	return found
+}
+
+func checkConstraintStatus(f *facts) []finding {
+	if f.constraints.err != nil {
+		return []finding{unknown(f.constraints.err)}
+	}
+	var found []finding
+	for _, c := range f.constraints.is {
+		name := c.GetKind() + "/" + c.GetName()
+		look := "kubectl get " + strings.ToLower(name) + " -o yaml"
+		if errs := statusErrors(c); len(errs) > 0 {
+			found = append(found, fails(look, "Gatekeeper cannot use %s: %s", name, errs[0]))
+			continue
+		}
+		pods, _, _ := unstructured.NestedSlice(c.Object, "status", "byPod")
+		enforced := 0
+		for _, p := range pods {
+			p, _ := p.(map[string]any)
+			if on, _, _ := unstructured.NestedBool(p, "enforced"); on && enforcement.Enforces(p) {
+				enforced++
+			}
+		}
+		if enforced == 0 {
+			found = append(found, fails(look, "no Pod of Gatekeeper enforces %s yet", name))
+		}
+	}
+	if len(found) == 0 && len(f.constraints.is) > 0 {
+		found = append(found, holds("%s", cli.Count(len(f.constraints.is), "constraint")))
+	}
+	return found
+}
+
+// breakGlassKinds are the kinds that bring an annotation onto a Pod.
+var breakGlassKinds = []struct{ group, kind string }{
+	{"", "Pod"}, {"", "PodTemplate"}, {"", "ReplicationController"},
+	{"apps", "ControllerRevision"}, {"apps", "DaemonSet"}, {"apps", "Deployment"}, {"apps", "ReplicaSet"}, {"apps", "StatefulSet"},
+	{"batch", "CronJob"}, {"batch", "Job"},
+}
+
+// checkBreakGlass finds ways round the constraint that says who may break the
+// glass: a kind or a namespace that it is not about, or an action that only warns.
+func checkBreakGlass(f *facts) []finding {
+	if f.constraints.err != nil {
+		return []finding{unknown(f.constraints.err)}
+	}
+	var rules []unstructured.Unstructured
+	honoured, who := false, false
+	for _, c := range f.constraints.is {
+		switch c.GetKind() {
+		case policies.SignedImages, policies.ImageDigests, policies.ScannedImages:
+			glass, _, _ := unstructured.NestedString(c.Object, "spec", "parameters", "breakGlass")
+			honoured = honoured || glass != "Ignore" && enforcement.ActsAt(c, "deny")
+		case policies.BreakGlass:
+			report, _, _ := unstructured.NestedBool(c.Object, "spec", "parameters", "report")
+			if report {
+				continue
+			}
+			if !enforcement.ActsAt(c, "deny") {
+				return []finding{fails("set enforcementAction: deny in it", "OKEBreakGlass/%s refuses nobody", c.GetName())}
+			}
+			rules = append(rules, c)
+			for _, list := range []string{"users", "groups", "serviceAccounts"} {
+				names, _, _ := unstructured.NestedSlice(c.Object, "spec", "parameters", list)
+				who = who || len(names) > 0
+			}
+		}
+	}
+	switch {
+	case !honoured:
+		return []finding{holds("the policy ignores the annotation")}
+	case len(rules) == 0:
+		return []finding{warns("kubectl apply -f a constraint of kind OKEBreakGlass", "anybody who may make a Pod may lift the policy with an annotation, without a reason or an end")}
+	}
+	worse := warns
+	if who {
+		worse = fails // whom it keeps out gets in there
+	}
+	var found []finding
+	var missing []string
+	for _, k := range breakGlassKinds {
+		if !slices.ContainsFunc(rules, func(c unstructured.Unstructured) bool { return enforcement.MatchesKind(c, k.group, k.kind) }) {
+			missing = append(missing, k.kind)
+		}
+	}
+	if len(missing) > 0 {
+		found = append(found, worse("add the kinds to spec.match.kinds", "OKEBreakGlass is not about %s: the annotation gets in through them", strings.Join(missing, ", ")))
+	}
+	whole := slices.ContainsFunc(rules, func(c unstructured.Unstructured) bool { return len(narrowed(c)) == 0 })
+	if !whole {
+		found = append(found, worse("remove it from spec.match", "OKEBreakGlass/%s leaves something out: %s", rules[0].GetName(), narrowed(rules[0])[0]))
+	}
+	found = append(found, looseRules(rules)...)
+	if len(found) == 0 {
+		found = append(found, holds("by %s", cli.Count(len(rules), "constraint")))
+	}
+	return found
+}
+
+// looseRules finds what lets a break-glass that was allowed once be used again.
+func looseRules(rules []unstructured.Unstructured) []finding {
+	patch := func(parameters string) string {
+		return fmt.Sprintf(`kubectl patch okebreakglass %s --type merge -p '{"spec":{"parameters":%s}}'`, rules[0].GetName(), parameters)
+	}
+	limited := slices.ContainsFunc(rules, func(c unstructured.Unstructured) bool {
+		duration, _, _ := unstructured.NestedString(c.Object, "spec", "parameters", "maxDuration")
+		return duration != ""
+	})
+	pinned := slices.ContainsFunc(rules, func(c unstructured.Unstructured) bool {
+		required, _, _ := unstructured.NestedBool(c.Object, "spec", "parameters", "requireDigest")
+		return required
+	})
+	var found []finding
+	if !limited {
+		found = append(found, warns(patch(`{"maxDuration":"8h"}`),
+			"OKEBreakGlass/%s sets no maxDuration: whoever may scale an old ReplicaSet starts its Pods under break-glass again, at any time", rules[0].GetName()))
+	}
+	if !pinned {
+		found = append(found, warns(patch(`{"requireDigest":true}`),
+			"OKEBreakGlass/%s does not require digests: a Pod under break-glass runs what its tag names when the Pod starts", rules[0].GetName()))
+	}
+	return found
+}
+
+// checkAudit reads what Gatekeeper itself heard when it audited what runs. What the
+// provider does not find and you do, it has no right to read.
+func checkAudit(f *facts) []finding {
+	if f.constraints.err != nil {
+		return []finding{unknown(f.constraints.err)}
+	}
+	silent, late, unseen, unread := "", "", "", ""
+	audited := false
+	for _, c := range f.constraints.is {
+		if _, ok, _ := unstructured.NestedString(c.Object, "status", "auditTimestamp"); ok {
+			audited = true
+		}
+		violations, _, _ := unstructured.NestedSlice(c.Object, "status", "violations")
+		for _, v := range violations {
+			v, _ := v.(map[string]any)
+			message, _ := v["message"].(string)
+			switch what := f.unreadable(message); {
+			case what != "":
+				unread = cmp.Or(unread, what)
+			case strings.Contains(message, ": no-answer: ") && c.GetKind() == policies.ScannedImages:
+				late = cmp.Or(late, message)
+			case strings.Contains(message, ": no-answer: "):
+				silent = cmp.Or(silent, message)
+			case strings.Contains(message, ": image-not-found: "), strings.Contains(message, ": not-covered: "):
+				unseen = cmp.Or(unseen, message)
+			}
+		}
+	}
+	var found []finding
+	switch {
+	case strings.Contains(silent, "NotAuthorizedOrNotFound"):
+		found = append(found, fails(f.grant(), "OCI lets the provider read nothing: %s", cli.Clip(silent, 256)))
+	case silent != "":
+		found = append(found, fails("kubectl -n oke-sign logs deployment/oke-sign", "the last audit got no answer: %s", cli.Clip(silent, 256)))
+	}
+	if unread != "" {
+		found = append(found, fails(f.grant(), "the provider has no right in OCI to read what you can: %s", unread))
+	}
+	if late != "" { // an audit asks about all images at once, and scans are given less time than that takes
+		found = append(found, warns("wait for another audit or two; then kubectl -n oke-sign logs deployment/oke-sign", "the last audit got no answer about scans: %s", cli.Clip(late, 256)))
+	}
+	if unseen != "" {
+		found = append(found, warns(f.grant()+"; other tenancies it takes with --tenancy", "the provider does not see an image that runs: %s", cli.Clip(unseen, 256)))
+	}
+	switch {
+	case len(found) > 0:
+	case audited:
+		found = append(found, holds("the last audit had all of them"))
+	case len(f.constraints.is) > 0:
+		found = append(found, warns("wait a minute, and look whether the audit runs", "no audit has asked yet"))
+	}
+	return found
+}
+
+// checkAuditList finds constraints whose list of violations Gatekeeper has cut.
+func checkAuditList(f *facts) []finding {
+	if f.constraints.err != nil {
+		return []finding{unknown(f.constraints.err)}
+	}
+	var found []finding
+	audited := false
+	for _, c := range f.constraints.is {
+		total, counted, _ := unstructured.NestedInt64(c.Object, "status", "totalViolations")
+		listed, _, _ := unstructured.NestedSlice(c.Object, "status", "violations")
+		audited = audited || counted
+		if total > int64(len(listed)) {
+			found = append(found, warns(fmt.Sprintf(helmValues+"--set constraintViolationsLimit=%d", max(500, total)),
+				"%s/%s has %d violations, and the audit lists %d of them", c.GetKind(), c.GetName(), total, len(listed)))
+		}
+	}
+	if len(found) == 0 && audited {
+		found = append(found, holds("every violation"))
+	}
+	return found
+}
+
+// unreadable is what a violation says that the provider does not find in OCI, if
+// you do; or "".
+func (f *facts) unreadable(message string) string {
+	if strings.Contains(message, ": image-not-found: ") {
+		for _, s := range f.running.is {
+			// The audit cuts messages; the name comes before the digest.
+			name, _, _ := strings.Cut(s.Image, "@")
+			seen := s.Verdict != nil && s.Verdict.Reason != verdict.ImageNotFound && s.Verdict.Reason != verdict.NotCovered
+			if seen && strings.Contains(message, ": "+name+"@") {
+				return "repository " + name
+			}
+		}
+	}
+	if strings.Contains(message, ": key-unusable: OCI Vault does not find key ") {
+		for _, k := range f.keys.is {
+			if k.err == nil && k.realm == "" && !k.key.Missing && strings.Contains(message, strings.TrimPrefix(cli.Short(k.id), "…")) {
+				return "key " + cli.Clip(cmp.Or(k.key.Name, cli.Short(k.id)), 60)
+			}
+		}
+	}
+	return ""
+}
+
+// grant is the command that prints what the provider has to be let do in OCI.
+func (f *facts) grant() string {
+	command := "kubectl oke-sign iam"
+	for _, name := range slices.Sorted(maps.Keys(f.backends)) {
+		for _, pod := range f.backends[name].pods {
+			switch auth := flagsOf(pod.Spec, "auth"); {
+			case slices.Contains(auth, ociauth.KindInstancePrincipal):
+				return command + " prints the statements; they are for the dynamic group of the nodes"
+			case slices.Contains(auth, ociauth.KindOKEWorkloadIdentity):
+				id := "OCID"
+				if f.oke.is != nil {
+					id = f.oke.is.ID.String()
+				}
+				return fmt.Sprintf("%s --cluster %s --workload %s/%s prints the statements", command, id, pod.Namespace, cmp.Or(pod.Spec.ServiceAccountName, "default"))
+			}
+		}
+	}
+	return command + " prints the statements for the provider"
+}
+
+// checkOKE finds OKE's own policy on beside ours: a Pod needs the consent of both
+// then, and who looks for the reason of a refusal has two places to look.
+func checkOKE(f *facts) []finding {
+	switch c := f.oke.is; {
+	case f.oke.err != nil:
+		x := unknown(f.oke.err)
+		x.Fix = "check --cluster, and that a policy lets you `read clusters`"
+		return []finding{x}
+	case c == nil:
+		return []finding{{State: stateSkipped, Detail: "nothing says which OKE cluster this is, so whether OKE's own policy is on as well was not looked at", Fix: "kubectl oke-sign doctor --cluster OCID looks"}}
+	case !c.Policy.Enabled:
+		return []finding{holds("off")}
+	case !slices.ContainsFunc(f.constraints.is, refusesPods):
+		return []finding{holds("on, and the only one that refuses")}
+	default:
+		return []finding{warns("switch one of them off when you trust the other: kubectl oke-sign cluster-policy disable --cluster "+c.ID.String(),
+			"on as well: a Pod needs the consent of both; %s", f.compareOKE())}
+	}
+}
+
+// compareOKE says how the keys of OKE's own policy and of ours differ.
+func (f *facts) compareOKE() string {
+	ours := simulate.Keys(enforcedBy(f.constraints.is))
+	var theirs []string
+	for _, k := range f.oke.is.Policy.Keys {
+		theirs = append(theirs, k.String())
+	}
+	alone := func(of, beside []string) string {
+		var found []string
+		for _, k := range of {
+			if !slices.Contains(beside, k) {
+				found = append(found, cli.Short(k))
+			}
+		}
+		return strings.Join(found, ", ")
+	}
+	switch onlyTheirs, onlyOurs := alone(theirs, ours), alone(ours, theirs); {
+	case len(theirs) == 0:
+		return "it lists no key, and lets in every image of OCI Registry"
+	case onlyTheirs == "" && onlyOurs == "":
+		return "both list the same keys"
+	case onlyOurs == "":
+		return "only it lists " + onlyTheirs
+	case onlyTheirs == "":
+		return "only ours lists " + onlyOurs
+	default:
+		return "only it lists " + onlyTheirs + ", and only ours " + onlyOurs
+	}
+}
+
+// checkRunning finds what would not come up again. What Oracle keeps for a cluster's
+// add-ons lies in a tenancy of Oracle's.
+func checkRunning(f *facts) []finding {
+	if f.running.err != nil {
+		return []finding{unknown(f.running.err)}
+	}
+	var refused, foreign []string
+	for _, s := range f.running.is {
+		if s.Result != simulate.RefusedImage {
+			continue
+		}
+		name, _, _ := strings.Cut(s.Image, "@")
+		if slices.ContainsFunc(s.Violations, func(v workload.Violation) bool { return v.Reason == string(verdict.NotCovered) }) {
+			foreign = append(foreign, name)
+		} else {
+			refused = append(refused, name)
+		}
+	}
+	var found []finding
+	if len(foreign) > 0 {
+		found = append(found, warns("give the provider the tenancy if it is yours, copy them into yours and sign them, or exempt just these: exemptImages: ["+cli.Clip(strings.Join(foreign, ", "), 600)+"]",
+			"running from other tenancies, and refused if made anew (%s): %s", cli.Count(len(foreign), "image"), cli.Clip(strings.Join(foreign, ", "), 300)))
+	}
+	if len(refused) > 0 {
+		found = append(found, warns("kubectl oke-sign status -A", "running, and refused if made anew (%s): %s", cli.Count(len(refused), "image"), cli.Clip(strings.Join(refused, ", "), 300)))
+	}
+	if len(found) == 0 {
+		found = append(found, holds("%s", cli.Count(len(f.running.is), "image")))
+	}
+	return found
+}

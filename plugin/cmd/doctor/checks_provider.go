@@ -1,0 +1,225 @@
+package doctor
+
+import (
+	"cmp"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"maps"
+	"net/url"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"github.com/oke-sign/oke-sign/plugin/cli"
+	"github.com/oke-sign/oke-sign/policies"
+)
+
+// wantedProviders are the Providers that constraints name, with one that does.
+func (f *facts) wantedProviders() map[string]string {
+	found := make(map[string]string)
+	for _, c := range f.constraints.is {
+		fallback := map[string]string{policies.SignedImages: "oke-sign", policies.ScannedImages: "oke-sign-scans"}[c.GetKind()]
+		if fallback != "" {
+			name, _, _ := unstructured.NestedString(c.Object, "spec", "parameters", "provider")
+			found[cmp.Or(name, fallback)] = c.GetKind() + "/" + c.GetName()
+		}
+	}
+	return found
+}
+
+// provider is the Provider with a name, or nil.
+func (f *facts) provider(name string) *unstructured.Unstructured {
+	i := slices.IndexFunc(f.providers.is, func(p unstructured.Unstructured) bool { return p.GetName() == name })
+	if i < 0 {
+		return nil
+	}
+	return &f.providers.is[i]
+}
+
+func checkProviders(f *facts) []finding {
+	if err := cmp.Or(f.providers.err, f.constraints.err); err != nil {
+		return []finding{unknown(err)}
+	}
+	limit := 10 // seconds, of a webhook that says nothing
+	if w, err := f.validation(); err == nil && w != nil && w.TimeoutSeconds != nil {
+		limit = int(*w.TimeoutSeconds)
+	}
+	var found []finding
+	total := 0
+	wanted := f.wantedProviders()
+	for _, name := range slices.Sorted(maps.Keys(wanted)) {
+		p := f.provider(name)
+		if p == nil {
+			found = append(found, fails("install the provider with the chart oke-sign", "there is no Provider %s, which %s asks: every image of OCI Registry is refused", name, wanted[name]))
+			continue
+		}
+		before := len(found)
+		found = append(found, checkProvider(*p, answererOf(wanted[name]), f.now, limit)...)
+		seconds, _, _ := unstructured.NestedInt64(p.Object, "spec", "timeout")
+		total += int(seconds)
+		if len(found) == before {
+			found = append(found, holds("%s: time-out %d s of the webhook's %d s", name, seconds, limit))
+		}
+	}
+	if len(wanted) > 1 && total >= limit {
+		found = append(found, warns(fmt.Sprintf(helmValues+"--set validatingWebhookTimeoutSeconds=%d", total+2), "the Providers may take %d s together, and the webhook has %d s: it may end without a reason", total, limit))
+	}
+	return found
+}
+
+func checkProvider(p unstructured.Unstructured, by answerer, now time.Time, limit int) []finding {
+	name := p.GetName()
+	patch := func(spec string) string {
+		return fmt.Sprintf("kubectl patch provider %s --type merge -p '{\"spec\":%s}'", name, spec)
+	}
+	var found []finding
+	address, _, _ := unstructured.NestedString(p.Object, "spec", "url")
+	if u, err := url.Parse(address); err != nil || u.Scheme != "https" || u.Host == "" {
+		found = append(found, fails(patch(`{"url":"https://oke-sign.oke-sign.svc:8443`+by.path+`"}`), "%s has the address %q, and only https is asked", name, cli.Clip(address, 100)))
+	}
+	if authorities, err := bundle(p); err != nil {
+		found = append(found, fails("restart the provider, which writes it, or give it with the chart's caBundle", "%s: caBundle: %v", name, err))
+	} else if end := authorities[0].NotAfter; end.Before(now.Add(30 * 24 * time.Hour)) {
+		state := warns
+		if end.Before(now) {
+			state = fails
+		}
+		found = append(found, state("renew the provider's certificate and its CA", "%s: the CA ends %s", name, cli.Timestamp(end)))
+	}
+	wait := fmt.Sprintf(`{"timeout":%d}`, by.timeout)
+	switch seconds, _, _ := unstructured.NestedInt64(p.Object, "spec", "timeout"); {
+	case seconds <= 0:
+		found = append(found, fails(patch(wait), "%s has no time-out, which Gatekeeper takes for 0: every question fails at once", name))
+	case int(seconds) >= limit:
+		found = append(found, fails(patch(wait), "%s has a time-out of %d s, and the webhook one of %d s: a slow answer ends the webhook, not the question", name, seconds, limit))
+	}
+	for _, e := range statusErrors(p) {
+		found = append(found, fails("kubectl get provider "+name+" -o yaml", "Gatekeeper cannot use %s: %s", name, e))
+	}
+	pods, ok, _ := unstructured.NestedSlice(p.Object, "status", "byPod")
+	for _, s := range pods {
+		s, _ := s.(map[string]any)
+		if active, said := s["active"].(bool); said && !active && len(statusErrors(p)) == 0 {
+			found = append(found, fails("kubectl get provider "+name+" -o yaml", "%s is not active in a Pod of Gatekeeper", name))
+		}
+	}
+	if !ok || len(pods) == 0 {
+		found = append(found, warns("kubectl get provider "+name+" -o yaml", "no Pod of Gatekeeper says that it knows %s", name))
+	}
+	return found
+}
+
+// bundle are the authorities of a Provider.
+func bundle(p unstructured.Unstructured) ([]*x509.Certificate, error) {
+	encoded, _, _ := unstructured.NestedString(p.Object, "spec", "caBundle")
+	if encoded == "" {
+		return nil, errors.New("it is empty, so no connection is made")
+	}
+	text, err := base64.StdEncoding.DecodeString(encoded)
+	if err != nil {
+		return nil, errors.New("it is not base64")
+	}
+	return certificates(text)
+}
+
+func certificates(text []byte) ([]*x509.Certificate, error) {
+	var found []*x509.Certificate
+	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
+		c, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, c)
+	}
+	if len(found) == 0 {
+		return nil, errors.New("it holds no certificate in PEM")
+	}
+	return found, nil
+}
+
+func checkBackends(f *facts) []finding {
+	var found []finding
+	for _, name := range slices.Sorted(maps.Keys(f.backends)) {
+		b := f.backends[name]
+		if b.err != nil {
+			found = append(found, unknown(fmt.Errorf("%s: %w", name, b.err)))
+			continue
+		}
+		ready := 0
+		for _, p := range b.pods {
+			if slices.ContainsFunc(p.Status.Conditions, func(c corev1.PodCondition) bool {
+				return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
+			}) {
+				ready++
+			}
+		}
+		if b.unserved != "" {
+			found = append(found, fails(fmt.Sprintf("kubectl -n %s get service; the chart oke-sign makes it", b.namespace),
+				"%s: nobody answers at %s.%s: %s; every image of OCI Registry is refused", name, b.service, b.namespace, b.unserved))
+			continue
+		}
+		logs := fmt.Sprintf("kubectl -n %s get pods; kubectl -n %s logs deployment/oke-sign", b.namespace, b.namespace)
+		for _, pod := range slices.Sorted(maps.Keys(b.unready)) {
+			found = append(found, warns(fmt.Sprintf("kubectl -n %s logs %s", b.namespace, pod), "%s is not ready: %s", pod, cli.Clip(b.unready[pod], 300)))
+		}
+		switch ready {
+		case 0:
+			found = append(found, fails(logs, "%s: none of %s is ready, so nobody answers and every image of OCI Registry is refused", name, cli.Count(len(b.pods), "Pod")))
+		case 1:
+			found = append(found, warns(fmt.Sprintf("kubectl -n %s scale deployment oke-sign --replicas=2", b.namespace), "%s: one Pod is ready, and no other if its node goes", name))
+		default:
+			found = append(found, holds("%s: %d Pods", name, ready))
+		}
+	}
+	return found
+}
+
+func checkCertificates(f *facts) []finding {
+	var found []finding
+	for _, p := range f.providers.is {
+		b, ok := f.backends[p.GetName()]
+		if !ok || b.err != nil {
+			continue // said already
+		}
+		if b.chain.err != nil {
+			found = append(found, unknown(fmt.Errorf("%s: %w", p.GetName(), b.chain.err)))
+			continue
+		}
+		if len(b.chain.is) == 0 {
+			continue
+		}
+		authorities, err := bundle(p)
+		if err != nil {
+			continue // said already
+		}
+		roots, between := x509.NewCertPool(), x509.NewCertPool()
+		for _, c := range authorities {
+			roots.AddCert(c)
+		}
+		for _, c := range b.chain.is[1:] {
+			between.AddCert(c)
+		}
+		address, _, _ := unstructured.NestedString(p.Object, "spec", "url")
+		u, err := url.Parse(address)
+		if err != nil {
+			continue // said already
+		}
+		leaf := b.chain.is[0]
+		renew := "renew it: cert-manager does by itself, and so does the provider when it makes its own"
+		_, err = leaf.Verify(x509.VerifyOptions{Roots: roots, Intermediates: between, DNSName: u.Hostname(), CurrentTime: f.now})
+		switch {
+		case err != nil:
+			found = append(found, fails(renew, "Gatekeeper does not accept the certificate of %s: %v", p.GetName(), err))
+		case leaf.NotAfter.Before(f.now.Add(7 * 24 * time.Hour)):
+			found = append(found, warns(renew, "the certificate of %s ends %s", p.GetName(), cli.Timestamp(leaf.NotAfter)))
+		default:
+			found = append(found, holds("%s: until %s", p.GetName(), cli.Timestamp(leaf.NotAfter)))
+		}
+	}
+	return found
+}

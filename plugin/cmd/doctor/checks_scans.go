@@ -1,0 +1,158 @@
+package doctor
+
+import (
+	"cmp"
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"github.com/oke-sign/oke-sign/plugin/cli"
+	"github.com/oke-sign/oke-sign/plugin/enforcement"
+	"github.com/oke-sign/oke-sign/plugin/simulate"
+	"github.com/oke-sign/oke-sign/policies"
+	"github.com/oke-sign/oke-sign/provider/image"
+)
+
+// answerer is how constraints of a kind have the provider asked.
+type answerer struct {
+	provider string // its name, unless a constraint says otherwise
+	path     string
+	timeout  int // seconds that the Provider is given
+	flag     string
+	within   time.Duration // in which it answers, unless the flag says otherwise
+}
+
+// answererOf is the one for a kind, or for a constraint KIND/NAME.
+func answererOf(constraint string) answerer {
+	if kind, _, _ := strings.Cut(constraint, "/"); kind == policies.ScannedImages {
+		return answerer{"oke-sign-scans", "/v1/scans", 1, "scan-timeout", 300 * time.Millisecond}
+	}
+	return answerer{"oke-sign", "/v1/signatures", 2, "timeout", 1300 * time.Millisecond}
+}
+
+// checkAnswerers finds Providers that lead to the answers to another question, or
+// that are given up before the provider gives up.
+func checkAnswerers(f *facts) []finding {
+	var found []finding
+	seen := make(map[string]bool)
+	for _, c := range f.constraints.is {
+		if c.GetKind() != policies.SignedImages && c.GetKind() != policies.ScannedImages {
+			continue
+		}
+		by := answererOf(c.GetKind())
+		name, _, _ := unstructured.NestedString(c.Object, "spec", "parameters", "provider")
+		name = cmp.Or(name, by.provider)
+		p := f.provider(name)
+		if p == nil || seen[c.GetKind()+name] {
+			continue // said already
+		}
+		seen[c.GetKind()+name] = true
+		found = append(found, checkAnswerer(f, *p, c, by)...)
+	}
+	return found
+}
+
+func checkAnswerer(f *facts, p, c unstructured.Unstructured, by answerer) []finding {
+	address, _, _ := unstructured.NestedString(p.Object, "spec", "url")
+	u, err := url.Parse(address)
+	if err != nil {
+		return nil // said already
+	}
+	if u.Path != by.path {
+		u.Path = by.path
+		fix := fmt.Sprintf(`kubectl patch provider %s --type merge -p '{"spec":{"url":%q}}'`, p.GetName(), u)
+		if p.GetName() != by.provider { // it may be right for others
+			fix = fmt.Sprintf(`kubectl patch %s %s --type merge -p '{"spec":{"parameters":{"provider":%q}}}'`, strings.ToLower(c.GetKind()), c.GetName(), by.provider)
+		}
+		return []finding{fails(fix, "%s leads to %s, and what %s/%s asks is answered under %s: every image of OCI Registry is refused",
+			p.GetName(), cli.Clip(address, 100), c.GetKind(), c.GetName(), by.path)}
+	}
+	seconds, _, _ := unstructured.NestedInt64(p.Object, "spec", "timeout")
+	within := by.within
+	for _, pod := range f.backends[p.GetName()].pods {
+		for _, value := range flagsOf(pod.Spec, by.flag) {
+			if parsed, err := time.ParseDuration(value); err == nil {
+				within = max(within, parsed)
+			}
+		}
+	}
+	if limit := time.Duration(seconds) * time.Second; limit > 0 && within >= limit {
+		return []finding{warns(fmt.Sprintf("set --%s of the provider below %s, as the chart does", by.flag, limit),
+			"the provider takes up to %s for an answer, and Gatekeeper waits %s for %s: what is late is lost, and all that was in time with it", within, limit, p.GetName())}
+	}
+	return []finding{holds("%s: within %s of %d s", p.GetName(), within, seconds)}
+}
+
+// checkScans finds what makes constraints on scans refuse nothing, or everything.
+func checkScans(f *facts) []finding {
+	if f.constraints.err != nil {
+		return nil // said already
+	}
+	var found []finding
+	asked, denies := 0, false
+	for _, c := range f.constraints.is {
+		if c.GetKind() != policies.ScannedImages {
+			continue
+		}
+		asked++
+		name := c.GetKind() + "/" + c.GetName()
+		if !enforcement.ActsAt(c, "deny") || !enforcement.MatchesKind(c, "", "Pod") {
+			action, _, _ := unstructured.NestedString(c.Object, "spec", "enforcementAction")
+			why, fix := "its action is "+action, fmt.Sprintf("kubectl patch %s %s --type merge -p '{\"spec\":{\"enforcementAction\":\"deny\"}}'", strings.ToLower(c.GetKind()), c.GetName())
+			switch {
+			case enforcement.ActsAt(c, "deny"):
+				why, fix = "it is not about Pods", "kubectl edit "+strings.ToLower(name)
+			case enforcement.ActsAt(c, "warn"): // perhaps by a scoped action
+				why = "it only warns"
+			}
+			found = append(found, warns(fix, "%s refuses no Pod: %s", name, why))
+			continue
+		}
+		unknown, _, _ := unstructured.NestedString(c.Object, "spec", "parameters", "unknown")
+		denies = denies || unknown != enforcement.AllowUnknown
+		for _, narrow := range narrowed(c) {
+			found = append(found, warns("kubectl edit "+strings.ToLower(name), "%s is not about everything: %s", name, narrow))
+		}
+	}
+	if asked == 0 {
+		return []finding{holds("no constraint asks for them")}
+	}
+	if x, ok := unscanned(f.running.is); ok && denies {
+		found = append(found, x)
+	}
+	if len(found) == 0 {
+		found = append(found, holds("asked for by %s", cli.Count(asked, "constraint")))
+	}
+	return found
+}
+
+// unscanned is a finding if scans are known of no image that runs, or of few.
+func unscanned(running []*simulate.ImageStatus) (finding, bool) {
+	all, known := 0, 0
+	why := make(map[string]int)
+	for _, s := range running {
+		if s.Registry != image.OCIRegistry.String() || s.Scan == nil {
+			continue
+		}
+		all++
+		if s.Scan.Known {
+			known++
+		} else {
+			why[string(s.Scan.Reason)]++
+		}
+	}
+	if all == known {
+		return finding{}, false
+	}
+	var reasons []string
+	for reason, n := range why {
+		reasons = append(reasons, fmt.Sprintf("%d %s", n, reason))
+	}
+	slices.Sort(reasons)
+	return warns("kubectl oke-sign scan setup --compartment OCID has the images of a compartment scanned; kubectl oke-sign scan results pods -A says why of each",
+		"no scan is known of %d of %s that run, and they are refused if made anew: %s", all-known, cli.Count(all, "image"), strings.Join(reasons, ", ")), true
+}

@@ -1,0 +1,384 @@
+package iam
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/oke-sign/oke-sign/plugin/cli"
+	"github.com/oke-sign/oke-sign/plugin/connect"
+	"github.com/oke-sign/oke-sign/plugin/keyring"
+	"github.com/oke-sign/oke-sign/provider/ociauth"
+	"github.com/oke-sign/oke-sign/provider/signature"
+)
+
+type iamOptions struct {
+	*connect.Session
+	surroundings string
+	cluster      string
+	workload     string
+	signers      string
+	dynamicGroup string
+	runsIn       string
+	project      string
+	branch       string
+	issuer       string
+	audience     string
+	keys         []string
+	repositories []string
+	scans        bool
+	out          cli.Output
+
+	allowed []signature.KeyID
+	blanks  []string // words that nobody has filled in, for Terraform
+}
+
+func New(g *connect.Session) *cobra.Command {
+	o := &iamOptions{Session: g}
+	cmd := &cobra.Command{
+		Use:   "iam [--for SURROUNDINGS] [--cluster OCID] [--signers GROUP]",
+		Short: "Print what verifying and signing need in OCI's IAM",
+		Long: `Print statements for policies of OCI's IAM: what OKE's own image policy needs,
+what the scanning service needs, and the least that the provider of oke-sign and
+people who sign need.
+
+With --cluster alone, those of OKE's own policy are printed; with --workload,
+the least for the provider that runs as this service account of the cluster;
+with --signers, the least for a group that signs. Without any, all are printed,
+with words in capitals to fill in. Nothing is asked of OCI, and nothing is changed.
+
+With --for, it prints what signing needs in these surroundings:
+  cloud-shell  statements for a group of people
+  devops       dynamic groups of build and deployment pipelines, and statements
+  instance     a dynamic group of compute instances, and statements
+  workload     statements for a service account of an enhanced OKE cluster
+  github       an application, a service user and an Identity Propagation
+  gitlab       Trust of an identity domain, and statements for their group
+
+--compartment, --repository and --key narrow what the statements allow. A list
+of repositories narrows what can be read there; OCI lists images and signatures
+by compartment only, and that takes a right on the compartment.
+
+-o terraform prints resources of Oracle's Terraform provider. A word in capitals
+becomes a variable.`,
+		Example: `  kubectl oke-sign iam --cluster $CLUSTER
+
+  # For the provider, which verifies with two keys, and in one compartment
+  kubectl oke-sign iam --cluster $CLUSTER --workload oke-sign/oke-sign \
+    --compartment $COMPARTMENT --key $KEY1,$KEY2
+
+  # For jobs of one GitHub repository, on one branch, as Terraform
+  kubectl oke-sign iam --for github --project octo/web --branch main \
+    --compartment $COMPARTMENT --key $KEY1 -o terraform > iam.tf
+
+  # The statements alone, for a command that makes the policy
+  kubectl oke-sign iam --cluster $CLUSTER -o name`,
+		Args: cli.NoArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := o.complete(cmd); err != nil {
+				return err
+			}
+			if err := o.validate(); err != nil {
+				return err
+			}
+			return o.run()
+		},
+	}
+	o.bind(cmd.Flags())
+	return cmd
+}
+
+func (o *iamOptions) bind(flags *pflag.FlagSet) {
+	flags.StringVar(&o.surroundings, "for", "", "`SURROUNDINGS` that sign: "+strings.Join(Places, ", ")+".")
+	flags.StringVar(&o.cluster, "cluster", "", "`OCID` of the OKE cluster.")
+	flags.StringVar(&o.workload, "workload", "", "`NAMESPACE/NAME` of the provider's service account in the cluster; with --for workload, of the jobs'.")
+	flags.StringVar(&o.signers, "signers", "", "`GROUP` of people or pipelines that sign.")
+	flags.StringVar(&o.dynamicGroup, "dynamic-group", "oke-sign", "`NAME` of the dynamic group to make, for instance and devops.")
+	flags.StringVar(&o.runsIn, "runs-in", "", "`OCID` of the compartment of the instances or pipelines, or of the one instance.")
+	flags.StringVar(&o.project, "project", "", "`OWNER/NAME` of the GitHub repository or GitLab project whose jobs sign.")
+	flags.StringVar(&o.branch, "branch", "main", "`NAME` of the branch whose jobs sign.")
+	flags.StringVar(&o.issuer, "issuer", "", "`URL` that issues the jobs' tokens, unless it is GitHub's or GitLab's own.")
+	flags.StringVar(&o.audience, "audience", "", "`AUDIENCE` of the jobs' tokens; of GitHub's, https:// and the host of the identity domain unless OCI_OIDC_AUDIENCE says otherwise.")
+	flags.StringSliceVar(&o.keys, "key", nil, "`OCID`s of the only keys to allow.")
+	flags.StringSliceVar(&o.repositories, "repository", nil, "`NAME`s of the only repositories to allow, such as project01/web or project01*.")
+	flags.BoolVar(&o.scans, "scans", false, "Add what the provider needs where images must have been scanned (OKEScannedImages).")
+	o.out.BindFormats(flags, Formats)
+}
+
+// Formats are those of all commands, and Terraform's.
+var Formats = append(slices.Clone(cli.Formats), "terraform")
+
+func (o *iamOptions) complete(cmd *cobra.Command) (err error) {
+	for _, name := range []string{"for", "cluster", "workload", "signers", "dynamic-group", "runs-in", "project", "branch", "issuer", "audience", "key", "repository"} {
+		if err := cli.NotEmpty(cmd, name); err != nil {
+			return err
+		}
+	}
+	if err := o.fitting(cmd); err != nil {
+		return err
+	}
+	o.allowed, err = keyring.ParseIDs(o.keys)
+	return err
+}
+
+func (o *iamOptions) validate() error {
+	namespace, account, ok := strings.Cut(o.workload, "/")
+	switch {
+	case o.cluster != "" && (!strings.HasPrefix(o.cluster, "ocid1.cluster.") || !ociauth.Segment(o.cluster)):
+		return cli.Usage(fmt.Sprintf("--cluster %.120q is not the OCID of a cluster", o.cluster), "it begins with ocid1.cluster.")
+	case o.workload != "" && (!ok || !label(namespace) || !label(account)):
+		return cli.Usage(fmt.Sprintf("--workload %.120q is not NAMESPACE/NAME", o.workload), "for instance --workload oke-sign/oke-sign")
+	case o.workload != "" && o.cluster == "":
+		return cli.Usage("--workload is of a cluster, and --cluster is missing", "add --cluster OCID: without it, the account of that name in any cluster would be let in")
+	case o.scans && o.workload == "":
+		return cli.Usage("--scans is for the provider, and --workload is missing", "add --workload NAMESPACE/NAME; without any flag, all statements are printed")
+	case o.signers != "" && (len(o.signers) > maxName || !groupName.MatchString(o.signers)):
+		return cli.Usage(fmt.Sprintf("--signers %.120q is no name of a group", o.signers), "for instance --signers image-signers, or \"'Domain'/'image-signers'\" of another identity domain than Default")
+	}
+	for _, r := range o.repositories {
+		if r == "" || strings.Trim(r, lowerLetters+"._-/*") != "" {
+			return cli.Usage(fmt.Sprintf("--repository %.120q is no name of a repository", r), "for instance --repository project01/web, or 'project01*'")
+		}
+		if strings.Contains(r, "*") && strings.Contains(r, "/") {
+			return cli.Usage(fmt.Sprintf("--repository %.120q: IAM puts patterns between slashes, and knows none with a slash inside", r),
+				"an asterisk stands for slashes too: write 'project01*' for all below project01")
+		}
+	}
+	return cmp.Or(o.validateFor(), o.ValidateFlags(), o.out.ValidateFormats(Formats))
+}
+
+const lowerLetters = "abcdefghijklmnopqrstuvwxyz0123456789"
+
+// groupName is the name of a group as statements have it, in quotes or not, and
+// below the name of its identity domain or not.
+var groupName = regexp.MustCompile(`^(?:[A-Za-z0-9._-]+/|'[A-Za-z0-9._-]+'/)?(?:[A-Za-z0-9._-]+|'[A-Za-z0-9._-]+')$`)
+
+// label reports whether s may be the name of a namespace or a service account.
+func label(s string) bool {
+	return s != "" && len(s) <= 253 && strings.Trim(s, lowerLetters+"-.") == ""
+}
+
+// iamNeed is one thing that must be in IAM, and what it is for: a statement of a
+// policy, a dynamic group, or something of an identity domain.
+type iamNeed struct {
+	For           string            `json:"for"`
+	Statement     string            `json:"statement,omitempty"`
+	DynamicGroup  *dynamicGroup     `json:"dynamicGroup,omitempty"`
+	Application   *domainApp        `json:"application,omitempty"`
+	ServiceUser   *serviceUser      `json:"serviceUser,omitempty"`
+	IdentityTrust *propagationTrust `json:"identityPropagationTrust,omitempty"`
+}
+
+func (o *iamOptions) run() error {
+	all := o.needs()
+	d := cli.Document{Value: all}
+	for _, n := range all {
+		if n.Statement != "" {
+			d.Names = append(d.Names, n.Statement)
+		}
+	}
+	text := ""
+	switch o.out.Format {
+	case "table", "wide":
+		text = iamText(all)
+	case "terraform":
+		text = o.terraform(all)
+	default:
+		out := o.out
+		return out.Print(o.Streams.Out, d)
+	}
+	if _, err := io.WriteString(o.Streams.Out, text); err != nil {
+		return fmt.Errorf("writing the output: %w", err)
+	}
+	return nil
+}
+
+// needs are all that the flags ask for.
+func (o *iamOptions) needs() []iamNeed {
+	if o.surroundings != "" {
+		return o.needsFor()
+	}
+	var all []iamNeed
+	none := o.cluster+o.workload+o.signers == ""
+	if none || o.cluster != "" && o.workload == "" {
+		all = append(all, statements("OKE's own image policy", o.forCluster())...)
+	}
+	if none || o.workload != "" {
+		all = append(all, statements("the provider of oke-sign, as a workload of the cluster", o.forWorkload())...)
+	}
+	if none || o.scans {
+		all = append(all, statements("the same provider, where images must have been scanned", o.forScans())...)
+	}
+	if none || o.signers != "" {
+		all = append(all, statements(forSigning, o.forSigners())...)
+	}
+	if none {
+		all = append(all, statements("the scanning service", o.in("allow service vulnerability-scanning-service to read repos in %s", "allow service vulnerability-scanning-service to read compartments in %s"))...)
+	}
+	return all
+}
+
+const forSigning = "signing images"
+
+func statements(what string, texts []string) []iamNeed {
+	all := make([]iamNeed, len(texts))
+	for i, text := range texts {
+		all[i] = iamNeed{For: what, Statement: text}
+	}
+	return all
+}
+
+// iamText writes needs under headings. A table would put them into a column; they
+// are to be copied.
+func iamText(all []iamNeed) string {
+	var text strings.Builder
+	before := ""
+	for _, n := range all {
+		if n.For != before {
+			if before != "" {
+				text.WriteByte('\n')
+			}
+			fmt.Fprintf(&text, "# For %s\n", n.For)
+			before = n.For
+		}
+		for _, line := range n.lines() {
+			fmt.Fprintln(&text, cli.Printable(line))
+		}
+	}
+	return text.String()
+}
+
+// or is the value of a flag, or a word to fill in.
+func (o *iamOptions) or(value, word string) string {
+	if value != "" || o.out.Format != "terraform" {
+		return cmp.Or(value, word)
+	}
+	if !slices.Contains(o.blanks, word) {
+		o.blanks = append(o.blanks, word)
+	}
+	return blankBegin + strings.ToLower(word) + blankEnd
+}
+
+// in makes a statement for each compartment, or for the tenancy.
+func (o *iamOptions) in(statements ...string) []string {
+	places := []string{"tenancy"}
+	if len(o.Compartments) > 0 {
+		places = nil
+		for _, c := range o.Compartments {
+			if strings.HasPrefix(c, "ocid1.tenancy.") {
+				places = append(places, "tenancy")
+			} else {
+				places = append(places, "compartment id "+c)
+			}
+		}
+	}
+	var all []string
+	for _, s := range statements {
+		for _, place := range places {
+			all = append(all, fmt.Sprintf(s, place))
+		}
+	}
+	return all
+}
+
+func (o *iamOptions) forCluster() []string {
+	cluster := o.or(o.cluster, "CLUSTER_OCID")
+	return o.in("Allow any-user to use keys in %s where request.user.id="+cluster, "Allow any-user to read repos in %s where request.user.id="+cluster)
+}
+
+// forWorkload is what the provider asks OCI for and nothing else: it lists images
+// and signatures, looks images up, and reads keys. It never signs.
+func (o *iamOptions) forWorkload() []string {
+	return o.toVerify("any-user", o.workloadIs())
+}
+
+// toVerify returns the statements that let somebody verify signatures.
+func (o *iamOptions) toVerify(who string, where []string) []string {
+	return slices.Concat(o.readRepositories(who, where), o.onKeys(who, "{KEY_INSPECT, KEY_READ}", where))
+}
+
+// forScans is what it asks for besides where a constraint asks for scans: results,
+// and the targets that say which registry they are about. Both lie in the target's
+// compartment.
+func (o *iamOptions) forScans() []string {
+	where := " in %s where all {" + strings.Join(o.workloadIs(), ", ") + "}"
+	return o.in("Allow any-user to read container-scan-results"+where, "Allow any-user to read container-scan-targets"+where)
+}
+
+// workloadIs are the conditions that only the workload meets.
+func (o *iamOptions) workloadIs() []string {
+	namespace, account, _ := strings.Cut(o.workload, "/")
+	return []string{
+		"request.principal.type = 'workload'",
+		"request.principal.namespace = '" + o.or(namespace, "NAMESPACE") + "'",
+		"request.principal.service_account = '" + o.or(account, "SERVICE_ACCOUNT") + "'",
+		"request.principal.cluster_id = '" + o.or(o.cluster, "CLUSTER_OCID") + "'",
+	}
+}
+
+func (o *iamOptions) forSigners() []string {
+	return o.toSign("group "+o.or(o.signers, "GROUP"), nil)
+}
+
+// toSign returns the statements that let somebody push images to existing
+// repositories, sign them, and verify signatures.
+func (o *iamOptions) toSign(who string, where []string) []string {
+	return slices.Concat(
+		o.readRepositories(who, where),
+		o.onRepositories(who, "{REPOSITORY_UPDATE}", where),
+		o.onKeys(who, "{KEY_INSPECT, KEY_READ, KEY_SIGN}", where))
+}
+
+// readRepositories lets somebody list and read. OCI decides on a list before it
+// knows what will be in it, so that no list of repositories can narrow that.
+func (o *iamOptions) readRepositories(who string, where []string) []string {
+	if len(o.repositories) == 0 {
+		return o.in("Allow " + who + " to {REPOSITORY_INSPECT, REPOSITORY_READ} in %s" + when(where))
+	}
+	return append(o.in("Allow "+who+" to {REPOSITORY_INSPECT} in %s"+when(where)), o.onRepositories(who, "{REPOSITORY_READ}", where)...)
+}
+
+func (o *iamOptions) onRepositories(who, what string, where []string) []string {
+	return o.on(who, what, where, "target.repo.name", o.repositories)
+}
+
+func (o *iamOptions) onKeys(who, what string, where []string) []string {
+	keys := make([]string, len(o.allowed))
+	for i, k := range o.allowed {
+		keys[i] = k.String()
+	}
+	return o.on(who, what, where, "target.key.id", keys)
+}
+
+// on makes a statement for each value of a variable, or one for any.
+func (o *iamOptions) on(who, what string, where []string, variable string, values []string) []string {
+	if len(values) == 0 {
+		return o.in("Allow " + who + " to " + what + " in %s" + when(where))
+	}
+	var all []string
+	for _, v := range values {
+		quoted := "'" + v + "'"
+		if strings.Contains(v, "*") {
+			quoted = "/" + v + "/"
+		}
+		all = append(all, o.in("Allow "+who+" to "+what+" in %s"+when(append(slices.Clone(where), variable+" = "+quoted)))...)
+	}
+	return all
+}
+
+// when writes conditions that all have to hold.
+func when(conditions []string) string {
+	switch len(conditions) {
+	case 0:
+		return ""
+	case 1:
+		return " where " + conditions[0]
+	}
+	return " where all {" + strings.Join(conditions, ", ") + "}"
+}

@@ -1,0 +1,230 @@
+package iam
+
+import (
+	"cmp"
+	"fmt"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/oke-sign/oke-sign/plugin/cli"
+	"github.com/oke-sign/oke-sign/provider/ociauth"
+)
+
+// Places are where jobs and people sign, as --for names them.
+var Places = []string{"cloud-shell", "devops", "github", "gitlab", "instance", "workload"}
+
+// flagsFor are the flags that say more about some surroundings, beside those that
+// fit all. Under "" are those of the command without --for.
+var flagsFor = map[string][]string{
+	"":            {"cluster", "workload", "signers", "scans"},
+	"cloud-shell": {"signers"},
+	"devops":      {"dynamic-group", "runs-in"},
+	"github":      {"signers", "project", "branch", "issuer", "audience"},
+	"gitlab":      {"signers", "project", "branch", "issuer", "audience"},
+	"instance":    {"dynamic-group", "runs-in"},
+	"workload":    {"cluster", "workload"},
+}
+
+// fitting refuses flags that say nothing about the surroundings, since what they
+// would narrow is not printed.
+func (o *iamOptions) fitting(cmd *cobra.Command) error {
+	fit, known := flagsFor[o.surroundings]
+	if !known {
+		return cli.Usage(fmt.Sprintf("--for %.120q is not known", o.surroundings), "use --for "+strings.Join(Places, ", --for "))
+	}
+	for _, name := range []string{"cluster", "workload", "signers", "scans", "dynamic-group", "runs-in", "project", "branch", "issuer", "audience"} {
+		if !cmd.Flags().Changed(name) || slices.Contains(fit, name) {
+			continue
+		}
+		if o.surroundings == "" {
+			return cli.Usage("--"+name+" is of surroundings, and --for is missing", "add --for "+strings.Join(takers(name), " or --for "))
+		}
+		return cli.Usage("--"+name+" says nothing about --for "+o.surroundings, "leave it out; --for "+o.surroundings+" takes --"+strings.Join(fit, ", --"))
+	}
+	return nil
+}
+
+// takers are the surroundings that a flag says something about.
+func takers(flag string) []string {
+	var all []string
+	for _, s := range Places {
+		if slices.Contains(flagsFor[s], flag) {
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
+// Names that stand in IAM's statements, rules and claims. None has a quote, a space
+// or a brace, so that none ends what it stands in.
+var (
+	plainName   = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
+	projectPath = regexp.MustCompile(`^[A-Za-z0-9._@-]+(?:/[A-Za-z0-9._@-]+)+$`)
+	branchName  = regexp.MustCompile(`^[A-Za-z0-9._-]+(?:/[A-Za-z0-9._-]+)*$`)
+	audience    = regexp.MustCompile(`^[A-Za-z0-9._:/@-]+$`)
+	urlPath     = regexp.MustCompile(`^[A-Za-z0-9._/-]*$`)
+	urlHost     = regexp.MustCompile(`^[a-z0-9.-]+(?::[0-9]+)?$`)
+)
+
+const maxName = 255 // bytes
+
+func (o *iamOptions) validateFor() error {
+	for flag, value := range map[string]string{"dynamic-group": o.dynamicGroup, "project": o.project, "branch": o.branch, "issuer": o.issuer, "audience": o.audience} {
+		if len(value) > maxName {
+			return cli.Usage(fmt.Sprintf("--%s has %d characters", flag, len(value)), fmt.Sprintf("it may have %d", maxName))
+		}
+	}
+	switch {
+	case !plainName.MatchString(o.dynamicGroup):
+		return cli.Usage(fmt.Sprintf("--dynamic-group %.120q is no name of a dynamic group", o.dynamicGroup), "for instance --dynamic-group build-runners")
+	case o.runsIn != "" && !o.isPlace(o.runsIn):
+		return cli.Usage(fmt.Sprintf("--runs-in %.120q is not the OCID of a compartment", o.runsIn), "it begins with ocid1.compartment., or with ocid1.instance. for --for instance")
+	case o.project != "" && (!projectPath.MatchString(o.project) || o.surroundings == "github" && strings.Count(o.project, "/") != 1):
+		return cli.Usage(fmt.Sprintf("--project %.120q is not OWNER/NAME", o.project), "for instance --project octo/web")
+	case !branchName.MatchString(o.branch):
+		return cli.Usage(fmt.Sprintf("--branch %.120q is no name of a branch", o.branch), "for instance --branch main")
+	case o.issuer != "" && !isIssuer(o.issuer):
+		return cli.Usage(fmt.Sprintf("--issuer %.120q is no issuer of tokens", o.issuer), "for instance --issuer https://gitlab.example.com")
+	case o.audience != "" && !audience.MatchString(o.audience):
+		return cli.Usage(fmt.Sprintf("--audience %.120q is no audience", o.audience), "for instance --audience https://cloud.oracle.com")
+	}
+	return nil
+}
+
+// isPlace reports whether s is the OCID of where the surroundings can be.
+func (o *iamOptions) isPlace(s string) bool {
+	kinds := []string{"ocid1.compartment.", "ocid1.tenancy."}
+	if o.surroundings == "instance" {
+		kinds = append(kinds, "ocid1.instance.")
+	}
+	return ociauth.Segment(s) && slices.ContainsFunc(kinds, func(kind string) bool { return strings.HasPrefix(s, kind) })
+}
+
+// isIssuer reports whether s is an address as issuers of OpenID Connect have it.
+func isIssuer(s string) bool {
+	u, err := url.Parse(s)
+	return err == nil && s == "https://"+u.Host+u.Path && urlHost.MatchString(u.Host) && urlPath.MatchString(u.Path) && !strings.HasSuffix(s, "/")
+}
+
+// dynamicGroup is a group of resources of OCI.
+type dynamicGroup struct {
+	Name         string `json:"name"`
+	MatchingRule string `json:"matchingRule"`
+}
+
+// domainApp is a confidential application of an identity domain. Its client id and
+// secret are what the job shows beside its own token.
+type domainApp struct {
+	Name   string   `json:"name"`
+	Grants []string `json:"allowedGrants"`
+}
+
+// serviceUser is a user of an identity domain who cannot sign in.
+type serviceUser struct {
+	Name  string `json:"name"`
+	Group string `json:"group"`
+}
+
+// propagationTrust says which tokens of an issuer an identity domain exchanges for
+// sessions of a service user.
+type propagationTrust struct {
+	Name              string   `json:"name"`
+	Type              string   `json:"type"`
+	Issuer            string   `json:"issuer"`
+	PublicKeyEndpoint string   `json:"publicKeyEndpoint"`
+	ClientClaimName   string   `json:"clientClaimName"`
+	ClientClaimValues []string `json:"clientClaimValues"`
+	Application       string   `json:"application"`
+	ServiceUser       string   `json:"serviceUser"`
+	Rule              string   `json:"rule"`
+}
+
+// lines are what to type or to copy.
+func (n iamNeed) lines() []string {
+	switch {
+	case n.DynamicGroup != nil:
+		return []string{"name: " + n.DynamicGroup.Name, "matching rule: " + n.DynamicGroup.MatchingRule}
+	case n.Application != nil:
+		return []string{"name: " + n.Application.Name, "grant types: " + strings.Join(n.Application.Grants, ", ")}
+	case n.ServiceUser != nil:
+		return []string{"name: " + n.ServiceUser.Name, "group: " + n.ServiceUser.Group}
+	case n.IdentityTrust != nil:
+		t := n.IdentityTrust
+		return []string{
+			"name: " + t.Name, "type: " + t.Type, "issuer: " + t.Issuer, "public key endpoint: " + t.PublicKeyEndpoint,
+			"client claim: " + t.ClientClaimName + " = " + strings.Join(t.ClientClaimValues, ", "),
+			"OAuth client: the client id of application " + t.Application,
+			"impersonation: service user " + t.ServiceUser + " where " + t.Rule,
+		}
+	}
+	return []string{n.Statement}
+}
+
+// needsFor are what signing needs in the surroundings of --for.
+func (o *iamOptions) needsFor() []iamNeed {
+	switch o.surroundings {
+	case "cloud-shell":
+		group := "Allow group " + o.or(o.signers, "GROUP")
+		return append(statements("Cloud Shell, with a way to the internet to download the plugin",
+			[]string{group + " to use cloud-shell in tenancy", group + " to use cloud-shell-public-network in tenancy"}),
+			statements(forSigning, o.forSigners())...)
+	case "devops":
+		return o.forDevOps()
+	case "instance":
+		rule := "instance.compartment.id = '" + o.or(o.runsIn, "COMPARTMENT_OCID") + "'"
+		if strings.HasPrefix(o.runsIn, "ocid1.instance.") {
+			rule = "instance.id = '" + o.runsIn + "'"
+		}
+		return append([]iamNeed{{For: "compute instances: a dynamic group", DynamicGroup: &dynamicGroup{o.dynamicGroup, "All {" + rule + "}"}}},
+			statements(forSigning, o.toSign("dynamic-group "+o.dynamicGroup, nil))...)
+	case "workload":
+		return statements("signing images, as a workload of the cluster", o.toSign("any-user", o.workloadIs()))
+	}
+	return o.forTokens()
+}
+
+// forDevOps keeps build pipelines, which sign, apart from deployment pipelines,
+// which verify.
+func (o *iamOptions) forDevOps() []iamNeed {
+	build, deploy := o.dynamicGroup+"-build", o.dynamicGroup+"-deploy"
+	in := "resource.compartment.id = '" + o.or(o.runsIn, "COMPARTMENT_OCID") + "'"
+	return slices.Concat(
+		[]iamNeed{
+			{For: "build pipelines: a dynamic group", DynamicGroup: &dynamicGroup{build, "All {resource.type = 'devopsbuildpipeline', " + in + "}"}},
+			{For: "deployment pipelines: a dynamic group", DynamicGroup: &dynamicGroup{deploy, "All {resource.type = 'devopsdeploypipeline', " + in + "}"}},
+		},
+		statements("build pipelines, which sign images", o.toSign("dynamic-group "+build, nil)),
+		statements("deployment pipelines, which verify images", o.toVerify("dynamic-group "+deploy, nil)))
+}
+
+// forTokens is for jobs whose service gives them a token that an identity domain
+// trusts.
+func (o *iamOptions) forTokens() []iamNeed {
+	name := "oke-sign-" + o.surroundings
+	trust := &propagationTrust{
+		Name: name, Type: "JWT", Issuer: o.issuer,
+		ClientClaimName: "aud", ClientClaimValues: []string{o.or(o.audience, "AUDIENCE")},
+		Application: name, ServiceUser: name,
+	}
+	owner, project, _ := strings.Cut(o.project, "/")
+	path := o.or(owner, "OWNER") + "/" + o.or(project, "NAME")
+	if o.surroundings == "github" {
+		trust.Issuer = cmp.Or(o.issuer, "https://token.actions.githubusercontent.com")
+		trust.PublicKeyEndpoint = trust.Issuer + "/.well-known/jwks"
+		trust.Rule = `sub eq "repo:` + path + `:ref:refs/heads/` + o.branch + `"`
+	} else {
+		trust.Issuer = cmp.Or(o.issuer, "https://gitlab.com")
+		trust.PublicKeyEndpoint = trust.Issuer + "/oauth/discovery/keys"
+		trust.Rule = `sub eq "project_path:` + path + `:ref_type:branch:ref:` + o.branch + `"`
+	}
+	group := o.or(o.signers, "GROUP")
+	return append([]iamNeed{
+		{For: "the identity domain: a confidential application, whose client id and secret the jobs have", Application: &domainApp{name, []string{"client_credentials"}}},
+		{For: "the identity domain: a service user", ServiceUser: &serviceUser{name, group}},
+		{For: "the identity domain: an Identity Propagation Trust", IdentityTrust: trust},
+	}, statements(forSigning, o.forSigners())...)
+}

@@ -1,0 +1,576 @@
+package inspect
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/util/duration"
+
+	"github.com/oke-sign/oke-sign/plugin/cli"
+	"github.com/oke-sign/oke-sign/plugin/connect"
+	"github.com/oke-sign/oke-sign/plugin/enforcement"
+	"github.com/oke-sign/oke-sign/plugin/gatekeeper"
+	"github.com/oke-sign/oke-sign/plugin/keyring"
+	"github.com/oke-sign/oke-sign/plugin/manifest"
+	"github.com/oke-sign/oke-sign/plugin/simulate"
+	"github.com/oke-sign/oke-sign/plugin/workload"
+	"github.com/oke-sign/oke-sign/policies"
+	"github.com/oke-sign/oke-sign/provider/image"
+	"github.com/oke-sign/oke-sign/provider/signature"
+	"github.com/oke-sign/oke-sign/provider/verdict"
+	"github.com/oke-sign/oke-sign/provider/vulnreport"
+)
+
+type explainOptions struct {
+	*connect.Session
+	out cli.Output
+}
+
+func NewExplain(g *connect.Session) *cobra.Command {
+	o := &explainOptions{Session: g}
+	cmd := &cobra.Command{
+		Use:   "explain (TYPE/NAME|IMAGE)...",
+		Short: "Explain step by step why something may run here, or may not",
+		Long: `Explain what the cluster's policy makes of a workload, a Pod or an image, step
+by step: whether Gatekeeper is asked, which constraints are about it, what each
+of them says, which signatures each image has, whether they hold, what its newest
+scan found where that matters, and what to do.
+
+A workload is judged with the Pods that it makes; an image as the only one of a
+Pod in the namespace. OCI is asked as you: that the provider in the cluster may
+read less is for kubectl oke-sign doctor.
+
+Exit code 0: it may run. 3: it would be refused. 1: it could not be found out.`,
+		Example: `  kubectl oke-sign explain deployment/web -n shop
+
+  # Before it is deployed
+  kubectl oke-sign explain ` + cli.ExampleTag + ` -n shop`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return cli.Usage("nothing to explain", "name a workload, a Pod or an image: kubectl oke-sign explain deployment/web")
+			}
+			if err := cmp.Or(o.ValidateFlags(), o.out.Validate()); err != nil {
+				return err
+			}
+			return o.run(cmd.Context(), args)
+		},
+	}
+	o.out.Bind(cmd.Flags())
+	return cmd
+}
+
+// explanation is the decision on an object.
+type explanation struct {
+	Target      string                `json:"target"`
+	Result      string                `json:"result"`
+	NotAsked    string                `json:"notAsked,omitempty"` // why Gatekeeper is not
+	Constraints []explainedConstraint `json:"constraints"`
+	Images      []explainedImage      `json:"images"`
+	ToDo        []string              `json:"toDo,omitempty"`
+}
+
+type explainedConstraint struct {
+	Kind       string               `json:"kind"`
+	Name       string               `json:"name"`
+	Answer     string               `json:"answer"` // passes, refuses, warns, counts, unknown, not-about-it
+	Violations []workload.Violation `json:"violations,omitempty"`
+}
+
+type explainedImage struct {
+	Place      string              `json:"place"`
+	Image      string              `json:"image"`
+	Registry   string              `json:"registry"`
+	Pinned     bool                `json:"pinned"`
+	Doubt      string              `json:"doubt,omitempty"` // why nobody can rely on the reference
+	Verdicts   []explainedAnswer   `json:"verdicts,omitempty"`
+	Signatures []keyring.Signature `json:"signatures,omitempty"`
+	Scan       *explainedScan      `json:"scan,omitempty"` // if a constraint asked for it
+}
+
+// allowed are the keys that constraints on the image list.
+func (i explainedImage) allowed() []string {
+	var keys []string
+	for _, a := range i.Verdicts {
+		keys = append(keys, a.Keys...)
+	}
+	return keys
+}
+
+// explainedAnswer is what OCI said to the question of a constraint.
+type explainedAnswer struct {
+	Keys    []string         `json:"keys"`
+	Names   []string         `json:"keyNames,omitempty"` // of the keys; "" for one that is not known
+	Verdict *verdict.Verdict `json:"verdict,omitempty"`
+	Error   string           `json:"error,omitempty"`
+}
+
+// explainedScan is what scans say of an image.
+type explainedScan struct {
+	Report *vulnreport.Report `json:"report,omitempty"`
+	Error  string             `json:"error,omitempty"`
+}
+
+var explainColumns = []cli.Column{{Name: "step"}, {Name: "answer"}, {Name: "why"}}
+
+func (o *explainOptions) run(ctx context.Context, args []string) error {
+	ctx, cancel := o.WithTimeout(ctx)
+	defer cancel()
+	e, err := enforcement.Read(ctx, o.Session)
+	var subjects []workload.Document
+	if err == nil {
+		subjects, err = o.subjects(ctx, args)
+	}
+	if err != nil {
+		return o.Finish(o.out, explainColumns, cli.AllFailed([]string{strings.Join(args, " ")}, cli.StopCause(ctx, err)))
+	}
+	p := e.Input
+	p.Manifests = subjects
+	questions, err := simulate.Questions(ctx, o.Session, p)
+	if err != nil {
+		return o.Finish(o.out, explainColumns, cli.AllFailed([]string{strings.Join(args, " ")}, cli.StopCause(ctx, err)))
+	}
+	answers, failed := simulate.Ask(ctx, o.Session, questions)
+	w := &explainer{explainOptions: o, e: e, answers: answers, ask: simulate.FromAnswers(answers)}
+	if failed != nil {
+		w.ask = func(context.Context, string, []string) (map[string]any, error) { return nil, failed }
+	} else if len(questions) > 0 {
+		// That it connects was just seen.
+		if w.cloud, failed = o.ConnectImages(ctx); failed == nil {
+			w.examiner = keyring.NewRecordVerifier(w.cloud, sync.OnceValue(func() *keyring.Inventory { return keyring.NewInventory(ctx, o.Session, w.cloud) }), w.allowed()...)
+		}
+	}
+	results := make([]cli.Result, len(subjects))
+	for i, s := range subjects {
+		results[i] = w.explain(ctx, s)
+		results[i].PartialErr = cmp.Or(cli.StopCause(ctx, failed), results[i].PartialErr)
+	}
+	return o.Finish(o.out, explainColumns, results)
+}
+
+// subjects are the objects that arguments name, and a Pod for each image.
+func (o *explainOptions) subjects(ctx context.Context, args []string) ([]workload.Document, error) {
+	namespace, err := o.Kube.CurrentNamespace()
+	if err != nil {
+		return nil, err
+	}
+	var subjects []workload.Document
+	var named []string
+	for _, arg := range args {
+		if workload.IsObject(arg) {
+			named = append(named, arg)
+			continue
+		}
+		if workload.IsWord(arg) && o.Kube.Knows(arg) { // taken for an image of that name, it might be allowed
+			return nil, &cli.HintedError{What: fmt.Errorf("%s is a type of objects, and none of them is named", arg),
+				Hint: fmt.Sprintf("name one, such as %s/NAME; kubectl oke-sign status shows all Pods that run", arg)}
+		}
+		pod := &unstructured.Unstructured{Object: map[string]any{
+			"apiVersion": "v1", "kind": "Pod",
+			"metadata": map[string]any{"name": "of-" + arg, "namespace": namespace},
+			"spec":     map[string]any{"containers": []any{map[string]any{"name": "image", "image": arg}}},
+		}}
+		subjects = append(subjects, workload.Document{File: arg, Object: pod})
+	}
+	if len(named) == 0 {
+		return subjects, nil
+	}
+	found, err := (&workload.TargetFlags{}).Running(ctx, o.Session, named)
+	return append(subjects, found...), err
+}
+
+// explainer knows what was asked, and explains with it.
+type explainer struct {
+	*explainOptions
+	e        enforcement.State
+	answers  []simulate.Answer
+	ask      func(context.Context, string, []string) (map[string]any, error)
+	cloud    *connect.Cloud
+	examiner *keyring.RecordVerifier
+}
+
+func (w *explainer) explain(ctx context.Context, of workload.Document) cli.Result {
+	title := of.Name()
+	if of.File != "" {
+		title = of.File
+	}
+	x := explanation{Target: title, Result: simulate.AllowedImage, NotAsked: w.e.WhyNotAsked(of.Object.GetNamespace()), Constraints: []explainedConstraint{}, Images: []explainedImage{}}
+	r := cli.Result{Target: title}
+	images, err := manifest.Images(of.Object)
+	if err != nil {
+		return cli.Result{Target: title, Err: err}
+	}
+	about := 0
+	for _, c := range w.e.Constraints {
+		said, err := w.constraint(ctx, of, c)
+		if err != nil {
+			r.PartialErr = cmp.Or(r.PartialErr, err)
+			said.Answer = "unknown"
+		}
+		x.Constraints = append(x.Constraints, said)
+		switch said.Answer {
+		case "unknown":
+			x.Result = simulate.UnknownImage
+			for _, v := range said.Violations {
+				if v.Reason == "no-answer" {
+					r.PartialErr = cmp.Or(r.PartialErr, errors.New(v.Message))
+				}
+			}
+		case "refuses":
+			if x.Result != simulate.UnknownImage {
+				x.Result = simulate.RefusedImage
+			}
+		case "warns", "counts":
+			if x.Result == simulate.AllowedImage {
+				x.Result = simulate.WarnedImage
+			}
+		}
+		if said.Answer != "not-about-it" {
+			about++
+		}
+	}
+	switch {
+	case x.NotAsked != "":
+		x.Result, r.PartialErr = simulate.OutsideImage, nil
+	case about == 0:
+		x.Result = simulate.UnmatchedImage
+	}
+	seen := make(map[string]bool)
+	for _, i := range images {
+		if !seen[i.Ref] {
+			seen[i.Ref] = true
+			x.Images = append(x.Images, w.image(ctx, i))
+		}
+	}
+	x.ToDo = w.remediation(x)
+	r.Denied = x.Result == simulate.RefusedImage
+	r.Value, r.Title, r.Rows = x, title+": "+x.Result, w.rows(x)
+	if !r.Denied && r.PartialErr == nil {
+		r.Names = []string{title}
+	}
+	return r
+}
+
+// constraint judges by one constraint alone.
+func (w *explainer) constraint(ctx context.Context, of, c workload.Document) (explainedConstraint, error) {
+	said := explainedConstraint{Kind: c.Object.GetKind(), Name: c.Object.GetName(), Answer: "passes"}
+	engine, err := gatekeeper.New(gatekeeper.Config{Ask: w.ask})
+	if err != nil {
+		return said, err
+	}
+	defer engine.Close()
+	alone := workload.Input{Constraints: []workload.Document{c}, Namespaces: w.e.Namespaces}
+	if err := simulate.Load(ctx, alone, engine); err != nil {
+		return said, err
+	}
+	d, err := simulate.Review(ctx, alone, engine, of.Object)
+	if err != nil {
+		return said, err
+	}
+	var all simulate.ObjectResult
+	all.Add("deny", d.Denied)
+	all.Add("warn", d.Warnings)
+	all.Add("dryrun", d.DryRun)
+	said.Violations = all.Violations
+	switch {
+	case d.Constraints == 0:
+		said.Answer = "not-about-it"
+	case slices.ContainsFunc(all.Violations, func(v workload.Violation) bool { return v.Action == "deny" && v.Reason == "no-answer" }):
+		said.Answer = "unknown"
+	case len(d.Denied) > 0:
+		said.Answer = "refuses"
+	case len(d.Warnings) > 0:
+		said.Answer = "warns"
+	case len(d.DryRun) > 0:
+		said.Answer = "counts"
+	}
+	return said, nil
+}
+
+// image is what there is to know of an image: the answers to what constraints
+// asked, and the signatures that these were made of.
+func (w *explainer) image(ctx context.Context, i manifest.Image) explainedImage {
+	x := explainedImage{Place: i.Place(), Image: i.Ref, Registry: image.Classify(i.Ref).String()}
+	_, digest, _ := strings.Cut(i.Ref, "@")
+	x.Pinned = image.ValidDigest(digest)
+	for _, a := range w.answers {
+		if a.Question.Image != i.Ref {
+			continue
+		}
+		if a.Question.Keys == nil {
+			x.Scan = explainScan(a)
+			continue
+		}
+		said := explainedAnswer{Keys: a.Question.Keys, Names: w.names(ctx, a.Question.Keys)}
+		if v, ok := a.Value.(verdict.Verdict); ok && a.Err == nil {
+			said.Verdict = &v
+		} else {
+			said.Error = cli.Clip(fmt.Sprint(a.Err), 1000)
+		}
+		x.Verdicts = append(x.Verdicts, said)
+	}
+	ref, err := image.Parse(i.Ref)
+	if errors.Is(err, image.ErrDoubtful) {
+		x.Doubt = strings.TrimPrefix(err.Error(), image.ErrDoubtful.Error()+": ")
+	}
+	if err != nil || len(x.Verdicts) == 0 || w.examiner == nil {
+		return x
+	}
+	records, err := w.cloud.Registry.Records(ctx, ref)
+	if err != nil {
+		return x // the verdict says so
+	}
+	for _, rec := range records[:min(len(records), maxShownRecords)] {
+		s, _ := keyring.SignatureOf(ctx, w.examiner, ref, rec) // what is not known of it stands in it
+		x.Signatures = append(x.Signatures, s)
+	}
+	return x
+}
+
+// names are what keys that constraints list are called, as far as OCI tells.
+func (w *explainer) names(ctx context.Context, keys []string) []string {
+	if w.examiner == nil {
+		return nil
+	}
+	names := make([]string, len(keys))
+	group := cli.Limited()
+	for i, key := range keys {
+		group.Go(func() error {
+			if id, err := signature.ParseKeyID(key); err == nil {
+				found, _ := w.examiner.Keys.Get(ctx, id) // the verdict says what is not known of it
+				names[i] = found.Name
+			}
+			return nil
+		})
+	}
+	_ = group.Wait()
+	return names
+}
+
+func explainScan(a simulate.Answer) *explainedScan {
+	if r, ok := a.Value.(vulnreport.Report); ok && a.Err == nil {
+		return &explainedScan{Report: &r}
+	}
+	return &explainedScan{Error: cli.Clip(fmt.Sprint(a.Err), 1000)}
+}
+
+// row is which scan is known, how old it is and the worst that it found, or why none
+// is known.
+func (s *explainedScan) row() []string {
+	if s.Report == nil {
+		return []string{"  scanned", "unknown", s.Error}
+	}
+	r := s.Report
+	if !r.Known {
+		return []string{"  scanned", "not known", string(r.Reason) + ": " + r.Detail}
+	}
+	age := ""
+	if at, err := time.Parse(time.RFC3339, r.ScannedAt); err == nil {
+		age = ", " + duration.HumanDuration(time.Since(at)) + " ago"
+	}
+	const most = 3
+	var worst []string
+	for _, p := range r.Problems[:min(len(r.Problems), most)] {
+		worst = append(worst, p.ID)
+	}
+	if len(r.Problems) > most {
+		worst = append(worst, "…")
+	}
+	return []string{"  scanned " + r.ScannedAt + age, simulate.SeverityCounts(r.Counts), strings.Join(worst, ", ")}
+}
+
+// maxShownRecords bounds the records of an image that are gone into.
+const maxShownRecords = 20
+
+func (w *explainer) allowed() []signature.KeyID {
+	keys, _ := keyring.ParseIDs(simulate.Keys(w.e)) // what is none of OCI Vault's, the schema refuses
+	return keys
+}
+
+func (w *explainer) rows(x explanation) [][]string {
+	var rows [][]string
+	add := func(step, answer, why string) { rows = append(rows, []string{step, answer, why}) }
+	asked := "yes"
+	if x.NotAsked != "" {
+		asked = "no"
+	} else if w.e.Webhook == nil {
+		asked = "unknown"
+		if w.e.Unknown == nil {
+			asked = "no"
+		}
+	}
+	add("Gatekeeper is asked", asked, x.NotAsked)
+	for _, i := range x.Images {
+		pinned := "by digest"
+		if !i.Pinned {
+			pinned = "without a digest"
+		}
+		if i.Doubt != "" {
+			pinned = i.Doubt
+		}
+		add(i.Place, i.Registry, pinned+": "+cli.Brief(i.Image))
+		for _, s := range i.Signatures {
+			why := ""
+			switch {
+			case !slices.Contains(i.allowed(), s.Key):
+				why = "no constraint on it lists the key"
+			case s.Holds != "yes":
+				why = s.Reason + ": " + s.Detail
+			}
+			holds := map[string]string{"yes": "holds", "no": "does not hold"}[s.Holds]
+			add("  signed "+s.SignedAt+" by "+cli.Clip(cmp.Or(s.KeyName, cli.Short(s.Key)), 40), cmp.Or(holds, "unknown"), why)
+		}
+		for _, a := range i.Verdicts {
+			var keys []string
+			for n, k := range a.Keys {
+				name := ""
+				if n < len(a.Names) {
+					name = a.Names[n]
+				}
+				keys = append(keys, cli.Clip(cmp.Or(name, cli.Short(k)), 40))
+			}
+			step := "  signed by " + strings.Join(keys, " or ")
+			switch {
+			case a.Error != "":
+				add(step, "unknown", a.Error)
+			case a.Verdict.Signed:
+				add(step, "yes", "")
+			default:
+				add(step, "no", string(a.Verdict.Reason)+": "+a.Verdict.Detail)
+			}
+		}
+		if i.Scan != nil {
+			rows = append(rows, i.Scan.row())
+		}
+	}
+	told := make(map[string]bool)
+	for _, c := range x.Constraints {
+		name, answer := c.Kind+"/"+c.Name, c.Answer
+		if answer == "not-about-it" {
+			answer = "is not about it"
+		}
+		if len(c.Violations) == 0 {
+			add(name, answer, "")
+		}
+		for n, v := range c.Violations {
+			if n > 0 {
+				name, answer = "", ""
+			}
+			// Constraints have words of their own for the same fault.
+			why := v.Message
+			if w.out.Format != "wide" {
+				why = cli.Brief(why)
+			}
+			place, _, _ := strings.Cut(v.Message, ": ")
+			if fault := place + ": " + v.Reason; told[fault] {
+				why = fault + ", as above"
+			} else {
+				told[fault] = true
+			}
+			add(name, answer, why)
+		}
+	}
+	for n, todo := range x.ToDo {
+		step := "to do"
+		if n > 0 {
+			step = ""
+		}
+		add(step, fmt.Sprint(n+1), cli.ToCopy(todo))
+	}
+	return rows
+}
+
+// policyReason is the reason of a violation that a policy finds itself, and not in a
+// verdict or a report of scans.
+type policyReason string
+
+const (
+	doubtfulImage policyReason = "doubtful"
+	noAnswerCame  policyReason = "no-answer"
+	noKeysListed  policyReason = "no-keys"
+	glassExpired  policyReason = "expired"
+	glassNoReason policyReason = "no-reason"
+	glassNoEnd    policyReason = "no-end"
+	glassBadEnd   policyReason = "bad-end"
+	glassTooLong  policyReason = "too-long"
+	glassNoEffect policyReason = "no-effect"
+	tooManyImages policyReason = "too-many-images"
+	scanProblems  policyReason = "problems"
+	scanTooOld    policyReason = "scan-too-old"
+)
+
+var policyRemedies = map[policyReason]string{
+	doubtfulImage: "write the image as <region key>.ocir.io/<namespace>/<repository>@sha256:<digest>",
+	noAnswerCame:  "kubectl oke-sign doctor finds out why nobody answers",
+	noKeysListed:  "give the constraint keys; [] would admit every image of OCI Registry",
+	glassExpired:  "kubectl oke-sign break-glass TYPE/NAME --reason TEXT --for TIME begins anew, and break-glass end ends it",
+	glassNoReason: "give the reason: kubectl oke-sign break-glass TYPE/NAME --reason TEXT --for TIME",
+	glassNoEnd:    "give it an end: kubectl oke-sign break-glass TYPE/NAME --reason TEXT --for TIME",
+	glassBadEnd:   "give it an end: kubectl oke-sign break-glass TYPE/NAME --reason TEXT --for TIME",
+	glassTooLong:  "give it an earlier end: kubectl oke-sign break-glass TYPE/NAME --reason TEXT --for TIME",
+	glassNoEffect: "kubectl oke-sign break-glass end TYPE/NAME takes the annotation away",
+	tooManyImages: "split the object into several with fewer images",
+	scanProblems:  "kubectl oke-sign scan results IMAGE shows them and the versions that mend them: build the image with those; or list the ids in the constraint: ignore: [CVE-...]",
+	scanTooOld:    "push the image again under its tag, which has it scanned anew; kubectl oke-sign scan target list shows whether its repository still is",
+}
+
+// remedy says what to do about a reason that a constraint of a kind gave. IMAGE
+// stands for the image, KEY for a key that the constraint lists.
+func remedy(kind, reason string) string {
+	answered := verdict.Reason(reason).Meaning().Remedy
+	if kind == policies.ScannedImages {
+		answered = vulnreport.Reason(reason).Meaning().Remedy
+	}
+	return cmp.Or(answered, policyRemedies[policyReason(reason)])
+}
+
+// exemption says how an image of another registry is exempt. A name without a host
+// never is: each node decides which registry it means.
+func exemption(ref string) string {
+	name, _, _ := strings.Cut(ref, "@")
+	if tag := strings.LastIndexByte(name, ':'); tag > strings.LastIndexByte(name, '/') {
+		name = name[:tag]
+	}
+	if host, _, ok := strings.Cut(name, "/"); !ok || !strings.ContainsAny(host, ".:") {
+		return "; only one that is written with its registry can be exempt"
+	}
+	return ", or exempt it: exemptImages: [" + name + "]"
+}
+
+func (w *explainer) remediation(x explanation) []string {
+	var found []string
+	if w.e.Webhook == nil && w.e.Unknown == nil {
+		found = append(found, "kubectl oke-sign doctor says why Gatekeeper is not asked")
+	}
+	if x.NotAsked != "" {
+		return found
+	}
+	for _, c := range x.Constraints {
+		for _, v := range c.Violations {
+			ref, key := "IMAGE", "OCID"
+			for _, i := range x.Images {
+				if strings.HasSuffix(v.Message, ": "+i.Image) {
+					ref = i.Image
+					if keys := i.allowed(); len(keys) > 0 {
+						key = keys[0]
+					}
+				}
+			}
+			todo := strings.NewReplacer("IMAGE", ref, "KEY", key).Replace(remedy(c.Kind, v.Reason))
+			if v.Reason == string(verdict.NotOCIRegistry) {
+				todo += exemption(ref)
+			}
+			if todo != "" && !slices.Contains(found, todo) {
+				found = append(found, todo)
+			}
+		}
+	}
+	return found
+}

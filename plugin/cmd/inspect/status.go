@@ -1,0 +1,310 @@
+package inspect
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"github.com/oke-sign/oke-sign/plugin/cli"
+	"github.com/oke-sign/oke-sign/plugin/connect"
+	"github.com/oke-sign/oke-sign/plugin/enforcement"
+	"github.com/oke-sign/oke-sign/plugin/manifest"
+	"github.com/oke-sign/oke-sign/plugin/simulate"
+	"github.com/oke-sign/oke-sign/plugin/workload"
+	"github.com/oke-sign/oke-sign/provider/image"
+	"github.com/oke-sign/oke-sign/provider/signature"
+	"github.com/oke-sign/oke-sign/provider/verdict"
+	"github.com/oke-sign/oke-sign/provider/vulnreport"
+)
+
+type statusOptions struct {
+	*connect.Session
+	allNamespaces bool
+	selector      string
+	out           cli.Output
+
+	scans bool // a constraint asks for them
+}
+
+func NewStatus(g *connect.Session) *cobra.Command {
+	o := &statusOptions{Session: g}
+	cmd := &cobra.Command{
+		Use:   "status [-A]",
+		Short: "Show the images that run, who signed them, and what lets them run",
+		Long: `Show every image that runs in a namespace, or in all: whether it is pinned to a
+digest, by which key and when it was signed, what its newest scan found where a
+constraint asks for that, and what would become of it if its Pods were made again
+now:
+
+  allowed      let in
+  exempt       let in by an exemption of the policy, and only by that
+  break-glass  let in by the break-glass annotation, and only by that
+  warned       let in, with a warning, or counted by a dry run
+  refused      kept out; so is an image beside which another part of the Pod is
+  unmatched    no constraint is about the Pod
+  not-asked    Gatekeeper leaves the namespace out
+  unknown      could not be found out
+
+The Pods are judged here, with Gatekeeper's own engine, by the constraints of
+the cluster; OCI is asked as you, about each image once. Of an image without a
+digest, what runs is asked about, as the node names it.
+
+Exit code 0: all is shown. 1: something could not be found out.`,
+		Example: `  kubectl oke-sign status -A
+
+  # What a new policy, or a node that fails, would cost
+  kubectl oke-sign status -A -o json | jq '.[] | select(.result == "refused") | .workloads'`,
+		Args: cli.NoArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := cmp.Or(workload.CheckSelector(o.selector), o.ValidateFlags(), o.out.Validate()); err != nil {
+				return err
+			}
+			return o.run(cmd.Context())
+		},
+	}
+	cmd.Flags().BoolVarP(&o.allNamespaces, "all-namespaces", "A", false, "Show the Pods of all namespaces.")
+	cmd.Flags().StringVarP(&o.selector, "selector", "l", "", "Label `SELECTOR` of the Pods.")
+	o.out.Bind(cmd.Flags())
+	return cmd
+}
+
+var statusColumns = []cli.Column{{Name: "image"}, {Name: "pods"}, {Name: "pinned"}, {Name: "signed"}, {Name: "key"}, {Name: "signed at", Wide: true},
+	{Name: "signed by", Wide: true}, {Name: "scan", Wide: true}, {Name: "result"}, {Name: "workloads", Wide: true}, {Name: "why"}}
+
+// columns are those to show: what scans say where it matters, or is asked for.
+func (o *statusOptions) columns() []cli.Column {
+	columns := slices.Clone(statusColumns)
+	for i := range columns {
+		if columns[i].Name == "scan" && o.scans {
+			columns[i].Wide = false
+		}
+	}
+	return columns
+}
+
+func (o *statusOptions) run(ctx context.Context) error {
+	ctx, cancel := o.WithTimeout(ctx)
+	defer cancel()
+	results, err := o.results(ctx)
+	if err != nil {
+		results = cli.AllFailed([]string{""}, cli.StopCause(ctx, err))
+	}
+	return o.Finish(o.out, o.columns(), results)
+}
+
+func (o *statusOptions) results(ctx context.Context) ([]cli.Result, error) {
+	namespace := ""
+	if !o.allNamespaces {
+		var err error
+		if namespace, err = o.Kube.CurrentNamespace(); err != nil {
+			return nil, err
+		}
+	}
+	e, err := enforcement.Read(ctx, o.Session)
+	if err != nil {
+		return nil, err
+	}
+	pods, err := workload.RunningPods(ctx, o.Session, namespace, o.selector)
+	if err != nil {
+		return nil, err
+	}
+	if len(pods) == 0 {
+		what := "no Pod"
+		if o.selector != "" {
+			what = "no Pod that -l chooses"
+		}
+		o.Remark("%s runs in %s", what, cmp.Or(namespace, "any namespace"))
+		return nil, nil
+	}
+	workloads, err := workload.Workloads(ctx, o.Session, namespace, pods)
+	if err != nil {
+		return nil, err
+	}
+	objects := make([]*unstructured.Unstructured, len(pods))
+	var running []string
+	for i, pod := range pods {
+		objects[i] = pod.Object
+		for _, digest := range simulate.RunningDigests(pod.Object) {
+			running = append(running, digest)
+		}
+	}
+	j, err := simulate.Pods(ctx, o.Session, e, objects, running)
+	if err != nil {
+		return nil, err
+	}
+	o.scans = j.Scans != nil
+	found := simulate.ImageStatuses(j, pods, workloads)
+	o.nameKeys(ctx, found)
+	results := make([]cli.Result, len(found))
+	for i, s := range found {
+		results[i] = o.result(*s)
+	}
+	ofImages, ofPods := summary(j, found, len(pods))
+	o.Remark("%s", ofImages)
+	if o.scans {
+		o.Remark("%s", scanSummary(found))
+	}
+	o.Remark("%s", ofPods)
+	return results, nil
+}
+
+// nameKeys finds the names of keys and, where it is shown, who signed. Neither
+// proves anything, and what cannot be found out is left out.
+func (o *statusOptions) nameKeys(ctx context.Context, found []*simulate.ImageStatus) {
+	if !slices.ContainsFunc(found, func(s *simulate.ImageStatus) bool { return s.Verdict != nil && s.Verdict.Signed }) {
+		return
+	}
+	c, err := o.Connect(ctx)
+	if err != nil {
+		return
+	}
+	names := make(map[string]string)
+	group := cli.Limited()
+	who := o.out.Format != "table" && o.out.Format != "name"
+	for _, s := range found {
+		if s.Verdict == nil || !s.Verdict.Signed {
+			continue
+		}
+		if id, err := signature.ParseKeyID(s.Verdict.Key); err == nil && names[s.Verdict.Key] == "" {
+			key, err := c.Vault.Key(ctx, id)
+			names[s.Verdict.Key] = "?"
+			if err == nil {
+				names[s.Verdict.Key] = key.Name
+			}
+		}
+		if s.KeyName = names[s.Verdict.Key]; s.KeyName == "?" {
+			s.KeyName = ""
+		}
+		if who {
+			group.Go(func() error {
+				ref, err := image.Parse(cmp.Or(s.Running, s.Image))
+				if err != nil {
+					return nil
+				}
+				if rec, err := c.Registry.Record(ctx, ref, s.Verdict.Signature); err == nil {
+					s.SignedBy = rec.CreatedBy
+				}
+				return nil
+			})
+		}
+	}
+	_ = group.Wait()
+}
+
+func (o *statusOptions) result(s simulate.ImageStatus) cli.Result {
+	if s.Err != nil {
+		s.Error = cli.Clip(s.Err.Error(), 1000)
+	}
+	r := cli.Result{Target: s.Image, Value: s, PartialErr: s.Err, Names: []string{s.Image}}
+	v := verdict.Verdict{}
+	if s.Verdict != nil {
+		v = *s.Verdict
+	}
+	pinned := "no"
+	if s.Pinned {
+		pinned = "yes"
+	}
+	why := s.NotAsked
+	if len(s.Violations) > 0 {
+		why = s.Violations[0].Brief(s.Image)
+	}
+	name, key, at := cli.Brief(s.Image), cli.Clip(cmp.Or(s.KeyName, cli.Short(v.Key)), 40), v.SignedAt
+	if o.out.Format == "wide" {
+		name, key = s.Image, cmp.Or(v.Key)
+	} else {
+		why = cli.Clip(why, 80)
+	}
+	var owners []string
+	for _, w := range s.Workloads {
+		owners = append(owners, w.Title())
+	}
+	if more := len(owners) - 3; more > 0 {
+		owners = append(owners[:3], fmt.Sprintf("and %d more", more))
+	}
+	r.Rows = [][]string{{name, fmt.Sprint(s.Pods), pinned, s.Signed(), key, at, s.SignedBy, s.Scanned(), s.Result, strings.Join(owners, ", "), why}}
+	return r
+}
+
+// scanSummary says how the images stand by their scans.
+func scanSummary(found []*simulate.ImageStatus) string {
+	worst := make(map[string]string) // by image
+	for _, s := range found {
+		if s.Registry != image.OCIRegistry.String() {
+			continue
+		}
+		word := "none"
+		if s.Scan == nil || !s.Scan.Known {
+			word = "not known"
+		} else if i := slices.IndexFunc(vulnreport.Severities(), func(x vulnreport.Severity) bool { return s.Scan.Counts[x] > 0 }); i >= 0 {
+			word = string(vulnreport.Severities()[i])
+		}
+		worst[cmp.Or(s.Running, s.Image)] = word
+	}
+	tally := make(map[string]int)
+	for _, word := range worst {
+		tally[word]++
+	}
+	var parts []string
+	for _, word := range []string{"CRITICAL", "HIGH", "MEDIUM", "LOW", "none", "not known"} {
+		if tally[word] > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", tally[word], word))
+		}
+	}
+	return fmt.Sprintf("%s of OCI Registry, by the worst problem that scans found: %s", cli.Count(len(worst), "image"), cmp.Or(strings.Join(parts, ", "), "-"))
+}
+
+// summary says how things stand to whoever must answer for them.
+func summary(j simulate.Simulation, found []*simulate.ImageStatus, pods int) (ofImages, ofPods string) {
+	images, worst := make(map[string]string), make(map[string]int)
+	for _, s := range found {
+		word := "of other registries"
+		switch {
+		case s.Registry == image.Doubtful.String():
+			word = "with a doubtful name"
+		case s.Signed() == "yes":
+			word = "signed"
+		case s.Signed() == "no":
+			word = "not signed"
+		case s.Registry == image.OCIRegistry.String():
+			word = "of which it is not known"
+		}
+		images[cmp.Or(s.Running, s.Image)] = word
+	}
+	for i := range j.Groups {
+		s := &j.Groups[i]
+		found, _ := manifest.Images(s.Pod)
+		at := len(simulate.ImageResults) - 1
+		if len(found) == 0 || s.Err != nil {
+			at = 0
+		}
+		for _, image := range found {
+			became, _ := s.ResultOf(image.Ref)
+			at = min(at, slices.Index(simulate.ImageResults, became))
+		}
+		worst[simulate.ImageResults[at]] += len(s.Pods)
+	}
+	tally := make(map[string]int)
+	for _, word := range images {
+		tally[word]++
+	}
+	list := func(counts map[string]int, words ...string) string {
+		var parts []string
+		for _, word := range words {
+			if counts[word] > 0 {
+				parts = append(parts, fmt.Sprintf("%d %s", counts[word], word))
+			}
+		}
+		return strings.Join(parts, ", ")
+	}
+	again := map[string]int{
+		"let in": worst[simulate.AllowedImage], "let in with a warning": worst[simulate.WarnedImage], "under break-glass": worst[simulate.GlassImage], "exempt": worst[simulate.ExemptImage],
+		"refused": worst[simulate.RefusedImage], "not known": worst[simulate.UnknownImage], "that nobody asks about": worst[simulate.OutsideImage] + worst[simulate.UnmatchedImage],
+	}
+	return fmt.Sprintf("%s: %s", cli.Count(len(images), "image"), list(tally, "signed", "not signed", "of which it is not known", "of other registries", "with a doubtful name")),
+		fmt.Sprintf("%s, if they were made again now: %s", cli.Count(pods, "Pod"), list(again, "let in", "let in with a warning", "under break-glass", "exempt", "refused", "not known", "that nobody asks about"))
+}

@@ -1,0 +1,69 @@
+package cmd
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/oke-sign/oke-sign/plugin/cli"
+	"github.com/oke-sign/oke-sign/plugin/connect"
+	"github.com/oke-sign/oke-sign/provider/image"
+)
+
+type registryTokenOptions struct {
+	*connect.Session
+	region image.Region
+}
+
+func newRegistryToken(g *connect.Session) *cobra.Command {
+	o := &registryTokenOptions{Session: g}
+	return &cobra.Command{
+		Use:   "registry-token HOST",
+		Short: "Print a token with which container tools sign in to OCI Registry",
+		Long: `Print a token with which docker, podman, buildah and the like sign in to OCI
+Registry as you, under the user name BEARER_TOKEN. No auth token has to be stored:
+a pipeline pushes with the identity that it signs with.
+
+The token is a secret, and OCI lets it end after a while. It does what you may do.
+Pipe it into the tool, as below, and nothing shows it.`,
+		Example: `  kubectl oke-sign registry-token iad.ocir.io |
+    docker login --username BEARER_TOKEN --password-stdin iad.ocir.io`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := o.validate(args); err != nil {
+				return err
+			}
+			return o.run(cmd.Context())
+		},
+	}
+}
+
+func (o *registryTokenOptions) validate(args []string) error {
+	if len(args) != 1 {
+		return cli.Usage("kubectl oke-sign registry-token takes the host of a registry", "for instance kubectl oke-sign registry-token iad.ocir.io")
+	}
+	ref, err := image.Parse(args[0] + "/namespace/repository:tag")
+	if err != nil || ref.Region().IsZero() || ref.Host() != args[0] {
+		return cli.Usage(fmt.Sprintf("%.120q is no host of OCI Registry", args[0]), "for instance iad.ocir.io, or ocir.us-ashburn-1.oci.oraclecloud.com")
+	}
+	o.region = ref.Region()
+	return o.ValidateFlags()
+}
+
+func (o *registryTokenOptions) run(ctx context.Context) error {
+	ctx, cancel := o.WithTimeout(ctx)
+	defer cancel()
+	c, err := o.Connect(ctx)
+	if err != nil {
+		return err
+	}
+	token, err := c.Registry.AccessToken(ctx, o.region)
+	if err != nil {
+		return err
+	}
+	if _, err := io.WriteString(o.Streams.Out, token+"\n"); err != nil {
+		return fmt.Errorf("writing the output: %w", err)
+	}
+	return nil
+}

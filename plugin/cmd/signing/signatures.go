@@ -1,0 +1,208 @@
+package signing
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/spf13/cobra"
+
+	"github.com/oke-sign/oke-sign/plugin/cli"
+	"github.com/oke-sign/oke-sign/plugin/connect"
+	"github.com/oke-sign/oke-sign/plugin/keyring"
+	"github.com/oke-sign/oke-sign/plugin/workload"
+	"github.com/oke-sign/oke-sign/provider/image"
+	"github.com/oke-sign/oke-sign/provider/signature"
+)
+
+type signaturesOptions struct {
+	*connect.Session
+	targets workload.TargetFlags
+	keys    []string
+	out     cli.Output
+
+	named []signature.KeyID
+}
+
+func NewSignatures(g *connect.Session) *cobra.Command {
+	o := &signaturesOptions{Session: g}
+	cmd := &cobra.Command{
+		Use:   "signatures (IMAGE|TYPE/NAME|-f FILE)...",
+		Short: "List the signatures of images, and say which hold",
+		Long: `List the signatures that images have, those named here, those of objects in
+the cluster, or those in manifests: when and by whom they were made, and whether
+each holds, which is to say that it verifies with the key it names, that the key
+is enabled, and that it is about exactly this image. Keys are looked up in the
+vaults that you may list, and those of --key.
+
+An image named by tag is looked up first, and shown with its digest. That a
+signature holds does not make its key one to be trusted, because whoever may
+push can attach signatures: for that there is kubectl oke-sign verify. With
+-o name, the OCIDs of the signatures are printed.`,
+		Example: `  kubectl oke-sign signatures ` + cli.ExampleTag + `
+
+  # Of what runs, with who made each signature and why it does not hold
+  kubectl oke-sign signatures pods -n shop -l app=web -o wide
+
+  # The digest that a tag points to now
+  kubectl oke-sign signatures ` + cli.ExampleTag + ` -o json | jq -r '.[].digest'`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := o.complete(args); err != nil {
+				return err
+			}
+			if err := o.validate(args); err != nil {
+				return err
+			}
+			return o.run(cmd.Context(), args)
+		},
+	}
+	o.targets.Bind(cmd.Flags(), g.Kube)
+	cmd.Flags().StringSliceVar(&o.keys, "key", nil, "`OCID`s of keys to verify with that lie in vaults you may not list.")
+	o.out.Bind(cmd.Flags())
+	return cmd
+}
+
+func (o *signaturesOptions) complete(args []string) error {
+	for _, arg := range args {
+		if workload.IsObject(arg) || o.targets.IsType(arg) {
+			continue
+		}
+		if _, err := tagOrDigest(arg); err != nil {
+			return cli.Usage(err.Error(), err.Hint)
+		}
+	}
+	var err error
+	o.named, err = keyring.ParseIDs(o.keys)
+	return err
+}
+
+// tagOrDigest reads an image whose signatures can be looked up.
+func tagOrDigest(s string) (image.Reference, *cli.HintedError) {
+	ref, err := image.Parse(s)
+	if err != nil {
+		return ref, &cli.HintedError{What: fmt.Errorf("%q: %w", s, err), Hint: "write it as <region>.ocir.io/<namespace>/<repository>:<tag> or @sha256:<digest>"}
+	}
+	if ref.Tag() == "" && ref.Digest() == "" {
+		return ref, &cli.HintedError{What: fmt.Errorf("%q names neither a tag nor a digest", s), Hint: "add :latest, or the tag that is meant"}
+	}
+	return ref, nil
+}
+
+func (o *signaturesOptions) validate(args []string) error {
+	return cmp.Or(o.targets.Validate(args, "kubectl oke-sign signatures "+cli.ExampleTag), o.ValidateFlags(), o.out.Validate())
+}
+
+// signedImage is an image with its signatures.
+type signedImage struct {
+	Image      string              `json:"image"`
+	Reference  string              `json:"reference,omitempty"` // the image by its digest
+	Digest     string              `json:"digest,omitempty"`
+	ID         string              `json:"id,omitempty"`
+	Tags       []string            `json:"tags,omitempty"`
+	Signatures []keyring.Signature `json:"signatures"`
+}
+
+var signatureColumns = []cli.Column{{Name: "signed at"}, {Name: "key"}, {Name: "holds"},
+	{Name: "version", Wide: true}, {Name: "algorithm", Wide: true}, {Name: "signed by", Wide: true}, {Name: "id", Wide: true},
+	{Name: "detail", Wide: true}, {Name: "description"}}
+
+func (o *signaturesOptions) run(ctx context.Context, args []string) error {
+	ctx, cancel := o.WithTimeout(ctx)
+	defer cancel()
+	targets, err := o.targets.Find(ctx, o.Session, args)
+	if err != nil {
+		return o.Finish(o.out, signatureColumns, cli.AllFailed([]string{""}, cli.StopCause(ctx, err)))
+	}
+	images := workload.ImagesOf(targets)
+	c, err := o.ConnectImages(ctx)
+	if err != nil {
+		return o.Finish(o.out, signatureColumns, cli.AllFailed(images, cli.StopCause(ctx, err)))
+	}
+	e := keyring.NewRecordVerifier(c, sync.OnceValue(func() *keyring.Inventory { return keyring.NewInventory(ctx, o.Session, c) }), o.named...)
+	done := o.Progress("asked about %d of %d images", len(images))
+	return o.Finish(o.out, signatureColumns, cli.ForEach(ctx, images, func(ctx context.Context, i int) cli.Result {
+		defer done()
+		return o.list(ctx, c, e, images[i])
+	}))
+}
+
+func (o *signaturesOptions) list(ctx context.Context, c *connect.Cloud, e *keyring.RecordVerifier, name string) cli.Result {
+	asked, wrong := tagOrDigest(name)
+	if wrong != nil && errors.Is(wrong, image.ErrNotOCIRegistry) { // an object names it
+		return cli.Result{Title: name, Value: signedImage{Image: name, Signatures: []keyring.Signature{}}, Notes: []string{wrong.Error() + ", and has no signatures there"}}
+	}
+	if wrong != nil {
+		return cli.Result{Err: wrong}
+	}
+	img, ref, err := c.Pinned(ctx, asked)
+	if err != nil {
+		return cli.Result{Err: err}
+	}
+	records, err := c.Registry.Records(ctx, ref)
+	if err != nil {
+		return cli.Result{Err: err}
+	}
+	v := signedImage{
+		Image: name, Reference: ref.String(), Digest: ref.Digest(),
+		ID: img.ID, Tags: img.Tags, Signatures: []keyring.Signature{},
+	}
+	r := cli.Result{Title: v.Reference}
+	who := o.signers(ctx, c, ref, records)
+	for i, rec := range records {
+		s, err := keyring.SignatureOf(ctx, e, ref, rec)
+		if err != nil {
+			note := cli.Brief(v.Reference) + ": " + s.Detail
+			switch {
+			case !errors.Is(err, keyring.ErrForeignVault) && !errors.Is(err, keyring.ErrTooManyKeys):
+				r.PartialErr = cmp.Or(r.PartialErr, err)
+			case !slices.Contains(r.Notes, note):
+				r.Notes = append(r.Notes, note)
+			}
+		}
+		s.SignedBy = who[i]
+		v.Signatures = append(v.Signatures, s)
+		r.Names = append(r.Names, s.ID)
+		r.Rows = append(r.Rows, o.row(s))
+	}
+	r.Value = v
+	return r
+}
+
+// maxSigners bounds the calls that find out who made the signatures of an image;
+// records beyond it are shown without.
+const maxSigners = 50
+
+// signers asks who made the records, which lists of OCI leave out. What cannot
+// be found out is left out too: it is a word of OCI's, and proves nothing.
+func (o *signaturesOptions) signers(ctx context.Context, c *connect.Cloud, ref image.Reference, records []signature.Record) []string {
+	who := make([]string, len(records))
+	if o.out.Format == "table" || o.out.Format == "name" {
+		return who // it has no place there
+	}
+	group := cli.Limited()
+	for i := range records[:min(len(records), maxSigners)] {
+		group.Go(func() error {
+			if rec, err := c.Registry.Record(ctx, ref, records[i].ID); err == nil {
+				who[i] = rec.CreatedBy
+			}
+			return nil
+		})
+	}
+	_ = group.Wait()
+	return who
+}
+
+func (o *signaturesOptions) row(s keyring.Signature) []string {
+	holds := s.Holds
+	if s.Holds == "no" {
+		holds = "no: " + s.Reason
+	}
+	key, version, description := cli.Clip(cmp.Or(s.KeyName, cli.Short(s.Key)), 40), cli.Short(s.KeyVersion), cli.Clip(s.Description, 40)
+	if o.out.Format == "wide" {
+		key, version, description = s.Key, s.KeyVersion, cli.Clip(s.Description, 200)
+	}
+	return []string{s.SignedAt, key, holds, version, s.Algorithm, s.SignedBy, s.ID, s.Detail, description}
+}

@@ -1,0 +1,105 @@
+package connect
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/oke-sign/oke-sign/plugin/cli"
+	"github.com/oke-sign/oke-sign/provider/image"
+	"github.com/oke-sign/oke-sign/provider/ociauth"
+	"github.com/oke-sign/oke-sign/provider/registry"
+	"github.com/oke-sign/oke-sign/provider/signature"
+	"github.com/oke-sign/oke-sign/provider/vault"
+	"github.com/oke-sign/oke-sign/provider/verdict"
+	"github.com/oke-sign/oke-sign/provider/vulnreport"
+	"github.com/oke-sign/oke-sign/provider/vulnscan"
+)
+
+// Checker decides as the provider does, from the same evidence.
+func (c *Cloud) Checker() *verdict.Checker {
+	return verdict.New(verdict.Config{
+		Covers:  c.Registry.Covers,
+		Records: c.Registry.Records,
+		Bulk:    c.Registry.Bulk,
+		Exists:  c.Registry.Exists,
+		Key: func(ctx context.Context, id signature.KeyID) (verdict.Key, error) {
+			key, err := c.Vault.MasterKey(ctx, id)
+			return key.Decisive(), err
+		},
+		PublicKey: c.Vault.PublicKey,
+	})
+}
+
+// Scans says what scans say, as the provider does.
+func (c *Cloud) Scans() *vulnreport.Checker {
+	return vulnreport.New(vulnscan.Check(c.Registry, c.Scanning))
+}
+
+// Pinned looks an image up by tag or digest, and returns it with the reference
+// that pins it.
+func (c *Cloud) Pinned(ctx context.Context, ref image.Reference) (registry.Image, image.Reference, error) {
+	img, err := c.Registry.Image(ctx, ref)
+	if errors.Is(err, registry.ErrNotFound) {
+		what := "no image with this digest"
+		if ref.Digest() == "" {
+			what = "no image with this tag"
+		}
+		return registry.Image{}, image.Reference{}, &cli.HintedError{
+			What: fmt.Errorf("OCI Registry has %s in %s, or you may not read it", what, ref.Name()),
+			Hint: "check the name and the region, and that a policy lets you `read repos`",
+		}
+	}
+	if errors.Is(err, registry.ErrNotCovered) {
+		return registry.Image{}, image.Reference{}, &cli.HintedError{
+			What: fmt.Errorf("namespace %s is not your tenancy's", ref.Namespace()),
+			Hint: "if it is another one's that you may use, say whose: --tenancy " + ref.Namespace() + "=ocid1.tenancy...",
+		}
+	}
+	if err != nil {
+		return registry.Image{}, image.Reference{}, err
+	}
+	at, err := ref.WithDigest(img.Digest)
+	return img, at, err
+}
+
+// Cloud is OCI as one principal sees it.
+type Cloud struct {
+	Who      *ociauth.Principal
+	Registry *registry.Client
+	Vault    *vault.Client
+	Scanning *vulnscan.Client
+}
+
+// Connect says who asks OCI and makes the clients.
+func (g *Session) Connect(ctx context.Context) (*Cloud, error) {
+	tenancies, err := g.tenancyMap()
+	if err != nil {
+		return nil, err
+	}
+	who, err := g.signIn(ctx)
+	if err != nil {
+		return nil, err
+	}
+	images, err := registry.New(who, registry.Config{Tenancies: tenancies, Compartments: g.Compartments})
+	if err != nil {
+		return nil, err
+	}
+	return &Cloud{
+		Who: who, Registry: images, Vault: vault.New(who, vault.Config{}),
+		Scanning: vulnscan.New(who, vulnscan.Config{Tenancy: images.Tenancy, Compartments: g.Compartments}),
+	}, nil
+}
+
+// ConnectImages connects for questions about images, which begin with whose
+// they are.
+func (g *Session) ConnectImages(ctx context.Context) (*Cloud, error) {
+	c, err := g.Connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.Registry.Discover(ctx); err != nil {
+		return nil, err
+	}
+	return c, nil
+}

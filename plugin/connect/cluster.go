@@ -1,0 +1,58 @@
+package connect
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	"github.com/oke-sign/oke-sign/plugin/cli"
+	"github.com/oke-sign/oke-sign/plugin/okecluster"
+)
+
+// ClusterFlag names an OKE cluster.
+type ClusterFlag struct{ OCID string }
+
+func (f *ClusterFlag) Bind(flags *pflag.FlagSet) {
+	flags.StringVar(&f.OCID, "cluster", "", "`OCID` of the cluster; that of the kubeconfig context unless given.")
+}
+
+// Find is the cluster that is meant. A kubeconfig of OKE's has the OCID among the
+// arguments of the command that gets tokens.
+func (f *ClusterFlag) Find(g *Session) (okecluster.ID, error) {
+	const hint = "name it with --cluster OCID"
+	if f.OCID != "" {
+		id, err := okecluster.ParseID(f.OCID)
+		if err != nil {
+			return id, cli.Usage("--cluster: "+err.Error(), "it begins with ocid1.cluster.")
+		}
+		return id, nil
+	}
+	name, err := g.Kube.ContextName()
+	if err != nil {
+		return okecluster.ID{}, err
+	}
+	raw, err := g.Kube.ToRawKubeConfigLoader().RawConfig()
+	if err != nil {
+		return okecluster.ID{}, Unreachable(err)
+	}
+	if context := raw.Contexts[name]; context != nil {
+		if user := raw.AuthInfos[context.AuthInfo]; user != nil && user.Exec != nil {
+			for i, arg := range user.Exec.Args {
+				ocid, found := strings.CutPrefix(arg, "--cluster-id=")
+				if arg == "--cluster-id" && i+1 < len(user.Exec.Args) {
+					ocid, found = user.Exec.Args[i+1], true
+				}
+				if !found {
+					continue
+				}
+				id, err := okecluster.ParseID(ocid)
+				if err != nil {
+					return id, cli.Usage(fmt.Sprintf("context %q: %v", name, err), hint)
+				}
+				return id, nil
+			}
+		}
+	}
+	return okecluster.ID{}, cli.Usage("--cluster is missing, and the kubeconfig "+InContext(name)+" does not say which OKE cluster it is", hint)
+}

@@ -1,0 +1,140 @@
+package connect
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/rogpeppe/go-internal/lockedfile"
+	"sigs.k8s.io/yaml"
+
+	"github.com/oke-sign/oke-sign/plugin/cli"
+	"github.com/oke-sign/oke-sign/provider/signature"
+)
+
+// maxDefaults bounds the file of defaults, in bytes.
+const maxDefaults = 1 << 20
+
+// Defaults is what a user has chosen once, in a file of theirs: nothing in it is
+// secret, and nothing in it says what is trusted.
+type Defaults struct {
+	// Contexts are the choices by kubeconfig context; "" is outside of any.
+	Contexts map[string]Choice `json:"contexts,omitempty"`
+}
+
+// Choice is what holds in one context.
+type Choice struct {
+	Key string `json:"key"` // OCID of the key to sign with
+}
+
+// defaultsFile is where they are kept.
+func (g *Session) defaultsFile() string { return filepath.Join(g.ConfigDir, "oke-sign", "config.yaml") }
+
+// ReadDefaults reads them. A file with anything in it that is not known is an
+// error: what a newer version wrote there would be lost at the next change.
+func (g *Session) ReadDefaults() (Defaults, error) {
+	var d Defaults
+	if g.ConfigDir == "" {
+		return d, nil
+	}
+	file := g.defaultsFile()
+	text, err := cli.ReadFile(g.Streams.In, file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return d, nil
+	}
+	if err == nil && len(text) > maxDefaults {
+		err = fmt.Errorf("more than %d bytes", maxDefaults)
+	}
+	if err == nil {
+		d, err = parseDefaults(text)
+	}
+	if err != nil {
+		return Defaults{}, &cli.HintedError{What: fmt.Errorf("%s: %w", file, err), Hint: "mend the file or remove it, and choose anew with kubectl oke-sign keys use"}
+	}
+	return d, nil
+}
+
+func parseDefaults(text []byte) (Defaults, error) {
+	var d Defaults
+	if err := yaml.UnmarshalStrict(text, &d); err != nil {
+		// The library says by which ways it got there.
+		return Defaults{}, errors.New(strings.TrimPrefix(err.Error(), "error unmarshaling JSON: while decoding JSON: json: "))
+	}
+	for name, c := range d.Contexts {
+		if _, err := signature.ParseKeyID(c.Key); err != nil {
+			return Defaults{}, fmt.Errorf("context %.80q: %w", name, err)
+		}
+	}
+	return d, nil
+}
+
+// ChangeDefaults changes the defaults. Of several commands at once each changes what
+// the one before it has kept.
+func (g *Session) ChangeDefaults(change func(*Defaults)) (err error) {
+	if g.ConfigDir == "" {
+		return &cli.HintedError{What: errors.New("there is no directory to keep the default key in"), Hint: "set HOME, or name the key with --key each time"}
+	}
+	file := g.defaultsFile()
+	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+		return fmt.Errorf("keeping the default key: %w", err)
+	}
+	unlock, err := lockedfile.MutexAt(filepath.Join(filepath.Dir(file), ".lock")).Lock()
+	if err != nil {
+		return fmt.Errorf("keeping the default key: %w", err)
+	}
+	defer unlock()
+	d, err := g.ReadDefaults()
+	if err != nil {
+		return err
+	}
+	change(&d)
+	if err := writeDefaults(file, d); err != nil {
+		return fmt.Errorf("keeping the default key: %w", err)
+	}
+	return nil
+}
+
+// writeDefaults keeps the defaults. Readers see the old file or the new one, never a
+// part of it.
+func writeDefaults(file string, d Defaults) error {
+	text, err := yaml.Marshal(d)
+	if err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(filepath.Dir(file), ".config-*") // 0600
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(bytes.Join([][]byte{[]byte("# Default keys, by kubectl oke-sign keys use.\n"), text}, nil))
+	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	return os.Rename(f.Name(), file)
+}
+
+// DefaultKey is the key that was chosen for the context in use, if any.
+func (g *Session) DefaultKey() (id signature.KeyID, context string, err error) {
+	d, err := g.ReadDefaults()
+	if err != nil || len(d.Contexts) == 0 {
+		return signature.KeyID{}, "", err
+	}
+	if context, err = g.Kube.ContextName(); err != nil {
+		return signature.KeyID{}, "", err
+	}
+	if c, ok := d.Contexts[context]; ok {
+		id, err = signature.ParseKeyID(c.Key)
+	}
+	return id, context, err
+}
+
+// InContext says where a default holds.
+func InContext(name string) string {
+	if name == "" {
+		return "outside of any context"
+	}
+	return "in context " + name
+}

@@ -1,0 +1,150 @@
+package keyring
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/oke-sign/oke-sign/plugin/cli"
+	"github.com/oke-sign/oke-sign/plugin/connect"
+	"github.com/oke-sign/oke-sign/provider/ociauth"
+	"github.com/oke-sign/oke-sign/provider/signature"
+	"github.com/oke-sign/oke-sign/provider/vault"
+)
+
+// has reports whether the vault of a key is among those that were found.
+func (s *Inventory) has(id signature.KeyID) bool {
+	return id.Region() == s.cloud.Who.Region() && slices.ContainsFunc(s.Vaults, func(v vault.Vault) bool {
+		return strings.HasPrefix(v.ManagementEndpoint, "https://"+id.VaultExtension()+"-management.")
+	})
+}
+
+// Inventory is a look over compartments for vaults and keys.
+type Inventory struct {
+	cloud        *connect.Cloud
+	Compartments []ociauth.Compartment
+	named        bool // by the user, who will want to know of each that is not readable
+
+	mu     sync.Mutex
+	Vaults []vault.Vault
+	Keys   []FoundKey
+	Failed []error
+	Closed map[string]bool // compartments that are not readable
+}
+
+type FoundKey struct {
+	vault.Key
+	Vault       vault.Vault
+	Compartment string // by name, if known
+}
+
+// NewInventory finds the vaults of the region, in the compartments of --compartment or
+// in all.
+func NewInventory(ctx context.Context, g *connect.Session, c *connect.Cloud) *Inventory {
+	s := &Inventory{cloud: c, named: len(g.Compartments) > 0, Closed: make(map[string]bool)}
+	for _, id := range g.Compartments {
+		s.Compartments = append(s.Compartments, ociauth.Compartment{ID: id})
+	}
+	if !s.named {
+		all, err := c.Who.Compartments(ctx)
+		if err != nil {
+			s.Failed = append(s.Failed, err)
+			return s
+		}
+		s.Compartments = all
+	}
+	group := cli.Limited()
+	for _, compartment := range s.Compartments {
+		group.Go(func() error {
+			found, err := c.Vault.Vaults(ctx, compartment.ID)
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.note(compartment, err)
+			for _, v := range found {
+				if v.State != "DELETED" && v.State != "DELETING" {
+					s.Vaults = append(s.Vaults, v)
+				}
+			}
+			return nil
+		})
+	}
+	_ = group.Wait()
+	return s
+}
+
+// note remembers what was not found out. In a tree that was walked, compartments
+// of other people are passed over, and counted.
+func (s *Inventory) note(in ociauth.Compartment, err error) {
+	switch {
+	case err == nil:
+	case errors.Is(err, vault.ErrNotFound) && !s.named:
+		s.Closed[in.ID] = true
+	default:
+		s.Failed = append(s.Failed, fmt.Errorf("compartment %s: %w", cmp.Or(in.Name, in.ID), err))
+	}
+}
+
+// ListError is the error of a survey that could look into nothing, or nil.
+func (s *Inventory) ListError() error {
+	if len(s.Closed) == 0 || len(s.Closed) < len(s.Compartments) {
+		return nil
+	}
+	return &cli.HintedError{
+		What: fmt.Errorf("you may not list vaults or keys in any of %s of region %s", cli.Count(len(s.Compartments), "compartment"), s.cloud.Who.Region()),
+		Hint: "ask for a policy that lets you `inspect vaults` and `inspect keys`, or name a compartment with --compartment",
+	}
+}
+
+// List finds the keys of the vaults in the compartments: OCI lets a key lie in
+// another compartment than its vault, and lists keys by both.
+func (s *Inventory) List(ctx context.Context) {
+	group := cli.Limited()
+	for _, v := range s.Vaults {
+		for _, compartment := range s.Compartments {
+			group.Go(func() error {
+				keys, err := s.cloud.Vault.Keys(ctx, v, compartment.ID)
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				s.note(compartment, err)
+				for _, k := range keys {
+					s.Keys = append(s.Keys, FoundKey{k, v, compartment.Name})
+				}
+				return nil
+			})
+		}
+	}
+	_ = group.Wait()
+	slices.SortFunc(s.Keys, func(a, b FoundKey) int {
+		return cmp.Or(cmp.Compare(a.Vault.Name, b.Vault.Name), cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID.String(), b.ID.String()))
+	})
+}
+
+// Describe adds what lists leave out: the length of each key. Who may list a
+// key may not always read it, and it is listed all the same.
+func (s *Inventory) Describe(ctx context.Context) {
+	failed := make([]error, len(s.Keys))
+	group := cli.Limited()
+	for i := range s.Keys {
+		group.Go(func() error {
+			k := &s.Keys[i]
+			full, err := s.cloud.Vault.Key(ctx, k.ID)
+			switch {
+			case err == nil:
+				k.Key = full
+			case !errors.Is(err, vault.ErrNotFound):
+				failed[i] = fmt.Errorf("key %s: %w", k.Name, err)
+			}
+			return nil
+		})
+	}
+	_ = group.Wait()
+	for _, err := range failed {
+		if err != nil {
+			s.Failed = append(s.Failed, err)
+		}
+	}
+}

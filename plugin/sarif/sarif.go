@@ -1,0 +1,126 @@
+package sarif
+
+import (
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// SARIF 2.1.0, as far as it is needed to show violations beside the files that
+// they are about.
+type (
+	Log struct {
+		Schema  string `json:"$schema"`
+		Version string `json:"version"`
+		Runs    []Run  `json:"runs"`
+	}
+	Run struct {
+		Tool        Tool         `json:"tool"`
+		Results     []Result     `json:"results"`
+		Invocations []Invocation `json:"invocations"`
+	}
+	Tool struct {
+		Driver Driver `json:"driver"`
+	}
+	Driver struct {
+		Name  string `json:"name"`
+		Rules []Rule `json:"rules"`
+	}
+	Rule struct {
+		ID         string      `json:"id"`
+		HelpURI    string      `json:"helpUri,omitempty"`
+		Properties *Properties `json:"properties,omitempty"`
+	}
+	Properties struct {
+		Severity string `json:"security-severity,omitempty"`
+	}
+	Invocation struct {
+		ExecutionSuccessful bool           `json:"executionSuccessful"`
+		Notifications       []Notification `json:"toolExecutionNotifications,omitempty"`
+	}
+	Notification struct {
+		Level   string  `json:"level"`
+		Message Message `json:"message"`
+	}
+	Result struct {
+		RuleID    string     `json:"ruleId"`
+		Level     string     `json:"level"`
+		Message   Message    `json:"message"`
+		Locations []Location `json:"locations"`
+	}
+	Message struct {
+		Text string `json:"text"`
+	}
+	Location struct {
+		Physical PhysicalLocation  `json:"physicalLocation"`
+		Logical  []LogicalLocation `json:"logicalLocations"`
+	}
+	PhysicalLocation struct {
+		Artifact ArtifactLocation `json:"artifactLocation"`
+		Region   Region           `json:"region"`
+	}
+	ArtifactLocation struct {
+		URI string `json:"uri"`
+	}
+	Region struct {
+		StartLine int `json:"startLine"`
+	}
+	LogicalLocation struct {
+		Name string `json:"fullyQualifiedName"`
+		Kind string `json:"kind"`
+	}
+)
+
+// At is a line of a file, or its first if none is known, and what is there.
+func At(file string, line int, what string) Location {
+	return Location{
+		Physical: PhysicalLocation{ArtifactLocation{uri(file)}, Region{max(line, 1)}},
+		Logical:  []LogicalLocation{{what, "resource"}},
+	}
+}
+
+// uri names a file by where it lies below the working directory, if it does:
+// in pipelines that is the repository, and code hosting services know no other.
+func uri(file string) string {
+	if file == "-" {
+		file = "stdin"
+	}
+	here, err := os.Getwd()
+	if err == nil && !filepath.IsAbs(file) {
+		file = filepath.Join(here, file)
+	}
+	if below, err := filepath.Rel(here, file); err == nil && filepath.IsLocal(below) {
+		file = below
+	}
+	u := url.URL{Path: filepath.ToSlash(file)}
+	if filepath.IsAbs(file) {
+		u.Scheme, u.Path = "file", "/"+strings.TrimPrefix(u.Path, "/")
+	}
+	return u.String()
+}
+
+// New is what a tool found, and the errors of what it could not find out.
+// Fingerprints are left to what uploads them: it makes them of the text of the line,
+// which follows a result when lines move.
+func New(tool string, rules []Rule, found []Result, failures []string) Log {
+	run := Run{Results: []Result{}, Invocations: []Invocation{{ExecutionSuccessful: len(failures) == 0}}}
+	run.Tool.Driver = Driver{Name: tool, Rules: append([]Rule{}, rules...)}
+	seen := make(map[string]bool)
+	for _, f := range found { // two constraints may say the same; the stricter comes first
+		key := fmt.Sprint(f.RuleID, f.Message, f.Locations)
+		if !seen[key] {
+			run.Results = append(run.Results, f)
+		}
+		seen[key] = true
+	}
+	for _, f := range failures {
+		run.Invocations[0].Notifications = append(run.Invocations[0].Notifications, Notification{"error", Message{f}})
+	}
+	return Log{
+		Schema:  "https://json.schemastore.org/sarif-2.1.0.json",
+		Version: "2.1.0",
+		Runs:    []Run{run},
+	}
+}

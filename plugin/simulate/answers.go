@@ -1,0 +1,96 @@
+package simulate
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+
+	"github.com/oke-sign/oke-sign/plugin/cli"
+	"github.com/oke-sign/oke-sign/plugin/connect"
+	"github.com/oke-sign/oke-sign/plugin/keyring"
+	"github.com/oke-sign/oke-sign/provider/image"
+	"github.com/oke-sign/oke-sign/provider/verdict"
+	"github.com/oke-sign/oke-sign/provider/vulnreport"
+)
+
+// ErrNotAsked is the system error of a policy that nobody answers.
+var ErrNotAsked = errors.New("nobody was asked; add --live, --verdicts FILE or --provider URL")
+
+// Answer is a question and what came of it.
+type Answer struct {
+	Question question
+	Value    any // a verdict, or what scans say
+	Err      error
+}
+
+// Ask asks OCI, as the user, what the provider would.
+func Ask(ctx context.Context, g *connect.Session, questions []string) ([]Answer, error) {
+	if len(questions) == 0 {
+		return nil, nil // nothing that needs OCI
+	}
+	cloud, err := g.ConnectImages(ctx)
+	if err != nil {
+		return nil, err
+	}
+	checker, scans := cloud.Checker(), cloud.Scans()
+	answers := make([]Answer, len(questions))
+	done := g.Progress("asked about %d of %d images", len(questions))
+	group := cli.Limited()
+	for i, key := range questions {
+		group.Go(func() error {
+			defer done()
+			answers[i] = askOne(ctx, checker, scans, key)
+			answers[i].Err = cli.StopCause(ctx, answers[i].Err)
+			return nil
+		})
+	}
+	_ = group.Wait() // each answer has its own error
+	return answers, nil
+}
+
+func askOne(ctx context.Context, checker *verdict.Checker, scans *vulnreport.Checker, key string) Answer {
+	var a Answer
+	if a.Err = json.Unmarshal([]byte(key), &a.Question); a.Err != nil {
+		return a
+	}
+	allowed, err := keyring.ParseIDs(a.Question.Keys)
+	if err != nil {
+		a.Err = err
+		return a
+	}
+	ref, err := image.Parse(a.Question.Image)
+	if err != nil {
+		a.Err = err
+		return a
+	}
+	if ctx.Err() != nil {
+		a.Err = ctx.Err()
+		return a
+	}
+	if a.Question.Keys == nil {
+		a.Value, a.Err = scans.Check(ctx, ref)
+	} else {
+		a.Value, a.Err = checker.Check(ctx, ref, allowed)
+	}
+	return a
+}
+
+// FromAnswers answers with what OCI said. What could not be found out is the
+// system error, as the provider has it.
+func FromAnswers(answers []Answer) func(context.Context, string, []string) (map[string]any, error) {
+	values, failed := make(map[string]any), make(map[string]error)
+	for _, a := range answers {
+		if a.Err != nil {
+			failed[a.Question.key()] = a.Err
+		} else {
+			values[a.Question.key()] = a.Value
+		}
+	}
+	return func(_ context.Context, _ string, questions []string) (map[string]any, error) {
+		var errs []error
+		for _, q := range questions {
+			errs = append(errs, failed[q])
+		}
+		return values, errors.Join(errs...)
+	}
+}

@@ -1,0 +1,309 @@
+package simulate
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"github.com/oke-sign/oke-sign/plugin/cli"
+	"github.com/oke-sign/oke-sign/plugin/connect"
+	"github.com/oke-sign/oke-sign/plugin/enforcement"
+	"github.com/oke-sign/oke-sign/plugin/gatekeeper"
+	"github.com/oke-sign/oke-sign/plugin/manifest"
+	"github.com/oke-sign/oke-sign/plugin/workload"
+	"github.com/oke-sign/oke-sign/policies"
+	"github.com/oke-sign/oke-sign/provider/image"
+)
+
+// Annotations of break-glass. OKEBreakGlass has the same.
+const (
+	BreakGlassAnnotation = "oracle.image-policy.k8s.io/break-glass"
+	ReasonAnnotation     = "oke-sign.dev/break-glass-reason"
+	UntilAnnotation      = "oke-sign.dev/break-glass-until"
+)
+
+// PodGroup is how Pods that are alike stand under what the cluster enforces: what
+// would become of them if they were made again now.
+type PodGroup struct {
+	Pods              []int // which of the Pods that were judged
+	Pod               *unstructured.Unstructured
+	outside           string // why Gatekeeper is not asked about them
+	Decision          gatekeeper.Decision
+	withoutExemptions gatekeeper.Decision // without exemptions and break-glass, by constraints on images alone
+	WithoutBreakGlass gatekeeper.Decision // without break-glass
+	Err               error
+}
+
+// Simulation is Pods under what is enforced, and what OCI said of their images.
+type Simulation struct {
+	Groups []PodGroup
+	// signed are the answers, by the image as it is referenced, to whether any key
+	// of any constraint has signed it.
+	signed map[string]Answer
+	// scans are the same to what scans say of it; nil where no constraint asks.
+	Scans map[string]Answer
+}
+
+// Pods judges Pods. What constraints ask OCI is asked once, however many Pods
+// and constraints ask it, and Pods that differ in nothing that they could see are
+// judged once. further are references of images to ask about besides.
+func Pods(ctx context.Context, g *connect.Session, e enforcement.State, pods []*unstructured.Unstructured, further []string) (Simulation, error) {
+	j := Simulation{Groups: GroupPods(e, pods), signed: make(map[string]Answer)}
+	plain := withoutExemptions(e)
+	p := workload.Input{Namespaces: e.Namespaces}
+	bare := p
+	for i := range j.Groups {
+		s := &j.Groups[i]
+		if s.outside = e.WhyNotAsked(s.Pod.GetNamespace()); s.outside == "" {
+			p.Manifests = append(p.Manifests, workload.Document{Object: s.Pod})
+			if exempts(e) || s.underBreakGlass() {
+				bare.Manifests = append(bare.Manifests, workload.Document{Object: withoutBreakGlass(s.Pod)})
+			}
+		}
+		images, _ := manifest.Images(s.Pod) // what cannot be read, the policy refuses
+		for _, image := range images {
+			further = append(further, image.Ref)
+		}
+	}
+	p.Constraints, bare.Constraints = e.Constraints, plain
+	seen, err := AllQuestions(ctx, g, p, bare)
+	if err != nil {
+		return Simulation{}, err
+	}
+	about := make(map[string]string)
+	keys := Keys(e)
+	if len(of(e, policies.ScannedImages)) > 0 {
+		j.Scans = make(map[string]Answer)
+	}
+	for _, ref := range further {
+		if parsed, err := image.Parse(ref); err != nil || parsed.Digest() == "" {
+			continue
+		}
+		if len(keys) > 0 {
+			q := gatekeeper.Question(ref, keys)
+			seen[q], about[q] = true, ref
+		}
+		if j.Scans != nil {
+			q := gatekeeper.ScanQuestion(ref)
+			seen[q], about[q] = true, ref
+		}
+	}
+	questions := make([]string, 0, len(seen))
+	for q := range seen {
+		questions = append(questions, q)
+	}
+	slices.Sort(questions)
+	answers, err := Ask(ctx, g, questions)
+	if err != nil {
+		return Simulation{}, err
+	}
+	for i, a := range answers {
+		switch ref, ok := about[questions[i]]; {
+		case ok && a.Question.Keys == nil:
+			j.Scans[ref] = a
+		case ok:
+			j.signed[ref] = a
+		}
+	}
+	return j, decide(ctx, g, &j, p, bare, FromAnswers(answers))
+}
+
+// decide judges every standing under the constraints, and under the same without
+// exemptions.
+func decide(ctx context.Context, g *connect.Session, j *Simulation, p, bare workload.Input, ask func(context.Context, string, []string) (map[string]any, error)) error {
+	both, err := NewEngines(ctx, ask, p, bare)
+	if err != nil {
+		return err
+	}
+	defer both.Close()
+	done := g.Progress("judged %d of %d kinds of Pods", len(j.Groups))
+	group := cli.Limited()
+	for i := range j.Groups {
+		s := &j.Groups[i]
+		if s.outside != "" {
+			continue
+		}
+		group.Go(func() error {
+			defer done()
+			if s.Decision, s.Err = both.Review(ctx, 0, s.Pod); s.Err != nil {
+				return nil
+			}
+			if s.underBreakGlass() {
+				if s.WithoutBreakGlass, s.Err = both.Review(ctx, 0, withoutBreakGlass(s.Pod)); s.Err != nil {
+					return nil
+				}
+			}
+			s.withoutExemptions, s.Err = both.Review(ctx, 1, withoutBreakGlass(s.Pod))
+			return nil
+		})
+	}
+	_ = group.Wait() // each standing has its own error
+	return ctx.Err()
+}
+
+// GroupPods puts Pods together that no constraint could tell apart.
+func GroupPods(e enforcement.State, pods []*unstructured.Unstructured) []PodGroup {
+	named := slices.ContainsFunc(e.Constraints, func(c workload.Document) bool {
+		name, _, _ := unstructured.NestedFieldNoCopy(c.Object.Object, "spec", "match", "name")
+		return name != nil
+	})
+	chooses := chooses(e)
+	var found []PodGroup
+	at := make(map[string]int)
+	for i, pod := range pods {
+		annotations := pod.GetAnnotations()
+		labels := pod.GetLabels()
+		maps.DeleteFunc(labels, func(label, _ string) bool { return !chooses(label) }) // of a copy
+		name := ""
+		if named {
+			name = pod.GetName() + "/" + pod.GetGenerateName()
+		}
+		key, _ := json.Marshal([]any{ // what came as JSON
+			name, pod.GetNamespace(), labels, pod.Object["spec"],
+			annotations[BreakGlassAnnotation], annotations[ReasonAnnotation], annotations[UntilAnnotation],
+		})
+		n, ok := at[string(key)]
+		if !ok {
+			n = len(found)
+			at[string(key)] = n
+			found = append(found, PodGroup{Pod: pod})
+		}
+		found[n].Pods = append(found[n].Pods, i)
+	}
+	return found
+}
+
+// chooses returns a function that reports whether a constraint may choose Pods by a
+// label.
+func chooses(e enforcement.State) func(label string) bool {
+	var text strings.Builder
+	for _, c := range e.Constraints {
+		match, _, _ := unstructured.NestedFieldNoCopy(c.Object.Object, "spec", "match")
+		fmt.Fprintln(&text, match)
+	}
+	matches := text.String()
+	known := make(map[string]bool)
+	return func(label string) bool {
+		chosen, ok := known[label]
+		if !ok {
+			chosen = strings.Contains(matches, label)
+			known[label] = chosen
+		}
+		return chosen
+	}
+}
+
+// withoutExemptions are the constraints on images, without what lets an image in as it is.
+func withoutExemptions(e enforcement.State) []workload.Document {
+	var found []workload.Document
+	for _, c := range e.Constraints {
+		if c.Object.GetKind() == policies.BreakGlass {
+			continue
+		}
+		object := c.Object.DeepCopy()
+		unstructured.RemoveNestedField(object.Object, "spec", "parameters", "exemptImages")
+		found = append(found, workload.Document{File: c.File, Object: object})
+	}
+	return found
+}
+
+// exempts reports whether a constraint exempts images.
+func exempts(e enforcement.State) bool {
+	return slices.ContainsFunc(e.Constraints, func(c workload.Document) bool {
+		patterns, _, _ := unstructured.NestedSlice(c.Object.Object, "spec", "parameters", "exemptImages")
+		return len(patterns) > 0
+	})
+}
+
+// underBreakGlass reports whether the Pod has the break-glass annotation, whatever it says.
+func (s *PodGroup) underBreakGlass() bool {
+	_, ok := s.Pod.GetAnnotations()[BreakGlassAnnotation]
+	return ok
+}
+
+func withoutBreakGlass(pod *unstructured.Unstructured) *unstructured.Unstructured {
+	annotations := pod.GetAnnotations()
+	if _, ok := annotations[BreakGlassAnnotation]; !ok {
+		return pod
+	}
+	pod = pod.DeepCopy()
+	delete(annotations, BreakGlassAnnotation)
+	pod.SetAnnotations(annotations)
+	return pod
+}
+
+// of are the constraints of a kind.
+func of(e enforcement.State, kind string) []workload.Document {
+	return slices.DeleteFunc(slices.Clone(e.Constraints), func(c workload.Document) bool { return c.Object.GetKind() != kind })
+}
+
+// Keys are all that constraints list.
+func Keys(e enforcement.State) []string {
+	var keys []string
+	for _, c := range of(e, policies.SignedImages) {
+		listed, _, _ := unstructured.NestedStringSlice(c.Object.Object, "spec", "parameters", "keys")
+		keys = append(keys, listed...)
+	}
+	slices.Sort(keys)
+	return slices.Compact(keys)
+}
+
+// What becomes of an image in a Pod that is made again, the worst first.
+const (
+	UnknownImage   = "unknown"     // could not be found out
+	RefusedImage   = "refused"     //
+	WarnedImage    = "warned"      // let in, and whoever sends it is warned
+	GlassImage     = "break-glass" // let in by the annotation alone
+	ExemptImage    = "exempt"      // let in by an exemption alone
+	OutsideImage   = "not-asked"   // Gatekeeper is not asked about the namespace
+	UnmatchedImage = "unmatched"   // no constraint is about the Pod
+	AllowedImage   = "allowed"
+)
+
+var ImageResults = []string{UnknownImage, RefusedImage, WarnedImage, GlassImage, ExemptImage, OutsideImage, UnmatchedImage, AllowedImage}
+
+// ResultOf says what becomes of an image, and why.
+func (s *PodGroup) ResultOf(ref string) (string, []workload.Violation) {
+	switch {
+	case s.outside != "":
+		return OutsideImage, nil
+	case s.Err != nil:
+		return UnknownImage, nil
+	}
+	about := func(action string, from []gatekeeper.Violation) (found []workload.Violation) {
+		for _, v := range from {
+			if v.Details["subject"] == ref {
+				found = append(found, NewViolation(action, v))
+			}
+		}
+		return found
+	}
+	denied := about("deny", s.Decision.Denied)
+	for _, v := range s.Decision.Denied {
+		// Against the Pod as a whole, such as a break-glass that has run out.
+		if place, _ := v.Details["place"].(string); !strings.Contains(place, "/") {
+			denied = append(denied, NewViolation("deny", v))
+		}
+	}
+	warned := append(about("warn", s.Decision.Warnings), about("dryrun", s.Decision.DryRun)...)
+	switch glass, exempt := about("lifted", s.WithoutBreakGlass.Denied), about("lifted", s.withoutExemptions.Denied); {
+	case slices.ContainsFunc(denied, func(v workload.Violation) bool { return v.Reason == "no-answer" }):
+		return UnknownImage, denied
+	case len(denied) > 0:
+		return RefusedImage, denied
+	case s.withoutExemptions.Constraints == 0:
+		return UnmatchedImage, nil
+	case len(warned) > 0:
+		return WarnedImage, warned
+	case len(glass) > 0:
+		return GlassImage, glass
+	case len(exempt) > 0:
+		return ExemptImage, exempt
+	}
+	return AllowedImage, nil
+}

@@ -1,0 +1,38 @@
+package simulate
+
+import (
+	"context"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/oke-sign/oke-sign/plugin/connect"
+	"github.com/oke-sign/oke-sign/plugin/manifest"
+	"github.com/oke-sign/oke-sign/plugin/workload"
+)
+
+// EachTemplate calls f for each Pod that a workload would make.
+func EachTemplate(ctx context.Context, g *connect.Session, namespace string, f func(workload, pod *unstructured.Unstructured)) error {
+	client, err := g.Kube.Objects()
+	if err != nil {
+		return err
+	}
+	for _, of := range []schema.GroupVersionResource{
+		{Group: "apps", Version: "v1", Resource: "deployments"},
+		{Group: "apps", Version: "v1", Resource: "statefulsets"},
+		{Group: "apps", Version: "v1", Resource: "daemonsets"},
+		{Group: "batch", Version: "v1", Resource: "cronjobs"},
+	} {
+		err := workload.EachObject(ctx, client, of, namespace, metav1.ListOptions{}, func(o *unstructured.Unstructured) error {
+			for _, pod := range manifest.Pods(o) {
+				f(o, workload.WithoutManagedFields(pod))
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

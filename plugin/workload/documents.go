@@ -1,0 +1,87 @@
+package workload
+
+import (
+	"cmp"
+	"fmt"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"github.com/oke-sign/oke-sign/plugin/manifest"
+)
+
+// Document is an object, and where it stands.
+type Document struct {
+	File   string
+	Object *unstructured.Unstructured
+	Lines  manifest.Lines // in the file
+}
+
+// Name is the object as kubectl names it, with its namespace before it.
+func (d Document) Name() string {
+	name := d.Object.GetKind() + "/" + cmp.Or(d.Object.GetName(), d.Object.GetGenerateName()+"*")
+	if namespace := d.Object.GetNamespace(); namespace != "" {
+		name = namespace + "/" + name
+	}
+	return name
+}
+
+// At is a line of its file, as editors and logs make a link of it.
+func (d Document) At(line int) string { return fmt.Sprintf("%s:%d", d.File, line) }
+
+// Input is what is judged, and by what.
+type Input struct {
+	Manifests   []Document
+	Constraints []Document
+	Namespaces  map[string]*corev1.Namespace
+}
+
+type ObjectName struct {
+	APIVersion string `json:"apiVersion"`
+	Kind       string `json:"kind"`
+	Namespace  string `json:"namespace,omitempty"`
+	Name       string `json:"name"`
+}
+
+type Violation struct {
+	Kind       string `json:"kind"` // of the constraint
+	Constraint string `json:"constraint"`
+	Action     string `json:"action"` // deny, warn, dryrun
+	Reason     string `json:"reason,omitempty"`
+	Message    string `json:"message"`
+	Line       int    `json:"line,omitempty"` // of the image, or of the object, in a file
+}
+
+func NameOf(o object) ObjectName {
+	version, kind := o.GroupVersionKind().ToAPIVersionAndKind()
+	return ObjectName{version, kind, o.GetNamespace(), o.GetName()}
+}
+
+// Controller is what controls an object, or the object itself. A Pod that the node
+// made by itself says that the node controls it, and is its own.
+func Controller(o object) ObjectName {
+	owner := metav1.GetControllerOf(o)
+	if owner == nil || owner.Kind == "Node" {
+		return NameOf(o)
+	}
+	return ObjectName{owner.APIVersion, owner.Kind, o.GetNamespace(), owner.Name}
+}
+
+// Brief is a violation without the image and its place, which stand beside it.
+func (v Violation) Brief(ref string) string {
+	text := strings.TrimSuffix(v.Message, ": "+ref)
+	if place, rest, ok := strings.Cut(text, ": "); ok && strings.Contains(place, "/") {
+		text = rest
+	}
+	return text
+}
+
+// Title is the object as kubectl names it, with its namespace before it.
+func (n ObjectName) Title() string {
+	if n.Namespace == "" {
+		return n.Kind + "/" + n.Name
+	}
+	return n.Namespace + "/" + n.Kind + "/" + n.Name
+}

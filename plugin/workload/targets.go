@@ -1,0 +1,242 @@
+package workload
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spf13/pflag"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/cli-runtime/pkg/resource"
+	"sigs.k8s.io/kustomize/api/krusty"
+	"sigs.k8s.io/kustomize/kyaml/filesys"
+
+	"github.com/oke-sign/oke-sign/plugin/cli"
+	"github.com/oke-sign/oke-sign/plugin/connect"
+	"github.com/oke-sign/oke-sign/plugin/manifest"
+)
+
+// TargetFlags name images by what holds them: manifests, or objects of the
+// cluster. Images themselves are arguments.
+type TargetFlags struct {
+	Files         []string
+	Kustomize     string
+	recursive     bool
+	selector      string
+	allNamespaces bool
+	namespace     *string // of -n, which commands share; nil where types are not told from images
+}
+
+func (t *TargetFlags) Bind(flags *pflag.FlagSet, k *connect.Kube) {
+	t.namespace = k.Namespace
+	flags.StringArrayVarP(&t.Files, "filename", "f", nil, "`FILE` or directory of manifests with images, or - for standard input. May be repeated.")
+	flags.StringVarP(&t.Kustomize, "kustomize", "k", "", "`DIR` of a kustomization with images.")
+	flags.BoolVarP(&t.recursive, "recursive", "R", true, "Read what lies deeper in directories, too.")
+	flags.StringVarP(&t.selector, "selector", "l", "", "Label `SELECTOR` for objects of the cluster.")
+	flags.BoolVarP(&t.allNamespaces, "all-namespaces", "A", false, "Look for objects in all namespaces.")
+}
+
+// Validate checks the arguments and flags; what is an example of the command.
+func (t *TargetFlags) Validate(args []string, what string) error {
+	switch {
+	case t.Choose() && slices.ContainsFunc(args, IsObject):
+		return cli.Usage("an object is named, and -l or -A would choose others", "name the type alone, or leave the flags out")
+	case t.Choose() && !slices.ContainsFunc(args, t.IsType):
+		return cli.Usage("-l and -A choose among objects of the cluster, and no type of them is named", "name one, such as pods or deployments")
+	case len(args) == 0 && len(t.Files) == 0 && t.Kustomize == "":
+		return cli.Usage("no image named", "for instance "+what)
+	}
+	return CheckSelector(t.selector)
+}
+
+// CheckSelector refuses what is no label selector.
+func CheckSelector(text string) error {
+	if _, err := labels.Parse(text); err != nil {
+		return cli.Usage(fmt.Sprintf("-l %q is no label selector: %v", text, err), "for instance -l app=web, or -l 'tier in (web, api)'")
+	}
+	return nil
+}
+
+func (t *TargetFlags) Choose() bool { return t.selector != "" || t.allNamespaces }
+
+// IsObject tells TYPE/NAME, an object of the cluster, from an image. An image of
+// OCI Registry has two slashes at least, and what is written with one and neither
+// tag nor digest is hardly meant as an image at all.
+func IsObject(arg string) bool {
+	return strings.Count(arg, "/") == 1 && !strings.ContainsAny(arg, "@:")
+}
+
+// IsType tells TYPE from an image, which a word alone is as long as -n, -l and -A say
+// nothing: whoever writes nginx should hear that it is none of OCI Registry.
+func (t *TargetFlags) IsType(arg string) bool {
+	return IsWord(arg) && (t.Choose() || t.namespace != nil && *t.namespace != "")
+}
+
+func IsWord(arg string) bool { return arg != "" && !strings.ContainsAny(arg, "/@:") }
+
+// Target is an image with the places that name it, or an image by itself.
+type Target struct {
+	Image string
+	Users []Use
+}
+
+// Use is an object that names an image.
+type Use struct {
+	Document
+	Place string // in it, such as containers/web
+}
+
+// Find collects the images that arguments and flags name, each once, in the order
+// in which they were found. That objects were found and no image in them is an
+// error: it is not what was asked for.
+func (t *TargetFlags) Find(ctx context.Context, g *connect.Session, args []string) ([]Target, error) {
+	var found []Target
+	at := make(map[string]int)
+	add := func(image string) int {
+		i, ok := at[image]
+		if !ok {
+			i = len(found)
+			at[image] = i
+			found = append(found, Target{Image: image})
+		}
+		return i
+	}
+	var named []string
+	for _, arg := range args {
+		if IsObject(arg) || t.IsType(arg) {
+			named = append(named, arg)
+		} else {
+			if IsWord(arg) {
+				g.Remark("%s is taken for an image; objects are named %s/NAME, or all of a namespace by %s with -n, -l or -A", arg, arg, arg)
+			}
+			add(arg)
+		}
+	}
+	documents, err := t.documents(ctx, g, named)
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range documents {
+		images, err := manifest.Images(d.Object)
+		if err != nil {
+			return nil, &cli.HintedError{What: fmt.Errorf("%s: %w", d.Name(), err), Hint: "an image could hide there, so nothing was done"}
+		}
+		for _, i := range images {
+			n := add(i.Ref)
+			found[n].Users = append(found[n].Users, Use{d, i.Place()})
+		}
+	}
+	if len(found) == 0 && len(documents) == 0 && len(named) == 0 {
+		return nil, &cli.HintedError{What: errors.New("no object is there that was named"), Hint: "what renders the manifests may have failed and written nothing"}
+	}
+	if len(found) == 0 && len(documents) == 0 {
+		return nil, &cli.HintedError{What: errors.New("no object is there that was named"), Hint: "check the labels of -l, and the namespace of -n; -A looks in all"}
+	}
+	if len(found) == 0 {
+		return nil, &cli.HintedError{What: errors.New("no image found in what was named"), Hint: "Pods and what makes Pods name images"}
+	}
+	return found, nil
+}
+
+// ImagesOf are the targets without what names them.
+func ImagesOf(targets []Target) []string {
+	images := make([]string, len(targets))
+	for i, t := range targets {
+		images[i] = t.Image
+	}
+	return images
+}
+
+// documents are the objects that flags and arguments name.
+func (t *TargetFlags) documents(ctx context.Context, g *connect.Session, named []string) ([]Document, error) {
+	all, err := ReadFiles(ctx, g, t.Files, t.recursive)
+	if err != nil {
+		return nil, err
+	}
+	if t.Kustomize != "" {
+		built, err := kustomized(t.Kustomize)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, built...)
+	}
+	if len(named) == 0 {
+		return all, nil
+	}
+	running, err := t.Running(ctx, g, named)
+	return append(all, running...), err
+}
+
+// kustomized are the objects that a kustomization renders to.
+func kustomized(dir string) ([]Document, error) {
+	built, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), dir)
+	if err != nil {
+		return nil, fmt.Errorf("rendering %s: %w", dir, err)
+	}
+	text, err := built.AsYaml()
+	if err != nil {
+		return nil, fmt.Errorf("rendering %s: %w", dir, err)
+	}
+	objects, err := manifest.Objects(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", dir, err)
+	}
+	documents := make([]Document, len(objects))
+	for i, o := range objects {
+		documents[i] = Document{File: dir, Object: o}
+	}
+	return documents, nil
+}
+
+// Running are objects of the cluster.
+func (t *TargetFlags) Running(ctx context.Context, g *connect.Session, named []string) ([]Document, error) {
+	namespace, err := g.Kube.CurrentNamespace()
+	if err != nil {
+		return nil, err
+	}
+	var documents []Document
+	collect := func(named ...string) error {
+		result := g.Kube.Builder().NamespaceParam(namespace).DefaultNamespace().AllNamespaces(t.allNamespaces).
+			LabelSelectorParam(t.selector).ResourceTypeOrNameArgs(true, named...).RequestChunksOf(500).Do()
+		return result.Visit(func(info *resource.Info, err error) error {
+			if err != nil {
+				return err
+			}
+			object, ok := info.Object.(*unstructured.Unstructured)
+			if !ok {
+				return fmt.Errorf("%s/%s: %T is no object", info.Mapping.GroupVersionKind.Kind, info.Name, info.Object)
+			}
+			documents = append(documents, Document{Object: object})
+			return nil
+		})
+	}
+	// The builder knows no deadline.
+	done := make(chan error, 1)
+	go func() {
+		var objects []string
+		var err error
+		for _, arg := range named {
+			if IsObject(arg) {
+				objects = append(objects, arg)
+			} else {
+				err = errors.Join(err, collect(arg))
+			}
+		}
+		if len(objects) > 0 {
+			err = errors.Join(err, collect(objects...))
+		}
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		if err != nil {
+			return nil, fmt.Errorf("looking into the cluster: %w", err)
+		}
+		return documents, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
