@@ -8,13 +8,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// Health answers probes and metrics. It belongs on an address of its own,
-// without TLS: kubelet has no client certificate to show.
+// Health returns a handler of probes and metrics. It needs a separate address without
+// TLS, because the kubelet has no client certificate to show.
 //
-// /healthz says, with alive's error as its text, whether the process is of any
-// use to anybody; /readyz, with ready's, whether it could decide anything now;
-// /metrics is Prometheus's. Note is what /readyz tells beside that it is ready, if it
-// is not empty: something that a person should know, and no reason to ask elsewhere.
+// /healthz fails with alive's error when only a restart can help. /readyz fails with
+// ready's error while the process could decide nothing. /metrics is for Prometheus.
+// A note that is not empty completes the text of a /readyz that succeeds: a person
+// should know it, and callers need not ask elsewhere.
 func Health(alive, ready func() error, note func() string, metrics prometheus.Gatherer) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", probe(alive, func() string { return "ok" }))

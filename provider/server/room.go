@@ -7,14 +7,14 @@ import (
 	"golang.org/x/sync/semaphore"
 )
 
-// Room for what requests hold in memory beyond usualBody and usualAnswer, in bytes.
-// Small requests, such as those about a Pod, take none of it and never wait for it.
+// Room in memory for bodies beyond usualBody and answers beyond usualAnswer, in
+// bytes. Small requests, like those about a Pod, take no room and never wait for it.
 const (
 	roomForBodies  = 8 << 20
 	roomForAnswers = 16 << 20
 )
 
-// share is what one request holds of some room. Its zero value holds nothing.
+// share is the part of a room that one request holds. Its zero value holds nothing.
 type share struct {
 	of *semaphore.Weighted
 	n  int64
@@ -30,7 +30,7 @@ func take(ctx context.Context, of *semaphore.Weighted, n int64, deadline time.Ti
 	return share{of: of, n: n}, true
 }
 
-// shrink gives back all but n bytes.
+// shrink returns all but n bytes to the room.
 func (s *share) shrink(n int64) {
 	if n < s.n {
 		s.of.Release(s.n - n)

@@ -54,8 +54,8 @@ type answer struct {
 	err error // the first value that did not encode
 }
 
-// put writes a text and a value after it. Nobody shows an answer in a browser, so
-// "<" and its kind stay one byte.
+// put writes a text and a value after it. Browsers show no answers, so "<", ">" and
+// "&" need no escapes.
 func (a *answer) put(text string, v any) {
 	_, _ = a.WriteString(text)
 	enc := json.NewEncoder(&a.Buffer)
@@ -67,10 +67,10 @@ func (a *answer) put(text string, v any) {
 	a.Truncate(a.Len() - len("\n"))
 }
 
-// encode writes a response item by item, so that no second copy of it is made. It
-// calls grow once before it takes more than usualAnswer bytes. Items for which there
-// is no room are left out, as any question without an answer is, and the system
-// error says so; then the answer is not complete.
+// encode writes a response item by item, which saves a second copy of it. It calls
+// grow once, before it takes more than usualAnswer bytes. It leaves out items that
+// have no room, says so in the system error, and reports whether the response answers
+// all questions.
 func (a *answer) encode(r Response, grow func() bool) (complete bool) {
 	a.put(`{"apiVersion":`, apiVersion)
 	a.put(`,"kind":`, kindResponse)
@@ -112,7 +112,7 @@ func (a *answer) encode(r Response, grow func() bool) (complete bool) {
 	return r.SystemError == ""
 }
 
-// before is what stands before the nth item.
+// before returns the text before the nth item.
 func before(n int) string {
 	if n == 0 {
 		return `,"items":[`
@@ -120,7 +120,7 @@ func before(n int) string {
 	return ","
 }
 
-// estimate is how many bytes items take at least.
+// estimate returns a lower bound for the bytes that items take.
 func estimate(items []Item) int {
 	n := 0
 	for _, item := range items {
