@@ -146,7 +146,7 @@ func TestTheChartsAlertsAreAboutMetricsThatAreThere(t *testing.T) {
 			if m[1] == "endpoint" { // whose series are all there from the start
 				want += m[3]
 			}
-			if !regexp.MustCompile(`(?m)^`+s[1]+`\{.*\b`+want).MatchString(metrics) {
+			if !regexp.MustCompile(`(?m)^` + s[1] + `\{.*\b` + want).MatchString(metrics) {
 				t.Errorf("alerts select %s, and no series has %s", s[0], want)
 			}
 		}
