@@ -289,12 +289,19 @@ func newCrowd(t *testing.T, n, pageLimit int) *crowd {
 		c.images, c.refs = append(c.images, img), append(c.refs, parse(t, img.Ref()))
 		c.records = append(c.records, c.tenancy.Add(img.Sign(c.signers.keys[0], "SHA_256_RSA_PKCS_PSS"))...)
 	}
+	c.askAs(t, c.tenancy.Admin())
+	return c
+}
+
+// askAs has a user ask from now on, who remembers nothing.
+func (c *crowd) askAs(t *testing.T, user *ocitest.User) {
+	t.Helper()
 	clock := func() time.Time {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		return c.now
 	}
-	c.client = client(t, c.tenancy.Admin(), registry.Config{Now: clock})
+	c.client = client(t, user, registry.Config{Now: clock})
 	checker := c.signers.checker(c.client, clock, c.client.Bulk)
 	c.check = func(ref image.Reference) verdict.Verdict {
 		t.Helper()
@@ -304,7 +311,6 @@ func newCrowd(t *testing.T, n, pageLimit int) *crowd {
 		}
 		return v
 	}
-	return c
 }
 
 func (c *crowd) pass(d time.Duration) {
@@ -339,6 +345,17 @@ func TestBulkCosts(t *testing.T) {
 		}
 		if got := c.cost(func() { yes(t, c, c.refs[4:]...) }); got != 0 {
 			t.Errorf("the rest: %d calls", got)
+		}
+	})
+	t.Run("with a right on one compartment only", func(t *testing.T) {
+		c := newCrowd(t, 6, 100)
+		c.tenancy.MoveRepository(c.images[0].RepositoryID, c.tenancy.NewCompartment("team", ""))
+		c.tenancy.Allow("Allow user dev to read repos in compartment team")
+		c.askAs(t, c.tenancy.NewUser("dev"))
+		for n, want := range []int{3, 2, 0, 0} { // the first is refused at the root and finds out where the repository lies
+			if got := c.cost(func() { yes(t, c, c.refs[n]) }); got != want {
+				t.Errorf("image %d: %d calls, want %d", n, got, want)
+			}
 		}
 	})
 	t.Run("images that are asked for now and then are looked up", func(t *testing.T) {
