@@ -97,8 +97,7 @@ func ParseMessage(data []byte) (Message, error) {
 		return Message{}, errors.New("not valid UTF-8")
 	}
 	dec := json.NewDecoder(bytes.NewReader(data))
-	dec.UseNumber()
-	if open, err := dec.Token(); err != nil || open != json.Delim('{') {
+	if open, _ := dec.Token(); open != json.Delim('{') { // with an error it is nil
 		return Message{}, errors.New("not a JSON object")
 	}
 

@@ -96,6 +96,11 @@ func TestParseMessage(t *testing.T) {
 		"a comment":                      {good + "//", false},
 		"a comma before the end":         {good[:len(good)-1] + ",}", false},
 		"no value":                       {`{"a":}`, false},
+		"no value in the last field":     {good[:len(good)-1] + `,"a":}`, false},
+		"a value that is none":           {good[:len(good)-1] + `,"a":nul}`, false},
+		"a known field without value":    {with(`"region":"us-ashburn-1"`, `"region":`), false},
+		"a number that no float holds":   {with(`{`, `{"a":1e999,`), true},
+		"a number before the object":     {"1e999 " + good, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m, err := signature.ParseMessage([]byte(test.text))
