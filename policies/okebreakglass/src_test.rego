@@ -255,6 +255,11 @@ test_updates[note] if {
 		"an image changes without break-glass": {"old": pod({}), "new": object.union(pod({}), other_image), "want": set()},
 		"a misspelling comes": {"old": pod({}), "new": pod({mark: "yes"}), "want": {"no-effect"}},
 		"a misspelling stays": {"old": pod({mark: "yes"}), "new": pod({mark: "yes"}), "want": set()},
+		"the annotation comes where no image is": {
+			"old": object.union(pod({}), {"spec": {"containers": []}}),
+			"new": object.union(pod(expired), {"spec": {"containers": []}}),
+			"want": {"not-allowed", "expired", "in-use"},
+		},
 		"the old object is missing": {"old": null, "new": pod(expired), "want": {"not-allowed", "expired", "in-use"}},
 	}
 	got := update(case.old, case.new)
