@@ -373,6 +373,9 @@ test_revisions_that_lead_to_another_pod[note] if {
 	}
 	reasons({}, request("CREATE", {"username": "mallory"}, revision_kind, patch)) == set()
 	reasons({"users": ["bob"]}, with_old(request("UPDATE", {"username": "mallory"}, revision_kind, patch))) == set()
+
+	# An old object counts on UPDATE alone.
+	reasons({"users": ["bob"]}, with_old(request("CREATE", {"username": "mallory"}, revision_kind, patch))) == {"not-allowed"}
 }
 
 test_digests[note] if {

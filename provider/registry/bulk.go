@@ -194,7 +194,7 @@ func (b *bulk) ask(w wanted, placed bool) (*inventory, turn) {
 		i = new(interest)
 		b.repos[w.repository] = i
 	}
-	another := i.digest != "" && i.digest != w.digest && now.Sub(i.at) < askedWithin
+	another := i.digest != w.digest && now.Sub(i.at) < askedWithin
 	i.digest, i.at = w.digest, now
 	i.want(w.keys)
 	if i.inv != nil && now.Sub(i.inv.began) >= bulkFor {
@@ -218,7 +218,7 @@ func (b *bulk) ask(w wanted, placed bool) (*inventory, turn) {
 	inv := i.inv
 	records, more := inv.find(w)
 	switch {
-	case len(records) > 0 || !more || !placed:
+	case !more || !placed:
 		return inv, turn{}
 	case inv.late || inv.page == nil && b.held >= maxBulkBytes:
 		return inv, turn{}
