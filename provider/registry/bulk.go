@@ -216,8 +216,7 @@ func (b *bulk) ask(w wanted, placed bool) (*inventory, turn) {
 		})
 	}
 	inv := i.inv
-	records, more := inv.find(w)
-	switch {
+	switch _, more := inv.find(w); {
 	case !more || !placed:
 		return inv, turn{}
 	case inv.late || inv.page == nil && b.held >= maxBulkBytes:
