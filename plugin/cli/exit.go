@@ -1,3 +1,9 @@
+// Package cli has what any command-line program needs: exit codes, errors with a hint,
+// output formats, tables, progress and questions. It knows nothing of OCI, clusters or
+// the rest of the project.
+//
+// All text that it prints for people passes through Printable: names and messages come
+// from others, and a terminal obeys some characters.
 package cli
 
 import (
@@ -24,6 +30,7 @@ type UsageError struct{ what, hint string }
 
 func (e *UsageError) Error() string { return e.what }
 
+// Usage returns a UsageError.
 func Usage(what, hint string) error { return &UsageError{what, hint} }
 
 // HintedError is an error that knows what to do about it.

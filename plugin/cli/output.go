@@ -17,6 +17,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
+// Formats are the values of -o that every command takes.
 var Formats = []string{"table", "wide", "json", "yaml", "name"}
 
 // Output is the format that data is printed in.
@@ -25,6 +26,7 @@ type Output struct {
 	Nothing string // is said of a title without rows, if not the usual
 }
 
+// Bind adds -o with the values of Formats.
 func (o *Output) Bind(flags *pflag.FlagSet) { o.BindFormats(flags, Formats) }
 
 // BindFormats binds the flag of a command that has formats of its own as well.
@@ -32,8 +34,10 @@ func (o *Output) BindFormats(flags *pflag.FlagSet, formats []string) {
 	flags.StringVarP(&o.Format, "output", "o", "table", "`FORMAT` of the output: "+strings.Join(formats, ", ")+".")
 }
 
+// Validate rejects a format that is not in Formats.
 func (o *Output) Validate() error { return o.ValidateFormats(Formats) }
 
+// ValidateFormats rejects a format that is not in formats.
 func (o *Output) ValidateFormats(formats []string) error {
 	if slices.Contains(formats, o.Format) {
 		return nil

@@ -146,6 +146,8 @@ func (t *Terminal) stoppedAfter(results []Result) {
 	}
 }
 
+// Outcome returns ErrFailed if a result is unknown in part or whole, ErrNo if one is
+// denied, and nil otherwise.
 func Outcome(results []Result) (err error) {
 	for _, r := range results {
 		switch {
@@ -158,6 +160,7 @@ func Outcome(results []Result) (err error) {
 	return err
 }
 
+// ComplainAbout prints the errors of results, each text once, and the hints.
 func (t *Terminal) ComplainAbout(results []Result) {
 	told, left := 0, 0
 	seen := make(map[string]bool)

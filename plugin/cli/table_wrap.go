@@ -32,6 +32,7 @@ func terminalWidth(w io.Writer) int {
 // shell would run the half that comes before the break.
 const copied = "\x00"
 
+// ToCopy marks a text that people copy, such as a command: a table never breaks it.
 func ToCopy(text string) string { return copied + text }
 
 // Sizes of tables that are made to fit.

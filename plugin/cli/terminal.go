@@ -91,6 +91,7 @@ func (b *bar) show(w io.Writer, text string) {
 	b.shown = utf8.RuneCountInString(text)
 }
 
+// Clear takes the bar away, to make room for other output.
 func (b *bar) Clear(w io.Writer) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

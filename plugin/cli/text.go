@@ -11,6 +11,7 @@ import (
 	"github.com/oke-sign/oke-sign/provider/signature"
 )
 
+// Timestamp formats a time as RFC 3339 in UTC; the zero time is "".
 func Timestamp(t time.Time) string {
 	if t.IsZero() {
 		return ""

@@ -1,3 +1,11 @@
+// Package cmd assembles the commands of kubectl oke-sign: the tree, its help, completion
+// and version. It is the only package that knows all commands. Each group of commands
+// has a package below this one, and no group imports another.
+//
+// A command prints its data to Out, in the format that -o asks for, and remarks to
+// ErrOut. Commands decide nothing about signatures: packages signature and verdict do,
+// as they do for the provider in the cluster, so that both say the same of an image.
+// The package neither exits nor reads the environment; its caller does.
 package cmd
 
 import (

@@ -31,7 +31,7 @@ const kubectlCompletion = `#!/bin/sh
 exec kubectl oke-sign __complete "$@"
 `
 
-func newCompletion(g *connect.Session) *cobra.Command {
+func newCompletion(s *connect.Session) *cobra.Command {
 	shells := map[string]func(root *cobra.Command, w io.Writer) error{
 		"bash":       func(root *cobra.Command, w io.Writer) error { return root.GenBashCompletionV2(w, true) },
 		"zsh":        (*cobra.Command).GenZshCompletion,
@@ -61,7 +61,7 @@ own name, kubectl-oke_sign.`,
 			if len(args) != 1 || shells[args[0]] == nil {
 				return cli.Usage("kubectl oke-sign completion takes one shell", "name one of "+strings.Join(names, ", "))
 			}
-			if err := shells[args[0]](cmd.Root(), g.Streams.Out); err != nil {
+			if err := shells[args[0]](cmd.Root(), s.Streams.Out); err != nil {
 				return fmt.Errorf("writing the output: %w", err)
 			}
 			return nil

@@ -17,8 +17,8 @@ type registryTokenOptions struct {
 	region image.Region
 }
 
-func newRegistryToken(g *connect.Session) *cobra.Command {
-	o := &registryTokenOptions{Session: g}
+func newRegistryToken(s *connect.Session) *cobra.Command {
+	o := &registryTokenOptions{Session: s}
 	return &cobra.Command{
 		Use:   "registry-token HOST",
 		Short: "Print a token with which container tools sign in to OCI Registry",

@@ -38,8 +38,8 @@ type versionOptions struct {
 	out     cli.Output
 }
 
-func newVersion(g *connect.Session, version string) *cobra.Command {
-	o := &versionOptions{Session: g, version: version}
+func newVersion(s *connect.Session, version string) *cobra.Command {
+	o := &versionOptions{Session: s, version: version}
 	cmd := &cobra.Command{
 		Use:   "version",
 		Short: "Print the versions of this program and of what the cluster has",

@@ -60,12 +60,12 @@ func (v *clusterVersions) components() []component {
 }
 
 // inCluster asks the cluster. What could be found out is returned with an error.
-func inCluster(ctx context.Context, g *connect.Session) (*clusterVersions, error) {
-	client, err := g.Kube.Typed()
+func inCluster(ctx context.Context, s *connect.Session) (*clusterVersions, error) {
+	client, err := s.Kube.Typed()
 	if err != nil {
 		return nil, err
 	}
-	objects, err := g.Kube.Objects()
+	objects, err := s.Kube.Objects()
 	if err != nil {
 		return nil, err
 	}

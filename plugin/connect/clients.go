@@ -16,6 +16,47 @@ import (
 	"github.com/oke-sign/oke-sign/provider/vulnscan"
 )
 
+// Cloud is OCI as one principal sees it.
+type Cloud struct {
+	Who      *ociauth.Principal
+	Registry *registry.Client
+	Vault    *vault.Client
+	Scanning *vulnscan.Client
+}
+
+// Connect says who asks OCI and makes the clients.
+func (s *Session) Connect(ctx context.Context) (*Cloud, error) {
+	tenancies, err := s.tenancyMap()
+	if err != nil {
+		return nil, err
+	}
+	who, err := s.signIn(ctx)
+	if err != nil {
+		return nil, err
+	}
+	images, err := registry.New(who, registry.Config{Tenancies: tenancies, Compartments: s.Compartments})
+	if err != nil {
+		return nil, err
+	}
+	return &Cloud{
+		Who: who, Registry: images, Vault: vault.New(who, vault.Config{}),
+		Scanning: vulnscan.New(who, vulnscan.Config{Tenancy: images.Tenancy, Compartments: s.Compartments}),
+	}, nil
+}
+
+// ConnectImages connects for questions about images, which begin with whose
+// they are.
+func (s *Session) ConnectImages(ctx context.Context) (*Cloud, error) {
+	c, err := s.Connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.Registry.Discover(ctx); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
 // Checker decides as the provider does, from the same evidence.
 func (c *Cloud) Checker() *verdict.Checker {
 	return verdict.New(verdict.Config{
@@ -61,45 +102,4 @@ func (c *Cloud) Pinned(ctx context.Context, ref image.Reference) (registry.Image
 	}
 	at, err := ref.WithDigest(img.Digest)
 	return img, at, err
-}
-
-// Cloud is OCI as one principal sees it.
-type Cloud struct {
-	Who      *ociauth.Principal
-	Registry *registry.Client
-	Vault    *vault.Client
-	Scanning *vulnscan.Client
-}
-
-// Connect says who asks OCI and makes the clients.
-func (g *Session) Connect(ctx context.Context) (*Cloud, error) {
-	tenancies, err := g.tenancyMap()
-	if err != nil {
-		return nil, err
-	}
-	who, err := g.signIn(ctx)
-	if err != nil {
-		return nil, err
-	}
-	images, err := registry.New(who, registry.Config{Tenancies: tenancies, Compartments: g.Compartments})
-	if err != nil {
-		return nil, err
-	}
-	return &Cloud{
-		Who: who, Registry: images, Vault: vault.New(who, vault.Config{}),
-		Scanning: vulnscan.New(who, vulnscan.Config{Tenancy: images.Tenancy, Compartments: g.Compartments}),
-	}, nil
-}
-
-// ConnectImages connects for questions about images, which begin with whose
-// they are.
-func (g *Session) ConnectImages(ctx context.Context) (*Cloud, error) {
-	c, err := g.Connect(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if err := c.Registry.Discover(ctx); err != nil {
-		return nil, err
-	}
-	return c, nil
 }

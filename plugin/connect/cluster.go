@@ -13,13 +13,14 @@ import (
 // ClusterFlag names an OKE cluster.
 type ClusterFlag struct{ OCID string }
 
+// Bind adds --cluster.
 func (f *ClusterFlag) Bind(flags *pflag.FlagSet) {
 	flags.StringVar(&f.OCID, "cluster", "", "`OCID` of the cluster; that of the kubeconfig context unless given.")
 }
 
 // Find is the cluster that is meant. A kubeconfig of OKE's has the OCID among the
 // arguments of the command that gets tokens.
-func (f *ClusterFlag) Find(g *Session) (okecluster.ID, error) {
+func (f *ClusterFlag) Find(s *Session) (okecluster.ID, error) {
 	const hint = "name it with --cluster OCID"
 	if f.OCID != "" {
 		id, err := okecluster.ParseID(f.OCID)
@@ -28,11 +29,11 @@ func (f *ClusterFlag) Find(g *Session) (okecluster.ID, error) {
 		}
 		return id, nil
 	}
-	name, err := g.Kube.ContextName()
+	name, err := s.Kube.ContextName()
 	if err != nil {
 		return okecluster.ID{}, err
 	}
-	raw, err := g.Kube.ToRawKubeConfigLoader().RawConfig()
+	raw, err := s.Kube.ToRawKubeConfigLoader().RawConfig()
 	if err != nil {
 		return okecluster.ID{}, Unreachable(err)
 	}

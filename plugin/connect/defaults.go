@@ -32,17 +32,17 @@ type Choice struct {
 }
 
 // defaultsFile is where they are kept.
-func (g *Session) defaultsFile() string { return filepath.Join(g.ConfigDir, "oke-sign", "config.yaml") }
+func (s *Session) defaultsFile() string { return filepath.Join(s.ConfigDir, "oke-sign", "config.yaml") }
 
 // ReadDefaults reads them. A file with anything in it that is not known is an
 // error: what a newer version wrote there would be lost at the next change.
-func (g *Session) ReadDefaults() (Defaults, error) {
+func (s *Session) ReadDefaults() (Defaults, error) {
 	var d Defaults
-	if g.ConfigDir == "" {
+	if s.ConfigDir == "" {
 		return d, nil
 	}
-	file := g.defaultsFile()
-	text, err := cli.ReadFile(g.Streams.In, file)
+	file := s.defaultsFile()
+	text, err := cli.ReadFile(s.Streams.In, file)
 	if errors.Is(err, fs.ErrNotExist) {
 		return d, nil
 	}
@@ -74,11 +74,11 @@ func parseDefaults(text []byte) (Defaults, error) {
 
 // ChangeDefaults changes the defaults. Of several commands at once each changes what
 // the one before it has kept.
-func (g *Session) ChangeDefaults(change func(*Defaults)) (err error) {
-	if g.ConfigDir == "" {
+func (s *Session) ChangeDefaults(change func(*Defaults)) (err error) {
+	if s.ConfigDir == "" {
 		return &cli.HintedError{What: errors.New("there is no directory to keep the default key in"), Hint: "set HOME, or name the key with --key each time"}
 	}
-	file := g.defaultsFile()
+	file := s.defaultsFile()
 	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 		return fmt.Errorf("keeping the default key: %w", err)
 	}
@@ -87,7 +87,7 @@ func (g *Session) ChangeDefaults(change func(*Defaults)) (err error) {
 		return fmt.Errorf("keeping the default key: %w", err)
 	}
 	defer unlock()
-	d, err := g.ReadDefaults()
+	d, err := s.ReadDefaults()
 	if err != nil {
 		return err
 	}
@@ -117,12 +117,12 @@ func writeDefaults(file string, d Defaults) error {
 }
 
 // DefaultKey is the key that was chosen for the context in use, if any.
-func (g *Session) DefaultKey() (id signature.KeyID, context string, err error) {
-	d, err := g.ReadDefaults()
+func (s *Session) DefaultKey() (id signature.KeyID, context string, err error) {
+	d, err := s.ReadDefaults()
 	if err != nil || len(d.Contexts) == 0 {
 		return signature.KeyID{}, "", err
 	}
-	if context, err = g.Kube.ContextName(); err != nil {
+	if context, err = s.Kube.ContextName(); err != nil {
 		return signature.KeyID{}, "", err
 	}
 	if c, ok := d.Contexts[context]; ok {

@@ -159,4 +159,5 @@ func Unreachable(err error) error {
 	return &cli.HintedError{What: fmt.Errorf("finding the cluster: %w", err), Hint: "check the kubeconfig, or name another with --kubeconfig or --context"}
 }
 
+// FieldManager is the name under which the plugin changes objects of a cluster.
 const FieldManager = "kubectl-oke_sign"

@@ -10,13 +10,13 @@ import (
 
 // signIn says who asks OCI. Where nobody has said how, and there is no configuration
 // file, it says which of the places that OCI knows this looks like, and what to type.
-func (g *Session) signIn(ctx context.Context) (*ociauth.Principal, error) {
-	who, err := ociauth.New(ctx, g.who)
+func (s *Session) signIn(ctx context.Context) (*ociauth.Principal, error) {
+	who, err := ociauth.New(ctx, s.who)
 	if !ociauth.IsNoConfig(err) {
 		return who, err
 	}
 	const setUp = "oci setup config, of Oracle's CLI, makes it; --config-file names another"
-	switch g.who.Kind {
+	switch s.who.Kind {
 	case "":
 	case ociauth.KindInstanceOBOUser:
 		return nil, &cli.HintedError{What: err, Hint: "Cloud Shell has one at /etc/oci/config, which OCI_CLI_CONFIG_FILE or --config-file names"}
@@ -24,17 +24,17 @@ func (g *Session) signIn(ctx context.Context) (*ociauth.Principal, error) {
 		return nil, &cli.HintedError{What: err, Hint: setUp}
 	}
 	var hints []string
-	for _, seen := range ociauth.Surroundings(ctx, g.who, g.getenv) {
-		hints = append(hints, "this looks like "+seen.Place+": "+g.again(seen.Flags))
+	for _, seen := range ociauth.Surroundings(ctx, s.who, s.getenv) {
+		hints = append(hints, "this looks like "+seen.Place+": "+s.again(seen.Flags))
 	}
 	hints = append(hints, setUp)
 	return nil, &cli.HintedError{What: err, Hint: strings.Join(hints, "\n")}
 }
 
 // again is the command that was typed, with more flags.
-func (g *Session) again(flags []string) string {
+func (s *Session) again(flags []string) string {
 	words := []string{"kubectl", "oke-sign"}
-	for _, word := range append(g.Words[:len(g.Words):len(g.Words)], flags...) {
+	for _, word := range append(s.Words[:len(s.Words):len(s.Words)], flags...) {
 		words = append(words, quote(word))
 	}
 	return strings.Join(words, " ")

@@ -38,6 +38,7 @@ func ActsAt(c unstructured.Unstructured, what string) bool {
 	return false
 }
 
+// MatchesKind reports whether a constraint may match objects of a kind.
 func MatchesKind(c unstructured.Unstructured, group, kind string) bool {
 	list, _, _ := unstructured.NestedSlice(c.Object, "spec", "match", "kinds")
 	if len(list) == 0 {
@@ -56,8 +57,8 @@ func MatchesKind(c unstructured.Unstructured, group, kind string) bool {
 }
 
 // ListConstraints are those of a kind; a kind that is not installed has none.
-func ListConstraints(ctx context.Context, g *connect.Session, kind string) ([]workload.Document, error) {
-	list, err := List(ctx, g, Resource(kind))
+func ListConstraints(ctx context.Context, s *connect.Session, kind string) ([]workload.Document, error) {
+	list, err := List(ctx, s, Resource(kind))
 	if apierrors.IsNotFound(err) {
 		return nil, nil
 	}
@@ -72,8 +73,8 @@ func ListConstraints(ctx context.Context, g *connect.Session, kind string) ([]wo
 }
 
 // List lists all objects of a kind, page by page.
-func List(ctx context.Context, g *connect.Session, of schema.GroupVersionResource) ([]unstructured.Unstructured, error) {
-	client, err := g.Kube.Objects()
+func List(ctx context.Context, s *connect.Session, of schema.GroupVersionResource) ([]unstructured.Unstructured, error) {
+	client, err := s.Kube.Objects()
 	if err != nil {
 		return nil, err
 	}
@@ -93,6 +94,7 @@ func List(ctx context.Context, g *connect.Session, of schema.GroupVersionResourc
 // What becomes of an image of which nothing is known. OKEScannedImages has the same.
 const DenyUnknown, AllowUnknown = "Deny", "Allow"
 
+// Resource is the type of objects that constraints of a kind are.
 func Resource(kind string) schema.GroupVersionResource {
 	return schema.GroupVersionResource{Group: constraint.Group, Version: constraint.Version, Resource: constraint.Resource(kind)}
 }

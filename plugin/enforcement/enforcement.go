@@ -1,3 +1,6 @@
+// Package enforcement reads what a cluster enforces: the constraints of oke-sign,
+// Gatekeeper's webhook, and the namespaces that Gatekeeper leaves out. It changes
+// nothing. Parts that the user may not read are left out, with a remark.
 package enforcement
 
 import (
@@ -39,13 +42,14 @@ type State struct {
 	Excluded []string                                   // namespaces that Gatekeeper is configured to pass over; * at either end
 }
 
+// ErrNoConstraints says that a cluster enforces nothing of oke-sign.
 var ErrNoConstraints = errors.New("the cluster has no constraint of oke-sign, so nothing says which images may run")
 
 // Read reads what the cluster enforces.
-func Read(ctx context.Context, g *connect.Session) (State, error) {
+func Read(ctx context.Context, s *connect.Session) (State, error) {
 	var constraints []workload.Document
 	for _, kind := range policies.Kinds() {
-		found, err := ListConstraints(ctx, g, kind)
+		found, err := ListConstraints(ctx, s, kind)
 		if err != nil {
 			return State{}, err
 		}
@@ -54,7 +58,7 @@ func Read(ctx context.Context, g *connect.Session) (State, error) {
 	if len(constraints) == 0 {
 		return State{}, &cli.HintedError{What: ErrNoConstraints, Hint: "kubectl oke-sign doctor says what is missing"}
 	}
-	e, err := ReadScope(ctx, g, "")
+	e, err := ReadScope(ctx, s, "")
 	e.Constraints = constraints
 	return e, err
 }
@@ -62,29 +66,29 @@ func Read(ctx context.Context, g *connect.Session) (State, error) {
 // ReadScope are what the cluster enforces but for constraints: its namespaces, or
 // one of them, and where Gatekeeper is not asked. Who may not read one of it gets the
 // rest, and is told.
-func ReadScope(ctx context.Context, g *connect.Session, namespace string) (e State, err error) {
-	e.Namespaces, err = listNamespaces(ctx, g, namespace)
+func ReadScope(ctx context.Context, s *connect.Session, namespace string) (e State, err error) {
+	e.Namespaces, err = listNamespaces(ctx, s, namespace)
 	switch {
 	case apierrors.IsForbidden(err):
-		g.Remark("you may not list namespaces; constraints that choose them by label cannot be judged")
+		s.Remark("you may not list namespaces; constraints that choose them by label cannot be judged")
 	case err != nil:
 		return State{}, err
 	}
-	e.Webhook, e.Unknown = ReadWebhook(ctx, g)
+	e.Webhook, e.Unknown = ReadWebhook(ctx, s)
 	switch {
 	case ctx.Err() != nil:
 		return State{}, ctx.Err()
 	case apierrors.IsForbidden(e.Unknown):
-		g.Remark("you may not read Gatekeeper's webhook: namespaces that it leaves out are judged here all the same")
+		s.Remark("you may not read Gatekeeper's webhook: namespaces that it leaves out are judged here all the same")
 	case e.Unknown != nil:
-		g.Remark("whether Gatekeeper is asked could not be found out: %v", e.Unknown)
+		s.Remark("whether Gatekeeper is asked could not be found out: %v", e.Unknown)
 	case e.Webhook == nil:
-		g.Remark("Gatekeeper's webhook is not there: whatever is said here, nothing is refused (kubectl oke-sign doctor)")
+		s.Remark("Gatekeeper's webhook is not there: whatever is said here, nothing is refused (kubectl oke-sign doctor)")
 	}
-	configs, err := List(ctx, g, ConfigKind)
+	configs, err := List(ctx, s, ConfigKind)
 	switch {
 	case apierrors.IsForbidden(err):
-		g.Remark("you may not read Gatekeeper's Config: namespaces that it leaves out are judged here all the same")
+		s.Remark("you may not read Gatekeeper's Config: namespaces that it leaves out are judged here all the same")
 	case err != nil && !apierrors.IsNotFound(err):
 		return State{}, fmt.Errorf("listing Gatekeeper's configuration: %w", err)
 	}
@@ -93,9 +97,9 @@ func ReadScope(ctx context.Context, g *connect.Session, namespace string) (e Sta
 }
 
 // listNamespaces are the namespaces by name, or one of them.
-func listNamespaces(ctx context.Context, g *connect.Session, only string) (map[string]*corev1.Namespace, error) {
+func listNamespaces(ctx context.Context, s *connect.Session, only string) (map[string]*corev1.Namespace, error) {
 	found := make(map[string]*corev1.Namespace)
-	client, err := g.Kube.Typed()
+	client, err := s.Kube.Typed()
 	if err != nil {
 		return found, err
 	}
@@ -120,14 +124,15 @@ func listNamespaces(ctx context.Context, g *connect.Session, only string) (map[s
 }
 
 // ReadWebhook is the webhook that constraints are enforced by, or nil if it is not there.
-func ReadWebhook(ctx context.Context, g *connect.Session) (*admissionregistrationv1.ValidatingWebhook, error) {
-	client, err := g.Kube.Typed()
+func ReadWebhook(ctx context.Context, s *connect.Session) (*admissionregistrationv1.ValidatingWebhook, error) {
+	client, err := s.Kube.Typed()
 	if err != nil {
 		return nil, err
 	}
 	return FindWebhook(client.AdmissionregistrationV1().ValidatingWebhookConfigurations().Get(ctx, WebhookConfiguration, metav1.GetOptions{}))
 }
 
+// ConfigKind is the type of Gatekeeper's own configuration.
 var ConfigKind = schema.GroupVersionResource{Group: "config.gatekeeper.sh", Version: "v1alpha1", Resource: "configs"}
 
 // ExcludedNamespaces are those that Gatekeeper's webhook is configured to pass over.

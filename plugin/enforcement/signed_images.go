@@ -38,11 +38,11 @@ func (c SignedImages) refuses() bool { return c.Action == "deny" || c.Action == 
 
 // ReadSignedImages reads the constraints of the cluster that say what must be signed.
 // A cluster without any has none, whether or not the policies are installed.
-func ReadSignedImages(ctx context.Context, g *connect.Session) ([]SignedImages, error) {
-	if !g.Kube.Leads() {
+func ReadSignedImages(ctx context.Context, s *connect.Session) ([]SignedImages, error) {
+	if !s.Kube.Leads() {
 		return nil, connect.ErrNoCluster
 	}
-	objects, err := g.Kube.Objects()
+	objects, err := s.Kube.Objects()
 	if err != nil {
 		return nil, err
 	}

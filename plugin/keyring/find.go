@@ -1,3 +1,8 @@
+// Package keyring finds master keys of OCI Vault as a person names them, says which of
+// them can sign images, and verifies signature records for display.
+//
+// A record names its key by the word of its uploader. The package asks OCI only for keys
+// that the user named and for keys of vaults that OCI lists as the user's.
 package keyring
 
 import (
@@ -46,18 +51,19 @@ func WhyUseless(k vault.Key) string {
 	return ""
 }
 
+// HintOCIDs is the hint for a key whose name is not enough.
 const HintOCIDs = "kubectl oke-sign keys list -o wide shows the OCIDs of keys"
 
 // Find is the key that a user means: by OCID, by name, or, at a terminal, the
 // one that is picked when nothing is said.
-func Find(ctx context.Context, g *connect.Session, c *connect.Cloud, key string) (signature.KeyID, error) {
+func Find(ctx context.Context, s *connect.Session, c *connect.Cloud, key string) (signature.KeyID, error) {
 	if strings.HasPrefix(key, "ocid1.") {
 		return signature.ParseKeyID(key)
 	}
-	found := NewInventory(ctx, g, c)
+	found := NewInventory(ctx, s, c)
 	found.List(ctx)
 	if key == "" {
-		return pickKey(ctx, g, found)
+		return pickKey(ctx, s, found)
 	}
 	var named []FoundKey
 	for _, k := range found.Keys {
@@ -84,7 +90,7 @@ func Find(ctx context.Context, g *connect.Session, c *connect.Cloud, key string)
 }
 
 // pickKey asks which of the keys that can sign images is meant.
-func pickKey(ctx context.Context, g *connect.Session, found *Inventory) (signature.KeyID, error) {
+func pickKey(ctx context.Context, s *connect.Session, found *Inventory) (signature.KeyID, error) {
 	var usable []FoundKey
 	var choices []string
 	width := 0
@@ -98,14 +104,14 @@ func pickKey(ctx context.Context, g *connect.Session, found *Inventory) (signatu
 		choices = append(choices, fmt.Sprintf("%-*s  vault %s  %s", width, k.Name, k.Vault.Name, k.ID.Short()))
 	}
 	for _, err := range found.Failed {
-		g.Remark("not all keys could be listed: %v", err)
+		s.Remark("not all keys could be listed: %v", err)
 	}
 	if len(usable) == 0 {
 		return signature.KeyID{}, cmp.Or(found.ListError(), error(&cli.HintedError{
 			What: fmt.Errorf("no key in region %s can sign images", found.cloud.Who.Region()), Hint: "kubectl oke-sign keys list says why; keys create makes one",
 		}))
 	}
-	i, err := g.Pick(ctx, "Key to sign with", choices)
+	i, err := s.Pick(ctx, "Key to sign with", choices)
 	if err != nil {
 		return signature.KeyID{}, err
 	}

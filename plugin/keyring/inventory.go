@@ -16,13 +16,6 @@ import (
 	"github.com/oke-sign/oke-sign/provider/vault"
 )
 
-// has reports whether the vault of a key is among those that were found.
-func (s *Inventory) has(id signature.KeyID) bool {
-	return id.Region() == s.cloud.Who.Region() && slices.ContainsFunc(s.Vaults, func(v vault.Vault) bool {
-		return strings.HasPrefix(v.ManagementEndpoint, "https://"+id.VaultExtension()+"-management.")
-	})
-}
-
 // Inventory is a look over compartments for vaults and keys.
 type Inventory struct {
 	cloud        *connect.Cloud
@@ -36,6 +29,7 @@ type Inventory struct {
 	Closed map[string]bool // compartments that are not readable
 }
 
+// FoundKey is a master key and where it was found.
 type FoundKey struct {
 	vault.Key
 	Vault       vault.Vault
@@ -44,9 +38,9 @@ type FoundKey struct {
 
 // NewInventory finds the vaults of the region, in the compartments of --compartment or
 // in all.
-func NewInventory(ctx context.Context, g *connect.Session, c *connect.Cloud) *Inventory {
-	s := &Inventory{cloud: c, named: len(g.Compartments) > 0, Closed: make(map[string]bool)}
-	for _, id := range g.Compartments {
+func NewInventory(ctx context.Context, session *connect.Session, c *connect.Cloud) *Inventory {
+	s := &Inventory{cloud: c, named: len(session.Compartments) > 0, Closed: make(map[string]bool)}
+	for _, id := range session.Compartments {
 		s.Compartments = append(s.Compartments, ociauth.Compartment{ID: id})
 	}
 	if !s.named {
@@ -74,6 +68,13 @@ func NewInventory(ctx context.Context, g *connect.Session, c *connect.Cloud) *In
 	}
 	_ = group.Wait()
 	return s
+}
+
+// has reports whether the vault of a key is among those that were found.
+func (s *Inventory) has(id signature.KeyID) bool {
+	return id.Region() == s.cloud.Who.Region() && slices.ContainsFunc(s.Vaults, func(v vault.Vault) bool {
+		return strings.HasPrefix(v.ManagementEndpoint, "https://"+id.VaultExtension()+"-management.")
+	})
 }
 
 // note remembers what was not found out. In a tree that was walked, compartments

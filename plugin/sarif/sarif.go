@@ -1,3 +1,8 @@
+// Package sarif writes findings as SARIF 2.1.0, the format of static analysis results that
+// code hosting services show beside the code. It has the parts of the format that
+// oke-sign fills in.
+//
+// See https://docs.oasis-open.org/sarif/sarif/v2.1.0/sarif-v2.1.0.html.
 package sarif
 
 import (

@@ -24,17 +24,17 @@ type Answer struct {
 }
 
 // Ask asks OCI, as the user, what the provider would.
-func Ask(ctx context.Context, g *connect.Session, questions []string) ([]Answer, error) {
+func Ask(ctx context.Context, s *connect.Session, questions []string) ([]Answer, error) {
 	if len(questions) == 0 {
 		return nil, nil // nothing that needs OCI
 	}
-	cloud, err := g.ConnectImages(ctx)
+	cloud, err := s.ConnectImages(ctx)
 	if err != nil {
 		return nil, err
 	}
 	checker, scans := cloud.Checker(), cloud.Scans()
 	answers := make([]Answer, len(questions))
-	done := g.Progress("asked about %d of %d images", len(questions))
+	done := s.Progress("asked about %d of %d images", len(questions))
 	group := cli.Limited()
 	for i, key := range questions {
 		group.Go(func() error {

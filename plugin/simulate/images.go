@@ -16,17 +16,6 @@ import (
 	"github.com/oke-sign/oke-sign/provider/vulnreport"
 )
 
-// SeverityCounts is how many problems there are of each severity.
-func SeverityCounts(counts map[vulnreport.Severity]int) string {
-	var parts []string
-	for _, s := range vulnreport.Severities() {
-		if n := counts[s]; n > 0 {
-			parts = append(parts, fmt.Sprintf("%d %s", n, s))
-		}
-	}
-	return cmp.Or(strings.Join(parts, ", "), "nothing found")
-}
-
 // ImageStatus is an image that runs, in Pods of which the same becomes.
 type ImageStatus struct {
 	Image      string                `json:"image"`
@@ -147,6 +136,18 @@ func describe(j Simulation, ref, running string) *ImageStatus {
 	return s
 }
 
+// SeverityCounts is how many problems there are of each severity.
+func SeverityCounts(counts map[vulnreport.Severity]int) string {
+	var parts []string
+	for _, s := range vulnreport.Severities() {
+		if n := counts[s]; n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", n, s))
+		}
+	}
+	return cmp.Or(strings.Join(parts, ", "), "nothing found")
+}
+
+// Signed is yes, no, unknown, or - if no key could have signed the image.
 func (s *ImageStatus) Signed() string {
 	switch {
 	case s.Verdict == nil && s.Err != nil && s.Registry == image.OCIRegistry.String():

@@ -1,3 +1,8 @@
+// Package simulate says what Gatekeeper would decide about objects and Pods, with
+// Gatekeeper's own engine in process and with verdicts that OCI gives the user.
+//
+// It is a simulation: the provider's cache, its rights and its network are not part of
+// it. What cannot be found out is unknown, and never allowed.
 package simulate
 
 import (
@@ -27,7 +32,7 @@ const (
 	UntilAnnotation      = "oke-sign.dev/break-glass-until"
 )
 
-// PodGroup is how Pods that are alike stand under what the cluster enforces: what
+// PodGroup is Pods that no constraint can tell apart, and what
 // would become of them if they were made again now.
 type PodGroup struct {
 	Pods              []int // which of the Pods that were judged
@@ -52,17 +57,17 @@ type Simulation struct {
 // Pods judges Pods. What constraints ask OCI is asked once, however many Pods
 // and constraints ask it, and Pods that differ in nothing that they could see are
 // judged once. further are references of images to ask about besides.
-func Pods(ctx context.Context, g *connect.Session, e enforcement.State, pods []*unstructured.Unstructured, further []string) (Simulation, error) {
+func Pods(ctx context.Context, session *connect.Session, e enforcement.State, pods []*unstructured.Unstructured, further []string) (Simulation, error) {
 	j := Simulation{Groups: GroupPods(e, pods), signed: make(map[string]Answer)}
-	plain := withoutExemptions(e)
+	constraintsAlone := withoutExemptions(e)
 	p := workload.Input{Namespaces: e.Namespaces}
-	bare := p
+	unexempted := p
 	for i := range j.Groups {
 		s := &j.Groups[i]
 		if s.outside = e.WhyNotAsked(s.Pod.GetNamespace()); s.outside == "" {
 			p.Manifests = append(p.Manifests, workload.Document{Object: s.Pod})
 			if exempts(e) || s.underBreakGlass() {
-				bare.Manifests = append(bare.Manifests, workload.Document{Object: withoutBreakGlass(s.Pod)})
+				unexempted.Manifests = append(unexempted.Manifests, workload.Document{Object: withoutBreakGlass(s.Pod)})
 			}
 		}
 		images, _ := manifest.Images(s.Pod) // what cannot be read, the policy refuses
@@ -70,8 +75,8 @@ func Pods(ctx context.Context, g *connect.Session, e enforcement.State, pods []*
 			further = append(further, image.Ref)
 		}
 	}
-	p.Constraints, bare.Constraints = e.Constraints, plain
-	seen, err := AllQuestions(ctx, g, p, bare)
+	p.Constraints, unexempted.Constraints = e.Constraints, constraintsAlone
+	seen, err := AllQuestions(ctx, session, p, unexempted)
 	if err != nil {
 		return Simulation{}, err
 	}
@@ -98,7 +103,7 @@ func Pods(ctx context.Context, g *connect.Session, e enforcement.State, pods []*
 		questions = append(questions, q)
 	}
 	slices.Sort(questions)
-	answers, err := Ask(ctx, g, questions)
+	answers, err := Ask(ctx, session, questions)
 	if err != nil {
 		return Simulation{}, err
 	}
@@ -110,18 +115,18 @@ func Pods(ctx context.Context, g *connect.Session, e enforcement.State, pods []*
 			j.signed[ref] = a
 		}
 	}
-	return j, decide(ctx, g, &j, p, bare, FromAnswers(answers))
+	return j, decide(ctx, session, &j, p, unexempted, FromAnswers(answers))
 }
 
-// decide judges every standing under the constraints, and under the same without
+// decide judges every group under the constraints, and under the same without
 // exemptions.
-func decide(ctx context.Context, g *connect.Session, j *Simulation, p, bare workload.Input, ask func(context.Context, string, []string) (map[string]any, error)) error {
-	both, err := NewEngines(ctx, ask, p, bare)
+func decide(ctx context.Context, session *connect.Session, j *Simulation, p, unexempted workload.Input, ask func(context.Context, string, []string) (map[string]any, error)) error {
+	both, err := NewEngines(ctx, ask, p, unexempted)
 	if err != nil {
 		return err
 	}
 	defer both.Close()
-	done := g.Progress("judged %d of %d kinds of Pods", len(j.Groups))
+	done := session.Progress("judged %d of %d kinds of Pods", len(j.Groups))
 	group := cli.Limited()
 	for i := range j.Groups {
 		s := &j.Groups[i]
@@ -142,7 +147,7 @@ func decide(ctx context.Context, g *connect.Session, j *Simulation, p, bare work
 			return nil
 		})
 	}
-	_ = group.Wait() // each standing has its own error
+	_ = group.Wait() // each group has its own error
 	return ctx.Err()
 }
 
@@ -255,17 +260,18 @@ func Keys(e enforcement.State) []string {
 
 // What becomes of an image in a Pod that is made again, the worst first.
 const (
-	UnknownImage   = "unknown"     // could not be found out
-	RefusedImage   = "refused"     //
-	WarnedImage    = "warned"      // let in, and whoever sends it is warned
-	GlassImage     = "break-glass" // let in by the annotation alone
-	ExemptImage    = "exempt"      // let in by an exemption alone
-	OutsideImage   = "not-asked"   // Gatekeeper is not asked about the namespace
-	UnmatchedImage = "unmatched"   // no constraint is about the Pod
-	AllowedImage   = "allowed"
+	UnknownImage    = "unknown"     // could not be found out
+	RefusedImage    = "refused"     //
+	WarnedImage     = "warned"      // let in, and whoever sends it is warned
+	BreakGlassImage = "break-glass" // let in by the annotation alone
+	ExemptImage     = "exempt"      // let in by an exemption alone
+	OutsideImage    = "not-asked"   // Gatekeeper is not asked about the namespace
+	UnmatchedImage  = "unmatched"   // no constraint is about the Pod
+	AllowedImage    = "allowed"
 )
 
-var ImageResults = []string{UnknownImage, RefusedImage, WarnedImage, GlassImage, ExemptImage, OutsideImage, UnmatchedImage, AllowedImage}
+// ImageResults are the results for an image, the worst first.
+var ImageResults = []string{UnknownImage, RefusedImage, WarnedImage, BreakGlassImage, ExemptImage, OutsideImage, UnmatchedImage, AllowedImage}
 
 // ResultOf says what becomes of an image, and why.
 func (s *PodGroup) ResultOf(ref string) (string, []workload.Violation) {
@@ -301,7 +307,7 @@ func (s *PodGroup) ResultOf(ref string) (string, []workload.Violation) {
 	case len(warned) > 0:
 		return WarnedImage, warned
 	case len(glass) > 0:
-		return GlassImage, glass
+		return BreakGlassImage, glass
 	case len(exempt) > 0:
 		return ExemptImage, exempt
 	}

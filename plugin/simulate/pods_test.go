@@ -79,7 +79,7 @@ func groups(constraints, pods []*unstructured.Unstructured) int {
 	}
 	var small []*unstructured.Unstructured
 	for _, pod := range pods {
-		small = append(small, workload.WithoutManagedFields(pod.DeepCopy()))
+		small = append(small, workload.Slim(pod.DeepCopy()))
 	}
 	return len(simulate.GroupPods(e, small))
 }

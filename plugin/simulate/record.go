@@ -17,6 +17,7 @@ import (
 // Verdicts that were recorded, as the recorded templates read them.
 const RecordName, RecordKey = "oke-sign-verdicts", "verdicts.json"
 
+// RecordedVerdict is a verdict as a record has it, with the question that it answers.
 type RecordedVerdict struct {
 	Question question `json:"question"`
 	Verdict  any      `json:"verdict"`

@@ -101,13 +101,14 @@ func matchable(p workload.Input, object *unstructured.Unstructured) error {
 	return nil
 }
 
+// HoldsImages reports whether an object is a Pod or makes Pods.
 func HoldsImages(object *unstructured.Unstructured) bool {
 	_, ok, err := unstructured.NestedSlice(object.Object, "spec", "containers")
 	return ok && err == nil || len(manifest.Pods(object)) > 0
 }
 
 // Questions are what the policy would ask about the manifests.
-func Questions(ctx context.Context, g *connect.Session, p workload.Input) ([]string, error) {
+func Questions(ctx context.Context, s *connect.Session, p workload.Input) ([]string, error) {
 	var mu sync.Mutex
 	seen := make(map[string]bool)
 	e, err := gatekeeper.New(gatekeeper.Config{Ask: func(_ context.Context, _ string, questions []string) (map[string]any, error) {
@@ -171,10 +172,10 @@ func (c *ObjectResult) Add(action string, violations []gatekeeper.Violation) {
 }
 
 // AllQuestions are what policies ask about their manifests.
-func AllQuestions(ctx context.Context, g *connect.Session, of ...workload.Input) (map[string]bool, error) {
+func AllQuestions(ctx context.Context, s *connect.Session, of ...workload.Input) (map[string]bool, error) {
 	seen := make(map[string]bool)
 	for _, p := range of {
-		questions, err := Questions(ctx, g, p)
+		questions, err := Questions(ctx, s, p)
 		if err != nil {
 			return nil, err
 		}
@@ -191,6 +192,7 @@ type Engines struct {
 	engines  []*gatekeeper.Engine
 }
 
+// NewEngines makes an engine for each input. ask answers the questions of their policies.
 func NewEngines(ctx context.Context, ask func(context.Context, string, []string) (map[string]any, error), of ...workload.Input) (*Engines, error) {
 	j := &Engines{policies: of}
 	for _, p := range of {
@@ -212,12 +214,14 @@ func (j *Engines) Review(ctx context.Context, n int, pod *unstructured.Unstructu
 	return Review(ctx, j.policies[n], j.engines[n], pod)
 }
 
+// Close frees the engines.
 func (j *Engines) Close() {
 	for _, e := range j.engines {
 		e.Close()
 	}
 }
 
+// NewViolation is a violation of Gatekeeper's engine under an action: deny, warn, dryrun.
 func NewViolation(action string, v gatekeeper.Violation) workload.Violation {
 	reason, _ := v.Details["reason"].(string)
 	return workload.Violation{Kind: v.Kind, Constraint: v.Constraint, Action: action, Reason: reason, Message: v.Message}

@@ -13,8 +13,8 @@ import (
 )
 
 // EachTemplate calls f for each Pod that a workload would make.
-func EachTemplate(ctx context.Context, g *connect.Session, namespace string, f func(workload, pod *unstructured.Unstructured)) error {
-	client, err := g.Kube.Objects()
+func EachTemplate(ctx context.Context, s *connect.Session, namespace string, f func(workload, pod *unstructured.Unstructured)) error {
+	client, err := s.Kube.Objects()
 	if err != nil {
 		return err
 	}
@@ -26,7 +26,7 @@ func EachTemplate(ctx context.Context, g *connect.Session, namespace string, f f
 	} {
 		err := workload.EachObject(ctx, client, of, namespace, metav1.ListOptions{}, func(o *unstructured.Unstructured) error {
 			for _, pod := range manifest.Pods(o) {
-				f(o, workload.WithoutManagedFields(pod))
+				f(o, workload.Slim(pod))
 			}
 			return nil
 		})

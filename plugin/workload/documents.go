@@ -38,6 +38,7 @@ type Input struct {
 	Namespaces  map[string]*corev1.Namespace
 }
 
+// ObjectName is what names an object of a cluster.
 type ObjectName struct {
 	APIVersion string `json:"apiVersion"`
 	Kind       string `json:"kind"`
@@ -45,6 +46,7 @@ type ObjectName struct {
 	Name       string `json:"name"`
 }
 
+// Violation is what one constraint has against an object.
 type Violation struct {
 	Kind       string `json:"kind"` // of the constraint
 	Constraint string `json:"constraint"`
@@ -54,6 +56,7 @@ type Violation struct {
 	Line       int    `json:"line,omitempty"` // of the image, or of the object, in a file
 }
 
+// NameOf is the name of an object.
 func NameOf(o object) ObjectName {
 	version, kind := o.GroupVersionKind().ToAPIVersionAndKind()
 	return ObjectName{version, kind, o.GetNamespace(), o.GetName()}

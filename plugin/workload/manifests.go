@@ -27,11 +27,13 @@ type ManifestFlags struct {
 	constraints []string
 }
 
+// Bind adds -f and --constraints.
 func (m *ManifestFlags) Bind(flags *pflag.FlagSet) {
 	flags.StringArrayVarP(&m.files, "filename", "f", nil, "`FILE` or directory of manifests to judge, or - for standard input. May be repeated.")
 	flags.StringArrayVar(&m.constraints, "constraints", nil, "`FILE` or directory of constraints, if they are not among the manifests. May be repeated.")
 }
 
+// Validate rejects flags that name no manifests.
 func (m *ManifestFlags) Validate(args []string) error {
 	switch {
 	case len(args) > 0:
@@ -43,13 +45,13 @@ func (m *ManifestFlags) Validate(args []string) error {
 }
 
 // Read reads all files. Constraints of kinds that are not ours are left out.
-func (m *ManifestFlags) Read(ctx context.Context, g *connect.Session) (Input, error) {
+func (m *ManifestFlags) Read(ctx context.Context, s *connect.Session) (Input, error) {
 	p := Input{Namespaces: make(map[string]*corev1.Namespace)}
-	judged, err := ReadFiles(ctx, g, m.files, true)
+	judged, err := ReadFiles(ctx, s, m.files, true)
 	if err != nil {
 		return Input{}, err
 	}
-	given, err := ReadFiles(ctx, g, m.constraints, true)
+	given, err := ReadFiles(ctx, s, m.constraints, true)
 	if err != nil {
 		return Input{}, err
 	}
@@ -75,7 +77,7 @@ func (m *ManifestFlags) Read(ctx context.Context, g *connect.Session) (Input, er
 		}
 	}
 	if left > 0 {
-		g.Remark("%s of other policies left out", cli.Count(left, "constraint"))
+		s.Remark("%s of other policies left out", cli.Count(left, "constraint"))
 	}
 	if len(p.Constraints) == 0 {
 		return Input{}, cli.Usage("no constraint of oke-sign found", "name a file or directory of constraints with --constraints")
@@ -88,7 +90,7 @@ func (m *ManifestFlags) Read(ctx context.Context, g *connect.Session) (Input, er
 
 // ReadFiles reads manifests. Directories are read with what lies deeper in them if
 // recursive is set.
-func ReadFiles(ctx context.Context, g *connect.Session, paths []string, recursive bool) ([]Document, error) {
+func ReadFiles(ctx context.Context, s *connect.Session, paths []string, recursive bool) ([]Document, error) {
 	var found []Document
 	for _, path := range paths {
 		files := []string{path}
@@ -98,7 +100,7 @@ func ReadFiles(ctx context.Context, g *connect.Session, paths []string, recursiv
 			}
 		}
 		for _, file := range files {
-			text, err := cli.ReadInput(ctx, g.Streams.In, file)
+			text, err := cli.ReadInput(ctx, s.Streams.In, file)
 			if err != nil {
 				return nil, err
 			}

@@ -23,8 +23,8 @@ const pageSize = 500
 // RunningPods are the Pods that run, or have yet to, in a namespace, or in all if
 // it is "". Each is cut down to what says which images it has and why it may have
 // them: thousands of Pods are little to hold.
-func RunningPods(ctx context.Context, g *connect.Session, namespace, selector string) ([]Document, error) {
-	client, err := g.Kube.Objects()
+func RunningPods(ctx context.Context, s *connect.Session, namespace, selector string) ([]Document, error) {
+	client, err := s.Kube.Objects()
 	if err != nil {
 		return nil, err
 	}
@@ -33,7 +33,7 @@ func RunningPods(ctx context.Context, g *connect.Session, namespace, selector st
 		LabelSelector: selector,
 		FieldSelector: "status.phase!=Succeeded,status.phase!=Failed",
 	}, func(pod *unstructured.Unstructured) error {
-		found = append(found, Document{Object: WithoutManagedFields(pod)})
+		found = append(found, Document{Object: Slim(pod)})
 		return nil
 	})
 	if err != nil {
@@ -50,7 +50,9 @@ var kept = map[string][]string{
 	"status":   {"phase", "startTime", "initContainerStatuses", "containerStatuses", "ephemeralContainerStatuses"},
 }
 
-func WithoutManagedFields(pod *unstructured.Unstructured) *unstructured.Unstructured {
+// Slim is a Pod with the fields of kept alone: of thousands of Pods the rest is not worth
+// its memory.
+func Slim(pod *unstructured.Unstructured) *unstructured.Unstructured {
 	small := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "v1", "kind": "Pod"}}
 	for part, fields := range kept {
 		from, _ := pod.Object[part].(map[string]any)
@@ -113,7 +115,7 @@ var between = map[string]schema.GroupVersionResource{
 // Deployment, not its ReplicaSet, or the Pod itself if nothing controls it. Where
 // ReplicaSets or Jobs may not be listed, those themselves are named. The Pods are
 // of the namespace, or of any if it is "".
-func Workloads(ctx context.Context, g *connect.Session, namespace string, pods []Document) ([]ObjectName, error) {
+func Workloads(ctx context.Context, s *connect.Session, namespace string, pods []Document) ([]ObjectName, error) {
 	found := make([]ObjectName, len(pods))
 	wanted := make(map[string]map[ObjectName]ObjectName) // by kind
 	for i, pod := range pods {
@@ -128,7 +130,7 @@ func Workloads(ctx context.Context, g *connect.Session, namespace string, pods [
 	if len(wanted) == 0 {
 		return found, nil
 	}
-	config, err := g.Kube.ToRESTConfig()
+	config, err := s.Kube.ToRESTConfig()
 	if err != nil {
 		return nil, connect.Unreachable(err)
 	}
@@ -154,7 +156,7 @@ func Workloads(ctx context.Context, g *connect.Session, namespace string, pods [
 			return nil
 		})
 		if apierrors.IsForbidden(err) {
-			g.Remark("you may not list %s: Pods are shown under their %s", between[kind].Resource, kind)
+			s.Remark("you may not list %s: Pods are shown under their %s", between[kind].Resource, kind)
 		} else if err != nil {
 			return nil, fmt.Errorf("listing %s: %w", between[kind].Resource, err)
 		}

@@ -1,3 +1,5 @@
+// Package workload finds images and the objects that hold them: by name and selector in
+// a cluster, in files and directories, and as references on the command line.
 package workload
 
 import (
@@ -30,6 +32,7 @@ type TargetFlags struct {
 	namespace     *string // of -n, which commands share; nil where types are not told from images
 }
 
+// Bind adds the flags that choose targets: -f, -k, -l and -A.
 func (t *TargetFlags) Bind(flags *pflag.FlagSet, k *connect.Kube) {
 	t.namespace = k.Namespace
 	flags.StringArrayVarP(&t.Files, "filename", "f", nil, "`FILE` or directory of manifests with images, or - for standard input. May be repeated.")
@@ -60,6 +63,7 @@ func CheckSelector(text string) error {
 	return nil
 }
 
+// Choose reports whether flags choose among the objects of a cluster.
 func (t *TargetFlags) Choose() bool { return t.selector != "" || t.allNamespaces }
 
 // IsObject tells TYPE/NAME, an object of the cluster, from an image. An image of
@@ -75,6 +79,7 @@ func (t *TargetFlags) IsType(arg string) bool {
 	return IsWord(arg) && (t.Choose() || t.namespace != nil && *t.namespace != "")
 }
 
+// IsWord reports whether an argument is neither TYPE/NAME nor an image reference.
 func IsWord(arg string) bool { return arg != "" && !strings.ContainsAny(arg, "/@:") }
 
 // Target is an image with the places that name it, or an image by itself.
@@ -92,7 +97,7 @@ type Use struct {
 // Find collects the images that arguments and flags name, each once, in the order
 // in which they were found. That objects were found and no image in them is an
 // error: it is not what was asked for.
-func (t *TargetFlags) Find(ctx context.Context, g *connect.Session, args []string) ([]Target, error) {
+func (t *TargetFlags) Find(ctx context.Context, s *connect.Session, args []string) ([]Target, error) {
 	var found []Target
 	at := make(map[string]int)
 	add := func(image string) int {
@@ -110,12 +115,12 @@ func (t *TargetFlags) Find(ctx context.Context, g *connect.Session, args []strin
 			named = append(named, arg)
 		} else {
 			if IsWord(arg) {
-				g.Remark("%s is taken for an image; objects are named %s/NAME, or all of a namespace by %s with -n, -l or -A", arg, arg, arg)
+				s.Remark("%s is taken for an image; objects are named %s/NAME, or all of a namespace by %s with -n, -l or -A", arg, arg, arg)
 			}
 			add(arg)
 		}
 	}
-	documents, err := t.documents(ctx, g, named)
+	documents, err := t.documents(ctx, s, named)
 	if err != nil {
 		return nil, err
 	}
@@ -151,8 +156,8 @@ func ImagesOf(targets []Target) []string {
 }
 
 // documents are the objects that flags and arguments name.
-func (t *TargetFlags) documents(ctx context.Context, g *connect.Session, named []string) ([]Document, error) {
-	all, err := ReadFiles(ctx, g, t.Files, t.recursive)
+func (t *TargetFlags) documents(ctx context.Context, s *connect.Session, named []string) ([]Document, error) {
+	all, err := ReadFiles(ctx, s, t.Files, t.recursive)
 	if err != nil {
 		return nil, err
 	}
@@ -166,7 +171,7 @@ func (t *TargetFlags) documents(ctx context.Context, g *connect.Session, named [
 	if len(named) == 0 {
 		return all, nil
 	}
-	running, err := t.Running(ctx, g, named)
+	running, err := t.Running(ctx, s, named)
 	return append(all, running...), err
 }
 
@@ -192,14 +197,14 @@ func kustomized(dir string) ([]Document, error) {
 }
 
 // Running are objects of the cluster.
-func (t *TargetFlags) Running(ctx context.Context, g *connect.Session, named []string) ([]Document, error) {
-	namespace, err := g.Kube.CurrentNamespace()
+func (t *TargetFlags) Running(ctx context.Context, s *connect.Session, named []string) ([]Document, error) {
+	namespace, err := s.Kube.CurrentNamespace()
 	if err != nil {
 		return nil, err
 	}
 	var documents []Document
 	collect := func(named ...string) error {
-		result := g.Kube.Builder().NamespaceParam(namespace).DefaultNamespace().AllNamespaces(t.allNamespaces).
+		result := s.Kube.Builder().NamespaceParam(namespace).DefaultNamespace().AllNamespaces(t.allNamespaces).
 			LabelSelectorParam(t.selector).ResourceTypeOrNameArgs(true, named...).RequestChunksOf(500).Do()
 		return result.Visit(func(info *resource.Info, err error) error {
 			if err != nil {

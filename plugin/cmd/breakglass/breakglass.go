@@ -1,3 +1,5 @@
+// Package breakglass has kubectl oke-sign break-glass: it sets, ends and lists the
+// annotation that lets a workload run without signatures.
 package breakglass
 
 import (
@@ -37,8 +39,9 @@ type breakGlassOptions struct {
 	out      cli.Output
 }
 
-func New(g *connect.Session) *cobra.Command {
-	o := &breakGlassOptions{Session: g}
+// New makes the command.
+func New(s *connect.Session) *cobra.Command {
+	o := &breakGlassOptions{Session: s}
 	cmd := &cobra.Command{
 		Use:   "break-glass TYPE/NAME... --reason TEXT --for TIME",
 		Short: "Let unsigned images of OCI Registry run, for a time",
@@ -75,12 +78,12 @@ On a terminal the command asks; elsewhere it needs --yes.`,
 	cmd.Flags().StringVar(&o.reason, "reason", "", "`TEXT` that says why, for those who look later.")
 	cmd.Flags().DurationVar(&o.duration, "for", 0, "`TIME` until new Pods are refused again, such as 30m or 8h.")
 	o.bind(cmd)
-	cmd.AddCommand(newList(g), newEnd(g))
+	cmd.AddCommand(newList(s), newEnd(s))
 	return cmd
 }
 
-func newEnd(g *connect.Session) *cobra.Command {
-	o := &breakGlassOptions{Session: g, end: true}
+func newEnd(s *connect.Session) *cobra.Command {
+	o := &breakGlassOptions{Session: s, end: true}
 	cmd := &cobra.Command{
 		Use:   "end TYPE/NAME...",
 		Short: "Hold a workload to the image policy again",

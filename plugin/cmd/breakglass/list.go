@@ -34,8 +34,8 @@ type breakGlassListOptions struct {
 	out           cli.Output
 }
 
-func newList(g *connect.Session) *cobra.Command {
-	o := &breakGlassListOptions{Session: g}
+func newList(s *connect.Session) *cobra.Command {
+	o := &breakGlassListOptions{Session: s}
 	cmd := &cobra.Command{
 		Use:   "list [-A]",
 		Short: "List what is under break-glass, since when and until when",

@@ -1,3 +1,4 @@
+// Package ci has the commands that pipelines run on manifests: check, verdicts and pin.
 package ci
 
 import (
@@ -37,8 +38,9 @@ type checkOptions struct {
 	address *url.URL
 }
 
-func NewCheck(g *connect.Session) *cobra.Command {
-	o := &checkOptions{Session: g}
+// NewCheck makes the command.
+func NewCheck(s *connect.Session) *cobra.Command {
+	o := &checkOptions{Session: s}
 	cmd := &cobra.Command{
 		Use:   "check -f FILE|DIR|- [--constraints FILE|DIR]",
 		Short: "Find out what a cluster would refuse, before it does",

@@ -32,8 +32,9 @@ type pinOptions struct {
 	out        cli.Output
 }
 
-func NewPin(g *connect.Session) *cobra.Command {
-	o := &pinOptions{Session: g}
+// NewPin makes the command.
+func NewPin(s *connect.Session) *cobra.Command {
+	o := &pinOptions{Session: s}
 	cmd := &cobra.Command{
 		Use:   "pin (IMAGE|-f FILE|DIR|-)...",
 		Short: "Write digests in place of tags",

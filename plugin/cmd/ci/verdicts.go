@@ -22,8 +22,9 @@ type verdictsOptions struct {
 	out       cli.Output
 }
 
-func NewVerdicts(g *connect.Session) *cobra.Command {
-	o := &verdictsOptions{Session: g}
+// NewVerdicts makes the command.
+func NewVerdicts(s *connect.Session) *cobra.Command {
+	o := &verdictsOptions{Session: s}
 	cmd := &cobra.Command{
 		Use:   "verdicts -f FILE|DIR|- [--constraints FILE|DIR]",
 		Short: "Record verdicts on images, for checks that cannot ask OCI",

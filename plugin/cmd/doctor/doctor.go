@@ -1,3 +1,5 @@
+// Package doctor has kubectl oke-sign doctor. doctor.go reads facts from the cluster and
+// from OCI; the files checks_*.go judge them, by subject, and read nothing themselves.
 package doctor
 
 import (
@@ -41,8 +43,9 @@ type doctorOptions struct {
 	out     cli.Output
 }
 
-func New(g *connect.Session) *cobra.Command {
-	o := &doctorOptions{Session: g}
+// New makes the command.
+func New(s *connect.Session) *cobra.Command {
+	o := &doctorOptions{Session: s}
 	cmd := &cobra.Command{
 		Use:   "doctor",
 		Short: "Find out whether the cluster enforces its image policy, and what to mend",

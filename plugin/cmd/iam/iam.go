@@ -1,3 +1,5 @@
+// Package iam has kubectl oke-sign iam: the statements of OCI's IAM that the provider,
+// signers and pipelines need, as text, as JSON and as Terraform.
 package iam
 
 import (
@@ -39,8 +41,9 @@ type iamOptions struct {
 	blanks  []string // words that nobody has filled in, for Terraform
 }
 
-func New(g *connect.Session) *cobra.Command {
-	o := &iamOptions{Session: g}
+// New makes the command.
+func New(s *connect.Session) *cobra.Command {
+	o := &iamOptions{Session: s}
 	cmd := &cobra.Command{
 		Use:   "iam [--for SURROUNDINGS] [--cluster OCID] [--signers GROUP]",
 		Short: "Print what verifying and signing need in OCI's IAM",

@@ -34,8 +34,9 @@ type explainOptions struct {
 	out cli.Output
 }
 
-func NewExplain(g *connect.Session) *cobra.Command {
-	o := &explainOptions{Session: g}
+// NewExplain makes the command.
+func NewExplain(s *connect.Session) *cobra.Command {
+	o := &explainOptions{Session: s}
 	cmd := &cobra.Command{
 		Use:   "explain (TYPE/NAME|IMAGE)...",
 		Short: "Explain step by step why something may run here, or may not",

@@ -1,3 +1,5 @@
+// Package inspect has the commands that say how images stand in a cluster: status and
+// explain.
 package inspect
 
 import (
@@ -31,8 +33,9 @@ type statusOptions struct {
 	scans bool // a constraint asks for them
 }
 
-func NewStatus(g *connect.Session) *cobra.Command {
-	o := &statusOptions{Session: g}
+// NewStatus makes the command.
+func NewStatus(s *connect.Session) *cobra.Command {
+	o := &statusOptions{Session: s}
 	cmd := &cobra.Command{
 		Use:   "status [-A]",
 		Short: "Show the images that run, who signed them, and what lets them run",
@@ -302,7 +305,7 @@ func summary(j simulate.Simulation, found []*simulate.ImageStatus, pods int) (of
 		return strings.Join(parts, ", ")
 	}
 	again := map[string]int{
-		"let in": worst[simulate.AllowedImage], "let in with a warning": worst[simulate.WarnedImage], "under break-glass": worst[simulate.GlassImage], "exempt": worst[simulate.ExemptImage],
+		"let in": worst[simulate.AllowedImage], "let in with a warning": worst[simulate.WarnedImage], "under break-glass": worst[simulate.BreakGlassImage], "exempt": worst[simulate.ExemptImage],
 		"refused": worst[simulate.RefusedImage], "not known": worst[simulate.UnknownImage], "that nobody asks about": worst[simulate.OutsideImage] + worst[simulate.UnmatchedImage],
 	}
 	return fmt.Sprintf("%s: %s", cli.Count(len(images), "image"), list(tally, "signed", "not signed", "of which it is not known", "of other registries", "with a doubtful name")),

@@ -28,8 +28,8 @@ type keysCreateOptions struct {
 	out        cli.Output
 }
 
-func newCreate(g *connect.Session) *cobra.Command {
-	o := &keysCreateOptions{Session: g}
+func newCreate(s *connect.Session) *cobra.Command {
+	o := &keysCreateOptions{Session: s}
 	cmd := &cobra.Command{
 		Use:   "create [NAME] --vault NAME|OCID",
 		Short: "Make a key that can sign images, and its vault if there is none",
@@ -64,9 +64,9 @@ its hardware with others. A key lies in the compartment of its vault.`,
 
 // retryNewVault gives a command that waits for OCI the time it may take, unless the
 // user has said for how long to wait.
-func retryNewVault(g *connect.Session, cmd *cobra.Command) {
+func retryNewVault(s *connect.Session, cmd *cobra.Command) {
 	if f := cmd.Flag("timeout"); f == nil || !f.Changed {
-		g.Timeout = 15 * time.Minute
+		s.Timeout = 15 * time.Minute
 	}
 }
 

@@ -24,8 +24,8 @@ type keysDescribeOptions struct {
 	out cli.Output
 }
 
-func newDescribe(g *connect.Session) *cobra.Command {
-	o := &keysDescribeOptions{Session: g}
+func newDescribe(s *connect.Session) *cobra.Command {
+	o := &keysDescribeOptions{Session: s}
 	cmd := &cobra.Command{
 		Use:   "describe KEY",
 		Short: "Show one key with its versions, and which policies list it",

@@ -1,3 +1,5 @@
+// Package keys has kubectl oke-sign keys: it lists, describes, chooses and creates the
+// master keys of OCI Vault that sign images.
 package keys
 
 import (
@@ -11,7 +13,8 @@ import (
 	"github.com/oke-sign/oke-sign/plugin/keyring"
 )
 
-func New(g *connect.Session) *cobra.Command {
+// New makes the command and those below it.
+func New(s *connect.Session) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "keys",
 		Short: "Find, choose and make the keys that sign images",
@@ -22,7 +25,7 @@ func New(g *connect.Session) *cobra.Command {
 		Args: cli.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newList(g), newDescribe(g), newUse(g), newCreate(g))
+	cmd.AddCommand(newList(s), newDescribe(s), newUse(s), newCreate(s))
 	return cmd
 }
 
@@ -31,8 +34,8 @@ type keysListOptions struct {
 	out cli.Output
 }
 
-func newList(g *connect.Session) *cobra.Command {
-	o := &keysListOptions{Session: g}
+func newList(s *connect.Session) *cobra.Command {
+	o := &keysListOptions{Session: s}
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List the keys of all vaults, and say which can sign images",

@@ -16,8 +16,8 @@ type keysUseOptions struct {
 	out   cli.Output
 }
 
-func newUse(g *connect.Session) *cobra.Command {
-	o := &keysUseOptions{Session: g}
+func newUse(s *connect.Session) *cobra.Command {
+	o := &keysUseOptions{Session: s}
 	cmd := &cobra.Command{
 		Use:   "use (KEY|--unset)",
 		Short: "Choose the key that images are signed with unless another is named",

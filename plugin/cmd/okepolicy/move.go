@@ -32,8 +32,8 @@ type clusterImportOptions struct {
 	apply  bool
 }
 
-func newImport(g *connect.Session) *cobra.Command {
-	o := &clusterImportOptions{clusterPolicyOptions: clusterPolicyOptions{Session: g}}
+func newImport(s *connect.Session) *cobra.Command {
+	o := &clusterImportOptions{clusterPolicyOptions: clusterPolicyOptions{Session: s}}
 	cmd := &cobra.Command{
 		Use:   "import",
 		Short: "Make Gatekeeper's policy from OKE's",
@@ -149,8 +149,8 @@ func imported(p okecluster.Policy, action string) []*unstructured.Unstructured {
 	return found
 }
 
-func newExport(g *connect.Session) *cobra.Command {
-	o := &clusterPolicyOptions{Session: g}
+func newExport(s *connect.Session) *cobra.Command {
+	o := &clusterPolicyOptions{Session: s}
 	from := ""
 	cmd := &cobra.Command{
 		Use:   "export",

@@ -1,3 +1,6 @@
+// Package okepolicy has kubectl oke-sign cluster-policy, for the OKE image policy: the
+// verification that OKE itself offers, and moves between that and oke-sign's image
+// policy.
 package okepolicy
 
 import (
@@ -19,7 +22,8 @@ import (
 	"github.com/oke-sign/oke-sign/provider/signature"
 )
 
-func New(g *connect.Session) *cobra.Command {
+// New makes the command and those below it.
+func New(s *connect.Session) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "cluster-policy",
 		Short: "Read and change the image verification policy that OKE itself has",
@@ -36,9 +40,9 @@ gets its tokens for.`,
 		Args: cli.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newGet(g), newSet(g),
-		newSwitch(g, true), newSwitch(g, false),
-		newImport(g), newExport(g))
+	cmd.AddCommand(newGet(s), newSet(s),
+		newSwitch(s, true), newSwitch(s, false),
+		newImport(s), newExport(s))
 	return cmd
 }
 
@@ -61,7 +65,7 @@ type clusterPolicyKey struct {
 var clusterPolicyColumns = []cli.Column{{Name: "cluster"}, {Name: "state"}, {Name: "policy"}, {Name: "key"}, {Name: "id"}, {Name: "usable"}}
 
 // showCluster prints a policy with what is known of its keys.
-func showCluster(ctx context.Context, g *connect.Session, c *connect.Cloud, out cli.Output, found okecluster.Cluster) error {
+func showCluster(ctx context.Context, s *connect.Session, c *connect.Cloud, out cli.Output, found okecluster.Cluster) error {
 	v := clusterPolicy{Cluster: found.ID.String(), Name: found.Name, State: found.State, Enabled: found.Policy.Enabled, Keys: []clusterPolicyKey{}}
 	policy := "off"
 	if v.Enabled {
@@ -94,12 +98,12 @@ func showCluster(ctx context.Context, g *connect.Session, c *connect.Cloud, out 
 		rows = [][]string{{v.Name, v.State, policy, "none", "", ""}}
 	}
 	d.Sections = []cli.Section{{Rows: rows}}
-	g.Bar.Clear(g.Streams.ErrOut)
-	if err := out.Print(g.Streams.Out, d); err != nil {
+	s.Bar.Clear(s.Streams.ErrOut)
+	if err := out.Print(s.Streams.Out, d); err != nil {
 		return err
 	}
 	if v.Enabled && len(v.Keys) == 0 {
-		g.Remark("%s", anyImage)
+		s.Remark("%s", anyImage)
 	}
 	return nil
 }
@@ -119,8 +123,8 @@ type clusterPolicyOptions struct {
 	allowed []signature.KeyID
 }
 
-func newGet(g *connect.Session) *cobra.Command {
-	o := &clusterPolicyOptions{Session: g}
+func newGet(s *connect.Session) *cobra.Command {
+	o := &clusterPolicyOptions{Session: s}
 	cmd := &cobra.Command{
 		Use:     "get",
 		Short:   "Show OKE's policy, and whether its keys can be used",
@@ -150,8 +154,8 @@ func (o *clusterPolicyOptions) bindChange(flags *pflag.FlagSet) {
 	o.out.Bind(flags)
 }
 
-func newSet(g *connect.Session) *cobra.Command {
-	o := &clusterPolicyOptions{Session: g}
+func newSet(s *connect.Session) *cobra.Command {
+	o := &clusterPolicyOptions{Session: s}
 	cmd := &cobra.Command{
 		Use:   "set --key OCID[,OCID]",
 		Short: "Replace the keys of OKE's policy",
@@ -178,8 +182,8 @@ is left as it is. It waits until OKE has made the change, 45 minutes unless
 	return cmd
 }
 
-func newSwitch(g *connect.Session, on bool) *cobra.Command {
-	o := &clusterPolicyOptions{Session: g}
+func newSwitch(s *connect.Session, on bool) *cobra.Command {
+	o := &clusterPolicyOptions{Session: s}
 	use, short, long := "disable", "Switch OKE's policy off", "Switch OKE's policy off. Its keys stay, for the day it is switched on again."
 	if on {
 		use, short, long = "enable", "Switch OKE's policy on", "Switch OKE's policy on, with the keys that it lists."

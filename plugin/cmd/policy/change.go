@@ -435,8 +435,8 @@ func (o *changeOptions) printChanges(steps []constraint.Step) error {
 
 // addable are the keys that are named, by OCID or name, each checked to be one that
 // signs images. Those that the policy lists already are not asked about.
-func addable(ctx context.Context, g *connect.Session, named []string, listed []string) ([]string, error) {
-	ctx, cancel := g.WithTimeout(ctx)
+func addable(ctx context.Context, s *connect.Session, named []string, listed []string) ([]string, error) {
+	ctx, cancel := s.WithTimeout(ctx)
 	defer cancel()
 	var found []string
 	var c *connect.Cloud
@@ -450,11 +450,11 @@ func addable(ctx context.Context, g *connect.Session, named []string, listed []s
 			}
 			if c == nil {
 				var err error
-				if c, err = g.Connect(ctx); err != nil {
+				if c, err = s.Connect(ctx); err != nil {
 					return nil, &cli.HintedError{What: fmt.Errorf("looking at key %s: %w", name, cli.StopCause(ctx, err)), Hint: "a key is added only once OCI Vault says that it can sign images"}
 				}
 			}
-			key, err := usable(ctx, g, c, name)
+			key, err := usable(ctx, s, c, name)
 			if err != nil {
 				return nil, cli.StopCause(ctx, err)
 			}
@@ -468,8 +468,8 @@ func addable(ctx context.Context, g *connect.Session, named []string, listed []s
 }
 
 // usable is the key that is named, if it can sign images.
-func usable(ctx context.Context, g *connect.Session, c *connect.Cloud, name string) (signature.KeyID, error) {
-	id, err := keyring.Find(ctx, g, c, name)
+func usable(ctx context.Context, s *connect.Session, c *connect.Cloud, name string) (signature.KeyID, error) {
+	id, err := keyring.Find(ctx, s, c, name)
 	if err != nil {
 		return signature.KeyID{}, err
 	}

@@ -22,8 +22,8 @@ type policyEditOptions struct {
 	editor string
 }
 
-func newEdit(g *connect.Session, editor string) *cobra.Command {
-	o := &policyEditOptions{changeOptions: changeOptions{Session: g}, editor: editor}
+func newEdit(s *connect.Session, editor string) *cobra.Command {
+	o := &policyEditOptions{changeOptions: changeOptions{Session: s}, editor: editor}
 	cmd := &cobra.Command{
 		Use:   "edit",
 		Short: "Edit the image policy in an editor",

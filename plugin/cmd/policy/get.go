@@ -24,8 +24,8 @@ type policyGetOptions struct {
 	out cli.Output
 }
 
-func newGet(g *connect.Session) *cobra.Command {
-	o := &policyGetOptions{Session: g}
+func newGet(s *connect.Session) *cobra.Command {
+	o := &policyGetOptions{Session: s}
 	cmd := &cobra.Command{
 		Use:   "get",
 		Short: "Show the image policy, and whether it holds",

@@ -17,8 +17,8 @@ type policyModeOptions struct {
 	mode string
 }
 
-func newEnable(g *connect.Session) *cobra.Command {
-	o := &policyModeOptions{changeOptions: changeOptions{Session: g}}
+func newEnable(s *connect.Session) *cobra.Command {
+	o := &policyModeOptions{changeOptions: changeOptions{Session: s}}
 	cmd := &cobra.Command{
 		Use:   "enable",
 		Short: "Enforce the image policy",
@@ -40,8 +40,8 @@ func newEnable(g *connect.Session) *cobra.Command {
 	return cmd
 }
 
-func newDisable(g *connect.Session) *cobra.Command {
-	o := &policyModeOptions{changeOptions: changeOptions{Session: g}, mode: constraint.DryRun}
+func newDisable(s *connect.Session) *cobra.Command {
+	o := &policyModeOptions{changeOptions: changeOptions{Session: s}, mode: constraint.DryRun}
 	cmd := &cobra.Command{
 		Use:   "disable",
 		Short: "Refuse nothing any longer, but keep the image policy",
@@ -69,8 +69,8 @@ func (o *policyModeOptions) run(cmd *cobra.Command) error {
 	})
 }
 
-func newDelete(g *connect.Session) *cobra.Command {
-	o := &changeOptions{Session: g}
+func newDelete(s *connect.Session) *cobra.Command {
+	o := &changeOptions{Session: s}
 	cmd := &cobra.Command{
 		Use:   "delete",
 		Short: "Delete the image policy",

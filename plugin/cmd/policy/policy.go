@@ -1,3 +1,5 @@
+// Package policy has kubectl oke-sign policy: it shows, previews and changes the image
+// policy of a cluster or of manifests.
 package policy
 
 import (
@@ -25,7 +27,9 @@ import (
 	"github.com/oke-sign/oke-sign/policies"
 )
 
-func New(g *connect.Session, getenv func(string) string) *cobra.Command {
+// New makes the command and those below it. getenv reads the environment, for the name of
+// an editor.
+func New(s *connect.Session, getenv func(string) string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "policy",
 		Short: "Read, change and preview the cluster's image policy",
@@ -52,15 +56,15 @@ changes them.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(
-		newGet(g),
-		newSet(g),
-		newAddKey(g),
-		newRemoveKey(g),
-		newEnable(g),
-		newDisable(g),
-		newEdit(g, cmp.Or(getenv("KUBE_EDITOR"), getenv("EDITOR"), "vi")),
-		newPreview(g),
-		newDelete(g),
+		newGet(s),
+		newSet(s),
+		newAddKey(s),
+		newRemoveKey(s),
+		newEnable(s),
+		newDisable(s),
+		newEdit(s, cmp.Or(getenv("KUBE_EDITOR"), getenv("EDITOR"), "vi")),
+		newPreview(s),
+		newDelete(s),
 	)
 	return cmd
 }
@@ -75,8 +79,8 @@ type enforcedPolicy struct {
 }
 
 // ReadPolicy reads the policy of the cluster.
-func ReadPolicy(ctx context.Context, g *connect.Session) (enforcedPolicy, error) {
-	client, err := g.Kube.Objects()
+func ReadPolicy(ctx context.Context, s *connect.Session) (enforcedPolicy, error) {
+	client, err := s.Kube.Objects()
 	if err != nil {
 		return enforcedPolicy{}, err
 	}
@@ -153,7 +157,7 @@ func clusterWide(cmd *cobra.Command) error {
 
 // notEnforced are the reasons for which a policy does not hold, as far as the
 // constraints and Gatekeeper's webhook show.
-func notEnforced(ctx context.Context, g *connect.Session, p enforcedPolicy) []string {
+func notEnforced(ctx context.Context, s *connect.Session, p enforcedPolicy) []string {
 	var why []string
 	switch {
 	case p.Unclear != "":
@@ -171,10 +175,10 @@ func notEnforced(ctx context.Context, g *connect.Session, p enforcedPolicy) []st
 	if len(p.Guards) > 0 {
 		why = append(why, "a change was not made to its end; make it again")
 	}
-	hook, err := enforcement.ReadWebhook(ctx, g)
+	hook, err := enforcement.ReadWebhook(ctx, s)
 	var asked []string
 	if err == nil && hook != nil {
-		asked, err = reviewers(ctx, g, hook)
+		asked, err = reviewers(ctx, s, hook)
 	}
 	behind := make(map[string][]string)
 	for _, part := range p.Parts {
@@ -202,12 +206,12 @@ func notEnforced(ctx context.Context, g *connect.Session, p enforcedPolicy) []st
 
 // reviewers are the names of the Pods that the API server asks by a webhook: those
 // that are ready. There are none if it is not a Service that it asks.
-func reviewers(ctx context.Context, g *connect.Session, hook *admissionregistrationv1.ValidatingWebhook) ([]string, error) {
+func reviewers(ctx context.Context, session *connect.Session, hook *admissionregistrationv1.ValidatingWebhook) ([]string, error) {
 	service := hook.ClientConfig.Service
 	if service == nil {
 		return nil, nil
 	}
-	client, err := g.Kube.Typed()
+	client, err := session.Kube.Typed()
 	if err != nil {
 		return nil, err
 	}

@@ -26,8 +26,8 @@ type policyPreviewOptions struct {
 	policyFlags
 }
 
-func newPreview(g *connect.Session) *cobra.Command {
-	o := &policyPreviewOptions{changeOptions: changeOptions{Session: g}}
+func newPreview(s *connect.Session) *cobra.Command {
+	o := &policyPreviewOptions{changeOptions: changeOptions{Session: s}}
 	cmd := &cobra.Command{
 		Use:   "preview [--key KEY]... [--mode MODE] [...]",
 		Short: "List what the image policy would refuse of what runs now",
@@ -184,18 +184,18 @@ func (p previewResult) only(news bool, result string) []workloadPreview {
 
 // previewChange judges everything that runs in a namespace, or in all if it is "", under
 // the constraints after, and finds out what those before let in.
-func previewChange(ctx context.Context, g *connect.Session, namespace string, before, after []*unstructured.Unstructured) (previewResult, error) {
-	e, err := enforcement.ReadScope(ctx, g, namespace)
+func previewChange(ctx context.Context, s *connect.Session, namespace string, before, after []*unstructured.Unstructured) (previewResult, error) {
+	e, err := enforcement.ReadScope(ctx, s, namespace)
 	if err != nil {
 		return previewResult{}, err
 	}
 	then, now := workload.Input{Namespaces: e.Namespaces, Constraints: documentsOf(after)}, workload.Input{Namespaces: e.Namespaces, Constraints: documentsOf(before)}
 	e.Constraints = slices.Concat(then.Constraints, now.Constraints)
-	pods, err := workload.RunningPods(ctx, g, namespace, "")
+	pods, err := workload.RunningPods(ctx, s, namespace, "")
 	if err != nil {
 		return previewResult{}, err
 	}
-	owners, err := workload.Workloads(ctx, g, namespace, pods)
+	owners, err := workload.Workloads(ctx, s, namespace, pods)
 	if err != nil {
 		return previewResult{}, err
 	}
@@ -221,7 +221,7 @@ func previewChange(ctx context.Context, g *connect.Session, namespace string, be
 	for i, pod := range pods {
 		add(pod.Object, owners[i], 1)
 	}
-	if err := simulate.EachTemplate(ctx, g, namespace, func(owner, pod *unstructured.Unstructured) { add(pod, workload.NameOf(owner), 0) }); err != nil {
+	if err := simulate.EachTemplate(ctx, s, namespace, func(owner, pod *unstructured.Unstructured) { add(pod, workload.NameOf(owner), 0) }); err != nil {
 		return previewResult{}, err
 	}
 	p.leftOut, p.namespaces = slices.Sorted(maps.Keys(left)), len(in)
@@ -231,11 +231,11 @@ func previewChange(ctx context.Context, g *connect.Session, namespace string, be
 		then.Manifests = append(then.Manifests, workload.Document{Object: k.Pod})
 	}
 	now.Manifests = then.Manifests
-	asked, err := simulate.AllQuestions(ctx, g, then, now)
+	asked, err := simulate.AllQuestions(ctx, s, then, now)
 	if err != nil {
 		return previewResult{}, err
 	}
-	answers, err := simulate.Ask(ctx, g, slices.Sorted(maps.Keys(asked)))
+	answers, err := simulate.Ask(ctx, s, slices.Sorted(maps.Keys(asked)))
 	if err != nil {
 		return previewResult{}, err
 	}
@@ -245,7 +245,7 @@ func previewChange(ctx context.Context, g *connect.Session, namespace string, be
 	}
 	defer j.Close()
 	results := make([]workloadPreview, len(kinds))
-	done := g.Progress("judged %d of %d kinds of Pods", len(kinds))
+	done := s.Progress("judged %d of %d kinds of Pods", len(kinds))
 	group := cli.Limited()
 	for i, k := range kinds {
 		group.Go(func() error {

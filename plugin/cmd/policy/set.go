@@ -156,8 +156,8 @@ type policySetOptions struct {
 	policyFlags
 }
 
-func newSet(g *connect.Session) *cobra.Command {
-	o := &policySetOptions{changeOptions: changeOptions{Session: g}}
+func newSet(s *connect.Session) *cobra.Command {
+	o := &policySetOptions{changeOptions: changeOptions{Session: s}}
 	cmd := &cobra.Command{
 		Use:   "set [--key KEY]... [--mode MODE] [...]",
 		Short: "Make an image policy, or change what it says",
@@ -241,8 +241,8 @@ func schemasAccept(ctx context.Context, p constraint.Policy) error {
 
 type policyKeyOptions struct{ changeOptions }
 
-func newAddKey(g *connect.Session) *cobra.Command {
-	o := &policyKeyOptions{changeOptions{Session: g}}
+func newAddKey(s *connect.Session) *cobra.Command {
+	o := &policyKeyOptions{changeOptions{Session: s}}
 	cmd := &cobra.Command{
 		Use:   "add-key KEY...",
 		Short: "Let signatures by another key count",
@@ -287,8 +287,8 @@ func (o *policyKeyOptions) validate(cmd *cobra.Command, args []string) error {
 	return o.changeOptions.validate(cmd)
 }
 
-func newRemoveKey(g *connect.Session) *cobra.Command {
-	o := &policyKeyOptions{changeOptions{Session: g}}
+func newRemoveKey(s *connect.Session) *cobra.Command {
+	o := &policyKeyOptions{changeOptions{Session: s}}
 	cmd := &cobra.Command{
 		Use:   "remove-key KEY...",
 		Short: "Let signatures by a key count no longer",

@@ -29,11 +29,11 @@ type deleted struct {
 
 // newScanDelete is the command that deletes recipes or targets, told apart by
 // what deletes one and says in which state it is.
-func newScanDelete(g *connect.Session, kind, more string,
+func newScanDelete(s *connect.Session, kind, more string,
 	remove func(ctx context.Context, c *connect.Cloud, id string) error,
 	state func(ctx context.Context, c *connect.Cloud, id string) (string, error),
 ) *cobra.Command {
-	o := &scanDeleteOptions{Session: g, kind: kind}
+	o := &scanDeleteOptions{Session: s, kind: kind}
 	cmd := &cobra.Command{
 		Use:     "delete OCID...",
 		Short:   "Delete scan " + kind + "s",

@@ -41,8 +41,8 @@ type recipeListOptions struct {
 	out cli.Output
 }
 
-func newRecipeList(g *connect.Session) *cobra.Command {
-	o := &recipeListOptions{Session: g}
+func newRecipeList(s *connect.Session) *cobra.Command {
+	o := &recipeListOptions{Session: s}
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List scan recipes",
@@ -95,8 +95,8 @@ type recipeCreateOptions struct {
 	compartment string
 }
 
-func newRecipeCreate(g *connect.Session) *cobra.Command {
-	o := &recipeCreateOptions{Session: g}
+func newRecipeCreate(s *connect.Session) *cobra.Command {
+	o := &recipeCreateOptions{Session: s}
 	cmd := &cobra.Command{
 		Use:   "create NAME --compartment OCID",
 		Short: "Make a scan recipe",
@@ -156,8 +156,8 @@ func (o *recipeCreateOptions) run(ctx context.Context) error {
 	return o.Finish(o.out, recipeColumns, []cli.Result{showRecipe(made)})
 }
 
-func newRecipeDelete(g *connect.Session) *cobra.Command {
-	return newScanDelete(g, "recipe", "A recipe that a\ntarget uses stays: delete the target first.",
+func newRecipeDelete(s *connect.Session) *cobra.Command {
+	return newScanDelete(s, "recipe", "A recipe that a\ntarget uses stays: delete the target first.",
 		func(ctx context.Context, c *connect.Cloud, id string) error {
 			return c.Scanning.DeleteRecipe(ctx, c.Who.Region(), id)
 		},

@@ -31,8 +31,8 @@ type scanResultsOptions struct {
 	out     cli.Output
 }
 
-func newScanResults(g *connect.Session) *cobra.Command {
-	o := &scanResultsOptions{Session: g, out: cli.Output{Nothing: "no problems"}}
+func newScanResults(s *connect.Session) *cobra.Command {
+	o := &scanResultsOptions{Session: s, out: cli.Output{Nothing: "no problems"}}
 	cmd := &cobra.Command{
 		Use:   "results (IMAGE|TYPE/NAME|-f FILE|-A)...",
 		Short: "See what scans have found in images",
@@ -66,7 +66,7 @@ printed.`,
 		},
 	}
 	flags := cmd.Flags()
-	o.targets.Bind(flags, g.Kube)
+	o.targets.Bind(flags, s.Kube)
 	flags.StringVar(&o.failOn, "fail-on", "", "`SEVERITY` of problems that fail the command, and worse ones: LOW, MEDIUM, HIGH or CRITICAL.")
 	flags.StringSliceVar(&o.ignore, "ignore", nil, "`ID`s of problems that do not fail it. May be repeated.")
 	flags.StringVar(&o.unknown, "unknown", enforcement.DenyUnknown, "Whether an image of which nothing is known fails it, as one of another registry, a `WORD`: Deny, or Allow to let it pass.")

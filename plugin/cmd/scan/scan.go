@@ -1,3 +1,5 @@
+// Package scan has kubectl oke-sign scan: it sets up OCI's vulnerability scanning of
+// repositories and shows what scans found.
 package scan
 
 import (
@@ -18,15 +20,16 @@ import (
 	"github.com/oke-sign/oke-sign/provider/vulnscan"
 )
 
-func New(g *connect.Session) *cobra.Command {
+// New makes the command and those below it.
+func New(s *connect.Session) *cobra.Command {
 	cmd := cli.NewGroup("scan", "Have images scanned, and see what was found", `Have OCI Vulnerability Scanning look for known problems in images of OCI
 Registry, and see what it found. The constraint OKEScannedImages keeps what has
 known problems out of a cluster.`)
 	recipe := cli.NewGroup("recipe", "List, make and delete scan recipes", "A recipe says how images are scanned.")
-	recipe.AddCommand(newRecipeList(g), newRecipeCreate(g), newRecipeDelete(g))
+	recipe.AddCommand(newRecipeList(s), newRecipeCreate(s), newRecipeDelete(s))
 	target := cli.NewGroup("target", "List, make and delete scan targets", "A target says which images are scanned, by which recipe.")
-	target.AddCommand(newTargetList(g), newTargetCreate(g), newTargetDelete(g))
-	cmd.AddCommand(newScanSetup(g), newScanResults(g), recipe, target)
+	target.AddCommand(newTargetList(s), newTargetCreate(s), newTargetDelete(s))
+	cmd.AddCommand(newScanSetup(s), newScanResults(s), recipe, target)
 	return cmd
 }
 
@@ -51,9 +54,9 @@ func parseRepositories(names []string) error {
 
 // everywhere lists in the compartments of --compartment, or in all that can be
 // seen, those where this is not allowed passed over.
-func everywhere[T any](ctx context.Context, g *connect.Session, c *connect.Cloud, list func(ctx context.Context, compartment string) ([]T, error)) ([]T, error) {
-	compartments := make([]ociauth.Compartment, 0, len(g.Compartments))
-	for _, id := range g.Compartments {
+func everywhere[T any](ctx context.Context, s *connect.Session, c *connect.Cloud, list func(ctx context.Context, compartment string) ([]T, error)) ([]T, error) {
+	compartments := make([]ociauth.Compartment, 0, len(s.Compartments))
+	for _, id := range s.Compartments {
 		compartments = append(compartments, ociauth.Compartment{ID: id})
 	}
 	if len(compartments) == 0 {
@@ -77,7 +80,7 @@ func everywhere[T any](ctx context.Context, g *connect.Session, c *connect.Cloud
 	closed := 0
 	var errs []error
 	for _, err := range failed {
-		if len(g.Compartments) == 0 && errors.Is(err, vulnscan.ErrNotFound) {
+		if len(s.Compartments) == 0 && errors.Is(err, vulnscan.ErrNotFound) {
 			closed++
 			continue
 		}
@@ -90,7 +93,7 @@ func everywhere[T any](ctx context.Context, g *connect.Session, c *connect.Cloud
 			Hint: "ask for a policy that lets you `inspect vss-family`, or name a compartment with --compartment",
 		}
 	case closed > 0:
-		g.Remark("%s could not be looked into: you may not list this there", cli.Count(closed, "compartment"))
+		s.Remark("%s could not be looked into: you may not list this there", cli.Count(closed, "compartment"))
 	}
 	return slices.Concat(found...), errors.Join(errs...)
 }
@@ -99,7 +102,7 @@ func everywhere[T any](ctx context.Context, g *connect.Session, c *connect.Cloud
 const pollEvery = time.Second
 
 // await asks until done says so. What takes long is told.
-func await(ctx context.Context, g *connect.Session, what string, done func() (bool, error)) error {
+func await(ctx context.Context, s *connect.Session, what string, done func() (bool, error)) error {
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
 	for n := 1; ; n++ {
@@ -108,7 +111,7 @@ func await(ctx context.Context, g *connect.Session, what string, done func() (bo
 			return err
 		}
 		if n%5 == 0 {
-			g.Remark("waiting for %s since %s", what, time.Duration(n)*pollEvery)
+			s.Remark("waiting for %s since %s", what, time.Duration(n)*pollEvery)
 		}
 		select {
 		case <-tick.C:
@@ -119,8 +122,8 @@ func await(ctx context.Context, g *connect.Session, what string, done func() (bo
 }
 
 // awaitTarget waits until a target that was made is active.
-func awaitTarget(ctx context.Context, g *connect.Session, c *connect.Cloud, t vulnscan.Target) (vulnscan.Target, error) {
-	err := await(ctx, g, "scan target "+t.Name+" to be active", func() (bool, error) {
+func awaitTarget(ctx context.Context, s *connect.Session, c *connect.Cloud, t vulnscan.Target) (vulnscan.Target, error) {
+	err := await(ctx, s, "scan target "+t.Name+" to be active", func() (bool, error) {
 		now, err := c.Scanning.Target(ctx, c.Who.Region(), t.ID)
 		if err != nil {
 			return false, err

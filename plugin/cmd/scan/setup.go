@@ -29,8 +29,8 @@ type scanSetupOptions struct {
 	compartment string
 }
 
-func newScanSetup(g *connect.Session) *cobra.Command {
-	o := &scanSetupOptions{Session: g}
+func newScanSetup(s *connect.Session) *cobra.Command {
+	o := &scanSetupOptions{Session: s}
 	cmd := &cobra.Command{
 		Use:   "setup --compartment OCID [--repository NAME]",
 		Short: "Have images scanned from now on",

@@ -53,8 +53,8 @@ type targetListOptions struct {
 	out cli.Output
 }
 
-func newTargetList(g *connect.Session) *cobra.Command {
-	o := &targetListOptions{Session: g}
+func newTargetList(s *connect.Session) *cobra.Command {
+	o := &targetListOptions{Session: s}
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List scan targets",
@@ -110,8 +110,8 @@ type targetCreateOptions struct {
 	compartment string
 }
 
-func newTargetCreate(g *connect.Session) *cobra.Command {
-	o := &targetCreateOptions{Session: g}
+func newTargetCreate(s *connect.Session) *cobra.Command {
+	o := &targetCreateOptions{Session: s}
 	cmd := &cobra.Command{
 		Use:   "create NAME --compartment OCID --recipe OCID [--repository NAME]",
 		Short: "Make a scan target",
@@ -179,8 +179,8 @@ func (o *targetCreateOptions) run(ctx context.Context) error {
 	return o.Finish(o.out, targetColumns, []cli.Result{showTarget(made)})
 }
 
-func newTargetDelete(g *connect.Session) *cobra.Command {
-	return newScanDelete(g, "target", "What scans have\nfound before stays to be seen.",
+func newTargetDelete(s *connect.Session) *cobra.Command {
+	return newScanDelete(s, "target", "What scans have\nfound before stays to be seen.",
 		func(ctx context.Context, c *connect.Cloud, id string) error {
 			return c.Scanning.DeleteTarget(ctx, c.Who.Region(), id)
 		},

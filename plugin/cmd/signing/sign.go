@@ -1,3 +1,4 @@
+// Package signing has the commands about signatures: sign, verify and signatures.
 package signing
 
 import (
@@ -42,8 +43,9 @@ type signOptions struct {
 	hasMetadata  bool
 }
 
-func NewSign(g *connect.Session) *cobra.Command {
-	o := &signOptions{Session: g}
+// NewSign makes the command.
+func NewSign(s *connect.Session) *cobra.Command {
+	o := &signOptions{Session: s}
 	cmd := &cobra.Command{
 		Use:   "sign (IMAGE|TYPE/NAME|-f FILE)... [--key OCID|NAME]",
 		Short: "Sign images with a key of OCI Vault",
@@ -82,7 +84,7 @@ before is left as it is, so a command that stopped half way can be run again.`,
 		},
 	}
 	flags := cmd.Flags()
-	o.targets.Bind(flags, g.Kube)
+	o.targets.Bind(flags, s.Kube)
 	flags.StringVar(&o.key, "key", "", "Key to sign with: its `OCID`, or its name if no other key has it.")
 	flags.StringVar(&o.version, "key-version", "", "`OCID` of the version of the key; the current one unless given.")
 	flags.StringVar(&o.algorithm, "algorithm", string(signature.SHA256), "Signature algorithm `NAME`: SHA_224_RSA_PKCS_PSS, SHA_256_…, SHA_384_… or SHA_512_….")

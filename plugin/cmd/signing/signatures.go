@@ -27,8 +27,9 @@ type signaturesOptions struct {
 	named []signature.KeyID
 }
 
-func NewSignatures(g *connect.Session) *cobra.Command {
-	o := &signaturesOptions{Session: g}
+// NewSignatures makes the command.
+func NewSignatures(s *connect.Session) *cobra.Command {
+	o := &signaturesOptions{Session: s}
 	cmd := &cobra.Command{
 		Use:   "signatures (IMAGE|TYPE/NAME|-f FILE)...",
 		Short: "List the signatures of images, and say which hold",
@@ -59,7 +60,7 @@ push can attach signatures: for that there is kubectl oke-sign verify. With
 			return o.run(cmd.Context(), args)
 		},
 	}
-	o.targets.Bind(cmd.Flags(), g.Kube)
+	o.targets.Bind(cmd.Flags(), s.Kube)
 	cmd.Flags().StringSliceVar(&o.keys, "key", nil, "`OCID`s of keys to verify with that lie in vaults you may not list.")
 	o.out.Bind(cmd.Flags())
 	return cmd

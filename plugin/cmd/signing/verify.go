@@ -30,8 +30,9 @@ type verifyOptions struct {
 	allowed []signature.KeyID
 }
 
-func NewVerify(g *connect.Session) *cobra.Command {
-	o := &verifyOptions{Session: g}
+// NewVerify makes the command.
+func NewVerify(s *connect.Session) *cobra.Command {
+	o := &verifyOptions{Session: s}
 	cmd := &cobra.Command{
 		Use:   "verify (IMAGE|TYPE/NAME|-f FILE)... [--key OCID]...",
 		Short: "Find out whether images are signed by the right key",
@@ -67,7 +68,7 @@ Exit code 0: all are signed. 3: one is not. 1: it could not be found out. With
 			return o.run(cmd.Context(), args)
 		},
 	}
-	o.targets.Bind(cmd.Flags(), g.Kube)
+	o.targets.Bind(cmd.Flags(), s.Kube)
 	cmd.Flags().StringSliceVar(&o.keys, "key", nil, "`OCID`s of the keys to accept, one to five, instead of the cluster's policy. May be repeated.")
 	cmd.Flags().BoolVar(&o.resolve, "resolve", false, "Judge the image that a tag points to now.")
 	o.out.Bind(cmd.Flags())

@@ -134,19 +134,19 @@ func askFor(image string, matched []enforcement.SignedImages) asked {
 
 // namespaces looks namespaces up, each once. A manifest may be for one that is not
 // there yet, or name none: then it is the one that commands work in.
-func namespaces(ctx context.Context, g *connect.Session) func(string) (*corev1.Namespace, error) {
+func namespaces(ctx context.Context, s *connect.Session) func(string) (*corev1.Namespace, error) {
 	seen := make(map[string]*corev1.Namespace)
 	return func(name string) (*corev1.Namespace, error) {
 		if name == "" {
 			var err error
-			if name, err = g.Kube.CurrentNamespace(); err != nil {
+			if name, err = s.Kube.CurrentNamespace(); err != nil {
 				return nil, err
 			}
 		}
 		if seen[name] != nil {
 			return seen[name], nil
 		}
-		client, err := g.Kube.Typed()
+		client, err := s.Kube.Typed()
 		if err != nil {
 			return nil, err
 		}
