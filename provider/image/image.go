@@ -116,7 +116,7 @@ func (r Reference) Name() string { return r.host + "/" + r.namespace + "/" + r.r
 // same image have the same identity.
 func (r Reference) Identity() Reference {
 	if r != (Reference{}) {
-		r.host, r.tag = "ocir."+r.region.id+".oci."+r.region.Domain(), ""
+		r.host, r.tag = canonicalHost(r.region), ""
 	}
 	return r
 }

@@ -6,30 +6,39 @@ import (
 	"slices"
 )
 
-// Region is one region of Oracle Cloud Infrastructure. Its zero value is no
-// region.
-type Region struct {
-	key, id, realm string
+// Region is one region of Oracle Cloud Infrastructure. Regions are comparable, and
+// as small as a pointer, because every image and every key that is cached has one.
+// The zero value is no region.
+type Region struct{ *facts }
+
+type facts struct{ key, id, realm string }
+
+// known returns what is known of r. The zero value has empty facts.
+func (r Region) known() facts {
+	if r.facts == nil {
+		return facts{}
+	}
+	return *r.facts
 }
 
 // Key is the three-letter region key that registry hosts and older OCIDs carry:
 // "iad".
-func (r Region) Key() string { return r.key }
+func (r Region) Key() string { return r.known().key }
 
 // ID is the region identifier: "us-ashburn-1".
-func (r Region) ID() string { return r.id }
+func (r Region) ID() string { return r.known().id }
 
 // Realm is the isolated group of regions that the region belongs to: "oc1".
-func (r Region) Realm() string { return r.realm }
+func (r Region) Realm() string { return r.known().realm }
 
 // Domain is the second-level domain of the realm's service endpoints:
 // "oraclecloud.com".
-func (r Region) Domain() string { return realmDomains[r.realm] }
+func (r Region) Domain() string { return realmDomains[r.Realm()] }
 
 // IsZero reports whether r is no region.
 func (r Region) IsZero() bool { return r == Region{} }
 
-func (r Region) String() string { return r.id }
+func (r Region) String() string { return r.ID() }
 
 // ParseRegion finds a region by its identifier or its key, both in lower case,
 // as OCI writes them. A region that the table does not hold is refused: hosts
@@ -112,89 +121,89 @@ var realmDomains = map[string]string{
 }
 
 var regions = []Region{
-	{"lej", "af-casablanca-1", "oc1"},
-	{"jnb", "af-johannesburg-1", "oc1"},
-	{"hsg", "ap-batam-1", "oc1"},
-	{"yny", "ap-chuncheon-1", "oc1"},
-	{"onm", "ap-delhi-1", "oc1"},
-	{"hyd", "ap-hyderabad-1", "oc1"},
-	{"jbp", "ap-kulai-2", "oc1"},
-	{"mel", "ap-melbourne-1", "oc1"},
-	{"bom", "ap-mumbai-1", "oc1"},
-	{"kix", "ap-osaka-1", "oc1"},
-	{"icn", "ap-seoul-1", "oc1"},
-	{"sin", "ap-singapore-1", "oc1"},
-	{"xsp", "ap-singapore-2", "oc1"},
-	{"syd", "ap-sydney-1", "oc1"},
-	{"nrt", "ap-tokyo-1", "oc1"},
-	{"yul", "ca-montreal-1", "oc1"},
-	{"yyz", "ca-toronto-1", "oc1"},
-	{"ams", "eu-amsterdam-1", "oc1"},
-	{"fra", "eu-frankfurt-1", "oc1"},
-	{"mad", "eu-madrid-1", "oc1"},
-	{"orf", "eu-madrid-3", "oc1"},
-	{"mrs", "eu-marseille-1", "oc1"},
-	{"lin", "eu-milan-1", "oc1"},
-	{"cdg", "eu-paris-1", "oc1"},
-	{"arn", "eu-stockholm-1", "oc1"},
-	{"nrq", "eu-turin-1", "oc1"},
-	{"zrh", "eu-zurich-1", "oc1"},
-	{"mtz", "il-jerusalem-1", "oc1"},
-	{"auh", "me-abudhabi-1", "oc1"},
-	{"dxb", "me-dubai-1", "oc1"},
-	{"jed", "me-jeddah-1", "oc1"},
-	{"ruh", "me-riyadh-1", "oc1"},
-	{"mty", "mx-monterrey-1", "oc1"},
-	{"qro", "mx-queretaro-1", "oc1"},
-	{"bog", "sa-bogota-1", "oc1"},
-	{"scl", "sa-santiago-1", "oc1"},
-	{"gru", "sa-saopaulo-1", "oc1"},
-	{"vap", "sa-valparaiso-1", "oc1"},
-	{"vcp", "sa-vinhedo-1", "oc1"},
-	{"cwl", "uk-cardiff-1", "oc1"},
-	{"lhr", "uk-london-1", "oc1"},
-	{"iad", "us-ashburn-1", "oc1"},
-	{"ord", "us-chicago-1", "oc1"},
-	{"phx", "us-phoenix-1", "oc1"},
-	{"aga", "us-saltlake-2", "oc1"},
-	{"sjc", "us-sanjose-1", "oc1"},
-	{"lfi", "us-langley-1", "oc2"},
-	{"luf", "us-luke-1", "oc2"},
-	{"ric", "us-gov-ashburn-1", "oc3"},
-	{"pia", "us-gov-chicago-1", "oc3"},
-	{"tus", "us-gov-phoenix-1", "oc3"},
-	{"brs", "uk-gov-cardiff-1", "oc4"},
-	{"ltn", "uk-gov-london-1", "oc4"},
-	{"nja", "ap-chiyoda-1", "oc8"},
-	{"ukb", "ap-ibaraki-1", "oc8"},
-	{"mct", "me-dcc-muscat-1", "oc9"},
-	{"ibr", "me-ibri-1", "oc9"},
-	{"wga", "ap-dcc-canberra-1", "oc10"},
-	{"ork", "eu-dcc-dublin-1", "oc14"},
-	{"snn", "eu-dcc-dublin-2", "oc14"},
-	{"bgy", "eu-dcc-milan-1", "oc14"},
-	{"mxp", "eu-dcc-milan-2", "oc14"},
-	{"dus", "eu-dcc-rating-1", "oc14"},
-	{"dtm", "eu-dcc-rating-2", "oc14"},
-	{"dac", "ap-dcc-gazipur-1", "oc15"},
-	{"str", "eu-frankfurt-2", "oc19"},
-	{"vll", "eu-madrid-2", "oc19"},
-	{"beg", "eu-jovanovac-1", "oc20"},
-	{"vve", "me-alrayyan-1", "oc21"},
-	{"doh", "me-dcc-doha-1", "oc21"},
-	{"ebb", "us-somerset-1", "oc23"},
-	{"ebl", "us-thames-1", "oc23"},
-	{"avf", "eu-crissier-1", "oc24"},
-	{"avz", "eu-dcc-zurich-1", "oc24"},
-	{"ahu", "me-abudhabi-3", "oc26"},
-	{"rba", "me-alain-1", "oc26"},
-	{"rkt", "me-abudhabi-2", "oc29"},
-	{"shj", "me-abudhabi-4", "oc29"},
-	{"bno", "ap-chuncheon-2", "oc35"},
-	{"dtz", "ap-seoul-2", "oc35"},
-	{"dln", "ap-suwon-1", "oc35"},
-	{"yxj", "us-ashburn-2", "oc42"},
-	{"pgc", "us-newark-1", "oc42"},
-	{"jsk", "eu-budapest-1", "oc51"},
-	{"hnw", "sa-riodejaneiro-1", "oc52"},
+	{&facts{"lej", "af-casablanca-1", "oc1"}},
+	{&facts{"jnb", "af-johannesburg-1", "oc1"}},
+	{&facts{"hsg", "ap-batam-1", "oc1"}},
+	{&facts{"yny", "ap-chuncheon-1", "oc1"}},
+	{&facts{"onm", "ap-delhi-1", "oc1"}},
+	{&facts{"hyd", "ap-hyderabad-1", "oc1"}},
+	{&facts{"jbp", "ap-kulai-2", "oc1"}},
+	{&facts{"mel", "ap-melbourne-1", "oc1"}},
+	{&facts{"bom", "ap-mumbai-1", "oc1"}},
+	{&facts{"kix", "ap-osaka-1", "oc1"}},
+	{&facts{"icn", "ap-seoul-1", "oc1"}},
+	{&facts{"sin", "ap-singapore-1", "oc1"}},
+	{&facts{"xsp", "ap-singapore-2", "oc1"}},
+	{&facts{"syd", "ap-sydney-1", "oc1"}},
+	{&facts{"nrt", "ap-tokyo-1", "oc1"}},
+	{&facts{"yul", "ca-montreal-1", "oc1"}},
+	{&facts{"yyz", "ca-toronto-1", "oc1"}},
+	{&facts{"ams", "eu-amsterdam-1", "oc1"}},
+	{&facts{"fra", "eu-frankfurt-1", "oc1"}},
+	{&facts{"mad", "eu-madrid-1", "oc1"}},
+	{&facts{"orf", "eu-madrid-3", "oc1"}},
+	{&facts{"mrs", "eu-marseille-1", "oc1"}},
+	{&facts{"lin", "eu-milan-1", "oc1"}},
+	{&facts{"cdg", "eu-paris-1", "oc1"}},
+	{&facts{"arn", "eu-stockholm-1", "oc1"}},
+	{&facts{"nrq", "eu-turin-1", "oc1"}},
+	{&facts{"zrh", "eu-zurich-1", "oc1"}},
+	{&facts{"mtz", "il-jerusalem-1", "oc1"}},
+	{&facts{"auh", "me-abudhabi-1", "oc1"}},
+	{&facts{"dxb", "me-dubai-1", "oc1"}},
+	{&facts{"jed", "me-jeddah-1", "oc1"}},
+	{&facts{"ruh", "me-riyadh-1", "oc1"}},
+	{&facts{"mty", "mx-monterrey-1", "oc1"}},
+	{&facts{"qro", "mx-queretaro-1", "oc1"}},
+	{&facts{"bog", "sa-bogota-1", "oc1"}},
+	{&facts{"scl", "sa-santiago-1", "oc1"}},
+	{&facts{"gru", "sa-saopaulo-1", "oc1"}},
+	{&facts{"vap", "sa-valparaiso-1", "oc1"}},
+	{&facts{"vcp", "sa-vinhedo-1", "oc1"}},
+	{&facts{"cwl", "uk-cardiff-1", "oc1"}},
+	{&facts{"lhr", "uk-london-1", "oc1"}},
+	{&facts{"iad", "us-ashburn-1", "oc1"}},
+	{&facts{"ord", "us-chicago-1", "oc1"}},
+	{&facts{"phx", "us-phoenix-1", "oc1"}},
+	{&facts{"aga", "us-saltlake-2", "oc1"}},
+	{&facts{"sjc", "us-sanjose-1", "oc1"}},
+	{&facts{"lfi", "us-langley-1", "oc2"}},
+	{&facts{"luf", "us-luke-1", "oc2"}},
+	{&facts{"ric", "us-gov-ashburn-1", "oc3"}},
+	{&facts{"pia", "us-gov-chicago-1", "oc3"}},
+	{&facts{"tus", "us-gov-phoenix-1", "oc3"}},
+	{&facts{"brs", "uk-gov-cardiff-1", "oc4"}},
+	{&facts{"ltn", "uk-gov-london-1", "oc4"}},
+	{&facts{"nja", "ap-chiyoda-1", "oc8"}},
+	{&facts{"ukb", "ap-ibaraki-1", "oc8"}},
+	{&facts{"mct", "me-dcc-muscat-1", "oc9"}},
+	{&facts{"ibr", "me-ibri-1", "oc9"}},
+	{&facts{"wga", "ap-dcc-canberra-1", "oc10"}},
+	{&facts{"ork", "eu-dcc-dublin-1", "oc14"}},
+	{&facts{"snn", "eu-dcc-dublin-2", "oc14"}},
+	{&facts{"bgy", "eu-dcc-milan-1", "oc14"}},
+	{&facts{"mxp", "eu-dcc-milan-2", "oc14"}},
+	{&facts{"dus", "eu-dcc-rating-1", "oc14"}},
+	{&facts{"dtm", "eu-dcc-rating-2", "oc14"}},
+	{&facts{"dac", "ap-dcc-gazipur-1", "oc15"}},
+	{&facts{"str", "eu-frankfurt-2", "oc19"}},
+	{&facts{"vll", "eu-madrid-2", "oc19"}},
+	{&facts{"beg", "eu-jovanovac-1", "oc20"}},
+	{&facts{"vve", "me-alrayyan-1", "oc21"}},
+	{&facts{"doh", "me-dcc-doha-1", "oc21"}},
+	{&facts{"ebb", "us-somerset-1", "oc23"}},
+	{&facts{"ebl", "us-thames-1", "oc23"}},
+	{&facts{"avf", "eu-crissier-1", "oc24"}},
+	{&facts{"avz", "eu-dcc-zurich-1", "oc24"}},
+	{&facts{"ahu", "me-abudhabi-3", "oc26"}},
+	{&facts{"rba", "me-alain-1", "oc26"}},
+	{&facts{"rkt", "me-abudhabi-2", "oc29"}},
+	{&facts{"shj", "me-abudhabi-4", "oc29"}},
+	{&facts{"bno", "ap-chuncheon-2", "oc35"}},
+	{&facts{"dtz", "ap-seoul-2", "oc35"}},
+	{&facts{"dln", "ap-suwon-1", "oc35"}},
+	{&facts{"yxj", "us-ashburn-2", "oc42"}},
+	{&facts{"pgc", "us-newark-1", "oc42"}},
+	{&facts{"jsk", "eu-budapest-1", "oc51"}},
+	{&facts{"hnw", "sa-riodejaneiro-1", "oc52"}},
 }
