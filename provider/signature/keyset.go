@@ -1,0 +1,80 @@
+package signature
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"unique"
+)
+
+// MaxKeys is how many keys a KeySet holds at most: as many as a policy may list.
+const MaxKeys = 5
+
+// KeySet is a set of keys, such as those that a policy allows. Sets of the same
+// keys are equal, whatever order they were listed in. The zero value has no key and
+// so allows nothing.
+type KeySet struct {
+	// The handle makes a set as small as a pointer and shares no memory with the
+	// request that listed the keys: caches hold a hundred thousand of few sets.
+	keys unique.Handle[[MaxKeys]KeyID] // sorted, the zero ids last
+}
+
+// NewKeySet makes a set of keys. It refuses more than MaxKeys, and the id of no key.
+func NewKeySet(keys ...KeyID) (KeySet, error) {
+	if len(keys) == 0 {
+		return KeySet{}, nil
+	}
+	sorted := slices.Clone(keys)
+	slices.SortFunc(sorted, func(a, b KeyID) int { return strings.Compare(a.ocid, b.ocid) })
+	sorted = slices.Compact(sorted)
+	if len(sorted) > MaxKeys {
+		return KeySet{}, fmt.Errorf("%d keys, at most %d are allowed", len(sorted), MaxKeys)
+	}
+	var all [MaxKeys]KeyID
+	for i, id := range sorted {
+		if id.IsZero() {
+			return KeySet{}, fmt.Errorf("the id of no key among %d keys", len(keys))
+		}
+		all[i] = id
+	}
+	return KeySet{unique.Make(all)}, nil
+}
+
+// Keys returns the keys in the order of their OCIDs.
+func (s KeySet) Keys() []KeyID {
+	if s == (KeySet{}) {
+		return nil
+	}
+	all := s.keys.Value()
+	n := slices.IndexFunc(all[:], KeyID.IsZero)
+	if n < 0 {
+		n = len(all)
+	}
+	return all[:n]
+}
+
+// Contains reports whether id is one of the keys.
+func (s KeySet) Contains(id KeyID) bool {
+	if s == (KeySet{}) || id.IsZero() {
+		return false
+	}
+	all := s.keys.Value()
+	return slices.Contains(all[:], id)
+}
+
+// Len returns how many keys there are.
+func (s KeySet) Len() int { return len(s.Keys()) }
+
+// String lists the OCIDs, separated by spaces.
+func (s KeySet) String() string { return s.list(KeyID.String, " ") }
+
+// Short lists the ends of the OCIDs, for people.
+func (s KeySet) Short() string { return s.list(KeyID.Short, ", ") }
+
+func (s KeySet) list(name func(KeyID) string, separator string) string {
+	names := make([]string, 0, MaxKeys)
+	for _, id := range s.Keys() {
+		names = append(names, name(id))
+	}
+	return strings.Join(names, separator)
+}
