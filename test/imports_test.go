@@ -26,7 +26,7 @@ func dependencies(t *testing.T) map[string][]string {
 		pkg, list, _ := strings.Cut(strings.TrimSpace(line), ":")
 		deps[strings.TrimPrefix(pkg, module)] = strings.Fields(list)
 	}
-	for _, pkg := range []string{"provider/image", "provider/signature", "provider/verdict", "provider/vulnreport", "provider/server", "plugin/cmd", "plugin/gatekeeper"} {
+	for _, pkg := range []string{"provider/image", "provider/signature", "provider/verdict", "provider/checker", "provider/vulnreport", "provider/server", "plugin/cmd", "plugin/gatekeeper"} {
 		if deps[pkg] == nil {
 			t.Fatalf("no package %s: the rules below would hold for nothing", pkg)
 		}
@@ -74,7 +74,9 @@ func TestImportRules(t *testing.T) {
 				t.Errorf("%s depends on %s: the standard library only", pkg, dep)
 			case pkg == "provider/signature" && !std(dep) && own != "provider/image":
 				t.Errorf("%s depends on %s: the standard library and provider/image only", pkg, dep)
-			case slices.Contains([]string{"provider/verdict", "provider/vulnreport", "provider/server"}, pkg) && under(dep, sdk):
+			case pkg == "provider/verdict" && !std(dep) && own != "provider/image" && own != "provider/signature":
+				t.Errorf("%s depends on %s: the standard library, provider/image and provider/signature only", pkg, dep)
+			case slices.Contains([]string{"provider/checker", "provider/vulnreport", "provider/server"}, pkg) && under(dep, sdk):
 				t.Errorf("%s depends on %s: what decides and what answers knows nothing of OCI's SDK", pkg, dep)
 			case under(pkg, "provider") && under(dep, opa) && !under(dep, opa+"/cert-controller"):
 				t.Errorf("%s depends on %s: nothing under provider does", pkg, dep)

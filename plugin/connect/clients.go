@@ -6,12 +6,11 @@ import (
 	"fmt"
 
 	"github.com/oke-sign/oke-sign/plugin/cli"
+	"github.com/oke-sign/oke-sign/provider/checker"
 	"github.com/oke-sign/oke-sign/provider/image"
 	"github.com/oke-sign/oke-sign/provider/ociauth"
 	"github.com/oke-sign/oke-sign/provider/registry"
-	"github.com/oke-sign/oke-sign/provider/signature"
 	"github.com/oke-sign/oke-sign/provider/vault"
-	"github.com/oke-sign/oke-sign/provider/verdict"
 	"github.com/oke-sign/oke-sign/provider/vulnreport"
 	"github.com/oke-sign/oke-sign/provider/vulnscan"
 )
@@ -58,18 +57,8 @@ func (s *Session) ConnectImages(ctx context.Context) (*Cloud, error) {
 }
 
 // Checker decides as the provider does, from the same evidence.
-func (c *Cloud) Checker() *verdict.Checker {
-	return verdict.New(verdict.Config{
-		Covers:  c.Registry.Covers,
-		Records: c.Registry.Records,
-		Bulk:    c.Registry.Bulk,
-		Exists:  c.Registry.Exists,
-		Key: func(ctx context.Context, id signature.KeyID) (verdict.Key, error) {
-			key, err := c.Vault.MasterKey(ctx, id)
-			return key.Decisive(), err
-		},
-		PublicKey: c.Vault.PublicKey,
-	})
+func (c *Cloud) Checker() *checker.Checker {
+	return checker.New(checker.Config{Images: c.Registry, Keys: c.Vault})
 }
 
 // Scans says what scans say, as the provider does.

@@ -40,7 +40,7 @@ func SignatureOf(ctx context.Context, e *RecordVerifier, ref image.Reference, re
 	case err != nil:
 		err = cli.StopCause(ctx, err)
 		s.Holds, s.Detail = "unknown", cli.Clip(err.Error(), 400)
-	case !verdict.Signed:
+	case !verdict.Signed():
 		s.Holds, s.Reason, s.Detail = "no", string(verdict.Reason), verdict.Detail
 	default:
 		s.Holds = "yes"

@@ -11,6 +11,7 @@ import (
 	"github.com/oke-sign/oke-sign/plugin/cli"
 	"github.com/oke-sign/oke-sign/plugin/connect"
 	"github.com/oke-sign/oke-sign/provider/cache"
+	"github.com/oke-sign/oke-sign/provider/checker"
 	"github.com/oke-sign/oke-sign/provider/image"
 	"github.com/oke-sign/oke-sign/provider/signature"
 	"github.com/oke-sign/oke-sign/provider/vault"
@@ -118,23 +119,35 @@ func (e *RecordVerifier) Verify(ctx context.Context, ref image.Reference, rec si
 		return verdict.Verdict{}, vault.MasterKey{}, err
 	}
 	key, state := found.MasterKey, found.Decisive()
-	decide := func(f verdict.Finding) verdict.Verdict {
-		f.Key, f.Signature, f.Algorithm, f.SignedAt = id, rec.ID, rec.Algorithm, rec.TimeCreated
-		return verdict.Decide(verdict.Evidence{Findings: []verdict.Finding{f}, Records: 1},
-			[]signature.KeyID{id}, map[signature.KeyID]verdict.Key{id: state})
-	}
 	version, err := signature.ParseKeyVersionID(rec.KeyVersionID)
 	if err != nil {
-		return decide(verdict.Finding{Reason: verdict.KeyUnusable, Detail: "it names no version of its key"}), key, nil
+		return verdict.Verdict{Reason: verdict.KeyUnusable, Detail: "it names no version of its key"}, key, nil
 	}
-	// Decide says of an unusable key or version why it is; only a version that
-	// Vault lists has a public key to ask for.
-	if v := decide(verdict.Finding{Reason: verdict.Signed, Version: version}); !v.Signed {
-		return v, key, nil
+	// Only a version that Vault lists has a public key to ask for.
+	if why := state.Unusable(version); why != "" {
+		return verdict.Verdict{Reason: verdict.KeyUnusable, Detail: why}, key, nil
 	}
 	pub, err := e.public.Get(ctx, keyVersion{id, version})
 	if err != nil {
 		return verdict.Verdict{}, key, err
 	}
-	return decide(verdict.Prove(ref, rec, id, version, pub)), key, nil
+	allowed, err := signature.NewKeySet(id)
+	if err != nil {
+		return verdict.Verdict{}, key, err
+	}
+	img, _ := ref.Pinned()
+	ev := verdict.Evidence{Findings: []verdict.Finding{verdict.Prove(img, rec, id, version, pub)}, Records: 1}
+	v, err := verdict.Decide(ev, allowed, func(signature.KeyID) (verdict.Key, error) { return state, nil })
+	return v, key, err
+}
+
+// Check asks decides whether the image that ref pins is signed by one of keys.
+func Check(ctx context.Context, decides *checker.Checker, ref image.Reference, keys []signature.KeyID) (verdict.Verdict, error) {
+	allowed, err := signature.NewKeySet(keys...)
+	if err != nil {
+		return verdict.Verdict{}, err
+	}
+	img, _ := ref.Pinned()
+	answer, err := decides.Check(ctx, img, allowed)
+	return answer.Verdict, err
 }

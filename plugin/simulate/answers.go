@@ -8,8 +8,8 @@ import (
 	"github.com/oke-sign/oke-sign/plugin/cli"
 	"github.com/oke-sign/oke-sign/plugin/connect"
 	"github.com/oke-sign/oke-sign/plugin/keyring"
+	"github.com/oke-sign/oke-sign/provider/checker"
 	"github.com/oke-sign/oke-sign/provider/image"
-	"github.com/oke-sign/oke-sign/provider/verdict"
 	"github.com/oke-sign/oke-sign/provider/vulnreport"
 )
 
@@ -32,14 +32,14 @@ func Ask(ctx context.Context, s *connect.Session, questions []string) ([]Answer,
 	if err != nil {
 		return nil, err
 	}
-	checker, scans := cloud.Checker(), cloud.Scans()
+	decides, scans := cloud.Checker(), cloud.Scans()
 	answers := make([]Answer, len(questions))
 	done := s.Progress("asked about %d of %d images", len(questions))
 	group := cli.Limited()
 	for i, key := range questions {
 		group.Go(func() error {
 			defer done()
-			answers[i] = askOne(ctx, checker, scans, key)
+			answers[i] = askOne(ctx, decides, scans, key)
 			answers[i].Err = cli.StopCause(ctx, answers[i].Err)
 			return nil
 		})
@@ -48,7 +48,7 @@ func Ask(ctx context.Context, s *connect.Session, questions []string) ([]Answer,
 	return answers, nil
 }
 
-func askOne(ctx context.Context, checker *verdict.Checker, scans *vulnreport.Checker, key string) Answer {
+func askOne(ctx context.Context, decides *checker.Checker, scans *vulnreport.Checker, key string) Answer {
 	var a Answer
 	if a.Err = json.Unmarshal([]byte(key), &a.Question); a.Err != nil {
 		return a
@@ -70,7 +70,7 @@ func askOne(ctx context.Context, checker *verdict.Checker, scans *vulnreport.Che
 	if a.Question.Keys == nil {
 		a.Value, a.Err = scans.Check(ctx, ref)
 	} else {
-		a.Value, a.Err = checker.Check(ctx, ref, allowed)
+		a.Value, a.Err = keyring.Check(ctx, decides, ref, allowed)
 	}
 	return a
 }

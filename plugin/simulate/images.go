@@ -154,7 +154,7 @@ func (s *ImageStatus) Signed() string {
 		return "unknown"
 	case s.Verdict == nil:
 		return "-" // no key to ask about, or nothing that a key could sign
-	case s.Verdict.Signed:
+	case s.Verdict.Signed():
 		return "yes"
 	}
 	return "no"

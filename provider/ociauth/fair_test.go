@@ -17,6 +17,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/oke-sign/oke-sign/provider/checker"
 	"github.com/oke-sign/oke-sign/provider/image"
 	"github.com/oke-sign/oke-sign/provider/ociauth"
 	"github.com/oke-sign/oke-sign/provider/server"
@@ -28,7 +29,7 @@ import (
 // the limits of each host. OCI itself takes 50 ms for each call.
 type admission struct {
 	handler http.Handler
-	checker *verdict.Checker
+	checker *checker.Checker
 	hosts   *ociauth.Hosts
 	calls   atomic.Int64
 	made    atomic.Int64 // images that were made up
@@ -46,20 +47,36 @@ func newAdmission() *admission {
 		time.Sleep(50 * time.Millisecond)
 		return nil
 	}
-	checker := verdict.New(verdict.Config{
-		Covers:  func(image.Reference) bool { return true },
-		Records: func(ctx context.Context, _ image.Reference) ([]signature.Record, error) { return nil, call(ctx) },
-		Exists:  func(ctx context.Context, _ image.Reference) (bool, error) { return true, call(ctx) },
-		Key: func(context.Context, signature.KeyID) (verdict.Key, error) {
-			return verdict.Key{}, errors.New("no image has a record")
-		},
-		PublicKey: func(context.Context, signature.KeyID, signature.KeyVersionID) (*rsa.PublicKey, error) {
-			return nil, errors.New("no image has a record")
-		},
-	})
-	a.checker = checker
-	a.handler = server.New(server.Config{Signatures: server.Signatures{Check: checker.Check, Cached: checker.Known}})
+	a.checker = checker.New(checker.Config{Images: unsigned(call), Keys: nobodys{}})
+	a.handler = server.New(server.Config{Signatures: server.Signatures{Check: a.checker.Gather, Cached: a.checker.Cached}})
 	return a
+}
+
+// unsigned is a registry that makes a call for each question, and has images without
+// signatures.
+type unsigned func(context.Context) error
+
+func (unsigned) Covers(image.Region, string) bool { return true }
+
+func (u unsigned) Records(ctx context.Context, _ image.Reference) ([]signature.Record, bool, error) {
+	return nil, false, u(ctx)
+}
+
+func (unsigned) Bulk(context.Context, image.Reference, []signature.KeyID) ([]signature.Record, time.Time) {
+	return nil, time.Time{}
+}
+
+func (u unsigned) Exists(ctx context.Context, _ image.Reference) (bool, error) { return true, u(ctx) }
+
+// nobodys are the keys of a vault that nobody has to ask.
+type nobodys struct{}
+
+func (nobodys) KeyState(context.Context, signature.KeyID) (verdict.Key, error) {
+	return verdict.Key{}, errors.New("no image has a record")
+}
+
+func (nobodys) PublicKey(context.Context, signature.KeyID, signature.KeyVersionID) (*rsa.PublicKey, error) {
+	return nil, errors.New("no image has a record")
 }
 
 // new makes up n images, each with a repository of its own.

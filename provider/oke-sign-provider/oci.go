@@ -8,12 +8,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/oke-sign/oke-sign/provider/cache"
+	"github.com/oke-sign/oke-sign/provider/checker"
 	"github.com/oke-sign/oke-sign/provider/contain"
 	"github.com/oke-sign/oke-sign/provider/ociauth"
 	"github.com/oke-sign/oke-sign/provider/registry"
-	"github.com/oke-sign/oke-sign/provider/signature"
 	"github.com/oke-sign/oke-sign/provider/vault"
-	"github.com/oke-sign/oke-sign/provider/verdict"
 	"github.com/oke-sign/oke-sign/provider/vulnreport"
 	"github.com/oke-sign/oke-sign/provider/vulnscan"
 )
@@ -30,7 +29,7 @@ type oci struct {
 	who      *ociauth.Principal
 	registry *registry.Client
 	vault    *vault.Client
-	checker  *verdict.Checker
+	checker  *checker.Checker
 
 	// Scans are asked for with connections, limits and a share of each host of
 	// their own, so that a service that is slow with them delays no signature. So
@@ -84,15 +83,7 @@ func (p *provider) connect(ctx context.Context) (err error) {
 		vaults.Endpoints = append(vaults.Endpoints, at)
 	}
 	o.vault = vault.New(o.who, vaults)
-	o.checker = verdict.New(verdict.Config{
-		Covers:    o.registry.Covers,
-		Records:   o.registry.Records,
-		Bulk:      o.registry.Bulk,
-		Exists:    o.registry.Exists,
-		Key:       o.key,
-		PublicKey: o.vault.PublicKey,
-		Panicked:  p.panicked,
-	})
+	o.checker = checker.New(checker.Config{Images: o.registry, Keys: o.vault, Panicked: p.panicked})
 	o.tags = registry.NewTags(o.tagged)
 	p.metrics.MustRegister(state{o.checker, o.scans, p.serving})
 	p.oci = o
@@ -102,15 +93,6 @@ func (p *provider) connect(ctx context.Context) (err error) {
 // panicked logs a panic below a question to OCI. Who asked has an error for it.
 func (p *provider) panicked(e *contain.PanicError) {
 	p.log.Error("panic while asking OCI", "error", e, "stack", string(e.Stack))
-}
-
-// key is the present state of a key and its versions.
-func (o *oci) key(ctx context.Context, id signature.KeyID) (verdict.Key, error) {
-	key, err := o.vault.MasterKey(ctx, id)
-	if err != nil {
-		return verdict.Key{}, err
-	}
-	return key.Decisive(), nil
 }
 
 // observe counts the requests to OCI. All labels are from sets that package

@@ -220,7 +220,7 @@ func (p *provider) serve(ctx context.Context) error {
 // handling returns the settings of the server.
 func (p *provider) handling() server.Config {
 	cfg := server.Config{
-		Signatures: server.Signatures{Check: p.oci.checker.Check, Cached: p.oci.checker.Known, Limits: server.Limits{Timeout: p.timeout}},
+		Signatures: server.Signatures{Check: p.oci.checker.Gather, Cached: p.oci.checker.Cached, Limits: server.Limits{Timeout: p.timeout}},
 		Scans:      server.Scans{Check: p.oci.scans.Check, Cached: p.oci.scans.Known, Limits: server.Limits{Timeout: p.scanTime}},
 		Digests:    server.Digests{Check: p.oci.tags.Digest},
 		Trace:      ociauth.WithRequests, Log: p.log, Metrics: p.metrics,

@@ -6,6 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/oke-sign/oke-sign/provider/certs"
+	"github.com/oke-sign/oke-sign/provider/checker"
 	"github.com/oke-sign/oke-sign/provider/verdict"
 	"github.com/oke-sign/oke-sign/provider/vulnreport"
 )
@@ -13,7 +14,7 @@ import (
 // state collects metrics of the caches, the keys and the serving certificate at the
 // time of the scrape.
 type state struct {
-	checker *verdict.Checker
+	checker *checker.Checker
 	scans   *vulnreport.Checker
 	serving *certs.Serving
 }

@@ -53,7 +53,7 @@ func TestBulkAsksOnlyWhereItHelps(t *testing.T) {
 		}
 		c.tenancy.MoveRepository(c.images[0].RepositoryID, compartments[1])
 		c.client = client(t, c.tenancy.NewUser("dev"), registry.Config{Compartments: compartments})
-		if _, err := c.client.Records(t.Context(), c.refs[0]); err != nil {
+		if _, _, err := c.client.Records(t.Context(), c.refs[0]); err != nil {
 			t.Fatal(err)
 		}
 		c.bulk(t, 0)
@@ -67,7 +67,7 @@ func TestBulkAsksOnlyWhereItHelps(t *testing.T) {
 		c.tenancy.Allow("Allow user dev to read repos in compartment team")
 		c.askAs(t, c.tenancy.NewUser("dev"))
 		for range 2 { // refused at the root, the second time for ten minutes
-			if _, err := c.client.Records(t.Context(), missing(t, c.images[0])); err != nil {
+			if _, _, err := c.client.Records(t.Context(), missing(t, c.images[0])); err != nil {
 				t.Fatal(err)
 			}
 			c.pass(31 * time.Second)
@@ -76,7 +76,7 @@ func TestBulkAsksOnlyWhereItHelps(t *testing.T) {
 			t.Errorf("%d calls without a place", got)
 		}
 		c.pass(31 * time.Second)
-		if _, err := c.client.Records(t.Context(), c.refs[0]); err != nil {
+		if _, _, err := c.client.Records(t.Context(), c.refs[0]); err != nil {
 			t.Fatal(err)
 		}
 		if got := c.bulk(t, 2) + c.bulk(t, 3); got != 2 {
@@ -139,7 +139,7 @@ func TestBulkHoldsABoundedAmount(t *testing.T) {
 		c.bulk(t, 1)
 		texts := 0
 		for _, img := range c.images {
-			records, err := c.client.Records(t.Context(), parse(t, img.Ref()))
+			records, _, err := c.client.Records(t.Context(), parse(t, img.Ref()))
 			if err != nil || len(records) != 1 {
 				t.Fatal(len(records), err)
 			}

@@ -18,6 +18,7 @@ import (
 	"github.com/oracle/oci-go-sdk/v65/artifacts"
 	"github.com/oracle/oci-go-sdk/v65/common"
 
+	"github.com/oke-sign/oke-sign/provider/checker"
 	"github.com/oke-sign/oke-sign/provider/image"
 	"github.com/oke-sign/oke-sign/provider/ociauth"
 	"github.com/oke-sign/oke-sign/provider/registry"
@@ -68,18 +69,45 @@ func signersOf(t *testing.T, tenancy *ocitest.Tenancy) *signers {
 	return s
 }
 
+// reader is a registry's client whose Bulk the test chooses.
+type reader struct {
+	*registry.Client
+	bulk func(context.Context, image.Reference, []signature.KeyID) ([]signature.Record, time.Time)
+}
+
+func (r reader) Bulk(ctx context.Context, ref image.Reference, keys []signature.KeyID) ([]signature.Record, time.Time) {
+	if r.bulk == nil {
+		return nil, time.Time{}
+	}
+	return r.bulk(ctx, ref, keys)
+}
+
+func (s *signers) KeyState(_ context.Context, id signature.KeyID) (verdict.Key, error) {
+	return s.of[id], nil
+}
+
+func (s *signers) PublicKey(_ context.Context, _ signature.KeyID, version signature.KeyVersionID) (*rsa.PublicKey, error) {
+	if s.pub[version] == nil {
+		return nil, errors.New("no such version")
+	}
+	return s.pub[version], nil
+}
+
+// asker asks a Checker about references.
+type asker struct{ *checker.Checker }
+
+func (a asker) Check(ctx context.Context, ref image.Reference, keys []signature.KeyID) (checker.Answer, error) {
+	img, _ := ref.Pinned()
+	allowed, err := signature.NewKeySet(keys...)
+	if err != nil {
+		return checker.Answer{}, err
+	}
+	return a.Checker.Check(ctx, img, allowed)
+}
+
 // checker decides on what c reads.
-func (s *signers) checker(c *registry.Client, now func() time.Time, bulk func(context.Context, image.Reference, []signature.KeyID) ([]signature.Record, time.Time)) *verdict.Checker {
-	return verdict.New(verdict.Config{
-		Covers: c.Covers, Records: c.Records, Bulk: bulk, Exists: c.Exists, Now: now,
-		Key: func(_ context.Context, id signature.KeyID) (verdict.Key, error) { return s.of[id], nil },
-		PublicKey: func(_ context.Context, _ signature.KeyID, version signature.KeyVersionID) (*rsa.PublicKey, error) {
-			if s.pub[version] == nil {
-				return nil, errors.New("no such version")
-			}
-			return s.pub[version], nil
-		},
-	})
+func (s *signers) checker(c *registry.Client, now func() time.Time, bulk func(context.Context, image.Reference, []signature.KeyID) ([]signature.Record, time.Time)) asker {
+	return asker{checker.New(checker.Config{Images: reader{c, bulk}, Keys: s, Now: now})}
 }
 
 // remove deletes an image as its owner would.
@@ -249,10 +277,10 @@ func (w *randomly) compare(t *testing.T, helped, denied *atomic.Int64) {
 				ref, keys := w.refs[order[n]/2], allowed[order[n]%2]
 				want, wantErr := single.Check(t.Context(), ref, keys)
 				got, err := both.Check(t.Context(), ref, keys)
-				if got.Signed != want.Signed || got.Reason != want.Reason || (err == nil) != (wantErr == nil) {
+				if got.Signed() != want.Signed() || got.Reason != want.Reason || (err == nil) != (wantErr == nil) {
 					t.Errorf("%s: with lists %+v, %v; without %+v, %v; under %+v", ref, got, err, want, wantErr, w.tenancy.Switches())
 				}
-				if err == nil && !got.Signed {
+				if err == nil && !got.Signed() {
 					denied.Add(1)
 				}
 			}
@@ -268,7 +296,7 @@ type crowd struct {
 	signers *signers
 	client  *registry.Client
 	keys    []signature.KeyID
-	check   func(ref image.Reference) verdict.Verdict
+	check   func(ref image.Reference) checker.Answer
 	refs    []image.Reference
 	images  []*ocitest.Image
 	records []string
@@ -302,10 +330,10 @@ func (c *crowd) askAs(t *testing.T, user *ocitest.User) {
 		return c.now
 	}
 	c.client = client(t, user, registry.Config{Now: clock})
-	checker := c.signers.checker(c.client, clock, c.client.Bulk)
-	c.check = func(ref image.Reference) verdict.Verdict {
+	deciding := c.signers.checker(c.client, clock, c.client.Bulk)
+	c.check = func(ref image.Reference) checker.Answer {
 		t.Helper()
-		v, err := checker.Check(t.Context(), ref, c.keys)
+		v, err := deciding.Check(t.Context(), ref, c.keys)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -331,7 +359,7 @@ func TestBulkCosts(t *testing.T) {
 	yes := func(t *testing.T, c *crowd, refs ...image.Reference) {
 		t.Helper()
 		for _, ref := range refs {
-			if v := c.check(ref); !v.Signed {
+			if v := c.check(ref); !v.Signed() {
 				t.Errorf("%s: %+v", ref, v)
 			}
 		}
@@ -473,7 +501,7 @@ func TestHowOldWhatIsReadInBulkCanBe(t *testing.T) {
 		pushed := c.tenancy.NewImage("app")
 		c.tenancy.Add(pushed.Sign(c.signers.keys[0], "SHA_256_RSA_PKCS_PSS"))
 		for _, img := range []*ocitest.Image{late, pushed} {
-			if v := c.check(parse(t, img.Ref())); !v.Signed {
+			if v := c.check(parse(t, img.Ref())); !v.Signed() {
 				t.Errorf("%+v", v)
 			}
 		}
@@ -484,15 +512,15 @@ func TestHowOldWhatIsReadInBulkCanBe(t *testing.T) {
 		c.check(c.refs[1])
 		remove(t, c.tenancy, c.images[2])
 		c.pass(29 * time.Second)
-		if v := c.check(c.refs[2]); !v.Signed || v.Age != 29*time.Second {
+		if v := c.check(c.refs[2]); !v.Signed() || v.Age != 29*time.Second {
 			t.Errorf("from the lists: %+v", v)
 		}
 		c.pass(10*time.Minute - 29*time.Second - 1)
-		if v := c.check(c.refs[1]); !v.Signed {
+		if v := c.check(c.refs[1]); !v.Signed() {
 			t.Errorf("just before ten minutes are over: %+v", v)
 		}
 		c.pass(1)
-		if v := c.check(c.refs[2]); v.Signed {
+		if v := c.check(c.refs[2]); v.Signed() {
 			t.Errorf("ten minutes after the lists: %+v", v)
 		}
 	})
@@ -502,7 +530,7 @@ func TestHowOldWhatIsReadInBulkCanBe(t *testing.T) {
 		c.check(c.refs[1])
 		remove(t, c.tenancy, c.images[2])
 		c.pass(30 * time.Second)
-		if v := c.check(c.refs[2]); v.Signed {
+		if v := c.check(c.refs[2]); v.Signed() {
 			t.Errorf("%+v", v)
 		}
 	})
@@ -526,7 +554,7 @@ func TestHowOldWhatIsReadInBulkCanBe(t *testing.T) {
 		ask(23) // reads the last ones
 		for range 60 {
 			c.pass(time.Second)
-			if v := c.check(oldest); v.Signed {
+			if v := c.check(oldest); v.Signed() {
 				t.Fatalf("%+v", v)
 			}
 		}
@@ -563,7 +591,7 @@ func TestBulkLooksNoFurtherThanALookUp(t *testing.T) {
 	if got, _ := c.client.Bulk(t.Context(), ref, c.signers.ids); len(got) > 0 {
 		t.Errorf("got %+v", got)
 	}
-	if v := c.check(ref); v.Signed || !v.Capped {
+	if v := c.check(ref); v.Signed() || !v.Truncated {
 		t.Errorf("got %+v", v)
 	}
 }
@@ -589,7 +617,7 @@ func TestBulkInTrouble(t *testing.T) {
 			// Whoever may list signatures need not have any other right.
 			c.tenancy.Fault(ocitest.Fault{Operation: lookups, Kind: ocitest.Status, Status: 404, Code: "NotAuthorizedOrNotFound"})
 			for _, ref := range c.refs {
-				if v := c.check(ref); !v.Signed {
+				if v := c.check(ref); !v.Signed() {
 					t.Errorf("%+v", v)
 				}
 			}

@@ -64,7 +64,7 @@ func TestAPanicWhileReadingAhead(t *testing.T) {
 				t.Fatal("nobody was told")
 			}
 			for _, ref := range refs {
-				if got, err := c.Records(t.Context(), parse(t, ref)); err != nil || len(got) != 1 {
+				if got, _, err := c.Records(t.Context(), parse(t, ref)); err != nil || len(got) != 1 {
 					t.Errorf("%s: %v, %v", ref, got, err)
 				}
 			}
@@ -86,11 +86,11 @@ func TestAPanicWhileLookingForARepository(t *testing.T) {
 	}
 	tenancy.Fault(ocitest.Fault{Operation: lists, Kind: ocitest.Status, Status: 404, Code: "NotAuthorizedOrNotFound", Count: 1})
 	tenancy.Fault(ocitest.Fault{Operation: lookups, Kind: ocitest.Status, Status: 500, Code: "InternalServerError", Count: 1})
-	_, err := c.Records(t.Context(), ref)
+	_, _, err := c.Records(t.Context(), ref)
 	if _, ok := errors.AsType[*contain.PanicError](err); !ok {
 		t.Errorf("got %v", err)
 	}
-	if got, err := c.Records(t.Context(), ref); err != nil || len(got) != 0 {
+	if got, _, err := c.Records(t.Context(), ref); err != nil || len(got) != 0 {
 		t.Errorf("afterwards: %v, %v", got, err)
 	}
 }

@@ -51,25 +51,26 @@ type summary struct {
 }
 
 // Records returns the signature records of the image that ref pins, newest
-// first: all of them, or the 200 newest and the 50 oldest.
-func (c *Client) Records(ctx context.Context, ref image.Reference) ([]signature.Record, error) {
+// first: all of them, or the 200 newest and the 50 oldest, and whether any are left
+// out.
+func (c *Client) Records(ctx context.Context, ref image.Reference) (records []signature.Record, truncated bool, err error) {
 	tenancy, err := c.Tenancy(ctx, ref)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	if ref.Digest() == "" {
-		return nil, fmt.Errorf("%s: it has no digest", ref)
+		return nil, false, fmt.Errorf("%s: it has no digest", ref)
 	}
 	if len(c.compartments) > 0 {
 		return c.recordsIn(ctx, ref, c.compartments)
 	}
 	if c.places.rooted(ref, tenancy) {
-		records, err := c.list(ctx, ref, place{tenancy, true})
+		records, truncated, err := c.list(ctx, ref, place{tenancy, true})
 		if err == nil {
 			c.places.reroot(ref, tenancy)
 		}
 		if !ociauth.IsNotFound(err) {
-			return records, err
+			return records, truncated, err
 		}
 		// No right on the root compartment. A right on the image's may do.
 		c.places.unroot(ref, tenancy)
@@ -80,52 +81,52 @@ func (c *Client) Records(ctx context.Context, ref image.Reference) ([]signature.
 // recordsIn looks in one compartment after another, first where records of the
 // repository were found before. It lies in one of them, so the first that has
 // records has them all.
-func (c *Client) recordsIn(ctx context.Context, ref image.Reference, compartments []string) ([]signature.Record, error) {
+func (c *Client) recordsIn(ctx context.Context, ref image.Reference, compartments []string) ([]signature.Record, bool, error) {
 	if n := slices.Index(compartments, c.places.recall(ref)); n > 0 {
 		compartments = slices.Concat(compartments[n:n+1], compartments[:n], compartments[n+1:])
 	}
 	var failed error
 	for _, compartment := range compartments {
-		records, err := c.list(ctx, ref, place{compartment, false})
+		records, truncated, err := c.list(ctx, ref, place{compartment, false})
 		if err == nil && len(records) > 0 {
 			c.places.remember(ref, compartment)
-			return records, nil
+			return records, truncated, nil
 		}
 		if failed == nil {
 			failed = err
 		}
 	}
-	return nil, failed
+	return nil, false, failed
 }
 
 // recordsWhereItIs finds out in which compartment the repository lies, or
 // remembers it, and looks there.
-func (c *Client) recordsWhereItIs(ctx context.Context, ref image.Reference) ([]signature.Record, error) {
+func (c *Client) recordsWhereItIs(ctx context.Context, ref image.Reference) ([]signature.Record, bool, error) {
 	known := c.places.recall(ref)
 	if known != "" {
-		records, err := c.list(ctx, ref, place{known, false})
+		records, truncated, err := c.list(ctx, ref, place{known, false})
 		if len(records) > 0 || err != nil && !ociauth.IsNotFound(err) {
-			return records, err
+			return records, truncated, err
 		}
 		// Nothing there: either there is nothing, or the repository has moved.
 		c.places.forget(ref)
 	}
 	at, err := c.places.find(ctx, ref, c.Image)
 	if errors.Is(err, ErrNotFound) {
-		return nil, nil // an image that is not there has no records
+		return nil, false, nil // an image that is not there has no records
 	}
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	records, err := c.list(ctx, ref, place{at, false})
+	records, truncated, err := c.list(ctx, ref, place{at, false})
 	if ociauth.IsNotFound(err) {
 		// The place may have been found by another image of the repository. One that
 		// is not there has no records, whatever the right to list them.
 		if _, missing := c.Image(ctx, ref); errors.Is(missing, ErrNotFound) {
-			return nil, nil
+			return nil, false, nil
 		}
 	}
-	return records, err
+	return records, truncated, err
 }
 
 // place is where a list is asked for: a compartment alone, or a tenancy with all
@@ -135,29 +136,30 @@ type place struct {
 	below       bool
 }
 
-// list reads the records of an image in one place.
-func (c *Client) list(ctx context.Context, ref image.Reference, in place) ([]signature.Record, error) {
+// list reads the records of an image in one place, and reports whether some are left
+// out. The newest and the oldest are all of them if they overlap, for which one more
+// of the oldest is read than returned.
+func (c *Client) list(ctx context.Context, ref image.Reference, in place) (records []signature.Record, truncated bool, err error) {
 	records, more, err := c.walk(ctx, ref, in, newest, artifacts.ListContainerImageSignaturesSortOrderDesc)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	if more {
-		first, _, err := c.walk(ctx, ref, in, oldest, artifacts.ListContainerImageSignaturesSortOrderAsc)
+		first, _, err := c.walk(ctx, ref, in, oldest+1, artifacts.ListContainerImageSignaturesSortOrderAsc)
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		seen := make(map[string]bool, len(records))
 		for _, r := range records {
 			seen[r.ID] = true
 		}
-		for _, r := range first {
-			if !seen[r.ID] {
-				records = append(records, r)
-			}
-		}
+		again := func(r signature.Record) bool { return seen[r.ID] }
+		truncated = !slices.ContainsFunc(first, again)
+		first = slices.DeleteFunc(first[:min(len(first), oldest)], again)
+		records = append(records, first...)
 	}
 	slices.SortStableFunc(records, func(a, b signature.Record) int { return b.TimeCreated.Compare(a.TimeCreated) })
-	return records, nil
+	return records, truncated, nil
 }
 
 // walk reads pages until it has enough records, and says whether there are more.

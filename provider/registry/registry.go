@@ -139,21 +139,22 @@ func (c *Client) Learn(namespace string) error {
 	return nil
 }
 
-// Covers reports whether the image is of a tenancy that can be asked: one that
-// was configured or the principal's own, in the principal's realm.
-func (c *Client) Covers(ref image.Reference) bool {
-	if ref.Region().IsZero() || ref.Region().Realm() != c.who.Realm() {
+// Covers reports whether the images of a namespace in a region can be asked about:
+// it is of a tenancy that was configured or of the principal's own, in the
+// principal's realm.
+func (c *Client) Covers(region image.Region, namespace string) bool {
+	if region.IsZero() || region.Realm() != c.who.Realm() {
 		return false
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.tenancies[ref.Namespace()] != "" || !c.discovered
+	return c.tenancies[namespace] != "" || !c.discovered
 }
 
 // Tenancy is the OCID of the tenancy that an image belongs to.
 func (c *Client) Tenancy(ctx context.Context, ref image.Reference) (string, error) {
 	for range 2 {
-		covered := c.Covers(ref)
+		covered := c.Covers(ref.Region(), ref.Namespace())
 		c.mu.Lock()
 		tenancy := c.tenancies[ref.Namespace()]
 		c.mu.Unlock()

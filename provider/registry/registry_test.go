@@ -101,7 +101,7 @@ func TestRecords(t *testing.T) {
 	tenancy.Add(other.Sign(key, "SHA_256_RSA_PKCS_PSS"))
 
 	c := client(t, tenancy.Admin(), registry.Config{})
-	got, err := c.Records(t.Context(), parse(t, img.Ref()))
+	got, _, err := c.Records(t.Context(), parse(t, img.Ref()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -128,7 +128,7 @@ func TestRecords(t *testing.T) {
 		"an image without records":   parse(t, tenancy.NewImage("team/app").Ref()),
 		"an image that is not there": missing(t, img),
 	} {
-		if got, err := c.Records(t.Context(), ref); len(got) != 0 || err != nil {
+		if got, _, err := c.Records(t.Context(), ref); len(got) != 0 || err != nil {
 			t.Errorf("%s: %v, %v", name, got, err)
 		}
 	}
@@ -143,7 +143,7 @@ func TestRecords(t *testing.T) {
 func TestFloodsOfRecords(t *testing.T) {
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
 	c := client(t, tenancy.Admin(), registry.Config{})
-	for _, n := range []int{1, 199, 200, 201, 230, 250, 251, 700, 10_000} {
+	for _, n := range []int{1, 199, 200, 201, 230, 249, 250, 251, 252, 700, 10_000} {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
 			img := tenancy.NewImage(fmt.Sprint("flood-", n))
 			ids := flood(tenancy, img, n)
@@ -152,12 +152,15 @@ func TestFloodsOfRecords(t *testing.T) {
 				want = append(ids[:200:200], ids[n-50:]...)
 			}
 			before := tenancy.Calls()[lists]
-			got, err := c.Records(t.Context(), parse(t, img.Ref()))
+			got, truncated, err := c.Records(t.Context(), parse(t, img.Ref()))
 			if err != nil {
 				t.Fatal(err)
 			}
 			if diff := cmp.Diff(want, idsOf(got)); diff != "" {
 				t.Error(diff)
+			}
+			if truncated != (n > 250) {
+				t.Errorf("truncated: %t", truncated)
 			}
 			// 250 records at 10 a page, and no more however many there are.
 			if calls := tenancy.Calls()[lists] - before; calls > 26 {
@@ -174,7 +177,7 @@ func TestAListIsWholeOrNone(t *testing.T) {
 	flood(tenancy, img, 150)
 	c := client(t, tenancy.Admin(), registry.Config{})
 	tenancy.Fault(ocitest.Fault{Operation: lists, Kind: ocitest.Status, Status: 500, Code: "InternalServerError", Skip: 1})
-	got, err := c.Records(t.Context(), parse(t, img.Ref()))
+	got, _, err := c.Records(t.Context(), parse(t, img.Ref()))
 	if err == nil || got != nil || !strings.Contains(err.Error(), "listing signatures: artifacts.") || !strings.Contains(err.Error(), "500 InternalServerError") {
 		t.Errorf("got %d records, %v", len(got), err)
 	}
@@ -197,7 +200,7 @@ func TestRightsOnACompartmentOnly(t *testing.T) {
 		var wg sync.WaitGroup
 		for range 5 {
 			wg.Go(func() {
-				got, err := c.Records(t.Context(), parse(t, img.Ref()))
+				got, _, err := c.Records(t.Context(), parse(t, img.Ref()))
 				if diff := cmp.Diff(ids, idsOf(got)); err != nil || diff != "" {
 					t.Error(err, diff)
 				}
@@ -207,7 +210,7 @@ func TestRightsOnACompartmentOnly(t *testing.T) {
 		second := tenancy.NewImage("app", "v2")
 		more := flood(tenancy, second, 1)
 		before := tenancy.Calls()
-		got, err := c.Records(t.Context(), parse(t, second.Ref()))
+		got, _, err := c.Records(t.Context(), parse(t, second.Ref()))
 		if diff := cmp.Diff(more, idsOf(got)); err != nil || diff != "" {
 			t.Error(err, diff)
 		}
@@ -222,7 +225,7 @@ func TestRightsOnACompartmentOnly(t *testing.T) {
 	t.Run("is told where to look", func(t *testing.T) {
 		tenancy, dev, img, ids, team := setup(t)
 		c := client(t, dev, registry.Config{Compartments: []string{team}})
-		got, err := c.Records(t.Context(), parse(t, img.Ref()))
+		got, _, err := c.Records(t.Context(), parse(t, img.Ref()))
 		if diff := cmp.Diff(ids, idsOf(got)); err != nil || diff != "" {
 			t.Error(err, diff)
 		}
@@ -235,7 +238,7 @@ func TestRightsOnACompartmentOnly(t *testing.T) {
 		empty := tenancy.NewCompartment("empty", "")
 		tenancy.Allow("Allow user dev to read repos in compartment empty")
 		c := client(t, dev, registry.Config{Compartments: []string{empty, team}})
-		got, err := c.Records(t.Context(), parse(t, img.Ref()))
+		got, _, err := c.Records(t.Context(), parse(t, img.Ref()))
 		if diff := cmp.Diff(ids, idsOf(got)); err != nil || diff != "" {
 			t.Error(err, diff)
 		}
@@ -247,14 +250,14 @@ func TestRightsOnACompartmentOnly(t *testing.T) {
 		tenancy.NewRepository("app", team)
 		img := tenancy.NewImage("app")
 		c := client(t, tenancy.NewUser("stranger"), registry.Config{Compartments: []string{team}})
-		if got, err := c.Records(t.Context(), parse(t, img.Ref())); !ociauth.IsNotFound(err) {
+		if got, _, err := c.Records(t.Context(), parse(t, img.Ref())); !ociauth.IsNotFound(err) {
 			t.Errorf("got %v, %v", got, err)
 		}
 	})
 	t.Run("an image that is not there has no records", func(t *testing.T) {
 		_, dev, img, _, _ := setup(t)
 		c := client(t, dev, registry.Config{})
-		if got, err := c.Records(t.Context(), missing(t, img)); len(got) != 0 || err != nil {
+		if got, _, err := c.Records(t.Context(), missing(t, img)); len(got) != 0 || err != nil {
 			t.Errorf("got %v, %v", got, err)
 		}
 		if got, err := c.Exists(t.Context(), missing(t, img)); got || err != nil {
@@ -271,7 +274,7 @@ func TestRightsOnACompartmentOnly(t *testing.T) {
 				if i%2 == 0 {
 					ref, want = parse(t, img.Ref()), ids
 				}
-				got, err := c.Records(t.Context(), ref)
+				got, _, err := c.Records(t.Context(), ref)
 				if diff := cmp.Diff(want, idsOf(got)); err != nil || diff != "" {
 					t.Error(err, diff)
 				}
@@ -282,7 +285,7 @@ func TestRightsOnACompartmentOnly(t *testing.T) {
 	t.Run("notices that the repository has moved", func(t *testing.T) {
 		tenancy, dev, img, ids, _ := setup(t)
 		c := client(t, dev, registry.Config{})
-		got, err := c.Records(t.Context(), parse(t, img.Ref()))
+		got, _, err := c.Records(t.Context(), parse(t, img.Ref()))
 		if diff := cmp.Diff(ids, idsOf(got)); err != nil || diff != "" {
 			t.Fatal(err, diff)
 		}
@@ -297,7 +300,7 @@ func TestRightsOnACompartmentOnly(t *testing.T) {
 		tenancy.Allow("Allow user dev to read repos in compartment elsewhere")
 		moved := tenancy.NewImage("app")
 		ids = flood(tenancy, moved, 2)
-		got, err = c.Records(t.Context(), parse(t, moved.Ref()))
+		got, _, err = c.Records(t.Context(), parse(t, moved.Ref()))
 		if diff := cmp.Diff(ids, idsOf(got)); err != nil || diff != "" {
 			t.Error(err, diff)
 		}
@@ -377,13 +380,13 @@ func TestCovers(t *testing.T) {
 	covers := func(want map[image.Reference]bool) {
 		t.Helper()
 		for ref, want := range want {
-			if got := c.Covers(ref); got != want {
+			if got := c.Covers(ref.Region(), ref.Namespace()); got != want {
 				t.Errorf("%s: got %t", ref, got)
 			}
 		}
 	}
 	covers(map[image.Reference]bool{at("nobody"): true, government: false, {}: false}) // not found out yet
-	if _, err := c.Records(t.Context(), at("nobody")); !errors.Is(err, registry.ErrNotCovered) {
+	if _, _, err := c.Records(t.Context(), at("nobody")); !errors.Is(err, registry.ErrNotCovered) {
 		t.Errorf("got %v", err)
 	}
 	if _, err := c.Image(t.Context(), government); !errors.Is(err, registry.ErrNotCovered) {
@@ -404,7 +407,7 @@ func TestCovers(t *testing.T) {
 		if err := c.Discover(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if !c.Covers(at(tenancy.Namespace)) || c.Covers(at("nobody")) || tenancy.Calls()["objectstorage.GetNamespace"] != before {
+		if region := at("nobody").Region(); !c.Covers(region, tenancy.Namespace) || c.Covers(region, "nobody") || tenancy.Calls()["objectstorage.GetNamespace"] != before {
 			t.Errorf("%v", tenancy.Calls())
 		}
 	})
@@ -415,7 +418,7 @@ func TestCovers(t *testing.T) {
 		if err := c.Discover(t.Context()); err == nil || !strings.Contains(err.Error(), "finding the namespace of the tenancy") {
 			t.Errorf("got %v", err)
 		}
-		if got, err := c.Records(t.Context(), at(tenancy.Namespace)); err == nil {
+		if got, _, err := c.Records(t.Context(), at(tenancy.Namespace)); err == nil {
 			t.Errorf("got %v", got)
 		}
 	})
@@ -469,7 +472,7 @@ func TestARegionThatIsNotTheProfiles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := c.Records(t.Context(), parse(t, img.Ref()))
+	got, _, err := c.Records(t.Context(), parse(t, img.Ref()))
 	if diff := cmp.Diff(ids, idsOf(got)); err != nil || diff != "" {
 		t.Error(err, diff)
 	}
@@ -512,7 +515,7 @@ func TestListsThatLie(t *testing.T) {
 			flood(tenancy, img, 1)
 			test.fault.Operation = lists
 			tenancy.Fault(test.fault)
-			got, err := client(t, tenancy.Admin(), registry.Config{}).Records(t.Context(), parse(t, img.Ref()))
+			got, _, err := client(t, tenancy.Admin(), registry.Config{}).Records(t.Context(), parse(t, img.Ref()))
 			if test.want.err == "" != (err == nil) || err != nil && !strings.Contains(err.Error(), test.want.err) {
 				t.Errorf("got %v, want %q", err, test.want.err)
 			}
@@ -528,7 +531,7 @@ func TestFieldsWithoutMeasure(t *testing.T) {
 	img := tenancy.NewImage("app")
 	long := strings.Repeat("A", 8<<10)
 	tenancy.Add(ocitest.Record{ImageID: img.ID, KeyID: long, KeyVersionID: long, Algorithm: long, Message: long, Signature: long, DisplayName: long, State: "AVAILABLE"})
-	got, err := client(t, tenancy.Admin(), registry.Config{}).Records(t.Context(), parse(t, img.Ref()))
+	got, _, err := client(t, tenancy.Admin(), registry.Config{}).Records(t.Context(), parse(t, img.Ref()))
 	if err != nil || len(got) != 1 {
 		t.Fatal(got, err)
 	}
@@ -541,7 +544,7 @@ func TestFieldsWithoutMeasure(t *testing.T) {
 	sig := base64.StdEncoding.EncodeToString(make([]byte, 512))
 	img = tenancy.NewImage("app")
 	tenancy.Add(ocitest.Record{ImageID: img.ID, KeyID: strings.Repeat("k", 255), KeyVersionID: "v", Algorithm: "a", Message: message, Signature: sig})
-	got, err = client(t, tenancy.Admin(), registry.Config{}).Records(t.Context(), parse(t, img.Ref()))
+	got, _, err = client(t, tenancy.Admin(), registry.Config{}).Records(t.Context(), parse(t, img.Ref()))
 	if err != nil || len(got) != 1 || got[0].Message != message || got[0].Signature != sig || len(got[0].KeyID) != 255 {
 		t.Error(got, err)
 	}
@@ -648,7 +651,7 @@ func TestUpload(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		listed, err := c.Records(t.Context(), up.Reference)
+		listed, _, err := c.Records(t.Context(), up.Reference)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -666,7 +669,7 @@ func TestUpload(t *testing.T) {
 		if _, err := c.Upload(t.Context(), up); err != nil {
 			t.Fatal(err)
 		}
-		listed, err := c.Records(t.Context(), up.Reference)
+		listed, _, err := c.Records(t.Context(), up.Reference)
 		if err != nil || len(listed) != 1 {
 			t.Errorf("%d records, %v", len(listed), err)
 		}
@@ -709,10 +712,10 @@ func TestUpload(t *testing.T) {
 func TestNothingIsAskedFor(t *testing.T) {
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
 	c := client(t, tenancy.Admin(), registry.Config{})
-	if got, err := c.Records(t.Context(), parse(t, "iad.ocir.io/"+tenancy.Namespace+"/app:v1")); err == nil {
+	if got, _, err := c.Records(t.Context(), parse(t, "iad.ocir.io/"+tenancy.Namespace+"/app:v1")); err == nil {
 		t.Errorf("by tag: %v", got)
 	}
-	if got, err := c.Records(t.Context(), image.Reference{}); err == nil {
+	if got, _, err := c.Records(t.Context(), image.Reference{}); err == nil {
 		t.Errorf("by nothing: %v", got)
 	}
 	// The filter for repositories takes a pattern; a reference cannot hold one.

@@ -19,22 +19,22 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/open-policy-agent/frameworks/constraint/pkg/externaldata"
 
+	"github.com/oke-sign/oke-sign/provider/checker"
 	"github.com/oke-sign/oke-sign/provider/image"
 	"github.com/oke-sign/oke-sign/provider/server"
 	"github.com/oke-sign/oke-sign/provider/signature"
-	"github.com/oke-sign/oke-sign/provider/verdict"
 	"github.com/oke-sign/oke-sign/provider/vulnreport"
 )
 
 // remembered knows repo0 and nothing else, for which OCI never answers.
 func remembered(cfg server.Config) server.Config {
-	cfg.Signatures.Cached = func(ctx context.Context, ref image.Reference, allowed []signature.KeyID) (verdict.Verdict, bool) {
+	cfg.Signatures.Cached = func(ctx context.Context, ref image.Pinned, allowed signature.KeySet) (checker.Answer, bool) {
 		v, err := signed(ctx, ref, allowed)
 		return v, err == nil && ref.Repository() == "repo0"
 	}
-	cfg.Signatures.Check = func(ctx context.Context, _ image.Reference, _ []signature.KeyID) (verdict.Verdict, error) {
+	cfg.Signatures.Check = func(ctx context.Context, _ image.Pinned, _ signature.KeySet) (checker.Answer, error) {
 		<-ctx.Done()
-		return verdict.Verdict{}, context.Cause(ctx)
+		return checker.Answer{}, context.Cause(ctx)
 	}
 	return cfg
 }

@@ -18,10 +18,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"github.com/oke-sign/oke-sign/provider/checker"
 	"github.com/oke-sign/oke-sign/provider/image"
 	"github.com/oke-sign/oke-sign/provider/server"
 	"github.com/oke-sign/oke-sign/provider/signature"
-	"github.com/oke-sign/oke-sign/provider/verdict"
 )
 
 // limited serves over plain TCP with a bound on connections. Whoever sends the header
@@ -174,7 +174,7 @@ func idleClosed(t *testing.T, registry *prometheus.Registry) float64 {
 func TestBusyConnectionsStay(t *testing.T) {
 	release := make(chan struct{})
 	var deciding atomic.Int64
-	addr, registry := limited(t, 3, within(20*time.Second, func(ctx context.Context, ref image.Reference, allowed []signature.KeyID) (verdict.Verdict, error) {
+	addr, registry := limited(t, 3, within(20*time.Second, func(ctx context.Context, ref image.Pinned, allowed signature.KeySet) (checker.Answer, error) {
 		deciding.Add(1)
 		<-release
 		return signed(ctx, ref, allowed)

@@ -5,9 +5,9 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"strings"
 	"time"
 
+	"github.com/oke-sign/oke-sign/provider/checker"
 	"github.com/oke-sign/oke-sign/provider/signature"
 	"github.com/oke-sign/oke-sign/provider/verdict"
 )
@@ -21,25 +21,26 @@ func signatures(cfg Config, families *metrics) *endpoint {
 	m := endpointMetricsOf(families, "signatures", verdict.Reasons())
 	ages := families.ages.WithLabelValues("signatures")
 	limits := withDefaults(own.Limits, Limits{Timeout: 1300 * time.Millisecond, Parallel: 16, Requests: 256})
-	return serve(SignaturesPath, cfg, limits, handler[verdict.Verdict]{
+	return serve(SignaturesPath, cfg, limits, handler[checker.Answer]{
 		parse: parseSignatureQuestion,
-		otherRegistry: func(_ asked, err error) verdict.Verdict {
-			return verdict.Verdict{Reason: verdict.NotOCIRegistry, Detail: err.Error()}
+		otherRegistry: func(_ asked, err error) checker.Answer {
+			return checker.Answer{Verdict: verdict.Verdict{Reason: verdict.NotOCIRegistry, Detail: err.Error()}}
 		},
-		cached: func(ctx context.Context, q *question) (v verdict.Verdict, ok bool) {
+		cached: func(ctx context.Context, q *question) (v checker.Answer, ok bool) {
 			if own.Cached == nil {
 				return v, false
 			}
-			return own.Cached(ctx, q.ref, q.allowed)
+			return own.Cached(ctx, q.img, q.allowed)
 		},
-		check: func(ctx context.Context, q *question) (verdict.Verdict, error) {
-			return own.Check(ctx, q.ref, q.allowed)
+		check: func(ctx context.Context, q *question) (checker.Answer, error) {
+			return own.Check(ctx, q.img, q.allowed)
 		},
-		validate: func(a asked, v verdict.Verdict) (verdict.Verdict, error) { return validVerdict(m, a, v) },
-		count: func(v verdict.Verdict) {
+		validate: func(a asked, v checker.Answer) (checker.Answer, error) { return validVerdict(m, a, v) },
+		value:    func(v checker.Answer) any { return v.Members() },
+		count: func(v checker.Answer) {
 			m.answers[string(v.Reason)].Inc()
 			ages.Observe(v.Age.Seconds())
-			if v.Capped {
+			if v.Truncated {
 				families.truncated.Inc()
 			}
 		},
@@ -51,39 +52,27 @@ func signatures(cfg Config, families *metrics) *endpoint {
 
 // validVerdict holds a verdict against its question. A yes must name a key that the
 // question allows.
-func validVerdict(m *endpointMetrics, a asked, v verdict.Verdict) (verdict.Verdict, error) {
-	byAllowed := slices.ContainsFunc(a.allowed, func(id signature.KeyID) bool { return id.String() == v.Key })
-	if v.Signed != (v.Reason == verdict.Signed) || v.Signed && !byAllowed || !m.hasReason(string(v.Reason)) {
-		return verdict.Verdict{}, fmt.Errorf("internal error: a verdict that contradicts itself (signed %v, reason %q, key %q)", v.Signed, v.Reason, v.Key)
+func validVerdict(m *endpointMetrics, a asked, v checker.Answer) (checker.Answer, error) {
+	byAllowed := slices.ContainsFunc(a.allowed.Keys(), func(id signature.KeyID) bool { return id.String() == v.Key })
+	if v.Signed() && !byAllowed || !m.hasReason(string(v.Reason)) {
+		return checker.Answer{}, fmt.Errorf("internal error: a verdict that contradicts its question (reason %q, key %q)", v.Reason, v.Key)
 	}
-	if !v.Signed && v.Kept > 0 {
-		v.Detail += askedAgain(v.Kept)
+	if !v.Signed() && v.RetryAfter > 0 {
+		v.Detail += askedAgain(v.RetryAfter)
 	}
 	return v, nil
 }
 
-func verdictAttrs(a asked, v verdict.Verdict, took time.Duration) []slog.Attr {
+func verdictAttrs(a asked, v checker.Answer, took time.Duration) []slog.Attr {
 	attrs := make([]slog.Attr, 0, 9)
-	attrs = append(attrs, slog.String("image", a.image), slog.String("verdict", word(v.Signed)), slog.String("reason", string(v.Reason)),
-		slog.String("allowed", list(a.allowed)), slog.String("age", readable(v.Age)), slog.String("duration", readable(took)))
+	attrs = append(attrs, slog.String("image", a.image), slog.String("verdict", word(v.Signed())), slog.String("reason", string(v.Reason)),
+		slog.String("allowed", a.allowed.String()), slog.String("age", readable(v.Age)), slog.String("duration", readable(took)))
 	for _, more := range [...]slog.Attr{slog.String("key", v.Key), slog.String("detail", v.Detail)} {
 		if more.Value.String() != "" {
 			attrs = append(attrs, more)
 		}
 	}
 	return attrs
-}
-
-// list returns the keys in one line.
-func list(keys []signature.KeyID) string {
-	if len(keys) == 1 {
-		return keys[0].String()
-	}
-	ids := make([]string, len(keys))
-	for i, id := range keys {
-		ids[i] = id.String()
-	}
-	return strings.Join(ids, " ")
 }
 
 func word(signed bool) string {

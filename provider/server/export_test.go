@@ -16,7 +16,7 @@ const (
 
 func ParseQuestion(key string) (image string, allowed []signature.KeyID, err error) {
 	q, err := parseSignatureQuestion(key)
-	return q.image, q.allowed, err
+	return q.image, q.allowed.Keys(), err
 }
 
 func ParseScanQuestion(key string) (image string, err error) {

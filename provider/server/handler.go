@@ -35,6 +35,7 @@ type handler[A any] struct {
 	check  func(context.Context, *question) (A, error)
 	// validate returns an error if an answer contradicts itself or its question.
 	validate func(asked, A) (A, error)
+	value    func(A) any                               // to write in place of A; nil writes A
 	count    func(A)                                   // for the metrics
 	attrs    func(asked, A, time.Duration) []slog.Attr // for the log
 	message  string                                    // of the line in the log
@@ -60,7 +61,8 @@ type question struct {
 	asked
 	key         string // as Gatekeeper sent it
 	ref         image.Reference
-	n           int // its index among the distinct questions of the request
+	img         image.Pinned // zero if ref has no digest
+	n           int          // its index among the distinct questions of the request
 	began       time.Time
 	ociRequests string // ids of the calls that its check made
 }
@@ -105,6 +107,7 @@ func (h *handler[A]) settle(ctx context.Context, q *question) (a A, settled bool
 	if q.ref, err = image.Parse(q.image); err != nil {
 		return h.otherRegistry(q.asked, err), true, nil
 	}
+	q.img, _ = q.ref.Pinned()
 	a, settled = h.cached(ctx, q)
 	return a, settled, nil
 }
@@ -184,7 +187,11 @@ func (h *handler[A]) finish(ctx context.Context, q *question, a A, err error) ou
 		a, err = h.accept(ctx, q, a)
 	}
 	if err == nil {
-		return outcome{n: q.n, item: Item{Key: q.key, Value: a}}
+		item := Item{Key: q.key, Value: a}
+		if h.value != nil {
+			item.Value = h.value(a)
+		}
+		return outcome{n: q.n, item: item}
 	}
 	if malformed, ok := errors.AsType[*malformedError](err); ok {
 		h.metrics.malformed.Inc()

@@ -16,7 +16,6 @@ const (
 	maxDropped  = 16 << 20 // read and dropped of a refused request
 	maxKeys     = 256
 	maxQuestion = 4 << 10
-	maxAllowed  = 5 // keys that the image policy may list for an image
 )
 
 var (
@@ -75,7 +74,7 @@ func decodeRequest(body string) ([]string, error) {
 // keys. Only questions about signatures have allowed keys.
 type asked struct {
 	image   string
-	allowed []signature.KeyID
+	allowed signature.KeySet
 }
 
 // parseSignatureQuestion reads {"image":"…","keys":["ocid1.key…",…]}. Keys are
@@ -86,13 +85,14 @@ type asked struct {
 func parseSignatureQuestion(question string) (asked, error) {
 	var a asked
 	last := ""
+	var allowed []signature.KeyID
 	key := func(s *scanner) error {
 		ocid, err := s.str()
 		if err != nil {
 			return err
 		}
-		if len(a.allowed) == maxAllowed {
-			return fmt.Errorf("more than %d keys", maxAllowed)
+		if len(allowed) == signature.MaxKeys {
+			return fmt.Errorf("more than %d keys", signature.MaxKeys)
 		}
 		id, err := signature.ParseKeyID(ocid)
 		if err != nil {
@@ -102,19 +102,22 @@ func parseSignatureQuestion(question string) (asked, error) {
 			return errors.New("keys are not sorted, or one is given twice")
 		}
 		last = ocid
-		a.allowed = append(a.allowed, id)
+		allowed = append(allowed, id)
 		return nil
 	}
 	err := readQuestion(question, []field{
 		{name: "image", read: text(&a.image)},
 		{name: "keys", read: func(s *scanner) error { return s.array(key) }},
 	})
+	if err == nil {
+		a.allowed, err = signature.NewKeySet(allowed...)
+	}
 	switch {
 	case err != nil:
 		return asked{}, err
 	case a.image == "":
 		return asked{}, errors.New("image is missing or empty")
-	case len(a.allowed) == 0:
+	case len(allowed) == 0:
 		return asked{}, errors.New("keys is missing or empty")
 	}
 	return a, nil

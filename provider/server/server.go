@@ -35,9 +35,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/semaphore"
 
+	"github.com/oke-sign/oke-sign/provider/checker"
 	"github.com/oke-sign/oke-sign/provider/image"
 	"github.com/oke-sign/oke-sign/provider/signature"
-	"github.com/oke-sign/oke-sign/provider/verdict"
 	"github.com/oke-sign/oke-sign/provider/vulnreport"
 )
 
@@ -69,16 +69,17 @@ type Config struct {
 
 // Signatures are the settings of SignaturesPath.
 type Signatures struct {
-	// Check decides whether the image that ref pins is signed by one of the allowed
-	// keys. A nil Check leaves the endpoint out.
+	// Check decides whether img, zero for a reference without a digest, is signed by
+	// one of the allowed keys. It is asked what Cached has not answered. A nil Check
+	// leaves the endpoint out.
 	//
 	// A verdict, whichever way it went, is an answer; an error is the lack of one.
 	// Many goroutines call Check at once. Check returns soon after ctx ends, and may
 	// leave work behind that makes the next answer faster.
-	Check func(ctx context.Context, ref image.Reference, allowed []signature.KeyID) (verdict.Verdict, error)
+	Check func(ctx context.Context, img image.Pinned, allowed signature.KeySet) (checker.Answer, error)
 	// Cached returns what Check would, if that takes no call. The handler calls
 	// Cached first. Nil caches nothing.
-	Cached func(ctx context.Context, ref image.Reference, allowed []signature.KeyID) (verdict.Verdict, bool)
+	Cached func(ctx context.Context, img image.Pinned, allowed signature.KeySet) (checker.Answer, bool)
 	// Limits default to 1.3 s, 16 questions and 256 requests. Three replicas of
 	// Gatekeeper send at most 192 requests at a time with the values shipped.
 	Limits

@@ -35,6 +35,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/oke-sign/oke-sign/provider/certs"
+	"github.com/oke-sign/oke-sign/provider/checker"
 	"github.com/oke-sign/oke-sign/provider/contain"
 	"github.com/oke-sign/oke-sign/provider/image"
 	"github.com/oke-sign/oke-sign/provider/server"
@@ -47,17 +48,21 @@ const gatekeeper = "gatekeeper-webhook-service.gatekeeper-system.svc"
 
 // signed says yes to everything, so that whatever a test sees refused was
 // refused by the server.
-func signed(_ context.Context, _ image.Reference, allowed []signature.KeyID) (verdict.Verdict, error) {
-	return verdict.Verdict{Signed: true, Reason: verdict.Signed, Key: allowed[0].String()}, nil
+func answer(reason verdict.Reason, key string) checker.Answer {
+	return checker.Answer{Verdict: verdict.Verdict{Reason: reason, Key: key}}
+}
+
+func signed(_ context.Context, _ image.Pinned, allowed signature.KeySet) (checker.Answer, error) {
+	return answer(verdict.Signed, allowed.Keys()[0].String()), nil
 }
 
 // checking returns the settings of a server that answers about signatures only.
-func checking(check func(context.Context, image.Reference, []signature.KeyID) (verdict.Verdict, error)) server.Config {
+func checking(check func(context.Context, image.Pinned, signature.KeySet) (checker.Answer, error)) server.Config {
 	return server.Config{Signatures: server.Signatures{Check: check}}
 }
 
 // within is checking with a timeout.
-func within(timeout time.Duration, check func(context.Context, image.Reference, []signature.KeyID) (verdict.Verdict, error)) server.Config {
+func within(timeout time.Duration, check func(context.Context, image.Pinned, signature.KeySet) (checker.Answer, error)) server.Config {
 	cfg := checking(check)
 	cfg.Signatures.Timeout = timeout
 	return cfg
@@ -295,7 +300,7 @@ func same(t *testing.T, ours, theirs reflect.Type) {
 // Nothing that is malformed gets a yes, a silence or a broken connection.
 func TestBadInput(t *testing.T) {
 	var asked atomic.Int64
-	s := serve(t, checking(func(ctx context.Context, ref image.Reference, allowed []signature.KeyID) (verdict.Verdict, error) {
+	s := serve(t, checking(func(ctx context.Context, ref image.Pinned, allowed signature.KeySet) (checker.Answer, error) {
 		asked.Add(1)
 		return signed(ctx, ref, allowed)
 	}))
@@ -468,7 +473,7 @@ func TestConnectionOutlivesTheBudget(t *testing.T) {
 	release := make(chan struct{})
 	defer close(release)
 	var calls atomic.Int64
-	s := serve(t, within(time.Second, func(ctx context.Context, ref image.Reference, allowed []signature.KeyID) (verdict.Verdict, error) {
+	s := serve(t, within(time.Second, func(ctx context.Context, ref image.Pinned, allowed signature.KeySet) (checker.Answer, error) {
 		if calls.Add(1) == 1 {
 			<-release
 		}
@@ -548,10 +553,10 @@ func images(n int) []string {
 // A check that is cancelled is no answer, let alone a yes (ratify#92).
 func TestCheckThatListens(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		check := func(ctx context.Context, ref image.Reference, allowed []signature.KeyID) (verdict.Verdict, error) {
+		check := func(ctx context.Context, ref image.Pinned, allowed signature.KeySet) (checker.Answer, error) {
 			if ref.Repository() == "repo1" {
 				<-ctx.Done()
-				return verdict.Verdict{}, fmt.Errorf("listing signatures: %w", context.Cause(ctx))
+				return checker.Answer{}, fmt.Errorf("listing signatures: %w", context.Cause(ctx))
 			}
 			return signed(ctx, ref, allowed)
 		}
@@ -574,7 +579,7 @@ func TestCheckThatDoesNotListen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
 		var late atomic.Int64
-		check := func(ctx context.Context, ref image.Reference, allowed []signature.KeyID) (verdict.Verdict, error) {
+		check := func(ctx context.Context, ref image.Pinned, allowed signature.KeySet) (checker.Answer, error) {
 			if ref.Repository() != "repo0" {
 				<-release
 				late.Add(1)
@@ -610,7 +615,7 @@ func TestCheckThatDoesNotListen(t *testing.T) {
 func TestFanOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var running, most, calls atomic.Int64
-		check := func(ctx context.Context, ref image.Reference, allowed []signature.KeyID) (verdict.Verdict, error) {
+		check := func(ctx context.Context, ref image.Pinned, allowed signature.KeySet) (checker.Answer, error) {
 			calls.Add(1)
 			n := running.Add(1)
 			defer running.Add(-1)
@@ -635,33 +640,31 @@ func TestFanOut(t *testing.T) {
 
 // Whatever goes wrong in a check, its image is named and the others are answered.
 func TestCheckThatFails(t *testing.T) {
-	denied := verdict.Verdict{Reason: verdict.Unsigned, Detail: "no signature", Kept: 30 * time.Second}
+	denied := answer(verdict.Unsigned, "")
+	denied.Detail, denied.RetryAfter = "no signature", 30*time.Second
 	for name, tt := range map[string]struct {
-		verdict verdict.Verdict
+		verdict checker.Answer
 		err     error
 		panics  bool
 		says    string         // of systemError
 		value   map[string]any // of the item
 	}{
 		"it fails":                   {err: errors.New("artifacts ListContainerImageSignatures: 429 TooManyRequests"), says: "429 TooManyRequests"},
-		"it fails with a yes beside": {verdict: verdict.Verdict{Signed: true, Reason: verdict.Signed, Key: keyA}, err: errors.New("odd"), says: ": odd"},
+		"it fails with a yes beside": {verdict: answer(verdict.Signed, keyA), err: errors.New("odd"), says: ": odd"},
 		"it fails in many lines":     {err: errors.New("a\nb\r\x1b[31mc\u2028d"), says: ": a b ?[31mc d"},
 		"it fails at great length":   {err: errors.New(strings.Repeat("é", 4000)), says: "é…"},
 		"it panics":                  {panics: true, says: "internal error, see the provider's log"},
 		"something below it panics":  {err: fmt.Errorf("listing: %w", &contain.PanicError{Value: "on purpose"}), says: "internal error, see the provider's log"},
-		"a yes for another reason":   {verdict: verdict.Verdict{Signed: true, Reason: verdict.Unsigned, Key: keyA}, says: "contradicts itself"},
-		"a yes without a reason":     {verdict: verdict.Verdict{Signed: true, Key: keyA}, says: "contradicts itself"},
-		"a yes by a key not asked":   {verdict: verdict.Verdict{Signed: true, Reason: verdict.Signed, Key: keyB}, says: "contradicts itself"},
-		"a yes by no key":            {verdict: verdict.Verdict{Signed: true, Reason: verdict.Signed}, says: "contradicts itself"},
-		"a no for the reason of yes": {verdict: verdict.Verdict{Reason: verdict.Signed}, says: "contradicts itself"},
-		"an unknown reason":          {verdict: verdict.Verdict{Reason: "because"}, says: "contradicts itself"},
-		"the zero verdict":           {says: "contradicts itself"},
+		"a yes by a key not asked":   {verdict: answer(verdict.Signed, keyB), says: "contradicts its question"},
+		"a yes by no key":            {verdict: answer(verdict.Signed, ""), says: "contradicts its question"},
+		"an unknown reason":          {verdict: answer("because", ""), says: "contradicts its question"},
+		"the zero verdict":           {says: "contradicts its question"},
 		"a denial": {verdict: denied, value: map[string]any{
 			"signed": false, "reason": "unsigned", "detail": "no signature (asked again after 30s plus Gatekeeper's cache)",
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			check := func(ctx context.Context, ref image.Reference, allowed []signature.KeyID) (verdict.Verdict, error) {
+			check := func(ctx context.Context, ref image.Pinned, allowed signature.KeySet) (checker.Answer, error) {
 				if ref.Repository() != "repo1" {
 					return signed(ctx, ref, allowed)
 				}
@@ -670,7 +673,7 @@ func TestCheckThatFails(t *testing.T) {
 				}
 				return tt.verdict, tt.err
 			}
-			known := func(ctx context.Context, ref image.Reference, allowed []signature.KeyID) (verdict.Verdict, bool) {
+			known := func(ctx context.Context, ref image.Pinned, allowed signature.KeySet) (checker.Answer, bool) {
 				v, err := check(ctx, ref, allowed)
 				return v, err == nil
 			}
@@ -717,7 +720,7 @@ func (h panicking) Handle(ctx context.Context, r slog.Record) error {
 
 // A panic after the check, or after what is known, is one question without an answer.
 func TestPanicAfterACheck(t *testing.T) {
-	known := func(ctx context.Context, ref image.Reference, allowed []signature.KeyID) (verdict.Verdict, bool) {
+	known := func(ctx context.Context, ref image.Pinned, allowed signature.KeySet) (checker.Answer, bool) {
 		v, err := signed(ctx, ref, allowed)
 		return v, err == nil
 	}
@@ -740,7 +743,7 @@ func TestPanicAfterACheck(t *testing.T) {
 func TestRequestsAtATime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var running, most atomic.Int64
-		h := server.New(server.Config{Signatures: server.Signatures{Limits: server.Limits{Requests: 2}, Check: func(ctx context.Context, ref image.Reference, allowed []signature.KeyID) (verdict.Verdict, error) {
+		h := server.New(server.Config{Signatures: server.Signatures{Limits: server.Limits{Requests: 2}, Check: func(ctx context.Context, ref image.Pinned, allowed signature.KeySet) (checker.Answer, error) {
 			if n := running.Add(1); n > most.Load() {
 				most.Store(n)
 			}
@@ -783,15 +786,15 @@ func TestAlive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hangs := make(chan struct{})
 		h := server.New(server.Config{Signatures: server.Signatures{
-			Check: func(context.Context, image.Reference, []signature.KeyID) (verdict.Verdict, error) {
+			Check: func(context.Context, image.Pinned, signature.KeySet) (checker.Answer, error) {
 				<-hangs
-				return verdict.Verdict{}, errors.New("let go")
+				return checker.Answer{}, errors.New("let go")
 			},
-			Cached: func(_ context.Context, ref image.Reference, _ []signature.KeyID) (verdict.Verdict, bool) {
+			Cached: func(_ context.Context, ref image.Pinned, _ signature.KeySet) (checker.Answer, bool) {
 				if ref.Repository() == "repo1" {
 					<-hangs
 				}
-				return verdict.Verdict{}, false
+				return checker.Answer{}, false
 			},
 		}})
 		ask := func(keys ...string) {
@@ -833,15 +836,15 @@ func request(ctx context.Context, ids string) { *ctx.Value(idsKey{}).(*string) =
 func TestLogAndMetrics(t *testing.T) {
 	var log bytes.Buffer
 	registry := prometheus.NewRegistry()
-	check := func(ctx context.Context, ref image.Reference, allowed []signature.KeyID) (verdict.Verdict, error) {
+	check := func(ctx context.Context, ref image.Pinned, allowed signature.KeySet) (checker.Answer, error) {
 		switch ref.Repository() {
 		case "repo0":
 			return signed(ctx, ref, allowed)
 		case "repo1":
 			request(ctx, "abc def")
-			return verdict.Verdict{Reason: verdict.Unsigned, Detail: "no signature", Capped: true, Age: 20 * time.Second}, nil
+			return checker.Answer{Verdict: verdict.Verdict{Reason: verdict.Unsigned, Detail: "no signature"}, Truncated: true, Age: 20 * time.Second}, nil
 		default:
-			return verdict.Verdict{}, errors.New("503")
+			return checker.Answer{}, errors.New("503")
 		}
 	}
 	h := server.New(server.Config{

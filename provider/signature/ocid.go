@@ -95,14 +95,25 @@ func (v KeyVersionID) IsZero() bool { return v == KeyVersionID{} }
 
 // Short is the last ten bytes of an OCID after an ellipsis, the part that OCI
 // Registry itself shows in a signature's display name. It is fit for messages
-// whatever s holds: records are hostile, so all but printable ASCII is replaced.
+// whatever s holds.
 func Short(s string) string {
+	const shown = 10
 	ellipsis := ""
-	if len(s) > 10 {
-		s, ellipsis = s[len(s)-10:], "…"
+	if len(s) > shown {
+		s, ellipsis = s[len(s)-shown:], "…"
 	}
-	return ellipsis + strings.Map(func(r rune) rune {
-		if r <= ' ' || r > '~' {
+	return ellipsis + Printable(s)
+}
+
+// Printable makes a text of others fit for a terminal: it replaces all but printable
+// ASCII without spaces by question marks, and cuts it to an OCID's length.
+func Printable(s string) string {
+	odd := func(r rune) bool { return r <= ' ' || r > '~' }
+	if s = s[:min(len(s), maxOCID)]; !strings.ContainsFunc(s, odd) {
+		return s // nearly always
+	}
+	return strings.Map(func(r rune) rune {
+		if odd(r) {
 			return '?'
 		}
 		return r

@@ -35,8 +35,10 @@ var (
 	// the record.
 	ErrWrongKey = errors.New("signed for another key")
 	// ErrWrongImage: verified, but the message is about another digest or
-	// repository, or is no well-formed message.
+	// repository.
 	ErrWrongImage = errors.New("signed for another image")
+	// ErrMalformed: verified, but the text is no message about an image.
+	ErrMalformed = errors.New("signed something else than a message about an image")
 )
 
 // Algorithm is a signature algorithm that OCI Registry knows: RSASSA-PSS
@@ -103,10 +105,13 @@ const (
 	maxSignatureText = (2*maxKeyBits/8 + 2) / 3 * 4
 )
 
-// Verify proves that pub signed rec for the image ref, which must carry a
-// digest, and returns the signed message. Any salt length is accepted, because
-// OCI does not document the one it uses.
-func Verify(rec Record, pub *rsa.PublicKey, ref image.Reference) (Message, error) {
+// Verify proves that pub signed rec for img, and returns the signed message. It
+// accepts any salt length, because OCI does not document the one it uses.
+//
+// The message names neither region nor namespace. So a repository of the same name
+// may carry the record elsewhere, and this is accepted: the digest is the same, and
+// the same bytes run.
+func Verify(rec Record, pub *rsa.PublicKey, img image.Pinned) (Message, error) {
 	alg, err := ParseAlgorithm(rec.Algorithm)
 	if err != nil {
 		return Message{}, fmt.Errorf("%w: %w", ErrBadSignature, err)
@@ -128,12 +133,12 @@ func Verify(rec Record, pub *rsa.PublicKey, ref image.Reference) (Message, error
 
 	m, err := ParseMessage(text) // only now is it a statement by the key
 	if err != nil {
-		return Message{}, fmt.Errorf("%w: the signed message is malformed: %w", ErrWrongImage, err)
+		return Message{}, fmt.Errorf("%w: %w", ErrMalformed, err)
 	}
 	switch {
-	case ref.Digest() == "" || m.ImageDigest != ref.Digest():
+	case img.IsZero() || m.ImageDigest != img.Digest():
 		return Message{}, fmt.Errorf("%w: %.80q", ErrWrongImage, m.ImageDigest)
-	case m.RepositoryName != ref.Repository():
+	case m.RepositoryName != img.Repository():
 		return Message{}, fmt.Errorf("%w: of repository %.80q", ErrWrongImage, m.RepositoryName)
 	case m.KeyID != rec.KeyID:
 		return Message{}, fmt.Errorf("%w: %s", ErrWrongKey, Short(m.KeyID))

@@ -73,12 +73,13 @@ func TestVectors(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			m, err := signature.Verify(v.record(), pub, ref)
+			img, _ := ref.Pinned()
+			m, err := signature.Verify(v.record(), pub, img)
 			got := "signed"
 			switch {
 			case v.Record.State != signature.StateAvailable:
 				got = "unsigned" // such records are not looked at; package verdict tests that
-			case errors.Is(err, signature.ErrWrongImage):
+			case errors.Is(err, signature.ErrWrongImage), errors.Is(err, signature.ErrMalformed):
 				got = "wrong-image"
 			case errors.Is(err, signature.ErrWrongKey):
 				got = "wrong-key"
@@ -108,6 +109,7 @@ func TestVerifyBindsEveryField(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	img, _ := ref.Pinned()
 	good := signature.Message{
 		ImageDigest: ref.Digest(), RepositoryName: "app/web", Region: "us-phoenix-1",
 		KeyID:        "ocid1.key.oc1.iad.ext." + strings.Repeat("k", 60),
@@ -130,25 +132,33 @@ func TestVerifyBindsEveryField(t *testing.T) {
 			m := good
 			test.change(&m)
 			rec := sign(t, priv, good, m.Encode())
-			if _, err := signature.Verify(rec, &priv.PublicKey, ref); !errors.Is(err, test.want) {
+			if _, err := signature.Verify(rec, &priv.PublicKey, img); !errors.Is(err, test.want) {
 				t.Errorf("got %v, want %v", err, test.want)
 			}
 		})
 	}
 
-	t.Run("a reference without a digest", func(t *testing.T) {
-		tagged, err := image.Parse("iad.ocir.io/ns/app/web:1")
-		if err != nil {
-			t.Fatal(err)
+	t.Run("no image", func(t *testing.T) {
+		for _, digest := range []string{good.ImageDigest, "sha256:" + strings.Repeat("0", 64)} {
+			m := good
+			m.ImageDigest = digest
+			if _, err := signature.Verify(sign(t, priv, good, m.Encode()), &priv.PublicKey, image.Pinned{}); !errors.Is(err, signature.ErrWrongImage) {
+				t.Errorf("got %v", err)
+			}
 		}
-		if _, err := signature.Verify(sign(t, priv, good, good.Encode()), &priv.PublicKey, tagged); !errors.Is(err, signature.ErrWrongImage) {
-			t.Errorf("got %v", err)
+	})
+	t.Run("something else than a message", func(t *testing.T) {
+		for _, text := range []string{"", "{}", "hello", `{"imageDigest":"` + good.ImageDigest + `"}`} {
+			_, err := signature.Verify(sign(t, priv, good, []byte(text)), &priv.PublicKey, img)
+			if !errors.Is(err, signature.ErrMalformed) || errors.Is(err, signature.ErrWrongImage) {
+				t.Errorf("%q: got %v", text, err)
+			}
 		}
 	})
 	t.Run("a huge message", func(t *testing.T) {
 		m := good
 		m.Description = strings.Repeat("x", 1<<20)
-		if _, err := signature.Verify(sign(t, priv, good, m.Encode()), &priv.PublicKey, ref); !errors.Is(err, signature.ErrBadSignature) {
+		if _, err := signature.Verify(sign(t, priv, good, m.Encode()), &priv.PublicKey, img); !errors.Is(err, signature.ErrBadSignature) {
 			t.Errorf("got %v", err)
 		}
 	})
@@ -238,6 +248,7 @@ func TestSizesOfRecords(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	img, _ := ref.Pinned()
 	m := signature.Message{
 		ImageDigest: ref.Digest(), RepositoryName: "app/web", KeyID: "ocid1.key.x",
 		KeyVersionID: "ocid1.keyversion.x", Algorithm: string(signature.SHA256),
@@ -246,7 +257,7 @@ func TestSizesOfRecords(t *testing.T) {
 	for size, want := range map[int]error{largest: nil, largest + 1: signature.ErrBadSignature} {
 		m.Description = ""
 		m.Description = strings.Repeat("x", size-len(m.Encode()))
-		if _, err := signature.Verify(sign(t, priv, m, m.Encode()), &priv.PublicKey, ref); !errors.Is(err, want) {
+		if _, err := signature.Verify(sign(t, priv, m, m.Encode()), &priv.PublicKey, img); !errors.Is(err, want) {
 			t.Errorf("a message of %d bytes: got %v, want %v", size, err, want)
 		}
 	}

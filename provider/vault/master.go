@@ -53,3 +53,12 @@ func (k MasterKey) Decisive() verdict.Key {
 	}
 	return v
 }
+
+// KeyState returns what of a key decides whether its signatures count.
+func (c *Client) KeyState(ctx context.Context, id signature.KeyID) (verdict.Key, error) {
+	key, err := c.MasterKey(ctx, id)
+	if err != nil {
+		return verdict.Key{}, err
+	}
+	return key.Decisive(), nil
+}

@@ -2,6 +2,7 @@ package verdict_test
 
 import (
 	"encoding/json"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -48,7 +49,7 @@ func TestDecide(t *testing.T) {
 	failed := func(r verdict.Reason) verdict.Finding {
 		return verdict.Finding{Reason: r, Detail: "because", Key: a, Version: v1, Signature: "ocid1.containerimagesignature.grtdobwfza"}
 	}
-	yes := verdict.Verdict{Signed: true, Reason: verdict.Signed, Key: a.String(), KeyVersion: v1.String(), Signature: proof.Signature,
+	yes := verdict.Verdict{Reason: verdict.Signed, Key: a.String(), KeyVersion: v1.String(), Signature: proof.Signature,
 		Algorithm: "SHA_256_RSA_PKCS_PSS", SignedAt: "2021-12-21T07:02:58Z"}
 	no := func(r verdict.Reason, detail string) verdict.Verdict {
 		return verdict.Verdict{Reason: r, Detail: detail}
@@ -64,50 +65,132 @@ func TestDecide(t *testing.T) {
 		keys    map[signature.KeyID]verdict.Key
 		want    verdict.Verdict
 	}{
-		"a proof":                       {findings(proof), []signature.KeyID{a}, both, yes},
-		"a proof after failures":        {findings(failed(verdict.WrongImage), failed(verdict.BadSignature), proof), []signature.KeyID{b, a}, both, yes},
-		"a proof before failures":       {findings(proof, failed(verdict.WrongImage)), []signature.KeyID{a}, both, yes},
-		"nothing known":                 {verdict.Evidence{}, []signature.KeyID{a}, both, no(verdict.Unsigned, "no signature")},
-		"no image":                      {verdict.Evidence{Missing: true}, []signature.KeyID{a}, both, no(verdict.ImageNotFound, "no such image, or this principal may not read it")},
-		"deleted records only":          {verdict.Evidence{Unusable: 2}, []signature.KeyID{a}, both, no(verdict.Unsigned, "no signature; 2 records not available")},
-		"a proof by a key not allowed":  {findings(proof), []signature.KeyID{b}, both, no(verdict.KeyUnusable, "the state of key …aaaaaaaaaa is not known")},
-		"no key is allowed":             {findings(proof), nil, both, no(verdict.KeyUnusable, "the state of key …aaaaaaaaaa is not known")},
-		"the key's state is not known":  {findings(proof), []signature.KeyID{a}, nil, no(verdict.KeyUnusable, "the state of key …aaaaaaaaaa is not known")},
-		"the key is disabled":           {findings(proof), []signature.KeyID{a}, with(func(k *verdict.Key) { k.State = "DISABLED" }), no(verdict.KeyUnusable, "key …aaaaaaaaaa is DISABLED")},
-		"the key has no state":          {findings(proof), []signature.KeyID{a}, with(func(k *verdict.Key) { k.State = "" }), no(verdict.KeyUnusable, "key …aaaaaaaaaa is unknown")},
-		"the key is gone":               {findings(proof), []signature.KeyID{a}, with(func(k *verdict.Key) { k.State = verdict.NotFound }), no(verdict.KeyUnusable, "OCI Vault does not find key …aaaaaaaaaa, or this principal may not read it")},
-		"the key is no RSA key":         {findings(proof), []signature.KeyID{a}, with(func(k *verdict.Key) { k.Algorithm = "AES" }), no(verdict.KeyUnusable, "key …aaaaaaaaaa is an AES key, and images are signed with RSA keys")},
-		"the version is not listed":     {findings(proof), []signature.KeyID{a}, with(func(k *verdict.Key) { k.Versions = nil }), no(verdict.KeyUnusable, "version …oc1.iad.v1 is not one of key …aaaaaaaaaa")},
-		"another version is listed":     {findings(proof), []signature.KeyID{a}, with(func(k *verdict.Key) { k.Versions = map[signature.KeyVersionID]string{v2: verdict.Enabled} }), no(verdict.KeyUnusable, "version …oc1.iad.v1 is not one of key …aaaaaaaaaa")},
-		"the version is to be deleted":  {findings(proof), []signature.KeyID{a}, with(func(k *verdict.Key) { k.Versions[v1] = "PENDING_DELETION" }), no(verdict.KeyUnusable, "version …oc1.iad.v1 of key …aaaaaaaaaa is PENDING_DELETION")},
-		"a hostile state":               {findings(proof), []signature.KeyID{a}, with(func(k *verdict.Key) { k.State = "a\x1b[2J\n" }), no(verdict.KeyUnusable, "key …aaaaaaaaaa is a?[2J?")},
-		"wrong image outranks the rest": {findings(failed(verdict.BadSignature), failed(verdict.WrongKey), failed(verdict.WrongImage)), []signature.KeyID{a}, both, no(verdict.WrongImage, because)},
-		"wrong key outranks bad":        {findings(failed(verdict.BadSignature), failed(verdict.WrongKey)), []signature.KeyID{a}, both, no(verdict.WrongKey, because)},
-		"bad outranks unusable":         {findings(failed(verdict.KeyUnusable), failed(verdict.BadSignature)), []signature.KeyID{a}, both, no(verdict.BadSignature, because)},
-		"unusable outranks not allowed": {verdict.Evidence{Records: 2, OtherKeys: []string{"…x"}, Findings: []verdict.Finding{failed(verdict.KeyUnusable)}}, []signature.KeyID{a}, both, no(verdict.KeyUnusable, "because")},
-		"a reason that nobody knows":    {findings(failed("yes")), []signature.KeyID{a}, both, no("yes", because)},
-		"one other key":                 {verdict.Evidence{Records: 1, OtherKeys: []string{"…v3t6jcf64a"}}, []signature.KeyID{a}, both, no(verdict.KeyNotAllowed, "1 signature, by key …v3t6jcf64a; allowed: …aaaaaaaaaa")},
-		"two other keys":                {verdict.Evidence{Records: 3, OtherKeys: []string{"…1", "…2"}}, []signature.KeyID{a, b}, both, no(verdict.KeyNotAllowed, "3 signatures, by keys …1 and …2; allowed: …aaaaaaaaaa, …bbbbbbbbbb")},
-		"five other keys":               {verdict.Evidence{Records: 9, OtherKeys: []string{"1", "2", "3", "4", "5"}}, nil, both, no(verdict.KeyNotAllowed, "9 signatures, by keys 1, 2, 3 and 2 more; allowed: none")},
+		"a proof":                          {findings(proof), []signature.KeyID{a}, both, yes},
+		"a proof after failures":           {findings(failed(verdict.WrongImage), failed(verdict.BadSignature), proof), []signature.KeyID{b, a}, both, yes},
+		"a proof before failures":          {findings(proof, failed(verdict.WrongImage)), []signature.KeyID{a}, both, yes},
+		"nothing known":                    {verdict.Evidence{}, []signature.KeyID{a}, both, no(verdict.Unsigned, "no signature")},
+		"no image":                         {verdict.Evidence{Missing: true}, []signature.KeyID{a}, both, no(verdict.ImageNotFound, "no such image, or this principal may not read it")},
+		"deleted records only":             {verdict.Evidence{Unusable: 2}, []signature.KeyID{a}, both, no(verdict.Unsigned, "no signature; 2 records not available")},
+		"a proof by a key not allowed":     {findings(proof), []signature.KeyID{b}, both, no(verdict.KeyNotAllowed, "key …aaaaaaaaaa is not allowed")},
+		"no key is allowed":                {findings(proof), nil, both, no(verdict.KeyNotAllowed, "key …aaaaaaaaaa is not allowed")},
+		"the key is disabled":              {findings(proof), []signature.KeyID{a}, with(func(k *verdict.Key) { k.State = "DISABLED" }), no(verdict.KeyUnusable, "key …aaaaaaaaaa is DISABLED")},
+		"the key has no state":             {findings(proof), []signature.KeyID{a}, with(func(k *verdict.Key) { k.State = "" }), no(verdict.KeyUnusable, "key …aaaaaaaaaa is unknown")},
+		"the key is gone":                  {findings(proof), []signature.KeyID{a}, with(func(k *verdict.Key) { k.State = verdict.NotFound }), no(verdict.KeyUnusable, "OCI Vault does not find key …aaaaaaaaaa, or this principal may not read it")},
+		"the key is no RSA key":            {findings(proof), []signature.KeyID{a}, with(func(k *verdict.Key) { k.Algorithm = "AES" }), no(verdict.KeyUnusable, "key …aaaaaaaaaa is an AES key, and images are signed with RSA keys")},
+		"the version is not listed":        {findings(proof), []signature.KeyID{a}, with(func(k *verdict.Key) { k.Versions = nil }), no(verdict.KeyUnusable, "version …oc1.iad.v1 is not one of key …aaaaaaaaaa")},
+		"another version is listed":        {findings(proof), []signature.KeyID{a}, with(func(k *verdict.Key) { k.Versions = map[signature.KeyVersionID]string{v2: verdict.Enabled} }), no(verdict.KeyUnusable, "version …oc1.iad.v1 is not one of key …aaaaaaaaaa")},
+		"the version is to be deleted":     {findings(proof), []signature.KeyID{a}, with(func(k *verdict.Key) { k.Versions[v1] = "PENDING_DELETION" }), no(verdict.KeyUnusable, "version …oc1.iad.v1 of key …aaaaaaaaaa is PENDING_DELETION")},
+		"a hostile state":                  {findings(proof), []signature.KeyID{a}, with(func(k *verdict.Key) { k.State = "a\x1b[2J\n" }), no(verdict.KeyUnusable, "key …aaaaaaaaaa is a?[2J?")},
+		"wrong image outranks the rest":    {findings(failed(verdict.BadSignature), failed(verdict.WrongKey), failed(verdict.WrongImage)), []signature.KeyID{a}, both, no(verdict.WrongImage, because)},
+		"wrong key outranks bad":           {findings(failed(verdict.BadSignature), failed(verdict.WrongKey)), []signature.KeyID{a}, both, no(verdict.WrongKey, because)},
+		"bad outranks unusable":            {findings(failed(verdict.KeyUnusable), failed(verdict.BadSignature)), []signature.KeyID{a}, both, no(verdict.BadSignature, because)},
+		"unusable outranks not allowed":    {verdict.Evidence{Records: 2, OtherKeys: "key …x", Findings: []verdict.Finding{failed(verdict.KeyUnusable)}}, []signature.KeyID{a}, both, no(verdict.KeyUnusable, "because")},
+		"a reason that nobody knows":       {findings(failed("yes")), []signature.KeyID{a}, both, no("yes", because)},
+		"one other key":                    {verdict.Evidence{Records: 1, OtherKeys: "key …v3t6jcf64a"}, []signature.KeyID{a}, both, no(verdict.KeyNotAllowed, "1 signature, by key …v3t6jcf64a; allowed: …aaaaaaaaaa")},
+		"other keys":                       {verdict.Evidence{Records: 3, OtherKeys: "keys …1 and …2"}, []signature.KeyID{b, a}, both, no(verdict.KeyNotAllowed, "3 signatures, by keys …1 and …2; allowed: …aaaaaaaaaa, …bbbbbbbbbb")},
+		"other keys, and none allowed":     {verdict.Evidence{Records: 3, OtherKeys: "keys …1 and …2"}, nil, both, no(verdict.KeyNotAllowed, "3 signatures, by keys …1 and …2; allowed: none")},
+		"more records than were looked at": {verdict.Evidence{Unusable: 250, Truncated: true}, []signature.KeyID{a}, both, no(verdict.Unsigned, "no signature; 250 records not available; the image has more records than are looked at")},
+		"a proof among more records":       {verdict.Evidence{Findings: []verdict.Finding{proof}, Records: 250, Truncated: true}, []signature.KeyID{a}, both, yes},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if diff := cmp.Diff(test.want, verdict.Decide(test.ev, test.allowed, test.keys)); diff != "" {
-				t.Error(diff)
+			got, err := verdict.Decide(test.ev, set(t, test.allowed...), states(test.keys))
+			if diff := cmp.Diff(test.want, got); diff != "" || err != nil {
+				t.Error(err, diff)
 			}
 		})
 	}
+}
 
-	t.Run("more records than were looked at", func(t *testing.T) {
-		got := verdict.Decide(verdict.Evidence{Records: 250, OtherKeys: []string{"…1"}, Capped: true}, []signature.KeyID{a}, both)
-		if got.Signed || !got.Capped || !strings.HasSuffix(got.Detail, "; the image has more records than are looked at") {
-			t.Errorf("got %+v", got)
+// states are those of keys; of others, nothing can be found out.
+func states(keys map[signature.KeyID]verdict.Key) func(signature.KeyID) (verdict.Key, error) {
+	return func(id signature.KeyID) (verdict.Key, error) {
+		if k, ok := keys[id]; ok {
+			return k, nil
 		}
-	})
+		return verdict.Key{}, errUnknown
+	}
+}
+
+var errUnknown = errors.New("not known")
+
+func set(t testing.TB, keys ...signature.KeyID) signature.KeySet {
+	t.Helper()
+	s, err := signature.NewKeySet(keys...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// A key whose state is not known makes no denial and no yes.
+func TestDecideWithoutTheStateOfAKey(t *testing.T) {
+	a, b := keyID(t, "a"), keyID(t, "b")
+	version := versionID(t, "v1")
+	proof := func(id signature.KeyID) verdict.Finding {
+		return verdict.Finding{Reason: verdict.Signed, Key: id, Version: version}
+	}
+	failed := verdict.Finding{Reason: verdict.WrongImage, Key: b, Version: version}
+	good := verdict.Key{ID: b, State: verdict.Enabled, Algorithm: "RSA", Versions: map[signature.KeyVersionID]string{version: verdict.Enabled}}
+	disabled := good
+	disabled.State = "DISABLED"
+	for name, test := range map[string]struct {
+		findings []verdict.Finding
+		key      verdict.Key // b; the state of a is not known
+		signed   bool
+		asked    int
+	}{
+		"no other proof":                 {[]verdict.Finding{proof(a)}, good, false, 1},
+		"two proofs, asked for once":     {[]verdict.Finding{proof(a), proof(a)}, good, false, 1},
+		"the other record fails":         {[]verdict.Finding{proof(a), failed}, good, false, 1},
+		"the other key is disabled":      {[]verdict.Finding{proof(a), proof(b)}, disabled, false, 2},
+		"the other key proves":           {[]verdict.Finding{proof(a), proof(b)}, good, true, 2},
+		"the other key has proven first": {[]verdict.Finding{proof(b), proof(a)}, good, true, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			asked := 0
+			state := states(map[signature.KeyID]verdict.Key{b: test.key})
+			got, err := verdict.Decide(verdict.Evidence{Findings: test.findings, Records: 2}, set(t, a, b), func(id signature.KeyID) (verdict.Key, error) {
+				asked++
+				return state(id)
+			})
+			switch {
+			case asked != test.asked:
+				t.Errorf("asked for %d states, want %d", asked, test.asked)
+			case test.signed:
+				if err != nil || !got.Signed() || got.Key != b.String() {
+					t.Errorf("got %+v, %v", got, err)
+				}
+			case !errors.Is(err, errUnknown) || got != (verdict.Verdict{}):
+				t.Errorf("got %+v, %v", got, err)
+			}
+		})
+	}
 }
 
 func TestZeroVerdictSaysNo(t *testing.T) {
 	text, err := json.Marshal(verdict.Verdict{})
-	if got, want := string(text), `{"signed":false,"reason":""}`; err != nil || got != want {
+	if got, want := string(text), `{"signed":false,"reason":""}`; err != nil || got != want || (verdict.Verdict{}).Signed() {
 		t.Errorf("got %s, %v; want %s", got, err, want)
+	}
+}
+
+// A verdict is written the same way by itself and beside other members, and what
+// escapes is left to the encoder.
+func TestVerdictJSON(t *testing.T) {
+	v := verdict.Verdict{Reason: verdict.Signed, Key: "k", KeyVersion: "v", Signature: "<s>", Algorithm: "a", SignedAt: "t"}
+	const members = `"signed":true,"reason":"signed","key":"k","keyVersion":"v","signature":"<s>","algorithm":"a","signedAt":"t"}`
+	for want, value := range map[string]any{
+		`{` + members: v,
+		`{"image":"i",` + members: struct {
+			Image string `json:"image"`
+			verdict.Members
+		}{"i", v.Members()},
+	} {
+		var b strings.Builder
+		enc := json.NewEncoder(&b)
+		enc.SetEscapeHTML(false)
+		if err := enc.Encode(value); err != nil || strings.TrimSpace(b.String()) != want {
+			t.Errorf("got %s, %v; want %s", b.String(), err, want)
+		}
 	}
 }

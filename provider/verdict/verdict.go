@@ -1,32 +1,28 @@
 // Package verdict decides whether an image is signed by an allowed key.
 //
-// Decide is the decision and nothing else: it is pure. Checker gathers what the
-// decision needs, from functions that it is given, and remembers it for a time.
-// A verdict, whichever way it goes, is an answer and may be remembered; an error
-// is the lack of one, is never remembered, and is never a yes.
-//
-// Nothing in a signature record is trusted before its signature is verified, and
-// what is asked of OCI Vault depends on the allowed keys alone, not on what the
-// records say or how many there are.
+// It is the decision and nothing else: it does no I/O and remembers nothing. Package
+// checker gathers what the decision needs. Nothing in a signature record is trusted
+// before its signature is verified. A denial is an answer, an error is the lack of
+// one, and neither is ever a yes.
 package verdict
 
 import (
+	"bytes"
 	"cmp"
 	"crypto/rsa"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/oke-sign/oke-sign/provider/image"
 	"github.com/oke-sign/oke-sign/provider/signature"
 )
 
-// Verdict is the answer to one question: is this image signed by one of these
-// keys? Its zero value says no.
+// Verdict is the answer to one question: is this image signed by an allowed key? Its
+// zero value says no.
 type Verdict struct {
-	Signed     bool   `json:"signed"`
 	Reason     Reason `json:"reason"`
 	Detail     string `json:"detail,omitempty"`     // of a denial, for people
 	Key        string `json:"key,omitempty"`        // the key that signed
@@ -34,14 +30,29 @@ type Verdict struct {
 	Signature  string `json:"signature,omitempty"`  // the record that proves it
 	Algorithm  string `json:"algorithm,omitempty"`
 	SignedAt   string `json:"signedAt,omitempty"` // RFC 3339, UTC; when the record was made, by OCI's clock
+}
 
-	// Capped is set when the image has more records than were looked at.
-	Capped bool `json:"-"`
-	// Kept is for how long a Checker gives the same denial again before it looks
-	// anew.
-	Kept time.Duration `json:"-"`
-	// Age is how long ago the gathering of what it is decided on began.
-	Age time.Duration `json:"-"`
+// Signed reports whether the verdict is yes.
+func (v Verdict) Signed() bool { return v.Reason == Signed }
+
+// Members are what is written of a Verdict in JSON.
+type Members struct {
+	Signed bool `json:"signed"`
+	fields
+}
+
+type fields Verdict // has no MarshalJSON
+
+// Members returns v as it is written. A struct may embed it beside members of its own.
+func (v Verdict) Members() Members { return Members{v.Signed(), fields(v)} }
+
+// MarshalJSON writes the members. It leaves escaping to the encoder that calls it.
+func (v Verdict) MarshalJSON() ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	err := enc.Encode(v.Members())
+	return b.Bytes(), err
 }
 
 // Key is a master key as OCI Vault describes it. Its state changes; the public
@@ -57,28 +68,29 @@ type Key struct {
 // Lifecycle states of keys and their versions that matter here.
 const (
 	Enabled  = "ENABLED"
-	NotFound = "NOT_FOUND" // not one of Vault's: it does not find the key, or the principal may not read it
+	NotFound = "NOT_FOUND" // Vault does not find the key, or the principal may not read it
 )
 
-// unusable says why a version of the key proves nothing now, or "".
-func (k Key) unusable(id signature.KeyVersionID) string {
+// Unusable says why a version of the key proves nothing now, or "".
+func (k Key) Unusable(id signature.KeyVersionID) string {
 	state, listed := k.Versions[id]
+	shown := func(s string) string { return cmp.Or(signature.Printable(s), "unknown") }
 	switch {
 	case k.State == NotFound:
 		return fmt.Sprintf("OCI Vault does not find key %s, or this principal may not read it", k.ID.Short())
 	case k.State != Enabled:
-		return fmt.Sprintf("key %s is %s", k.ID.Short(), plain(k.State))
+		return fmt.Sprintf("key %s is %s", k.ID.Short(), shown(k.State))
 	case k.Algorithm != "RSA":
-		return fmt.Sprintf("key %s is an %s key, and images are signed with RSA keys", k.ID.Short(), plain(k.Algorithm))
+		return fmt.Sprintf("key %s is an %s key, and images are signed with RSA keys", k.ID.Short(), shown(k.Algorithm))
 	case !listed:
 		return fmt.Sprintf("version %s is not one of key %s", id.Short(), k.ID.Short())
 	case state != Enabled:
-		return fmt.Sprintf("version %s of key %s is %s", id.Short(), k.ID.Short(), plain(state))
+		return fmt.Sprintf("version %s of key %s is %s", id.Short(), k.ID.Short(), shown(state))
 	}
 	return ""
 }
 
-// Finding is what one record of an image came to under an allowed key.
+// Finding is what one signature record of an image came to under an allowed key.
 type Finding struct {
 	Reason    Reason // Signed, or what it failed for
 	Detail    string // why it failed
@@ -89,15 +101,15 @@ type Finding struct {
 	SignedAt  time.Time
 }
 
-// Prove holds a record against the public key of the key version that it names.
-// Whether the key counts is not considered here; Decide does.
-func Prove(ref image.Reference, rec signature.Record, key signature.KeyID, version signature.KeyVersionID, pub *rsa.PublicKey) Finding {
+// Prove holds a signature record against the public key of the key version that it
+// names. Whether the key counts is for Decide.
+func Prove(img image.Pinned, rec signature.Record, key signature.KeyID, version signature.KeyVersionID, pub *rsa.PublicKey) Finding {
 	f := Finding{Reason: Signed, Key: key, Version: version, Signature: rec.ID, Algorithm: rec.Algorithm, SignedAt: rec.TimeCreated}
-	_, err := signature.Verify(rec, pub, ref)
+	_, err := signature.Verify(rec, pub, img)
 	switch {
 	case err == nil:
 		return f
-	case errors.Is(err, signature.ErrWrongImage):
+	case errors.Is(err, signature.ErrWrongImage), errors.Is(err, signature.ErrMalformed):
 		f.Reason = WrongImage
 	case errors.Is(err, signature.ErrWrongKey):
 		f.Reason = WrongKey
@@ -114,98 +126,72 @@ type Evidence struct {
 	Findings  []Finding // of the records that name an allowed key, newest first
 	Records   int       // usable records, of whatever key
 	Unusable  int       // records that are not available
-	OtherKeys []string  // ends of the keys that the other usable records name, each once
+	OtherKeys string    // the keys that the other usable records name, in words
 	Missing   bool      // there is no such image
-	Capped    bool      // there are more records than were looked at
+	Truncated bool      // there are more records than were looked at
 }
 
-// Decide says whether evidence and the present states of the allowed keys make
-// the image signed. A proof counts only while keys holds its key, and the key
-// and the version are enabled.
-func Decide(ev Evidence, allowed []signature.KeyID, keys map[signature.KeyID]Key) Verdict {
-	v := decide(ev, allowed, keys)
-	if v.Capped = ev.Capped; ev.Capped && !v.Signed {
+// Decide says whether evidence makes the image signed. A proof counts while its key
+// is allowed, and the key and the version are enabled as state says now. state is
+// asked for keys with a proof only, until one counts. If it fails for one and no
+// other counts, that is an error: the image may be signed.
+func Decide(ev Evidence, allowed signature.KeySet, state func(signature.KeyID) (Key, error)) (Verdict, error) {
+	var reported Finding // the first by precedence
+	var failed []signature.KeyID
+	var unknown []error
+	for _, f := range ev.Findings {
+		switch {
+		case f.Reason != Signed:
+		case !allowed.Contains(f.Key):
+			f.Reason, f.Detail = KeyNotAllowed, fmt.Sprintf("key %s is not allowed", f.Key.Short())
+		case slices.Contains(failed, f.Key):
+			continue
+		default:
+			key, err := state(f.Key)
+			if err != nil {
+				failed, unknown = append(failed, f.Key), append(unknown, err)
+				continue
+			}
+			if f.Detail = key.Unusable(f.Version); f.Detail == "" {
+				return Verdict{
+					Reason: Signed, Key: f.Key.String(), KeyVersion: f.Version.String(), Signature: signature.Printable(f.Signature),
+					Algorithm: f.Algorithm, SignedAt: timestamp(f.SignedAt),
+				}, nil
+			}
+			f.Reason = KeyUnusable
+		}
+		if reported.Reason == "" || f.Reason.rank() < reported.Reason.rank() {
+			reported = f
+		}
+	}
+	if unknown != nil {
+		return Verdict{}, errors.Join(unknown...)
+	}
+	return deny(ev, allowed, reported), nil
+}
+
+// deny says why the image is not signed.
+func deny(ev Evidence, allowed signature.KeySet, reported Finding) (v Verdict) {
+	switch {
+	case reported.Reason == KeyUnusable || reported.Reason == KeyNotAllowed:
+		v = Verdict{Reason: reported.Reason, Detail: reported.Detail}
+	case reported.Reason != "":
+		v = Verdict{Reason: reported.Reason, Detail: fmt.Sprintf("signature %s by key %s: %s",
+			signature.Short(reported.Signature), reported.Key.Short(), reported.Detail)}
+	case ev.Records > 0:
+		v = Verdict{Reason: KeyNotAllowed, Detail: fmt.Sprintf("%s, by %s; allowed: %s",
+			count(ev.Records, "signature"), ev.OtherKeys, cmp.Or(allowed.Short(), "none"))}
+	case ev.Missing:
+		v = Verdict{Reason: ImageNotFound, Detail: "no such image, or this principal may not read it"}
+	case ev.Unusable > 0:
+		v = Verdict{Reason: Unsigned, Detail: fmt.Sprintf("no signature; %s not available", count(ev.Unusable, "record"))}
+	default:
+		v = Verdict{Reason: Unsigned, Detail: "no signature"}
+	}
+	if ev.Truncated {
 		v.Detail += "; the image has more records than are looked at"
 	}
 	return v
-}
-
-func decide(ev Evidence, allowed []signature.KeyID, keys map[signature.KeyID]Key) Verdict {
-	var worst *Finding
-	for i := range ev.Findings {
-		f := ev.Findings[i]
-		if f.Reason == Signed {
-			key, known := keys[f.Key]
-			why := key.unusable(f.Version)
-			switch {
-			case !known || !slices.Contains(allowed, f.Key):
-				why = fmt.Sprintf("the state of key %s is not known", f.Key.Short())
-			case why == "":
-				return Verdict{
-					Signed: true, Reason: Signed,
-					Key: f.Key.String(), KeyVersion: f.Version.String(), Signature: plain(f.Signature),
-					Algorithm: f.Algorithm, SignedAt: timestamp(f.SignedAt),
-				}
-			}
-			f.Reason, f.Detail = KeyUnusable, why
-		}
-		if worst == nil || f.Reason.rank() < worst.Reason.rank() {
-			worst = &f
-		}
-	}
-	switch {
-	case worst != nil:
-		return Verdict{Reason: worst.Reason, Detail: describe(*worst)}
-	case ev.Records > 0:
-		return Verdict{Reason: KeyNotAllowed, Detail: fmt.Sprintf("%s, by %s; allowed: %s",
-			count(ev.Records, "signature"), keyList(ev.OtherKeys), allowedList(allowed))}
-	case ev.Missing:
-		return Verdict{Reason: ImageNotFound, Detail: "no such image, or this principal may not read it"}
-	case ev.Unusable > 0:
-		return Verdict{Reason: Unsigned, Detail: fmt.Sprintf("no signature; %s not available", count(ev.Unusable, "record"))}
-	default:
-		return Verdict{Reason: Unsigned, Detail: "no signature"}
-	}
-}
-
-func describe(f Finding) string {
-	if f.Reason == KeyUnusable {
-		return f.Detail
-	}
-	return fmt.Sprintf("signature %s by key %s: %s", signature.Short(f.Signature), f.Key.Short(), f.Detail)
-}
-
-// maxKeysShown bounds the keys that a detail names: records are as many as
-// somebody liked to upload.
-const maxKeysShown = 3
-
-func keyList(short []string) string {
-	if len(short) == 0 {
-		return "no key that it names"
-	}
-	word := "key"
-	if len(short) > 1 {
-		word = "keys"
-	}
-	more := ""
-	if n := len(short) - maxKeysShown; n > 0 {
-		short, more = short[:maxKeysShown], fmt.Sprintf(" and %d more", n)
-	} else if len(short) > 1 {
-		last := len(short) - 1
-		short, more = short[:last], " and "+short[last]
-	}
-	return word + " " + strings.Join(short, ", ") + more
-}
-
-func allowedList(keys []signature.KeyID) string {
-	if len(keys) == 0 {
-		return "none"
-	}
-	short := make([]string, len(keys))
-	for i, k := range keys {
-		short[i] = k.Short()
-	}
-	return strings.Join(short, ", ")
 }
 
 func count(n int, what string) string {
@@ -213,23 +199,6 @@ func count(n int, what string) string {
 		return "1 " + what
 	}
 	return fmt.Sprintf("%d %ss", n, what)
-}
-
-// plain makes a text of OCI's fit for a message: printable ASCII, at most an
-// OCID's length.
-func plain(s string) string {
-	const most = 255
-	odd := func(r rune) bool { return r < ' ' || r > '~' }
-	if s != "" && len(s) <= most && !strings.ContainsFunc(s, odd) {
-		return s // nearly always
-	}
-	s = strings.Map(func(r rune) rune {
-		if odd(r) {
-			return '?'
-		}
-		return r
-	}, s[:min(len(s), most)])
-	return cmp.Or(s, "unknown")
 }
 
 func timestamp(t time.Time) string {

@@ -13,7 +13,7 @@ import (
 // Check is the Config of a vulnreport.Checker that asks OCI.
 func Check(images *registry.Client, scans *Client) vulnreport.Config {
 	return vulnreport.Config{
-		Covers: images.Covers,
+		Covers: func(ref image.Reference) bool { return images.Covers(ref.Region(), ref.Namespace()) },
 		Image: func(ctx context.Context, ref image.Reference) (vulnreport.Image, error) {
 			found, err := images.Image(ctx, ref)
 			if errors.Is(err, registry.ErrNotFound) {

@@ -148,7 +148,7 @@ func handlerAlone(ctx context.Context) ([]figure, error) {
 		return nil, err
 	}
 	check := w.checker()
-	h := server.New(server.Config{Signatures: server.Signatures{Check: check.Check, Cached: check.Known}})
+	h := server.New(server.Config{Signatures: server.Signatures{Check: check.Gather, Cached: check.Cached}})
 	body := w.request(0)
 	var bad error
 	answer := func() {

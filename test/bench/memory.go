@@ -33,8 +33,13 @@ func memory(ctx context.Context, churn int) ([]figure, error) {
 		if err != nil {
 			return err
 		}
-		v, err := check.Check(ctx, ref, []signature.KeyID{key})
-		if err == nil && !v.Signed {
+		img, _ := ref.Pinned()
+		allowed, err := signature.NewKeySet(key)
+		if err != nil {
+			return err
+		}
+		v, err := check.Check(ctx, img, allowed)
+		if err == nil && !v.Signed() {
 			err = errors.New("not signed: " + v.Detail)
 		}
 		return err

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/oke-sign/oke-sign/provider/checker"
 	"github.com/oke-sign/oke-sign/provider/image"
 	"github.com/oke-sign/oke-sign/provider/signature"
 	"github.com/oke-sign/oke-sign/provider/verdict"
@@ -83,33 +84,43 @@ func (w *world) sign(private *rsa.PrivateKey, ref image.Reference) (signature.Re
 }
 
 // checker is the provider's own, over this world.
-func (w *world) checker() *verdict.Checker {
-	return verdict.New(verdict.Config{
-		Covers: func(image.Reference) bool { return true },
-		Records: func(_ context.Context, ref image.Reference) ([]signature.Record, error) {
-			rec, ok := w.records[nameOf(ref)]
-			if !ok {
-				return nil, nil
-			}
-			// What is read from an answer shares no memory with anything else.
-			for _, s := range []*string{&rec.ID, &rec.KeyID, &rec.KeyVersionID, &rec.Algorithm, &rec.State} {
-				*s = strings.Clone(*s)
-			}
-			return []signature.Record{rec}, nil
-		},
-		Exists: func(_ context.Context, ref image.Reference) (bool, error) {
-			_, ok := w.records[nameOf(ref)]
-			return ok, nil
-		},
-		Key: func(_ context.Context, id signature.KeyID) (verdict.Key, error) {
-			version, err := signature.ParseKeyVersionID(keyVersion)
-			return verdict.Key{ID: id, State: verdict.Enabled, Algorithm: "RSA",
-				Versions: map[signature.KeyVersionID]string{version: verdict.Enabled}}, err
-		},
-		PublicKey: func(context.Context, signature.KeyID, signature.KeyVersionID) (*rsa.PublicKey, error) {
-			return w.public, nil
-		},
-	})
+func (w *world) checker() *checker.Checker {
+	return checker.New(checker.Config{Images: w, Keys: w})
+}
+
+// Covers, Records, Bulk and Exists make a world the registry of a Checker.
+func (w *world) Covers(image.Region, string) bool { return true }
+
+func (w *world) Records(_ context.Context, ref image.Reference) ([]signature.Record, bool, error) {
+	rec, ok := w.records[nameOf(ref)]
+	if !ok {
+		return nil, false, nil
+	}
+	// What is read from an answer shares no memory with anything else.
+	for _, s := range []*string{&rec.ID, &rec.KeyID, &rec.KeyVersionID, &rec.Algorithm, &rec.State} {
+		*s = strings.Clone(*s)
+	}
+	return []signature.Record{rec}, false, nil
+}
+
+func (w *world) Bulk(context.Context, image.Reference, []signature.KeyID) ([]signature.Record, time.Time) {
+	return nil, time.Time{}
+}
+
+func (w *world) Exists(_ context.Context, ref image.Reference) (bool, error) {
+	_, ok := w.records[nameOf(ref)]
+	return ok, nil
+}
+
+// KeyState and PublicKey make it the vault.
+func (w *world) KeyState(_ context.Context, id signature.KeyID) (verdict.Key, error) {
+	version, err := signature.ParseKeyVersionID(keyVersion)
+	return verdict.Key{ID: id, State: verdict.Enabled, Algorithm: "RSA",
+		Versions: map[signature.KeyVersionID]string{version: verdict.Enabled}}, err
+}
+
+func (w *world) PublicKey(context.Context, signature.KeyID, signature.KeyVersionID) (*rsa.PublicKey, error) {
+	return w.public, nil
 }
 
 // request is the body that asks for keysPerRequest images from the nth on.

@@ -3,6 +3,7 @@ package main
 import (
 	"testing"
 
+	"github.com/oke-sign/oke-sign/provider/checker"
 	"github.com/oke-sign/oke-sign/provider/image"
 	"github.com/oke-sign/oke-sign/provider/signature"
 	"github.com/oke-sign/oke-sign/provider/verdict"
@@ -15,20 +16,25 @@ func TestWorld(t *testing.T) {
 		t.Fatal(err)
 	}
 	check := w.checker()
-	verdictOn := func(i int) verdict.Verdict {
+	verdictOn := func(i int) checker.Answer {
 		t.Helper()
 		ref, err := image.Parse(w.images[i])
 		if err != nil {
 			t.Fatal(err)
 		}
-		v, err := check.Check(t.Context(), ref, []signature.KeyID{w.key})
+		img, _ := ref.Pinned()
+		allowed, err := signature.NewKeySet(w.key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		v, err := check.Check(t.Context(), img, allowed)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return v
 	}
 	for i := range w.images[1:] {
-		if v := verdictOn(i + 1); !v.Signed {
+		if v := verdictOn(i + 1); !v.Signed() {
 			t.Errorf("%s: %+v", w.images[i+1], v)
 		}
 	}

@@ -324,7 +324,7 @@ func (w *explainer) image(ctx context.Context, i manifest.Image) explainedImage 
 	if err != nil || len(x.Verdicts) == 0 || w.examiner == nil {
 		return x
 	}
-	records, err := w.cloud.Registry.Records(ctx, ref)
+	records, _, err := w.cloud.Registry.Records(ctx, ref)
 	if err != nil {
 		return x // the verdict says so
 	}
@@ -441,7 +441,7 @@ func (w *explainer) rows(x explanation) [][]string {
 			switch {
 			case a.Error != "":
 				add(step, "unknown", a.Error)
-			case a.Verdict.Signed:
+			case a.Verdict.Signed():
 				add(step, "yes", "")
 			default:
 				add(step, "no", string(a.Verdict.Reason)+": "+a.Verdict.Detail)

@@ -159,7 +159,7 @@ func (o *statusOptions) results(ctx context.Context) ([]cli.Result, error) {
 // nameKeys finds the names of keys and, where it is shown, who signed. Neither
 // proves anything, and what cannot be found out is left out.
 func (o *statusOptions) nameKeys(ctx context.Context, found []*simulate.ImageStatus) {
-	if !slices.ContainsFunc(found, func(s *simulate.ImageStatus) bool { return s.Verdict != nil && s.Verdict.Signed }) {
+	if !slices.ContainsFunc(found, func(s *simulate.ImageStatus) bool { return s.Verdict != nil && s.Verdict.Signed() }) {
 		return
 	}
 	c, err := o.Connect(ctx)
@@ -170,7 +170,7 @@ func (o *statusOptions) nameKeys(ctx context.Context, found []*simulate.ImageSta
 	group := cli.Limited()
 	who := o.out.Format != "table" && o.out.Format != "name"
 	for _, s := range found {
-		if s.Verdict == nil || !s.Verdict.Signed {
+		if s.Verdict == nil || !s.Verdict.Signed() {
 			continue
 		}
 		if id, err := signature.ParseKeyID(s.Verdict.Key); err == nil && names[s.Verdict.Key] == "" {

@@ -315,7 +315,7 @@ func (o *signOptions) job(ctx context.Context, s *signer, ref image.Reference) (
 
 // before finds a signature that this command would only repeat.
 func (o *signOptions) before(ctx context.Context, s *signer, ref image.Reference) (*signature.Record, error) {
-	records, err := s.Registry.Records(ctx, ref)
+	records, _, err := s.Registry.Records(ctx, ref)
 	if err != nil {
 		return nil, err
 	}
@@ -329,7 +329,7 @@ func (o *signOptions) before(ctx context.Context, s *signer, ref image.Reference
 		if err != nil {
 			return nil, err
 		}
-		if v.Signed {
+		if v.Signed() {
 			return &rec, nil
 		}
 	}

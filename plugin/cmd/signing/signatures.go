@@ -142,7 +142,7 @@ func (o *signaturesOptions) list(ctx context.Context, c *connect.Cloud, e *keyri
 	if err != nil {
 		return cli.Result{Err: err}
 	}
-	records, err := c.Registry.Records(ctx, ref)
+	records, _, err := c.Registry.Records(ctx, ref)
 	if err != nil {
 		return cli.Result{Err: err}
 	}

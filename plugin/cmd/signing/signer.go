@@ -121,7 +121,8 @@ func (s *signer) sign(ctx context.Context, j job) (signature.Record, error) {
 		Message:      base64.StdEncoding.EncodeToString(message),
 		Signature:    base64.StdEncoding.EncodeToString(sig),
 	}
-	if _, err := signature.Verify(made, s.public, j.ref); err != nil {
+	img, _ := j.ref.Pinned()
+	if _, err := signature.Verify(made, s.public, img); err != nil {
 		return signature.Record{}, fmt.Errorf("OCI Vault made a signature that does not hold, and nothing was uploaded: %w", err)
 	}
 

@@ -14,6 +14,7 @@ import (
 	"github.com/oke-sign/oke-sign/plugin/constraint"
 	"github.com/oke-sign/oke-sign/plugin/keyring"
 	"github.com/oke-sign/oke-sign/plugin/workload"
+	"github.com/oke-sign/oke-sign/provider/checker"
 	"github.com/oke-sign/oke-sign/provider/image"
 	"github.com/oke-sign/oke-sign/provider/registry"
 	"github.com/oke-sign/oke-sign/provider/signature"
@@ -94,7 +95,7 @@ func (o *verifyOptions) validate(args []string) error {
 type judged struct {
 	Image    string   `json:"image"`
 	Policies []string `json:"policies,omitempty"` // the constraints whose keys it was held against
-	verdict.Verdict
+	verdict.Members
 }
 
 func (o *verifyOptions) run(ctx context.Context, args []string) error {
@@ -138,13 +139,13 @@ func (o *verifyOptions) judge(ctx context.Context, questions []asked, images []s
 		}
 	}
 	var cloud *connect.Cloud
-	var checker *verdict.Checker
+	var decides *checker.Checker
 	if ask {
 		var err error
 		if cloud, err = o.ConnectImages(ctx); err != nil {
 			return cli.AllFailed(images, cli.StopCause(ctx, err))
 		}
-		checker = cloud.Checker()
+		decides = cloud.Checker()
 	}
 	done := o.Progress("asked about %d of %d images", len(images))
 	return cli.ForEach(ctx, images, func(ctx context.Context, i int) cli.Result {
@@ -155,11 +156,11 @@ func (o *verifyOptions) judge(ctx context.Context, questions []asked, images []s
 		}
 		ref, v, err := o.resolved(ctx, cloud, refs[i])
 		for _, keys := range q.keys {
-			if err != nil || v != nil && !v.Signed {
+			if err != nil || v != nil && !v.Signed() {
 				break // every list of keys has to be satisfied
 			}
 			var got verdict.Verdict
-			got, err = checker.Check(ctx, ref, keys)
+			got, err = keyring.Check(ctx, decides, ref, keys)
 			v = &got
 		}
 		if err != nil {
@@ -186,9 +187,9 @@ func (o *verifyOptions) resolved(ctx context.Context, c *connect.Cloud, ref imag
 }
 
 func (o *verifyOptions) show(name string, policies []string, v verdict.Verdict) cli.Result {
-	r := cli.Result{Target: name, Value: judged{name, policies, v}, Denied: !v.Signed}
+	r := cli.Result{Target: name, Value: judged{name, policies, v.Members()}, Denied: !v.Signed()}
 	word, detail := "no", v.Detail
-	if v.Signed {
+	if v.Signed() {
 		word, r.Names = "yes", []string{name}
 		detail = fmt.Sprintf("by key %s at %s", cli.Short(v.Key), v.SignedAt)
 	}

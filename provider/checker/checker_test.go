@@ -1,4 +1,4 @@
-package verdict_test
+package checker_test
 
 import (
 	"context"
@@ -18,6 +18,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/oke-sign/oke-sign/provider/checker"
 	"github.com/oke-sign/oke-sign/provider/contain"
 	"github.com/oke-sign/oke-sign/provider/image"
 	"github.com/oke-sign/oke-sign/provider/signature"
@@ -27,16 +28,17 @@ import (
 // world is what OCI holds, for a Checker to ask. Calls are counted; an error set
 // for one is returned instead of its answer.
 type world struct {
-	t       *testing.T
-	mu      sync.Mutex
-	now     time.Time
-	records []signature.Record
-	exists  bool
-	covered bool
-	keys    map[signature.KeyID]verdict.Key
-	public  map[signature.KeyVersionID]*rsa.PublicKey
-	fail    map[string]error // by call, "Key a"
-	calls   map[string]int
+	t         *testing.T
+	mu        sync.Mutex
+	now       time.Time
+	records   []signature.Record
+	exists    bool
+	covered   bool
+	truncated bool
+	keys      map[signature.KeyID]verdict.Key
+	public    map[signature.KeyVersionID]*rsa.PublicKey
+	fail      map[string]error // by call, "Key a"
+	calls     map[string]int
 
 	bulk    []signature.Record
 	bulkAge time.Duration
@@ -69,49 +71,89 @@ func (w *world) count(name string) int {
 	return w.calls[name]
 }
 
-func (w *world) checker() *verdict.Checker { return verdict.New(w.config()) }
+func (w *world) checker() *checker.Checker { return checker.New(w.config()) }
 
-func (w *world) config() verdict.Config {
-	return verdict.Config{
-		Covers: func(image.Reference) bool { return w.covered },
-		Records: func(context.Context, image.Reference) ([]signature.Record, error) {
-			w.mu.Lock()
-			defer w.mu.Unlock()
-			return w.records, w.call("Records")
-		},
-		Bulk: func(context.Context, image.Reference, []signature.KeyID) ([]signature.Record, time.Time) {
-			w.mu.Lock()
-			defer w.mu.Unlock()
-			return w.bulk, w.now.Add(-w.bulkAge)
-		},
-		Exists: func(context.Context, image.Reference) (bool, error) {
-			w.mu.Lock()
-			defer w.mu.Unlock()
-			return w.exists, w.call("Exists")
-		},
-		Key: func(_ context.Context, id signature.KeyID) (verdict.Key, error) {
-			w.mu.Lock()
-			defer w.mu.Unlock()
-			k, ok := w.keys[id]
-			if !ok {
-				k = verdict.Key{ID: id, State: verdict.NotFound}
-			}
-			return k, w.call("Key " + id.Short()[len("…"):][:1])
-		},
-		PublicKey: func(_ context.Context, _ signature.KeyID, version signature.KeyVersionID) (*rsa.PublicKey, error) {
-			w.mu.Lock()
-			defer w.mu.Unlock()
-			if w.public[version] == nil {
-				w.t.Errorf("asked for the public key of %s", version)
-			}
-			return w.public[version], w.call("PublicKey")
-		},
-		Now: func() time.Time {
-			w.mu.Lock()
-			defer w.mu.Unlock()
-			return w.now
-		},
+func (w *world) config() checker.Config {
+	return checker.Config{Images: w, Keys: w, Now: func() time.Time {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return w.now
+	}}
+}
+
+func (w *world) Covers(image.Region, string) bool { return w.covered }
+
+func (w *world) Records(context.Context, image.Reference) ([]signature.Record, bool, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.records, w.truncated, w.call("Records")
+}
+
+func (w *world) Bulk(context.Context, image.Reference, []signature.KeyID) ([]signature.Record, time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.bulk, w.now.Add(-w.bulkAge)
+}
+
+func (w *world) Exists(context.Context, image.Reference) (bool, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.exists, w.call("Exists")
+}
+
+func (w *world) KeyState(_ context.Context, id signature.KeyID) (verdict.Key, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	k, ok := w.keys[id]
+	if !ok {
+		k = verdict.Key{ID: id, State: verdict.NotFound}
 	}
+	return k, w.call("Key " + id.Short()[len("…"):][:1])
+}
+
+func (w *world) PublicKey(_ context.Context, _ signature.KeyID, version signature.KeyVersionID) (*rsa.PublicKey, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.public[version] == nil {
+		w.t.Errorf("asked for the public key of %s", version)
+	}
+	return w.public[version], w.call("PublicKey")
+}
+
+func keyID(t testing.TB, letter string) signature.KeyID {
+	t.Helper()
+	id, err := signature.ParseKeyID("ocid1.key.oc1.iad.b5q4c5lnaahik." + strings.Repeat(letter, 60))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+func versionID(t testing.TB, name string) signature.KeyVersionID {
+	t.Helper()
+	id, err := signature.ParseKeyVersionID("ocid1.keyversion.oc1.iad." + name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+func set(t testing.TB, keys ...signature.KeyID) signature.KeySet {
+	t.Helper()
+	s, err := signature.NewKeySet(keys...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func pin(t testing.TB, ref image.Reference) image.Pinned {
+	t.Helper()
+	img, ok := ref.Pinned()
+	if !ok {
+		t.Fatalf("%s pins no image", ref)
+	}
+	return img
 }
 
 // private keys are slow to make; the tests share them by letter.
@@ -223,8 +265,8 @@ func TestVectors(t *testing.T) {
 			r := v.Record
 			w.records = []signature.Record{{KeyID: r.KeyID, KeyVersionID: r.KeyVersionID, Algorithm: r.Algorithm,
 				Message: r.Message, Signature: r.Signature, State: r.State}}
-			got, err := w.checker().Check(t.Context(), ref, allowed)
-			if err != nil || string(got.Reason) != v.Want || got.Signed != (v.Want == "signed") {
+			got, err := w.checker().Check(t.Context(), pin(t, ref), set(t, allowed...))
+			if err != nil || string(got.Reason) != v.Want || got.Signed() != (v.Want == "signed") {
 				t.Errorf("got %+v, %v; want %s", got, err, v.Want)
 			}
 		})
@@ -315,46 +357,50 @@ func TestCheck(t *testing.T) {
 			a, b := w.addKey("a"), w.addKey("b")
 			w.addKey("c")
 			test.arrange(w)
-			got, err := w.checker().Check(t.Context(), ref, []signature.KeyID{a, b})
+			got, err := w.checker().Check(t.Context(), pin(t, ref), set(t, a, b))
 			switch {
 			case test.want == "":
-				if !errors.Is(err, broken) || got != (verdict.Verdict{}) {
+				if !errors.Is(err, broken) || got != (checker.Answer{}) {
 					t.Errorf("got %+v, %v; want the error", got, err)
 				}
-			case err != nil || got.Reason != test.want || got.Signed != (test.want == verdict.Signed):
+			case err != nil || got.Reason != test.want || got.Signed() != (test.want == verdict.Signed):
 				t.Errorf("got %+v, %v; want %s", got, err, test.want)
-			case (got.Detail == "") != got.Signed:
+			case (got.Detail == "") != got.Signed():
 				t.Errorf("detail %q", got.Detail)
 			}
 		})
 	}
+}
 
-	t.Run("no digest", func(t *testing.T) {
-		w := newWorld(t)
-		tagged, err := image.Parse("iad.ocir.io/ns/web:v1")
-		if err != nil {
-			t.Fatal(err)
-		}
-		got, err := w.checker().Check(t.Context(), tagged, []signature.KeyID{w.addKey("a")})
-		if err != nil || got.Signed || got.Reason != verdict.NoDigest || len(w.calls) > 0 {
-			t.Errorf("got %+v, %v, calls %v", got, err, w.calls)
-		}
-	})
+// A reference without a digest, and no key, make no yes of any evidence.
+func TestZeroValuesAreDenied(t *testing.T) {
+	ref := reference(t, "1")
+	w := newWorld(t)
+	a := w.addKey("a")
+	w.records = append(w.records, w.sign("a", ref))
+	c := w.checker()
+	got, err := c.Check(t.Context(), image.Pinned{}, set(t, a))
+	if err != nil || got.Reason != verdict.NoDigest || got.RetryAfter != 0 || len(w.calls) > 0 {
+		t.Errorf("no image: got %+v, %v, calls %v", got, err, w.calls)
+	}
+	if got, err = c.Check(t.Context(), pin(t, ref), signature.KeySet{}); err != nil || got.Reason != verdict.KeyNotAllowed || w.calls["PublicKey"] > 0 {
+		t.Errorf("no key: got %+v, %v, calls %v", got, err, w.calls)
+	}
 }
 
 func TestHowOldAnAnswerCanBe(t *testing.T) {
 	ref := reference(t, "1")
-	start := func(t *testing.T) (*world, func() verdict.Verdict) {
+	start := func(t *testing.T) (*world, func() checker.Answer) {
 		w := newWorld(t)
 		w.addKey("a")
 		w.addKey("b")
 		c := w.checker()
 		t.Cleanup(c.Wait)
-		return w, func() verdict.Verdict {
+		return w, func() checker.Answer {
 			t.Helper()
-			allowed := []signature.KeyID{keyID(t, "a"), keyID(t, "b")}
-			known, ok := c.Known(t.Context(), ref, allowed)
-			v, err := c.Check(t.Context(), ref, allowed)
+			allowed := set(t, keyID(t, "a"), keyID(t, "b"))
+			known, ok := c.Cached(t.Context(), pin(t, ref), allowed)
+			v, err := c.Check(t.Context(), pin(t, ref), allowed)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -363,7 +409,7 @@ func TestHowOldAnAnswerCanBe(t *testing.T) {
 					t.Errorf("what is known is not what is found (-found +known):\n%s", diff)
 				}
 			}
-			if again, ok := c.Known(t.Context(), ref, allowed); !ok || again != v {
+			if again, ok := c.Cached(t.Context(), pin(t, ref), allowed); !ok || again != v {
 				t.Errorf("what has just been found is not known: %+v, %t, want %+v", again, ok, v)
 			}
 			return v
@@ -372,31 +418,31 @@ func TestHowOldAnAnswerCanBe(t *testing.T) {
 
 	t.Run("a new signature counts after 30 s", func(t *testing.T) {
 		w, check := start(t)
-		if v := check(); v.Signed || v.Kept != 30*time.Second {
+		if v := check(); v.Signed() || v.RetryAfter != 30*time.Second {
 			t.Fatalf("got %+v", v)
 		}
 		w.change(func() { w.records = append(w.records, w.sign("a", ref)) })
 		w.pass(30*time.Second + 1)
-		if v := check(); !v.Signed || v.Kept != 0 {
+		if v := check(); !v.Signed() || v.RetryAfter != 0 {
 			t.Errorf("got %+v", v)
 		}
 	})
 	t.Run("a deleted record stops counting after 10 min", func(t *testing.T) {
 		w, check := start(t)
 		w.records = append(w.records, w.sign("a", ref))
-		if !check().Signed {
+		if !check().Signed() {
 			t.Fatal("not signed")
 		}
 		w.change(func() { w.records = nil })
 		w.pass(10*time.Minute + 1)
-		if v := check(); v.Signed {
+		if v := check(); v.Signed() {
 			t.Errorf("got %+v", v)
 		}
 	})
 	t.Run("a disabled key stops counting after 60 s", func(t *testing.T) {
 		w, check := start(t)
 		w.records = append(w.records, w.sign("a", ref))
-		if !check().Signed {
+		if !check().Signed() {
 			t.Fatal("not signed")
 		}
 		w.change(func() {
@@ -405,12 +451,12 @@ func TestHowOldAnAnswerCanBe(t *testing.T) {
 			w.keys[k.ID] = k
 		})
 		w.pass(60*time.Second + 1)
-		if v := check(); v.Signed || v.Reason != verdict.KeyUnusable {
+		if v := check(); v.Signed() || v.Reason != verdict.KeyUnusable {
 			t.Errorf("got %+v", v)
 		}
 		w.change(func() { w.records = append(w.records, w.sign("b", ref)) })
 		w.pass(30*time.Second + 1)
-		if v := check(); !v.Signed {
+		if v := check(); !v.Signed() {
 			t.Errorf("a new signature by another key does not count: %+v", v)
 		}
 	})
@@ -421,12 +467,12 @@ func TestHowOldAnAnswerCanBe(t *testing.T) {
 		disabled := k
 		disabled.State = "DISABLED"
 		w.keys[k.ID] = disabled
-		if check().Signed {
+		if check().Signed() {
 			t.Fatal("signed")
 		}
 		w.change(func() { w.keys[k.ID] = k })
 		w.pass(30*time.Second + 1)
-		if v := check(); !v.Signed {
+		if v := check(); !v.Signed() {
 			t.Errorf("got %+v", v)
 		}
 	})
@@ -444,12 +490,12 @@ func TestHowOldAnAnswerCanBe(t *testing.T) {
 			bad.KeyVersionID = "ocid1.keyversion.none"
 			w.records = []signature.Record{bad} // so that the key has been asked for
 		})
-		if check().Signed {
+		if check().Signed() {
 			t.Fatal("signed")
 		}
 		w.change(func() { w.keys[a], w.records = old, []signature.Record{rec} })
 		w.pass(30*time.Second + 1)
-		if v := check(); !v.Signed {
+		if v := check(); !v.Signed() {
 			t.Errorf("got %+v", v)
 		}
 	})
@@ -460,12 +506,12 @@ func TestHowOldAnAnswerCanBe(t *testing.T) {
 		c := w.checker()
 		for _, call := range []string{"Records", "Key a", "PublicKey"} {
 			w.change(func() { w.fail = map[string]error{call: errors.New("no")} })
-			if v, err := c.Check(t.Context(), ref, []signature.KeyID{a}); err == nil || v.Signed {
+			if v, err := c.Check(t.Context(), pin(t, ref), set(t, a)); err == nil || v.Signed() {
 				t.Fatalf("%s fails: got %+v, %v", call, v, err)
 			}
 		}
 		w.change(func() { w.fail = nil })
-		if v, err := c.Check(t.Context(), ref, []signature.KeyID{a}); err != nil || !v.Signed {
+		if v, err := c.Check(t.Context(), pin(t, ref), set(t, a)); err != nil || !v.Signed() {
 			t.Errorf("got %+v, %v", v, err)
 		}
 	})
@@ -473,7 +519,7 @@ func TestHowOldAnAnswerCanBe(t *testing.T) {
 		w, check := start(t)
 		w.records = append(w.records, w.sign("a", ref), w.sign("b", ref))
 		w.fail["Key a"] = errors.New("no")
-		if !check().Signed {
+		if !check().Signed() {
 			t.Fatal("not signed")
 		}
 		w.change(func() {
@@ -483,7 +529,7 @@ func TestHowOldAnAnswerCanBe(t *testing.T) {
 			w.keys[k.ID] = k
 		})
 		w.pass(61 * time.Second)
-		if v := check(); !v.Signed || v.Key != keyID(t, "a").String() {
+		if v := check(); !v.Signed() || v.Key != keyID(t, "a").String() {
 			t.Errorf("got %+v", v)
 		}
 	})
@@ -500,8 +546,8 @@ func TestCallsDoNotGrow(t *testing.T) {
 			w.records = append(w.records, rec)
 		}
 		w.records = append(w.records, w.sign("a", ref))
-		v, err := w.checker().Check(t.Context(), ref, []signature.KeyID{a})
-		if err != nil || !v.Signed {
+		v, err := w.checker().Check(t.Context(), pin(t, ref), set(t, a))
+		if err != nil || !v.Signed() {
 			t.Fatalf("got %+v, %v", v, err)
 		}
 		if w.calls["Records"] != 1 || w.calls["Key a"] != 1 || w.calls["PublicKey"] != 1 {
@@ -517,7 +563,7 @@ func TestCallsDoNotGrow(t *testing.T) {
 		var signed atomic.Int64
 		for range 100 {
 			group.Go(func() {
-				if v, err := c.Check(t.Context(), ref, []signature.KeyID{a}); err == nil && v.Signed {
+				if v, err := c.Check(t.Context(), pin(t, ref), set(t, a)); err == nil && v.Signed() {
 					signed.Add(1)
 				}
 			})
@@ -537,7 +583,7 @@ func TestCallsDoNotGrow(t *testing.T) {
 		}
 		for _, ref := range []image.Reference{ref, alias} {
 			for _, keys := range [][]signature.KeyID{{a, b}, {b, a}, {a, b, a}} {
-				if _, err := c.Check(t.Context(), ref, keys); err != nil {
+				if _, err := c.Check(t.Context(), pin(t, ref), set(t, keys...)); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -545,7 +591,7 @@ func TestCallsDoNotGrow(t *testing.T) {
 		if w.calls["Records"] != 1 {
 			t.Errorf("calls %v", w.calls)
 		}
-		if _, err := c.Check(t.Context(), ref, []signature.KeyID{a}); err != nil || w.calls["Records"] != 2 {
+		if _, err := c.Check(t.Context(), pin(t, ref), set(t, a)); err != nil || w.calls["Records"] != 2 {
 			t.Errorf("another set of keys shares the answer: calls %v, %v", w.calls, err)
 		}
 	})
@@ -572,7 +618,7 @@ func TestBulk(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
-			allowed := []signature.KeyID{w.addKey("a"), w.addKey("b"), w.addKey("d")}
+			allowed := set(t, w.addKey("a"), w.addKey("b"), w.addKey("d"))
 			w.addKey("c")
 			k := w.keys[keyID(t, "d")]
 			k.State = "DISABLED"
@@ -590,7 +636,7 @@ func TestBulk(t *testing.T) {
 			w.records = records(test.single)
 			w.bulk = records(test.bulk)
 			w.bulkAge = 20 * time.Second
-			got, err := w.checker().Check(t.Context(), ref, allowed)
+			got, err := w.checker().Check(t.Context(), pin(t, ref), allowed)
 			if err != nil || got.Reason != test.want || w.calls["Records"] != test.asked {
 				t.Errorf("got %+v, %v; calls %v", got, err, w.calls)
 			}
@@ -605,12 +651,12 @@ func TestBulk(t *testing.T) {
 		w.bulk, w.bulkAge = []signature.Record{w.sign("a", ref)}, 20*time.Second
 		c := w.checker()
 		signed := func() bool {
-			v, err := c.Check(t.Context(), ref, []signature.KeyID{a})
+			v, err := c.Check(t.Context(), pin(t, ref), set(t, a))
 			if err != nil {
 				t.Fatal(err)
 			}
 			c.Wait()
-			return v.Signed
+			return v.Signed()
 		}
 		if !signed() {
 			t.Fatal("not signed")
@@ -629,60 +675,108 @@ func TestBulk(t *testing.T) {
 }
 
 // More records than are looked at must not cost more, nor hide that they do.
-func TestCap(t *testing.T) {
+func TestTruncated(t *testing.T) {
 	ref := reference(t, "1")
-	w := newWorld(t)
-	a := w.addKey("a")
-	w.addKey("c")
-	flood := w.sign("c", ref)
-	for range verdict.MaxRecords {
-		w.records = append(w.records, flood)
+	for name, test := range map[string]struct {
+		records   int
+		truncated bool // as the registry says
+		want      bool
+	}{
+		"249":                       {249, false, false},
+		"250":                       {250, false, false},
+		"250 of more":               {250, true, true},
+		"251, whatever is promised": {251, false, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			a := w.addKey("a")
+			w.addKey("c")
+			other := w.sign("c", ref)
+			for range test.records {
+				w.records = append(w.records, other)
+			}
+			w.truncated = test.truncated
+			got, err := w.checker().Check(t.Context(), pin(t, ref), set(t, a))
+			if err != nil || got.Signed() || got.Truncated != test.want || strings.Contains(got.Detail, "more records") != test.want ||
+				!strings.HasPrefix(got.Detail, fmt.Sprintf("%d signatures", min(test.records, 250))) {
+				t.Errorf("got %+v, %v", got, err)
+			}
+		})
 	}
-	v, err := w.checker().Check(t.Context(), ref, []signature.KeyID{a})
-	if err != nil || v.Signed || !v.Capped || !strings.Contains(v.Detail, "more records") {
-		t.Errorf("got %+v, %v", v, err)
+}
+
+// broken is a world in which some calls do something else.
+type broken struct {
+	*world
+	records   func() ([]signature.Record, bool, error)
+	bulk      func() ([]signature.Record, time.Time)
+	exists    func() (bool, error)
+	key       func() (verdict.Key, error)
+	publicKey func() (*rsa.PublicKey, error)
+}
+
+func (b broken) Records(ctx context.Context, ref image.Reference) ([]signature.Record, bool, error) {
+	if b.records != nil {
+		return b.records()
 	}
+	return b.world.Records(ctx, ref)
+}
+
+func (b broken) Bulk(ctx context.Context, ref image.Reference, keys []signature.KeyID) ([]signature.Record, time.Time) {
+	if b.bulk != nil {
+		return b.bulk()
+	}
+	return b.world.Bulk(ctx, ref, keys)
+}
+
+func (b broken) Exists(ctx context.Context, ref image.Reference) (bool, error) {
+	if b.exists != nil {
+		return b.exists()
+	}
+	return b.world.Exists(ctx, ref)
+}
+
+func (b broken) KeyState(ctx context.Context, id signature.KeyID) (verdict.Key, error) {
+	if b.key != nil {
+		return b.key()
+	}
+	return b.world.KeyState(ctx, id)
+}
+
+func (b broken) PublicKey(ctx context.Context, id signature.KeyID, version signature.KeyVersionID) (*rsa.PublicKey, error) {
+	if b.publicKey != nil {
+		return b.publicKey()
+	}
+	return b.world.PublicKey(ctx, id, version)
 }
 
 // TestAPanicIsOneQuestionsError has the code panic that holds a record against a key,
 // and the functions that a Checker is given.
 func TestAPanicIsOneQuestionsError(t *testing.T) {
-	for name, breaks := range map[string]func(*world, *verdict.Config){
-		"proving": func(_ *world, cfg *verdict.Config) {
-			cfg.PublicKey = func(context.Context, signature.KeyID, signature.KeyVersionID) (*rsa.PublicKey, error) {
-				return nil, nil
-			}
-		},
-		"the records": func(_ *world, cfg *verdict.Config) {
-			cfg.Records = func(context.Context, image.Reference) ([]signature.Record, error) { panic("a secret") }
-		},
-		"a key": func(_ *world, cfg *verdict.Config) {
-			cfg.Key = func(context.Context, signature.KeyID) (verdict.Key, error) { panic("a secret") }
-		},
-		"whether there is an image": func(w *world, cfg *verdict.Config) {
-			w.records = nil
-			cfg.Exists = func(context.Context, image.Reference) (bool, error) { panic("a secret") }
-		},
-		"the lists": func(_ *world, cfg *verdict.Config) {
-			cfg.Bulk = func(context.Context, image.Reference, []signature.KeyID) ([]signature.Record, time.Time) {
-				panic("a secret")
-			}
-		},
+	for name, b := range map[string]broken{
+		"proving":                   {publicKey: func() (*rsa.PublicKey, error) { return nil, nil }},
+		"the records":               {records: func() ([]signature.Record, bool, error) { panic("a secret") }},
+		"a key":                     {key: func() (verdict.Key, error) { panic("a secret") }},
+		"whether there is an image": {exists: func() (bool, error) { panic("a secret") }},
+		"the lists":                 {bulk: func() ([]signature.Record, time.Time) { panic("a secret") }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
 			id := w.addKey("a")
-			w.records = []signature.Record{w.sign("a", reference(t, "1"))}
+			if b.exists == nil {
+				w.records = []signature.Record{w.sign("a", reference(t, "1"))}
+			}
+			b.world = w
 			cfg := w.config()
-			breaks(w, &cfg)
+			cfg.Images, cfg.Keys = b, b
 			var told []*contain.PanicError
 			cfg.Panicked = func(p *contain.PanicError) { told = append(told, p) }
-			c := verdict.New(cfg)
-			v, err := c.Check(t.Context(), reference(t, "1"), []signature.KeyID{id})
-			if p, ok := errors.AsType[*contain.PanicError](err); !ok || v.Signed || strings.Contains(err.Error(), "secret") || len(told) != 1 || told[0] != p {
+			c := checker.New(cfg)
+			v, err := c.Check(t.Context(), pin(t, reference(t, "1")), set(t, id))
+			if p, ok := errors.AsType[*contain.PanicError](err); !ok || v.Signed() || strings.Contains(err.Error(), "secret") || len(told) != 1 || told[0] != p {
 				t.Errorf("got %+v, %v, told %v", v, err, told)
 			}
-			if v, ok := c.Known(t.Context(), reference(t, "1"), []signature.KeyID{id}); ok {
+			if v, ok := c.Cached(t.Context(), pin(t, reference(t, "1")), set(t, id)); ok {
 				t.Errorf("remembered: %+v", v)
 			}
 			c.Wait()

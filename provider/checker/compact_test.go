@@ -1,6 +1,8 @@
-package verdict_test
+package checker_test
 
 import (
+	"errors"
+	"fmt"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -8,40 +10,14 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/oke-sign/oke-sign/provider/image"
+	"github.com/oke-sign/oke-sign/provider/checker"
 	"github.com/oke-sign/oke-sign/provider/signature"
 	"github.com/oke-sign/oke-sign/provider/verdict"
 )
 
-// A question that is kept small still is about the same image, and about no
-// other.
-func FuzzQuestion(f *testing.F) {
-	digest := "@sha256:" + strings.Repeat("40", 32) // 0x40 is an @
-	f.Add("iad.ocir.io/ns/app:v1"+digest, "ocir.us-ashburn-1.oci.oraclecloud.com/ns/app"+digest)
-	f.Add("iad.ocir.io/ns/a/b"+digest, "phx.ocir.io/ns/a/b"+digest)
-	f.Add("iad.ocir.io/ns/a/b"+digest, "iad.ocir.io/ns/a"+digest)
-	f.Add("fra.ocir.io/ns/app@sha256:"+strings.Repeat("2f", 32), "fra.ocir.io/ns/app@sha256:"+strings.Repeat("2e", 32))
-	f.Fuzz(func(t *testing.T, one, two string) {
-		a, err := image.Parse(one)
-		if err != nil || a.Digest() == "" {
-			return
-		}
-		if got, err := verdict.Remembered(a); err != nil || got.Identity() != a.Identity() {
-			t.Errorf("%s comes back as %s, %v", a, got, err)
-		}
-		b, err := image.Parse(two)
-		if err != nil || b.Digest() == "" {
-			return
-		}
-		if got, want := verdict.Same(a, b), a.Identity() == b.Identity(); got != want {
-			t.Errorf("%s and %s: same %t, want %t", a, b, got, want)
-		}
-	})
-}
-
-// Whatever is found out, the decision on what is remembered of it is the
-// decision on the whole.
-func TestRememberingChangesNoDecision(t *testing.T) {
+// Whatever is gathered, the decision on what is cached of it is the decision on the
+// whole.
+func TestCompactEvidenceDecidesTheSame(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	pick := func(n int) int { return r.IntN(n) }
 	keys := make([]signature.KeyID, 3)
@@ -60,9 +36,10 @@ func TestRememberingChangesNoDecision(t *testing.T) {
 	}
 	reasons := []verdict.Reason{verdict.Signed, verdict.Signed, verdict.Signed, verdict.WrongImage, verdict.WrongKey, verdict.BadSignature, verdict.KeyUnusable}
 	states := []string{verdict.Enabled, verdict.Enabled, "DISABLED", verdict.NotFound}
+	allowed, unknown := set(t, keys[:2]...), errors.New("not known")
 	seen := make(map[verdict.Reason]bool)
 	for range 20_000 {
-		ev := verdict.Evidence{Records: pick(3), Unusable: pick(2), Missing: pick(4) == 0, Capped: pick(5) == 0}
+		ev := verdict.Evidence{Records: pick(3), Unusable: pick(2), Missing: pick(4) == 0, Truncated: pick(5) == 0}
 		for range pick(4) {
 			f := verdict.Finding{Reason: reasons[pick(len(reasons))], Key: keys[pick(3)], Version: versions[pick(3)],
 				Signature: "ocid1.containerimagesignature." + string(rune('a'+pick(26))), Algorithm: string(signature.SHA256), SignedAt: time.Unix(int64(pick(1e9)), 0)}
@@ -79,9 +56,16 @@ func TestRememberingChangesNoDecision(t *testing.T) {
 			}
 			now[id] = k
 		}
-		want := verdict.Decide(ev, keys, now)
-		if diff := cmp.Diff(want, verdict.Decide(verdict.Recalled(ev), keys, now)); diff != "" {
-			t.Fatalf("%+v: (-whole +remembered)\n%s", ev, diff)
+		state := func(id signature.KeyID) (verdict.Key, error) {
+			if k, ok := now[id]; ok {
+				return k, nil
+			}
+			return verdict.Key{}, unknown
+		}
+		want, wantErr := verdict.Decide(ev, allowed, state)
+		got, err := verdict.Decide(checker.Recalled(ev), allowed, state)
+		if diff := cmp.Diff(want, got); diff != "" || fmt.Sprint(err) != fmt.Sprint(wantErr) {
+			t.Fatalf("%+v: %v, want %v (-whole +compact)\n%s", ev, err, wantErr, diff)
 		}
 		seen[want.Reason] = true
 	}

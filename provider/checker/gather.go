@@ -1,0 +1,190 @@
+package checker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/oke-sign/oke-sign/provider/contain"
+	"github.com/oke-sign/oke-sign/provider/image"
+	"github.com/oke-sign/oke-sign/provider/signature"
+	"github.com/oke-sign/oke-sign/provider/verdict"
+)
+
+// maxRecords is how many signature records of one image are looked at: an image
+// that has more was flooded, and an honest signature is among the newest or the
+// oldest. OCI Registry's client reads no more; this bounds the work whatever it does.
+const maxRecords = 250
+
+// gather finds out about one image.
+func (c *Checker) gather(ctx context.Context, q question) (cachedEvidence, error) {
+	ref := q.image.Reference()
+	if records, at := c.cfg.Images.Bulk(ctx, ref, q.allowed.Keys()); len(records) > 0 {
+		if ev, unknown := c.evaluateRecords(ctx, q, records); unknown == nil && proven(ev) {
+			return compact(ev, at, signedFor), nil
+		}
+	}
+	at := c.cfg.Now()
+	records, truncated, err := c.cfg.Images.Records(ctx, ref)
+	if err != nil {
+		return cachedEvidence{}, err
+	}
+	ev, unknown := c.evaluateRecords(ctx, q, records)
+	ev.Truncated = ev.Truncated || truncated
+	if len(records) == 0 {
+		exists, err := c.cfg.Images.Exists(ctx, ref)
+		if err != nil {
+			return cachedEvidence{}, err
+		}
+		ev.Missing = !exists
+	}
+	switch {
+	case unknown != nil && !proven(ev):
+		return cachedEvidence{}, unknown // what is not known might prove it
+	case unknown != nil || !proven(ev):
+		// A yes of which a part is not known is cached as shortly as a denial: if its
+		// key is disabled, the part that is missing may be the other proof.
+		return compact(ev, at, deniedFor), nil
+	}
+	return compact(ev, at, signedFor), nil
+}
+
+// proven reports whether evidence holds a proof. Its key was enabled when the
+// evidence was gathered; whether it still is, is decided for each answer.
+func proven(ev verdict.Evidence) bool {
+	return slices.ContainsFunc(ev.Findings, func(f verdict.Finding) bool { return f.Reason == verdict.Signed })
+}
+
+// evaluateRecords holds an image's signature records against the allowed keys. It
+// returns what they come to, and what could not be found out.
+func (c *Checker) evaluateRecords(ctx context.Context, q question, records []signature.Record) (ev verdict.Evidence, unknown error) {
+	ev.Truncated = len(records) > maxRecords
+	byKey := make(map[signature.KeyID][]signature.Record)
+	var others []string
+	for _, rec := range records[:min(len(records), maxRecords)] {
+		if rec.State != signature.StateAvailable {
+			ev.Unusable++
+			continue
+		}
+		ev.Records++
+		if id, err := signature.ParseKeyID(rec.KeyID); err == nil && q.allowed.Contains(id) {
+			byKey[id] = append(byKey[id], rec)
+		} else if short := signature.Short(rec.KeyID); !slices.Contains(others, short) {
+			others = append(others, short)
+		}
+	}
+	ev.OtherKeys = inWords(others)
+
+	allowed := q.allowed.Keys()
+	findings := make([][]verdict.Finding, len(allowed))
+	failed := make([]error, len(allowed))
+	var group errgroup.Group // a key that cannot be asked for does not stop the others
+	for i, id := range allowed {
+		if len(byKey[id]) > 0 {
+			group.Go(func() error {
+				defer contain.Panic(&failed[i])
+				findings[i], failed[i] = c.examine(ctx, q.image, id, byKey[id])
+				return nil
+			})
+		}
+	}
+	_ = group.Wait()
+	ev.Findings = slices.Concat(findings...)
+	slices.SortStableFunc(ev.Findings, func(a, b verdict.Finding) int { return b.SignedAt.Compare(a.SignedAt) })
+	return ev, errors.Join(failed...)
+}
+
+// examine holds the records that name one allowed key against it. It returns one
+// proof for each version and one failure for each reason, which is all that Decide
+// needs.
+func (c *Checker) examine(ctx context.Context, img image.Pinned, id signature.KeyID, records []signature.Record) ([]verdict.Finding, error) {
+	key, err := c.listing(ctx, id, records)
+	if err != nil {
+		return nil, err
+	}
+	var findings []verdict.Finding
+	var unknown error
+	type kind struct {
+		reason  verdict.Reason
+		version signature.KeyVersionID // of a proof
+	}
+	seen := make(map[kind]bool)
+	for _, rec := range records {
+		f, err := c.finding(ctx, img, key, rec)
+		if err != nil {
+			if unknown == nil {
+				unknown = err
+			}
+			continue
+		}
+		k := kind{reason: f.Reason}
+		if f.Reason == verdict.Signed {
+			k.version = f.Version
+		}
+		if !seen[k] {
+			seen[k] = true
+			findings = append(findings, f)
+		}
+	}
+	return findings, unknown
+}
+
+// listing returns the key with its versions. If a record names a version that is not
+// among those cached, the key may have been rotated since: it is asked for again,
+// unless that was done a short while ago, whatever records say.
+func (c *Checker) listing(ctx context.Context, id signature.KeyID, records []signature.Record) (verdict.Key, error) {
+	k, err := c.keys.Get(ctx, id)
+	if err != nil || !c.old(k.at) {
+		return k.Key, err
+	}
+	unlisted := func(rec signature.Record) bool {
+		version, err := signature.ParseKeyVersionID(rec.KeyVersionID)
+		_, listed := k.Versions[version]
+		return err != nil || !listed
+	}
+	if !slices.ContainsFunc(records, unlisted) {
+		return k.Key, nil
+	}
+	c.keys.Discard(id, func(k keyState) bool { return c.old(k.at) })
+	k, err = c.keys.Get(ctx, id)
+	return k.Key, err
+}
+
+// finding is what one record comes to. Only versions that Vault lists for the
+// key are asked for: what a record names is its uploader's word.
+func (c *Checker) finding(ctx context.Context, img image.Pinned, key verdict.Key, rec signature.Record) (verdict.Finding, error) {
+	unusable := verdict.Finding{Reason: verdict.KeyUnusable, Key: key.ID, Signature: rec.ID, Algorithm: rec.Algorithm, SignedAt: rec.TimeCreated}
+	id, err := signature.ParseKeyVersionID(rec.KeyVersionID)
+	if err != nil {
+		unusable.Detail = fmt.Sprintf("signature %s names no version of key %s", signature.Short(rec.ID), key.ID.Short())
+		return unusable, nil
+	}
+	unusable.Version = id
+	if unusable.Detail = key.Unusable(id); unusable.Detail != "" {
+		return unusable, nil
+	}
+	pub, err := c.public.Get(ctx, version{key.ID, id})
+	if err != nil {
+		return verdict.Finding{}, err
+	}
+	return verdict.Prove(img, rec, key.ID, id, pub), nil
+}
+
+// inWords names a few keys: an uploader chooses how many there are.
+func inWords(keys []string) string {
+	const most = 3
+	switch n := len(keys); {
+	case n == 0:
+		return "no key that it names"
+	case n == 1:
+		return "key " + keys[0]
+	case n > most:
+		return fmt.Sprintf("keys %s and %d more", strings.Join(keys[:most], ", "), n-most)
+	default:
+		return "keys " + strings.Join(keys[:n-1], ", ") + " and " + keys[n-1]
+	}
+}

@@ -1,0 +1,55 @@
+package test
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// Each invariant of docs/decision.md names tests, and they exist.
+func TestDecisionNamesItsTests(t *testing.T) {
+	exists := make(map[string]bool)
+	declared := regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)\w+)\(`)
+	for _, root := range []string{"../provider", "../policies"} {
+		err := filepath.WalkDir(root, func(path string, _ fs.DirEntry, err error) error {
+			if err != nil || !strings.HasSuffix(path, "_test.go") {
+				return err
+			}
+			text, err := os.ReadFile(path)
+			for _, found := range declared.FindAllStringSubmatch(string(text), -1) {
+				exists[found[1]] = true
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	text, err := os.ReadFile("../docs/decision.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := regexp.MustCompile("`((?:Test|Fuzz)\\w+)`")
+	invariants := 0
+	for line := range strings.Lines(string(text)) {
+		if !regexp.MustCompile(`^\| \d+ \|`).MatchString(line) {
+			continue
+		}
+		invariants++
+		tests := named.FindAllStringSubmatch(line, -1)
+		if len(tests) == 0 {
+			t.Errorf("no test holds: %s", line)
+		}
+		for _, name := range tests {
+			if !exists[name[1]] {
+				t.Errorf("there is no %s, which is to hold: %s", name[1], line)
+			}
+		}
+	}
+	if invariants < 9 {
+		t.Errorf("%d invariants were read", invariants)
+	}
+}
