@@ -30,7 +30,7 @@ import (
 )
 
 // goPackages are the packages whose defences are taken out.
-var goPackages = []string{"image", "signature", "verdict", "server", "registry", "vault"}
+var goPackages = []string{"image", "signature", "verdict", "checker", "server", "registry", "vault"}
 
 // testedBy are the packages whose tests should notice: the same, and the program that is
 // made of them.
