@@ -95,12 +95,11 @@ func (p *provider) panicked(e *contain.PanicError) {
 	p.log.Error("panic while asking OCI", "error", e, "stack", string(e.Stack))
 }
 
-// observe counts the requests to OCI. All labels are from sets that package
-// principal fixes.
+// observe counts the requests to OCI. Package ociauth fixes the values of all labels.
 func observe(metrics prometheus.Registerer) func(ociauth.Attempt) {
 	calls := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "oke_sign_oci_requests_total",
-		Help: "Requests to OCI, repetitions included, by what came of them.",
+		Help: "Requests to OCI, including retries, by outcome.",
 	}, []string{"service", "operation", "outcome"})
 	took := prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name:    "oke_sign_oci_request_duration_seconds",

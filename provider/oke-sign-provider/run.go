@@ -59,7 +59,7 @@ func run(ctx context.Context, with process) error {
 	// A process that waits can be read as well as one that answers, and yet nobody
 	// is answered.
 	p.metrics.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "oke_sign_ready", Help: "1 if this process could decide something now, as /readyz says; 0 if not.",
+		Name: "oke_sign_ready", Help: "1 while /readyz says that the provider is ready, else 0.",
 	}, func() float64 {
 		if p.ready() != nil {
 			return 0
@@ -67,7 +67,7 @@ func run(ctx context.Context, with process) error {
 		return 1
 	}))
 	p.metrics.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
-		Name: "oke_sign_log_lines_dropped_total", Help: "Lines of the log that were dropped because nobody read standard error.",
+		Name: "oke_sign_log_lines_dropped_total", Help: "Lines of the log that were dropped because nobody read standard error fast enough.",
 	}, func() float64 { return float64(lines.Dropped()) }))
 	if err := p.connect(ctx); err != nil && !ociauth.IsUnvouched(err) {
 		return err

@@ -43,7 +43,7 @@ func (s state) Collect(to chan<- prometheus.Metric) {
 		send(prometheus.GaugeValue, "oke_sign_keys", "Allowed keys that signatures name, by the state that OCI Vault gave last.", float64(n), "state", name)
 	}
 	if at := s.serving.NotAfter(); !at.IsZero() {
-		send(prometheus.GaugeValue, "oke_sign_certificate_expiry_timestamp_seconds", "When the serving certificate expires.", float64(at.Unix()))
+		send(prometheus.GaugeValue, "oke_sign_certificate_expiry_timestamp_seconds", "When the serving certificate expires, in Unix time.", float64(at.Unix()))
 	}
 }
 

@@ -52,12 +52,12 @@ func Limit(l net.Listener, most int, port string, registry prometheus.Registerer
 	closed := func(reason string) prometheus.Counter {
 		return prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "oke_sign_connections_closed_total", ConstLabels: prometheus.Labels{"port": port, "reason": reason},
-			Help: "Connections closed because there were too many: the longest idle one in favor of a new one, or the new one because all were busy (full).",
+			Help: "Connections closed because there were too many, by reason: idle (the longest idle one made room) or full (a new one found all busy).",
 		})
 	}
 	b := &Listener{
 		Listener: l, most: most, idle: closed("idle"), full: closed("full"),
-		open: prometheus.NewGauge(prometheus.GaugeOpts{Name: "oke_sign_connections", Help: "Connections that are open, by port.", ConstLabels: labels}),
+		open: prometheus.NewGauge(prometheus.GaugeOpts{Name: "oke_sign_connections", Help: "Open connections, by port.", ConstLabels: labels}),
 	}
 	if registry != nil {
 		registry.MustRegister(b.open, b.idle, b.full)

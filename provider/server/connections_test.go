@@ -92,9 +92,9 @@ func until(t *testing.T, what string, holds func() bool) {
 func counts(t *testing.T, registry *prometheus.Registry, want string) {
 	t.Helper()
 	err := testutil.GatherAndCompare(registry, strings.NewReader(`
-# HELP oke_sign_connections Connections that are open, by port.
+# HELP oke_sign_connections Open connections, by port.
 # TYPE oke_sign_connections gauge
-# HELP oke_sign_connections_closed_total Connections closed because there were too many: the longest idle one in favor of a new one, or the new one because all were busy (full).
+# HELP oke_sign_connections_closed_total Connections closed because there were too many, by reason: idle (the longest idle one made room) or full (a new one found all busy).
 # TYPE oke_sign_connections_closed_total counter
 `+want), "oke_sign_connections", "oke_sign_connections_closed_total")
 	if err != nil {
@@ -213,7 +213,7 @@ func TestConnectionsAreCounted(t *testing.T) {
 		_ = dial(t, addr).Close()
 	}
 	until(t, "no connection is left", func() bool {
-		return testutil.GatherAndCompare(registry, strings.NewReader("# HELP oke_sign_connections Connections that are open, by port.\n# TYPE oke_sign_connections gauge\noke_sign_connections{port=\"questions\"} 0\n"), "oke_sign_connections") == nil
+		return testutil.GatherAndCompare(registry, strings.NewReader("# HELP oke_sign_connections Open connections, by port.\n# TYPE oke_sign_connections gauge\noke_sign_connections{port=\"questions\"} 0\n"), "oke_sign_connections") == nil
 	})
 }
 

@@ -32,31 +32,22 @@ func decodeRequest(body string) ([]string, error) {
 	}
 	var version, kind string
 	var keys []string
-	key := func(s *scanner) error {
-		k, err := s.str()
+	add := func(key string) error {
 		switch {
-		case err != nil:
-			return err
-		case len(k) > maxQuestion:
+		case len(key) > maxQuestion:
 			return errKeyTooLong
 		case len(keys) == maxKeys:
 			return errTooManyKeys
 		}
-		keys = append(keys, k)
+		keys = append(keys, key)
 		return nil
 	}
-	request := func(s *scanner) error {
-		return s.object([]field{{name: "keys", read: func(s *scanner) error { return s.array(key) }}}, skip)
-	}
-	s := scanner{text: body}
-	err := s.object([]field{
-		{name: "apiVersion", read: text(&version)},
-		{name: "kind", read: text(&kind)},
-		{name: "request", read: request},
-	}, skip)
-	if err == nil {
-		err = s.end()
-	}
+	r := jsonReader{text: body, lenient: true}
+	err := r.document([]field{
+		{name: "apiVersion", text: &version},
+		{name: "kind", text: &kind},
+		{name: "request", object: []field{{name: "keys", each: add}}},
+	})
 	switch {
 	case err != nil:
 		return nil, err
@@ -86,11 +77,7 @@ func parseSignatureQuestion(question string) (asked, error) {
 	var a asked
 	last := ""
 	var allowed []signature.KeyID
-	key := func(s *scanner) error {
-		ocid, err := s.str()
-		if err != nil {
-			return err
-		}
+	add := func(ocid string) error {
 		if len(allowed) == signature.MaxKeys {
 			return fmt.Errorf("more than %d keys", signature.MaxKeys)
 		}
@@ -106,8 +93,8 @@ func parseSignatureQuestion(question string) (asked, error) {
 		return nil
 	}
 	err := readQuestion(question, []field{
-		{name: "image", read: text(&a.image)},
-		{name: "keys", read: func(s *scanner) error { return s.array(key) }},
+		{name: "image", text: &a.image},
+		{name: "keys", each: add},
 	})
 	if err == nil {
 		a.allowed, err = signature.NewKeySet(allowed...)
@@ -127,7 +114,7 @@ func parseSignatureQuestion(question string) (asked, error) {
 // all policies share one answer.
 func parseScanQuestion(question string) (asked, error) {
 	var a asked
-	err := readQuestion(question, []field{{name: "image", read: text(&a.image)}})
+	err := readQuestion(question, []field{{name: "image", text: &a.image}})
 	switch {
 	case err != nil:
 		return asked{}, err
@@ -153,11 +140,8 @@ func readQuestion(question string, fields []field) error {
 	if err := bounded(question); err != nil {
 		return err
 	}
-	s := scanner{text: question}
-	if err := s.object(fields, nil); err != nil {
-		return err
-	}
-	return s.end()
+	r := jsonReader{text: question}
+	return r.document(fields)
 }
 
 // bounded rejects a question that is too long or not UTF-8.
