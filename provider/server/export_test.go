@@ -31,7 +31,7 @@ func ParseDigestQuestion(key string) (image string, err error) {
 
 // Encode writes an answer for which there is room.
 func Encode(r Response) (text []byte, complete bool) {
-	var a answer
+	var a encoder
 	complete = a.encode(r, func() bool { return true })
 	return a.Bytes(), complete
 }

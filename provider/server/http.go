@@ -164,16 +164,16 @@ func earlier(a, b time.Time) time.Time {
 }
 
 // buffer returns an empty buffer.
-func (h *Handler) buffer() *answer {
-	if b, ok := h.buffers.Get().(*answer); ok {
+func (h *Handler) buffer() *encoder {
+	if b, ok := h.buffers.Get().(*encoder); ok {
 		return b
 	}
-	return &answer{Buffer: *bytes.NewBuffer(make([]byte, 0, usualBody))}
+	return &encoder{Buffer: *bytes.NewBuffer(make([]byte, 0, usualBody))}
 }
 
 // recycle keeps a buffer for the next request, unless this request was far larger
 // than usual.
-func (h *Handler) recycle(b *answer) {
+func (h *Handler) recycle(b *encoder) {
 	if b.Cap() <= 4*usualBody {
 		b.Reset()
 		b.err = nil

@@ -138,7 +138,7 @@ type Handler struct {
 	log       *slog.Logger
 	endpoints map[string]*endpoint // by path
 	elsewhere *endpoint            // for requests to another path
-	buffers   sync.Pool            // of *answer, for bodies as well
+	buffers   sync.Pool            // of *encoder, for bodies as well
 	bodies    *semaphore.Weighted
 	answers   *semaphore.Weighted
 	stuck     atomic.Int64 // requests without an answer long after their timeout

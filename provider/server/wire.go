@@ -48,41 +48,41 @@ const (
 	maxValue    = 16 << 10 // one report with a hundred problems of the longest names
 )
 
-// answer is the text of a ProviderResponse.
-type answer struct {
+// encoder writes the text of a ProviderResponse.
+type encoder struct {
 	bytes.Buffer
 	err error // the first value that did not encode
 }
 
 // put writes a text and a value after it. Browsers show no answers, so "<", ">" and
 // "&" need no escapes.
-func (a *answer) put(text string, v any) {
-	_, _ = a.WriteString(text)
-	enc := json.NewEncoder(&a.Buffer)
+func (e *encoder) put(text string, v any) {
+	_, _ = e.WriteString(text)
+	enc := json.NewEncoder(&e.Buffer)
 	enc.SetEscapeHTML(false)
 	if err := enc.Encode(v); err != nil {
-		a.err = cmp.Or(a.err, err)
+		e.err = cmp.Or(e.err, err)
 		return
 	}
-	a.Truncate(a.Len() - len("\n"))
+	e.Truncate(e.Len() - len("\n"))
 }
 
 // encode writes a response item by item, which saves a second copy of it. It calls
 // grow once, before it takes more than usualAnswer bytes. It leaves out items that
 // have no room, says so in the system error, and reports whether the response answers
 // all questions.
-func (a *answer) encode(r Response, grow func() bool) (complete bool) {
-	a.put(`{"apiVersion":`, apiVersion)
-	a.put(`,"kind":`, kindResponse)
-	_, _ = a.WriteString(`,"response":{"idempotent":true`)
+func (e *encoder) encode(r Response, grow func() bool) (complete bool) {
+	e.put(`{"apiVersion":`, apiVersion)
+	e.put(`,"kind":`, kindResponse)
+	_, _ = e.WriteString(`,"response":{"idempotent":true`)
 	written, why := 0, ""
 	for grown := false; written < len(r.Items) && why == ""; {
 		item := r.Items[written]
-		size := a.Len() + len(item.Key) + maxValue
+		size := e.Len() + len(item.Key) + maxValue
 		if size > usualAnswer && !grown {
 			grown = grow()
 			if grown {
-				a.Grow(estimate(r.Items[written:]))
+				e.Grow(estimate(r.Items[written:]))
 			} else {
 				why = "other large answers have yet to be read"
 			}
@@ -91,12 +91,12 @@ func (a *answer) encode(r Response, grow func() bool) (complete bool) {
 			why = fmt.Sprintf("an answer has %d bytes at most", maxAnswer)
 		}
 		if why == "" {
-			a.put(before(written), item)
+			e.put(before(written), item)
 			written++
 		}
 	}
 	if written > 0 {
-		_ = a.WriteByte(']')
+		_ = e.WriteByte(']')
 	}
 	if why != "" {
 		lines := []string{fmt.Sprintf("%d questions are left out: %s", len(r.Items)-written, why)}
@@ -106,9 +106,9 @@ func (a *answer) encode(r Response, grow func() bool) (complete bool) {
 		r.SystemError = systemError(lines)
 	}
 	if r.SystemError != "" {
-		a.put(`,"systemError":`, r.SystemError)
+		e.put(`,"systemError":`, r.SystemError)
 	}
-	_, _ = a.WriteString("}}\n")
+	_, _ = e.WriteString("}}\n")
 	return r.SystemError == ""
 }
 
