@@ -410,7 +410,8 @@ func TestNobodyIsAskedWithoutNeed(t *testing.T) {
 	p := gatekeepertest.Start(t, gatekeepertest.Each(vouch))
 	exempt := constraint(policies.SignedImages, "signed", "deny",
 		`{"keys": ["`+keyA+`"], "otherRegistries": "Allow", "exemptImages": ["iad.ocir.io/ns/tools/**"]}`)
-	e := engine(t, p, exempt)
+	exemptOfScans := constraint(policies.ScannedImages, "scanned", "deny",
+		`{"otherRegistries": "Allow", "exemptImages": ["iad.ocir.io/ns/tools/**"]}`)
 	old := pod(nil, badImage, "nginx:latest")
 	relabelled := old.DeepCopy()
 	relabelled.SetLabels(map[string]string{"a": "b"})
@@ -421,14 +422,16 @@ func TestNobodyIsAskedWithoutNeed(t *testing.T) {
 		"another registry":     create(pod(nil, "nginx:latest")),
 		"break-glass":          create(pod(breakGlass, badImage)),
 	} {
-		if d := review(t, e, request); !d.Allowed() {
-			t.Errorf("%s: %v", name, d.Denied)
+		for _, e := range []*gatekeeper.Engine{engine(t, p, exempt), engine(t, p, exemptOfScans)} {
+			if d := review(t, e, request); !d.Allowed() {
+				t.Errorf("%s: %v", name, d.Denied)
+			}
 		}
 	}
 	if got := p.Requests(); len(got) != 0 {
 		t.Errorf("asked %v", got)
 	}
-	d := review(t, e, gatekeeper.Request{Operation: admissionv1.Update, Object: pod(nil, badImage, goodImage), OldObject: pod(nil, goodImage)})
+	d := review(t, engine(t, p, exempt), gatekeeper.Request{Operation: admissionv1.Update, Object: pod(nil, badImage, goodImage), OldObject: pod(nil, goodImage)})
 	if diff := cmp.Diff([]string{"containers/c0: unsigned"}, reasons(d.Denied)); diff != "" {
 		t.Errorf("a new image on update: %s", diff)
 	}

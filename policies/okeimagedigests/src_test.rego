@@ -74,6 +74,15 @@ test_the_message_says_how_to_pin if {
 	contains(message, "kubectl oke-sign signatures")
 }
 
+# Of another registry the plugin knows no signatures.
+test_the_message_fits_the_registry if {
+	messages := {violation.msg | some violation in okeimagedigests.violation} with input as {
+		"parameters": {},
+		"review": {"object": pod({}, ["nginx:1"])},
+	}
+	messages == {"containers/c0: no-digest: a tag may move; pin it with kubectl oke-sign pin: nginx:1"}
+}
+
 test_one_bad_image_among_good_ones_in_every_position if {
 	good := concat("", ["iad.ocir.io/ns/repo", digest])
 	every i in numbers.range(0, 3) {

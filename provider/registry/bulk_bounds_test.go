@@ -133,6 +133,22 @@ func TestBulkHoldsABoundedAmount(t *testing.T) {
 			}
 		}
 	})
+	t.Run("while it reads ahead", func(t *testing.T) {
+		for held, want := range map[int]int{0: 3, registry.MaxBulkBytes - 1: 2} {
+			c := newCrowd(t, 60, 10)
+			c.bulk(t, 59)
+			c.bulk(t, 0) // the first page; the oldest image is on none of the next two
+			if n := c.tenancy.Calls()[images]; n != 1 {
+				t.Fatalf("%d pages", n)
+			}
+			c.client.Hold(held)
+			c.bulk(t, 0)
+			time.Sleep(300 * time.Millisecond) // nobody waits for what is read ahead
+			if n := c.tenancy.Calls()[images]; n != want {
+				t.Errorf("with %d bytes held: %d pages, want %d", held, n, want)
+			}
+		}
+	})
 	t.Run("which it counts", func(t *testing.T) {
 		c := newCrowd(t, 3, 100)
 		c.bulk(t, 0)
@@ -275,4 +291,36 @@ func TestBulkReadsOnWhileItIsWorthIt(t *testing.T) {
 			t.Errorf("%s: %v", name, got)
 		}
 	}
+}
+
+// A refusal at a tenancy's root counts for half a minute, a second one for ten; and an
+// answer there ends the count.
+func TestRefusalsAtTheRoot(t *testing.T) {
+	c := newCrowd(t, 1, 100)
+	ask := func(refused bool) {
+		t.Helper()
+		if refused {
+			c.tenancy.Fault(ocitest.Fault{Operation: lists, Kind: ocitest.Status, Status: 404, Code: "NotAuthorizedOrNotFound", Count: 1})
+		}
+		if got, err := c.client.Records(t.Context(), c.refs[0]); err != nil || len(got) != 1 {
+			t.Fatal(got, err)
+		}
+	}
+	rooted := func(after time.Duration, want bool) {
+		t.Helper()
+		c.pass(after)
+		if got := c.client.Rooted(c.refs[0]); got != want {
+			t.Errorf("%s later: %t", after, got)
+		}
+	}
+	ask(true)
+	rooted(29*time.Second, false)
+	rooted(time.Second, true)
+	ask(true) // again
+	rooted(10*time.Minute-1, false)
+	rooted(1, true)
+	ask(false)
+	ask(true) // as if for the first time
+	rooted(29*time.Second, false)
+	rooted(time.Second, true)
 }

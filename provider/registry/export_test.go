@@ -80,3 +80,8 @@ func Worthwhile(images, signatures ociauth.Page) bool {
 	}
 	return inv.worthwhile()
 }
+
+// Rooted is whether a list at the root of an image's tenancy is worth trying.
+func (c *Client) Rooted(ref image.Reference) bool {
+	return c.places.rooted(ref, c.tenancies[ref.Namespace()])
+}

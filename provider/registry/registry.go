@@ -251,7 +251,7 @@ func readImage(from ociauth.Call, found artifacts.ContainerImage) (Image, error)
 		if tag := ociauth.Text(version.Version); tag != "" {
 			img.Tags = append(img.Tags, tag)
 		}
-		if tag := deref(version.Version); tag != "" && len(tag) <= maxTag && ociauth.Segment(tag) {
+		if tag := deref(version.Version); len(tag) <= maxTag && ociauth.Segment(tag) {
 			v := Version{Tag: tag}
 			if version.TimeCreated != nil {
 				v.Since = version.TimeCreated.Time

@@ -1,6 +1,10 @@
 package server
 
-import "github.com/oke-sign/oke-sign/provider/signature"
+import (
+	"net"
+
+	"github.com/oke-sign/oke-sign/provider/signature"
+)
 
 // The parsers, for the fuzz tests.
 var DecodeRequest = decodeRequest
@@ -34,4 +38,14 @@ func Encode(r Response) (text []byte, complete bool) {
 	var a encoder
 	complete = a.encode(r, func() bool { return true })
 	return a.Bytes(), complete
+}
+
+// Accepted notes that the certificate of a connection's client was accepted.
+func Accepted(c net.Conn) { c.(*conn).accepted() }
+
+// Waiting is how many connections wait for their clients.
+func (l *Listener) Waiting() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.unknown.Len() + l.known.Len()
 }

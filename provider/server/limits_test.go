@@ -3,11 +3,17 @@ package server_test
 import (
 	"bufio"
 	"crypto/tls"
+	"errors"
 	"io"
+	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/oke-sign/oke-sign/provider/server"
 )
@@ -54,5 +60,66 @@ func TestLengthThatIsTooLarge(t *testing.T) {
 	}
 	if answer := parse(t, resp); resp.StatusCode != http.StatusRequestEntityTooLarge || !strings.Contains(answer.Response.SystemError, "more than 1048576 bytes") {
 		t.Errorf("status %d, systemError %q", resp.StatusCode, answer.Response.SystemError)
+	}
+}
+
+// TestOtherMethodsAreTold says which method there is, as HTTP asks for.
+func TestOtherMethodsAreTold(t *testing.T) {
+	w := httptest.NewRecorder()
+	server.New(checking(signed)).ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, server.SignaturesPath, nil))
+	if got := w.Header().Get("Allow"); w.Code != http.StatusMethodNotAllowed || got != http.MethodPost {
+		t.Errorf("status %d, Allow: %s", w.Code, got)
+	}
+}
+
+// piped is a listener without a socket.
+type piped chan net.Conn
+
+func (p piped) Accept() (net.Conn, error) { return <-p, nil }
+func (p piped) Addr() net.Addr            { return nil }
+func (p piped) Close() error              { return nil }
+
+// knock makes a connection to a listener that has room for it, or makes it.
+func (p piped) knock(t *testing.T, l *server.Listener) net.Conn {
+	t.Helper()
+	near, far := net.Pipe()
+	t.Cleanup(func() { _ = far.Close() })
+	go func() { p <- near }()
+	c, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+// TestEvictedConnectionsAreGone evicts one connection after another, before any server
+// notices that its connection was closed.
+func TestEvictedConnectionsAreGone(t *testing.T) {
+	registry := prometheus.NewRegistry()
+	in := make(piped)
+	l := server.Limit(in, 1, "questions", registry)
+	evicted := in.knock(t, l)
+	for range 3 {
+		in.knock(t, l)
+	}
+	want := "# HELP oke_sign_connections Connections that are open, by port.\n# TYPE oke_sign_connections gauge\noke_sign_connections{port=\"questions\"} 1\n"
+	if err := testutil.GatherAndCompare(registry, strings.NewReader(want), "oke_sign_connections"); err != nil {
+		t.Error(err)
+	}
+	// Its request may have been read just before that.
+	server.Accepted(evicted)
+	if n := l.Waiting(); n != 1 {
+		t.Errorf("%d connections wait for their clients, want 1", n)
+	}
+}
+
+// TestFinishWithoutASocket closes a listener that has no backlog to look into.
+func TestFinishWithoutASocket(t *testing.T) {
+	in := make(piped)
+	l := server.Limit(in, 1, "questions", nil)
+	l.Finish()
+	if c, err := l.Accept(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("got %v, %v", c, err)
 	}
 }

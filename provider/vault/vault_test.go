@@ -426,6 +426,18 @@ func TestWhichHost(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		luke, err := image.ParseRegion("us-luke-1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		elsewhere, err := vault.ParseEndpoint(luke, "https://"+w.vault.Extension+"-management.kms.us-luke-1.oraclegovcloud.com")
+		if err != nil {
+			t.Fatal(err)
+		}
+		c = w.as(t, w.NewUser("fourth", "Administrators"), vault.Config{Endpoints: []vault.Endpoint{elsewhere}})
+		if _, err := c.Key(t.Context(), keyID(t, key.ID)); err == nil || !strings.Contains(err.Error(), "is not under oraclecloud.com") {
+			t.Errorf("at an endpoint of another realm: %v", err)
+		}
 		c = w.as(t, w.NewUser("third", "Administrators"), vault.Config{Endpoints: []vault.Endpoint{wrong}})
 		if _, err := c.Key(t.Context(), keyID(t, key.ID)); !ociauth.NoSuchHost(err) {
 			t.Errorf("at an endpoint that is not there: %v", err)
@@ -699,7 +711,8 @@ func TestCreate(t *testing.T) {
 	}
 	for _, lie := range []map[string]any{{"id": "ocid1.vault.a"}, {"id": "../x"}, {"id": nil}, {"lifecycleState": nil}} {
 		w.Fault(ocitest.Fault{Operation: "keymanagement.GetVault", Kind: ocitest.Set, Set: lie, Count: 1})
-		if v, err := w.c.Vault(t.Context(), made.ID); !ociauth.IsMalformed(err) {
+		v, err := w.c.Vault(t.Context(), made.ID)
+		if said := lie["id"] == "ocid1.vault.a"; !ociauth.IsMalformed(err) || strings.Contains(err.Error(), "asked for vault "+made.ID) != said {
 			t.Errorf("a vault read with %v: %+v, %v", lie, v, err)
 		}
 	}
