@@ -302,7 +302,7 @@ func TestRefusalsAtTheRoot(t *testing.T) {
 		if refused {
 			c.tenancy.Fault(ocitest.Fault{Operation: lists, Kind: ocitest.Status, Status: 404, Code: "NotAuthorizedOrNotFound", Count: 1})
 		}
-		if got, err := c.client.Records(t.Context(), c.refs[0]); err != nil || len(got) != 1 {
+		if got, _, err := c.client.Records(t.Context(), c.refs[0]); err != nil || len(got) != 1 {
 			t.Fatal(got, err)
 		}
 	}

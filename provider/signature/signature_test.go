@@ -155,11 +155,6 @@ func TestVerifyBindsEveryField(t *testing.T) {
 			}
 		}
 	})
-	t.Run("what is no message", func(t *testing.T) {
-		if _, err := signature.Verify(sign(t, priv, good, []byte("{}")), &priv.PublicKey, ref); err == nil || !strings.Contains(err.Error(), "the signed message is malformed") {
-			t.Errorf("got %v", err)
-		}
-	})
 	t.Run("a huge message", func(t *testing.T) {
 		m := good
 		m.Description = strings.Repeat("x", 1<<20)

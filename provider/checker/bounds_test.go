@@ -1,0 +1,207 @@
+package checker_test
+
+import (
+	"context"
+	"crypto/rsa"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/oke-sign/oke-sign/provider/checker"
+	"github.com/oke-sign/oke-sign/provider/image"
+	"github.com/oke-sign/oke-sign/provider/signature"
+	"github.com/oke-sign/oke-sign/provider/verdict"
+)
+
+// disable disables a key of the vault.
+func (w *world) disable(letter string) {
+	w.change(func() {
+		k := w.keys[keyID(w.t, letter)]
+		k.State = "DISABLED"
+		w.keys[k.ID] = k
+	})
+}
+
+// checking is a world with one image, which key a signed, and a Checker that found out.
+func checking(t *testing.T) (w *world, c *checker.Checker, check func(digit string) (checker.Answer, error), cached func(digit string) (checker.Answer, bool)) {
+	w = newWorld(t)
+	a := w.addKey("a")
+	w.records = []signature.Record{w.sign("a", reference(t, "1"))}
+	c = w.checker()
+	t.Cleanup(c.Wait)
+	check = func(digit string) (checker.Answer, error) {
+		return c.Check(t.Context(), pin(t, reference(t, digit)), set(t, a))
+	}
+	cached = func(digit string) (checker.Answer, bool) {
+		return c.Cached(t.Context(), pin(t, reference(t, digit)), set(t, a))
+	}
+	if got, err := check("1"); err != nil || !got.Signed() {
+		t.Fatal(got, err)
+	}
+	return w, c, check, cached
+}
+
+// Whoever asks renews a key after half of its time at the earliest.
+func TestAKeyIsAskedForOnceAMinute(t *testing.T) {
+	w, c, check, _ := checking(t)
+	for _, step := range []struct {
+		pass time.Duration
+		want int
+	}{{29 * time.Second, 1}, {32 * time.Second, 2}} {
+		w.pass(step.pass)
+		if got, err := check("1"); err != nil || !got.Signed() {
+			t.Error(got, err)
+		}
+		c.Wait()
+		if n := w.count("Key a"); n != step.want {
+			t.Errorf("the key was asked for %d times, want %d", n, step.want)
+		}
+	}
+}
+
+// A key that is asked for again for the versions that records name was asked for more
+// than half a minute ago.
+func TestUnlistedVersionsAreLookedForAgain(t *testing.T) {
+	w, _, check, _ := checking(t)
+	for _, step := range []struct {
+		digit string
+		pass  time.Duration
+		want  int
+	}{{"2", 30 * time.Second, 1}, {"3", 1, 2}} {
+		rec := w.sign("a", reference(t, step.digit))
+		rec.KeyVersionID = versionID(t, "new").String()
+		w.change(func() { w.records = []signature.Record{rec} })
+		w.pass(step.pass)
+		if got, err := check(step.digit); err != nil || got.Reason != verdict.KeyUnusable {
+			t.Error(got, err)
+		}
+		if n := w.count("Key a"); n != step.want {
+			t.Errorf("the key was asked for %d times, want %d", n, step.want)
+		}
+	}
+}
+
+func TestErrorsAfterAYes(t *testing.T) {
+	failed := errors.New("no")
+	t.Run("a key that cannot be asked for again", func(t *testing.T) {
+		w, _, check, _ := checking(t)
+		w.change(func() { w.fail["Key a"] = failed })
+		w.pass(61 * time.Second)
+		if got, err := check("1"); !errors.Is(err, failed) || got != (checker.Answer{}) {
+			t.Errorf("got %+v, %v", got, err)
+		}
+		if n := w.count("Records"); n != 1 {
+			t.Errorf("the records were asked for %d times", n)
+		}
+	})
+	t.Run("a key that is disabled, and records that cannot be listed", func(t *testing.T) {
+		w, _, check, _ := checking(t)
+		w.disable("a")
+		w.change(func() { w.fail["Records"] = failed })
+		w.pass(61 * time.Second)
+		if got, err := check("1"); !errors.Is(err, failed) || got != (checker.Answer{}) {
+			t.Errorf("got %+v, %v", got, err)
+		}
+	})
+}
+
+func TestWhatIsCached(t *testing.T) {
+	t.Run("a yes for longer than a denial", func(t *testing.T) {
+		w, _, _, cached := checking(t)
+		w.pass(40 * time.Second)
+		if got, ok := cached("1"); !ok || !got.Signed() {
+			t.Errorf("got %+v, %t", got, ok)
+		}
+	})
+	t.Run("no denial by evidence that was a yes long ago", func(t *testing.T) {
+		w, _, check, cached := checking(t)
+		w.change(func() { w.records = append(w.records, w.sign("a", reference(t, "2"))) })
+		w.disable("a")
+		w.pass(61 * time.Second)
+		if got, err := check("2"); err != nil || got.Reason != verdict.KeyUnusable { // now the key's state is cached
+			t.Fatal(got, err)
+		}
+		if got, ok := cached("1"); ok {
+			t.Errorf("got %+v", got)
+		}
+	})
+	t.Run("nothing without the state of the key", func(t *testing.T) {
+		w, c, _, cached := checking(t)
+		for i := range 1500 { // more keys than are cached
+			id, err := signature.ParseKeyID("ocid1.key.oc1.iad.b5q4c5lnaahik." + strings.Repeat("z", 56) + fmt.Sprintf("%04d", i))
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.change(func() {
+				w.records = []signature.Record{{KeyID: id.String(), KeyVersionID: versionID(t, "a1").String(), State: signature.StateAvailable}}
+			})
+			if got, err := c.Check(t.Context(), pin(t, reference(t, "3")), set(t, id)); err != nil || got.Reason != verdict.KeyUnusable {
+				t.Fatal(got, err)
+			}
+		}
+		if got, ok := cached("1"); ok && !got.Signed() {
+			t.Errorf("got %+v", got)
+		}
+	})
+}
+
+// blocked is a world in which one call waits until it is told to go on.
+type blocked struct {
+	*world
+	call string
+	wait chan struct{}
+}
+
+func (b blocked) pause(call string) {
+	if b.call == call {
+		<-b.wait
+	}
+}
+
+func (b blocked) Records(ctx context.Context, ref image.Reference) ([]signature.Record, bool, error) {
+	b.pause("Records")
+	return b.world.Records(ctx, ref)
+}
+
+func (b blocked) KeyState(ctx context.Context, id signature.KeyID) (verdict.Key, error) {
+	b.pause("KeyState")
+	return b.world.KeyState(ctx, id)
+}
+
+func (b blocked) PublicKey(ctx context.Context, id signature.KeyID, version signature.KeyVersionID) (*rsa.PublicKey, error) {
+	b.pause("PublicKey")
+	return b.world.PublicKey(ctx, id, version)
+}
+
+// Wait returns after the last call, also after one that nobody waits for any more.
+func TestWait(t *testing.T) {
+	for _, call := range []string{"Records", "KeyState", "PublicKey"} {
+		t.Run(call, func(t *testing.T) {
+			b := blocked{newWorld(t), call, make(chan struct{})}
+			a := b.addKey("a")
+			b.records = []signature.Record{b.sign("a", reference(t, "1"))}
+			cfg := b.config()
+			cfg.Images, cfg.Keys, cfg.Timeout = b, b, 20*time.Millisecond
+			c := checker.New(cfg)
+			ctx, leave := context.WithTimeout(t.Context(), 50*time.Millisecond)
+			defer leave()
+			if got, err := c.Check(ctx, pin(t, reference(t, "1")), set(t, a)); err == nil {
+				t.Errorf("got %+v", got)
+			}
+			done := make(chan struct{})
+			go func() {
+				c.Wait()
+				close(done)
+			}()
+			select {
+			case <-done:
+				t.Error("returned before the call")
+			case <-time.After(200 * time.Millisecond):
+			}
+			close(b.wait)
+			<-done
+		})
+	}
+}
