@@ -83,6 +83,103 @@ func TestUnlistedVersionsAreLookedForAgain(t *testing.T) {
 	}
 }
 
+// A key whose versions are all known is not asked for again before its time.
+func TestListedVersionsAreKnown(t *testing.T) {
+	w, c, check, _ := checking(t)
+	w.change(func() { w.records = []signature.Record{w.sign("a", reference(t, "2"))} })
+	w.pass(30*time.Second + 1)
+	if got, err := check("2"); err != nil || !got.Signed() {
+		t.Error(got, err)
+	}
+	c.Wait()
+	if n := w.count("Key a"); n != 1 {
+		t.Errorf("the key was asked for %d times", n)
+	}
+}
+
+// What is asked of OCI Vault depends on the records that name an allowed key.
+func TestKeysWithoutRecordsAreNotAskedFor(t *testing.T) {
+	w := newWorld(t)
+	a, b := w.addKey("a"), w.addKey("b")
+	w.records = []signature.Record{w.sign("a", reference(t, "1"))}
+	if got, err := w.checker().Check(t.Context(), pin(t, reference(t, "1")), set(t, a, b)); err != nil || !got.Signed() || w.count("Key b") != 0 {
+		t.Errorf("got %+v, %v, calls %v", got, err, w.calls)
+	}
+}
+
+// The newest proof is shown, whichever key it is by.
+func TestTheNewestProofIsShown(t *testing.T) {
+	for newest, oldest := range map[string]string{"a": "b", "b": "a"} {
+		w := newWorld(t)
+		a, b := w.addKey("a"), w.addKey("b")
+		old := w.sign(oldest, reference(t, "1"))
+		old.TimeCreated = w.now.Add(-time.Hour)
+		w.records = []signature.Record{w.sign(newest, reference(t, "1")), old}
+		got, err := w.checker().Check(t.Context(), pin(t, reference(t, "1")), set(t, a, b))
+		if err != nil || got.Key != keyID(t, newest).String() {
+			t.Errorf("got %+v, %v; want key %s", got, err, newest)
+		}
+	}
+}
+
+func TestDenialsNameWhatIsWrong(t *testing.T) {
+	ref := reference(t, "1")
+	for want, letters := range map[string]string{
+		"1 signature, by key …cccccccccc;":                                        "c",
+		"2 signatures, by keys …cccccccccc and …dddddddddd;":                      "cd",
+		"3 signatures, by keys …cccccccccc, …dddddddddd and …eeeeeeeeee;":         "cde",
+		"4 signatures, by keys …cccccccccc, …dddddddddd, …eeeeeeeeee and 1 more;": "cdef",
+		"signature …asignature names no version of key …aaaaaaaaaa":               "!",
+	} {
+		w := newWorld(t)
+		a := w.addKey("a")
+		for _, letter := range letters {
+			if letter == '!' {
+				rec := w.sign("a", ref)
+				rec.KeyVersionID = "../x"
+				w.records = append(w.records, rec)
+			} else {
+				w.records = append(w.records, w.sign(string(letter), ref))
+			}
+		}
+		if got, err := w.checker().Check(t.Context(), pin(t, ref), set(t, a)); err != nil || !strings.HasPrefix(got.Detail, want) {
+			t.Errorf("got %+v, %v; want %s", got, err, want)
+		}
+	}
+}
+
+// Evidence of which a part is not known is gathered again soon, and so is a denial.
+func TestEvidenceThatIsGatheredAgainSoon(t *testing.T) {
+	ref := reference(t, "1")
+	for name, arrange := range map[string]func(*world){
+		"a yes of which a part is not known": func(w *world) {
+			w.records = []signature.Record{w.sign("a", ref), w.sign("b", ref)}
+			w.fail["Key a"] = errors.New("no")
+		},
+		"the same, of records that were read in bulk": func(w *world) {
+			w.bulk = []signature.Record{w.sign("a", ref), w.sign("b", ref)}
+			w.records = w.bulk
+			w.fail["Key a"] = errors.New("no")
+		},
+		"a denial": func(*world) {},
+	} {
+		w := newWorld(t)
+		a, b := w.addKey("a"), w.addKey("b")
+		arrange(w)
+		c := w.checker()
+		for range 2 {
+			if _, err := c.Check(t.Context(), pin(t, ref), set(t, a, b)); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+			c.Wait()
+			w.pass(25 * time.Second) // renewed after 22 s at the latest
+		}
+		if n := w.count("Records"); n != 2 {
+			t.Errorf("%s: the records were asked for %d times", name, n)
+		}
+	}
+}
+
 func TestErrorsAfterAYes(t *testing.T) {
 	failed := errors.New("no")
 	t.Run("a key that cannot be asked for again", func(t *testing.T) {

@@ -102,6 +102,24 @@ func TestIdentity(t *testing.T) {
 	}
 }
 
+func TestNothingIsPinnedByATag(t *testing.T) {
+	for _, s := range []string{"iad.ocir.io/ns/web", "iad.ocir.io/ns/web:v1"} {
+		ref, err := image.Parse(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, ok := ref.Pinned(); ok || got != (image.Pinned{}) {
+			t.Errorf("%s pins %v", s, got)
+		}
+	}
+}
+
+func TestNoRegionIsEmpty(t *testing.T) {
+	if r := (image.Region{}); r.ID() != "" || r.Key() != "" || r.Realm() != "" || r.Domain() != "" {
+		t.Errorf("no region is %q, key %q, realm %q, domain %q", r.ID(), r.Key(), r.Realm(), r.Domain())
+	}
+}
+
 func TestEffective(t *testing.T) {
 	digest := "@sha256:" + strings.Repeat("0a", 32)
 	for written, want := range map[string]string{

@@ -155,6 +155,19 @@ func TestVerifyBindsEveryField(t *testing.T) {
 			}
 		}
 	})
+	t.Run("the field that is no base64", func(t *testing.T) {
+		for field, change := range map[string]func(*signature.Record){
+			"message":   func(rec *signature.Record) { rec.Message += "!" },
+			"signature": func(rec *signature.Record) { rec.Signature += "!" },
+		} {
+			rec := sign(t, priv, good, good.Encode())
+			change(&rec)
+			want := "bad signature: " + field + ": not standard base64"
+			if _, err := signature.Verify(rec, &priv.PublicKey, img); !errors.Is(err, signature.ErrBadSignature) || !strings.HasPrefix(err.Error(), want) {
+				t.Errorf("got %v, want %s", err, want)
+			}
+		}
+	})
 	t.Run("a huge message", func(t *testing.T) {
 		m := good
 		m.Description = strings.Repeat("x", 1<<20)
@@ -207,6 +220,8 @@ func TestParsePublicKey(t *testing.T) {
 		"of another type":         {string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: block.Bytes})), false},
 		"ECDSA":                   {string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: ecDER})), false},
 		"RSA of 1024 bits":        {shortKey, false},
+		"no PKIX key":             {string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: []byte{1}})), false},
+		"no PKCS #1 key":          {string(pem.EncodeToMemory(&pem.Block{Type: "RSA PUBLIC KEY", Bytes: []byte{1}})), false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			pub, err := signature.ParsePublicKey(test.text)

@@ -589,8 +589,8 @@ func TestVaultsAndTheirKeys(t *testing.T) {
 	t.Run("an endpoint that is not OCI's", func(t *testing.T) {
 		for _, endpoint := range []string{"https://evil.example.com", "https://x-management.evil.example.com", "", "http://127.0.0.1:1"} {
 			before := len(w.Requests())
-			if keys, err := w.c.Keys(t.Context(), vault.Vault{Name: "v", ManagementEndpoint: endpoint}, w.ID); err == nil {
-				t.Errorf("%s: %v", endpoint, keys)
+			if keys, err := w.c.Keys(t.Context(), vault.Vault{Name: "v", ManagementEndpoint: endpoint}, w.ID); err == nil || !strings.Contains(err.Error(), "not the endpoint of a vault") {
+				t.Errorf("%s: %v, %v", endpoint, keys, err)
 			}
 			if len(w.Requests()) != before {
 				t.Errorf("%s: a request was made", endpoint)
@@ -614,7 +614,7 @@ func TestVaultsAndTheirKeys(t *testing.T) {
 		"vaults without an end":    {Operation: "keymanagement.ListVaults", Kind: ocitest.Body, Body: "[]", Headers: map[string]string{"opc-next-page": "x"}},
 		"an object and no list":    {Operation: "keymanagement.ListVaults", Kind: ocitest.Body, Body: "{}"},
 		"null":                     {Operation: "keymanagement.ListVaults", Kind: ocitest.Body, Body: "null"},
-		"a key whose OCID is none": {Operation: "keymanagement.ListKeys", Kind: ocitest.Body, Body: `[{"id":"ocid1.key.oc1.iad.evil.x"}]`},
+		"a key whose OCID is none": {Operation: "keymanagement.ListKeys", Kind: ocitest.Body, Body: `[{"id":"ocid1.key.oc1.iad.evil.x","lifecycleState":"ENABLED"}]`},
 		"keys without an end":      {Operation: "keymanagement.ListKeys", Kind: ocitest.Body, Body: "[]", Headers: map[string]string{"opc-next-page": "x"}},
 		"keys that could not be":   {Operation: "keymanagement.ListKeys", Kind: ocitest.Status, Status: 500, Code: "InternalServerError"},
 		"vaults that could not be": {Operation: "keymanagement.ListVaults", Kind: ocitest.Status, Status: 400, Code: "InvalidParameter"},
@@ -704,10 +704,13 @@ func TestCreate(t *testing.T) {
 	if _, err := nobody.CreateKey(t.Context(), got, vault.NewKey{Name: "k", CompartmentID: w.ID, Bits: 2048}); !errors.Is(err, vault.ErrNotFound) {
 		t.Errorf("creating a key without a right: %v", err)
 	}
-	for _, id := range []string{"", "..", "a/b", "ocid1.vault.oc1.iad.nosuchvault"} {
-		if v, err := w.c.Vault(t.Context(), id); err == nil {
-			t.Errorf("vault %q: %+v", id, v)
+	for _, id := range []string{"", "..", "a/b"} {
+		if v, err := w.c.Vault(t.Context(), id); err == nil || !strings.Contains(err.Error(), "not the OCID of a vault") {
+			t.Errorf("vault %q: %+v, %v", id, v, err)
 		}
+	}
+	if v, err := w.c.Vault(t.Context(), "ocid1.vault.oc1.iad.nosuchvault"); !errors.Is(err, vault.ErrNotFound) {
+		t.Errorf("no such vault: %+v, %v", v, err)
 	}
 	for _, lie := range []map[string]any{{"id": "ocid1.vault.a"}, {"id": "../x"}, {"id": nil}, {"lifecycleState": nil}} {
 		w.Fault(ocitest.Fault{Operation: "keymanagement.GetVault", Kind: ocitest.Set, Set: lie, Count: 1})
@@ -724,14 +727,14 @@ func TestCreate(t *testing.T) {
 	}
 	for _, lie := range []map[string]any{{"id": "ocid1.key.oc1.iad.evil.x"}, {"keyShape": nil}} {
 		w.Fault(ocitest.Fault{Operation: "keymanagement.CreateKey", Kind: ocitest.Set, Set: lie, Count: 1})
-		if k, err := w.c.CreateKey(t.Context(), got, vault.NewKey{Name: "l", CompartmentID: w.ID, Bits: 2048}); !ociauth.IsMalformed(err) {
+		if k, err := w.c.CreateKey(t.Context(), got, vault.NewKey{Name: "l", CompartmentID: w.ID, Bits: 2048}); !ociauth.IsMalformed(err) || lie["id"] != nil && !strings.Contains(err.Error(), "not the OCID of a key") {
 			t.Errorf("a key created with %v: %+v, %v", lie, k, err)
 		}
 	}
 	elsewhere := got
 	elsewhere.ManagementEndpoint = "https://x-management.kms.us-ashburn-1.example.com"
-	if _, err := w.c.CreateKey(t.Context(), elsewhere, vault.NewKey{Name: "k", CompartmentID: w.ID, Bits: 2048}); err == nil {
-		t.Error("a key was created at a host that is none of OCI's")
+	if _, err := w.c.CreateKey(t.Context(), elsewhere, vault.NewKey{Name: "k", CompartmentID: w.ID, Bits: 2048}); err == nil || !strings.Contains(err.Error(), "not the endpoint of a vault") {
+		t.Errorf("a key at a host that is none of OCI's: %v", err)
 	}
 }
 

@@ -194,3 +194,35 @@ func TestVerdictJSON(t *testing.T) {
 		}
 	}
 }
+
+// Of two records that fail for one reason, the newest is reported.
+func TestTheNewestFailureIsReported(t *testing.T) {
+	a := keyID(t, "a")
+	allowed, err := signature.NewKeySet(a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	failed := func(record string) verdict.Finding {
+		return verdict.Finding{Reason: verdict.WrongImage, Detail: "because", Key: a, Signature: record}
+	}
+	got, err := verdict.Decide(verdict.Evidence{Records: 2, Findings: []verdict.Finding{failed("newest"), failed("oldest")}}, allowed, nil)
+	if err != nil || !strings.Contains(got.Detail, "signature newest ") {
+		t.Errorf("got %+v, %v", got, err)
+	}
+}
+
+// A record without a time is shown without one.
+func TestNoTimeIsShown(t *testing.T) {
+	a, v := keyID(t, "a"), versionID(t, "v1")
+	allowed, err := signature.NewKeySet(a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	state := func(signature.KeyID) (verdict.Key, error) {
+		return verdict.Key{ID: a, State: verdict.Enabled, Algorithm: "RSA", Versions: map[signature.KeyVersionID]string{v: verdict.Enabled}}, nil
+	}
+	got, err := verdict.Decide(verdict.Evidence{Records: 1, Findings: []verdict.Finding{{Reason: verdict.Signed, Key: a, Version: v}}}, allowed, state)
+	if err != nil || !got.Signed() || got.SignedAt != "" {
+		t.Errorf("got %+v, %v", got, err)
+	}
+}
