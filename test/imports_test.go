@@ -2,9 +2,15 @@ package test
 
 import (
 	"encoding/json"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -94,12 +100,126 @@ func TestImportRules(t *testing.T) {
 	}
 	for pkg, names := range imports(t) {
 		for _, name := range names {
+			checkPlugin(t, pkg, strings.TrimPrefix(name, module))
 			// Under test, the SDK's own clients play Oracle's and attackers' parts.
 			if under(name, sdk) && !under(pkg, "provider/registry", "provider/vault", "provider/vulnscan", "provider/ociauth", "plugin/okecluster", "test") {
 				t.Errorf("%s imports %s: only the packages that talk to OCI do", pkg, name)
 			}
 		}
 	}
+}
+
+// checkPlugin holds an import of a package of the plugin to the plugin's layers: groups
+// of commands over packages that are named for their part, over cli and the formats.
+func checkPlugin(t *testing.T, pkg, name string) {
+	const commands = "plugin/cmd/"
+	switch {
+	case strings.HasPrefix(pkg, commands) && strings.HasPrefix(name, commands):
+		t.Errorf("%s imports %s: no group of commands imports another; what they share goes to a package beside cmd", pkg, name)
+	case under(pkg, "plugin") && pkg != "plugin/cmd" && strings.HasPrefix(name, commands):
+		t.Errorf("%s imports %s: only plugin/cmd knows the commands", pkg, name)
+	case under(pkg, "plugin/cli", "plugin/sarif") && under(name, "plugin", "provider", "policies"):
+		t.Errorf("%s imports %s: it serves any program, and imports nothing of the project", pkg, name)
+	case under(pkg, "plugin/enforcement", "plugin/simulate", "plugin/keyring", "plugin/sarif") && name == "github.com/spf13/cobra":
+		t.Errorf("%s imports %s: it is no command", pkg, name)
+	case under(pkg, "plugin") && !under(pkg, "plugin/cmd", "plugin/connect", "plugin/keyring", "plugin/okecluster") &&
+		under(name, "provider/registry", "provider/vault", "provider/vulnscan", "provider/ociauth"):
+		t.Errorf("%s imports %s: connect makes OCI's clients, and commands use them", pkg, name)
+	}
+}
+
+// The checks of doctor judge facts. They ask nobody and know no command line.
+func TestDoctorsChecksAskNobody(t *testing.T) {
+	files, err := filepath.Glob("../plugin/cmd/doctor/checks*.go")
+	if err != nil || len(files) < 5 {
+		t.Fatalf("files of checks: %v, %v", files, err)
+	}
+	for _, file := range files {
+		if strings.HasSuffix(file, "_test.go") {
+			continue
+		}
+		parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ImportsOnly)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, i := range parsed.Imports {
+			name, err := strconv.Unquote(i.Path.Value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if name == "github.com/spf13/cobra" || under(strings.TrimPrefix(name, module), "plugin/connect") {
+				t.Errorf("%s imports %s: doctor.go reads facts, and checks judge them", file, name)
+			}
+		}
+	}
+}
+
+// A package is read as a whole, and so is a type.
+const (
+	maxLines   = 2500 // of product code in a package
+	maxMethods = 15   // of a type, exported or not
+)
+
+func TestPackagesStaySmall(t *testing.T) {
+	for _, root := range []string{"../provider", "../plugin"} {
+		lines, methods := make(map[string]int), make(map[string]int)
+		err := filepath.WalkDir(root, func(file string, _ fs.DirEntry, err error) error {
+			if err != nil || !strings.HasSuffix(file, ".go") || strings.HasSuffix(file, "_test.go") {
+				return err
+			}
+			text, err := os.ReadFile(file)
+			if err != nil {
+				return err
+			}
+			dir := filepath.Dir(file)
+			lines[dir] += strings.Count(string(text), "\n")
+			parsed, err := parser.ParseFile(token.NewFileSet(), file, text, parser.SkipObjectResolution)
+			if err != nil {
+				return err
+			}
+			for _, d := range parsed.Decls {
+				if f, ok := d.(*ast.FuncDecl); ok && f.Recv != nil {
+					methods[dir+": "+receiver(f.Recv.List[0].Type)]++
+				}
+			}
+			return nil
+		})
+		if err != nil || len(lines) < 10 {
+			t.Fatalf("%s: %d packages, %v", root, len(lines), err)
+		}
+		for dir, n := range lines {
+			if n > maxLines && !slices.Contains(larger, dir) {
+				t.Errorf("%s has %d lines of product code, more than %d", dir, n, maxLines)
+			}
+		}
+		for name, n := range methods {
+			if n > maxMethods && !slices.Contains(larger, name) {
+				t.Errorf("%s has %d methods, more than %d", name, n, maxMethods)
+			}
+		}
+	}
+}
+
+// larger are packages and types that are larger: OCI's authentication has seven kinds
+// and one transport for all, and a client has a method for each call of its service.
+var larger = []string{
+	"../provider/ociauth", "../provider/ociauth: Principal",
+	"../provider/registry: Client", "../provider/vulnscan: Client",
+	"../provider/cache: Cache", "../provider/server: jsonReader",
+}
+
+func receiver(e ast.Expr) string {
+	switch e := e.(type) {
+	case *ast.StarExpr:
+		return receiver(e.X)
+	case *ast.IndexExpr:
+		return receiver(e.X)
+	case *ast.IndexListExpr:
+		return receiver(e.X)
+	case *ast.Ident:
+		return e.Name
+	}
+	return ""
 }
 
 // Whoever looks at what the project takes in finds why, and nothing that is gone.

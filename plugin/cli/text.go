@@ -7,8 +7,6 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
-
-	"github.com/oke-sign/oke-sign/provider/signature"
 )
 
 // Timestamp formats a time as RFC 3339 in UTC; the zero time is "".
@@ -58,12 +56,4 @@ func Count(n int, what string) string {
 		return "1 " + what
 	}
 	return strconv.Itoa(n) + " " + what + "s"
-}
-
-// Short is the end of an OCID, or nothing for none.
-func Short(ocid string) string {
-	if ocid == "" {
-		return ""
-	}
-	return signature.Short(ocid)
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/oke-sign/oke-sign/plugin/cli"
+	"github.com/oke-sign/oke-sign/provider/signature"
 	"github.com/oke-sign/oke-sign/provider/verdict"
 )
 
@@ -24,7 +25,7 @@ func checkKeys(f *facts) []finding {
 				enabled++
 			}
 		}
-		name := cli.Clip(cmp.Or(k.key.Name, cli.Short(k.id)), 60)
+		name := cli.Clip(cmp.Or(k.key.Name, signature.Short(k.id)), 60)
 		list := "kubectl oke-sign keys list -o wide shows which keys there are"
 		switch {
 		case k.err != nil:

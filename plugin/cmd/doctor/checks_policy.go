@@ -18,6 +18,7 @@ import (
 	"github.com/oke-sign/oke-sign/plugin/workload"
 	"github.com/oke-sign/oke-sign/policies"
 	"github.com/oke-sign/oke-sign/provider/ociauth"
+	"github.com/oke-sign/oke-sign/provider/signature"
 	"github.com/oke-sign/oke-sign/provider/verdict"
 )
 
@@ -368,8 +369,8 @@ func (f *facts) unreadable(message string) string {
 	}
 	if strings.Contains(message, ": key-unusable: OCI Vault does not find key ") {
 		for _, k := range f.keys.is {
-			if k.err == nil && k.realm == "" && !k.key.Missing && strings.Contains(message, strings.TrimPrefix(cli.Short(k.id), "…")) {
-				return "key " + cli.Clip(cmp.Or(k.key.Name, cli.Short(k.id)), 60)
+			if k.err == nil && k.realm == "" && !k.key.Missing && strings.Contains(message, strings.TrimPrefix(signature.Short(k.id), "…")) {
+				return "key " + cli.Clip(cmp.Or(k.key.Name, signature.Short(k.id)), 60)
 			}
 		}
 	}
@@ -427,7 +428,7 @@ func (f *facts) compareOKE() string {
 		var found []string
 		for _, k := range of {
 			if !slices.Contains(beside, k) {
-				found = append(found, cli.Short(k))
+				found = append(found, signature.Short(k))
 			}
 		}
 		return strings.Join(found, ", ")

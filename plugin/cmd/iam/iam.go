@@ -210,19 +210,19 @@ func (o *iamOptions) needs() []iamNeed {
 	var all []iamNeed
 	none := o.cluster+o.workload+o.signers == ""
 	if none || o.cluster != "" && o.workload == "" {
-		all = append(all, statements("OKE's own image policy", o.forCluster())...)
+		all = append(all, statements("OKE's own image policy", o.grants().forCluster())...)
 	}
 	if none || o.workload != "" {
-		all = append(all, statements("the provider of oke-sign, as a workload of the cluster", o.forWorkload())...)
+		all = append(all, statements("the provider of oke-sign, as a workload of the cluster", o.grants().forWorkload())...)
 	}
 	if none || o.scans {
-		all = append(all, statements("the same provider, where images must have been scanned", o.forScans())...)
+		all = append(all, statements("the same provider, where images must have been scanned", o.grants().forScans())...)
 	}
 	if none || o.signers != "" {
-		all = append(all, statements(forSigning, o.forSigners())...)
+		all = append(all, statements(forSigning, o.grants().forSigners())...)
 	}
 	if none {
-		all = append(all, statements("the scanning service", o.in("allow service vulnerability-scanning-service to read repos in %s", "allow service vulnerability-scanning-service to read compartments in %s"))...)
+		all = append(all, statements("the scanning service", o.grants().in("allow service vulnerability-scanning-service to read repos in %s", "allow service vulnerability-scanning-service to read compartments in %s"))...)
 	}
 	return all
 }
@@ -257,23 +257,28 @@ func iamText(all []iamNeed) string {
 	return text.String()
 }
 
+// grants writes the statements that let a principal do what it needs.
+type grants struct{ *iamOptions }
+
+func (o *iamOptions) grants() grants { return grants{o} }
+
 // or is the value of a flag, or a word to fill in.
-func (o *iamOptions) or(value, word string) string {
-	if value != "" || o.out.Format != "terraform" {
+func (g grants) or(value, word string) string {
+	if value != "" || g.out.Format != "terraform" {
 		return cmp.Or(value, word)
 	}
-	if !slices.Contains(o.blanks, word) {
-		o.blanks = append(o.blanks, word)
+	if !slices.Contains(g.blanks, word) {
+		g.blanks = append(g.blanks, word)
 	}
 	return blankBegin + strings.ToLower(word) + blankEnd
 }
 
 // in makes a statement for each compartment, or for the tenancy.
-func (o *iamOptions) in(statements ...string) []string {
+func (g grants) in(statements ...string) []string {
 	places := []string{"tenancy"}
-	if len(o.Compartments) > 0 {
+	if len(g.Compartments) > 0 {
 		places = nil
-		for _, c := range o.Compartments {
+		for _, c := range g.Compartments {
 			if strings.HasPrefix(c, "ocid1.tenancy.") {
 				places = append(places, "tenancy")
 			} else {
@@ -290,79 +295,79 @@ func (o *iamOptions) in(statements ...string) []string {
 	return all
 }
 
-func (o *iamOptions) forCluster() []string {
-	cluster := o.or(o.cluster, "CLUSTER_OCID")
-	return o.in("Allow any-user to use keys in %s where request.user.id="+cluster, "Allow any-user to read repos in %s where request.user.id="+cluster)
+func (g grants) forCluster() []string {
+	cluster := g.or(g.cluster, "CLUSTER_OCID")
+	return g.in("Allow any-user to use keys in %s where request.user.id="+cluster, "Allow any-user to read repos in %s where request.user.id="+cluster)
 }
 
 // forWorkload is what the provider asks OCI for and nothing else: it lists images
 // and signatures, looks images up, and reads keys. It never signs.
-func (o *iamOptions) forWorkload() []string {
-	return o.toVerify("any-user", o.workloadIs())
+func (g grants) forWorkload() []string {
+	return g.toVerify("any-user", g.workloadIs())
 }
 
 // toVerify returns the statements that let somebody verify signatures.
-func (o *iamOptions) toVerify(who string, where []string) []string {
-	return slices.Concat(o.readRepositories(who, where), o.onKeys(who, "{KEY_INSPECT, KEY_READ}", where))
+func (g grants) toVerify(who string, where []string) []string {
+	return slices.Concat(g.readRepositories(who, where), g.onKeys(who, "{KEY_INSPECT, KEY_READ}", where))
 }
 
 // forScans is what it asks for besides where a constraint asks for scans: results,
 // and the targets that say which registry they are about. Both lie in the target's
 // compartment.
-func (o *iamOptions) forScans() []string {
-	where := " in %s where all {" + strings.Join(o.workloadIs(), ", ") + "}"
-	return o.in("Allow any-user to read container-scan-results"+where, "Allow any-user to read container-scan-targets"+where)
+func (g grants) forScans() []string {
+	where := " in %s where all {" + strings.Join(g.workloadIs(), ", ") + "}"
+	return g.in("Allow any-user to read container-scan-results"+where, "Allow any-user to read container-scan-targets"+where)
 }
 
 // workloadIs are the conditions that only the workload meets.
-func (o *iamOptions) workloadIs() []string {
-	namespace, account, _ := strings.Cut(o.workload, "/")
+func (g grants) workloadIs() []string {
+	namespace, account, _ := strings.Cut(g.workload, "/")
 	return []string{
 		"request.principal.type = 'workload'",
-		"request.principal.namespace = '" + o.or(namespace, "NAMESPACE") + "'",
-		"request.principal.service_account = '" + o.or(account, "SERVICE_ACCOUNT") + "'",
-		"request.principal.cluster_id = '" + o.or(o.cluster, "CLUSTER_OCID") + "'",
+		"request.principal.namespace = '" + g.or(namespace, "NAMESPACE") + "'",
+		"request.principal.service_account = '" + g.or(account, "SERVICE_ACCOUNT") + "'",
+		"request.principal.cluster_id = '" + g.or(g.cluster, "CLUSTER_OCID") + "'",
 	}
 }
 
-func (o *iamOptions) forSigners() []string {
-	return o.toSign("group "+o.or(o.signers, "GROUP"), nil)
+func (g grants) forSigners() []string {
+	return g.toSign("group "+g.or(g.signers, "GROUP"), nil)
 }
 
 // toSign returns the statements that let somebody push images to existing
 // repositories, sign them, and verify signatures.
-func (o *iamOptions) toSign(who string, where []string) []string {
+func (g grants) toSign(who string, where []string) []string {
 	return slices.Concat(
-		o.readRepositories(who, where),
-		o.onRepositories(who, "{REPOSITORY_UPDATE}", where),
-		o.onKeys(who, "{KEY_INSPECT, KEY_READ, KEY_SIGN}", where))
+		g.readRepositories(who, where),
+		g.onRepositories(who, "{REPOSITORY_UPDATE}", where),
+		g.onKeys(who, "{KEY_INSPECT, KEY_READ, KEY_SIGN}", where))
 }
 
 // readRepositories lets somebody list and read. OCI decides on a list before it
 // knows what will be in it, so that no list of repositories can narrow that.
-func (o *iamOptions) readRepositories(who string, where []string) []string {
-	if len(o.repositories) == 0 {
-		return o.in("Allow " + who + " to {REPOSITORY_INSPECT, REPOSITORY_READ} in %s" + when(where))
+func (g grants) readRepositories(who string, where []string) []string {
+	if len(g.repositories) == 0 {
+		return g.in("Allow " + who + " to {REPOSITORY_INSPECT, REPOSITORY_READ} in %s" + when(where))
 	}
-	return append(o.in("Allow "+who+" to {REPOSITORY_INSPECT} in %s"+when(where)), o.onRepositories(who, "{REPOSITORY_READ}", where)...)
+	return append(g.in("Allow "+who+" to {REPOSITORY_INSPECT} in %s"+when(where)), g.onRepositories(who, "{REPOSITORY_READ}", where)...)
 }
 
-func (o *iamOptions) onRepositories(who, what string, where []string) []string {
-	return o.on(who, what, where, "target.repo.name", o.repositories)
+func (g grants) onRepositories(who, what string, where []string) []string {
+	return g.on(who, what, where, "target.repo.name", g.repositories)
 }
 
-func (o *iamOptions) onKeys(who, what string, where []string) []string {
-	keys := make([]string, len(o.allowed))
-	for i, k := range o.allowed {
+func (g grants) onKeys(who, what string, where []string) []string {
+	keys := make([]string, len(g.allowed))
+	for i, k := range g.allowed {
 		keys[i] = k.String()
 	}
-	return o.on(who, what, where, "target.key.id", keys)
+	return g.on(who, what, where, "target.key.id", keys)
 }
 
 // on makes a statement for each value of a variable, or one for any.
-func (o *iamOptions) on(who, what string, where []string, variable string, values []string) []string {
+func (g grants) on(who, what string, where []string, variable string, values []string) []string {
 	if len(values) == 0 {
-		return o.in("Allow " + who + " to " + what + " in %s" + when(where))
+		return g.in("Allow " + who + " to " + what + " in %s" + when(where))
 	}
 	var all []string
 	for _, v := range values {
@@ -370,7 +375,7 @@ func (o *iamOptions) on(who, what string, where []string, variable string, value
 		if strings.Contains(v, "*") {
 			quoted = "/" + v + "/"
 		}
-		all = append(all, o.in("Allow "+who+" to "+what+" in %s"+when(append(slices.Clone(where), variable+" = "+quoted)))...)
+		all = append(all, g.in("Allow "+who+" to "+what+" in %s"+when(append(slices.Clone(where), variable+" = "+quoted)))...)
 	}
 	return all
 }

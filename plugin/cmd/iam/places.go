@@ -168,63 +168,63 @@ func (n iamNeed) lines() []string {
 func (o *iamOptions) needsFor() []iamNeed {
 	switch o.surroundings {
 	case "cloud-shell":
-		group := "Allow group " + o.or(o.signers, "GROUP")
+		group := "Allow group " + o.grants().or(o.signers, "GROUP")
 		return append(statements("Cloud Shell, with a way to the internet to download the plugin",
 			[]string{group + " to use cloud-shell in tenancy", group + " to use cloud-shell-public-network in tenancy"}),
-			statements(forSigning, o.forSigners())...)
+			statements(forSigning, o.grants().forSigners())...)
 	case "devops":
-		return o.forDevOps()
+		return o.grants().forDevOps()
 	case "instance":
-		rule := "instance.compartment.id = '" + o.or(o.runsIn, "COMPARTMENT_OCID") + "'"
+		rule := "instance.compartment.id = '" + o.grants().or(o.runsIn, "COMPARTMENT_OCID") + "'"
 		if strings.HasPrefix(o.runsIn, "ocid1.instance.") {
 			rule = "instance.id = '" + o.runsIn + "'"
 		}
 		return append([]iamNeed{{For: "compute instances: a dynamic group", DynamicGroup: &dynamicGroup{o.dynamicGroup, "All {" + rule + "}"}}},
-			statements(forSigning, o.toSign("dynamic-group "+o.dynamicGroup, nil))...)
+			statements(forSigning, o.grants().toSign("dynamic-group "+o.dynamicGroup, nil))...)
 	case "workload":
-		return statements("signing images, as a workload of the cluster", o.toSign("any-user", o.workloadIs()))
+		return statements("signing images, as a workload of the cluster", o.grants().toSign("any-user", o.grants().workloadIs()))
 	}
-	return o.forTokens()
+	return o.grants().forTokens()
 }
 
 // forDevOps keeps build pipelines, which sign, apart from deployment pipelines,
 // which verify.
-func (o *iamOptions) forDevOps() []iamNeed {
-	build, deploy := o.dynamicGroup+"-build", o.dynamicGroup+"-deploy"
-	in := "resource.compartment.id = '" + o.or(o.runsIn, "COMPARTMENT_OCID") + "'"
+func (g grants) forDevOps() []iamNeed {
+	build, deploy := g.dynamicGroup+"-build", g.dynamicGroup+"-deploy"
+	in := "resource.compartment.id = '" + g.or(g.runsIn, "COMPARTMENT_OCID") + "'"
 	return slices.Concat(
 		[]iamNeed{
 			{For: "build pipelines: a dynamic group", DynamicGroup: &dynamicGroup{build, "All {resource.type = 'devopsbuildpipeline', " + in + "}"}},
 			{For: "deployment pipelines: a dynamic group", DynamicGroup: &dynamicGroup{deploy, "All {resource.type = 'devopsdeploypipeline', " + in + "}"}},
 		},
-		statements("build pipelines, which sign images", o.toSign("dynamic-group "+build, nil)),
-		statements("deployment pipelines, which verify images", o.toVerify("dynamic-group "+deploy, nil)))
+		statements("build pipelines, which sign images", g.toSign("dynamic-group "+build, nil)),
+		statements("deployment pipelines, which verify images", g.toVerify("dynamic-group "+deploy, nil)))
 }
 
 // forTokens is for jobs whose service gives them a token that an identity domain
 // trusts.
-func (o *iamOptions) forTokens() []iamNeed {
-	name := "oke-sign-" + o.surroundings
+func (g grants) forTokens() []iamNeed {
+	name := "oke-sign-" + g.surroundings
 	trust := &propagationTrust{
-		Name: name, Type: "JWT", Issuer: o.issuer,
-		ClientClaimName: "aud", ClientClaimValues: []string{o.or(o.audience, "AUDIENCE")},
+		Name: name, Type: "JWT", Issuer: g.issuer,
+		ClientClaimName: "aud", ClientClaimValues: []string{g.or(g.audience, "AUDIENCE")},
 		Application: name, ServiceUser: name,
 	}
-	owner, project, _ := strings.Cut(o.project, "/")
-	path := o.or(owner, "OWNER") + "/" + o.or(project, "NAME")
-	if o.surroundings == "github" {
-		trust.Issuer = cmp.Or(o.issuer, "https://token.actions.githubusercontent.com")
+	owner, project, _ := strings.Cut(g.project, "/")
+	path := g.or(owner, "OWNER") + "/" + g.or(project, "NAME")
+	if g.surroundings == "github" {
+		trust.Issuer = cmp.Or(g.issuer, "https://token.actions.githubusercontent.com")
 		trust.PublicKeyEndpoint = trust.Issuer + "/.well-known/jwks"
-		trust.Rule = `sub eq "repo:` + path + `:ref:refs/heads/` + o.branch + `"`
+		trust.Rule = `sub eq "repo:` + path + `:ref:refs/heads/` + g.branch + `"`
 	} else {
-		trust.Issuer = cmp.Or(o.issuer, "https://gitlab.com")
+		trust.Issuer = cmp.Or(g.issuer, "https://gitlab.com")
 		trust.PublicKeyEndpoint = trust.Issuer + "/oauth/discovery/keys"
-		trust.Rule = `sub eq "project_path:` + path + `:ref_type:branch:ref:` + o.branch + `"`
+		trust.Rule = `sub eq "project_path:` + path + `:ref_type:branch:ref:` + g.branch + `"`
 	}
-	group := o.or(o.signers, "GROUP")
+	group := g.or(g.signers, "GROUP")
 	return append([]iamNeed{
 		{For: "the identity domain: a confidential application, whose client id and secret the jobs have", Application: &domainApp{name, []string{"client_credentials"}}},
 		{For: "the identity domain: a service user", ServiceUser: &serviceUser{name, group}},
 		{For: "the identity domain: an Identity Propagation Trust", IdentityTrust: trust},
-	}, statements(forSigning, o.forSigners())...)
+	}, statements(forSigning, g.forSigners())...)
 }

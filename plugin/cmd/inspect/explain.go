@@ -426,7 +426,7 @@ func (w *explainer) rows(x explanation) [][]string {
 				why = s.Reason + ": " + s.Detail
 			}
 			holds := map[string]string{"yes": "holds", "no": "does not hold"}[s.Holds]
-			add("  signed "+s.SignedAt+" by "+cli.Clip(cmp.Or(s.KeyName, cli.Short(s.Key)), 40), cmp.Or(holds, "unknown"), why)
+			add("  signed "+s.SignedAt+" by "+cli.Clip(cmp.Or(s.KeyName, signature.Short(s.Key)), 40), cmp.Or(holds, "unknown"), why)
 		}
 		for _, a := range i.Verdicts {
 			var keys []string
@@ -435,7 +435,7 @@ func (w *explainer) rows(x explanation) [][]string {
 				if n < len(a.Names) {
 					name = a.Names[n]
 				}
-				keys = append(keys, cli.Clip(cmp.Or(name, cli.Short(k)), 40))
+				keys = append(keys, cli.Clip(cmp.Or(name, signature.Short(k)), 40))
 			}
 			step := "  signed by " + strings.Join(keys, " or ")
 			switch {

@@ -216,7 +216,7 @@ func (o *statusOptions) result(s simulate.ImageStatus) cli.Result {
 	if len(s.Violations) > 0 {
 		why = s.Violations[0].Brief(s.Image)
 	}
-	name, key, at := cli.Brief(s.Image), cli.Clip(cmp.Or(s.KeyName, cli.Short(v.Key)), 40), v.SignedAt
+	name, key, at := cli.Brief(s.Image), cli.Clip(cmp.Or(s.KeyName, signature.Short(v.Key)), 40), v.SignedAt
 	if o.out.Format == "wide" {
 		name, key = s.Image, cmp.Or(v.Key)
 	} else {

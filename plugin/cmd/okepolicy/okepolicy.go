@@ -84,7 +84,7 @@ func showCluster(ctx context.Context, s *connect.Session, c *connect.Cloud, out 
 			k.Name = key.Name
 		}
 		v.Keys = append(v.Keys, k)
-		shown, word := cli.Short(k.ID), k.Usable
+		shown, word := signature.Short(k.ID), k.Usable
 		if out.Format == "wide" {
 			shown = k.ID
 		}

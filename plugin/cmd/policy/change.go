@@ -137,7 +137,7 @@ func (o *changeOptions) changed(ctx context.Context, edit editing) error {
 		return err
 	}
 	if o.dryRun == "none" && after != nil {
-		o.loud(*after)
+		warnOf(&o.Terminal, *after)
 	}
 	return nil
 }
@@ -189,16 +189,16 @@ func (o *changeOptions) policyFiles(ctx context.Context, kinds ...string) ([]*un
 	return objects, nil
 }
 
-// loud says of a policy that is not what its name promises that it is not.
-func (o *changeOptions) loud(p constraint.Policy) {
+// warnOf says of a policy that is not what its name promises that it is not.
+func warnOf(t *cli.Terminal, p constraint.Policy) {
 	if len(p.Keys) == 0 {
-		o.Remark("WARNING: the policy lists no key: every image of OCI Registry may run, signed or not")
+		t.Remark("WARNING: the policy lists no key: every image of OCI Registry may run, signed or not")
 	}
 	if p.Mode != constraint.Deny {
-		o.Remark("nothing is refused: the policy's mode is %s", p.Mode)
+		t.Remark("nothing is refused: the policy's mode is %s", p.Mode)
 	}
 	if p.Scope.PodSelector != "" {
-		o.Remark("whoever makes a Pod chooses its labels, and so whether the policy applies to it")
+		t.Remark("whoever makes a Pod chooses its labels, and so whether the policy applies to it")
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/oke-sign/oke-sign/plugin/cli"
 	"github.com/oke-sign/oke-sign/plugin/connect"
+	"github.com/oke-sign/oke-sign/provider/signature"
 	"github.com/oke-sign/oke-sign/provider/vulnscan"
 )
 
@@ -66,7 +67,7 @@ func (o *scanDeleteOptions) run(ctx context.Context,
 		id := o.ids[i]
 		err := remove(ctx, c, id)
 		if err == nil {
-			err = await(ctx, o.Session, fmt.Sprintf("scan %s %s to be deleted", o.kind, cli.Short(id)), func() (bool, error) {
+			err = await(ctx, o.Session, fmt.Sprintf("scan %s %s to be deleted", o.kind, signature.Short(id)), func() (bool, error) {
 				now, err := state(ctx, c, id)
 				if errors.Is(err, vulnscan.ErrNotFound) {
 					return true, nil

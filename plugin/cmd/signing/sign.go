@@ -415,7 +415,7 @@ func (o *signOptions) show(j job, rec signature.Record) cli.Result {
 		Image: j.ref.String(), Created: j.before == nil && !o.dryRun, DryRun: j.before == nil && o.dryRun, Signature: rec.ID,
 		Key: rec.KeyID, KeyVersion: rec.KeyVersionID, Algorithm: rec.Algorithm, SignedAt: cli.Timestamp(rec.TimeCreated),
 	}
-	word, name, id := "signed before", cli.Brief(v.Image), cli.Short(v.Signature)
+	word, name, id := "signed before", cli.Brief(v.Image), signature.Short(v.Signature)
 	notes := []string{fmt.Sprintf("%s is signed by this key already, since %s; --force makes another signature", name, v.SignedAt)}
 	switch {
 	case v.Created:
@@ -428,6 +428,6 @@ func (o *signOptions) show(j job, rec signature.Record) cli.Result {
 	}
 	return cli.Result{
 		Target: v.Image, Value: v, Names: []string{v.Image}, Notes: notes,
-		Rows: [][]string{{name, word, cli.Short(v.Key), cli.Short(v.KeyVersion), v.Algorithm, id, v.SignedAt}},
+		Rows: [][]string{{name, word, signature.Short(v.Key), signature.Short(v.KeyVersion), v.Algorithm, id, v.SignedAt}},
 	}
 }

@@ -201,7 +201,7 @@ func (o *signaturesOptions) row(s keyring.Signature) []string {
 	if s.Holds == "no" {
 		holds = "no: " + s.Reason
 	}
-	key, version, description := cli.Clip(cmp.Or(s.KeyName, cli.Short(s.Key)), 40), cli.Short(s.KeyVersion), cli.Clip(s.Description, 40)
+	key, version, description := cli.Clip(cmp.Or(s.KeyName, signature.Short(s.Key)), 40), signature.Short(s.KeyVersion), cli.Clip(s.Description, 40)
 	if o.out.Format == "wide" {
 		key, version, description = s.Key, s.KeyVersion, cli.Clip(s.Description, 200)
 	}

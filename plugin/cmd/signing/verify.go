@@ -191,7 +191,7 @@ func (o *verifyOptions) show(name string, policies []string, v verdict.Verdict) 
 	word, detail := "no", v.Detail
 	if v.Signed() {
 		word, r.Names = "yes", []string{name}
-		detail = fmt.Sprintf("by key %s at %s", cli.Short(v.Key), v.SignedAt)
+		detail = fmt.Sprintf("by key %s at %s", signature.Short(v.Key), v.SignedAt)
 	}
 	r.Rows = [][]string{{o.name(name), word, string(v.Reason), v.Key, v.KeyVersion, v.Algorithm, v.SignedAt, strings.Join(policies, ","), detail}}
 	return r
