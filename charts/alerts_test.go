@@ -33,9 +33,9 @@ func TestAlertsKnowTheReasons(t *testing.T) {
 			_, rest, _ := strings.Cut(rule.Expr, "reason"+want.operator+`"`)
 			got, _, _ := strings.Cut(rest, `"`)
 			var reasons []string
-			for _, m := range verdict.Meanings() {
-				if m.Alarm == want.alarm {
-					reasons = append(reasons, string(m.Reason))
+			for _, r := range verdict.Reasons() {
+				if r.Meaning().Alarm == want.alarm {
+					reasons = append(reasons, string(r))
 				}
 			}
 			named := strings.Split(got, "|")

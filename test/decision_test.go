@@ -53,3 +53,30 @@ func TestDecisionNamesItsTests(t *testing.T) {
 		t.Errorf("%d invariants were read", invariants)
 	}
 }
+
+// What decides can be read in ten minutes.
+func TestTheDecisionIsShort(t *testing.T) {
+	const most = 250
+	files, err := filepath.Glob("../provider/verdict/*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := 0
+	for _, file := range files {
+		if strings.HasSuffix(file, "_test.go") {
+			continue
+		}
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(text)) {
+			if strings.TrimSpace(line) != "" {
+				lines++
+			}
+		}
+	}
+	if lines == 0 || lines > most {
+		t.Errorf("provider/verdict has %d lines, blank ones left out; at most %d", lines, most)
+	}
+}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/oke-sign/oke-sign/provider/image"
 	"github.com/oke-sign/oke-sign/provider/signature"
 	"github.com/oke-sign/oke-sign/provider/verdict"
 )
@@ -54,7 +55,7 @@ func TestDecide(t *testing.T) {
 	no := func(r verdict.Reason, detail string) verdict.Verdict {
 		return verdict.Verdict{Reason: r, Detail: detail}
 	}
-	because := "signature …grtdobwfza by key …aaaaaaaaaa: because"
+	because := "because"
 	findings := func(f ...verdict.Finding) verdict.Evidence {
 		return verdict.Evidence{Records: len(f), Findings: f}
 	}
@@ -203,10 +204,10 @@ func TestTheNewestFailureIsReported(t *testing.T) {
 		t.Fatal(err)
 	}
 	failed := func(record string) verdict.Finding {
-		return verdict.Finding{Reason: verdict.WrongImage, Detail: "because", Key: a, Signature: record}
+		return verdict.Finding{Reason: verdict.WrongImage, Detail: "because of the " + record, Key: a, Signature: record}
 	}
 	got, err := verdict.Decide(verdict.Evidence{Records: 2, Findings: []verdict.Finding{failed("newest"), failed("oldest")}}, allowed, nil)
-	if err != nil || !strings.Contains(got.Detail, "signature newest ") {
+	if err != nil || got.Detail != "because of the newest" {
 		t.Errorf("got %+v, %v", got, err)
 	}
 }
@@ -224,5 +225,13 @@ func TestNoTimeIsShown(t *testing.T) {
 	got, err := verdict.Decide(verdict.Evidence{Records: 1, Findings: []verdict.Finding{{Reason: verdict.Signed, Key: a, Version: v}}}, allowed, state)
 	if err != nil || !got.Signed() || got.SignedAt != "" {
 		t.Errorf("got %+v, %v", got, err)
+	}
+}
+
+func TestProveSaysWhatFails(t *testing.T) {
+	rec := signature.Record{ID: "ocid1.containerimagesignature.oc1.iad.0.ns.grtdobwfza", Algorithm: "SHA_3"}
+	f := verdict.Prove(image.Pinned{}, rec, keyID(t, "a"), versionID(t, "v1"), nil)
+	if f.Reason != verdict.BadSignature || !strings.HasPrefix(f.Detail, "signature …grtdobwfza by key …aaaaaaaaaa: bad signature: ") {
+		t.Errorf("got %+v", f)
 	}
 }

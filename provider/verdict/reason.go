@@ -40,31 +40,22 @@ const (
 // reasons are all reasons, each before those that it takes precedence over.
 var reasons = [...]Meaning{
 	{Signed, "has a record that proves an allowed key for exactly this image", "", Benign},
-	{WrongImage, "has a genuine signature, of another image or of something that is no signed message",
-		"kubectl oke-sign sign IMAGE --key KEY; the signature that is there was not made for this image, so find out who put it there", Forged},
-	{WrongKey, "has a record that names another key than the signed message does",
-		"kubectl oke-sign sign IMAGE --key KEY; the signature that is there names a key that did not make it, so find out who put it there", Forged},
+	{WrongImage, "has a genuine signature, of another image or of something that is no signed message", "kubectl oke-sign sign IMAGE --key KEY; the signature that is there was not made for this image, so find out who put it there", Forged},
+	{WrongKey, "has a record that names another key than the signed message does", "kubectl oke-sign sign IMAGE --key KEY; the signature that is there names a key that did not make it, so find out who put it there", Forged},
 	{BadSignature, "has a record that does not verify", "kubectl oke-sign sign IMAGE --key KEY", Forged},
-	{KeyUnusable, "is signed with a key that is disabled, deleted, or a version that the key does not have",
-		"enable the key or its version in OCI Vault if it was disabled by mistake, or sign with another that the policy lists", Benign},
+	{KeyUnusable, "is signed with a key that is disabled, deleted, or a version that the key does not have", "enable the key or its version in OCI Vault if it was disabled by mistake, or sign with another that the policy lists", Benign},
 	{KeyNotAllowed, "is signed, by no key that the policy lists", "kubectl oke-sign sign IMAGE --key KEY", Benign},
 	{Unsigned, "has no signature", "kubectl oke-sign sign IMAGE --key KEY", Benign},
-	{ImageNotFound, "is not there, or the provider's principal may not read it",
-		"check the image's name, and that you and the provider may read its repository", Unread},
-	{NotCovered, "is of a tenancy that the provider was not given",
-		"give the provider the tenancy with --tenancy NAMESPACE=OCID, or exempt the image", Unread},
+	{ImageNotFound, "is not there, or the provider's principal may not read it", "check the image's name, and that you and the provider may read its repository", Unread},
+	{NotCovered, "is of a tenancy that the provider was not given", "give the provider the tenancy with --tenancy NAMESPACE=OCID, or exempt the image", Unread},
 	{NoDigest, "is referenced by a tag", "kubectl oke-sign pin IMAGE shows its digest; kubectl oke-sign pin -f FILE writes it", Unread},
 	{NotOCIRegistry, "is of another registry", "copy the image to OCI Registry and sign it there", Unread},
 }
 
-// Meanings returns what every reason means, in the order of precedence.
-func Meanings() []Meaning { return slices.Clone(reasons[:]) }
-
 // Reasons returns every reason, in the order of precedence.
-func Reasons() []Reason {
-	list := make([]Reason, len(reasons))
-	for i, m := range reasons {
-		list[i] = m.Reason
+func Reasons() (list []Reason) {
+	for _, m := range reasons {
+		list = append(list, m.Reason)
 	}
 	return list
 }

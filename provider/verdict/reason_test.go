@@ -12,16 +12,17 @@ import (
 
 func TestEveryReasonHasItsMeaning(t *testing.T) {
 	seen := make(map[verdict.Reason]bool)
-	for _, m := range verdict.Meanings() {
+	for _, r := range verdict.Reasons() {
+		m := r.Meaning()
 		switch {
-		case m.Reason == "" || seen[m.Reason]:
+		case r == "" || seen[r]:
 			t.Errorf("reason %q has no code, or is there twice", m.Reason)
 		case m.Sentence == "":
 			t.Errorf("reason %s has no sentence", m.Reason)
 		case (m.Remedy == "") != (m.Reason == verdict.Signed):
 			t.Errorf("reason %s has the remedy %q; all have one but signed", m.Reason, m.Remedy)
-		case m.Reason.Meaning() != m:
-			t.Errorf("reason %s means %+v", m.Reason, m.Reason.Meaning())
+		case m.Reason != r:
+			t.Errorf("reason %s means %+v", r, m)
 		}
 		seen[m.Reason] = true
 	}
@@ -39,8 +40,8 @@ func TestREADMEHasTheTableOfReasons(t *testing.T) {
 	_, rest, _ := strings.Cut(string(text), "| reason | the image |\n|---|---|\n")
 	got, _, _ := strings.Cut(rest, "\n\n")
 	var want []string
-	for _, m := range verdict.Meanings() {
-		want = append(want, "| `"+string(m.Reason)+"` | "+m.Sentence+" |")
+	for _, r := range verdict.Reasons() {
+		want = append(want, "| `"+string(r)+"` | "+r.Meaning().Sentence+" |")
 	}
 	if diff := cmp.Diff(want, strings.Split(got, "\n")); diff != "" {
 		t.Errorf("the table of reasons and README.md:\n%s", diff)

@@ -1,9 +1,7 @@
 // Package verdict decides whether an image is signed by an allowed key.
 //
-// It is the decision and nothing else: it does no I/O and remembers nothing. Package
-// checker gathers what the decision needs. Nothing in a signature record is trusted
-// before its signature is verified. A denial is an answer, an error is the lack of
-// one, and neither is ever a yes.
+// It does no I/O and caches nothing: package checker gathers what it needs. A denial
+// is an answer, an error is the lack of one, and neither is ever a yes.
 package verdict
 
 import (
@@ -65,11 +63,9 @@ type Key struct {
 	Versions map[signature.KeyVersionID]string
 }
 
-// Lifecycle states of keys and their versions that matter here.
-const (
-	Enabled  = "ENABLED"
-	NotFound = "NOT_FOUND" // Vault does not find the key, or the principal may not read it
-)
+// Lifecycle states of keys and their versions that matter here. A key is NotFound if
+// Vault does not find it, or the principal may not read it.
+const Enabled, NotFound = "ENABLED", "NOT_FOUND"
 
 // Unusable says why a version of the key proves nothing now, or "".
 func (k Key) Unusable(id signature.KeyVersionID) string {
@@ -93,7 +89,7 @@ func (k Key) Unusable(id signature.KeyVersionID) string {
 // Finding is what one signature record of an image came to under an allowed key.
 type Finding struct {
 	Reason    Reason // Signed, or what it failed for
-	Detail    string // why it failed
+	Detail    string // why it failed, for people
 	Key       signature.KeyID
 	Version   signature.KeyVersionID
 	Signature string // the record
@@ -116,12 +112,11 @@ func Prove(img image.Pinned, rec signature.Record, key signature.KeyID, version 
 	default:
 		f.Reason = BadSignature
 	}
-	f.Detail = err.Error()
+	f.Detail = fmt.Sprintf("signature %s by key %s: %s", signature.Short(f.Signature), f.Key.Short(), err)
 	return f
 }
 
-// Evidence is all that is known about one image before the keys' present states
-// are considered.
+// Evidence is all that is known about one image but the keys' present states.
 type Evidence struct {
 	Findings  []Finding // of the records that name an allowed key, newest first
 	Records   int       // usable records, of whatever key
@@ -171,22 +166,18 @@ func Decide(ev Evidence, allowed signature.KeySet, state func(signature.KeyID) (
 }
 
 // deny says why the image is not signed.
-func deny(ev Evidence, allowed signature.KeySet, reported Finding) (v Verdict) {
+func deny(ev Evidence, allowed signature.KeySet, reported Finding) Verdict {
+	v := Verdict{Reason: Unsigned, Detail: "no signature"}
 	switch {
-	case reported.Reason == KeyUnusable || reported.Reason == KeyNotAllowed:
-		v = Verdict{Reason: reported.Reason, Detail: reported.Detail}
 	case reported.Reason != "":
-		v = Verdict{Reason: reported.Reason, Detail: fmt.Sprintf("signature %s by key %s: %s",
-			signature.Short(reported.Signature), reported.Key.Short(), reported.Detail)}
+		v = Verdict{Reason: reported.Reason, Detail: reported.Detail}
 	case ev.Records > 0:
 		v = Verdict{Reason: KeyNotAllowed, Detail: fmt.Sprintf("%s, by %s; allowed: %s",
 			count(ev.Records, "signature"), ev.OtherKeys, cmp.Or(allowed.Short(), "none"))}
 	case ev.Missing:
 		v = Verdict{Reason: ImageNotFound, Detail: "no such image, or this principal may not read it"}
 	case ev.Unusable > 0:
-		v = Verdict{Reason: Unsigned, Detail: fmt.Sprintf("no signature; %s not available", count(ev.Unusable, "record"))}
-	default:
-		v = Verdict{Reason: Unsigned, Detail: "no signature"}
+		v.Detail = fmt.Sprintf("no signature; %s not available", count(ev.Unusable, "record"))
 	}
 	if ev.Truncated {
 		v.Detail += "; the image has more records than are looked at"
