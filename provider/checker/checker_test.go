@@ -515,6 +515,18 @@ func TestHowOldAnAnswerCanBe(t *testing.T) {
 			t.Errorf("got %+v, %v", v, err)
 		}
 	})
+	t.Run("an incomplete yes is gathered again after 30 s", func(t *testing.T) {
+		w, check := start(t)
+		w.records = append(w.records, w.sign("a", ref), w.sign("b", ref))
+		w.fail["Key a"] = errors.New("no")
+		if !check().Signed() {
+			t.Fatal("not signed")
+		}
+		w.pass(30*time.Second + 1)
+		if !check().Signed() || w.count("Records") != 2 {
+			t.Errorf("calls %v", w.calls)
+		}
+	})
 	t.Run("an incomplete yes is not kept for long", func(t *testing.T) {
 		w, check := start(t)
 		w.records = append(w.records, w.sign("a", ref), w.sign("b", ref))
