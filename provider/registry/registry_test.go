@@ -588,6 +588,7 @@ func TestLookUpsThatLie(t *testing.T) {
 		"a digest of another kind":      {"digest": 7},
 		"another repository":            {"repositoryName": "other"},
 		"an id that leaves its place":   {"id": "../../x"},
+		"an id with a path in it":       {"id": "ocid1.containerimage.oc1/../x"},
 		"an id of something else":       {"id": "ocid1.key.oc1..aaaa"},
 		"no id":                         {"id": nil},
 		"no compartment":                {"compartmentId": nil},
@@ -752,7 +753,7 @@ func TestRecord(t *testing.T) {
 	}
 	for field, value := range map[string]any{"id": "", "lifecycleState": ""} {
 		tenancy.Fault(ocitest.Fault{Operation: "artifacts.Get*", Kind: ocitest.Set, Set: map[string]any{field: value}, Count: 1})
-		if got, err := c.Record(t.Context(), ref, ids[1]); !ociauth.IsMalformed(err) || got.ImageID != "" {
+		if got, err := c.Record(t.Context(), ref, ids[1]); !ociauth.IsMalformed(err) || got.ImageID != "" || !strings.Contains(err.Error(), "without an id or a lifecycleState") {
 			t.Errorf("without %s: %+v, %v", field, got, err)
 		}
 	}

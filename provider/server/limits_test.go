@@ -2,8 +2,10 @@ package server_test
 
 import (
 	"bufio"
+	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -14,7 +16,10 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/oke-sign/oke-sign/provider/checker"
+	"github.com/oke-sign/oke-sign/provider/image"
 	"github.com/oke-sign/oke-sign/provider/server"
+	"github.com/oke-sign/oke-sign/provider/signature"
 )
 
 // TestBodyAtItsBound sends bodies with and without a length: the largest that there may
@@ -68,6 +73,9 @@ func TestOtherMethodsAreTold(t *testing.T) {
 	server.New(checking(signed)).ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, server.SignaturesPath, nil))
 	if got := w.Header().Get("Allow"); w.Code != http.StatusMethodNotAllowed || got != http.MethodPost {
 		t.Errorf("status %d, Allow: %s", w.Code, got)
+	}
+	if got := w.Header(); got.Get("X-Content-Type-Options") != "nosniff" || got.Get("Content-Length") != fmt.Sprint(w.Body.Len()) {
+		t.Errorf("headers %v", got)
 	}
 }
 
@@ -125,5 +133,32 @@ func TestFinishWithoutASocket(t *testing.T) {
 	l.Finish()
 	if c, err := l.Accept(); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("got %v, %v", c, err)
+	}
+}
+
+// TestDeadlinesAreCounted counts a request that got no answer in time, once.
+func TestDeadlinesAreCounted(t *testing.T) {
+	registry := prometheus.NewRegistry()
+	cfg := within(20*time.Millisecond, func(ctx context.Context, _ image.Pinned, _ signature.KeySet) (checker.Answer, error) {
+		<-ctx.Done()
+		return checker.Answer{}, context.Cause(ctx)
+	})
+	cfg.Metrics = registry
+	w := httptest.NewRecorder()
+	server.New(cfg).ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodPost, server.SignaturesPath, strings.NewReader(envelope(images(2)...))))
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	total := 0.0
+	for _, family := range families {
+		if family.GetName() == "oke_sign_deadline_exceeded_total" {
+			for _, m := range family.GetMetric() {
+				total += m.GetCounter().GetValue()
+			}
+		}
+	}
+	if total != 1 {
+		t.Errorf("%v requests were counted, want 1: %s", total, w.Body)
 	}
 }

@@ -90,6 +90,9 @@ func TestParseQuestion(t *testing.T) {
 		"a comma too many":             {key: `{"image":"b","keys":["` + keyA + `"],}`, err: "expected a string"},
 		"a comma too many in keys":     {key: `{"image":"b","keys":["` + keyA + `",]}`, err: "expected a string"},
 		"a comma too few":              {key: `{"image":"b" "keys":["` + keyA + `"]}`, err: "expected a comma"},
+		"a comma too few in keys":      {key: `{"image":"b","keys":["` + keyA + `" "` + keyB + `"]}`, err: "expected a comma or the end of an array"},
+		"half a pair and no digits":    {key: `{"image":"\ud83d\uzzzz"}`, err: "four hexadecimal digits"},
+		"an escape cut off":            {key: `{"image":"\u00`, err: "four hexadecimal digits"},
 		"no colon":                     {key: `{"image" "b","keys":["` + keyA + `"]}`, err: "expected a colon"},
 		"not closed":                   {key: `{"image":"b","keys":["` + keyA + `"]`, err: "expected a comma or the end of an object"},
 		"a string not closed":          {key: `{"image":"b`, err: "expected the end of a string"},
@@ -181,6 +184,7 @@ func TestDecodeRequest(t *testing.T) {
 		"nested one level deeper":       {body: `{"x":` + strings.Repeat("[", 33) + "0" + strings.Repeat("]", 33) + "," + head[1:] + `"request":{"keys":["a"]}}`, err: "nested too deeply"},
 		"a key too long":                {body: head + `"request":{"keys":["` + strings.Repeat("a", server.MaxQuestion+1) + `"]}}`, err: "a key of more than"},
 
+		"a value cut off":           {body: `{"x":1`, err: "end of an object"},
 		"nothing":                   {body: "", err: "expected an object"},
 		"text":                      {body: "hello", err: "expected an object"},
 		"null":                      {body: "null", err: "expected an object"},
