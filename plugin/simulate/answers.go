@@ -23,8 +23,15 @@ type Answer struct {
 	Err      error
 }
 
-// Ask asks OCI, as the user, what the provider would.
-func Ask(ctx context.Context, s *connect.Session, questions []string) ([]Answer, error) {
+// Asker answers questions of policies, in their order. Each answer has its own error.
+type Asker func(ctx context.Context, questions []string) ([]Answer, error)
+
+// OCI asks OCI, as the user, what the provider would.
+func OCI(s *connect.Session) Asker {
+	return func(ctx context.Context, questions []string) ([]Answer, error) { return askOCI(ctx, s, questions) }
+}
+
+func askOCI(ctx context.Context, s *connect.Session, questions []string) ([]Answer, error) {
 	if len(questions) == 0 {
 		return nil, nil // nothing that needs OCI
 	}

@@ -16,7 +16,6 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/oke-sign/oke-sign/plugin/cli"
-	"github.com/oke-sign/oke-sign/plugin/connect"
 	"github.com/oke-sign/oke-sign/plugin/enforcement"
 	"github.com/oke-sign/oke-sign/plugin/gatekeeper"
 	"github.com/oke-sign/oke-sign/plugin/manifest"
@@ -57,7 +56,7 @@ type Simulation struct {
 // Pods judges Pods. What constraints ask OCI is asked once, however many Pods
 // and constraints ask it, and Pods that differ in nothing that they could see are
 // judged once. further are references of images to ask about besides.
-func Pods(ctx context.Context, session *connect.Session, e enforcement.State, pods []*unstructured.Unstructured, further []string) (Simulation, error) {
+func Pods(ctx context.Context, t *cli.Terminal, ask Asker, e enforcement.State, pods []*unstructured.Unstructured, further ...string) (Simulation, error) {
 	j := Simulation{Groups: GroupPods(e, pods), signed: make(map[string]Answer)}
 	constraintsAlone := withoutExemptions(e)
 	p := workload.Input{Namespaces: e.Namespaces}
@@ -76,7 +75,7 @@ func Pods(ctx context.Context, session *connect.Session, e enforcement.State, po
 		}
 	}
 	p.Constraints, unexempted.Constraints = e.Constraints, constraintsAlone
-	seen, err := AllQuestions(ctx, session, p, unexempted)
+	seen, err := AllQuestions(ctx, p, unexempted)
 	if err != nil {
 		return Simulation{}, err
 	}
@@ -103,7 +102,7 @@ func Pods(ctx context.Context, session *connect.Session, e enforcement.State, po
 		questions = append(questions, q)
 	}
 	slices.Sort(questions)
-	answers, err := Ask(ctx, session, questions)
+	answers, err := ask(ctx, questions)
 	if err != nil {
 		return Simulation{}, err
 	}
@@ -115,18 +114,18 @@ func Pods(ctx context.Context, session *connect.Session, e enforcement.State, po
 			j.signed[ref] = a
 		}
 	}
-	return j, decide(ctx, session, &j, p, unexempted, FromAnswers(answers))
+	return j, decide(ctx, t, &j, p, unexempted, FromAnswers(answers))
 }
 
 // decide judges every group under the constraints, and under the same without
 // exemptions.
-func decide(ctx context.Context, session *connect.Session, j *Simulation, p, unexempted workload.Input, ask func(context.Context, string, []string) (map[string]any, error)) error {
+func decide(ctx context.Context, t *cli.Terminal, j *Simulation, p, unexempted workload.Input, ask func(context.Context, string, []string) (map[string]any, error)) error {
 	both, err := NewEngines(ctx, ask, p, unexempted)
 	if err != nil {
 		return err
 	}
 	defer both.Close()
-	done := session.Progress("judged %d of %d kinds of Pods", len(j.Groups))
+	done := t.Progress("judged %d of %d kinds of Pods", len(j.Groups))
 	group := cli.Limited()
 	for i := range j.Groups {
 		s := &j.Groups[i]

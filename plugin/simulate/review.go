@@ -14,7 +14,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/oke-sign/oke-sign/plugin/cli"
-	"github.com/oke-sign/oke-sign/plugin/connect"
 	"github.com/oke-sign/oke-sign/plugin/gatekeeper"
 	"github.com/oke-sign/oke-sign/plugin/manifest"
 	"github.com/oke-sign/oke-sign/plugin/workload"
@@ -108,7 +107,7 @@ func HoldsImages(object *unstructured.Unstructured) bool {
 }
 
 // Questions are what the policy would ask about the manifests.
-func Questions(ctx context.Context, s *connect.Session, p workload.Input) ([]string, error) {
+func Questions(ctx context.Context, p workload.Input) ([]string, error) {
 	var mu sync.Mutex
 	seen := make(map[string]bool)
 	e, err := gatekeeper.New(gatekeeper.Config{Ask: func(_ context.Context, _ string, questions []string) (map[string]any, error) {
@@ -172,10 +171,10 @@ func (c *ObjectResult) Add(action string, violations []gatekeeper.Violation) {
 }
 
 // AllQuestions are what policies ask about their manifests.
-func AllQuestions(ctx context.Context, s *connect.Session, of ...workload.Input) (map[string]bool, error) {
+func AllQuestions(ctx context.Context, of ...workload.Input) (map[string]bool, error) {
 	seen := make(map[string]bool)
 	for _, p := range of {
-		questions, err := Questions(ctx, s, p)
+		questions, err := Questions(ctx, p)
 		if err != nil {
 			return nil, err
 		}

@@ -269,7 +269,7 @@ func (o *breakGlassListOptions) judge(ctx context.Context, pods []*unstructured.
 		}
 		return nil
 	}
-	j, err := simulate.Pods(ctx, o.Session, e, pods, nil)
+	j, err := simulate.Pods(ctx, &o.Terminal, simulate.OCI(o.Session), e, pods)
 	if err != nil {
 		return err
 	}

@@ -153,11 +153,11 @@ func (o *checkOptions) judge(ctx context.Context, p workload.Input) ([]cli.Resul
 	cfg := gatekeeper.Config{}
 	switch {
 	case o.live:
-		questions, err := simulate.Questions(ctx, o.Session, p)
+		questions, err := simulate.Questions(ctx, p)
 		if err != nil {
 			return nil, err
 		}
-		answers, err := simulate.Ask(ctx, o.Session, questions)
+		answers, err := simulate.OCI(o.Session)(ctx, questions)
 		if err != nil {
 			return nil, err
 		}

@@ -104,11 +104,11 @@ func (o *verdictsOptions) ask(ctx context.Context) ([]simulate.Answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	questions, err := simulate.Questions(ctx, o.Session, p)
+	questions, err := simulate.Questions(ctx, p)
 	if err != nil {
 		return nil, err
 	}
-	return simulate.Ask(ctx, o.Session, questions)
+	return simulate.OCI(o.Session)(ctx, questions)
 }
 
 // marshalIndented writes one verdict after the other, for people to read and for

@@ -417,7 +417,7 @@ func (o *doctorOptions) runningFacts(ctx context.Context, policy bool) (f fact[[
 	for i, pod := range pods {
 		objects[i], workloads[i] = pod.Object, workload.NameOf(pod.Object)
 	}
-	j, err := simulate.Pods(ctx, o.Session, e, objects, nil)
+	j, err := simulate.Pods(ctx, &o.Terminal, simulate.OCI(o.Session), e, objects)
 	if err != nil {
 		f.err = err
 		return f

@@ -134,11 +134,11 @@ func (o *explainOptions) run(ctx context.Context, args []string) error {
 	}
 	p := e.Input
 	p.Manifests = subjects
-	questions, err := simulate.Questions(ctx, o.Session, p)
+	questions, err := simulate.Questions(ctx, p)
 	if err != nil {
 		return o.Finish(o.out, explainColumns, cli.AllFailed([]string{strings.Join(args, " ")}, cli.StopCause(ctx, err)))
 	}
-	answers, failed := simulate.Ask(ctx, o.Session, questions)
+	answers, failed := simulate.OCI(o.Session)(ctx, questions)
 	w := &explainer{explainOptions: o, e: e, answers: answers, ask: simulate.FromAnswers(answers)}
 	if failed != nil {
 		w.ask = func(context.Context, string, []string) (map[string]any, error) { return nil, failed }

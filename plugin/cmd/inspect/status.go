@@ -136,7 +136,7 @@ func (o *statusOptions) results(ctx context.Context) ([]cli.Result, error) {
 			running = append(running, digest)
 		}
 	}
-	j, err := simulate.Pods(ctx, o.Session, e, objects, running)
+	j, err := simulate.Pods(ctx, &o.Terminal, simulate.OCI(o.Session), e, objects, running...)
 	if err != nil {
 		return nil, err
 	}

@@ -231,11 +231,11 @@ func previewChange(ctx context.Context, s *connect.Session, namespace string, be
 		then.Manifests = append(then.Manifests, workload.Document{Object: k.Pod})
 	}
 	now.Manifests = then.Manifests
-	asked, err := simulate.AllQuestions(ctx, s, then, now)
+	asked, err := simulate.AllQuestions(ctx, then, now)
 	if err != nil {
 		return previewResult{}, err
 	}
-	answers, err := simulate.Ask(ctx, s, slices.Sorted(maps.Keys(asked)))
+	answers, err := simulate.OCI(s)(ctx, slices.Sorted(maps.Keys(asked)))
 	if err != nil {
 		return previewResult{}, err
 	}
