@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -47,11 +48,11 @@ func (m *ManifestFlags) Validate(args []string) error {
 // Read reads all files. Constraints of kinds that are not ours are left out.
 func (m *ManifestFlags) Read(ctx context.Context, s *connect.Session) (Input, error) {
 	p := Input{Namespaces: make(map[string]*corev1.Namespace)}
-	judged, err := ReadFiles(ctx, s, m.files, true)
+	judged, err := ReadFiles(ctx, s.Streams.In, m.files, true)
 	if err != nil {
 		return Input{}, err
 	}
-	given, err := ReadFiles(ctx, s, m.constraints, true)
+	given, err := ReadFiles(ctx, s.Streams.In, m.constraints, true)
 	if err != nil {
 		return Input{}, err
 	}
@@ -88,9 +89,9 @@ func (m *ManifestFlags) Read(ctx context.Context, s *connect.Session) (Input, er
 	return p, nil
 }
 
-// ReadFiles reads manifests. Directories are read with what lies deeper in them if
+// ReadFiles reads manifests; "-" is in. Directories are read with what lies deeper in them if
 // recursive is set.
-func ReadFiles(ctx context.Context, s *connect.Session, paths []string, recursive bool) ([]Document, error) {
+func ReadFiles(ctx context.Context, in io.Reader, paths []string, recursive bool) ([]Document, error) {
 	var found []Document
 	for _, path := range paths {
 		files := []string{path}
@@ -100,7 +101,7 @@ func ReadFiles(ctx context.Context, s *connect.Session, paths []string, recursiv
 			}
 		}
 		for _, file := range files {
-			text, err := cli.ReadInput(ctx, s.Streams.In, file)
+			text, err := cli.ReadInput(ctx, in, file)
 			if err != nil {
 				return nil, err
 			}

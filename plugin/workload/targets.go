@@ -157,7 +157,7 @@ func ImagesOf(targets []Target) []string {
 
 // documents are the objects that flags and arguments name.
 func (t *TargetFlags) documents(ctx context.Context, s *connect.Session, named []string) ([]Document, error) {
-	all, err := ReadFiles(ctx, s, t.Files, t.recursive)
+	all, err := ReadFiles(ctx, s.Streams.In, t.Files, t.recursive)
 	if err != nil {
 		return nil, err
 	}

@@ -173,7 +173,7 @@ func (o *changeOptions) now(ctx context.Context) (enforcedPolicy, error) {
 
 // policyFiles are the constraints of these kinds in the files that are named.
 func (o *changeOptions) policyFiles(ctx context.Context, kinds ...string) ([]*unstructured.Unstructured, error) {
-	documents, err := workload.ReadFiles(ctx, o.Session, o.files, true)
+	documents, err := workload.ReadFiles(ctx, o.Streams.In, o.files, true)
 	if err != nil {
 		return nil, err
 	}
