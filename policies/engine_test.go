@@ -174,24 +174,30 @@ func TestOnlyAYesAdmits(t *testing.T) {
 		answer gatekeepertest.Answer
 		want   string
 	}{
-		"unsigned":            {one(func(k string) gatekeepertest.Item { return item(k, gatekeepertest.Item{"value": unsigned}) }), "unsigned"},
-		"no items":            {body(200, gatekeepertest.Response("")), "no-answer"},
-		"items are null":      {body(200, `{"response": {"items": null}}`), "no-answer"},
-		"a system error":      {body(200, gatekeepertest.Response("OCI is unreachable")), "no-answer"},
-		"an empty object":     {body(200, `{}`), "no-answer"},
-		"a list":              {body(200, `[]`), "no-answer"},
-		"null":                {body(200, `null`), "no-answer"},
-		"nothing":             {body(200, ``), "no-answer"},
-		"half of it":          {body(200, `{"response": {"items": [{"key":`), "no-answer"},
-		"HTML":                {body(502, `<html>Bad Gateway</html>`), "no-answer"},
-		"503 with JSON":       {body(503, `{"error": "overloaded"}`), "no-answer"},
-		"401 with JSON":       {body(401, `{}`), "no-answer"},
-		"an item error":       {one(func(k string) gatekeepertest.Item { return item(k, gatekeepertest.Item{"error": "no"}) }), "no-answer"},
-		"a yes with an error": {one(func(k string) gatekeepertest.Item { return item(k, gatekeepertest.Item{"value": signed, "error": "no"}) }), "no-answer"},
-		"no value":            {one(func(k string) gatekeepertest.Item { return item(k, gatekeepertest.Item{}) }), "no-answer"},
-		"a null value":        {one(func(k string) gatekeepertest.Item { return item(k, gatekeepertest.Item{"value": nil}) }), "no-answer"},
-		"true as text":        {one(func(k string) gatekeepertest.Item { return item(k, gatekeepertest.Item{"value": map[string]any{"signed": "true"}}) }), "no-answer"},
-		"one for true":        {one(func(k string) gatekeepertest.Item { return item(k, gatekeepertest.Item{"value": map[string]any{"signed": 1}}) }), "no-answer"},
+		"unsigned":        {one(func(k string) gatekeepertest.Item { return item(k, gatekeepertest.Item{"value": unsigned}) }), "unsigned"},
+		"no items":        {body(200, gatekeepertest.Response("")), "no-answer"},
+		"items are null":  {body(200, `{"response": {"items": null}}`), "no-answer"},
+		"a system error":  {body(200, gatekeepertest.Response("OCI is unreachable")), "no-answer"},
+		"an empty object": {body(200, `{}`), "no-answer"},
+		"a list":          {body(200, `[]`), "no-answer"},
+		"null":            {body(200, `null`), "no-answer"},
+		"nothing":         {body(200, ``), "no-answer"},
+		"half of it":      {body(200, `{"response": {"items": [{"key":`), "no-answer"},
+		"HTML":            {body(502, `<html>Bad Gateway</html>`), "no-answer"},
+		"503 with JSON":   {body(503, `{"error": "overloaded"}`), "no-answer"},
+		"401 with JSON":   {body(401, `{}`), "no-answer"},
+		"an item error":   {one(func(k string) gatekeepertest.Item { return item(k, gatekeepertest.Item{"error": "no"}) }), "no-answer"},
+		"a yes with an error": {one(func(k string) gatekeepertest.Item {
+			return item(k, gatekeepertest.Item{"value": signed, "error": "no"})
+		}), "no-answer"},
+		"no value":     {one(func(k string) gatekeepertest.Item { return item(k, gatekeepertest.Item{}) }), "no-answer"},
+		"a null value": {one(func(k string) gatekeepertest.Item { return item(k, gatekeepertest.Item{"value": nil}) }), "no-answer"},
+		"true as text": {one(func(k string) gatekeepertest.Item {
+			return item(k, gatekeepertest.Item{"value": map[string]any{"signed": "true"}})
+		}), "no-answer"},
+		"one for true": {one(func(k string) gatekeepertest.Item {
+			return item(k, gatekeepertest.Item{"value": map[string]any{"signed": 1}})
+		}), "no-answer"},
 		"plain true":          {one(func(k string) gatekeepertest.Item { return item(k, gatekeepertest.Item{"value": true}) }), "no-answer"},
 		"JSON as text":        {one(func(k string) gatekeepertest.Item { return item(k, gatekeepertest.Item{"value": `{"signed": true}`}) }), "no-answer"},
 		"a verdict in a list": {one(func(k string) gatekeepertest.Item { return item(k, gatekeepertest.Item{"value": []any{signed}}) }), "no-answer"},
