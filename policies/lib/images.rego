@@ -8,8 +8,9 @@ import data.lib.ocir
 
 # judged is what the request has to answer for. On UPDATE that is the images that
 # the old object does not have: finalizers, labels and evictions of what runs
-# already must not hang on a registry. Audit and gator know no old object and
-# judge everything.
+# already must not hang on a registry. An image that the old object has was admitted
+# with it, by a verdict, an exemption or break-glass; the audit judges it again.
+# Audit and gator know no old object and judge everything.
 judged := added if not crowded
 
 default judged := []
@@ -114,6 +115,11 @@ images(pods_of) := array.concat(array.concat(named, unnamed), mounted) if {
 		some i, container in pod.spec[field]
 		image := {"field": field, "index": i, "ref": container.image, "pod": pod}
 	]
+
+	# Nearly every container has an image, so those without are looked for only when
+	# the numbers differ. The sum is never too small: each element of a list or an
+	# object counts, and so does each letter of a string, for which hidden has a
+	# violation. A sum that is too large costs this search and nothing else.
 	unnamed := [image |
 		count(named) != sum([count(pod.spec[field]) | some pod in pods_of; some field in containers])
 		some pod in pods_of
@@ -136,8 +142,8 @@ default reference(_) := null
 
 reference(volume) := volume.image.reference
 
-# place is where an image stands, in words. A name is cut so that the reason stays
-# within the first 80 bytes of a message.
+# place is where an image stands, in words. With the longest field,
+# ephemeralContainers, and a slash it is as long as message.longest.place.
 place(image) := sprintf("%s/%s", [image.field, message.printable(name(image), 40)])
 
 name(image) := written if {

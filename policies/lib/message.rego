@@ -3,14 +3,20 @@
 # a provider wrote can break the line or pass for our own words.
 package lib.message
 
+# longest is how long each part of a message may be. Two colons and two spaces make
+# the first 80 bytes full with a place and a reason, so that both are read even where
+# a message is cut short. The longest reason of the policies and the provider has 16
+# letters (TestReasonsFitIntoMessages).
+longest := {"place": 60, "reason": 16, "detail": 480, "subject": 480}
+
 # violation never fails, whatever it is given: with an undefined message there
 # would be no violation.
 violation(place, reason, detail, subject) := {
 	"msg": sprintf("%s: %s: %s: %s", [
-		printable(place, 60),
-		printable(reason, 16),
-		printable(detail, 480),
-		printable(subject, 480),
+		printable(place, longest.place),
+		printable(reason, longest.reason),
+		printable(detail, longest.detail),
+		printable(subject, longest.subject),
 	]),
 	"details": {"place": place, "reason": reason, "subject": subject},
 }

@@ -19,10 +19,10 @@ test_classes_agree_with_the_shared_table if {
 	count(wrong) == 0
 }
 
-test_what_is_plain_is_of_the_same_class if {
+test_what_is_canonical_is_of_the_same_class if {
 	refs := {v.ref | some v in data.references}
-	count(ocir.plain(refs)) > 5
-	every ref in ocir.plain(refs) {
+	count(ocir.canonical(refs)) > 5
+	every ref in ocir.canonical(refs) {
 		ocir.class(ref) == read(ref)
 	}
 }

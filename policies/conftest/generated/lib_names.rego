@@ -29,7 +29,7 @@ broken_glass(image) if {
 }
 
 # pinned are the references with a digest that counts. A doubtful one has none.
-pinned := ocir.plain(refs) | {ref | some ref in (refs - ocir.plain(refs)); of[ref].pinned}
+pinned := ocir.canonical(refs) | {ref | some ref in (refs - ocir.canonical(refs)); of[ref].pinned}
 
 # fault is a reason that holds under every policy, with the words for it.
 fault(image) := {"reason": "no-image", "detail": "the container or volume names no image"} if {

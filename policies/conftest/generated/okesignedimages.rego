@@ -12,7 +12,7 @@ import data.lib.names
 
 violation contains message.violation(images.place(image), reason(image), detail(image), image.ref) if {
 	some image in images.judged
-	not image.ref in signed
+	not signed(image)
 	not settled(image)
 }
 
@@ -47,8 +47,8 @@ any_key(image) if {
 	names.oci_registry(image)
 }
 
-# signed are the references with a plain yes on exactly this image and these keys.
-signed := {ref | some ref, question in questions; values[question].signed == true}
+# signed holds for a plain yes on exactly this image and these keys.
+signed(image) if values[questions[image.ref]].signed == true
 
 values := answers.values(answer)
 
@@ -60,8 +60,9 @@ answer := fetch.answers(provider, sort([question | some question in questions]))
 
 provider := object.get(input.parameters, "provider", "oke-sign")
 
-# The keys are part of the question because Gatekeeper remembers answers by
-# question: two policies must not share a verdict.
+# The keys are part of the question because Gatekeeper caches answers by question:
+# two policies must not share a verdict. Questions are made by reference, and not by
+# image, so that an image that stands in many containers is asked about once.
 questions := {image.ref: json.marshal({"image": image.ref, "keys": keys}) |
 	some image in images.judged
 	image.ref in names.pinned
@@ -69,6 +70,10 @@ questions := {image.ref: json.marshal({"image": image.ref, "keys": keys}) |
 	not settled(image)
 }
 
+# keys are a set, which json.marshal writes in order and each key once. The provider
+# rejects a question whose keys are in another order (provider/server), since it would
+# be a second name for the same answer. One key that is no string leaves keys
+# undefined, and then nothing is signed.
 keys := {key | some key in input.parameters.keys} if {
 	is_array(input.parameters.keys)
 	every key in input.parameters.keys {
