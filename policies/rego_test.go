@@ -7,9 +7,13 @@ import (
 	"flag"
 	"fmt"
 	"io/fs"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path"
+	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -29,6 +33,8 @@ import (
 	"github.com/oke-sign/oke-sign/policies"
 	"github.com/oke-sign/oke-sign/policies/internal/inline"
 	"github.com/oke-sign/oke-sign/provider/image"
+	"github.com/oke-sign/oke-sign/provider/verdict"
+	"github.com/oke-sign/oke-sign/provider/vulnreport"
 )
 
 // Gatekeeper adds this built-in function to those of OPA.
@@ -213,28 +219,7 @@ func TestClassesAgree(t *testing.T) {
 // TestClassesAgreeOnAnything changes the shared vectors at random, by what matters
 // in a reference, and asks both languages.
 func TestClassesAgreeOnAnything(t *testing.T) {
-	random := rand.New(rand.NewPCG(1, 2))
-	bits := strings.Split("A a K 0 . .. / // : @ - -- _ __ ___ % [ ] * \\ \n \x00 é K ſ ı 。 ocir.io .oci. .ocs. OCIR. artifacts. .oraclecloud.com .customer-oci.com localhost sha256: :443 cafe "+digest, " ")
-	var refs []string
-	for _, v := range readVectors(t) {
-		ref := v.(map[string]any)["ref"].(string)
-		if !utf8.ValidString(ref) || len(ref) > 300 {
-			continue
-		}
-		for range 60 {
-			runes, bit := []rune(ref), bits[random.IntN(len(bits))]
-			i := random.IntN(len(runes) + 1)
-			j := min(len(runes), i+random.IntN(3))
-			switch random.IntN(4) {
-			case 0:
-				refs = append(refs, string(runes[:i])+strings.ToUpper(string(runes[i:j]))+string(runes[j:]))
-			case 1:
-				refs = append(refs, string(runes[:i])+string(runes[j:]))
-			default:
-				refs = append(refs, string(runes[:i])+bit+string(runes[j:]))
-			}
-		}
-	}
+	refs := mutated(vectorRefs(t), 60)
 	result, err := rego.New(
 		rego.Compiler(compile(t, modules(t, "live"))),
 		rego.Query("[names[ref].class | names := data.lib.ocir.read({ref | some ref in input}); some ref in input]"),
@@ -258,6 +243,160 @@ func TestClassesAgreeOnAnything(t *testing.T) {
 	if len(count) != 3 {
 		t.Errorf("the references are of %d classes only: %v", len(count), count)
 	}
+}
+
+// TestCanonicalAgreesWithClass changes references at random that the fast expression
+// of Rego may match, and compares what the slow grammar and Go say of each. An image
+// that only the fast one takes for one of OCI Registry by digest would be asked about
+// under a name that the provider reads in another way.
+func TestCanonicalAgreesWithClass(t *testing.T) {
+	pin := "@sha256:" + strings.Repeat("0123456789abcdef", 4)
+	var names, refs []string
+	for _, ref := range vectorRefs(t) {
+		if name, _, _ := strings.Cut(ref, "@"); image.Classify(name) == image.OCIRegistry {
+			room := 255 - len(name) - len(pin)
+			names = append(names, name, name+strings.Repeat("a", max(0, room)))
+		}
+	}
+	for _, name := range mutated(names, 100) {
+		refs = append(refs, name+pin)
+	}
+	refs = append(refs, mutated(refs, 1)...)
+	result, err := rego.New(
+		rego.Compiler(compile(t, modules(t, "live"))),
+		rego.Query("[[ref in canonical, data.lib.ocir.class(ref)] | canonical := data.lib.ocir.canonical({ref | some ref in input}); some ref in input]"),
+		rego.SetRegoVersion(ast.RegoV1),
+		rego.Input(refs),
+	).Eval(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	answers := result[0].Expressions[0].Value.([]any)
+	if len(answers) != len(refs) {
+		t.Fatalf("%d answers for %d references", len(answers), len(refs))
+	}
+	count := map[bool]int{}
+	for i, ref := range refs {
+		fast, slow := answers[i].([]any)[0].(bool), answers[i].([]any)[1].(map[string]any)
+		count[fast]++
+		parsed, _ := image.Parse(ref)
+		switch byGo := parsed.Digest() != ""; {
+		case byGo != (slow["class"] == "oci-registry" && slow["pinned"] == true):
+			t.Errorf("%q: class says %v, Go says it is pinned and of OCI Registry: %v", ref, slow, byGo)
+		case fast != (byGo && len(ref) <= 255):
+			t.Errorf("%q: canonical has it: %v; class says %v", ref, fast, slow)
+		}
+	}
+	if min(count[true], count[false]) < 1000 {
+		t.Errorf("canonical has and has not: %v of the references, which shows little", count)
+	}
+}
+
+// TestReasonsFitIntoMessages holds each reason to the length up to which a message has
+// it whole, and place and reason to the first 80 bytes.
+func TestReasonsFitIntoMessages(t *testing.T) {
+	result, err := rego.New(
+		rego.Compiler(compile(t, modules(t, "live"))),
+		rego.Query("data.lib.message.longest"),
+		rego.SetRegoVersion(ast.RegoV1),
+	).Eval(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	longest := map[string]int{}
+	for part, n := range result[0].Expressions[0].Value.(map[string]any) {
+		if longest[part], err = strconv.Atoi(fmt.Sprint(n)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := longest["place"] + len(": ") + longest["reason"] + len(": "); n > 80 {
+		t.Errorf("place and reason take up to %d bytes", n)
+	}
+	reasons := reasonsInRego(t)
+	if len(reasons) < 15 {
+		t.Errorf("only %d reasons found in Rego: %v", len(reasons), reasons)
+	}
+	for _, r := range verdict.Reasons() {
+		reasons = append(reasons, string(r))
+	}
+	for _, r := range vulnreport.Reasons() {
+		reasons = append(reasons, string(r))
+	}
+	for _, r := range reasons {
+		if len(r) > longest["reason"] {
+			t.Errorf("the reason %s has %d letters; a message holds %d", r, len(r), longest["reason"])
+		}
+	}
+}
+
+// reasonsInRego are the reasons that the policies give themselves: second arguments of
+// message.violation, values of rules called reason, overtime or fault.
+func reasonsInRego(t *testing.T) []string {
+	t.Helper()
+	word := regexp.MustCompile(`^[a-z]+(-[a-z]+)+$`)
+	found := map[string]bool{}
+	add := func(x any) bool {
+		ast.WalkTerms(x, func(term *ast.Term) bool {
+			if s, ok := term.Value.(ast.String); ok && word.MatchString(string(s)) {
+				found[string(s)] = true
+			}
+			return false
+		})
+		return false
+	}
+	for name, m := range modules(t, "live") {
+		if strings.HasSuffix(name, "_test.rego") {
+			continue
+		}
+		walkCalls(m, func(function string, args []*ast.Term) {
+			if function == "message.violation" {
+				add(args[1])
+			}
+		})
+		ast.WalkRules(m, func(rule *ast.Rule) bool {
+			if slices.Contains([]string{"reason", "overtime", "fault"}, rule.Head.Name.String()) {
+				add(rule.Head.Value)
+			}
+			return false
+		})
+	}
+	return slices.Sorted(maps.Keys(found))
+}
+
+// vectorRefs are the shared vectors that are text and not very long.
+func vectorRefs(t *testing.T) []string {
+	t.Helper()
+	var refs []string
+	for _, v := range readVectors(t) {
+		if ref := v.(map[string]any)["ref"].(string); utf8.ValidString(ref) && len(ref) <= 300 {
+			refs = append(refs, ref)
+		}
+	}
+	return refs
+}
+
+// mutated makes n references of each one, changed at random by what matters in a
+// reference.
+func mutated(refs []string, n int) []string {
+	random := rand.New(rand.NewPCG(1, 2))
+	bits := strings.Split("A a K 0 . .. / // : @ - -- _ __ ___ % [ ] * \\ \n \x00 é K ſ ı 。 ocir.io .oci. .ocs. OCIR. artifacts. .oraclecloud.com .customer-oci.com localhost sha256: :443 cafe "+digest, " ")
+	var changed []string
+	for _, ref := range refs {
+		for range n {
+			runes, bit := []rune(ref), bits[random.IntN(len(bits))]
+			i := random.IntN(len(runes) + 1)
+			j := min(len(runes), i+random.IntN(3))
+			switch random.IntN(4) {
+			case 0:
+				changed = append(changed, string(runes[:i])+strings.ToUpper(string(runes[i:j]))+string(runes[j:]))
+			case 1:
+				changed = append(changed, string(runes[:i])+string(runes[j:]))
+			default:
+				changed = append(changed, string(runes[:i])+bit+string(runes[j:]))
+			}
+		}
+	}
+	return changed
 }
 
 func readVectors(t *testing.T) []any {

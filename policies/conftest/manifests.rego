@@ -35,7 +35,8 @@ refused contains sprintf("%s: unreadable: containers stand where none are looked
 	walk(manifest, [path, value])
 	path[count(path) - 1] in images.containers
 	is_array(value)
-	value[_].image
+	some container in value
+	container.image
 	not value in {pod.spec[field] | some pod in images.pods(manifest); some field in images.containers}
 }
 
