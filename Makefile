@@ -88,7 +88,7 @@ bench: ## our own figures, as "name value unit" lines
 		awk '/^Benchmark/ { split($$1, of, "/"); sub(/-.*/, "", of[4]); print "policy_" of[2] "_" of[3] "_" of[4] "_images", $$3 / 1000, "us" }'
 
 .PHONY: lint
-lint: $(LINT) ## golangci-lint; opa check --strict and opa fmt, in process; shell syntax
+lint: $(LINT) ## golangci-lint; opa check --strict, opa fmt and a few rules of Regal, in process; shell syntax
 	$(LINT) run ./...
 	@# Plain opa does not know Gatekeeper's external_data; the test declares it.
 	go test -count=1 -run '^TestRegoIs' ./policies
