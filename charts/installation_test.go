@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"github.com/oke-sign/oke-sign/plugin/manifest"
-	"github.com/oke-sign/oke-sign/test/apiserver"
+	"github.com/oke-sign/oke-sign/test/fakeapiserver"
 )
 
 // The namespaces that the policy exempts are those of the installation. A name that
@@ -98,7 +98,7 @@ func TestNotesKnowTheInstallation(t *testing.T) {
 // those names, and returns a kubeconfig for it.
 func clusterWith(t *testing.T, provider, gatekeeper string) string {
 	t.Helper()
-	server := apiserver.Start(t)
+	server := fakeapiserver.Start(t)
 	text := fmt.Sprintf(`
 {apiVersion: v1, kind: Namespace, metadata: {name: %[1]s}}
 ---

@@ -13,7 +13,7 @@ import (
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 
 	"github.com/oke-sign/oke-sign/plugin/cmd"
-	"github.com/oke-sign/oke-sign/test/apiserver"
+	"github.com/oke-sign/oke-sign/test/fakeapiserver"
 )
 
 // What the cluster refuses is not done, and an object that somebody else has
@@ -34,7 +34,7 @@ func TestBreakGlassRefused(t *testing.T) {
 			[]string{"error: default/Deployment/web: the cluster refuses it: ", "[glass] break-glass: not-allowed", "hint: the constraint OKEBreakGlass says who may"}, 1},
 		"no right": {apierrors.NewForbidden(resource, "web", errors.New("User cannot patch")), nil, []string{"hint: who breaks the glass needs the right to patch Deployments"}, 1},
 	} {
-		server := apiserver.Start(t)
+		server := fakeapiserver.Start(t)
 		kubeconfig, err := server.Kubeconfig(t.TempDir())
 		if err != nil {
 			t.Fatal(err)

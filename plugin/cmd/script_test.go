@@ -29,7 +29,7 @@ import (
 	"github.com/oke-sign/oke-sign/plugin/cmd"
 	"github.com/oke-sign/oke-sign/plugin/manifest"
 	"github.com/oke-sign/oke-sign/policies"
-	"github.com/oke-sign/oke-sign/test/apiserver"
+	"github.com/oke-sign/oke-sign/test/fakeapiserver"
 	"github.com/oke-sign/oke-sign/test/ocitest"
 	"github.com/oke-sign/oke-sign/test/soundcluster"
 )
@@ -141,7 +141,7 @@ type world struct {
 	tenancy *ocitest.Tenancy
 	vault   *ocitest.Vault
 	keys    map[string]*ocitest.Key
-	cluster *apiserver.Server
+	cluster *fakeapiserver.Server
 	oke     *ocitest.Cluster
 }
 
@@ -161,7 +161,7 @@ func setup(env *testscript.Env, m material) error {
 		"release-key": vault.ImportKey("release-key", ocitest.RSA3072, m.large),
 		"etcd-key":    vault.NewKey("etcd-key", ocitest.AES256),
 		"ec-key":      vault.ImportKey("ec-key", ocitest.P256, m.curve),
-	}, cluster: apiserver.Start(tb), oke: tenancy.NewCluster("prod", compartment)}
+	}, cluster: fakeapiserver.Start(tb), oke: tenancy.NewCluster("prod", compartment)}
 	kubeconfig, err := w.cluster.Kubeconfig(env.WorkDir, "test", "prod")
 	if err != nil {
 		return err

@@ -13,11 +13,11 @@ import (
 	"github.com/oke-sign/oke-sign/plugin/connect"
 	"github.com/oke-sign/oke-sign/plugin/manifest"
 	"github.com/oke-sign/oke-sign/plugin/workload"
-	"github.com/oke-sign/oke-sign/test/apiserver"
+	"github.com/oke-sign/oke-sign/test/fakeapiserver"
 )
 
 func TestRunningPods(t *testing.T) {
-	server := apiserver.Start(t)
+	server := fakeapiserver.Start(t)
 	kubeconfig, err := server.Kubeconfig(t.TempDir())
 	if err != nil {
 		t.Fatal(err)

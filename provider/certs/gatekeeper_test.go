@@ -20,7 +20,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/oke-sign/oke-sign/provider/certs"
-	"github.com/oke-sign/oke-sign/test/kubeapi"
+	"github.com/oke-sign/oke-sign/test/fakeapiserver"
 	"github.com/oke-sign/oke-sign/test/pki"
 )
 
@@ -198,9 +198,9 @@ func TestGatekeeperRotatesOften(t *testing.T) {
 	}
 }
 
-const webhooksPath = kubeapi.Webhooks + "/" + certs.GatekeeperWebhooks
+const webhooksPath = fakeapiserver.Webhooks + "/" + certs.GatekeeperWebhooks
 
-func cluster(t *testing.T, api *kubeapi.Server) *certs.Cluster {
+func cluster(t *testing.T, api *fakeapiserver.Guarded) *certs.Cluster {
 	t.Helper()
 	c, err := certs.NewCluster(api.Host, api.Port, api.Dir)
 	if err != nil {
@@ -225,7 +225,7 @@ func until(t *testing.T, what string, holds func() bool) {
 }
 
 func TestGatekeeperIsFollowed(t *testing.T) {
-	api := kubeapi.New(t, "list "+webhooksPath, "watch "+webhooksPath)
+	api := fakeapiserver.StartGuarded(t, "list "+webhooksPath, "watch "+webhooksPath)
 	g := certs.NewGatekeeper(cluster(t, api), certs.GatekeeperWebhooks, "", quiet())
 	var following sync.WaitGroup
 	defer following.Wait()
@@ -306,7 +306,7 @@ func TestGatekeeperCannotBeRead(t *testing.T) {
 		"out of order":      {[]string{"list " + webhooksPath, "watch " + webhooksPath}, http.StatusInternalServerError, "internalerror"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			api := kubeapi.New(t, test.rights...)
+			api := fakeapiserver.StartGuarded(t, test.rights...)
 			api.Fail(func(string, string) int { return test.status })
 			api.Set(webhooksPath, webhooks(authority(t).PEM()))
 			g := certs.NewGatekeeper(cluster(t, api), certs.GatekeeperWebhooks, "", quiet())

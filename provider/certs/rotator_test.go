@@ -20,19 +20,19 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/oke-sign/oke-sign/provider/certs"
-	"github.com/oke-sign/oke-sign/test/kubeapi"
+	"github.com/oke-sign/oke-sign/test/fakeapiserver"
 )
 
 const (
-	secretPath   = kubeapi.Secrets + "/oke-sign-tls"
-	providerPath = kubeapi.Providers + "/oke-sign"
+	secretPath   = fakeapiserver.Secrets + "/oke-sign-tls"
+	providerPath = fakeapiserver.Providers + "/oke-sign"
 	host         = "oke-sign.oke-sign.svc"
 )
 
 // rights are those that the package's documentation names.
 func rights() []string {
 	return []string{
-		"get " + secretPath, "update " + secretPath, "create " + kubeapi.Secrets,
+		"get " + secretPath, "update " + secretPath, "create " + fakeapiserver.Secrets,
 		"get " + providerPath, "patch " + providerPath,
 	}
 }
@@ -60,7 +60,7 @@ type podStatus struct {
 }
 
 // adopt is Gatekeeper, whose two processes take in the Provider as it is.
-func adopt(t *testing.T, api *kubeapi.Server) provider {
+func adopt(t *testing.T, api *fakeapiserver.Guarded) provider {
 	t.Helper()
 	var p provider
 	if !api.Get(providerPath, &p) {
@@ -72,7 +72,7 @@ func adopt(t *testing.T, api *kubeapi.Server) provider {
 	return p
 }
 
-func newRotator(t *testing.T, api *kubeapi.Server) *certs.Rotator {
+func newRotator(t *testing.T, api *fakeapiserver.Guarded) *certs.Rotator {
 	t.Helper()
 	service, err := certs.ParseService("oke-sign/oke-sign:8443")
 	if err != nil {
@@ -85,7 +85,7 @@ func newRotator(t *testing.T, api *kubeapi.Server) *certs.Rotator {
 }
 
 // settled is a rotator that shows a certificate which Gatekeeper knows.
-func settled(t *testing.T, api *kubeapi.Server) *certs.Rotator {
+func settled(t *testing.T, api *fakeapiserver.Guarded) *certs.Rotator {
 	t.Helper()
 	r := newRotator(t, api)
 	expect(t, "before Gatekeeper knows", r.Keep(t.Context()), "Gatekeeper has not yet taken in Provider oke-sign")
@@ -96,7 +96,7 @@ func settled(t *testing.T, api *kubeapi.Server) *certs.Rotator {
 	return r
 }
 
-func secretOf(t *testing.T, api *kubeapi.Server) *corev1.Secret {
+func secretOf(t *testing.T, api *fakeapiserver.Guarded) *corev1.Secret {
 	t.Helper()
 	secret := new(corev1.Secret)
 	if !api.Get(secretPath, secret) {
@@ -122,7 +122,7 @@ func handshake(r *certs.Rotator, bundle []byte) error {
 func blocks(bundle []byte) int { return bytes.Count(bundle, []byte("BEGIN CERTIFICATE")) }
 
 func TestRotatorFromNothing(t *testing.T) {
-	api := kubeapi.New(t, rights()...)
+	api := fakeapiserver.StartGuarded(t, rights()...)
 	r := settled(t, api)
 	var p provider
 	api.Get(providerPath, &p)
@@ -159,8 +159,8 @@ func TestRotatorFromNothing(t *testing.T) {
 // Whoever installs the provider may make the Secret, and keep the right to make
 // others.
 func TestRotatorFillsAnEmptySecret(t *testing.T) {
-	api := kubeapi.New(t, slices.DeleteFunc(rights(), func(r string) bool { return strings.HasPrefix(r, "create") })...)
-	api.Set(secretPath, kubeapi.Object{"apiVersion": "v1", "kind": "Secret", "metadata": kubeapi.Object{"labels": kubeapi.Object{"chart": "ours"}}})
+	api := fakeapiserver.StartGuarded(t, slices.DeleteFunc(rights(), func(r string) bool { return strings.HasPrefix(r, "create") })...)
+	api.Set(secretPath, fakeapiserver.Object{"apiVersion": "v1", "kind": "Secret", "metadata": fakeapiserver.Object{"labels": fakeapiserver.Object{"chart": "ours"}}})
 	settled(t, api)
 	if secret := secretOf(t, api); secret.Labels["chart"] != "ours" {
 		t.Errorf("the label is gone: %v", secret.Labels)
@@ -170,22 +170,22 @@ func TestRotatorFillsAnEmptySecret(t *testing.T) {
 // What becomes of the Secret, requests go on being answered: the old certificate
 // is shown until Gatekeeper knows the CA of the new one, and both are published.
 func TestRotation(t *testing.T) {
-	for name, change := range map[string]func(*testing.T, *kubeapi.Server){
-		"the Secret is deleted": func(_ *testing.T, api *kubeapi.Server) { api.Delete(secretPath) },
-		"the certificate ends soon": func(t *testing.T, api *kubeapi.Server) {
+	for name, change := range map[string]func(*testing.T, *fakeapiserver.Guarded){
+		"the Secret is deleted": func(_ *testing.T, api *fakeapiserver.Guarded) { api.Delete(secretPath) },
+		"the certificate ends soon": func(t *testing.T, api *fakeapiserver.Guarded) {
 			api.Set(secretPath, written(t, host, 29*24*time.Hour, secretOf(t, api).Data["ca.crt"]))
 		},
-		"the Secret is emptied": func(t *testing.T, api *kubeapi.Server) {
+		"the Secret is emptied": func(t *testing.T, api *fakeapiserver.Guarded) {
 			secret := secretOf(t, api)
 			secret.Data = nil
 			api.Set(secretPath, secret)
 		},
-		"somebody puts in one of their own": func(t *testing.T, api *kubeapi.Server) {
+		"somebody puts in one of their own": func(t *testing.T, api *fakeapiserver.Guarded) {
 			api.Set(secretPath, written(t, host, 60*24*time.Hour, nil))
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			api := kubeapi.New(t, rights()...)
+			api := fakeapiserver.StartGuarded(t, rights()...)
 			r, other := settled(t, api), newRotator(t, api)
 			expect(t, "another replica", other.Keep(t.Context()), "")
 			replicas := []*certs.Rotator{r, other}
@@ -221,7 +221,7 @@ func TestRotation(t *testing.T) {
 // A replica that has just started does not leave the others with a certificate by
 // a CA that nobody publishes any more.
 func TestNewReplicaWithoutASecret(t *testing.T) {
-	api := kubeapi.New(t, rights()...)
+	api := fakeapiserver.StartGuarded(t, rights()...)
 	r := settled(t, api)
 	api.Delete(secretPath)
 	expect(t, "Keep", newRotator(t, api).Keep(t.Context()), "Gatekeeper has not yet taken in")
@@ -249,7 +249,7 @@ func written(t *testing.T, host string, left time.Duration, before []byte) *core
 
 // A CA that has signed nothing newer for an hour is published no more.
 func TestOldCAsRetire(t *testing.T) {
-	api := kubeapi.New(t, rights()...)
+	api := fakeapiserver.StartGuarded(t, rights()...)
 	old := written(t, host, 60*24*time.Hour, nil).Data["ca.crt"]
 	api.Set(secretPath, written(t, host, 60*24*time.Hour, old))
 	settled(t, api)
@@ -293,7 +293,7 @@ func TestSecretsThatAreNoGood(t *testing.T) {
 		"another CA before its own": with("ca.crt", append(good().Data["ca.crt"], secretFor(good(), "ca.crt")...)),
 	} {
 		t.Run(name, func(t *testing.T) {
-			api := kubeapi.New(t, rights()...)
+			api := fakeapiserver.StartGuarded(t, rights()...)
 			api.Set(secretPath, secret)
 			r := settled(t, api)
 			if bytes.Equal(secretOf(t, api).Data["tls.crt"], secret.Data["tls.crt"]) {
@@ -314,7 +314,7 @@ func secretFor(s *corev1.Secret, name string) []byte { return s.Data[name] }
 
 // Replicas that start at the same time agree on one certificate.
 func TestReplicasAgree(t *testing.T) {
-	api := kubeapi.New(t, rights()...)
+	api := fakeapiserver.StartGuarded(t, rights()...)
 	var starting sync.WaitGroup
 	replicas := make([]*certs.Rotator, 5)
 	for i := range replicas {
@@ -334,17 +334,17 @@ func TestReplicasAgree(t *testing.T) {
 
 // What somebody does to the Provider object does not last.
 func TestProvidersAreMended(t *testing.T) {
-	for name, change := range map[string]func(*kubeapi.Server, provider){
-		"deleted":      func(api *kubeapi.Server, _ provider) { api.Delete(providerPath) },
-		"another CA":   func(api *kubeapi.Server, p provider) { p.Spec.CABundle = []byte("x"); api.Set(providerPath, p) },
-		"another URL":  func(api *kubeapi.Server, p provider) { p.Spec.URL = "https://evil/"; api.Set(providerPath, p) },
-		"another time": func(api *kubeapi.Server, p provider) { p.Spec.Timeout = 30; api.Set(providerPath, p) },
-		"no spec at all": func(api *kubeapi.Server, _ provider) {
-			api.Set(providerPath, kubeapi.Object{"apiVersion": "externaldata.gatekeeper.sh/v1beta1", "kind": "Provider", "spec": 1})
+	for name, change := range map[string]func(*fakeapiserver.Guarded, provider){
+		"deleted":      func(api *fakeapiserver.Guarded, _ provider) { api.Delete(providerPath) },
+		"another CA":   func(api *fakeapiserver.Guarded, p provider) { p.Spec.CABundle = []byte("x"); api.Set(providerPath, p) },
+		"another URL":  func(api *fakeapiserver.Guarded, p provider) { p.Spec.URL = "https://evil/"; api.Set(providerPath, p) },
+		"another time": func(api *fakeapiserver.Guarded, p provider) { p.Spec.Timeout = 30; api.Set(providerPath, p) },
+		"no spec at all": func(api *fakeapiserver.Guarded, _ provider) {
+			api.Set(providerPath, fakeapiserver.Object{"apiVersion": "externaldata.gatekeeper.sh/v1beta1", "kind": "Provider", "spec": 1})
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			api := kubeapi.New(t, rights()...)
+			api := fakeapiserver.StartGuarded(t, rights()...)
 			r := settled(t, api)
 			var before, after provider
 			api.Get(providerPath, &before)
@@ -360,7 +360,7 @@ func TestProvidersAreMended(t *testing.T) {
 
 // Gatekeeper that says nothing is waited for, and not for ever.
 func TestGatekeeperSaysNothing(t *testing.T) {
-	api := kubeapi.New(t, rights()...)
+	api := fakeapiserver.StartGuarded(t, rights()...)
 	r := newRotator(t, api)
 	for range 3 {
 		expect(t, "Keep", r.Keep(t.Context()), "Gatekeeper has not yet taken in Provider oke-sign")
@@ -378,11 +378,11 @@ func TestClusterFails(t *testing.T) {
 		"patch " + providerPath: "applying Provider oke-sign: ",
 	} {
 		t.Run(what, func(t *testing.T) {
-			api := kubeapi.New(t, rights()...)
+			api := fakeapiserver.StartGuarded(t, rights()...)
 			r := settled(t, api)
 			var p provider
 			api.Get(providerPath, &p)
-			api.Set(secretPath, kubeapi.Object{"apiVersion": "v1", "kind": "Secret"})
+			api.Set(secretPath, fakeapiserver.Object{"apiVersion": "v1", "kind": "Secret"})
 			r.Later()
 			api.Fail(func(verb, object string) int {
 				if verb+" "+object == what {
@@ -398,9 +398,9 @@ func TestClusterFails(t *testing.T) {
 		})
 	}
 	t.Run("no Gatekeeper", func(t *testing.T) {
-		api := kubeapi.New(t, rights()...)
+		api := fakeapiserver.StartGuarded(t, rights()...)
 		api.Fail(func(verb, object string) int {
-			if strings.HasPrefix(object, kubeapi.Providers) {
+			if strings.HasPrefix(object, fakeapiserver.Providers) {
 				return http.StatusNotFound
 			}
 			return 0
@@ -408,7 +408,7 @@ func TestClusterFails(t *testing.T) {
 		expect(t, "Keep", newRotator(t, api).Keep(t.Context()), "applying Provider oke-sign: is Gatekeeper installed?")
 	})
 	t.Run("no rights", func(t *testing.T) {
-		api := kubeapi.New(t)
+		api := fakeapiserver.StartGuarded(t)
 		r := newRotator(t, api)
 		ctx, stop := context.WithCancel(t.Context())
 		var running sync.WaitGroup
@@ -424,7 +424,7 @@ func TestClusterFails(t *testing.T) {
 
 // The whole of it at once, by itself.
 func TestRotatorRuns(t *testing.T) {
-	api := kubeapi.New(t, rights()...)
+	api := fakeapiserver.StartGuarded(t, rights()...)
 	r := newRotator(t, api)
 	ctx, stop := context.WithCancel(t.Context())
 	var running sync.WaitGroup

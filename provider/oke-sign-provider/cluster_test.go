@@ -18,7 +18,7 @@ import (
 	"github.com/open-policy-agent/frameworks/constraint/pkg/externaldata"
 
 	"github.com/oke-sign/oke-sign/provider/certs"
-	"github.com/oke-sign/oke-sign/test/kubeapi"
+	"github.com/oke-sign/oke-sign/test/fakeapiserver"
 	"github.com/oke-sign/oke-sign/test/ocitest"
 	"github.com/oke-sign/oke-sign/test/pki"
 )
@@ -28,14 +28,14 @@ import (
 func TestInCluster(t *testing.T) {
 	t.Parallel()
 	const (
-		secret   = kubeapi.Secrets + "/oke-sign-tls"
-		webhooks = kubeapi.Webhooks + "/" + certs.GatekeeperWebhooks
+		secret   = fakeapiserver.Secrets + "/oke-sign-tls"
+		webhooks = fakeapiserver.Webhooks + "/" + certs.GatekeeperWebhooks
 	)
-	rights := []string{"get " + secret, "create " + kubeapi.Secrets, "list " + webhooks, "watch " + webhooks}
+	rights := []string{"get " + secret, "create " + fakeapiserver.Secrets, "list " + webhooks, "watch " + webhooks}
 	for _, p := range providers() {
-		rights = append(rights, "get "+kubeapi.Providers+"/"+p.Name, "patch "+kubeapi.Providers+"/"+p.Name)
+		rights = append(rights, "get "+fakeapiserver.Providers+"/"+p.Name, "patch "+fakeapiserver.Providers+"/"+p.Name)
 	}
-	api := kubeapi.New(t, rights...)
+	api := fakeapiserver.StartGuarded(t, rights...)
 	ca, err := pki.NewAuthority("gatekeeper-ca")
 	if err != nil {
 		t.Fatal(err)
@@ -71,19 +71,19 @@ func TestInCluster(t *testing.T) {
 	}
 	waits("there is no serving certificate yet: Gatekeeper has not yet taken in Provider oke-sign")
 	for _, p := range providers() {
-		var object kubeapi.Object
-		if !api.Get(kubeapi.Providers+"/"+p.Name, &object) {
+		var object fakeapiserver.Object
+		if !api.Get(fakeapiserver.Providers+"/"+p.Name, &object) {
 			t.Fatalf("no Provider %s", p.Name)
 		}
-		object["status"] = kubeapi.Object{"byPod": []any{kubeapi.Object{"active": true, "observedGeneration": 1}}}
-		api.Set(kubeapi.Providers+"/"+p.Name, object)
+		object["status"] = fakeapiserver.Object{"byPod": []any{fakeapiserver.Object{"active": true, "observedGeneration": 1}}}
+		api.Set(fakeapiserver.Providers+"/"+p.Name, object)
 	}
 	waits("nobody may ask: ValidatingWebhookConfiguration " + certs.GatekeeperWebhooks + ": it does not exist")
-	api.Set(webhooks, kubeapi.Object{
+	api.Set(webhooks, fakeapiserver.Object{
 		"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
-		"webhooks": []any{kubeapi.Object{"name": "validation.gatekeeper.sh", "clientConfig": kubeapi.Object{
+		"webhooks": []any{fakeapiserver.Object{"name": "validation.gatekeeper.sh", "clientConfig": fakeapiserver.Object{
 			"caBundle": base64.StdEncoding.EncodeToString(ca.PEM()),
-			"service":  kubeapi.Object{"namespace": "gatekeeper-system", "name": "gatekeeper-webhook-service"},
+			"service":  fakeapiserver.Object{"namespace": "gatekeeper-system", "name": "gatekeeper-webhook-service"},
 		}}},
 	})
 	until(t, "ready", func() bool { status, _ := r.get("/readyz"); return status == http.StatusOK })
@@ -94,7 +94,7 @@ func TestInCluster(t *testing.T) {
 			CABundle []byte
 		}
 	}
-	api.Get(kubeapi.Providers+"/oke-sign", &object)
+	api.Get(fakeapiserver.Providers+"/oke-sign", &object)
 	if object.Spec.URL != "https://oke-sign.oke-sign.svc:8443/v1/signatures" {
 		t.Errorf("Gatekeeper is told to ask %s", object.Spec.URL)
 	}

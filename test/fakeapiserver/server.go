@@ -1,12 +1,18 @@
-// Package apiserver is a Kubernetes API server for tests of commands: discovery
-// and the verbs of objects over HTTP, for unmodified clients, above the tracker of
-// controller-runtime's fake client, which keeps resource versions, refuses edits
-// of what has changed, and merges server-side applies, lists as one value each.
+// Package fakeapiserver has the Kubernetes API servers of tests that need no cluster.
+// Unmodified clients talk to them over HTTP. There are two, for the two programs:
 //
-// It admits everything, validates nothing, defaults nothing and watches nothing;
-// whoever asks may do all. What depends on any of that is for the tests on a real
-// control plane.
-package apiserver
+// Server is what commands of the plugin see: discovery and the verbs of objects of
+// every kind that a cluster with the policies has, and a client that may do all. It
+// keeps objects in the tracker of controller-runtime's fake client, which keeps
+// resource versions, rejects edits of what has changed, and merges server-side applies,
+// lists as one value each. It watches nothing.
+//
+// Guarded is what the provider sees: HTTPS and a service account with a few rights on
+// a few objects, watches from a resource version on, and failures on demand.
+//
+// Neither validates, defaults or admits objects. The tests on a real control plane,
+// test/e2e, cover what depends on that.
+package fakeapiserver
 
 import (
 	"cmp"
@@ -112,7 +118,7 @@ func Resources() []Resource {
 	return list
 }
 
-// Server is a running API server.
+// Server is a running API server that serves everybody.
 type Server struct {
 	URL string
 

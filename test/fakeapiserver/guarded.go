@@ -1,12 +1,4 @@
-// Package kubeapi is a small API server of Kubernetes for tests that need no
-// cluster: it keeps objects of a few kinds, over HTTPS and with the rules that
-// clients rely on. Versions rise and writes of an old one are conflicts, watches
-// tell every change in order, what is applied belongs to its manager, and nothing
-// is allowed that no right says, by verb and by name.
-//
-// It validates no object, knows no users but one, and does no more of server-side
-// apply than replacing what an apply names.
-package kubeapi
+package fakeapiserver
 
 import (
 	"crypto/tls"
@@ -24,21 +16,28 @@ import (
 	"sync"
 	"testing"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/oke-sign/oke-sign/test/pki"
 )
 
 // Object is one as JSON has it.
 type Object = map[string]any
 
-// Kinds of objects, as their collections are called in a path.
+// Kinds of objects that a Guarded keeps, as their collections are called in a path.
 const (
 	Secrets   = "api/v1/namespaces/oke-sign/secrets"
 	Webhooks  = "apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
 	Providers = "apis/externaldata.gatekeeper.sh/v1beta1/providers"
 )
 
-// Server is a running API server.
-type Server struct {
+// Guarded is a running API server for the program of the provider: HTTPS, one service
+// account, and rights of which each is asked for. Versions rise and writes of an old
+// one are conflicts, watches tell every change in order, and what is applied belongs
+// to its manager. It keeps objects of the three kinds above, has no discovery, and does
+// no more of server-side apply than replacing what an apply names.
+type Guarded struct {
 	// Host and Port are where it listens, Dir is the mounted service account.
 	Host, Port, Dir string
 
@@ -63,12 +62,12 @@ type event struct {
 	object  Object
 }
 
-// New starts a server until the test ends. A right is a verb and the path of an
+// StartGuarded runs a server until the test ends. A right is a verb and the path of an
 // object, or of a collection for the verb create of Secrets:
 // "get api/v1/namespaces/oke-sign/secrets/tls".
-func New(tb testing.TB, rights ...string) *Server {
+func StartGuarded(tb testing.TB, rights ...string) *Guarded {
 	tb.Helper()
-	s := &Server{
+	s := &Guarded{
 		tb: tb, rights: rights, token: "service-account-token", Dir: tb.TempDir(),
 		objects: make(map[string]Object), managers: make(map[string]string), changed: make(chan struct{}),
 	}
@@ -104,28 +103,28 @@ func New(tb testing.TB, rights ...string) *Server {
 
 // Fail makes requests fail with the status that f returns for a verb and a path,
 // unless it is 0. A nil f ends it.
-func (s *Server) Fail(f func(verb, object string) int) {
+func (s *Guarded) Fail(f func(verb, object string) int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.fail = f
 }
 
 // Asked are the requests so far, as verb and path.
-func (s *Server) Asked() []string {
+func (s *Guarded) Asked() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.asked)
 }
 
 // Manager is who applied an object last.
-func (s *Server) Manager(path string) string {
+func (s *Guarded) Manager(path string) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.managers[path]
 }
 
 // Set creates or replaces an object, whoever may.
-func (s *Server) Set(path string, object any) {
+func (s *Guarded) Set(path string, object any) {
 	s.tb.Helper()
 	data, err := json.Marshal(object)
 	var o Object
@@ -141,7 +140,7 @@ func (s *Server) Set(path string, object any) {
 }
 
 // Delete removes an object, if there is one.
-func (s *Server) Delete(path string) {
+func (s *Guarded) Delete(path string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if o, ok := s.objects[path]; ok {
@@ -151,7 +150,7 @@ func (s *Server) Delete(path string) {
 }
 
 // Get reads an object into a struct, and reports whether it is there.
-func (s *Server) Get(path string, into any) bool {
+func (s *Guarded) Get(path string, into any) bool {
 	s.tb.Helper()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -170,7 +169,7 @@ func (s *Server) Get(path string, into any) bool {
 }
 
 // store is called with mu held.
-func (s *Server) store(path string, o Object) {
+func (s *Guarded) store(path string, o Object) {
 	meta, _ := o["metadata"].(Object)
 	if meta == nil {
 		meta = Object{}
@@ -190,7 +189,7 @@ func (s *Server) store(path string, o Object) {
 	s.tell(path, kind, o)
 }
 
-func (s *Server) tell(path, kind string, o Object) {
+func (s *Guarded) tell(path, kind string, o Object) {
 	s.version++
 	data, err := json.Marshal(o)
 	var copied Object
@@ -209,7 +208,7 @@ func (s *Server) tell(path, kind string, o Object) {
 	s.changed = make(chan struct{})
 }
 
-func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
+func (s *Guarded) serve(w http.ResponseWriter, r *http.Request) {
 	collection, name := strings.TrimPrefix(r.URL.Path, "/"), ""
 	if !slices.Contains([]string{Secrets, Webhooks, Providers}, collection) {
 		at := strings.LastIndexByte(collection, '/')
@@ -265,7 +264,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		if o, ok := s.objects[path]; ok {
 			items = append(items, o)
 		}
-		reply(w, Object{"metadata": Object{"resourceVersion": strconv.Itoa(s.version)}, "items": items})
+		write(w, http.StatusOK, Object{"metadata": Object{"resourceVersion": strconv.Itoa(s.version)}, "items": items})
 		return
 	case "create":
 		path += "/" + fmt.Sprint(body["metadata"].(Object)["name"])
@@ -290,11 +289,11 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	if verb != "get" {
 		s.store(path, body)
 	}
-	reply(w, s.objects[path])
+	write(w, http.StatusOK, s.objects[path])
 }
 
 // watch tells what happens to one object.
-func (s *Server) watch(w http.ResponseWriter, r *http.Request, path string) {
+func (s *Guarded) watch(w http.ResponseWriter, r *http.Request, path string) {
 	since, err := strconv.Atoi(r.URL.Query().Get("resourceVersion"))
 	if err != nil {
 		refuse(w, http.StatusBadRequest, "resourceVersion")
@@ -328,23 +327,17 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request, path string) {
 	}
 }
 
-func reply(w http.ResponseWriter, o Object) {
-	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(o)
-}
-
 func refuse(w http.ResponseWriter, status int, message string) {
-	reason := map[int]string{
-		http.StatusUnauthorized: "Unauthorized", http.StatusForbidden: "Forbidden", http.StatusNotFound: "NotFound", http.StatusConflict: "Conflict",
-		http.StatusInternalServerError: "InternalError",
+	reason := map[int]metav1.StatusReason{
+		http.StatusUnauthorized: metav1.StatusReasonUnauthorized, http.StatusForbidden: metav1.StatusReasonForbidden,
+		http.StatusNotFound: metav1.StatusReasonNotFound, http.StatusConflict: metav1.StatusReasonConflict,
+		http.StatusInternalServerError: metav1.StatusReasonInternalError,
 	}[status]
-	if message == "AlreadyExists" {
-		reason = message
+	if message == string(metav1.StatusReasonAlreadyExists) {
+		reason = metav1.StatusReasonAlreadyExists
 	}
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(Object{
-		"apiVersion": "v1", "kind": "Status", "status": "Failure", "code": status, "reason": reason,
-		"message": message + " is " + strings.ToLower(reason),
-	})
+	fail(w, &apierrors.StatusError{ErrStatus: metav1.Status{
+		Status: metav1.StatusFailure, Code: int32(status), Reason: reason,
+		Message: message + " is " + strings.ToLower(string(reason)),
+	}})
 }
