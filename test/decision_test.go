@@ -80,3 +80,31 @@ func TestTheDecisionIsShort(t *testing.T) {
 		t.Errorf("provider/verdict has %d lines, blank ones left out; at most %d", lines, most)
 	}
 }
+
+// Each file and folder that docs/architecture.md names exists, and each function that it
+// names after a Go file is in that file.
+func TestArchitectureNamesWhatExists(t *testing.T) {
+	text, err := os.ReadFile("../docs/architecture.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	paths := regexp.MustCompile("`((?:provider|plugin|policies|charts|test)/[\\w./-]+)`").FindAllStringSubmatch(string(text), -1)
+	if len(paths) < 30 {
+		t.Errorf("%d paths were read", len(paths))
+	}
+	for _, path := range paths {
+		if _, err := os.Stat(filepath.Join("..", path[1])); err != nil {
+			t.Errorf("docs/architecture.md: %v", err)
+		}
+	}
+	functions := regexp.MustCompile("`([\\w/-]+\\.go)`:\\s+`(\\w+)`").FindAllStringSubmatch(string(text), -1)
+	if len(functions) < 8 {
+		t.Errorf("%d functions were read", len(functions))
+	}
+	for _, f := range functions {
+		source, err := os.ReadFile(filepath.Join("..", f[1]))
+		if err != nil || !regexp.MustCompile(`(?m)^func (\([^)]*\) )?`+f[2]+`\(`).Match(source) {
+			t.Errorf("docs/architecture.md names %s in %s, which is not there: %v", f[2], f[1], err)
+		}
+	}
+}
