@@ -3,7 +3,6 @@ package cli
 import (
 	"cmp"
 	"errors"
-	"io"
 )
 
 // WithErrorDocument runs a command that may fail before it has data. Where JSON or YAML is wanted,
@@ -17,15 +16,4 @@ func WithErrorDocument(t *Terminal, out *Output, run func() error) error {
 		return err
 	}
 	return cmp.Or(out.Print(written, Document{Value: failure{Error: Clip(err.Error(), 1000)}}), err)
-}
-
-// countingWriter counts the bytes that go through it.
-type countingWriter struct {
-	io.Writer
-	n int
-}
-
-func (w *countingWriter) Write(b []byte) (int, error) {
-	w.n += len(b)
-	return w.Writer.Write(b)
 }

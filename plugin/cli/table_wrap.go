@@ -200,3 +200,14 @@ func broken(text string, width, words int) []string {
 	flush()
 	return found
 }
+
+// countingWriter counts the bytes that go through it.
+type countingWriter struct {
+	io.Writer
+	n int
+}
+
+func (w *countingWriter) Write(b []byte) (int, error) {
+	w.n += len(b)
+	return w.Writer.Write(b)
+}

@@ -263,3 +263,10 @@ func checkResponseCache(f *facts) []finding {
 	}
 	return found
 }
+
+// Gatekeeper has asked providers unless told otherwise since oldest; tested is the
+// version that the policies are tested with.
+const (
+	oldestGatekeeper = "v3.11.0"
+	testedGatekeeper = "v3.23.0"
+)

@@ -22,14 +22,6 @@ import (
 	"github.com/oke-sign/oke-sign/policies"
 )
 
-// labelGuard is the ValidatingAdmissionPolicy that guards the labels of namespaces,
-// and the binding that enforces it. Both are nil where they are not there.
-type labelGuard struct {
-	served  bool // the API server has such policies
-	policy  *admissionregistrationv1.ValidatingAdmissionPolicy
-	binding *admissionregistrationv1.ValidatingAdmissionPolicyBinding
-}
-
 // labelGuardName is the name that the chart oke-sign gives to policy and binding.
 const labelGuardName = "oke-sign-namespace-labels"
 

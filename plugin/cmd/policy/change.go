@@ -72,7 +72,7 @@ func (o *changeOptions) validate(cmd *cobra.Command) error {
 
 // editing makes the policy that is to be of the one that is: nil for none. It may ask
 // a person, and so has no deadline.
-type editing func(ctx context.Context, before enforcedPolicy) (*constraint.Policy, error)
+type editing func(ctx context.Context, before Enforced) (*constraint.Policy, error)
 
 func (o *changeOptions) change(ctx context.Context, edit editing) error {
 	return cli.WithErrorDocument(&o.Terminal, &o.out, func() error { return o.changed(ctx, edit) })
@@ -145,10 +145,10 @@ func (o *changeOptions) changed(ctx context.Context, edit editing) error {
 // now is the policy as it is, if it can be changed: the cluster's, or that in the files
 // that are named. Manifests alone can be printed without either; they are those of a
 // new policy then.
-func (o *changeOptions) now(ctx context.Context) (enforcedPolicy, error) {
+func (o *changeOptions) now(ctx context.Context) (Enforced, error) {
 	ctx, cancel := o.WithTimeout(ctx)
 	defer cancel()
-	var p enforcedPolicy
+	var p Enforced
 	var err error
 	switch {
 	case o.gitops && len(o.files) > 0:
@@ -204,7 +204,7 @@ func warnOf(t *cli.Terminal, p constraint.Policy) {
 
 // showDiff shows what becomes of the policy. Constraints are shown themselves where
 // they did not say what the policy says.
-func (o *changeOptions) showDiff(before enforcedPolicy, after *constraint.Policy, steps []constraint.Step) {
+func (o *changeOptions) showDiff(before Enforced, after *constraint.Policy, steps []constraint.Step) {
 	text := func(p *constraint.Policy) string {
 		if p == nil {
 			return ""
@@ -229,7 +229,7 @@ func (o *changeOptions) showDiff(before enforcedPolicy, after *constraint.Policy
 // besides says which constraints that are no part of the policy do other than it does
 // from now on: those that go on refusing when it ends, and those on scans that still
 // do not when it begins.
-func (o *changeOptions) besides(before enforcedPolicy, after *constraint.Policy) {
+func (o *changeOptions) besides(before Enforced, after *constraint.Policy) {
 	enforced := after != nil && after.Mode == constraint.Deny
 	if enforced && before.Policy != nil && before.Policy.Mode == constraint.Deny {
 		return
@@ -260,7 +260,7 @@ func manifestText(object *unstructured.Unstructured) string {
 
 // printManifests prints the constraints of the policy after the change, whether the
 // change touches them or not.
-func (o *changeOptions) printManifests(before enforcedPolicy, after *constraint.Policy) error {
+func (o *changeOptions) printManifests(before Enforced, after *constraint.Policy) error {
 	items := []any{}
 	var text strings.Builder
 	for _, object := range before.After(after) {
@@ -280,7 +280,7 @@ func (o *changeOptions) printManifests(before enforcedPolicy, after *constraint.
 
 // look refuses a change that would refuse what runs, or of which that could not be
 // found out.
-func (o *changeOptions) look(ctx context.Context, before enforcedPolicy, after *constraint.Policy) error {
+func (o *changeOptions) look(ctx context.Context, before Enforced, after *constraint.Policy) error {
 	if after == nil || !after.Refuses(before.Policy) {
 		return nil
 	}

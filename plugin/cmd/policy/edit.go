@@ -52,7 +52,7 @@ const editHelp = `# The image policy. Lines that begin with # are left out; an e
 
 func (o *policyEditOptions) run(ctx context.Context) error {
 	var kept string // the file with an edit that was not made
-	err := o.changed(ctx, func(ctx context.Context, before enforcedPolicy) (*constraint.Policy, error) {
+	err := o.changed(ctx, func(ctx context.Context, before Enforced) (*constraint.Policy, error) {
 		p, err := before.existing()
 		if err != nil {
 			return nil, err

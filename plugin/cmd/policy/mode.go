@@ -62,7 +62,7 @@ func (o *policyModeOptions) run(cmd *cobra.Command) error {
 	if err := o.validate(cmd); err != nil {
 		return err
 	}
-	return o.change(cmd.Context(), func(_ context.Context, before enforcedPolicy) (*constraint.Policy, error) {
+	return o.change(cmd.Context(), func(_ context.Context, before Enforced) (*constraint.Policy, error) {
 		p, err := before.existing()
 		p.Mode = o.mode
 		return &p, err
@@ -86,7 +86,7 @@ policy, and only ends its enforcement.`,
 			if err := o.validate(cmd); err != nil {
 				return err
 			}
-			return o.change(cmd.Context(), func(_ context.Context, before enforcedPolicy) (*constraint.Policy, error) {
+			return o.change(cmd.Context(), func(_ context.Context, before Enforced) (*constraint.Policy, error) {
 				if len(before.Parts)+len(before.Guards) == 0 {
 					return nil, errors.New("the cluster has no image policy to delete")
 				}

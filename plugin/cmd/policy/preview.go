@@ -119,7 +119,7 @@ func (o *policyPreviewOptions) run(ctx context.Context, namespace string) error 
 }
 
 // showPreview prints what a change of the policy would refuse.
-func (o *changeOptions) showPreview(ctx context.Context, namespace string, out cli.Output, before enforcedPolicy, after *constraint.Policy) error {
+func (o *changeOptions) showPreview(ctx context.Context, namespace string, out cli.Output, before Enforced, after *constraint.Policy) error {
 	scans := before.scans()
 	return o.foreseen(ctx, namespace, out, slices.Concat(before.After(before.Policy), scans), slices.Concat(before.After(after), scans))
 }

@@ -204,7 +204,7 @@ and is made with --allow-any only.`,
 	return cmd
 }
 
-func (o *policySetOptions) edit(ctx context.Context, before enforcedPolicy) (*constraint.Policy, error) {
+func (o *policySetOptions) edit(ctx context.Context, before Enforced) (*constraint.Policy, error) {
 	p := constraint.Default()
 	if before.Policy != nil {
 		p = before.Policy.Clone()
@@ -254,7 +254,7 @@ images.`,
 			if err := o.validate(cmd, args); err != nil {
 				return err
 			}
-			return o.change(cmd.Context(), func(ctx context.Context, before enforcedPolicy) (*constraint.Policy, error) {
+			return o.change(cmd.Context(), func(ctx context.Context, before Enforced) (*constraint.Policy, error) {
 				p, err := before.existing()
 				if err != nil {
 					return nil, err
@@ -300,7 +300,7 @@ Registry run.`,
 			if err := o.validate(cmd, args); err != nil {
 				return err
 			}
-			return o.change(cmd.Context(), func(ctx context.Context, before enforcedPolicy) (*constraint.Policy, error) {
+			return o.change(cmd.Context(), func(ctx context.Context, before Enforced) (*constraint.Policy, error) {
 				p, err := before.existing()
 				if err != nil {
 					return nil, err

@@ -1,0 +1,216 @@
+package policy
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/dynamic"
+
+	"github.com/oke-sign/oke-sign/plugin/cli"
+	"github.com/oke-sign/oke-sign/plugin/connect"
+	"github.com/oke-sign/oke-sign/plugin/constraint"
+	"github.com/oke-sign/oke-sign/plugin/enforcement"
+	"github.com/oke-sign/oke-sign/policies"
+)
+
+// Enforced is the image policy of a cluster, and the kinds of constraints that the
+// cluster does not know; or a policy in manifests.
+type Enforced struct {
+	constraint.Current
+	found   []*unstructured.Unstructured // all constraints of oke-sign's kinds
+	missing []string
+	place   string // that has it, with the verb, if not the cluster
+}
+
+// ReadPolicy reads the policy of the cluster.
+func ReadPolicy(ctx context.Context, s *connect.Session) (Enforced, error) {
+	client, err := s.Kube.Objects()
+	if err != nil {
+		return Enforced{}, err
+	}
+	var p Enforced
+	for _, kind := range policies.Kinds() {
+		list, err := client.Resource(enforcement.Resource(kind)).List(ctx, metav1.ListOptions{})
+		switch {
+		case apierrors.IsNotFound(err):
+			p.missing = append(p.missing, kind)
+		case err != nil:
+			return Enforced{}, fmt.Errorf("listing constraints %s: %w", kind, err)
+		default:
+			for i := range list.Items {
+				p.found = append(p.found, &list.Items[i])
+			}
+		}
+	}
+	p.Current = constraint.Read(p.found)
+	return p, nil
+}
+
+// scans are the constraints on what scans found. They are no part of the policy, and
+// refuse what they refuse whatever it says.
+func (p Enforced) scans() []*unstructured.Unstructured {
+	return slices.DeleteFunc(slices.Clone(p.found), func(o *unstructured.Unstructured) bool { return o.GetKind() != policies.ScannedImages })
+}
+
+// installed is an error that says what the cluster lacks for constraints of the
+// kinds.
+func (p Enforced) installed(ctx context.Context, client dynamic.Interface, kinds ...string) error {
+	var lacking []string
+	for _, kind := range kinds {
+		if slices.Contains(p.missing, kind) && !slices.Contains(lacking, kind) {
+			lacking = append(lacking, kind)
+		}
+	}
+	if len(lacking) == 0 {
+		return nil
+	}
+	templates := schema.GroupVersionResource{Group: "templates.gatekeeper.sh", Version: "v1", Resource: "constrainttemplates"}
+	if _, err := client.Resource(templates).List(ctx, metav1.ListOptions{Limit: 1}); apierrors.IsNotFound(err) {
+		return &cli.HintedError{What: errors.New("the cluster has no Gatekeeper, and nothing that could enforce an image policy"),
+			Hint: "install Gatekeeper with oke-sign's gatekeeper-values.yaml, then oke-sign itself"}
+	}
+	return &cli.HintedError{What: fmt.Errorf("the cluster has no ConstraintTemplate for %s", strings.Join(lacking, ", ")),
+		Hint: "install oke-sign in the cluster; its templates are among it. Just installed, they take some seconds"}
+}
+
+// plain is an error if the constraints cannot be taken for one policy.
+func (p Enforced) plain() error {
+	if p.Unclear == "" {
+		return nil
+	}
+	return &cli.HintedError{What: fmt.Errorf("the constraints are not one policy: %s", p.Unclear),
+		Hint: "kubectl oke-sign policy set --new makes a policy beside them; or label those that are one: " + constraint.Label + "=pods, =workloads or =report"}
+}
+
+// existing is the policy, or an error that says there is none.
+func (p Enforced) existing() (constraint.Policy, error) {
+	if p.Policy == nil {
+		return constraint.Policy{}, &cli.HintedError{What: errors.New(cmp.Or(p.place, "the cluster has") + " no image policy"), Hint: "kubectl oke-sign policy set --key KEY makes one"}
+	}
+	return p.Policy.Clone(), nil
+}
+
+// clusterWide refuses -n for what has no namespace: a policy that was meant for one
+// would hold in all.
+func clusterWide(cmd *cobra.Command) error {
+	if cmd.Flags().Changed("namespace") {
+		return cli.Usage("-n is given, and the image policy is the whole cluster's", "say where it applies with policy set --namespaces or --exclude-namespaces")
+	}
+	return nil
+}
+
+// notEnforced are the reasons for which a policy does not hold, as far as the
+// constraints and Gatekeeper's webhook show.
+func notEnforced(ctx context.Context, s *connect.Session, p Enforced) []string {
+	var why []string
+	switch {
+	case p.Unclear != "":
+		return []string{p.Unclear}
+	case p.Policy == nil:
+		return []string{"there is no policy"}
+	}
+	if p.Policy.Mode != constraint.Deny {
+		why = append(why, "its mode is "+p.Policy.Mode)
+	}
+	if len(p.Policy.Keys) == 0 {
+		why = append(why, "it lists no key: every image of OCI Registry may run, signed or not")
+	}
+	why = append(why, p.Drift...)
+	if len(p.Guards) > 0 {
+		why = append(why, "a change was not made to its end; make it again")
+	}
+	hook, err := enforcement.ReadWebhook(ctx, s)
+	var asked []string
+	if err == nil && hook != nil {
+		asked, err = reviewers(ctx, s, hook)
+	}
+	behind := make(map[string][]string)
+	for _, part := range p.Parts {
+		if problem := lagging(part.Object, asked); problem != "" {
+			behind[problem] = append(behind[problem], constraint.Name(part.Object))
+		}
+	}
+	for _, problem := range slices.Sorted(maps.Keys(behind)) {
+		if names := behind[problem]; len(names) == len(p.Parts) {
+			why = append(why, "none of its constraints is taken up by "+problem)
+		} else {
+			why = append(why, fmt.Sprintf("%s: not taken up by %s", strings.Join(names, ", "), problem))
+		}
+	}
+	switch {
+	case err != nil:
+		why = append(why, fmt.Sprintf("not known: Gatekeeper's webhook could not be read: %v", err))
+	case hook == nil:
+		why = append(why, "Gatekeeper's webhook is not installed")
+	case hook.FailurePolicy != nil && *hook.FailurePolicy == admissionregistrationv1.Ignore:
+		why = append(why, "Gatekeeper's failurePolicy is Ignore: what it cannot judge in time is let in")
+	}
+	return why
+}
+
+// reviewers are the names of the Pods that the API server asks by a webhook: those
+// that are ready. There are none if it is not a Service that it asks.
+func reviewers(ctx context.Context, session *connect.Session, hook *admissionregistrationv1.ValidatingWebhook) ([]string, error) {
+	service := hook.ClientConfig.Service
+	if service == nil {
+		return nil, nil
+	}
+	client, err := session.Kube.Typed()
+	if err != nil {
+		return nil, err
+	}
+	slice, err := client.DiscoveryV1().EndpointSlices(service.Namespace).List(ctx, metav1.ListOptions{LabelSelector: discoveryv1.LabelServiceName + "=" + service.Name})
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, s := range slice.Items {
+		for _, e := range s.Endpoints {
+			if e.TargetRef != nil && (e.Conditions.Ready == nil || *e.Conditions.Ready) {
+				names = append(names, e.TargetRef.Name)
+			}
+		}
+	}
+	return names, nil
+}
+
+// lagging is the part of Gatekeeper that does not enforce a constraint as it is now,
+// or "". A Pod that is asked and has said nothing yet of the constraint may not know it.
+func lagging(o *unstructured.Unstructured, asked []string) string {
+	pods, _, _ := unstructured.NestedSlice(o.Object, "status", "byPod")
+	switch {
+	case len(pods) == 0:
+		return "Gatekeeper"
+	case !slices.ContainsFunc(pods, enforcement.Enforces):
+		return "Gatekeeper's webhook"
+	}
+	told := make(map[string]bool)
+	for _, pod := range pods {
+		pod, _ := pod.(map[string]any)
+		seen, _, _ := unstructured.NestedInt64(pod, "observedGeneration")
+		enforced, _, _ := unstructured.NestedBool(pod, "enforced")
+		id, _, _ := unstructured.NestedString(pod, "id")
+		if !enforced || seen < o.GetGeneration() {
+			return cmp.Or(id, "a Pod of Gatekeeper")
+		}
+		told[id] = true
+	}
+	for _, name := range asked {
+		if !told[name] {
+			return name
+		}
+	}
+	return ""
+}
