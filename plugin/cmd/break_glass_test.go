@@ -3,6 +3,7 @@ package cmd_test
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -79,6 +80,76 @@ func TestBreakGlassRefused(t *testing.T) {
 			if !strings.Contains(out.String()+errOut.String(), text) {
 				t.Errorf("%s: no %q in\n%s%s", name, text, out, errOut)
 			}
+		}
+	}
+}
+
+// Whoever breaks the glass does it while something goes wrong, and controllers write
+// the status of the workload all the while. That is no change of what was decided on.
+func TestBreakGlassWhileTheStatusChanges(t *testing.T) {
+	const deployment = `{"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web", "namespace": "default", "uid": "u", "resourceVersion": "%d"},
+		"spec": {"replicas": 1, "template": {"metadata": {"annotations": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "iad.ocir.io/ns/web:v1"}]}}},
+		"status": {"observedGeneration": %[1]d}}`
+	const pod = `{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web", "namespace": "default", "uid": "u", "resourceVersion": "%d", "annotations": {"a": "b"}},
+		"spec": {"containers": [{"name": "c", "image": "iad.ocir.io/ns/web:v1"}]}, "status": {"message": "%[1]d"}}`
+	for name, tc := range map[string]struct {
+		object  string
+		changed [2]string // of the object while it is looked at
+		code    int
+	}{
+		"the status":             {object: deployment},
+		"the status of a Pod":    {object: pod},
+		"the image":              {deployment, [2]string{"web:v1", "web:v2"}, 1},
+		"the image of a Pod":     {pod, [2]string{"web:v1", "web:v2"}, 1},
+		"an annotation":          {deployment, [2]string{`{"a": "b"}`, `{"a": "b", "oracle.image-policy.k8s.io/break-glass": "true"}`}, 1},
+		"an annotation of a Pod": {pod, [2]string{`{"a": "b"}`, `{"a": "b", "oracle.image-policy.k8s.io/break-glass": "true"}`}, 1},
+		"the object, made anew":  {deployment, [2]string{`"uid": "u"`, `"uid": "v"`}, 1},
+		"the owner":              {deployment, [2]string{`"uid": "u"`, `"uid": "u", "ownerReferences": [{"apiVersion": "x/v1", "kind": "Rollout", "name": "web", "uid": "w", "controller": true}]`}, 1},
+	} {
+		server := fakeapiserver.Start(t)
+		kubeconfig, err := server.Kubeconfig(t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		version, written := 7, 0
+		path, target := "/apis/apps/v1/namespaces/default/deployments/web", "deployment/web"
+		if tc.object == pod {
+			path, target = "/api/v1/namespaces/default/pods/web", "pod/web"
+		}
+		server.Handle(path, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			object := fmt.Sprintf(tc.object, version)
+			if version > 7 {
+				object = strings.Replace(object, tc.changed[0], tc.changed[1], 1)
+			}
+			if r.Method == http.MethodPatch {
+				body, _ := io.ReadAll(r.Body)
+				if version < 9 { // it changes twice while this command runs
+					version++
+				}
+				if !strings.Contains(string(body), fmt.Sprintf(`"resourceVersion":"%d"`, version)) || version < 9 {
+					s := apierrors.NewConflict(schema.GroupResource{Group: "apps", Resource: "deployments"}, "web", errors.New("modified")).Status()
+					s.Kind, s.APIVersion = "Status", "v1"
+					w.WriteHeader(int(s.Code))
+					_ = json.NewEncoder(w).Encode(s)
+					return
+				}
+				if r.URL.Query().Get("dryRun") == "" {
+					written++
+				}
+			}
+			_, _ = io.WriteString(w, object)
+		}))
+		streams, _, _, errOut := genericiooptions.NewTestIOStreams()
+		code := cmd.Run(t.Context(), cmd.Config{
+			Args:    []string{"break-glass", target, "--reason", "INC-1", "--for", "1h", "--yes", "--kubeconfig", kubeconfig},
+			Streams: streams, Getenv: func(string) string { return "" },
+		})
+		if code != tc.code || written != 1-tc.code {
+			t.Errorf("%s changed: exit code %d, %d changes made, want %d: %s", name, code, written, tc.code, errOut)
+		}
+		if tc.code == 1 && !strings.Contains(errOut.String(), "somebody else has changed it meanwhile") {
+			t.Errorf("%s changed: said %s", name, errOut)
 		}
 	}
 }

@@ -13,11 +13,13 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/cli-runtime/pkg/resource"
+	"k8s.io/client-go/util/retry"
 
 	"github.com/oke-sign/oke-sign/plugin/cli"
 	"github.com/oke-sign/oke-sign/plugin/connect"
@@ -187,15 +189,14 @@ func (o *breakGlassOptions) run(ctx context.Context, args []string) error {
 
 // change is a change of an object's annotations.
 type change struct {
-	of      workload.Document
-	at      []string // the metadata that it changes
-	helper  *resource.Helper
-	patch   []byte // nil: there is nothing to change
-	means   string // for the person who is asked
-	until   string
-	reason  string
-	done    string
-	version string
+	of     workload.Document
+	at     []string // the metadata that it changes
+	helper *resource.Helper
+	patch  map[string]any // nil: there is nothing to change
+	means  string         // for the person who is asked
+	until  string
+	reason string
+	done   string
 }
 
 // plan finds the objects, and lets the cluster judge each change before any is
@@ -250,7 +251,7 @@ func bounded(ctx context.Context, work func() error) error {
 }
 
 func (o *breakGlassOptions) change(of workload.Document) (change, error) {
-	c := change{of: of, version: of.Object.GetResourceVersion()}
+	c := change{of: of}
 	var ok bool
 	if c.at, ok = manifest.PodMetadata(of.Object); !ok {
 		return c, &cli.HintedError{What: fmt.Errorf("%s makes no Pods by a template of its own", of.Name()), Hint: "name what makes the Pods, such as deployment/web"}
@@ -281,17 +282,8 @@ func (o *breakGlassOptions) change(of workload.Document) (change, error) {
 		c.until, _ = annotations[simulate.UntilAnnotation].(string)
 	}
 	c.means = o.means(of, c)
-	patch := map[string]any{}
-	if err := unstructured.SetNestedMap(patch, annotations, append(slices.Clone(c.at), "annotations")...); err != nil {
-		return c, err
-	}
-	// The version of the object makes it a change of what was looked at, or none.
-	if err := unstructured.SetNestedField(patch, c.version, "metadata", "resourceVersion"); err != nil {
-		return c, err
-	}
-	var err error
-	c.patch, err = json.Marshal(patch)
-	return c, err
+	c.patch = map[string]any{}
+	return c, unstructured.SetNestedMap(c.patch, annotations, append(slices.Clone(c.at), "annotations")...)
 }
 
 func (o *breakGlassOptions) means(of workload.Document, c change) string {
@@ -334,14 +326,58 @@ func (o *breakGlassOptions) tellLimits(ctx context.Context, changes []change) {
 	}
 }
 
-func (c change) apply(ctx context.Context, dry bool) error {
-	err := bounded(ctx, func() error {
-		_, err := c.helper.DryRun(dry).Patch(c.of.Object.GetNamespace(), c.of.Object.GetName(), types.MergePatchType, c.patch, &metav1.PatchOptions{})
+var errChanged = errors.New("somebody else has changed it meanwhile, so it was left as it is")
+
+// write patches the object if it has the version.
+func (c change) write(version string, dry bool) error {
+	if err := unstructured.SetNestedField(c.patch, version, "metadata", "resourceVersion"); err != nil {
 		return err
+	}
+	patch, err := json.Marshal(c.patch)
+	if err != nil {
+		return err
+	}
+	_, err = c.helper.DryRun(dry).Patch(c.of.Object.GetNamespace(), c.of.Object.GetName(), types.MergePatchType, patch, &metav1.PatchOptions{})
+	return err
+}
+
+// same reports whether an object has all that the change was decided on: it is the very
+// object, with the same owners, spec and annotations of its Pods.
+func (c change) same(object *unstructured.Unstructured) bool {
+	old, annotations := c.of.Object, append(slices.Clone(c.at), "annotations")
+	was, _, _ := unstructured.NestedFieldNoCopy(old.Object, annotations...)
+	is, _, _ := unstructured.NestedFieldNoCopy(object.Object, annotations...)
+	return old.GetUID() == object.GetUID() && equality.Semantic.DeepEqual(was, is) &&
+		equality.Semantic.DeepEqual(old.Object["spec"], object.Object["spec"]) &&
+		equality.Semantic.DeepEqual(old.GetOwnerReferences(), object.GetOwnerReferences())
+}
+
+// apply makes the change, if the object is still as it was looked at. Controllers write
+// the status all the time, so that a change of nothing else is no reason to give up.
+func (c change) apply(ctx context.Context, dry bool) error {
+	latest := c.of.Object
+	err := bounded(ctx, func() error {
+		return retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+			conflict := c.write(latest.GetResourceVersion(), dry)
+			if !apierrors.IsConflict(conflict) {
+				return conflict
+			}
+			read, err := c.helper.Get(latest.GetNamespace(), latest.GetName())
+			if err != nil {
+				return err
+			}
+			before := latest.GetResourceVersion()
+			object, ok := read.(*unstructured.Unstructured)
+			if !ok || object.GetResourceVersion() == before || !c.same(object) {
+				return errChanged
+			}
+			latest = object
+			return conflict
+		})
 	})
 	switch {
-	case apierrors.IsConflict(err):
-		return &cli.HintedError{What: errors.New("somebody else has changed it meanwhile, so it was left as it is"), Hint: "run the command again"}
+	case apierrors.IsConflict(err), errors.Is(err, errChanged):
+		return &cli.HintedError{What: errChanged, Hint: "run the command again"}
 	case apierrors.IsForbidden(err) && strings.Contains(err.Error(), "admission webhook"):
 		return &cli.HintedError{What: fmt.Errorf("the cluster refuses it: %w", err), Hint: "the constraint OKEBreakGlass says who may, why and for how long: kubectl get okebreakglass -o yaml"}
 	case apierrors.IsForbidden(err):
