@@ -121,6 +121,7 @@ type inventory struct {
 	last       int           // how many that was when it began
 	requests   string        // ids of the calls
 	helped     bool
+	dropped    bool // what else is read counts for nothing
 
 	imagesAt, signaturesAt     cursor
 	imagesOver, signaturesOver bool // as the cursors say, for those who do not hold them
@@ -188,8 +189,7 @@ func (b *bulk) ask(w wanted, placed bool) (*inventory, turn) {
 	i := b.repos[w.repository]
 	if i == nil {
 		if len(b.repos) >= maxPlaces {
-			clear(b.repos) // as places does
-			b.held = 0
+			b.forget() // as places does
 		}
 		i = new(interest)
 		b.repos[w.repository] = i
@@ -229,13 +229,24 @@ func (b *bulk) ask(w wanted, placed bool) (*inventory, turn) {
 	return inv, turn{inv.page, true}
 }
 
-// drop lets go of what was read, unless that has been done. The caller holds b.mu.
+// forget drops all inventories and forgets all repositories. The caller holds b.mu.
+func (b *bulk) forget() {
+	for _, i := range b.repos {
+		if i.inv != nil {
+			b.drop(i.inv)
+		}
+	}
+	clear(b.repos)
+}
+
+// drop removes an inventory from its repository, once. The caller holds b.mu.
 func (b *bulk) drop(inv *inventory) {
-	i := b.repos[inv.repository]
-	if i == nil || i.inv != inv {
+	if inv.dropped {
 		return
 	}
+	inv.dropped = true
 	b.held -= inv.size
+	i := b.repos[inv.repository]
 	i.inv = nil
 	if rest := b.now().Add(barrenFor); !inv.helped && i.rest.Before(inv.began) {
 		i.rest = rest
@@ -318,8 +329,6 @@ func (b *bulk) turned(inv *inventory, requests string, err error) (more bool) {
 	defer b.mu.Unlock()
 	inv.requests += " " + requests
 	inv.imagesOver, inv.signaturesOver = inv.imagesAt.over, inv.signaturesAt.over
-	i := b.repos[inv.repository]
-	held := i != nil && i.inv == inv
 	if !inv.worthwhile() {
 		inv.imagesOver, inv.signaturesOver = true, true
 	}
@@ -329,14 +338,14 @@ func (b *bulk) turned(inv *inventory, requests string, err error) (more bool) {
 		if ociauth.IsNotFound(err) {
 			rest = barrenFor
 		}
-		if held {
-			i.rest = b.now().Add(rest)
+		if !inv.dropped {
+			b.repos[inv.repository].rest = b.now().Add(rest)
 		}
 	}
 	close(inv.page)
 	inv.page, inv.late = nil, false
 	inv.ahead--
-	if more = held && inv.ahead > 0 && (!inv.imagesOver || !inv.signaturesOver) && b.held < maxBulkBytes; more {
+	if more = !inv.dropped && inv.ahead > 0 && (!inv.imagesOver || !inv.signaturesOver) && b.held < maxBulkBytes; more {
 		inv.page = make(chan struct{})
 	}
 	return more
@@ -504,7 +513,7 @@ func (inv *inventory) once(s string) string {
 // grow counts what is held. The caller holds b.mu.
 func (b *bulk) grow(inv *inventory, texts int) {
 	inv.size += texts + entryBytes
-	if i := b.repos[inv.repository]; i != nil && i.inv == inv {
+	if !inv.dropped {
 		b.held += texts + entryBytes
 	}
 }

@@ -50,7 +50,7 @@ func post(ctx context.Context, h http.Handler, body io.Reader) *httptest.Respons
 // for none of them.
 func TestHungOCIDelaysNothingRemembered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := server.New(remembered(server.Config{}))
+		h := server.New(remembered(server.Config{Signatures: server.Signatures{Limits: server.Limits{Requests: 100}}}))
 		var wait sync.WaitGroup
 		defer wait.Wait()
 		unknown := images(2)[1]
@@ -232,7 +232,7 @@ func FuzzAnswer(f *testing.F) {
 		for range min(max(n, 0), 10) {
 			r.Items = append(r.Items, server.Item{Key: key, Error: wrong, Value: map[string]any{"<": key}})
 		}
-		text, complete := server.Encode(r)
+		text, complete, _ := server.Encode(r)
 		var got, want externaldata.ProviderResponse
 		if err := json.Unmarshal(text, &got); err != nil {
 			t.Fatalf("%v: %q", err, text)

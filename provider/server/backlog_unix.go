@@ -20,8 +20,8 @@ func backlogged(l net.Listener) bool {
 		return false
 	}
 	ready := 0
-	err = conn.Control(func(fd uintptr) {
+	_ = conn.Control(func(fd uintptr) { // fails on a closed listener, which has no backlog
 		ready, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0) //nolint:gosec // descriptors are small
 	})
-	return err == nil && ready > 0
+	return ready > 0
 }

@@ -2,9 +2,9 @@ package server
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/oke-sign/oke-sign/provider/image"
@@ -61,18 +61,15 @@ func digests(cfg Config, families *metrics) *endpoint {
 	})
 }
 
-// validReplacement holds an answer against its question. It may add the digest that
-// a tag of the same repository has, and nothing else.
+// validReplacement returns an error unless r is the image of the question, or adds a
+// digest to an image of OCI Registry that has none.
 func validReplacement(a asked, r replacement) (replacement, error) {
 	if r.image == a.image {
 		return r, nil
 	}
-	before, err := image.Parse(a.image)
-	after, err2 := image.Parse(r.image)
-	if err := errors.Join(err, err2); err != nil {
-		return replacement{}, fmt.Errorf("internal error: %w", err)
-	}
-	if with, err := before.WithDigest(after.Digest()); err != nil || before.Digest() != "" || with != after {
+	ref, err := image.Parse(a.image)
+	digest, added := strings.CutPrefix(r.image, a.image+"@")
+	if err != nil || ref.Digest() != "" || !added || !image.ValidDigest(digest) {
 		return replacement{}, fmt.Errorf("internal error: %q in place of %q", r.image, a.image)
 	}
 	return r, nil

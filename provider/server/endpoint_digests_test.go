@@ -35,6 +35,8 @@ func TestDigests(t *testing.T) {
 			panic("hostile")
 		case "down":
 			return "", errors.New("503")
+		case "failed":
+			return newest, errors.New("truncated answer")
 		}
 		return newest, nil
 	}))
@@ -49,6 +51,7 @@ func TestDigests(t *testing.T) {
 		"no such image":         {asked: "iad.ocir.io/ns/gone:v1", want: "iad.ocir.io/ns/gone:v1"},
 		"what is no digest":     {asked: "iad.ocir.io/ns/odd:v1", trouble: "internal error"},
 		"a panic":               {asked: "iad.ocir.io/ns/panic:v1", trouble: "internal error"},
+		"a digest and an error": {asked: "iad.ocir.io/ns/failed:v1", trouble: "truncated answer"},
 		"OCI is down":           {asked: "iad.ocir.io/ns/down:v1", trouble: "503"},
 		"a question about keys": {asked: `{"image":"iad.ocir.io/ns/web:v1"}`, want: `{"image":"iad.ocir.io/ns/web:v1"}`},
 	} {
@@ -87,4 +90,28 @@ func TestDigestsInTime(t *testing.T) {
 			t.Errorf("after %s: %+v", took, answer.Response)
 		}
 	})
+}
+
+// The text in place of an image is the image itself, or adds a digest to it.
+func TestValidReplacement(t *testing.T) {
+	const tagged = "iad.ocir.io/ns/web:v1"
+	for name, tt := range map[string]struct {
+		question, answer string
+		ok               bool
+	}{
+		"the image as it is":                       {tagged, tagged, true},
+		"an image of another registry as it is":    {"nginx", "nginx", true},
+		"a digest is added":                        {tagged, tagged + "@" + newest, true},
+		"a digest that is none":                    {tagged, tagged + "@sha256:ee44", false},
+		"another repository":                       {tagged, "iad.ocir.io/ns/other:v1@" + newest, false},
+		"another repository of the same beginning": {tagged, tagged + "0@" + newest, false},
+		"a digest for another registry's image":    {"nginx:1", "nginx:1@" + newest, false},
+		"a digest in place of another":             {tagged + "@" + digest, tagged + "@" + newest, false},
+		"a digest beside another":                  {tagged + "@" + digest, tagged + "@" + digest + "@" + newest, false},
+		"nothing":                                  {tagged, "", false},
+	} {
+		if err := server.ValidReplacement(tt.question, tt.answer); (err == nil) != tt.ok {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 }

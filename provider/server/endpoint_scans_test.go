@@ -301,3 +301,37 @@ func TestScansOfOneRequest(t *testing.T) {
 		t.Errorf("%d %v", status, keys)
 	}
 }
+
+// A report that contradicts itself is a question without an answer.
+func TestReportsThatContradictThemselves(t *testing.T) {
+	problems := []vulnreport.Problem{{ID: "CVE-2021-44228", Severity: vulnreport.Critical}}
+	for name, tt := range map[string]struct {
+		change func(*vulnreport.Report)
+		ok     bool
+	}{
+		"a report as it should be":               {func(*vulnreport.Report) {}, true},
+		"more problems are counted than listed":  {func(r *vulnreport.Report) { r.Counts[vulnreport.Critical] = 2 }, true},
+		"fewer problems are counted than listed": {func(r *vulnreport.Report) { r.Counts[vulnreport.Critical] = 0 }, false},
+		"a severity is not counted":              {func(r *vulnreport.Report) { delete(r.Counts, vulnreport.High) }, false},
+		"the last severity is not counted":       {func(r *vulnreport.Report) { delete(r.Counts, vulnreport.Low) }, false},
+		"a problem has a severity of its own":    {func(r *vulnreport.Report) { r.Problems[0].Severity = "ODD" }, false},
+		"nobody says when the scan was":          {func(r *vulnreport.Report) { r.ScannedAt = "" }, false},
+		"there is a reason why nothing is known": {func(r *vulnreport.Report) { r.Reason = vulnreport.NotScanned }, false},
+		"nothing is known and nobody says why":   {func(r *vulnreport.Report) { r.Known = false }, false},
+		"nothing is known for a reason":          {func(r *vulnreport.Report) { r.Known, r.Reason = false, vulnreport.NotScanned }, true},
+		"nothing is known for an unknown reason": {func(r *vulnreport.Report) { r.Known, r.Reason = false, "odd" }, false},
+		"nothing is known because much is known": {func(r *vulnreport.Report) { r.Known, r.Reason = false, "known" }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := server.New(scanned(func(context.Context, image.Reference) (vulnreport.Report, error) {
+				r := vulnreport.Summarize(vulnreport.Result{ID: "ocid", Finished: time.Unix(0, 0)}, slices.Clone(problems))
+				tt.change(&r)
+				return r, nil
+			}))
+			_, answer := postTo(t, h, server.ScansPath, askScan("iad.ocir.io/ns/app@sha256:"+strings.Repeat("0", 64)))
+			if got := answer.Response; (len(got.Items) == 1) != tt.ok || strings.Contains(got.SystemError, ": internal error: ") == tt.ok {
+				t.Errorf("got %+v", got)
+			}
+		})
+	}
+}

@@ -1,7 +1,9 @@
 package server
 
 import (
+	"context"
 	"net"
+	"time"
 
 	"github.com/oke-sign/oke-sign/provider/signature"
 )
@@ -16,6 +18,8 @@ const (
 	MaxQuestion    = maxQuestion
 	MaxSystemError = maxSystemError
 	MaxAnswer      = maxAnswer
+	MaxValue       = maxValue
+	UsualAnswer    = usualAnswer
 )
 
 func ParseQuestion(key string) (image string, allowed []signature.KeyID, err error) {
@@ -33,12 +37,32 @@ func ParseDigestQuestion(key string) (image string, err error) {
 	return q.image, err
 }
 
-// Encode writes an answer for which there is room.
-func Encode(r Response) (text []byte, complete bool) {
+// Encode writes an answer for which there is room, and counts how often it took room.
+func Encode(r Response) (text []byte, complete bool, grown int) {
 	var a encoder
-	complete = a.encode(r, func() bool { return true })
-	return a.Bytes(), complete
+	complete = a.encode(r, func() bool { grown++; return true })
+	return a.Bytes(), complete, grown
 }
+
+// Answering has a handler answer all questions for signatures with a response.
+func (h *Handler) Answering(r Response) {
+	h.endpoints[SignaturesPath].answer = func(context.Context, []string, time.Time) Response { return r }
+}
+
+// ValidReplacement validates the answer to a question for a digest.
+func ValidReplacement(question, answer string) error {
+	_, err := validReplacement(asked{image: question}, replacement{image: answer})
+	return err
+}
+
+// SystemError and OneLine shape the texts about questions that have no answer.
+var (
+	SystemError = systemError
+	OneLine     = oneLine
+)
+
+// Backlogged reports whether the kernel holds a connection that nobody accepted yet.
+var Backlogged = backlogged
 
 // Accepted notes that the certificate of a connection's client was accepted.
 func Accepted(c net.Conn) { c.(*conn).accepted() }

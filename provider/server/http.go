@@ -131,7 +131,7 @@ func (h *Handler) read(w http.ResponseWriter, r *http.Request, deadline time.Tim
 	in := http.MaxBytesReader(w, r.Body, maxBody)
 	n, err := body.ReadFrom(io.LimitReader(in, usualBody-bytes.MinRead))
 	var held share
-	if err == nil && n == usualBody-bytes.MinRead {
+	if n == usualBody-bytes.MinRead { // an error that came with the last of these bytes comes again
 		size := r.ContentLength
 		if size < 0 {
 			size = maxBody
@@ -140,7 +140,7 @@ func (h *Handler) read(w http.ResponseWriter, r *http.Request, deadline time.Tim
 		if held, ok = take(r.Context(), h.bodies, size, deadline); !ok {
 			return "", held, &refusal{http.StatusServiceUnavailable, "busy with other large requests"}
 		}
-		limit(w, earlier(deadline, time.Now().Add(time.Until(deadline)/4)))
+		limit(w, time.Now().Add(time.Until(deadline)/4))
 		body.Grow(max(int(size-n), 0) + bytes.MinRead)
 		_, err = body.ReadFrom(in)
 	}
@@ -154,13 +154,6 @@ func (h *Handler) read(w http.ResponseWriter, r *http.Request, deadline time.Tim
 		return "", held, &refusal{http.StatusBadRequest, "reading the body: " + oneLine(err.Error(), maxCause)}
 	}
 	return body.String(), held, nil
-}
-
-func earlier(a, b time.Time) time.Time {
-	if b.Before(a) {
-		return b
-	}
-	return a
 }
 
 // buffer returns an empty buffer.

@@ -74,7 +74,7 @@ func TestOtherMethodsAreTold(t *testing.T) {
 	if got := w.Header().Get("Allow"); w.Code != http.StatusMethodNotAllowed || got != http.MethodPost {
 		t.Errorf("status %d, Allow: %s", w.Code, got)
 	}
-	if got := w.Header(); got.Get("X-Content-Type-Options") != "nosniff" || got.Get("Content-Length") != fmt.Sprint(w.Body.Len()) {
+	if got := w.Header(); got.Get("X-Content-Type-Options") != "nosniff" || got.Get("Content-Length") != fmt.Sprint(w.Body.Len()) || got.Get("Connection") != "close" {
 		t.Errorf("headers %v", got)
 	}
 }
@@ -136,16 +136,20 @@ func TestFinishWithoutASocket(t *testing.T) {
 	}
 }
 
-// TestDeadlinesAreCounted counts a request that got no answer in time, once.
+// TestDeadlinesAreCounted counts a request once if it got no answer in time, although
+// its last question failed for another reason.
 func TestDeadlinesAreCounted(t *testing.T) {
 	registry := prometheus.NewRegistry()
-	cfg := within(20*time.Millisecond, func(ctx context.Context, _ image.Pinned, _ signature.KeySet) (checker.Answer, error) {
+	cfg := within(20*time.Millisecond, func(ctx context.Context, img image.Pinned, _ signature.KeySet) (checker.Answer, error) {
+		if img.Repository() == "repo2" {
+			return checker.Answer{}, errors.New("503")
+		}
 		<-ctx.Done()
 		return checker.Answer{}, context.Cause(ctx)
 	})
 	cfg.Metrics = registry
 	w := httptest.NewRecorder()
-	server.New(cfg).ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodPost, server.SignaturesPath, strings.NewReader(envelope(images(2)...))))
+	server.New(cfg).ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodPost, server.SignaturesPath, strings.NewReader(envelope(images(3)...))))
 	families, err := registry.Gather()
 	if err != nil {
 		t.Fatal(err)
