@@ -148,7 +148,7 @@ func TestDoctorsChecksAskNobody(t *testing.T) {
 				t.Fatal(err)
 			}
 			if name == "github.com/spf13/cobra" || under(strings.TrimPrefix(name, module), "plugin/connect") {
-				t.Errorf("%s imports %s: doctor.go reads facts, and checks judge them", file, name)
+				t.Errorf("%s imports %s: gather.go reads facts, and checks judge them", file, name)
 			}
 		}
 	}

@@ -18,6 +18,13 @@ import (
 	"github.com/oke-sign/oke-sign/plugin/workload"
 )
 
+// Names that Gatekeeper's chart gives, and that its code relies on.
+const (
+	WebhookConfiguration = "gatekeeper-validating-webhook-configuration"
+	ValidationWebhook    = "validation.gatekeeper.sh"
+	IgnoreLabel          = "admission.gatekeeper.sh/ignore"
+)
+
 // ActsAt reports whether a constraint does something at admission.
 func ActsAt(c unstructured.Unstructured, what string) bool {
 	action, _, _ := unstructured.NestedString(c.Object, "spec", "enforcementAction")

@@ -26,13 +26,6 @@ import (
 	"github.com/oke-sign/oke-sign/policies"
 )
 
-// Names that Gatekeeper's chart gives, and that its code relies on.
-const (
-	WebhookConfiguration = "gatekeeper-validating-webhook-configuration"
-	ValidationWebhook    = "validation.gatekeeper.sh"
-	IgnoreLabel          = "admission.gatekeeper.sh/ignore"
-)
-
 // State is what a cluster enforces: constraints of oke-sign, and where
 // Gatekeeper is not asked at all.
 type State struct {

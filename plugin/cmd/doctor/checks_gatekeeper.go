@@ -145,23 +145,6 @@ func checkRules(f *facts) []finding {
 	return found
 }
 
-func covers(r admissionregistrationv1.RuleWithOperations, group, resource string, operation admissionregistrationv1.OperationType) bool {
-	parent, sub, isSub := strings.Cut(resource, "/")
-	names := []string{resource, "*/*"}
-	if isSub {
-		names = append(names, parent+"/*", "*/"+sub)
-	} else {
-		names = append(names, "*")
-	}
-	if r.Scope != nil && *r.Scope == admissionregistrationv1.ClusterScope {
-		return false
-	}
-	return (slices.Contains(r.APIGroups, "*") || slices.Contains(r.APIGroups, group)) &&
-		(slices.Contains(r.APIVersions, "*") || slices.Contains(r.APIVersions, "v1")) &&
-		(slices.Contains(r.Operations, admissionregistrationv1.OperationAll) || slices.Contains(r.Operations, operation)) &&
-		slices.ContainsFunc(names, func(name string) bool { return slices.Contains(r.Resources, name) })
-}
-
 // checkNamespaces finds namespaces that Gatekeeper is not asked about, or passes
 // over. What the cluster and Gatekeeper live by has to be among them.
 func checkNamespaces(f *facts) []finding {
@@ -199,25 +182,6 @@ func checkNamespaces(f *facts) []finding {
 	}
 	if len(found) == 0 && w != nil {
 		found = append(found, warns("use the exemptions of gatekeeper-values.yaml", "no namespace: if Gatekeeper is down, nothing in kube-system can be mended"))
-	}
-	return found
-}
-
-// flagsOf are the values of a flag in the arguments of a Pod's containers.
-func flagsOf(pod corev1.PodSpec, name string) []string {
-	var found []string
-	for _, c := range pod.Containers {
-		for i, arg := range c.Args {
-			switch flag, value, ok := strings.Cut(strings.TrimLeft(arg, "-"), "="); {
-			case flag != name || !strings.HasPrefix(arg, "-"):
-			case ok:
-				found = append(found, value)
-			case i+1 < len(c.Args) && !strings.HasPrefix(c.Args[i+1], "-"):
-				found = append(found, c.Args[i+1])
-			default:
-				found = append(found, "true")
-			}
-		}
 	}
 	return found
 }

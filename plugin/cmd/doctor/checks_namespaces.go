@@ -2,7 +2,6 @@ package doctor
 
 import (
 	"cmp"
-	"context"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -11,46 +10,14 @@ import (
 
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/client-go/kubernetes"
 	"sigs.k8s.io/yaml"
 
 	"github.com/oke-sign/oke-sign/plugin/cli"
 	"github.com/oke-sign/oke-sign/plugin/enforcement"
 	"github.com/oke-sign/oke-sign/policies"
 )
-
-// labelGuardName is the name that the chart oke-sign gives to policy and binding.
-const labelGuardName = "oke-sign-namespace-labels"
-
-// readLabelGuard reads the policy and the binding, each by its name.
-func readLabelGuard(ctx context.Context, client kubernetes.Interface) (f fact[labelGuard]) {
-	served, err := client.Discovery().ServerResourcesForGroupVersion(admissionregistrationv1.SchemeGroupVersion.String())
-	if err != nil {
-		f.err = err
-		return f
-	}
-	f.is.served = slices.ContainsFunc(served.APIResources, func(r metav1.APIResource) bool { return r.Name == "validatingadmissionpolicies" })
-	if !f.is.served {
-		return f
-	}
-	api := client.AdmissionregistrationV1()
-	f.is.policy, err = api.ValidatingAdmissionPolicies().Get(ctx, labelGuardName, metav1.GetOptions{})
-	if apierrors.IsNotFound(err) {
-		f.is.policy, err = nil, nil
-	}
-	if f.err = err; err != nil {
-		return f
-	}
-	f.is.binding, err = api.ValidatingAdmissionPolicyBindings().Get(ctx, labelGuardName, metav1.GetOptions{})
-	if apierrors.IsNotFound(err) {
-		f.is.binding, err = nil, nil
-	}
-	f.err = err
-	return f
-}
 
 // checkNamespaceLabels finds out whether the owner of a namespace can label it so that
 // Gatekeeper or a constraint skips it.
@@ -164,16 +131,6 @@ func mayIgnore(policy *admissionregistrationv1.ValidatingAdmissionPolicy) (names
 		}
 	}
 	return names, err
-}
-
-// providerNamespace is where the provider runs, as far as that is known.
-func (f *facts) providerNamespace() string {
-	for _, name := range slices.Sorted(maps.Keys(f.backends)) {
-		if n := f.backends[name].namespace; n != "" {
-			return n
-		}
-	}
-	return "oke-sign"
 }
 
 // exemptNames are the namespaces that are exempt by name, each with what exempts it.

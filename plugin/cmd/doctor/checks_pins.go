@@ -3,59 +3,9 @@ package doctor
 import (
 	"cmp"
 	"fmt"
-	"net/url"
-	"slices"
-
-	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/oke-sign/oke-sign/plugin/cli"
 )
-
-// Gatekeeper's webhook that changes objects, and one kind of its rules for that.
-const (
-	mutationConfiguration = "gatekeeper-mutating-webhook-configuration"
-	mutationWebhook       = "mutation.gatekeeper.sh"
-)
-
-var assignKind = schema.GroupVersionResource{Group: "mutations.gatekeeper.sh", Version: "v1", Resource: "assign"}
-
-// digestAnswerer is how the provider is asked for the digests of tags.
-var digestAnswerer = answerer{provider: "oke-sign-digests", path: "/v1/digests", timeout: 1}
-
-// pin is a rule by which Gatekeeper puts digests in the place of tags.
-type pin struct {
-	rule          unstructured.Unstructured
-	provider      string                     // that it asks
-	asked         *unstructured.Unstructured // the Provider, or nil if it is not there
-	failurePolicy string
-}
-
-func (f *facts) pins() []pin {
-	var found []pin
-	for _, rule := range f.assigns.is {
-		data, _, _ := unstructured.NestedMap(rule.Object, "spec", "parameters", "assign", "externalData")
-		x := pin{rule: rule}
-		x.provider, _ = data["provider"].(string)
-		x.failurePolicy, _ = data["failurePolicy"].(string)
-		x.asked = f.provider(x.provider)
-		if x.provider == digestAnswerer.provider || x.asked != nil && pathOf(*x.asked) == digestAnswerer.path {
-			found = append(found, x)
-		}
-	}
-	return found
-}
-
-// pathOf is the path of a Provider's address.
-func pathOf(p unstructured.Unstructured) string {
-	address, _, _ := unstructured.NestedString(p.Object, "spec", "url")
-	u, err := url.Parse(address)
-	if err != nil {
-		return ""
-	}
-	return u.Path
-}
 
 // checkPins finds what keeps tags from being pinned, for which Pods are then
 // refused, and what refuses them before a policy has judged them.
@@ -118,13 +68,4 @@ func (f *facts) checkPinning(x pin) []finding {
 		}
 	}
 	return found
-}
-
-// mutating finds the webhook that pins tags; nil if it is not there.
-func mutating(c *admissionregistrationv1.MutatingWebhookConfiguration) *admissionregistrationv1.MutatingWebhook {
-	i := slices.IndexFunc(c.Webhooks, func(w admissionregistrationv1.MutatingWebhook) bool { return w.Name == mutationWebhook })
-	if i < 0 {
-		return nil
-	}
-	return &c.Webhooks[i]
 }

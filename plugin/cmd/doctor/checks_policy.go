@@ -80,22 +80,6 @@ func sources(template map[string]any) (found []any) {
 	return found
 }
 
-// statusErrors are what Gatekeeper's Pods complain of.
-func statusErrors(o unstructured.Unstructured) []string {
-	var found []string
-	pods, _, _ := unstructured.NestedSlice(o.Object, "status", "byPod")
-	for _, p := range pods {
-		p, _ := p.(map[string]any)
-		errs, _, _ := unstructured.NestedSlice(p, "errors")
-		for _, e := range errs {
-			e, _ := e.(map[string]any)
-			message, _ := e["message"].(string)
-			found = append(found, cli.Clip(message, 200))
-		}
-	}
-	return found
-}
-
 func checkEffect(f *facts) []finding {
 	if f.constraints.err != nil {
 		return []finding{unknown(f.constraints.err)}
@@ -131,30 +115,6 @@ func checkEffect(f *facts) []finding {
 		names = append(names, c.GetName())
 	}
 	return append([]finding{holds("Pods are refused by %s", strings.Join(names, ", "))}, found...)
-}
-
-// refusesPods reports whether a constraint asks for signatures of what runs.
-func refusesPods(c unstructured.Unstructured) bool {
-	return c.GetKind() == policies.SignedImages && enforcement.ActsAt(c, "deny") && enforcement.MatchesKind(c, "", "Pod")
-}
-
-// narrowed says what a constraint is not about.
-func narrowed(c unstructured.Unstructured) []string {
-	var found []string
-	match, _, _ := unstructured.NestedMap(c.Object, "spec", "match")
-	for _, field := range []struct{ name, text string }{
-		{"namespaces", "only namespaces %v"}, {"excludedNamespaces", "not namespaces %v"}, {"namespaceSelector", "only namespaces with %v, and whoever may label a Namespace, such as its owner, takes it out"},
-		{"labelSelector", "only objects with %v, which whoever makes a Pod chooses"}, {"name", "only objects called %v"},
-		{"source", "only what is %v"}, {"scope", "only %v objects"},
-	} {
-		value := match[field.name]
-		empty, isMap := value.(map[string]any)
-		if value == nil || isMap && len(empty) == 0 || value == "*" || value == "" || value == "All" || field.name == "scope" && value == "Namespaced" {
-			continue
-		}
-		found = append(found, cli.Clip(fmt.Sprintf(field.text, value), 200))
-	}
-	return found
 }
 
 func checkConstraintStatus(f *facts) []finding {

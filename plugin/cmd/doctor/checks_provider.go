@@ -3,9 +3,6 @@ package doctor
 import (
 	"cmp"
 	"crypto/x509"
-	"encoding/base64"
-	"encoding/pem"
-	"errors"
 	"fmt"
 	"maps"
 	"net/url"
@@ -16,30 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/oke-sign/oke-sign/plugin/cli"
-	"github.com/oke-sign/oke-sign/policies"
 )
-
-// wantedProviders are the Providers that constraints name, with one that does.
-func (f *facts) wantedProviders() map[string]string {
-	found := make(map[string]string)
-	for _, c := range f.constraints.is {
-		fallback := map[string]string{policies.SignedImages: "oke-sign", policies.ScannedImages: "oke-sign-scans"}[c.GetKind()]
-		if fallback != "" {
-			name, _, _ := unstructured.NestedString(c.Object, "spec", "parameters", "provider")
-			found[cmp.Or(name, fallback)] = c.GetKind() + "/" + c.GetName()
-		}
-	}
-	return found
-}
-
-// provider is the Provider with a name, or nil.
-func (f *facts) provider(name string) *unstructured.Unstructured {
-	i := slices.IndexFunc(f.providers.is, func(p unstructured.Unstructured) bool { return p.GetName() == name })
-	if i < 0 {
-		return nil
-	}
-	return &f.providers.is[i]
-}
 
 func checkProviders(f *facts) []finding {
 	if err := cmp.Or(f.providers.err, f.constraints.err); err != nil {
@@ -112,34 +86,6 @@ func checkProvider(p unstructured.Unstructured, by answerer, now time.Time, limi
 		found = append(found, warns("kubectl get provider "+name+" -o yaml", "no Pod of Gatekeeper says that it knows %s", name))
 	}
 	return found
-}
-
-// bundle are the authorities of a Provider.
-func bundle(p unstructured.Unstructured) ([]*x509.Certificate, error) {
-	encoded, _, _ := unstructured.NestedString(p.Object, "spec", "caBundle")
-	if encoded == "" {
-		return nil, errors.New("it is empty, so no connection is made")
-	}
-	text, err := base64.StdEncoding.DecodeString(encoded)
-	if err != nil {
-		return nil, errors.New("it is not base64")
-	}
-	return certificates(text)
-}
-
-func certificates(text []byte) ([]*x509.Certificate, error) {
-	var found []*x509.Certificate
-	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
-		c, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			return nil, err
-		}
-		found = append(found, c)
-	}
-	if len(found) == 0 {
-		return nil, errors.New("it holds no certificate in PEM")
-	}
-	return found, nil
 }
 
 func checkBackends(f *facts) []finding {

@@ -17,23 +17,6 @@ import (
 	"github.com/oke-sign/oke-sign/provider/image"
 )
 
-// answerer is how constraints of a kind have the provider asked.
-type answerer struct {
-	provider string // its name, unless a constraint says otherwise
-	path     string
-	timeout  int // seconds that the Provider is given
-	flag     string
-	within   time.Duration // in which it answers, unless the flag says otherwise
-}
-
-// answererOf is the one for a kind, or for a constraint KIND/NAME.
-func answererOf(constraint string) answerer {
-	if kind, _, _ := strings.Cut(constraint, "/"); kind == policies.ScannedImages {
-		return answerer{"oke-sign-scans", "/v1/scans", 1, "scan-timeout", 300 * time.Millisecond}
-	}
-	return answerer{"oke-sign", "/v1/signatures", 2, "timeout", 1300 * time.Millisecond}
-}
-
 // checkAnswerers finds Providers that lead to the answers to another question, or
 // that are given up before the provider gives up.
 func checkAnswerers(f *facts) []finding {

@@ -1,21 +1,24 @@
 package doctor
 
 import (
-	"context"
+	"cmp"
 	"crypto/x509"
-	"errors"
-	"fmt"
+	"maps"
+	"net/url"
+	"slices"
+	"strings"
 	"time"
 
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
-	"github.com/oke-sign/oke-sign/plugin/cli"
 	"github.com/oke-sign/oke-sign/plugin/enforcement"
 	"github.com/oke-sign/oke-sign/plugin/okecluster"
 	"github.com/oke-sign/oke-sign/plugin/simulate"
+	"github.com/oke-sign/oke-sign/policies"
 	"github.com/oke-sign/oke-sign/provider/vault"
 )
 
@@ -63,50 +66,6 @@ type keyFact struct {
 	err   error
 }
 
-// States of a finding.
-const (
-	stateHolds   = "holds"
-	stateWarns   = "warns"   // enforcement holds, and something weakens it
-	stateFails   = "fails"   // enforcement does not hold
-	stateUnknown = "unknown" // the check could not be done
-	stateSkipped = "skipped" // the check needs to be told where to look
-)
-
-// finding is the outcome of a check.
-type finding struct {
-	Check  string `json:"check"`
-	State  string `json:"state"`
-	Detail string `json:"detail"`
-	Fix    string `json:"fix,omitempty"`
-
-	err error
-}
-
-func holds(format string, args ...any) finding {
-	return finding{State: stateHolds, Detail: fmt.Sprintf(format, args...)}
-}
-
-func fails(fix, format string, args ...any) finding {
-	return finding{State: stateFails, Detail: fmt.Sprintf(format, args...), Fix: fix}
-}
-
-func warns(fix, format string, args ...any) finding {
-	return finding{State: stateWarns, Detail: fmt.Sprintf(format, args...), Fix: fix}
-}
-
-func unknown(err error) finding {
-	fix := "you need the right to read it"
-	if errors.Is(err, context.DeadlineExceeded) {
-		fix = "try again, perhaps with a longer --timeout"
-	}
-	return finding{State: stateUnknown, Detail: cli.Clip(err.Error(), 400), Fix: fix, err: err}
-}
-
-const (
-	helmValues  = "helm upgrade gatekeeper gatekeeper/gatekeeper -n gatekeeper-system --reuse-values "
-	helmInstall = "helm install gatekeeper gatekeeper/gatekeeper -n gatekeeper-system --create-namespace --wait --values gatekeeper-values.yaml"
-)
-
 func (f *facts) validation() (*admissionregistrationv1.ValidatingWebhook, error) {
 	return enforcement.FindWebhook(f.webhooks.is, f.webhooks.err)
 }
@@ -136,4 +95,100 @@ type labelGuard struct {
 	served  bool // the API server has such policies
 	policy  *admissionregistrationv1.ValidatingAdmissionPolicy
 	binding *admissionregistrationv1.ValidatingAdmissionPolicyBinding
+}
+
+// provider is the Provider with a name, or nil.
+func (f *facts) provider(name string) *unstructured.Unstructured {
+	i := slices.IndexFunc(f.providers.is, func(p unstructured.Unstructured) bool { return p.GetName() == name })
+	if i < 0 {
+		return nil
+	}
+	return &f.providers.is[i]
+}
+
+// wantedProviders are the Providers that constraints name, with one that does.
+func (f *facts) wantedProviders() map[string]string {
+	found := make(map[string]string)
+	for _, c := range f.constraints.is {
+		fallback := map[string]string{policies.SignedImages: "oke-sign", policies.ScannedImages: "oke-sign-scans"}[c.GetKind()]
+		if fallback != "" {
+			name, _, _ := unstructured.NestedString(c.Object, "spec", "parameters", "provider")
+			found[cmp.Or(name, fallback)] = c.GetKind() + "/" + c.GetName()
+		}
+	}
+	return found
+}
+
+// providerNamespace is where the provider runs, as far as that is known.
+func (f *facts) providerNamespace() string {
+	for _, name := range slices.Sorted(maps.Keys(f.backends)) {
+		if n := f.backends[name].namespace; n != "" {
+			return n
+		}
+	}
+	return "oke-sign"
+}
+
+// Gatekeeper's webhook that changes objects, and one kind of its rules for that.
+const (
+	mutationConfiguration = "gatekeeper-mutating-webhook-configuration"
+	mutationWebhook       = "mutation.gatekeeper.sh"
+)
+
+var assignKind = schema.GroupVersionResource{Group: "mutations.gatekeeper.sh", Version: "v1", Resource: "assign"}
+
+// pin is a rule by which Gatekeeper puts digests in the place of tags.
+type pin struct {
+	rule          unstructured.Unstructured
+	provider      string                     // that it asks
+	asked         *unstructured.Unstructured // the Provider, or nil if it is not there
+	failurePolicy string
+}
+
+func (f *facts) pins() []pin {
+	var found []pin
+	for _, rule := range f.assigns.is {
+		data, _, _ := unstructured.NestedMap(rule.Object, "spec", "parameters", "assign", "externalData")
+		x := pin{rule: rule}
+		x.provider, _ = data["provider"].(string)
+		x.failurePolicy, _ = data["failurePolicy"].(string)
+		x.asked = f.provider(x.provider)
+		if x.provider == digestAnswerer.provider || x.asked != nil && pathOf(*x.asked) == digestAnswerer.path {
+			found = append(found, x)
+		}
+	}
+	return found
+}
+
+// pathOf is the path of a Provider's address.
+func pathOf(p unstructured.Unstructured) string {
+	address, _, _ := unstructured.NestedString(p.Object, "spec", "url")
+	u, err := url.Parse(address)
+	if err != nil {
+		return ""
+	}
+	return u.Path
+}
+
+// labelGuardName is the name that the chart oke-sign gives to policy and binding.
+const labelGuardName = "oke-sign-namespace-labels"
+
+// answerer is how constraints of a kind have the provider asked.
+type answerer struct {
+	provider string // its name, unless a constraint says otherwise
+	path     string
+	timeout  int // seconds that the Provider is given
+	flag     string
+	within   time.Duration // in which it answers, unless the flag says otherwise
+}
+
+// digestAnswerer is how the provider is asked for the digests of tags.
+var digestAnswerer = answerer{provider: "oke-sign-digests", path: "/v1/digests", timeout: 1}
+
+// answererOf is the one for a kind, or for a constraint KIND/NAME.
+func answererOf(constraint string) answerer {
+	if kind, _, _ := strings.Cut(constraint, "/"); kind == policies.ScannedImages {
+		return answerer{"oke-sign-scans", "/v1/scans", 1, "scan-timeout", 300 * time.Millisecond}
+	}
+	return answerer{"oke-sign", "/v1/signatures", 2, "timeout", 1300 * time.Millisecond}
 }

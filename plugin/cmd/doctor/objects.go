@@ -1,0 +1,132 @@
+package doctor
+
+import (
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"github.com/oke-sign/oke-sign/plugin/cli"
+	"github.com/oke-sign/oke-sign/plugin/enforcement"
+	"github.com/oke-sign/oke-sign/plugin/workload"
+	"github.com/oke-sign/oke-sign/policies"
+)
+
+// statusErrors are what Gatekeeper's Pods complain of.
+func statusErrors(o unstructured.Unstructured) []string {
+	var found []string
+	pods, _, _ := unstructured.NestedSlice(o.Object, "status", "byPod")
+	for _, p := range pods {
+		p, _ := p.(map[string]any)
+		errs, _, _ := unstructured.NestedSlice(p, "errors")
+		for _, e := range errs {
+			e, _ := e.(map[string]any)
+			message, _ := e["message"].(string)
+			found = append(found, cli.Clip(message, 200))
+		}
+	}
+	return found
+}
+
+// narrowed says what a constraint is not about.
+func narrowed(c unstructured.Unstructured) []string {
+	var found []string
+	match, _, _ := unstructured.NestedMap(c.Object, "spec", "match")
+	for _, field := range []struct{ name, text string }{
+		{"namespaces", "only namespaces %v"}, {"excludedNamespaces", "not namespaces %v"}, {"namespaceSelector", "only namespaces with %v, and whoever may label a Namespace, such as its owner, takes it out"},
+		{"labelSelector", "only objects with %v, which whoever makes a Pod chooses"}, {"name", "only objects called %v"},
+		{"source", "only what is %v"}, {"scope", "only %v objects"},
+	} {
+		value := match[field.name]
+		empty, isMap := value.(map[string]any)
+		if value == nil || isMap && len(empty) == 0 || value == "*" || value == "" || value == "All" || field.name == "scope" && value == "Namespaced" {
+			continue
+		}
+		found = append(found, cli.Clip(fmt.Sprintf(field.text, value), 200))
+	}
+	return found
+}
+
+// flagsOf are the values of a flag in the arguments of a Pod's containers.
+func flagsOf(pod corev1.PodSpec, name string) []string {
+	var found []string
+	for _, c := range pod.Containers {
+		for i, arg := range c.Args {
+			switch flag, value, ok := strings.Cut(strings.TrimLeft(arg, "-"), "="); {
+			case flag != name || !strings.HasPrefix(arg, "-"):
+			case ok:
+				found = append(found, value)
+			case i+1 < len(c.Args) && !strings.HasPrefix(c.Args[i+1], "-"):
+				found = append(found, c.Args[i+1])
+			default:
+				found = append(found, "true")
+			}
+		}
+	}
+	return found
+}
+
+// refusesPods reports whether a constraint asks for signatures of what runs.
+func refusesPods(c unstructured.Unstructured) bool {
+	return c.GetKind() == policies.SignedImages && enforcement.ActsAt(c, "deny") && enforcement.MatchesKind(c, "", "Pod")
+}
+
+func covers(r admissionregistrationv1.RuleWithOperations, group, resource string, operation admissionregistrationv1.OperationType) bool {
+	parent, sub, isSub := strings.Cut(resource, "/")
+	names := []string{resource, "*/*"}
+	if isSub {
+		names = append(names, parent+"/*", "*/"+sub)
+	} else {
+		names = append(names, "*")
+	}
+	if r.Scope != nil && *r.Scope == admissionregistrationv1.ClusterScope {
+		return false
+	}
+	return (slices.Contains(r.APIGroups, "*") || slices.Contains(r.APIGroups, group)) &&
+		(slices.Contains(r.APIVersions, "*") || slices.Contains(r.APIVersions, "v1")) &&
+		(slices.Contains(r.Operations, admissionregistrationv1.OperationAll) || slices.Contains(r.Operations, operation)) &&
+		slices.ContainsFunc(names, func(name string) bool { return slices.Contains(r.Resources, name) })
+}
+
+// bundle are the authorities of a Provider.
+func bundle(p unstructured.Unstructured) ([]*x509.Certificate, error) {
+	encoded, _, _ := unstructured.NestedString(p.Object, "spec", "caBundle")
+	if encoded == "" {
+		return nil, errors.New("it is empty, so no connection is made")
+	}
+	text, err := base64.StdEncoding.DecodeString(encoded)
+	if err != nil {
+		return nil, errors.New("it is not base64")
+	}
+	return certificates(text)
+}
+
+func certificates(text []byte) ([]*x509.Certificate, error) {
+	var found []*x509.Certificate
+	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
+		c, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, c)
+	}
+	if len(found) == 0 {
+		return nil, errors.New("it holds no certificate in PEM")
+	}
+	return found, nil
+}
+
+// enforcedBy is what constraints enforce, without what leaves namespaces out.
+func enforcedBy(constraints []unstructured.Unstructured) (e enforcement.State) {
+	for i := range constraints {
+		e.Constraints = append(e.Constraints, workload.Document{Object: &constraints[i]})
+	}
+	return e
+}
