@@ -10,7 +10,7 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
-	"github.com/oke-sign/oke-sign/test/waysin"
+	"github.com/oke-sign/oke-sign/test/attacksurface"
 )
 
 // inAnHour is an end of break-glass that the policy accepts.
@@ -18,26 +18,26 @@ var inAnHour = time.Now().Add(50 * time.Minute)
 
 // allAttacks returns the attacks that follow from the ways, and those that need
 // knowledge of what controllers do.
-func allAttacks(ways []waysin.Way) []attack {
+func allAttacks(requests []attacksurface.Request) []attack {
 	var all []attack
 	for _, c := range carriers {
-		all = append(all, c.attacks(ways)...)
+		all = append(all, c.attacks(requests)...)
 	}
-	for _, r := range scaled(ways) {
-		all = append(all, scaleAttacks(r, ways)...)
+	for _, r := range scaled(requests) {
+		all = append(all, scaleAttacks(r, requests)...)
 	}
-	all = append(all, annotationAttacks(ways)...)
+	all = append(all, annotationAttacks(requests)...)
 	all = append(all, podAttacks()...)
 	all = append(all, revisionAttacks()...)
 	all = append(all, identityAttacks()...)
 	all = append(all, oldAttacks()...)
-	all = append(all, autoscaleAttacks(ways)...)
-	all = append(all, namespaceAttacks(ways)...)
-	return append(all, gatekeeperAttacks(ways)...)
+	all = append(all, autoscaleAttacks(requests)...)
+	all = append(all, namespaceAttacks(requests)...)
+	return append(all, gatekeeperAttacks(requests)...)
 }
 
 // forms returns the forms of a change: an update, or each kind of patch.
-func forms(w waysin.Way) []form {
+func forms(w attacksurface.Request) []form {
 	switch w.Verb {
 	case "update":
 		return []form{asJSON}
@@ -48,9 +48,9 @@ func forms(w waysin.Way) []form {
 }
 
 // scaled returns the scale subresources of workloads.
-func scaled(ways []waysin.Way) []target {
+func scaled(requests []attacksurface.Request) []target {
 	var all []target
-	for _, w := range ways {
+	for _, w := range requests {
 		if r := target(w.Target()); w.Subresource == "scale" && w.Verb == "update" && strings.HasPrefix(string(r.base()), "apps/") || r == "v1/replicationcontrollers/scale" && w.Verb == "update" {
 			all = append(all, r)
 		}
@@ -60,9 +60,9 @@ func scaled(ways []waysin.Way) []target {
 
 // scaleAttacks give replicas to a workload that has the image and no replicas. The
 // policy warns about the workload, and must refuse its Pods.
-func scaleAttacks(r target, ways []waysin.Way) []attack {
+func scaleAttacks(r target, requests []attacksurface.Request) []attack {
 	var all []attack
-	for _, w := range ways {
+	for _, w := range requests {
 		if target(w.Target()) != r || len(w.Carries) == 0 {
 			continue
 		}
@@ -98,9 +98,9 @@ func carrierOf(r target) carrier {
 
 // annotationAttacks put a Pod with a signed image under break-glass, through every way
 // that takes annotations for a Pod. The image follows in a second request.
-func annotationAttacks(ways []waysin.Way) []attack {
+func annotationAttacks(requests []attacksurface.Request) []attack {
 	var all []attack
-	for _, w := range ways {
+	for _, w := range requests {
 		r := target(w.Target())
 		if !takesAnnotations(w) {
 			continue
@@ -132,9 +132,9 @@ func annotationAttacks(ways []waysin.Way) []attack {
 }
 
 // takesAnnotations reports whether a way takes annotations for an existing Pod.
-func takesAnnotations(w waysin.Way) bool {
+func takesAnnotations(w attacksurface.Request) bool {
 	for _, p := range w.Carries {
-		if p.What == waysin.Annotations {
+		if p.Content == attacksurface.Annotations {
 			return w.Verb != "create" || w.Target() != "v1/pods"
 		}
 	}
@@ -231,8 +231,8 @@ func podAttacks() []attack {
 		}},
 		{name: "v1/pods as JSON, with the image twice", run: func(i *intruder) error {
 			text := fmt.Sprintf(`{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": %q}, "spec": {"containers": [{"name": "main", "image": %q, "image": %q}]}}`, i.name, i.good, i.bad)
-			i.struck = append(i.struck, "v1/pods create")
-			_, err := i.owner.send(i, "POST", target("v1/pods").path(i.place, ""), asJSON, nil, []byte(text))
+			i.used = append(i.used, "v1/pods create")
+			_, err := i.owner.send(i, "POST", target("v1/pods").path(i.namespace, ""), asJSON, nil, []byte(text))
 			return err
 		}},
 	}
@@ -270,7 +270,7 @@ func forge(i *intruder, image string, annotations object) error {
 		return err
 	}
 	name := at(now, "status", "currentRevision").(string)
-	forged, err := i.owner.get(i, revisions, i.place, name)
+	forged, err := i.owner.get(i, revisions, i.namespace, name)
 	if err != nil {
 		return err
 	}
@@ -285,7 +285,7 @@ func forge(i *intruder, image string, annotations object) error {
 	if err := i.strike("patch", sets, merge, partition); err != nil {
 		return err
 	}
-	return i.owner.remove(i, "v1/pods", i.place, i.name+"-0")
+	return i.owner.remove(i, "v1/pods", i.namespace, i.name+"-0")
 }
 
 // replaceRevision deletes a revision and creates another under its name. If the
@@ -296,7 +296,7 @@ func (i *intruder) replaceRevision(forged object) error {
 		delete(forged["metadata"].(object), field)
 	}
 	for {
-		if err := i.owner.remove(i, revisions, i.place, nameOf(forged)); err != nil {
+		if err := i.owner.remove(i, revisions, i.namespace, nameOf(forged)); err != nil {
 			return err
 		}
 		err := i.strike("create", revisions, asJSON, forged)
@@ -317,7 +317,7 @@ func forgeDaemon(i *intruder) error {
 	}
 	var pod, revision object
 	find := func(r target, into *object) error {
-		return i.admin.watch(i, r, i.place, map[string][]string{"labelSelector": {"app=" + i.name}}, func(o object) bool {
+		return i.admin.watch(i, r, i.namespace, map[string][]string{"labelSelector": {"app=" + i.name}}, func(o object) bool {
 			*into = o
 			return true
 		})
@@ -331,11 +331,11 @@ func forgeDaemon(i *intruder) error {
 	if err := i.replaceRevision(revision); err != nil {
 		return err
 	}
-	if err := i.owner.remove(i, "v1/pods", i.place, nameOf(pod)); err != nil {
+	if err := i.owner.remove(i, "v1/pods", i.namespace, nameOf(pod)); err != nil {
 		return err
 	}
 	// The Pod that comes in its place shows from which template it is made.
-	return i.admin.watch(i, "v1/pods", i.place, map[string][]string{"labelSelector": {"app=" + i.name}}, func(o object) bool {
+	return i.admin.watch(i, "v1/pods", i.namespace, map[string][]string{"labelSelector": {"app=" + i.name}}, func(o object) bool {
 		return nameOf(o) != nameOf(pod)
 	})
 }
@@ -348,8 +348,8 @@ func identityAttacks() []attack {
 			if err != nil {
 				return err
 			}
-			i.struck = append(i.struck, "v1/serviceaccounts/token create")
-			path := target("v1/serviceaccounts/token").path(i.place, account)
+			i.used = append(i.used, "v1/serviceaccounts/token create")
+			path := target("v1/serviceaccounts/token").path(i.namespace, account)
 			token, err := i.owner.send(i, "POST", path, asJSON, nil, object{"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": object{}})
 			if err != nil {
 				return err
@@ -385,16 +385,16 @@ func identityAttacks() []attack {
 // rights of the namespace's owner.
 func (i *intruder) namesake() (string, error) {
 	const name = "statefulset-controller"
-	_, err := i.owner.create(i, "v1/serviceaccounts", i.place, object{"metadata": object{"name": name}})
+	_, err := i.owner.create(i, "v1/serviceaccounts", i.namespace, object{"metadata": object{"name": name}})
 	if err != nil && !apierrors.IsAlreadyExists(err) {
 		return "", err
 	}
 	_, err = i.prepare("rbac.authorization.k8s.io/v1/rolebindings", object{
 		"metadata": object{"name": i.name},
 		"roleRef":  object{"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
-		"subjects": []object{{"kind": "ServiceAccount", "name": name, "namespace": i.place}},
+		"subjects": []object{{"kind": "ServiceAccount", "name": name, "namespace": i.namespace}},
 	})
-	i.struck = append(i.struck, "rbac.authorization.k8s.io/v1/rolebindings create")
+	i.used = append(i.used, "rbac.authorization.k8s.io/v1/rolebindings create")
 	return name, err
 }
 
@@ -403,7 +403,7 @@ func (i *intruder) breakGlassWith(token string) error {
 	who := i.bearer(token)
 	late := time.After(20 * time.Second)
 	for {
-		_, err := who.create(i, "v1/pods", i.place, carrierOf("v1/pods").broken(i, i.bad))
+		_, err := who.create(i, "v1/pods", i.namespace, carrierOf("v1/pods").broken(i, i.bad))
 		// The API server hears of a token and of rights a little later.
 		unheard := apierrors.IsUnauthorized(err) || apierrors.IsForbidden(err) && strings.Contains(err.Error(), "cannot create resource")
 		if !unheard {
@@ -456,7 +456,7 @@ func oldAttacks() []attack {
 				return err
 			}
 			return i.pod(i.name + "-0")
-		}, run: func(i *intruder) error { return i.owner.remove(i, "v1/pods", i.place, i.name+"-0") }},
+		}, run: func(i *intruder) error { return i.owner.remove(i, "v1/pods", i.namespace, i.name+"-0") }},
 	}
 }
 
@@ -468,7 +468,7 @@ func (i *intruder) found(r target, o object) error {
 
 // autoscaleAttacks have the autoscaler give a second Pod to a ReplicaSet that has
 // one from before the policy.
-func autoscaleAttacks(ways []waysin.Way) []attack {
+func autoscaleAttacks(requests []attacksurface.Request) []attack {
 	const sets = target("apps/v1/replicasets")
 	var all []attack
 	for _, version := range []string{"autoscaling/v1", "autoscaling/v2"} {
@@ -486,7 +486,7 @@ func autoscaleAttacks(ways []waysin.Way) []attack {
 			},
 			kept: func(i *intruder, o object) bool { return at(o, "spec", "scaleTargetRef", "name") == i.name },
 		}
-		for _, a := range c.attacks(ways) {
+		for _, a := range c.attacks(requests) {
 			a.before = func(i *intruder) error {
 				if err := i.found(sets, scalable("ReplicaSet")(i, i.bad, false)); err != nil {
 					return err
@@ -502,9 +502,9 @@ func autoscaleAttacks(ways []waysin.Way) []attack {
 
 // namespaceAttacks change the labels by which webhooks choose namespaces. They gain
 // nothing where no policy applies.
-func namespaceAttacks(ways []waysin.Way) []attack {
+func namespaceAttacks(requests []attacksurface.Request) []attack {
 	var all []attack
-	for _, w := range ways {
+	for _, w := range requests {
 		r := target(w.Target())
 		if r.base() != "v1/namespaces" || len(w.Carries) == 0 || w.Verb == "create" {
 			continue
@@ -528,7 +528,7 @@ func (i *intruder) relabel(verb string, r target, f form, label, value string) e
 	var body any = object{"metadata": object{"labels": object{label: value}}}
 	switch f {
 	case asJSON:
-		now, err := i.owner.get(i, "v1/namespaces", "", i.place)
+		now, err := i.owner.get(i, "v1/namespaces", "", i.namespace)
 		if err != nil {
 			return err
 		}
@@ -538,12 +538,12 @@ func (i *intruder) relabel(verb string, r target, f form, label, value string) e
 	case jsonPatch:
 		body = []object{{"op": "add", "path": "/metadata/labels/" + strings.ReplaceAll(label, "/", "~1"), "value": value}}
 	case apply:
-		body = object{"apiVersion": "v1", "kind": "Namespace", "metadata": object{"name": i.place, "labels": object{label: value}}}
+		body = object{"apiVersion": "v1", "kind": "Namespace", "metadata": object{"name": i.namespace, "labels": object{label: value}}}
 	}
 	refused := i.strike(verb, r, f, body)
 	stored := refused == nil && at(i.result, "metadata", "labels", label) == value
 	for tries := 0; ; tries++ {
-		_, err := i.owner.create(i, "v1/pods", i.place, podCarrier(i, i.bad, false))
+		_, err := i.owner.create(i, "v1/pods", i.namespace, podCarrier(i, i.bad, false))
 		switch {
 		case err == nil:
 			return nil
@@ -558,11 +558,11 @@ func (i *intruder) relabel(verb string, r target, f form, label, value string) e
 
 // gatekeeperAttacks write objects of Gatekeeper's kinds into the owner's namespace,
 // and then create a Pod with the image.
-func gatekeeperAttacks(ways []waysin.Way) []attack {
+func gatekeeperAttacks(requests []attacksurface.Request) []attack {
 	var all []attack
-	for _, w := range ways {
+	for _, w := range requests {
 		r := target(w.Target())
-		if !slices.ContainsFunc(w.Carries, func(p waysin.Place) bool { return p.What == waysin.Policy }) {
+		if !slices.ContainsFunc(w.Carries, func(p attacksurface.Field) bool { return p.Content == attacksurface.Policy }) {
 			continue
 		}
 		f := asJSON
@@ -586,7 +586,7 @@ func gatekeeperAttacks(ways []waysin.Way) []attack {
 			}
 			err := i.persist(func() error {
 				if w.Verb == "update" {
-					now, err := i.admin.get(i, r.base(), i.place, nameOf(o))
+					now, err := i.admin.get(i, r.base(), i.namespace, nameOf(o))
 					if err != nil {
 						return err
 					}

@@ -43,7 +43,7 @@ func emergency(until time.Time) object {
 
 // CVE-2024-48921, CVE-2026-84200: an exception is for those who may make one. Owner
 // references, which users write, prove nothing.
-func TestWhoMayBreakTheGlass(t *testing.T) {
+func TestWhoMayUseBreakGlass(t *testing.T) {
 	t.Parallel()
 	s, developer, engineer := staffed(t)
 	unsigned := s.push(t, "unsigned")

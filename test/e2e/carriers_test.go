@@ -6,7 +6,7 @@ import (
 	"maps"
 	"slices"
 
-	"github.com/oke-sign/oke-sign/test/waysin"
+	"github.com/oke-sign/oke-sign/test/attacksurface"
 )
 
 // carrier is a resource whose objects lead to Pods. Its attacks follow from the ways
@@ -24,7 +24,7 @@ type carrier struct {
 }
 
 // stop returns attack.stops for a way.
-func (c carrier) stop(w waysin.Way, f form) string {
+func (c carrier) stop(w attacksurface.Request, f form) string {
 	if c.alone && f == strategic {
 		return "unknown format"
 	}
@@ -139,9 +139,9 @@ func claim(i *intruder, image string) object {
 }
 
 // attacks derives attacks from the ways of the carrier's resource.
-func (c carrier) attacks(ways []waysin.Way) []attack {
+func (c carrier) attacks(requests []attacksurface.Request) []attack {
 	var all []attack
-	for _, w := range ways {
+	for _, w := range requests {
 		if target(w.Target()).base() != c.target || len(w.Carries) == 0 || w.Subresource == "scale" {
 			continue
 		}
@@ -166,7 +166,7 @@ func (c carrier) attacks(ways []waysin.Way) []attack {
 
 // creations create an object with the image by digest, by tag, under break-glass, and
 // by server-side apply.
-func (c carrier) creations(w waysin.Way) []attack {
+func (c carrier) creations(w attacksurface.Request) []attack {
 	r := target(w.Target())
 	stop := c.stop(w, asJSON)
 	with := func(how string, f form, object func(*intruder) object) attack {
@@ -206,7 +206,7 @@ func (c carrier) broken(i *intruder, image string) object {
 func glass() object { return emergency(inAnHour) }
 
 // change gives the image to an object that is at rest with a signed image.
-func (c carrier) change(w waysin.Way, f form) attack {
+func (c carrier) change(w attacksurface.Request, f form) attack {
 	r := target(w.Target())
 	return attack{name: string(r) + " changed by " + f.String(), stops: c.stop(w, f), run: func(i *intruder) error {
 		rest := c.object(i, i.good, true)
@@ -232,7 +232,7 @@ func (c carrier) change(w waysin.Way, f form) attack {
 }
 
 // breakOpen puts an object with a signed image under break-glass, with the image.
-func (c carrier) breakOpen(w waysin.Way) attack {
+func (c carrier) breakOpen(w attacksurface.Request) attack {
 	r := target(w.Target())
 	return attack{name: string(r) + " changed under break-glass", stops: c.stop(w, merge), run: func(i *intruder) error {
 		if _, err := i.prepare(c.target, c.object(i, i.good, true)); err != nil {

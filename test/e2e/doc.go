@@ -10,7 +10,7 @@
 // of its own, so that tests run beside each other. Those that break what all share
 // are not parallel, and so run first, one after another.
 //
-// TestWaysIn tries every way to run an unsigned image that discovery shows. Its log
-// lists each attack with its outcome, and what was not tried: waysin_test.go begins the
+// TestAttackSurface tries every way to run an unsigned image that discovery shows. Its log
+// lists each attack with its outcome, and what was not tried: attacksurface_test.go begins the
 // story, carriers_test.go and attacks_test.go hold the attacks.
 package e2e

@@ -72,7 +72,7 @@ func TestKilledDuringABurst(t *testing.T) {
 	var admitted, unsigned, unknown atomic.Int64
 	end := repeat(t, func(worker, round int) {
 		tag := fmt.Sprintf("%d-%d", worker, round)
-		r := s.applyAll(t, workload("Pod", "bad-"+tag, anew(bad, tag), nil), workload("Pod", "good-"+tag, anew(good, tag), nil))
+		r := s.applyAll(t, workload("Pod", "bad-"+tag, withNewDigest(bad, tag), nil), workload("Pod", "good-"+tag, withNewDigest(good, tag), nil))
 		admitted.Add(int64(strings.Count(r.stdout, " created")))
 		unsigned.Add(int64(strings.Count(r.stderr, ": unsigned: ")))
 		unknown.Add(int64(strings.Count(r.stderr, ": no-answer: ")))
@@ -106,7 +106,7 @@ func TestKilledDuringABurst(t *testing.T) {
 
 // anew is the same image in other words: Gatekeeper remembers answers by reference,
 // and so asks the provider about each.
-func anew(image, tag string) string {
+func withNewDigest(image, tag string) string {
 	return strings.Replace(image, "@", ":"+tag+"@", 1)
 }
 

@@ -41,19 +41,19 @@ const inert = "nothing comes of it"
 // image references are unique, so a Pod shows which attack brought it.
 type intruder struct {
 	context.Context
-	attack  attack
-	ground  *ground
-	place   string // the namespace
-	guarded bool
-	name    string
-	good    string // signed
-	bad     string // not signed, by digest
-	tagged  string // not signed, by tag
-	admin   account
-	owner   account
-	bearer  func(token string) account
+	attack    attack
+	ground    *ground
+	namespace string
+	guarded   bool
+	name      string
+	good      string // signed
+	bad       string // not signed, by digest
+	tagged    string // not signed, by tag
+	admin     account
+	owner     account
+	bearer    func(token string) account
 
-	struck []string // ways that the attack used, as waysin.Way prints them
+	used   []string // requests that the attack used, as attacksurface.Request prints them
 	made   []func() error
 	result object // what the last strike came back with
 	landed bool   // the image is stored in a kind whose controller does not run here
@@ -63,7 +63,7 @@ type intruder struct {
 
 // strike sends, as the owner, the request that carries the attack.
 func (i *intruder) strike(verb string, r target, f form, body any) error {
-	i.struck = append(i.struck, string(r)+" "+verb)
+	i.used = append(i.used, string(r)+" "+verb)
 	o, err := i.as(i.owner, verb, r, f, body)
 	i.result = o
 	return err
@@ -95,9 +95,9 @@ func (u unprepared) Unwrap() error { return u.error }
 // as sends a request about the object named in the body, or else about the object of
 // the intruder's name.
 func (i *intruder) as(who account, verb string, r target, f form, body any) (object, error) {
-	namespace, name := i.place, i.name
+	namespace, name := i.namespace, i.name
 	if r.base() == "v1/namespaces" {
-		namespace, name = "", i.place
+		namespace, name = "", i.namespace
 	}
 	if o, ok := body.(object); ok && nameOf(o) != "" {
 		name = nameOf(o)
@@ -120,16 +120,16 @@ func (i *intruder) as(who account, verb string, r target, f form, body any) (obj
 }
 
 // now reads the object of the intruder's name.
-func (i *intruder) now(r target) (object, error) { return i.admin.get(i, r, i.place, i.name) }
+func (i *intruder) now(r target) (object, error) { return i.admin.get(i, r, i.namespace, i.name) }
 
 // awaits waits until the object of the intruder's name meets a condition.
 func (i *intruder) awaits(r target, is func(object) bool) (object, error) {
-	return i.admin.await(i, r, i.place, i.name, is)
+	return i.admin.await(i, r, i.namespace, i.name, is)
 }
 
 // pod waits until a Pod of that name exists.
 func (i *intruder) pod(name string) error {
-	_, err := i.admin.await(i, "v1/pods", i.place, name, func(o object) bool { return true })
+	_, err := i.admin.await(i, "v1/pods", i.namespace, name, func(o object) bool { return true })
 	return err
 }
 
@@ -291,7 +291,7 @@ func (g *ground) refused(i *intruder) string {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, e := range slices.Backward(g.events) {
-		if e.Namespace == i.place && e.Reason == "FailedCreate" && strings.HasPrefix(e.InvolvedObject.Name, i.name) && strings.Contains(e.Message, denies) {
+		if e.Namespace == i.namespace && e.Reason == "FailedCreate" && strings.HasPrefix(e.InvolvedObject.Name, i.name) && strings.Contains(e.Message, denies) {
 			return e.Message
 		}
 	}
@@ -389,5 +389,5 @@ func (o outcome) by() string {
 	return short(message)
 }
 
-// patience is how long inert attacks are watched after the last attack.
-const patience = 20 * time.Second
+// settleTime is how long inert attacks are watched after the last attack.
+const settleTime = 20 * time.Second

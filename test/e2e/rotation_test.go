@@ -41,7 +41,7 @@ func busy(t *testing.T) *traffic {
 	all := new(traffic)
 	all.end = repeat(t, func(int, int) {
 		<-tick
-		pod := podWith(anew(good, fmt.Sprint(all.asked.Add(1))))
+		pod := podWith(withNewDigest(good, fmt.Sprint(all.asked.Add(1))))
 		// Not the test's context, which ends before this does.
 		_, err := create(context.Background(), pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 		if err == nil {

@@ -1,4 +1,4 @@
-package waysin_test
+package attacksurface_test
 
 import (
 	"encoding/json"
@@ -12,10 +12,10 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/kube-openapi/pkg/spec3"
 
-	"github.com/oke-sign/oke-sign/test/waysin"
+	"github.com/oke-sign/oke-sign/test/attacksurface"
 )
 
-// schemas are the components of a small API in the words of Kubernetes.
+// schemas holds the components of a small API in Kubernetes' notation.
 const schemas = `
 	"io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta": {"type": "object", "properties": {
 		"annotations": {"type": "object", "additionalProperties": {"type": "string", "default": ""}},
@@ -48,8 +48,8 @@ const schemas = `
 		"any": {}}},
 	"Metadata": {"type": "object", "properties": {"metadata": {"$ref": "#/components/schemas/Meta"}}}`
 
-// list lists the ways of one resource whose requests have bodies of that schema.
-func list(t *testing.T, gv schema.GroupVersion, resource metav1.APIResource, body string) ([]waysin.Way, error) {
+// list lists the requests of one resource whose bodies have the given schema.
+func list(t *testing.T, gv schema.GroupVersion, resource metav1.APIResource, body string) ([]attacksurface.Request, error) {
 	t.Helper()
 	name, sub, isSub := strings.Cut(resource.Name, "/")
 	path := "/apis/" + gv.String()
@@ -78,83 +78,84 @@ func list(t *testing.T, gv schema.GroupVersion, resource metav1.APIResource, bod
 	if err := json.Unmarshal([]byte(text), &document); err != nil {
 		t.Fatalf("%v: %s", err, text)
 	}
-	return waysin.List(gv, []metav1.APIResource{resource}, &document)
+	return attacksurface.List(gv, []metav1.APIResource{resource}, &document)
 }
 
-func TestWhatAWayCarries(t *testing.T) {
+func TestWhatARequestCarries(t *testing.T) {
 	core, apps, gatekeeper := schema.GroupVersion{Version: "v1"}, schema.GroupVersion{Group: "apps", Version: "v1"}, schema.GroupVersion{Group: "config.gatekeeper.sh", Version: "v1"}
 	for name, test := range map[string]struct {
 		gv             schema.GroupVersion
 		resource, body string
 		want           []string
 	}{
-		"a template of a Pod, wherever it stands": {apps, "gangs", "Gang", []string{
+		"a Pod template in any field": {apps, "gangs", "Gang", []string{
 			"spec.members.*.podSpec.initContainers (containers)", "spec.members.*.podSpec.initContainers[].image (image)", "spec.minReplicas (replicas)",
 		}},
-		"text, numbers and a schema within itself": {apps, "settings", "Settings", nil},
-		"any JSON by a type of Kubernetes":         {apps, "revisions", "Revision", []string{"data (anything)"}},
-		"any JSON in other words":                  {apps, "customs", "Custom", []string{"any (anything)", "extra (anything)", "spec (anything)"}},
-		"a schema that is missing":                 {apps, "customs", "Missing", []string{"the object (anything)"}},
-		"annotations for a Pod":                    {core, "pods/binding", "Metadata", []string{"metadata.annotations (annotations)"}},
-		"annotations of another object":            {apps, "pods", "Metadata", nil},
-		"labels of a namespace":                    {core, "namespaces/status", "Metadata", []string{"metadata.labels (labels)"}},
-		"what Gatekeeper reads":                    {gatekeeper, "configs", "Settings", []string{"the object (policy)"}},
+		"text, numbers and a recursive schema": {apps, "settings", "Settings", nil},
+		"any JSON by a type of Kubernetes":     {apps, "revisions", "Revision", []string{"data (anything)"}},
+		"any JSON, spelled otherwise":          {apps, "customs", "Custom", []string{"any (anything)", "extra (anything)", "spec (anything)"}},
+		"a schema that is missing":             {apps, "customs", "Missing", []string{"the object (anything)"}},
+		"annotations for a Pod":                {core, "pods/binding", "Metadata", []string{"metadata.annotations (annotations)"}},
+		"annotations of another object":        {apps, "pods", "Metadata", nil},
+		"labels of a namespace":                {core, "namespaces/status", "Metadata", []string{"metadata.labels (labels)"}},
+		"what Gatekeeper reads":                {gatekeeper, "configs", "Settings", []string{"the object (policy)"}},
 	} {
 		resource := metav1.APIResource{Name: test.resource, Namespaced: true, Kind: test.body, Verbs: metav1.Verbs{"create", "update", "patch"}}
-		ways, err := list(t, test.gv, resource, test.body)
+		requests, err := list(t, test.gv, resource, test.body)
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
-		for _, way := range ways {
+		for _, request := range requests {
 			var got []string
-			for _, place := range way.Carries {
-				got = append(got, place.String())
+			for _, field := range request.Carries {
+				got = append(got, field.String())
 			}
 			slices.Sort(got)
 			if diff := cmp.Diff(test.want, got); diff != "" {
-				t.Errorf("%s: %s, -want +got:\n%s", name, way, diff)
+				t.Errorf("%s: %s, -want +got:\n%s", name, request, diff)
 			}
 		}
-		if len(ways) != 3 {
-			t.Errorf("%s: %d ways, want 3", name, len(ways))
+		if len(requests) != 3 {
+			t.Errorf("%s: %d requests, want 3", name, len(requests))
 		}
 	}
 }
 
-// Requests without an object of their own carry nothing, and those that open a
-// stream are told from those that create something.
-func TestWaysWithoutABody(t *testing.T) {
+// Requests without an object carry nothing. Requests that open a stream are told apart
+// from those that create an object.
+func TestRequestsWithoutABody(t *testing.T) {
 	apps := schema.GroupVersion{Group: "apps", Version: "v1"}
-	ways, err := list(t, apps, metav1.APIResource{Name: "gangs", Verbs: metav1.Verbs{"get", "delete"}}, "Gang")
+	requests, err := list(t, apps, metav1.APIResource{Name: "gangs", Verbs: metav1.Verbs{"get", "delete"}}, "Gang")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, way := range ways {
-		if len(way.Carries) > 0 || way.HasBody() || way.Writes() != (way.Verb == "delete") {
-			t.Errorf("%s: %+v", way, way)
+	for _, request := range requests {
+		if len(request.Carries) > 0 || request.HasBody() || request.Writes() != (request.Verb == "delete") {
+			t.Errorf("%s: %+v", request, request)
 		}
 	}
-	ways, err = list(t, schema.GroupVersion{Version: "v1"}, metav1.APIResource{Name: "pods/exec", Verbs: metav1.Verbs{"create"}}, "Gang")
-	if err != nil || len(ways) != 1 || !ways[0].Connects || len(ways[0].Carries) > 0 || ways[0].String() != "v1/pods/exec create" {
-		t.Errorf("got %+v, %v; want one way that connects", ways, err)
+	requests, err = list(t, schema.GroupVersion{Version: "v1"}, metav1.APIResource{Name: "pods/exec", Verbs: metav1.Verbs{"create"}}, "Gang")
+	if err != nil || len(requests) != 1 || !requests[0].Connects || len(requests[0].Carries) > 0 || requests[0].String() != "v1/pods/exec create" {
+		t.Errorf("got %+v, %v; want one request that connects", requests, err)
 	}
 }
 
-// What the schemas say nothing about is no way that carries nothing.
-func TestUnknownWays(t *testing.T) {
+// A request that the schemas do not describe is an error, not a request that carries
+// nothing.
+func TestUnknownRequests(t *testing.T) {
 	apps := schema.GroupVersion{Group: "apps", Version: "v1"}
 	const want = "the schemas have no such operation of path /apis/apps/v1/gangs"
 	for _, verb := range []string{"list", "deletecollection", "invent"} {
-		ways, err := list(t, apps, metav1.APIResource{Name: "gangs", Verbs: metav1.Verbs{verb}}, "Gang")
+		requests, err := list(t, apps, metav1.APIResource{Name: "gangs", Verbs: metav1.Verbs{verb}}, "Gang")
 		if err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%s: got %v, %v; want an error that says %q", verb, ways, err, want)
+			t.Errorf("%s: got %v, %v; want an error that says %q", verb, requests, err, want)
 		}
 	}
 	var empty spec3.OpenAPI
 	if err := json.Unmarshal([]byte(`{"paths": {}}`), &empty); err != nil {
 		t.Fatal(err)
 	}
-	_, err := waysin.List(apps, []metav1.APIResource{{Name: "gangs", Verbs: metav1.Verbs{"create"}}}, &empty)
+	_, err := attacksurface.List(apps, []metav1.APIResource{{Name: "gangs", Verbs: metav1.Verbs{"create"}}}, &empty)
 	if err == nil || !strings.Contains(err.Error(), "the schemas have no path /apis/apps/v1/gangs") {
 		t.Errorf("got %v; want an error about the path", err)
 	}

@@ -22,39 +22,39 @@ import (
 	"k8s.io/client-go/discovery"
 
 	"github.com/oke-sign/oke-sign/policies"
-	"github.com/oke-sign/oke-sign/test/waysin"
+	"github.com/oke-sign/oke-sign/test/attacksurface"
 )
 
-// TestWaysIn tries to run an unsigned image in every way that the API server offers,
+// TestAttackSurface tries to run an unsigned image in every way that the API server offers,
 // as somebody who may do everything in one namespace and nothing elsewhere.
-func TestWaysIn(t *testing.T) {
+func TestAttackSurface(t *testing.T) {
 	t.Parallel()
-	foreignKinds(t)
-	ways := slices.DeleteFunc(discoverWays(t), func(w waysin.Way) bool { return strings.HasSuffix(w.Group, testsGroup) })
+	customKinds(t)
+	requests := slices.DeleteFunc(discoverRequests(t), func(w attacksurface.Request) bool { return strings.HasSuffix(w.Group, testsGroup) })
 	g := newGround(t)
-	outcomes := g.try(t, allAttacks(ways), g.policyFile)
+	outcomes := g.try(t, allAttacks(requests), g.policyFile)
 	for _, o := range outcomes {
 		o.check(t)
 	}
-	for _, w := range unattacked(ways, outcomes) {
-		t.Errorf("%s can carry %v, and no attack goes this way: write one", w, w.Carries)
+	for _, w := range unattacked(requests, outcomes) {
+		t.Errorf("%s can carry %v, and no attack goes this request: write one", w, w.Carries)
 	}
-	report(t, ways, outcomes, g.elsewhere(t, ways))
+	report(t, requests, outcomes, g.elsewhere(t, requests))
 }
 
 // testsGroup ends the groups of the kinds that other tests add and remove.
 const testsGroup = ".example.com"
 
-// TestWaysInAreFound takes defences away, in its own namespaces, and sees that the
+// TestAttackSurfaceFindsHoles takes defences away, in its own namespaces, and sees that the
 // attacks find each hole. A new kind that can hold a Pod template is found, too.
-func TestWaysInAreFound(t *testing.T) {
+func TestAttackSurfaceFindsHoles(t *testing.T) {
 	disturbs(t)
 	unknown := newSpace(t).name + testsGroup
-	foreignKind(t, unknown, "v1", "Widget", "widgets")
-	ways := discoverWays(t)
+	customKind(t, unknown, "v1", "Widget", "widgets")
+	requests := discoverRequests(t)
 	g := newGround(t)
 	unguard(t, g)
-	attacks := slices.DeleteFunc(slices.Concat(revisionAttacks(), oldAttacks(), namespaceAttacks(ways)), func(a attack) bool { return a.stops == inert })
+	attacks := slices.DeleteFunc(slices.Concat(revisionAttacks(), oldAttacks(), namespaceAttacks(requests)), func(a attack) bool { return a.stops == inert })
 	defences := regexp.MustCompile(`(?m)^ *(- ControllerRevision|requireDigest: true)\n`)
 	outcomes := g.try(t, attacks, func(t *testing.T, namespaces ...string) string {
 		return defences.ReplaceAllString(g.policyFile(t, namespaces...), "")
@@ -81,14 +81,14 @@ func TestWaysInAreFound(t *testing.T) {
 		t.Errorf("holes without the defences, -want +got:\n%s", diff)
 	}
 	var widgets []string
-	for _, w := range unattacked(ways, outcomes) {
+	for _, w := range unattacked(requests, outcomes) {
 		if w.Group == unknown {
 			widgets = append(widgets, w.Resource+" "+w.Verb)
 		}
 	}
 	slices.Sort(widgets)
 	if want := []string{"widgets create", "widgets patch", "widgets patch", "widgets update", "widgets update"}; !slices.Equal(widgets, want) {
-		t.Errorf("of an unknown kind with a Pod template, ways without an attack are %q; want %q", widgets, want)
+		t.Errorf("of an unknown kind with a Pod template, requests without an attack are %q; want %q", widgets, want)
 	}
 }
 
@@ -119,31 +119,31 @@ func unguard(t *testing.T, g *ground) {
 	eventually(t, soon, "labels are guarded no longer", holdsBack)
 }
 
-func discoverWays(t *testing.T) []waysin.Way {
+func discoverRequests(t *testing.T) []attacksurface.Request {
 	t.Helper()
 	client, err := discovery.NewDiscoveryClientForConfig(adminConfig(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	var ways []waysin.Way
+	var requests []attacksurface.Request
 	eventually(t, soon, "discovery and schemas agree", func() (err error) { // other tests add kinds
-		ways, err = waysin.Discover(client)
+		requests, err = attacksurface.Discover(client)
 		return err
 	})
-	return ways
+	return requests
 }
 
-// foreignKinds adds the kinds of other projects that the policies read. Their
+// customKinds adds the kinds of other projects that the policies read. Their
 // controllers do not run here.
-func foreignKinds(t *testing.T) {
+func customKinds(t *testing.T) {
 	t.Helper()
-	foreignKind(t, "argoproj.io", "v1alpha1", "Rollout", "rollouts")
-	foreignKind(t, "serving.knative.dev", "v1", "Service", "services")
-	foreignKind(t, "jobset.x-k8s.io", "v1alpha2", "JobSet", "jobsets")
+	customKind(t, "argoproj.io", "v1alpha1", "Rollout", "rollouts")
+	customKind(t, "serving.knative.dev", "v1", "Service", "services")
+	customKind(t, "jobset.x-k8s.io", "v1alpha2", "JobSet", "jobsets")
 }
 
-// foreignKind adds a kind whose objects may hold anything, until the test ends.
-func foreignKind(t *testing.T, group, version, kind, plural string) {
+// customKind adds a kind whose objects may hold anything, until the test ends.
+func customKind(t *testing.T, group, version, kind, plural string) {
 	t.Helper()
 	admin, name := space{}, plural+"."+group
 	admin.apply(t, fmt.Sprintf(`
@@ -190,11 +190,11 @@ func (g *ground) try(t *testing.T, attacks []attack, policy func(*testing.T, ...
 	g.open(t, free)
 	admin := administrator(t)
 	var intruders []*intruder
-	add := func(a attack, name, place, side string) {
+	add := func(a attack, name, namespace, side string) {
 		tag := name + side
 		intruders = append(intruders, &intruder{
-			Context: ctx, attack: a, ground: g, place: place, guarded: side != "-open", name: name,
-			good: good, bad: anew(bad, tag), tagged: strings.TrimSuffix(byTag(bad), "v1") + tag,
+			Context: ctx, attack: a, ground: g, namespace: namespace, guarded: side != "-open", name: name,
+			good: good, bad: withNewDigest(bad, tag), tagged: strings.TrimSuffix(byTag(bad), "v1") + tag,
 			admin: admin, owner: g.owner, bearer: func(token string) account { return bearer(t, token) },
 		})
 	}
@@ -286,7 +286,7 @@ func (g *ground) carryOut(intruders []*intruder) []outcome {
 		all.Go(wait)
 	})
 	if slices.ContainsFunc(intruders, func(i *intruder) bool { return i.attack.stops == inert }) {
-		<-time.After(patience)
+		<-time.After(settleTime)
 	}
 	certain.Wait()
 	close(rest)
@@ -300,7 +300,7 @@ func (o outcome) check(t *testing.T) {
 	expected := o.attack.stops
 	switch {
 	case errors.As(o.err, new(unprepared)):
-		t.Errorf("%s: could not be prepared in %s: %v", o.attack.name, o.place, o.err)
+		t.Errorf("%s: could not be prepared in %s: %v", o.attack.name, o.namespace, o.err)
 	case o.guarded && o.arrived:
 		t.Errorf("%s: an image that nobody signed got in", o.attack.name)
 	case o.guarded && expected == "" && o.stopped == inert:
@@ -316,10 +316,10 @@ func (o outcome) check(t *testing.T) {
 
 // elsewhere tries, as the owner, every way that changes the cluster or carries
 // something into another namespace. It returns the answers other than RBAC's refusal.
-func (g *ground) elsewhere(t *testing.T, ways []waysin.Way) map[string]string {
+func (g *ground) elsewhere(t *testing.T, requests []attacksurface.Request) map[string]string {
 	t.Helper()
 	answers := make(map[string]string)
-	for _, w := range ways {
+	for _, w := range requests {
 		r := target(w.Target())
 		if !w.Writes() && !w.Connects || w.Namespaced && len(w.Carries) == 0 {
 			continue
@@ -352,26 +352,26 @@ var methods = map[string]string{
 
 // unattacked returns the ways that can carry something and that no attack used under
 // the policy.
-func unattacked(ways []waysin.Way, outcomes []outcome) []waysin.Way {
-	struck := make(map[string]bool)
+func unattacked(requests []attacksurface.Request, outcomes []outcome) []attacksurface.Request {
+	used := make(map[string]bool)
 	for _, o := range outcomes {
-		for _, way := range o.struck {
-			struck[way] = struck[way] || o.guarded
+		for _, request := range o.used {
+			used[request] = used[request] || o.guarded
 		}
 	}
-	return slices.DeleteFunc(slices.Clone(ways), func(w waysin.Way) bool {
-		return len(w.Carries) == 0 || struck[w.String()] || outOfReach(w)
+	return slices.DeleteFunc(slices.Clone(requests), func(w attacksurface.Request) bool {
+		return len(w.Carries) == 0 || used[w.String()] || outOfReach(w)
 	})
 }
 
 // outOfReach reports whether a way leaves the owner's namespaces, where elsewhere
 // tries it.
-func outOfReach(w waysin.Way) bool {
+func outOfReach(w attacksurface.Request) bool {
 	return !w.Namespaced && w.Resource != "namespaces" || w.String() == "v1/namespaces create"
 }
 
 // report prints every attack with its outcome, and what was not tried.
-func report(t *testing.T, ways []waysin.Way, outcomes []outcome, elsewhere map[string]string) {
+func report(t *testing.T, requests []attacksurface.Request, outcomes []outcome, elsewhere map[string]string) {
 	t.Helper()
 	var text strings.Builder
 	table := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
@@ -397,7 +397,7 @@ func report(t *testing.T, ways []waysin.Way, outcomes []outcome, elsewhere map[s
 		fmt.Fprintf(table, "%s\t%s\n", w, elsewhere[w])
 	}
 	none := make(map[string][]string) // verbs by target
-	for _, w := range ways {
+	for _, w := range requests {
 		if w.Writes() && !w.Connects && !outOfReach(w) && len(w.Carries) == 0 {
 			none[w.Target()] = append(none[w.Target()], w.Verb)
 		}
@@ -407,16 +407,16 @@ func report(t *testing.T, ways []waysin.Way, outcomes []outcome, elsewhere map[s
 		fmt.Fprintf(table, "%s\t%s\n", r, strings.Join(none[r], " "))
 	}
 	fmt.Fprintln(table, "\nNOT TRIED\tVERB\tWHY")
-	for _, w := range ways {
+	for _, w := range requests {
 		if w.Connects && !outOfReach(w) {
 			fmt.Fprintf(table, "%s\t%s\tstores nothing, and Nodes here have no kubelet that would answer\n", w.Target(), w.Verb)
 		}
 	}
-	for _, w := range unattacked(ways, outcomes) {
+	for _, w := range unattacked(requests, outcomes) {
 		fmt.Fprintf(table, "%s\t%s\tNO ATTACK IS WRITTEN\n", w.Target(), w.Verb)
 	}
 	_ = table.Flush()
-	t.Logf("%d ways, %d attacks, %d of them tried without a policy too\n%s", len(ways), len(outcomes)-len(control), len(control), text.String())
+	t.Logf("%d requests, %d attacks, %d of them tried without a policy too\n%s", len(requests), len(outcomes)-len(control), len(control), text.String())
 }
 
 func decode(text string) (string, error) {

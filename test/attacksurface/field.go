@@ -1,4 +1,4 @@
-package waysin
+package attacksurface
 
 import (
 	"cmp"
@@ -10,27 +10,27 @@ import (
 	"k8s.io/kube-openapi/pkg/validation/spec"
 )
 
-// What is what a place can hold.
-type What string
+// Content says what a field can hold.
+type Content string
 
-// What a place can hold.
+// The contents that matter to an image policy.
 const (
-	Containers  What = "containers"  // of a Pod or of the template of one
-	Image       What = "image"       // an image reference
-	Replicas    What = "replicas"    // how many Pods a controller makes
-	Anything    What = "anything"    // any JSON, and so a Pod template
-	Annotations What = "annotations" // of a Pod, among them break-glass
-	Labels      What = "labels"      // of a namespace, by which webhooks and constraints choose
-	Policy      What = "policy"      // what Gatekeeper itself reads
+	Containers  Content = "containers"  // of a Pod or of the template of one
+	Image       Content = "image"       // an image reference
+	Replicas    Content = "replicas"    // how many Pods a controller makes
+	Anything    Content = "anything"    // any JSON, and so a Pod template
+	Annotations Content = "annotations" // of a Pod, among them break-glass
+	Labels      Content = "labels"      // of a namespace, by which webhooks and constraints choose
+	Policy      Content = "policy"      // what Gatekeeper itself reads
 )
 
-// Place is where in a body something stands that counts.
-type Place struct {
-	Path string // fields joined by dots; [] is each element, * each value
-	What What
+// Field is a field of a request's body that matters to an image policy.
+type Field struct {
+	Path    string // fields joined by dots; [] is each element, * each value
+	Content Content
 }
 
-func (p Place) String() string { return cmp.Or(p.Path, "the object") + " (" + string(p.What) + ")" }
+func (f Field) String() string { return cmp.Or(f.Path, "the object") + " (" + string(f.Content) + ")" }
 
 var (
 	containerLists = []string{"containers", "ephemeralContainers", "initContainers"}
@@ -38,15 +38,15 @@ var (
 	namesReplicas  = regexp.MustCompile(`(?i)replicas$`)
 )
 
-// fieldOwners is the schema of metadata.managedFields[].fieldsV1, which may hold any
-// JSON and which nothing but the API server's own bookkeeping reads.
+// fieldOwners names the schema of metadata.managedFields[].fieldsV1. It may hold any
+// JSON, but only the API server's own bookkeeping reads it.
 const fieldOwners = "io.k8s.apimachinery.pkg.apis.meta.v1.FieldsV1"
 
-// walk collects the places of a schema.
+// walk collects the fields of a schema.
 type walk struct {
 	document *spec3.OpenAPI
-	open     []string // names of the schemas that lead here, to notice recursion
-	places   []Place
+	open     []string // names of the schemas being walked, to detect recursion
+	fields   []Field
 }
 
 func (w *walk) schema(s *spec.Schema, path string) {
@@ -80,7 +80,7 @@ func (w *walk) schema(s *spec.Schema, path string) {
 	}
 }
 
-// name adds a property that tells by its name and type what it holds.
+// name adds a property if its name and type show what it holds.
 func (w *walk) name(name, path string, s *spec.Schema) {
 	switch {
 	case slices.Contains(containerLists, name) && (s.Type.Contains("array") || len(s.Type) == 0):
@@ -92,13 +92,13 @@ func (w *walk) name(name, path string, s *spec.Schema) {
 	}
 }
 
-func (w *walk) add(path string, what What) {
-	if place := (Place{path, what}); !slices.Contains(w.places, place) {
-		w.places = append(w.places, place)
+func (w *walk) add(path string, content Content) {
+	if field := (Field{path, content}); !slices.Contains(w.fields, field) {
+		w.fields = append(w.fields, field)
 	}
 }
 
-// anything reports whether a schema lets any object stand there.
+// anything reports whether a schema accepts any object.
 func anything(s *spec.Schema) bool {
 	if preserves, _ := s.Extensions.GetBool("x-kubernetes-preserve-unknown-fields"); preserves {
 		return true
@@ -115,8 +115,8 @@ func anything(s *spec.Schema) bool {
 	return len(s.Type) == 0 || s.Type.Contains("object")
 }
 
-// refName is the name of the schema that this one refers to, if it does. A
-// reference with a description beside it stands in a list of one.
+// refName returns the name of the schema that s refers to, or "". A reference with a
+// description is wrapped in an allOf list of one.
 func refName(s *spec.Schema) string {
 	if len(s.AllOf) == 1 && s.Ref.String() == "" && len(s.Properties) == 0 {
 		s = &s.AllOf[0]
@@ -124,7 +124,7 @@ func refName(s *spec.Schema) string {
 	return strings.TrimPrefix(s.Ref.String(), "#/components/schemas/")
 }
 
-// resolve follows a reference. A schema that is missing allows anything.
+// resolve follows a reference. A missing schema resolves to one that accepts anything.
 func resolve(document *spec3.OpenAPI, s *spec.Schema) *spec.Schema {
 	name := refName(s)
 	if name == "" {

@@ -41,7 +41,7 @@ const denies = `admission webhook "validation.gatekeeper.sh" denied the request`
 // One unsigned image among signed ones is found wherever a Pod may have it, on
 // whatever way it comes there.
 // CVE-2023-2727: ephemeral containers were not looked at.
-func TestEveryPlaceOfAnImage(t *testing.T) {
+func TestEveryImageField(t *testing.T) {
 	t.Parallel()
 	s := newSpace(t)
 	good, bad := s.signed(t, "good", imageKey), s.push(t, "bad")
@@ -154,7 +154,7 @@ func TestCronJobByHand(t *testing.T) {
 }
 
 // A kind that these policies have never heard of is read by its shape.
-func TestForeignKind(t *testing.T) {
+func TestCustomKind(t *testing.T) {
 	t.Parallel()
 	s := newSpace(t)
 	good, bad := s.signed(t, "good", imageKey), s.push(t, "bad")
