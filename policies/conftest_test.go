@@ -105,7 +105,7 @@ func TestConftest(t *testing.T) {
 		"structure: by digest":               {manifest: podOf(goodImage), want: "WARN - manifest.yaml - main - Pod/web: containers/c0: no-key-listed: "},
 		"structure: by tag":                  {manifest: podOf("iad.ocir.io/ns/good:v1"), want: "Pod/web: containers/c0: no-digest: ", exit: 1},
 		"structure: another registry":        {manifest: podOf("quay.io/a/b" + digest), want: "not-oci-registry", exit: 1},
-		"structure: doubtful":                {manifest: podOf("IAD.ocir.io/ns/good" + digest), want: "doubtful", exit: 1},
+		"structure: ambiguous":               {manifest: podOf("IAD.ocir.io/ns/good" + digest), want: "ambiguous", exit: 1},
 		"structure: a workload":              {manifest: deploymentOf("nginx"), want: "Deployment/web: containers/c0: no-digest: ", exit: 1},
 		"structure: break-glass in use":      {manifest: strings.Replace(podOf(goodImage), "{name: web}", "{name: web, annotations: {oracle.image-policy.k8s.io/break-glass: 'true'}}", 1), want: "WARN - manifest.yaml - main - Pod/web: break-glass: in-use: "},
 		"structure: break-glass misspelt":    {manifest: strings.Replace(podOf(goodImage), "{name: web}", "{name: web, annotations: {oracle.image-policy.k8s.io/break-glass: 'yes'}}", 1), want: "no-effect", exit: 1},

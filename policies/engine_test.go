@@ -459,12 +459,12 @@ func TestNoImageIsExemptByItself(t *testing.T) {
 	}
 }
 
-func TestDoubtfulReferencesUnderEverySetting(t *testing.T) {
+func TestAmbiguousReferencesUnderEverySetting(t *testing.T) {
 	p := gatekeepertest.Start(t, gatekeepertest.Each(func(string) any { return signed }))
-	var doubtful []string
+	var ambiguous []string
 	for _, v := range readVectors(t) {
-		if v := v.(map[string]any); v["class"] == "doubtful" {
-			doubtful = append(doubtful, v["ref"].(string))
+		if v := v.(map[string]any); v["class"] == "ambiguous" {
+			ambiguous = append(ambiguous, v["ref"].(string))
 		}
 	}
 	for name, constraint := range map[string]string{
@@ -476,9 +476,9 @@ func TestDoubtfulReferencesUnderEverySetting(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			e := engine(t, p, constraint)
-			for _, ref := range doubtful {
+			for _, ref := range ambiguous {
 				d := review(t, e, create(pod(breakGlass, ref)))
-				if got := reasons(d.Denied); len(got) != 1 || got[0] != "containers/c0: doubtful" && got[0] != "containers/c0: no-image" {
+				if got := reasons(d.Denied); len(got) != 1 || got[0] != "containers/c0: ambiguous" && got[0] != "containers/c0: no-image" {
 					t.Errorf("%q: got %v", ref, got)
 				}
 			}

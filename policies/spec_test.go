@@ -84,8 +84,8 @@ func (c modelCase) reason(i placed, asked bool, value map[string]any) string {
 	switch class := classOf(i.ref); {
 	case i.ref == nil || i.ref == "":
 		return "no-image"
-	case class == "doubtful":
-		return "doubtful"
+	case class == "ambiguous":
+		return "ambiguous"
 	case c.exempt(i):
 		return ""
 	case c.kind == policies.ImageDigests:
@@ -232,7 +232,7 @@ func (c modelCase) brokenGlass(i placed) bool {
 }
 
 func (c modelCase) exempt(i placed) bool {
-	if classOf(i.ref) == "doubtful" {
+	if classOf(i.ref) == "ambiguous" {
 		return false
 	}
 	name, digest, _ := strings.Cut(i.ref.(string), "@")
@@ -253,7 +253,7 @@ func (c modelCase) exempt(i placed) bool {
 func classOf(ref any) string {
 	text, ok := ref.(string)
 	if !ok {
-		return "doubtful"
+		return "ambiguous"
 	}
 	return image.Classify(text).String()
 }
@@ -280,7 +280,7 @@ func (p placed) is(old placed) bool {
 }
 
 // pinned reports whether an image has a digest that counts.
-func (p placed) pinned() bool { return pinned(p.ref) && classOf(p.ref) != "doubtful" }
+func (p placed) pinned() bool { return pinned(p.ref) && classOf(p.ref) != "ambiguous" }
 
 func imagesOf(object any) []placed {
 	var found []placed

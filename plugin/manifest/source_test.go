@@ -210,7 +210,7 @@ func FuzzPin(f *testing.F) {
 		var refs []string
 		for _, named := range source.Images {
 			refs = append(refs, named.Ref)
-			if !strings.Contains(named.Ref, "@") && !named.Elsewhere && image.Classify(named.Ref) != image.Doubtful {
+			if !strings.Contains(named.Ref, "@") && !named.Elsewhere && image.Classify(named.Ref) != image.Ambiguous {
 				digests[named.Ref] = digest
 			}
 		}

@@ -20,7 +20,7 @@ import (
 type ImageStatus struct {
 	Image      string                `json:"image"`
 	Running    string                `json:"running,omitempty"` // by its digest, where the Pod names none
-	Registry   string                `json:"registry"`          // oci-registry, other, doubtful
+	Registry   string                `json:"registry"`          // oci-registry, other, ambiguous
 	Pinned     bool                  `json:"pinned"`
 	Verdict    *verdict.Verdict      `json:"verdict,omitempty"` // on the keys of all constraints
 	Scan       *vulnreport.Report    `json:"scan,omitempty"`    // where a constraint asks for scans

@@ -10,9 +10,9 @@ refs := {image.ref | some image in images.judged}
 
 of := ocir.read(refs)
 
-# Nothing lets a doubtful reference in: it is neither exempt nor of a registry.
+# Nothing lets an ambiguous reference in: it is neither exempt nor of a registry.
 exempt(image) if {
-	of[image.ref].class != "doubtful"
+	of[image.ref].class != "ambiguous"
 	ocir.exempt(image.ref, input.parameters.exemptImages)
 }
 
@@ -26,12 +26,12 @@ broken_glass(image) if {
 	object.get(input.parameters, "breakGlass", "Honor") == "Honor"
 }
 
-# pinned are the references with a digest that counts. A doubtful one has none.
+# pinned are the references with a digest that counts. A ambiguous one has none.
 pinned := ocir.canonical(refs) | {ref | some ref in (refs - ocir.canonical(refs)); of[ref].pinned}
 
 # fault is a reason that holds under every policy, with the words for it.
 fault(image) := {"reason": "no-image", "detail": "the container or volume names no image"} if {
 	image.ref in {null, ""}
-} else := {"reason": "doubtful", "detail": of[image.ref].doubt} if {
-	of[image.ref].class == "doubtful"
+} else := {"reason": "ambiguous", "detail": of[image.ref].explanation} if {
+	of[image.ref].class == "ambiguous"
 }

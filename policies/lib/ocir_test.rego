@@ -12,7 +12,7 @@ other_digest := "sha256:0000b399df993016003bf5466bd3eeb221305e9d0fa831606bc7902d
 # GO-2026-6225, CVE-2026-105769: look-alikes of a host are other registries.
 test_classes_agree_with_the_shared_table if {
 	count(data.references) > 50
-	some class in ["doubtful", "oci-registry", "other"]
+	some class in ["ambiguous", "oci-registry", "other"]
 	count([v | some v in data.references; v.class == class]) > 10
 	wrong := [sprintf("%s (%s)", [v.ref, v.why]) | some v in data.references; read(v.ref).class != v.class]
 	print(wrong)
@@ -27,25 +27,25 @@ test_what_is_canonical_is_of_the_same_class if {
 	}
 }
 
-test_what_is_no_string_is_doubtful if {
+test_what_is_no_string_is_ambiguous if {
 	every ref in [null, 1, true, [], {}, ["nginx"], {"image": "nginx"}, {"nginx"}] {
 		name := read(ref)
-		name.class == "doubtful"
+		name.class == "ambiguous"
 		not name.pinned
 		not ocir.exempt(ref, ["quay.io/a/**"])
 	}
 }
 
-test_upper_case_anywhere_in_the_host_is_doubtful if {
+test_upper_case_anywhere_in_the_host_is_ambiguous if {
 	every host in ["OCIR.us-ashburn-1.oci.oraclecloud.com", "ocir.us-ashburn-1.OCI.oraclecloud.com", "iad.ocir.IO"] {
-		read(concat("/", [host, "ns/repo"])).class == "doubtful"
+		read(concat("/", [host, "ns/repo"])).class == "ambiguous"
 	}
 }
 
-test_doubt_is_always_put_in_words if {
-	said := {vector.ref | some vector in data.references; is_string(read(vector.ref).doubt)}
-	said == {vector.ref | some vector in data.references; vector.class == "doubtful"}
-	is_string(read(null).doubt)
+test_each_ambiguous_reference_has_an_explanation if {
+	said := {vector.ref | some vector in data.references; is_string(read(vector.ref).explanation)}
+	said == {vector.ref | some vector in data.references; vector.class == "ambiguous"}
+	is_string(read(null).explanation)
 }
 
 # k8simagedigests of gatekeeper-library: its expression ends before the digest does.
@@ -92,8 +92,8 @@ test_exemptions[note] if {
 			"no": ["quay.io/a/b", concat("@", ["quay.io/a/b", other_digest])],
 		},
 		"OCI Registry": {"pattern": "iad.ocir.io/ns/**", "yes": ["iad.ocir.io/ns/repo"], "no": ["phx.ocir.io/ns/repo", "IAD.ocir.io/ns/repo", "iad.ocir.io:443/ns/repo", "us-ashburn-1.ocir.io/ns/repo"]},
-		"a doubtful host": {"pattern": "xyz.ocir.io/ns/**", "yes": [], "no": ["xyz.ocir.io/ns/repo"]},
-		"a host with a port that is doubtful": {"pattern": "iad.ocir.io:443/ns/repo", "yes": [], "no": ["iad.ocir.io:443/ns/repo"]},
+		"an ambiguous host": {"pattern": "xyz.ocir.io/ns/**", "yes": [], "no": ["xyz.ocir.io/ns/repo"]},
+		"a host with a port that is ambiguous": {"pattern": "iad.ocir.io:443/ns/repo", "yes": [], "no": ["iad.ocir.io:443/ns/repo"]},
 		"a tag": {"pattern": "quay.io/a/b:1", "yes": [], "no": ["quay.io/a/b:1", "quay.io/a/b"]},
 		"a whole host": {"pattern": "quay.io/**", "yes": [], "no": ["quay.io/a", "quay.io/a/b"]},
 		"everything": {"pattern": "**", "yes": [], "no": ["quay.io/a", "nginx"]},

@@ -42,13 +42,13 @@ test_decisions[note] if {
 		"break-glass": {"ref": "iad.ocir.io/ns/repo:1", "annotations": break_glass},
 		"break-glass ignored": {"ref": "iad.ocir.io/ns/repo:1", "want": "no-digest", "annotations": break_glass, "parameters": {"breakGlass": "Ignore"}},
 		"break-glass is for OCI Registry": {"ref": "nginx:1", "want": "no-digest", "annotations": break_glass},
-		"an image id": object.union(settings, {"ref": "cafe", "want": "doubtful"}),
-		"a port": object.union(settings, {"ref": concat("", ["iad.ocir.io:443/ns/repo", digest]), "want": "doubtful"}),
-		"another algorithm": object.union(settings, {"ref": "quay.io/a/b@sha512:00", "want": "doubtful"}),
-		"half a digest": object.union(settings, {"ref": substring(concat("", ["quay.io/a/b", digest]), 0, 50), "want": "doubtful"}),
-		"two digests": object.union(settings, {"ref": concat("", ["quay.io/a/b", digest, digest]), "want": "doubtful"}),
-		"upper case": object.union(settings, {"ref": concat("", ["quay.io/a/b", upper(digest)]), "want": "doubtful"}),
-		"a number": object.union(settings, {"ref": 7, "want": "doubtful"}),
+		"an image id": object.union(settings, {"ref": "cafe", "want": "ambiguous"}),
+		"a port": object.union(settings, {"ref": concat("", ["iad.ocir.io:443/ns/repo", digest]), "want": "ambiguous"}),
+		"another algorithm": object.union(settings, {"ref": "quay.io/a/b@sha512:00", "want": "ambiguous"}),
+		"half a digest": object.union(settings, {"ref": substring(concat("", ["quay.io/a/b", digest]), 0, 50), "want": "ambiguous"}),
+		"two digests": object.union(settings, {"ref": concat("", ["quay.io/a/b", digest, digest]), "want": "ambiguous"}),
+		"upper case": object.union(settings, {"ref": concat("", ["quay.io/a/b", upper(digest)]), "want": "ambiguous"}),
+		"a number": object.union(settings, {"ref": 7, "want": "ambiguous"}),
 		"empty": object.union(settings, {"ref": "", "want": "no-image"}),
 		"null": object.union(settings, {"ref": null, "want": "no-image"}),
 	}
@@ -56,12 +56,12 @@ test_decisions[note] if {
 	got == {"containers/c0": reason | some reason in [case.want]}
 }
 
-test_doubtful_references_are_refused_under_every_setting if {
-	doubtful := [vector.ref | some vector in data.references; vector.class == "doubtful"]
-	count(doubtful) > 50
+test_ambiguous_references_are_refused_under_every_setting if {
+	ambiguous := [vector.ref | some vector in data.references; vector.class == "ambiguous"]
+	count(ambiguous) > 50
 	every registries in ["All", "OCIRegistry"] {
-		parameters := {"registries": registries, "breakGlass": "Honor", "exemptImages": doubtful}
-		count(reasons(parameters, pod(break_glass, doubtful))) == count(doubtful)
+		parameters := {"registries": registries, "breakGlass": "Honor", "exemptImages": ambiguous}
+		count(reasons(parameters, pod(break_glass, ambiguous))) == count(ambiguous)
 	}
 }
 

@@ -178,7 +178,7 @@ test_answers_that_are_none[note] if {
 test_decision_order[note] if {
 	everything := {"otherRegistries": "Allow", "unknown": "Allow", "exemptImages": ["IAD.ocir.io/ns/repo", "iad.ocir.io/**"]}
 	some note, case in {
-		"doubtful": {"ref": concat("", ["IAD.ocir.io/ns/repo", digest]), "parameters": everything, "annotations": break_glass, "want": "doubtful"},
+		"ambiguous": {"ref": concat("", ["IAD.ocir.io/ns/repo", digest]), "parameters": everything, "annotations": break_glass, "want": "ambiguous"},
 		"no image": {"ref": "", "parameters": everything, "annotations": break_glass, "want": "no-image"},
 		"exempt": {"ref": "iad.ocir.io/ns/repo:1", "parameters": {"exemptImages": ["iad.ocir.io/ns/repo"]}},
 		"other registry": {"ref": "nginx", "want": "not-oci-registry"},

@@ -26,7 +26,7 @@ violation contains message.violation(images.place(image), "no-key-listed", detai
 	detail := "admitted whoever signed it, or nobody: the policy lists no key"
 }
 
-# What follows needs no verdict. Nothing settles a doubtful reference.
+# What follows needs no verdict. Nothing settles an ambiguous reference.
 settled(image) if names.exempt(image)
 
 settled(image) if {

@@ -52,10 +52,10 @@ test_signed_is_admitted_and_unsigned_is_not if {
 
 # First that applies, from the top.
 test_decision_order[note] if {
-	doubtful := concat("", ["IAD.ocir.io/ns/good", digest])
+	ambiguous := concat("", ["IAD.ocir.io/ns/good", digest])
 	everything := {"keys": [], "otherRegistries": "Allow", "exemptImages": ["IAD.ocir.io/ns/good", "iad.ocir.io/**"]}
 	some note, case in {
-		"doubtful, whatever lets others in": {"refused": "doubtful", "ref": doubtful, "parameters": everything, "annotations": break_glass},
+		"ambiguous, whatever lets others in": {"refused": "ambiguous", "ref": ambiguous, "parameters": everything, "annotations": break_glass},
 		"exempt": {"refused": null, "ref": bad, "parameters": {"keys": keys, "exemptImages": ["iad.ocir.io/ns/bad"]}, "annotations": {}},
 		"exempt in another registry": {"refused": null, "ref": "quay.io/a/b:1", "parameters": {"keys": keys, "exemptImages": ["quay.io/a/**"]}, "annotations": {}},
 		"exempt without keys": {"refused": null, "ref": bad, "parameters": {"exemptImages": ["iad.ocir.io/ns/bad"]}, "annotations": {}},
@@ -161,7 +161,7 @@ test_images_that_are_none[note] if {
 test_images_that_are_no_text[note] if {
 	some note, image in {"number": 1, "list": [good], "object": {"ref": good}, "true": true}
 	object := {"metadata": {"annotations": break_glass}, "spec": {"containers": [{"name": "c0", "image": image}]}}
-	refused({"keys": [], "otherRegistries": "Allow"}, object, "doubtful")
+	refused({"keys": [], "otherRegistries": "Allow"}, object, "ambiguous")
 }
 
 # Nothing but one plain yes to the question asked is a yes.
@@ -247,13 +247,13 @@ test_nothing_is_asked_for_what_is_settled if {
 	}
 }
 
-test_doubtful_references_are_refused_under_every_setting if {
-	doubtful := [vector.ref | some vector in data.references; vector.class == "doubtful"]
-	count(doubtful) > 50
+test_ambiguous_references_are_refused_under_every_setting if {
+	ambiguous := [vector.ref | some vector in data.references; vector.class == "ambiguous"]
+	count(ambiguous) > 50
 	every other in ["Allow", "Deny"] {
 		every list in [[], keys] {
-			parameters := {"keys": list, "otherRegistries": other, "breakGlass": "Honor", "exemptImages": doubtful}
-			count(found(parameters, pod(break_glass, doubtful))) == count(doubtful)
+			parameters := {"keys": list, "otherRegistries": other, "breakGlass": "Honor", "exemptImages": ambiguous}
+			count(found(parameters, pod(break_glass, ambiguous))) == count(ambiguous)
 		}
 	}
 }

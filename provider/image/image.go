@@ -19,10 +19,10 @@ import (
 type Class uint8
 
 const (
-	// Doubtful is a reference that does not parse, that may mean OCI Registry
+	// Ambiguous is a reference that does not parse, that may mean OCI Registry
 	// without saying so canonically, or that a container runtime may read as the
 	// id of an image already on the node. It is never admitted.
-	Doubtful Class = iota
+	Ambiguous Class = iota
 	// Other is an image of another registry, Docker Hub's short names included.
 	Other
 	// OCIRegistry is an image under one of OCI Registry's canonical hosts.
@@ -36,15 +36,15 @@ func (c Class) String() string {
 	case OCIRegistry:
 		return "oci-registry"
 	default:
-		return "doubtful"
+		return "ambiguous"
 	}
 }
 
 var (
 	// ErrNotOCIRegistry is a well-formed reference to another registry.
 	ErrNotOCIRegistry = errors.New("not an image of OCI Registry")
-	// ErrDoubtful is a reference of class Doubtful.
-	ErrDoubtful = errors.New("not a reference that can be relied on")
+	// ErrAmbiguous is a reference of class Ambiguous.
+	ErrAmbiguous = errors.New("not a reference that can be relied on")
 )
 
 // Limits of a reference. A host is at most a DNS name and a port, a path at most
@@ -68,7 +68,7 @@ type Reference struct {
 }
 
 // Parse reads a reference to an image of OCI Registry. The error is
-// ErrNotOCIRegistry for an image of another registry, and ErrDoubtful for what
+// ErrNotOCIRegistry for an image of another registry, and ErrAmbiguous for what
 // cannot be relied on to name one image of one registry.
 func Parse(s string) (Reference, error) {
 	ref, class, why := parse(s)
@@ -78,7 +78,7 @@ func Parse(s string) (Reference, error) {
 	case Other:
 		return Reference{}, ErrNotOCIRegistry
 	default:
-		return Reference{}, fmt.Errorf("%w: %s", ErrDoubtful, why)
+		return Reference{}, fmt.Errorf("%w: %s", ErrAmbiguous, why)
 	}
 }
 
@@ -163,42 +163,42 @@ func ValidDigest(s string) bool {
 
 func parse(s string) (Reference, Class, string) {
 	if s == "" || len(s) > maxReference {
-		return Reference{}, Doubtful, fmt.Sprintf("a reference has 1 to %d bytes", maxReference)
+		return Reference{}, Ambiguous, fmt.Sprintf("a reference has 1 to %d bytes", maxReference)
 	}
 	name, digest, pinned := strings.Cut(s, "@")
 	if pinned && !ValidDigest(digest) {
-		return Reference{}, Doubtful, fmt.Sprintf("after @ stands %.80q, and not sha256: with 64 lower-case hexadecimal digits", digest)
+		return Reference{}, Ambiguous, fmt.Sprintf("after @ stands %.80q, and not sha256: with 64 lower-case hexadecimal digits", digest)
 	}
 	host, rest := cutHost(name)
 	path, tag, tagged := cutTag(rest)
 	if host != "" && !validHost(host) {
-		return Reference{}, Doubtful, fmt.Sprintf("the host %.80q is not well formed", host)
+		return Reference{}, Ambiguous, fmt.Sprintf("the host %.80q is not well formed", host)
 	}
 	if !validPath(path) {
-		return Reference{}, Doubtful, fmt.Sprintf("the name %.80q is not well formed: lower-case words and digits, joined by . _ - and /", path)
+		return Reference{}, Ambiguous, fmt.Sprintf("the name %.80q is not well formed: lower-case words and digits, joined by . _ - and /", path)
 	}
 	if tagged && !validTag(tag) {
-		return Reference{}, Doubtful, fmt.Sprintf("the tag %.80q is not well formed", tag)
+		return Reference{}, Ambiguous, fmt.Sprintf("the tag %.80q is not well formed", tag)
 	}
 
 	if host == "" {
 		// Container runtimes take "sha256:<hex>", and any prefix of an image's id,
 		// for an image that is already on the node, whatever registry it came from.
 		if path == "sha256" || !tagged && !pinned && isHex(path) {
-			return Reference{}, Doubtful, "a container runtime may read it as the id of an image on the node"
+			return Reference{}, Ambiguous, "a container runtime may read it as the id of an image on the node"
 		}
 		return Reference{}, Other, ""
 	}
 	region, canonical := byHost[host]
 	if !canonical {
 		if resemblesOCIR(host) {
-			return Reference{}, Doubtful, fmt.Sprintf("the host %.80q looks like OCI Registry's and is none of its canonical ones", host)
+			return Reference{}, Ambiguous, fmt.Sprintf("the host %.80q looks like OCI Registry's and is none of its canonical ones", host)
 		}
 		return Reference{}, Other, ""
 	}
 	namespace, repo, ok := strings.Cut(path, "/")
 	if !ok {
-		return Reference{}, Doubtful, fmt.Sprintf("an image of OCI Registry has a namespace and a repository, and %.80q is one of them at most", path)
+		return Reference{}, Ambiguous, fmt.Sprintf("an image of OCI Registry has a namespace and a repository, and %.80q is one of them at most", path)
 	}
 	return Reference{region, host, namespace, repo, tag, digest}, OCIRegistry, ""
 }

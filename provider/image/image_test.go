@@ -31,7 +31,7 @@ func TestClassify(t *testing.T) {
 			t.Errorf("%.200q (%s): got %s, want %s", row.Ref, row.Why, got, row.Class)
 		}
 		ref, err := image.Parse(row.Ref)
-		want := map[string]error{"oci-registry": nil, "other": image.ErrNotOCIRegistry, "doubtful": image.ErrDoubtful}[row.Class]
+		want := map[string]error{"oci-registry": nil, "other": image.ErrNotOCIRegistry, "ambiguous": image.ErrAmbiguous}[row.Class]
 		if !errors.Is(err, want) {
 			t.Errorf("%.200q (%s): got error %v, want %v", row.Ref, row.Why, err, want)
 		}
@@ -64,9 +64,9 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// TestDoubtIsExplained reads the messages of references that are not relied on: each
+// TestAmbiguityIsExplained reads the messages of references that are not relied on: each
 // names the part that is wrong.
-func TestDoubtIsExplained(t *testing.T) {
+func TestAmbiguityIsExplained(t *testing.T) {
 	for ref, want := range map[string]string{
 		"":                             "a reference has 1 to 1024 bytes",
 		strings.Repeat("a", 1025):      "a reference has 1 to 1024 bytes",
@@ -79,7 +79,7 @@ func TestDoubtIsExplained(t *testing.T) {
 		"iad.ocir.io:443/ns/web":       `the host "iad.ocir.io:443" looks like OCI Registry's`,
 		"iad.ocir.io/web":              `"web" is one of them at most`,
 	} {
-		if _, err := image.Parse(ref); !errors.Is(err, image.ErrDoubtful) || !strings.Contains(err.Error(), want) {
+		if _, err := image.Parse(ref); !errors.Is(err, image.ErrAmbiguous) || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: got %v, want %s", ref, err, want)
 		}
 	}

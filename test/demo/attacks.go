@@ -273,7 +273,7 @@ func (s *story) chapterPods(ctx context.Context) error {
 		{"an image volume", "refused: unsigned", "volumes", list{volume(bad)}},
 		{"a container without an image", "refused: no-image by 2", "containers", list{container(good), nameless}},
 		{"a container with an empty image", "refused: no-image by 2", "containers", list{container("")}},
-		{"a container with a number for an image", "refused: doubtful by 2", "containers", list{map[string]any{"name": "c", "image": 1}}},
+		{"a container with a number for an image", "refused: ambiguous by 2", "containers", list{map[string]any{"name": "c", "image": 1}}},
 		{"containers that are no list", "refused: unreadable by 3, unsigned", "initContainers", map[string]any{"a": container(bad)}},
 	} {
 		spec := full()
@@ -346,26 +346,26 @@ func (s *story) chapterReferences(ctx context.Context) error {
 	name := "idwpqivumvev/attack/alias@" + digest
 	for _, test := range []struct{ what, image, want string }{
 		{"the canonical host", "iad.ocir.io/" + name, "refused: unsigned"},
-		{"upper case", "IAD.ocir.io/" + name, "refused: doubtful by 2"},
-		{"a port", "iad.ocir.io:443/" + name, "refused: doubtful by 2"},
-		{"a final dot", "iad.ocir.io./" + name, "refused: doubtful by 2"},
-		{"user information", "user@iad.ocir.io/" + name, "refused: doubtful by 2"},
-		{"a scheme", "https://iad.ocir.io/" + name, "refused: doubtful by 2"},
-		{"a region that is none", "xyz.ocir.io/" + name, "refused: doubtful by 2"},
-		{"a letter of another alphabet", "iad.оcir.io/" + name, "refused: doubtful by 2"},
-		{"the domain of another realm", "ocir.us-ashburn-1.oci.oraclecloud8.com/" + name, "refused: doubtful by 2"},
-		{"two digests", "iad.ocir.io/" + name + "@" + digest, "refused: doubtful by 2"},
-		{"a digest by another algorithm", "iad.ocir.io/idwpqivumvev/attack/alias@sha512:" + strings.Repeat(digest[7:], 2), "refused: doubtful by 2"},
-		{"a digest in upper case", "iad.ocir.io/idwpqivumvev/attack/alias@sha256:" + strings.ToUpper(digest[7:]), "refused: doubtful by 2"},
-		{"the id of an image on the node", digest, "refused: doubtful by 2"},
-		{"a prefix of such an id", digest[7:19], "refused: doubtful by 2"},
+		{"upper case", "IAD.ocir.io/" + name, "refused: ambiguous by 2"},
+		{"a port", "iad.ocir.io:443/" + name, "refused: ambiguous by 2"},
+		{"a final dot", "iad.ocir.io./" + name, "refused: ambiguous by 2"},
+		{"user information", "user@iad.ocir.io/" + name, "refused: ambiguous by 2"},
+		{"a scheme", "https://iad.ocir.io/" + name, "refused: ambiguous by 2"},
+		{"a region that is none", "xyz.ocir.io/" + name, "refused: ambiguous by 2"},
+		{"a letter of another alphabet", "iad.оcir.io/" + name, "refused: ambiguous by 2"},
+		{"the domain of another realm", "ocir.us-ashburn-1.oci.oraclecloud8.com/" + name, "refused: ambiguous by 2"},
+		{"two digests", "iad.ocir.io/" + name + "@" + digest, "refused: ambiguous by 2"},
+		{"a digest by another algorithm", "iad.ocir.io/idwpqivumvev/attack/alias@sha512:" + strings.Repeat(digest[7:], 2), "refused: ambiguous by 2"},
+		{"a digest in upper case", "iad.ocir.io/idwpqivumvev/attack/alias@sha256:" + strings.ToUpper(digest[7:]), "refused: ambiguous by 2"},
+		{"the id of an image on the node", digest, "refused: ambiguous by 2"},
+		{"a prefix of such an id", digest[7:19], "refused: ambiguous by 2"},
 		{"a namespace of another tenancy", "iad.ocir.io/elsewhere/alias@" + digest, "refused: not-covered"},
 		{"an image that is not there", "iad.ocir.io/idwpqivumvev/attack/none@" + digest, "refused: image-not-found"},
 		{"beside an exemption", "iad.ocir.io/idwpqivumvev/exempt-not/a@" + digest, "refused: image-not-found"},
 		{"a look-alike host is another registry", "phx.ocir.io.example.com/" + name, "admitted"},
 	} {
 		for _, annotation := range []string{"", "true"} {
-			if annotation != "" && test.want != "refused: doubtful by 2" {
+			if annotation != "" && test.want != "refused: ambiguous by 2" {
 				continue // break-glass lets in the rest, as it should
 			}
 			got, err := s.pod(ctx, test.image, annotation)

@@ -38,7 +38,7 @@ func TestSignedByOneOfTheKeys(t *testing.T) {
 		"by tag":                     {image: byTag(good), want: "no-digest"},
 		"not there":                  {image: strings.Replace(good, "/good@", "/none@", 1), want: "image-not-found"},
 		"of another registry":        {image: dockerHubDigest, want: "not-oci-registry"},
-		"doubtful":                   {image: strings.Replace(good, "iad.ocir.io", "IAD.ocir.io", 1), want: "doubtful"},
+		"ambiguous":                  {image: strings.Replace(good, "iad.ocir.io", "IAD.ocir.io", 1), want: "ambiguous"},
 		"break-glass":                {image: unsigned, annotations: breakGlass("true")},
 		"break-glass by tag":         {image: byTag(unsigned), annotations: breakGlass("true")},
 		"break-glass of another":     {image: dockerHub, annotations: breakGlass("true"), want: "not-oci-registry"},
@@ -122,7 +122,7 @@ func TestNoKeys(t *testing.T) {
 		"unsigned":            {image: unsigned},
 		"by tag":              {image: byTag(unsigned)},
 		"of another registry": {image: dockerHub, want: "not-oci-registry"},
-		"doubtful":            {image: strings.Replace(unsigned, ".io/", ".io:443/", 1), want: "doubtful"},
+		"ambiguous":           {image: strings.Replace(unsigned, ".io/", ".io:443/", 1), want: "ambiguous"},
 	})
 	s.enforce(t, constraint{kind: policies.SignedImages, action: "warn", on: pods, parameters: "{keys: [], report: true}"})
 	s.applyAll(t, workload("Pod", "reported", unsigned, nil)).succeeds(t).
@@ -140,7 +140,7 @@ func TestOtherRegistries(t *testing.T) {
 			"of another registry": {image: dockerHub},
 			"a look-alike":        {image: strings.Replace(unsigned, "iad.ocir.io", "iad.ocir.io.example.com", 1)},
 			"unsigned":            {image: unsigned, want: "unsigned"},
-			"doubtful":            {image: strings.Replace(unsigned, "iad.ocir.io", "iad.ocir.io.", 1), want: "doubtful"},
+			"ambiguous":           {image: strings.Replace(unsigned, "iad.ocir.io", "iad.ocir.io.", 1), want: "ambiguous"},
 		})
 	})
 	t.Run("denied but for exemptions", func(t *testing.T) {
@@ -173,7 +173,7 @@ func TestByDigest(t *testing.T) {
 		"by tag and digest":     {image: nginxLB + ":latest" + digest},
 		"by tag":                {image: nginxLB + ":latest", want: "no-digest"},
 		"by nothing":            {image: nginxLB, want: "no-digest"},
-		"a digest cut short":    {image: nginxLB + digest[:40], want: "doubtful"},
+		"a digest cut short":    {image: nginxLB + digest[:40], want: "ambiguous"},
 		"break-glass":           {image: nginxLB + ":latest", annotations: breakGlass("true")},
 		"of another, by digest": {image: dockerHubDigest},
 		"of another, by tag":    {image: dockerHub, want: "no-digest"},

@@ -205,7 +205,7 @@ func classified(p pinnedImage) pinnedImage {
 	ref, err := image.Parse(p.Image)
 	_, digest, _ := strings.Cut(p.Image, "@")
 	switch {
-	case errors.Is(err, image.ErrDoubtful):
+	case errors.Is(err, image.ErrAmbiguous):
 		p.Result, p.Detail = "tag", err.Error()
 	case image.ValidDigest(digest):
 		p.Result, p.Pinned = "digest", p.Image

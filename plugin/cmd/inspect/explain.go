@@ -90,7 +90,7 @@ type explainedImage struct {
 	Image      string              `json:"image"`
 	Registry   string              `json:"registry"`
 	Pinned     bool                `json:"pinned"`
-	Doubt      string              `json:"doubt,omitempty"` // why nobody can rely on the reference
+	Ambiguity  string              `json:"ambiguity,omitempty"` // why nobody can rely on the reference
 	Verdicts   []explainedAnswer   `json:"verdicts,omitempty"`
 	Signatures []keyring.Signature `json:"signatures,omitempty"`
 	Scan       *explainedScan      `json:"scan,omitempty"` // if a constraint asked for it
@@ -318,8 +318,8 @@ func (w *explainer) image(ctx context.Context, i manifest.Image) explainedImage 
 		x.Verdicts = append(x.Verdicts, said)
 	}
 	ref, err := image.Parse(i.Ref)
-	if errors.Is(err, image.ErrDoubtful) {
-		x.Doubt = strings.TrimPrefix(err.Error(), image.ErrDoubtful.Error()+": ")
+	if errors.Is(err, image.ErrAmbiguous) {
+		x.Ambiguity = strings.TrimPrefix(err.Error(), image.ErrAmbiguous.Error()+": ")
 	}
 	if err != nil || len(x.Verdicts) == 0 || w.examiner == nil {
 		return x
@@ -413,8 +413,8 @@ func (w *explainer) rows(x explanation) [][]string {
 		if !i.Pinned {
 			pinned = "without a digest"
 		}
-		if i.Doubt != "" {
-			pinned = i.Doubt
+		if i.Ambiguity != "" {
+			pinned = i.Ambiguity
 		}
 		add(i.Place, i.Registry, pinned+": "+cli.Brief(i.Image))
 		for _, s := range i.Signatures {
@@ -493,33 +493,33 @@ func (w *explainer) rows(x explanation) [][]string {
 type policyReason string
 
 const (
-	doubtfulImage policyReason = "doubtful"
-	noAnswerCame  policyReason = "no-answer"
-	noKeysListed  policyReason = "no-keys"
-	glassExpired  policyReason = "expired"
-	glassNoReason policyReason = "no-reason"
-	glassNoEnd    policyReason = "no-end"
-	glassBadEnd   policyReason = "bad-end"
-	glassTooLong  policyReason = "too-long"
-	glassNoEffect policyReason = "no-effect"
-	tooManyImages policyReason = "too-many-images"
-	scanProblems  policyReason = "problems"
-	scanTooOld    policyReason = "scan-too-old"
+	ambiguousImage policyReason = "ambiguous"
+	noAnswerCame   policyReason = "no-answer"
+	noKeysListed   policyReason = "no-keys"
+	glassExpired   policyReason = "expired"
+	glassNoReason  policyReason = "no-reason"
+	glassNoEnd     policyReason = "no-end"
+	glassBadEnd    policyReason = "bad-end"
+	glassTooLong   policyReason = "too-long"
+	glassNoEffect  policyReason = "no-effect"
+	tooManyImages  policyReason = "too-many-images"
+	scanProblems   policyReason = "problems"
+	scanTooOld     policyReason = "scan-too-old"
 )
 
 var policyRemedies = map[policyReason]string{
-	doubtfulImage: "write the image as <region key>.ocir.io/<namespace>/<repository>@sha256:<digest>",
-	noAnswerCame:  "kubectl oke-sign doctor finds out why nobody answers",
-	noKeysListed:  "give the constraint keys; [] would admit every image of OCI Registry",
-	glassExpired:  "kubectl oke-sign break-glass TYPE/NAME --reason TEXT --for TIME begins anew, and break-glass end ends it",
-	glassNoReason: "give the reason: kubectl oke-sign break-glass TYPE/NAME --reason TEXT --for TIME",
-	glassNoEnd:    "give it an end: kubectl oke-sign break-glass TYPE/NAME --reason TEXT --for TIME",
-	glassBadEnd:   "give it an end: kubectl oke-sign break-glass TYPE/NAME --reason TEXT --for TIME",
-	glassTooLong:  "give it an earlier end: kubectl oke-sign break-glass TYPE/NAME --reason TEXT --for TIME",
-	glassNoEffect: "kubectl oke-sign break-glass end TYPE/NAME takes the annotation away",
-	tooManyImages: "split the object into several with fewer images",
-	scanProblems:  "kubectl oke-sign scan results IMAGE shows them and the versions that mend them: build the image with those; or list the ids in the constraint: ignore: [CVE-...]",
-	scanTooOld:    "push the image again under its tag, which has it scanned anew; kubectl oke-sign scan target list shows whether its repository still is",
+	ambiguousImage: "write the image as <region key>.ocir.io/<namespace>/<repository>@sha256:<digest>",
+	noAnswerCame:   "kubectl oke-sign doctor finds out why nobody answers",
+	noKeysListed:   "give the constraint keys; [] would admit every image of OCI Registry",
+	glassExpired:   "kubectl oke-sign break-glass TYPE/NAME --reason TEXT --for TIME begins anew, and break-glass end ends it",
+	glassNoReason:  "give the reason: kubectl oke-sign break-glass TYPE/NAME --reason TEXT --for TIME",
+	glassNoEnd:     "give it an end: kubectl oke-sign break-glass TYPE/NAME --reason TEXT --for TIME",
+	glassBadEnd:    "give it an end: kubectl oke-sign break-glass TYPE/NAME --reason TEXT --for TIME",
+	glassTooLong:   "give it an earlier end: kubectl oke-sign break-glass TYPE/NAME --reason TEXT --for TIME",
+	glassNoEffect:  "kubectl oke-sign break-glass end TYPE/NAME takes the annotation away",
+	tooManyImages:  "split the object into several with fewer images",
+	scanProblems:   "kubectl oke-sign scan results IMAGE shows them and the versions that mend them: build the image with those; or list the ids in the constraint: ignore: [CVE-...]",
+	scanTooOld:     "push the image again under its tag, which has it scanned anew; kubectl oke-sign scan target list shows whether its repository still is",
 }
 
 // remedy says what to do about a reason that a constraint of a kind gave. IMAGE

@@ -267,8 +267,8 @@ func summary(j simulate.Simulation, found []*simulate.ImageStatus, pods int) (of
 	for _, s := range found {
 		word := "of other registries"
 		switch {
-		case s.Registry == image.Doubtful.String():
-			word = "with a doubtful name"
+		case s.Registry == image.Ambiguous.String():
+			word = "with an ambiguous name"
 		case s.Signed() == "yes":
 			word = "signed"
 		case s.Signed() == "no":
@@ -308,6 +308,6 @@ func summary(j simulate.Simulation, found []*simulate.ImageStatus, pods int) (of
 		"let in": worst[simulate.AllowedImage], "let in with a warning": worst[simulate.WarnedImage], "under break-glass": worst[simulate.BreakGlassImage], "exempt": worst[simulate.ExemptImage],
 		"refused": worst[simulate.RefusedImage], "not known": worst[simulate.UnknownImage], "that nobody asks about": worst[simulate.OutsideImage] + worst[simulate.UnmatchedImage],
 	}
-	return fmt.Sprintf("%s: %s", cli.Count(len(images), "image"), list(tally, "signed", "not signed", "of which it is not known", "of other registries", "with a doubtful name")),
+	return fmt.Sprintf("%s: %s", cli.Count(len(images), "image"), list(tally, "signed", "not signed", "of which it is not known", "of other registries", "with an ambiguous name")),
 		fmt.Sprintf("%s, if they were made again now: %s", cli.Count(pods, "Pod"), list(again, "let in", "let in with a warning", "under break-glass", "exempt", "refused", "not known", "that nobody asks about"))
 }

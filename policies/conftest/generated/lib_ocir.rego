@@ -32,11 +32,11 @@ canonical(refs) := {ref |
 }
 
 # class says what a reference means: "oci-registry" for a canonical host of OCI
-# Registry, "other" for what cannot lead there, and "doubtful" for all else: what
+# Registry, "other" for what cannot lead there, and "ambiguous" for all else: what
 # does not parse, what may reach OCI Registry under a host that only resembles its
 # own, and what a node may take for the id of an image it holds. A digest pins the
-# image; a tag can come to mean another one. Nothing pins what is doubtful.
-default class(_) := {"class": "doubtful", "doubt": "not of the form host/path:tag@sha256:<64 hex digits>"}
+# image; a tag can come to mean another one. Nothing pins what is ambiguous.
+default class(_) := {"class": "ambiguous", "explanation": "not of the form host/path:tag@sha256:<64 hex digits>"}
 
 class(ref) := classified(parse(ref))
 
@@ -45,9 +45,9 @@ classified(name) := {"class": "oci-registry", "pinned": name.digest != ""} if {
 	contains(name.path, "/") # a namespace and a repository
 } else := {"class": "other", "pinned": name.digest != ""} if {
 	elsewhere(name)
-} else := {"class": "doubtful", "doubt": "a node may take this for the id of an image that it holds already"} if {
+} else := {"class": "ambiguous", "explanation": "a node may take this for the id of an image that it holds already"} if {
 	image_id(name)
-} else := {"class": "doubtful", "doubt": "OCI Registry is <region key>.ocir.io or ocir.<region>.oci.<domain>, then /<namespace>/<repository>; no port"}
+} else := {"class": "ambiguous", "explanation": "OCI Registry is <region key>.ocir.io or ocir.<region>.oci.<domain>, then /<namespace>/<repository>; no port"}
 
 # elsewhere holds for a name that no node takes to OCI Registry, nor for an image that
 # the node holds. The canonical hosts resemble OCI Registry's, too, so that one of them
@@ -122,7 +122,7 @@ image_id(name) if {
 	regex.match(`^[0-9a-f]+$`, name.path)
 }
 
-# exempt says whether one of the patterns covers a reference that is not doubtful.
+# exempt says whether one of the patterns covers a reference that is not ambiguous.
 # A pattern is a host and a path, perhaps with a final /** for whatever lies below
 # the path, and perhaps with a digest. A name without a host is never exempt: the
 # node decides which registry it means.

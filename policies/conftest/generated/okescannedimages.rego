@@ -18,7 +18,7 @@ violation contains message.violation(images.place(image), reason(image), detail(
 
 violation contains problem if some problem in images.unreadable
 
-# What follows needs no scan. Nothing settles a doubtful reference.
+# What follows needs no scan. Nothing settles an ambiguous reference.
 settled(image) if names.exempt(image)
 
 settled(image) if {
