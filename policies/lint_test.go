@@ -263,12 +263,12 @@ func prints(file string, m *ast.Module) (at []*ast.Location) {
 }
 
 // misplaced holds lib/x.rego to package lib.x, okesignedimages/src.rego to package
-// okesignedimages, and their tests to the same with _test. The files in lib/fetch are one
+// okesignedimages, and their tests to the same with _test. The files in lib/externaldata are one
 // package, of which each template has one file.
 func misplaced(file string, m *ast.Module) []*ast.Location {
 	name, isTest := strings.CutSuffix(strings.TrimSuffix(file, ".rego"), "_test")
 	switch dir := path.Dir(name); {
-	case path.Base(name) == "src", dir == "lib/fetch":
+	case path.Base(name) == "src", dir == "lib/externaldata":
 		name = dir
 	case name == "conftest/main":
 		name = "main" // which conftest reads unless it is told otherwise

@@ -102,7 +102,7 @@ func TestRecordedTemplatesDifferInFetchOnly(t *testing.T) {
 		}
 		want := []string{}
 		if kind == policies.SignedImages || kind == policies.ScannedImages {
-			want = []string{"lib.fetch"}
+			want = []string{"lib.externaldata"}
 		}
 		if diff := cmp.Diff(want, differing); diff != "" || len(libs) != len(recordedLibs) {
 			t.Errorf("%s: libraries that differ: %s", kind, diff)
@@ -222,7 +222,7 @@ func TestClassesAgreeOnAnything(t *testing.T) {
 	refs := mutated(vectorRefs(t), 60)
 	result, err := rego.New(
 		rego.Compiler(compile(t, modules(t, "live"))),
-		rego.Query("[names[ref].class | names := data.lib.ocir.read({ref | some ref in input}); some ref in input]"),
+		rego.Query("[names[ref].class | names := data.lib.ocir.classify_all({ref | some ref in input}); some ref in input]"),
 		rego.SetRegoVersion(ast.RegoV1),
 		rego.Input(refs),
 	).Eval(t.Context())
@@ -264,7 +264,7 @@ func TestCanonicalAgreesWithClass(t *testing.T) {
 	refs = append(refs, mutated(refs, 1)...)
 	result, err := rego.New(
 		rego.Compiler(compile(t, modules(t, "live"))),
-		rego.Query("[[ref in canonical, data.lib.ocir.class(ref)] | canonical := data.lib.ocir.canonical({ref | some ref in input}); some ref in input]"),
+		rego.Query("[[ref in canonical, data.lib.ocir.classify(ref)] | canonical := data.lib.ocir.canonical({ref | some ref in input}); some ref in input]"),
 		rego.SetRegoVersion(ast.RegoV1),
 		rego.Input(refs),
 	).Eval(t.Context())
@@ -330,7 +330,7 @@ func TestReasonsFitIntoMessages(t *testing.T) {
 }
 
 // reasonsInRego are the reasons that the policies give themselves: second arguments of
-// message.violation, values of rules called reason, overtime or fault.
+// message.violation, values of rules called reason, end_reason or invalid_reference.
 func reasonsInRego(t *testing.T) []string {
 	t.Helper()
 	word := regexp.MustCompile(`^[a-z]+(-[a-z]+)+$`)
@@ -354,7 +354,7 @@ func reasonsInRego(t *testing.T) []string {
 			}
 		})
 		ast.WalkRules(m, func(rule *ast.Rule) bool {
-			if slices.Contains([]string{"reason", "overtime", "fault"}, rule.Head.Name.String()) {
+			if slices.Contains([]string{"reason", "end_reason", "invalid_reference"}, rule.Head.Name.String()) {
 				add(rule.Head.Value)
 			}
 			return false
@@ -450,7 +450,7 @@ func modules(t *testing.T, fetch string) map[string]*ast.Module {
 	parsed := map[string]*ast.Module{}
 	for name, text := range sources(t) {
 		switch dir := path.Dir(name); {
-		case dir == "lib/fetch" && path.Base(name) != fetch+".rego",
+		case dir == "lib/externaldata" && path.Base(name) != fetch+".rego",
 			dir == "conftest" && fetch != "conftest",
 			dir == "conftest/generated":
 			continue

@@ -31,7 +31,7 @@ func (c modelCase) breakGlass(found map[string]bool, crowded bool) {
 		switch {
 		case value == "true":
 			used = true
-			c.underBreakGlass(found, notes)
+			c.checkAnnotations(found, notes)
 			for _, i := range imagesOfPod(pod) {
 				if c.is("requireDigest", true) && !crowded && !i.pinned() {
 					found[i.place+": no-digest"] = true
@@ -51,8 +51,8 @@ func (c modelCase) breakGlass(found map[string]bool, crowded bool) {
 	}
 }
 
-// underBreakGlass adds what is wrong with the annotations of a Pod under break-glass.
-func (c modelCase) underBreakGlass(found map[string]bool, notes map[string]any) {
+// checkAnnotations adds what is wrong with the annotations of a Pod under break-glass.
+func (c modelCase) checkAnnotations(found map[string]bool, notes map[string]any) {
 	if c.is("report", true) {
 		found["break-glass: in-use"] = true
 	}

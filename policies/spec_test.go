@@ -73,7 +73,7 @@ func (c modelCase) images(found map[string]bool, judged []placed) {
 		if reason := c.reason(i, q != "", value); reason != "" {
 			found[i.place+": "+reason] = true
 		}
-		if c.is("report", true) && c.lists(0) && classOf(i.ref) == "oci-registry" && !c.exempt(i) && !c.brokenGlass(i) {
+		if c.is("report", true) && c.lists(0) && classOf(i.ref) == "oci-registry" && !c.exempt(i) && !c.underBreakGlass(i) {
 			found[i.place+": no-key-listed"] = true
 		}
 	}
@@ -89,7 +89,7 @@ func (c modelCase) reason(i placed, asked bool, value map[string]any) string {
 	case c.exempt(i):
 		return ""
 	case c.kind == policies.ImageDigests:
-		if pinned(i.ref) || c.brokenGlass(i) || class == "other" && c.is("registries", "OCIRegistry") {
+		if pinned(i.ref) || c.underBreakGlass(i) || class == "other" && c.is("registries", "OCIRegistry") {
 			return ""
 		}
 		return "no-digest"
@@ -98,7 +98,7 @@ func (c modelCase) reason(i placed, asked bool, value map[string]any) string {
 			return ""
 		}
 		return "not-oci-registry"
-	case c.brokenGlass(i):
+	case c.underBreakGlass(i):
 		return ""
 	case c.kind == policies.SignedImages && c.lists(0):
 		return ""
@@ -188,7 +188,7 @@ func (c modelCase) scanReason(value map[string]any) string {
 
 // question is what has to be asked about an image, or nothing.
 func (c modelCase) question(i placed) string {
-	if c.kind == policies.ImageDigests || classOf(i.ref) != "oci-registry" || !pinned(i.ref) || c.exempt(i) || c.brokenGlass(i) {
+	if c.kind == policies.ImageDigests || classOf(i.ref) != "oci-registry" || !pinned(i.ref) || c.exempt(i) || c.underBreakGlass(i) {
 		return ""
 	}
 	if c.kind == policies.ScannedImages {
@@ -224,7 +224,7 @@ func (c modelCase) lists(n int) bool {
 
 func (c modelCase) is(parameter string, value any) bool { return c.parameters[parameter] == value }
 
-func (c modelCase) brokenGlass(i placed) bool {
+func (c modelCase) underBreakGlass(i placed) bool {
 	honoured, given := c.parameters["breakGlass"]
 	annotations, _ := i.annotations.(map[string]any)
 	return (!given || honoured == "Honor") && classOf(i.ref) == "oci-registry" &&

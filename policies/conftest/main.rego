@@ -1,8 +1,8 @@
-# What conftest calls. Each manifest is judged by the same policies as in a cluster.
+# The rules that conftest calls. They check each manifest with the policies of a cluster.
 package main
 
 import data.lib.manifests
 
-deny contains message if some message in manifests.refused
+deny contains message if some message in manifests.denied
 
 warn contains message if some message in manifests.warned

@@ -1,5 +1,5 @@
-# Manifests under conftest, which hands over one document at a time, as it is
-# written. What cannot be read is refused: nobody looks at a check that is silent.
+# Checks manifests under conftest, which passes one document at a time. A document that cannot
+# be read is denied, since nobody notices a check that did not run.
 package lib.manifests
 
 import data.lib.images
@@ -9,8 +9,8 @@ import data.okeimagedigests
 import data.okescannedimages
 import data.okesignedimages
 
-# Without constraints the structure alone is judged: digests, registries and
-# break-glass. That nothing is said about signatures is said aloud.
+# Without constraints as data, the policies check digests, registries and break-glass only. A
+# warning says for each image that its signature was not checked.
 default constraints := [
 	{"kind": "OKEImageDigests"},
 	{"kind": "OKEBreakGlass"},
@@ -21,16 +21,16 @@ default constraints := [
 
 constraints := data.oke_sign.constraints
 
-refused contains problem if some problem in unusable
+denied contains problem if some problem in invalid_input
 
-refused contains told(manifest, violation) if {
+denied contains line(manifest, violation) if {
 	some manifest in manifests
 	some constraint in constraints
-	not lenient(constraint)
+	not only_warns(constraint)
 	some violation in violations(constraint, manifest)
 }
 
-refused contains sprintf("%s: unreadable: containers stand where none are looked for: %v", [title(manifest), message.printable(value, 200)]) if {
+denied contains sprintf("%s: unreadable: containers at a path that this policy does not read: %v", [title(manifest), message.printable(value, 200)]) if {
 	some manifest in manifests
 	walk(manifest, [path, value])
 	path[count(path) - 1] in images.containers
@@ -40,23 +40,23 @@ refused contains sprintf("%s: unreadable: containers stand where none are looked
 	not value in {pod.spec[field] | some pod in images.pods(manifest); some field in images.containers}
 }
 
-warned contains told(manifest, violation) if {
+warned contains line(manifest, violation) if {
 	some manifest in manifests
 	some constraint in constraints
-	lenient(constraint)
+	only_warns(constraint)
 	some violation in violations(constraint, manifest)
-	not told(manifest, violation) in refused
+	not line(manifest, violation) in denied
 }
 
-warned contains "empty: nothing stands in this document" if input == null
+warned contains "empty: this document has no content" if input == null
 
-lenient(constraint) if constraint.spec.enforcementAction in {"warn", "dryrun"}
+only_warns(constraint) if constraint.spec.enforcementAction in {"warn", "dryrun"}
 
-told(manifest, violation) := sprintf("%s: %s", [title(manifest), violation.msg])
+line(manifest, violation) := sprintf("%s: %s", [title(manifest), violation.msg])
 
 title(manifest) := message.printable(sprintf("%v/%v", [manifest.kind, object.get(manifest, ["metadata", "name"], "?")]), 80)
 
-# An object without a Pod has no images, and is no business of any constraint.
+# An object without a Pod has no images, so no constraint applies to it.
 violations(constraint, manifest) := found if {
 	count(images.pods(manifest)) > 0
 	review := {"parameters": parameters(constraint), "review": {"object": manifest}}
@@ -75,74 +75,74 @@ by_kind("OKEScannedImages", review) := found if found := okescannedimages.violat
 
 by_kind("OKESignedImages", review) := found if found := okesignedimages.violation with input as review
 
-# manifests are the document, or what it lists.
+# manifests are the document, or the items of a list.
 manifests := [manifest | some manifest in input.items] if {
-	listed
-	itemized
+	is_list
+	has_items
 } else := [input]
 
-listed if input.kind == "List"
+is_list if input.kind == "List"
 
-listed if {
+is_list if {
 	endswith(input.kind, "List")
 	input.items
 }
 
-unusable contains "unreadable: not one Kubernetes object, with apiVersion and kind; conftest must run without --combine" if {
+invalid_input contains "unreadable: not one Kubernetes object, with apiVersion and kind; run conftest without --combine" if {
 	some manifest in manifests
 	manifest != null
-	not readable(manifest)
+	not kubernetes_object(manifest)
 }
 
-unusable contains "unreadable: a list in a list" if {
+invalid_input contains "unreadable: a list in a list" if {
 	some manifest in manifests
 	endswith(manifest.kind, "List")
 	manifest.items
 	manifest != input
 }
 
-unusable contains "unreadable: items must be a list" if {
-	listed
-	not itemized
+invalid_input contains "unreadable: items must be a list" if {
+	is_list
+	not has_items
 }
 
-itemized if is_array(input.items)
+has_items if is_array(input.items)
 
-readable(manifest) if {
+kubernetes_object(manifest) if {
 	is_string(manifest.apiVersion)
 	is_string(manifest.kind)
 }
 
-unusable contains "no constraints: data.oke_sign.constraints must be a list that is not empty" if {
+invalid_input contains "no constraints: set data.oke_sign.constraints to a list with at least one" if {
 	data.oke_sign
-	not given
+	not constraints_given
 }
 
-unusable contains "no constraints: verdicts are given, and data.oke_sign.constraints does not say what they are for" if {
+invalid_input contains "no constraints: the data has verdicts; set data.oke_sign.constraints to the constraints they are for" if {
 	data.data
-	not given
+	not constraints_given
 }
 
-unusable contains "no constraints: a constraint is given as data by itself; it belongs into the list data.oke_sign.constraints" if {
-	known({"kind": data.kind})
-	not given
+invalid_input contains "no constraints: a constraint is given as data by itself; put it into the list data.oke_sign.constraints" if {
+	known_kind({"kind": data.kind})
+	not constraints_given
 }
 
-unusable contains "unreadable: data/verdicts.json must be a list, as kubectl oke-sign verdicts writes it" if {
+invalid_input contains "unreadable: data/verdicts.json must be a list; kubectl oke-sign verdicts writes it" if {
 	data.data
-	not recorded
+	not valid_record
 }
 
-recorded if is_array(json.unmarshal(data.data["verdicts.json"]))
+valid_record if is_array(json.unmarshal(data.data["verdicts.json"]))
 
-unusable contains sprintf("no such policy: %s", [message.printable(constraint, 120)]) if {
+invalid_input contains sprintf("no such kind of constraint: %s", [message.printable(constraint, 120)]) if {
 	some constraint in constraints
-	not known(constraint)
+	not known_kind(constraint)
 }
 
-known(constraint) if constraint.kind in {"OKEBreakGlass", "OKEImageDigests", "OKEScannedImages", "OKESignedImages"}
+known_kind(constraint) if constraint.kind in {"OKEBreakGlass", "OKEImageDigests", "OKEScannedImages", "OKESignedImages"}
 
-given if {
+constraints_given if {
 	is_array(data.oke_sign.constraints)
 	count(data.oke_sign.constraints) > 0
 }

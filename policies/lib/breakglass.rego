@@ -1,15 +1,15 @@
-# The break-glass annotation of OCI Kubernetes Engine. It counts on what becomes
-# the Pod: a Pod's own metadata, or the Pod template's. On a Deployment itself it
-# says nothing about the Deployment's Pods.
+# The break-glass annotations. They count on the metadata that becomes the Pod's: that of a
+# Pod or of a Pod template. On a Deployment's own metadata they have no effect on its Pods.
 package lib.breakglass
 
+# annotation is the one that OCI Kubernetes Engine defined.
 annotation := "oracle.image-policy.k8s.io/break-glass"
 
-reason := "oke-sign.dev/break-glass-reason"
+reason_annotation := "oke-sign.dev/break-glass-reason"
 
-until := "oke-sign.dev/break-glass-until"
+until_annotation := "oke-sign.dev/break-glass-until"
 
-names := [annotation, reason, until]
+annotations := [annotation, reason_annotation, until_annotation]
 
-# in_use holds for the one value that has an effect.
-in_use(annotations) if annotations[annotation] == "true"
+# in_use holds for the only value that takes effect.
+in_use(pod_annotations) if pod_annotations[annotation] == "true"

@@ -1,74 +1,73 @@
-# Every image that the object under review may bring to a node. Objects are read
-# by their shape and not by their kind, so that workloads that nobody thought of
-# here are read too.
+# Finds every image that the object under review may bring to a node. It reads objects by
+# their shape and not by their kind, so that it also reads workloads of unknown kinds.
 package lib.images
 
 import data.lib.message
 import data.lib.ocir
 
-# judged is what the request has to answer for. On UPDATE that is the images that
-# the old object does not have: finalizers, labels and evictions of what runs
-# already must not hang on a registry. An image that the old object has was admitted
-# with it, by a verdict, an exemption or break-glass; the audit judges it again.
-# Audit and gator know no old object and judge everything.
-judged := added if not crowded
+# checked are the images that the policy must check. On UPDATE they are the images that the
+# old object does not have: a change of finalizers or labels, or an eviction, must not depend
+# on a registry. An image of the old object was admitted with it, by a verdict, an exemption
+# or break-glass, and the audit checks it again. Audit and gator have no old object, so they
+# check everything.
+checked := new_images if not too_many
 
-default judged := []
+default checked := []
 
-added := images(reviewed_pods) if {
+new_images := images(reviewed_pods) if {
 	not update
 } else := [image |
 	some image in images(reviewed_pods)
-	not had(image)
+	not in_old_object(image)
 ]
 
 update if input.review.operation == "UPDATE"
 
-# had holds for an image that the old object has. A digest names the same image
-# wherever it stands. A tag may have moved, and a container that is new pulls what
-# it names now, so a tag is old only where it stood before.
-had(image) if [spot(image), image.ref] in old_spots
+# in_old_object holds for an image that the old object has. A digest names the same image in
+# any container. A tag may have moved, and a new container pulls what the tag names now, so a
+# tag counts as old only in the same container.
+in_old_object(image) if [position(image), image.ref] in old_positions
 
-had(image) if {
+in_old_object(image) if {
 	image.ref in old_refs
 	pinned(image)
 }
 
 old_pods := pods(input.review.oldObject)
 
-old_spots := {[spot(image), image.ref] | some image in images(old_pods)}
+old_positions := {[position(image), image.ref] | some image in images(old_pods)}
 
 old_refs := {image.ref | some image in images(old_pods)}
 
-pinned(image) if ocir.class(image.ref).pinned
+pinned(image) if ocir.classify(image.ref).pinned
 
-# crowded are requests whose images would take too long to judge. They are refused
-# before anything is asked about an image.
-crowded if count(added) > most
+# too_many holds for a request with more images than the policy can check in time. The
+# request is denied before any image is checked.
+too_many if count(new_images) > max_images
 
-most := 250
+max_images := 250
 
-# unreadable are violations for whatever may hide an image.
-unreadable contains problem if {
+# violations are those for a request that may hide an image from the policy.
+violations contains violation if {
 	not deletion
-	some problem in hidden(reviewed, reviewed_pods)
-	not problem in hidden_before
+	some violation in unreadable_parts(reviewed, reviewed_pods)
+	not violation in old_unreadable_parts
 }
 
-unreadable contains message.violation("object", "too-many-images", detail, count(added)) if {
-	crowded
-	detail := sprintf("more than %d images; split the object, so that each part can be judged in time", [most])
+violations contains message.violation("object", "too-many-images", detail, count(new_images)) if {
+	too_many
+	detail := sprintf("more than %d images; split the object, so that each part is checked in time", [max_images])
 }
 
-default hidden_before := set()
+default old_unreadable_parts := set()
 
-hidden_before := hidden(input.review.oldObject, old_pods) if {
+old_unreadable_parts := unreadable_parts(input.review.oldObject, old_pods) if {
 	update
 	is_object(input.review.oldObject)
 }
 
-# Gatekeeper puts an object that goes away in the place of the object. A missing
-# object is one without images, and so unreadable.
+# On DELETE, Gatekeeper copies the deleted object into object, so object is ignored there. A
+# missing object becomes one without a Pod, which is a violation.
 default reviewed := {}
 
 reviewed := input.review.object if not deletion
@@ -77,10 +76,10 @@ reviewed_pods := pods(reviewed)
 
 deletion if input.review.operation == "DELETE"
 
-hidden(obj, pods_of) := no_pod | no_list if {
+unreadable_parts(obj, pods_of) := no_pod | no_list if {
 	no_pod := {message.violation("object", "no-pod-spec", detail, kind) |
 		count(pods_of) == 0
-		not revision(obj)
+		not controller_revision(obj)
 		detail := "no pod and no pod template found in it, so no images; the constraint must not match this kind"
 	}
 	no_list := {message.violation(field, "unreadable", "must be a list", value) |
@@ -96,32 +95,32 @@ default kind := "?"
 
 kind := input.review.kind.kind
 
-# A ControllerRevision is what a StatefulSet makes its older Pods from: a strategic
-# merge patch of the StatefulSet, written by its controller. Other controllers keep
-# other data in theirs, which holds no Pod.
-revision(obj) if {
+# A StatefulSet makes its older Pods from a ControllerRevision: a strategic merge patch of
+# the StatefulSet, written by its controller. Other controllers store other data in theirs,
+# without a Pod.
+controller_revision(obj) if {
 	obj.kind == "ControllerRevision"
 	startswith(obj.apiVersion, "apps/")
 }
 
 containers := ["containers", "ephemeralContainers", "initContainers"]
 
-# images are places with what is written there. A container or volume without an
-# image has the reference null, which names nothing.
-images(pods_of) := array.concat(array.concat(named, unnamed), mounted) if {
-	named := [image |
+# images are the images of Pods, each with its field, index, reference and Pod. A container
+# or volume without an image has the reference null, which is invalid.
+images(pods_of) := array.concat(array.concat(with_image, without_image), mounted) if {
+	with_image := [image |
 		some pod in pods_of
 		some field in containers
 		some i, container in pod.spec[field]
 		image := {"field": field, "index": i, "ref": container.image, "pod": pod}
 	]
 
-	# Nearly every container has an image, so those without are looked for only when
-	# the numbers differ. The sum is never too small: each element of a list or an
-	# object counts, and so does each letter of a string, for which hidden has a
-	# violation. A sum that is too large costs this search and nothing else.
-	unnamed := [image |
-		count(named) != sum([count(pod.spec[field]) | some pod in pods_of; some field in containers])
+	# Nearly every container has an image, so this search runs only if the counts differ.
+	# The sum is never too small: count counts each element of a list or an object, and each
+	# letter of a string, for which unreadable_parts has a violation. A sum that is too large
+	# only costs this search.
+	without_image := [image |
+		count(with_image) != sum([count(pod.spec[field]) | some pod in pods_of; some field in containers])
 		some pod in pods_of
 		some field in containers
 		some i, container in pod.spec[field]
@@ -132,18 +131,18 @@ images(pods_of) := array.concat(array.concat(named, unnamed), mounted) if {
 		some pod in pods_of
 		some i, volume in pod.spec.volumes
 		volume.image != null
-		image := {"field": "volumes", "index": i, "ref": reference(volume), "pod": pod}
+		image := {"field": "volumes", "index": i, "ref": volume_reference(volume), "pod": pod}
 	]
 }
 
 has_image(container) if "image" in object.keys(container)
 
-default reference(_) := null
+default volume_reference(_) := null
 
-reference(volume) := volume.image.reference
+volume_reference(volume) := volume.image.reference
 
-# place is where an image stands, in words. With the longest field,
-# ephemeralContainers, and a slash it is as long as message.longest.place.
+# place is the field and the name of an image's container or volume, for messages. With the
+# longest field, ephemeralContainers, and a slash it is as long as message.longest.place.
 place(image) := sprintf("%s/%s", [image.field, message.printable(name(image), 40)])
 
 name(image) := written if {
@@ -151,13 +150,13 @@ name(image) := written if {
 	is_string(written)
 } else := image.index
 
-# spot is where an image stands in its object. A container keeps its spot by its name
-# when the order changes.
-spot(image) := [image.pod.at, image.field, name(image)]
+# position identifies an image's container or volume in the object. A container with a name
+# keeps its position when the order changes.
+position(image) := [image.pod.at, image.field, name(image)]
 
-# pods are the specs of pods, each with the annotations of the pod it becomes, and
-# where it stands. They are found wherever Kubernetes and what extends it keep the
-# template of a pod; a Pod is its own.
+# pods are the Pod specs of an object, each with the annotations of the Pod it becomes and
+# its path in the object. A Pod has its own spec; workloads have theirs in a template, at the
+# paths of Kubernetes and of common extensions.
 pods(obj) := {pod |
 	some [at, template] in templates(obj)
 	spec := template.spec
@@ -165,8 +164,8 @@ pods(obj) := {pod |
 	spec[field]
 	pod := {"at": at, "spec": spec, "annotations": object.get(template, ["metadata", "annotations"], {})}
 } | {pod |
-	# Its containers may be those of the StatefulSet.
-	revision(obj)
+	# A ControllerRevision may add to the containers of its StatefulSet.
+	controller_revision(obj)
 	template := obj.data.spec.template
 	is_object(template)
 	pod := {

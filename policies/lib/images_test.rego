@@ -3,11 +3,11 @@ package lib.images_test
 import data.lib.images
 
 places(review) := found if {
-	found := {[images.place(image), image.ref] | some image in images.judged} with input.review as review
+	found := {[images.place(image), image.ref] | some image in images.checked} with input.review as review
 }
 
 problems(review) := found if {
-	found := {violation.msg | some violation in images.unreadable} with input.review as review
+	found := {violation.msg | some violation in images.violations} with input.review as review
 }
 
 spec := {
@@ -200,7 +200,7 @@ test_objects_without_a_pod[note] if {
 test_no_object_at_all_is_unreadable if {
 	count(problems({})) == 1
 	count(problems({"operation": "CREATE"})) == 1
-	count(images.unreadable) == 1 with input as {}
+	count(images.violations) == 1 with input as {}
 }
 
 test_fields_that_are_no_lists[note] if {
@@ -241,7 +241,7 @@ test_more_images_than_can_be_judged if {
 	count(places({"object": many(250)})) == 250
 	problems({"object": many(250)}) == set()
 	got := problems({"object": many(251)})
-	got == {"object: too-many-images: more than 250 images; split the object, so that each part can be judged in time: 251"}
+	got == {"object: too-many-images: more than 250 images; split the object, so that each part is checked in time: 251"}
 	places({"object": many(251)}) == set()
 	problems({"operation": "UPDATE", "object": many(251), "oldObject": many(251)}) == set()
 	count(problems({"operation": "UPDATE", "object": many(502), "oldObject": many(251)})) == 1
@@ -292,6 +292,6 @@ test_annotations_belong_to_the_pod[kind] if {
 		"ControllerRevision": {"metadata": wrong, "data": {"metadata": wrong, "spec": {"template": {"metadata": mark, "spec": spec}}}},
 		"ControllerRevision without containers": object.union(revision({"spec": {"template": {"metadata": mark, "spec": {"volumes": spec.volumes}}}}), {"metadata": wrong}),
 	}
-	got := {image.pod.annotations | some image in images.judged} with input.review as {"object": object}
+	got := {image.pod.annotations | some image in images.checked} with input.review as {"object": object}
 	got == {mark.annotations}
 }

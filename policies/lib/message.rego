@@ -1,16 +1,15 @@
-# What a violation says. It is read in kubectl, in an audit that cuts it at 256
-# bytes, and in logs: place and reason come first, and nothing that a manifest or
-# a provider wrote can break the line or pass for our own words.
+# Writes the message of a violation. kubectl prints it, the audit cuts it at 256 bytes, and
+# logs store it. Place and reason come first. Text from a manifest or a provider can neither
+# break the line nor imitate the policy's own words.
 package lib.message
 
-# longest is how long each part of a message may be. Two colons and two spaces make
-# the first 80 bytes full with a place and a reason, so that both are read even where
-# a message is cut short. The longest reason of the policies and the provider has 16
-# letters (TestReasonsFitIntoMessages).
+# longest is the maximum length of each part of a message. Place, reason, two colons and two
+# spaces fill at most the first 80 bytes, so that a message cut there still shows both. The
+# longest reason of the policies and the provider has 16 letters (TestReasonsFitIntoMessages).
 longest := {"place": 60, "reason": 16, "detail": 480, "subject": 480}
 
-# violation never fails, whatever it is given: with an undefined message there
-# would be no violation.
+# violation is defined for every input: with an undefined message there would be no
+# violation.
 violation(place, reason, detail, subject) := {
 	"msg": sprintf("%s: %s: %s: %s", [
 		printable(place, longest.place),
@@ -21,15 +20,15 @@ violation(place, reason, detail, subject) := {
 	"details": {"place": place, "reason": reason, "subject": subject},
 }
 
-# printable is x in one line of ASCII, cut at length.
+# printable is x as one line of ASCII with at most length characters.
 default printable(_, _) := "?"
 
 printable(x, length) := "(none)" if {
 	x in {null, ""}
-} else := cut(x, length) if {
+} else := truncated(x, length) if {
 	regex.match(`^[ -~]+$`, x)
-} else := cut(regex.replace(json.marshal(x), `[^ -~]`, "?"), length)
+} else := truncated(regex.replace(json.marshal(x), `[^ -~]`, "?"), length)
 
-cut(text, length) := text if {
+truncated(text, length) := text if {
 	count(text) <= length
 } else := concat("", [substring(text, 0, length - 2), ".."])

@@ -1,9 +1,9 @@
 package lib.ocir_test
 
-import data.lib.names
 import data.lib.ocir
+import data.lib.references
 
-read(ref) := ocir.read({ref})[ref]
+classify(ref) := ocir.classify_all({ref})[ref]
 
 digest := "sha256:ee44b399df993016003bf5466bd3eeb221305e9d0fa831606bc7902d149c775b"
 
@@ -14,7 +14,7 @@ test_classes_agree_with_the_shared_table if {
 	count(data.references) > 50
 	some class in ["ambiguous", "oci-registry", "other"]
 	count([v | some v in data.references; v.class == class]) > 10
-	wrong := [sprintf("%s (%s)", [v.ref, v.why]) | some v in data.references; read(v.ref).class != v.class]
+	wrong := [sprintf("%s (%s)", [v.ref, v.why]) | some v in data.references; classify(v.ref).class != v.class]
 	print(wrong)
 	count(wrong) == 0
 }
@@ -23,13 +23,13 @@ test_what_is_canonical_is_of_the_same_class if {
 	refs := {v.ref | some v in data.references}
 	count(ocir.canonical(refs)) > 5
 	every ref in ocir.canonical(refs) {
-		ocir.class(ref) == read(ref)
+		ocir.classify(ref) == classify(ref)
 	}
 }
 
 test_what_is_no_string_is_ambiguous if {
 	every ref in [null, 1, true, [], {}, ["nginx"], {"image": "nginx"}, {"nginx"}] {
-		name := read(ref)
+		name := classify(ref)
 		name.class == "ambiguous"
 		not name.pinned
 		not ocir.exempt(ref, ["quay.io/a/**"])
@@ -38,14 +38,14 @@ test_what_is_no_string_is_ambiguous if {
 
 test_upper_case_anywhere_in_the_host_is_ambiguous if {
 	every host in ["OCIR.us-ashburn-1.oci.oraclecloud.com", "ocir.us-ashburn-1.OCI.oraclecloud.com", "iad.ocir.IO"] {
-		read(concat("/", [host, "ns/repo"])).class == "ambiguous"
+		classify(concat("/", [host, "ns/repo"])).class == "ambiguous"
 	}
 }
 
 test_each_ambiguous_reference_has_an_explanation if {
-	said := {vector.ref | some vector in data.references; is_string(read(vector.ref).explanation)}
+	said := {vector.ref | some vector in data.references; is_string(classify(vector.ref).explanation)}
 	said == {vector.ref | some vector in data.references; vector.class == "ambiguous"}
-	is_string(read(null).explanation)
+	is_string(classify(null).explanation)
 }
 
 # k8simagedigests of gatekeeper-library: its expression ends before the digest does.
@@ -60,11 +60,11 @@ test_only_a_whole_digest_pins[ref] if {
 		concat("@", ["nginx", digest]): digest,
 		concat(":", ["nginx", digest]): "",
 	}
-	object.get(read(ref), "pinned", false) == want != ""
+	object.get(classify(ref), "pinned", false) == want != ""
 }
 
 exempt(ref, pattern) if {
-	names.exempt({"ref": ref}) with input as {
+	references.exempt({"ref": ref}) with input as {
 		"parameters": {"exemptImages": [pattern]},
 		"review": {"object": {"spec": {"containers": [{"image": ref}]}}},
 	}

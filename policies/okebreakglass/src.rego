@@ -1,5 +1,5 @@
-# Who may break the glass, why, and for how long. This policy only refuses; what
-# an annotation in use lets in is up to the other policies.
+# Limits who may use break-glass, why and for how long. This policy only denies. The other
+# policies decide which images break-glass admits.
 package okebreakglass
 
 import data.lib.breakglass
@@ -7,39 +7,39 @@ import data.lib.images
 import data.lib.message
 
 violation contains message.violation("break-glass", "no-effect", detail, value) if {
-	some annotations in judged
+	some annotations in checked_annotations
 	value := annotations[breakglass.annotation]
 	not value in {"true", "false"}
-	detail := sprintf("%s lets images in with the value \"true\" only, in YAML with its quotes, so this does nothing", [breakglass.annotation])
+	detail := sprintf("this value does nothing; %s takes effect only with the value \"true\", in YAML with quotes", [breakglass.annotation])
 }
 
 violation contains message.violation("break-glass", "no-reason", detail, "(none)") if {
-	some annotations in used
+	some annotations in annotations_in_use
 	input.parameters.requireReason == true
-	not explained(annotations)
-	detail := sprintf("say why, in the annotation %s", [breakglass.reason])
+	not has_reason(annotations)
+	detail := sprintf("give the reason in the annotation %s", [breakglass.reason_annotation])
 }
 
 violation contains message.violation(images.place(image), "no-digest", detail, image.ref) if {
 	input.parameters.requireDigest == true
-	some image in images.images(used_pods)
-	not images.crowded
+	some image in images.images(break_glass_pods)
+	not images.too_many
 	not images.pinned(image)
 	detail := "a tag may move while break-glass lasts; pin it with kubectl oke-sign pin"
 }
 
-violation contains message.violation("break-glass", reason, detail, end(annotations)) if {
-	some annotations in used
-	timed(annotations)
-	not in_time(annotations)
-	reason := overtime(annotations)
-	detail := sprintf("%s %s; set one such as 2026-01-31T18:00:00Z (RFC 3339), %s", [breakglass.until, wrong[reason], within])
+violation contains message.violation("break-glass", reason, detail, end_text(annotations)) if {
+	some annotations in annotations_in_use
+	needs_end(annotations)
+	not valid_end(annotations)
+	reason := end_reason(annotations)
+	detail := sprintf("%s %s; set one such as 2026-01-31T18:00:00Z (RFC 3339), %s", [breakglass.until_annotation, end_problems[reason], end_limit])
 }
 
 violation contains message.violation("break-glass", "not-allowed", detail, user) if {
-	count(used) > 0
+	count(annotations_in_use) > 0
 	not permitted
-	detail := sprintf("only these may break the glass: users %v, groups %v, service accounts %v", [
+	detail := sprintf("only these may use break-glass: users %v, groups %v, service accounts %v", [
 		object.get(input.parameters, "users", []),
 		object.get(input.parameters, "groups", []),
 		object.get(input.parameters, "serviceAccounts", []),
@@ -47,71 +47,71 @@ violation contains message.violation("break-glass", "not-allowed", detail, user)
 }
 
 violation contains problem if {
-	some problem in patches(images.reviewed)
-	not problem in patches_before
+	some problem in revision_violations(images.reviewed)
+	not problem in old_revision_violations
 	not permitted
 }
 
-violation contains problem if some problem in images.unreadable
+violation contains problem if some problem in images.violations
 
-# With report, every use is listed.
-violation contains message.violation("break-glass", "in-use", detail, why(annotations)) if {
+# With report, every break-glass use is listed.
+violation contains message.violation("break-glass", "in-use", detail, reason_text(annotations)) if {
 	input.parameters.report == true
-	some annotations in used
-	detail := sprintf("images of OCI Registry get in here, signed or not, until %v", [end(annotations)])
+	some annotations in annotations_in_use
+	detail := sprintf("images of OCI Registry are admitted here, signed or not, until %v", [end_text(annotations)])
 }
 
-used contains pod.annotations if some pod in used_pods
+annotations_in_use contains pod.annotations if some pod in break_glass_pods
 
-used_pods contains pod if {
-	some pod in judged_pods
+break_glass_pods contains pod if {
+	some pod in checked_pods
 	breakglass.in_use(pod.annotations)
 }
 
-judged contains pod.annotations if some pod in judged_pods
+checked_annotations contains pod.annotations if some pod in checked_pods
 
-# On UPDATE a Pod is judged when its annotations change, or images come: what the
-# network or a controller notes on a running Pod breaks no glass, and one that has run
-# out of time can still be deleted. Each of an object's Pods answers for itself: an
-# annotation that one has already is new to another. Annotations may have come
-# unseen, through the status or the binding of a Pod, and so they let no image in
-# that comes after them.
-judged_pods contains pod if {
+# checked_pods are the Pods that this policy checks. On UPDATE they are those whose break-glass
+# annotations change or that get new images. So a network plugin or a controller can annotate a
+# running Pod, and a Pod whose break-glass has expired can still be deleted. Each Pod of an
+# object is compared with itself, because an annotation of one Pod is new to another. Annotations
+# may have come unchecked, through the status or the binding of a Pod, so they admit no image
+# that comes later.
+checked_pods contains pod if {
 	some pod in images.reviewed_pods
 	not unchanged(pod)
 }
 
 unchanged(pod) if {
 	images.update
-	[pod.at, marks(pod)] in old_marks
+	[pod.at, break_glass_annotations(pod)] in old_annotations
 	every image in images.images({pod}) {
-		had(image)
+		in_old_object(image)
 	}
 }
 
-# had holds for an image that was there before under the same annotations: in the
+# in_old_object holds for an image that the old object has under the same annotations: in the
 # same container, or by its digest in the same Pod.
-had(image) if [images.spot(image), marks(image.pod), image.ref] in old_spots
+in_old_object(image) if [images.position(image), break_glass_annotations(image.pod), image.ref] in old_positions
 
-had(image) if {
-	[image.pod.at, marks(image.pod), image.ref] in old_refs
+in_old_object(image) if {
+	[image.pod.at, break_glass_annotations(image.pod), image.ref] in old_refs
 	images.pinned(image)
 }
 
-old_marks := {[pod.at, marks(pod)] | some pod in images.old_pods}
+old_annotations := {[pod.at, break_glass_annotations(pod)] | some pod in images.old_pods}
 
-old_spots := {[images.spot(image), marks(image.pod), image.ref] | some image in images.images(images.old_pods)}
+old_positions := {[images.position(image), break_glass_annotations(image.pod), image.ref] | some image in images.images(images.old_pods)}
 
-old_refs := {[image.pod.at, marks(image.pod), image.ref] | some image in images.images(images.old_pods)}
+old_refs := {[image.pod.at, break_glass_annotations(image.pod), image.ref] | some image in images.images(images.old_pods)}
 
-# patches are violations for a ControllerRevision that leads to another Pod than the one
-# that stands in it. It is a strategic merge patch of the StatefulSet. One that does
-# not replace the template adds its images to what the StatefulSet has, annotations
-# included. And the controller reads the result with encoding/json, which takes "Spec"
-# and "\u017fpec" for "spec".
-patches(obj) := alike | merged if {
-	images.revision(obj)
-	alike := {message.violation("data", "not-allowed", detail, key) |
+# revision_violations are those for a ControllerRevision whose Pod may differ from the template
+# in it. A ControllerRevision is a strategic merge patch of the StatefulSet. A patch that does
+# not replace the template adds its images to the StatefulSet's template, with the annotations
+# there. The controller reads the result with encoding/json, which accepts "Spec" and
+# "\u017fpec" for "spec".
+revision_violations(obj) := similar_names | not_replacing if {
+	images.controller_revision(obj)
+	similar_names := {message.violation("data", "not-allowed", detail, key) |
 		some [fields, names] in [
 			[obj.data, {"spec"}],
 			[object.get(obj, ["data", "spec"], {}), {"template"}],
@@ -121,76 +121,75 @@ patches(obj) := alike | merged if {
 		some key, _ in fields
 		not key in names
 		some name in names
-		folded(key) == folded(name)
-		detail := sprintf("only those who may break the glass may write a field that the controller takes for %v", [name])
+		case_folded(key) == case_folded(name)
+		detail := sprintf("only users who may use break-glass may write a field that the controller reads as %v", [name])
 	}
-	merged := {message.violation("data", "not-allowed", detail, "(none)") |
+	not_replacing := {message.violation("data", "not-allowed", detail, "(none)") |
 		count(images.images(images.pods(obj))) > 0
 		not obj.data.spec.template["$patch"] == "replace"
-		detail := "only those who may break the glass may write a ControllerRevision that does not replace the whole template ($patch: replace)"
+		detail := "only users who may use break-glass may write a ControllerRevision that does not replace the whole template ($patch: replace)"
 	}
 } else := set()
 
-default patches_before := set()
+default old_revision_violations := set()
 
-patches_before := patches(input.review.oldObject) if images.update
+old_revision_violations := revision_violations(input.review.oldObject) if images.update
 
-folded(key) := lower(upper(key))
+case_folded(key) := lower(upper(key))
 
-marks(pod) := {name: value |
-	some name in breakglass.names
+break_glass_annotations(pod) := {name: value |
+	some name in breakglass.annotations
 	value := pod.annotations[name]
 }
 
-explained(annotations) if regex.match(`[^\s]`, annotations[breakglass.reason])
+has_reason(annotations) if regex.match(`[^\s]`, annotations[breakglass.reason_annotation])
 
-default why(_) := "(no reason given)"
+default reason_text(_) := "(no reason given)"
 
-why(annotations) := annotations[breakglass.reason]
+reason_text(annotations) := annotations[breakglass.reason_annotation]
 
-# An end that is announced is kept, whether or not the policy asks for one.
-timed(_) if input.parameters.maxDuration
+# An end that the annotation states takes effect, whether or not the policy requires one.
+needs_end(_) if input.parameters.maxDuration
 
-timed(annotations) if annotations[breakglass.until]
+needs_end(annotations) if annotations[breakglass.until_annotation]
 
-in_time(annotations) if {
+valid_end(annotations) if {
 	end_ns(annotations) > time.now_ns()
-	end_ns(annotations) <= latest
+	end_ns(annotations) <= latest_end
 }
 
-end_ns(annotations) := time.parse_rfc3339_ns(annotations[breakglass.until])
+end_ns(annotations) := time.parse_rfc3339_ns(annotations[breakglass.until_annotation])
 
-latest := time.now_ns() + time.parse_duration_ns(input.parameters.maxDuration)
+latest_end := time.now_ns() + time.parse_duration_ns(input.parameters.maxDuration)
 
-latest := 9223372036854775807 if not input.parameters.maxDuration
+latest_end := 9223372036854775807 if not input.parameters.maxDuration
 
-default overtime(_) := "bad-end"
+default end_reason(_) := "bad-end"
 
-overtime(annotations) := "expired" if {
+end_reason(annotations) := "expired" if {
 	end_ns(annotations) <= time.now_ns()
 } else := "too-long" if {
-	end_ns(annotations) > latest
+	end_ns(annotations) > latest_end
 } else := "no-end" if {
-	not annotations[breakglass.until]
+	not annotations[breakglass.until_annotation]
 }
 
-default end(_) := "(no end)"
+default end_text(_) := "(no end)"
 
-end(annotations) := annotations[breakglass.until]
+end_text(annotations) := annotations[breakglass.until_annotation]
 
-wrong := {
+end_problems := {
 	"bad-end": "is not a time before 2262",
 	"expired": "has passed",
 	"no-end": "is missing",
 	"too-long": "is too far ahead",
 }
 
-default within := "in the future"
+default end_limit := "in the future"
 
-within := sprintf("at most %v from now", [input.parameters.maxDuration]) if input.parameters.maxDuration
+end_limit := sprintf("at most %v from now", [input.parameters.maxDuration]) if input.parameters.maxDuration
 
-# Who asks is known for an admission request only; the audit sees the object
-# without its author.
+# user is empty in the audit, which sees the object without its author.
 default user := ""
 
 user := input.review.userInfo.username
@@ -216,19 +215,19 @@ permitted if {
 	user == sprintf("system:serviceaccount:%s:%s", [namespace, name])
 }
 
-# A controller makes what somebody else asked for, and that request was judged
-# when it came. Only the pairs that Kubernetes itself has count: an owner
-# reference is written by whoever likes to, and a controller that updates a Pod
-# asks for something new.
+# A controller creates what a user requested before, and the policy checked that request. Only
+# the pairs of controller and kind that Kubernetes itself has are permitted. An owner reference
+# proves nothing, because any user can write one. A controller that updates a Pod requests
+# something new, so it is not exempt.
 permitted if {
 	input.review.operation == "CREATE"
-	input.review.kind.kind in makes[user]
-	groups[input.review.kind.kind] == input.review.kind.group
+	input.review.kind.kind in controller_creates[user]
+	api_groups[input.review.kind.kind] == input.review.kind.group
 }
 
-groups := {"ControllerRevision": "apps", "Job": "batch", "Pod": "", "ReplicaSet": "apps"}
+api_groups := {"ControllerRevision": "apps", "Job": "batch", "Pod": "", "ReplicaSet": "apps"}
 
-makes := {
+controller_creates := {
 	"system:kube-controller-manager": {"ControllerRevision", "Job", "Pod", "ReplicaSet"},
 	"system:serviceaccount:kube-system:cronjob-controller": {"Job"},
 	"system:serviceaccount:kube-system:daemon-set-controller": {"ControllerRevision", "Pod"},

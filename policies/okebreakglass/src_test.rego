@@ -66,8 +66,8 @@ test_only_one_spelling_has_an_effect[note] if {
 test_that_the_value_is_text_is_said if {
 	review := request("CREATE", alice, pod_kind, pod({mark: true}))
 	[violation.msg | some violation in okebreakglass.violation] == [concat("", [
-		"break-glass: no-effect: oracle.image-policy.k8s.io/break-glass lets images in with the value \"true\" only, ",
-		"in YAML with its quotes, so this does nothing: true",
+		"break-glass: no-effect: this value does nothing; oracle.image-policy.k8s.io/break-glass takes effect only ",
+		"with the value \"true\", in YAML with quotes: true",
 	])]
 		with input as {"parameters": {}, "review": review}
 }

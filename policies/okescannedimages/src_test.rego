@@ -42,7 +42,7 @@ messages(parameters, object, answer) := got if {
 		"parameters": parameters,
 		"review": {"operation": "CREATE", "object": object},
 	}
-		with data.lib.fetch.answers as answer
+		with data.lib.externaldata.answers as answer
 		with time.now_ns as now
 }
 
@@ -202,7 +202,7 @@ test_one_bad_image_among_good_ones_in_every_position if {
 			"parameters": {},
 			"review": {"operation": "CREATE", "object": pod({}, refs)},
 		}
-			with data.lib.fetch.answers as scanner
+			with data.lib.externaldata.answers as scanner
 			with time.now_ns as now
 		found == {sprintf("containers/c%d: problems", [i])}
 	}

@@ -1,77 +1,77 @@
-# Images of OCI Registry run only when the provider vouches that one of the listed
-# keys of OCI Vault signed exactly this image.
+# Admits an image of OCI Registry only if the provider answers that one of the allowed keys of
+# OCI Vault signed exactly this image.
 package okesignedimages
 
 import data.lib.answers
-import data.lib.fetch
+import data.lib.externaldata
 import data.lib.images
 import data.lib.message
-import data.lib.names
+import data.lib.references
 
 violation contains message.violation(images.place(image), reason(image), detail(image), image.ref) if {
-	some image in images.judged
+	some image in images.checked
 	not signed(image)
-	not settled(image)
+	not admitted_unverified(image)
 }
 
-violation contains problem if some problem in images.unreadable
+violation contains problem if some problem in images.violations
 
-# With report, a policy without keys lists what only the want of keys lets in.
+# With report, a policy without keys lists each image that it admits without a check.
 violation contains message.violation(images.place(image), "no-key-listed", detail, image.ref) if {
 	input.parameters.report == true
-	some image in images.judged
+	some image in images.checked
 	any_key(image)
-	not names.exempt(image)
-	not names.broken_glass(image)
-	detail := "admitted whoever signed it, or nobody: the policy lists no key"
+	not references.exempt(image)
+	not references.under_break_glass(image)
+	detail := "admitted without a check of its signature: the policy lists no key"
 }
 
-# What follows needs no verdict. Nothing settles an ambiguous reference.
-settled(image) if names.exempt(image)
+# admitted_unverified holds for an image that needs no verdict. It never holds for an ambiguous
+# reference.
+admitted_unverified(image) if references.exempt(image)
 
-settled(image) if {
+admitted_unverified(image) if {
 	input.parameters.otherRegistries == "Allow"
-	names.other_registry(image)
+	references.other_registry(image)
 }
 
-settled(image) if names.broken_glass(image)
+admitted_unverified(image) if references.under_break_glass(image)
 
-settled(image) if any_key(image)
+admitted_unverified(image) if any_key(image)
 
-# Only a literal [] means any image of OCI Registry. Keys that are missing, null or
-# misspelt mean none.
+# any_key holds for a literal [], which admits any image of OCI Registry. Keys that are missing,
+# null or misspelt admit none.
 any_key(image) if {
 	input.parameters.keys == []
-	names.oci_registry(image)
+	references.oci_registry(image)
 }
 
-# signed holds for a plain yes on exactly this image and these keys.
-signed(image) if values[questions[image.ref]].signed == true
+# signed holds if the verdict on exactly this image and these keys says so.
+signed(image) if verdicts[questions[image.ref]].signed == true
 
-values := answers.values(answer)
+verdicts := answers.by_question(answer)
 
-errors := answers.errors(answer)
+errors := answers.errors_by_question(answer)
 
 default answer := {}
 
-answer := fetch.answers(provider, sort([question | some question in questions])) if count(questions) > 0
+answer := externaldata.answers(provider, sort([question | some question in questions])) if count(questions) > 0
 
 provider := object.get(input.parameters, "provider", "oke-sign")
 
-# The keys are part of the question because Gatekeeper caches answers by question:
-# two policies must not share a verdict. Questions are made by reference, and not by
-# image, so that an image that stands in many containers is asked about once.
+# questions maps each reference to its question. The keys are part of the question because
+# Gatekeeper caches answers by question, and two policies must not share a verdict. An image
+# that many containers use is asked about once.
 questions := {image.ref: json.marshal({"image": image.ref, "keys": keys}) |
-	some image in images.judged
-	image.ref in names.pinned
-	names.of[image.ref].class == "oci-registry"
-	not settled(image)
+	some image in images.checked
+	image.ref in references.pinned
+	references.classified[image.ref].class == "oci-registry"
+	not admitted_unverified(image)
 }
 
-# keys are a set, which json.marshal writes in order and each key once. The provider
-# rejects a question whose keys are in another order (provider/server), since it would
-# be a second name for the same answer. One key that is no string leaves keys
-# undefined, and then nothing is signed.
+# keys is a set: json.marshal writes it sorted, each key once. The provider rejects a question
+# with its keys in another order (provider/server), since the same answer would have two
+# names. If any key is not a string, keys is undefined and no image is signed.
 keys := {key | some key in input.parameters.keys} if {
 	is_array(input.parameters.keys)
 	every key in input.parameters.keys {
@@ -79,39 +79,39 @@ keys := {key | some key in input.parameters.keys} if {
 	}
 }
 
-# From here on everything is said and nothing decided.
+# The rules below only word the denial.
 default reason(_) := "no-answer"
 
-reason(image) := names.fault(image).reason if {
-	names.fault(image)
+reason(image) := references.invalid_reference(image).reason if {
+	references.invalid_reference(image)
 } else := "not-oci-registry" if {
-	names.other_registry(image)
+	references.other_registry(image)
 } else := "no-keys" if {
 	not keys
 } else := "no-digest" if {
-	not image.ref in names.pinned
+	not image.ref in references.pinned
 } else := denial(image).reason
 
-default detail(_) := "refused by the provider"
+default detail(_) := "denied by the provider"
 
-detail(image) := names.fault(image).detail if {
-	names.fault(image)
-} else := explanations[reason(image)] if {
-	explanations[reason(image)]
-} else := sprintf("could not find out whether it is signed, from provider %v: %v", [provider, answers.cause(answer, values, errors, questions[image.ref])]) if {
+detail(image) := references.invalid_reference(image).detail if {
+	references.invalid_reference(image)
+} else := details[reason(image)] if {
+	details[reason(image)]
+} else := sprintf("could not find out whether it is signed, from provider %v: %v", [provider, answers.error_detail(answer, verdicts, errors, questions[image.ref])]) if {
 	reason(image) == "no-answer"
 } else := replace(denial(image).detail, "…", "..")
 
-explanations := {
+details := {
 	"not-oci-registry": "this policy admits images of OCI Registry only (otherRegistries: Deny)",
 	"no-keys": "the policy has no readable parameters.keys; [] would admit any image of OCI Registry",
 	"no-digest": "a tag may move after the check; pin it with kubectl oke-sign pin",
 }
 
-# denial is a verdict that is a plain no, with a reason fit to be shown.
-denial(image) := value if {
-	value := values[questions[image.ref]]
-	value.signed == false
-	answers.word(value.reason)
-	value.reason != "signed"
+# denial is a verdict that says no, with a valid reason.
+denial(image) := verdict if {
+	verdict := verdicts[questions[image.ref]]
+	verdict.signed == false
+	answers.valid_reason(verdict.reason)
+	verdict.reason != "signed"
 }

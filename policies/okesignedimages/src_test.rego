@@ -37,7 +37,7 @@ found(parameters, object) := got if {
 		"parameters": parameters,
 		"review": {"operation": "CREATE", "object": object},
 	}
-		with data.lib.fetch.answers as vouch
+		with data.lib.externaldata.answers as vouch
 	got := {concat(": ", array.slice(split(message, ": "), 0, 2)) | some message in messages}
 }
 
@@ -204,7 +204,7 @@ test_answers_that_are_no_yes[note] if {
 		"parameters": {"keys": keys},
 		"review": {"operation": "CREATE", "object": pod({}, [good])},
 	}
-		with data.lib.fetch.answers as answer
+		with data.lib.externaldata.answers as answer
 	print(note, messages)
 	count(messages) == 1
 	every message in messages {
@@ -218,7 +218,7 @@ test_a_failed_function_is_no_yes if {
 		"parameters": {"keys": keys},
 		"review": {"operation": "CREATE", "object": pod({}, [good])},
 	}
-		with data.lib.fetch.answers as undefined_answers
+		with data.lib.externaldata.answers as undefined_answers
 }
 
 undefined_answers(_, _) := answer if {

@@ -179,7 +179,7 @@ func collect(root string) ([]Mutant, error) {
 		}
 		return nil
 	}
-	for _, pattern := range []string{"policies/*/src.rego", "policies/lib/*.rego", "policies/lib/fetch/live.rego"} {
+	for _, pattern := range []string{"policies/*/src.rego", "policies/lib/*.rego", "policies/lib/externaldata/live.rego"} {
 		if err := add(pattern, regoMutants); err != nil {
 			return nil, err
 		}

@@ -63,7 +63,7 @@ func Files(policies fs.FS) (map[string][]byte, error) {
 }
 
 // conftest adds copies of the policies and of what they share: conftest reads all
-// of one folder, and lib/fetch holds one package several times.
+// of one folder, and lib/externaldata holds one package several times.
 func conftest(policies fs.FS, files map[string][]byte) error {
 	sources, err := fs.Glob(policies, "*/src.rego")
 	if err != nil {
@@ -73,7 +73,7 @@ func conftest(policies fs.FS, files map[string][]byte) error {
 	if err != nil {
 		return err
 	}
-	for _, source := range append(append(sources, shared...), "lib/fetch/conftest.rego") {
+	for _, source := range append(append(sources, shared...), "lib/externaldata/conftest.rego") {
 		if strings.HasSuffix(source, "_test.rego") {
 			continue
 		}
@@ -143,8 +143,8 @@ func template(policies fs.FS, made map[string][]byte, dir, fetch string) ([]byte
 				continue
 			}
 			file := path.Join("lib", name+".rego")
-			if name == "fetch" {
-				file = path.Join("lib/fetch", fetch+".rego")
+			if name == "externaldata" {
+				file = path.Join("lib/externaldata", fetch+".rego")
 			}
 			text, ok := made[file]
 			if !ok {
