@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// testsOfTheTree returns where each test of the project is: of Go by its name, of Rego
-// by its rule's.
+// testsOfTheTree returns the files of each test of the project, by the name of the Go
+// function or of the Rego rule.
 func testsOfTheTree(t *testing.T) map[string][]string {
 	t.Helper()
 	found := make(map[string][]string)
@@ -37,14 +37,14 @@ func testsOfTheTree(t *testing.T) map[string][]string {
 	return found
 }
 
-// TestAdvisoriesHaveTests reads the table of SECURITY.md: each row names a test that
-// is there, or says that what went wrong elsewhere cannot happen here.
+// TestAdvisoriesHaveTests reads the table of SECURITY.md. Each row names a test that
+// exists, or says why the advisory cannot apply here.
 func TestAdvisoriesHaveTests(t *testing.T) {
 	text, err := os.ReadFile("../SECURITY.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, section, _ := strings.Cut(string(text), "\n## Known advisories of peers, and what holds here\n")
+	_, section, _ := strings.Cut(string(text), "\n## Advisories of similar programs\n")
 	_, table, found := strings.Cut(section, "\n|---|---|---|\n")
 	if !found {
 		t.Fatal("SECURITY.md has no table of advisories")
@@ -56,12 +56,12 @@ func TestAdvisoriesHaveTests(t *testing.T) {
 	for row := range strings.Lines(table) {
 		cells := strings.Split(strings.Trim(row, "| \n"), " | ")
 		if len(cells) != 3 || cells[0] == "" || cells[1] == "" {
-			t.Errorf("a row without an advisory, a sentence and a test: %s", row)
+			t.Errorf("this row lacks an advisory, a sentence or a test: %s", row)
 			continue
 		}
 		rows++
 		if ids[cells[0]] {
-			t.Errorf("%s is there twice", cells[0])
+			t.Errorf("the table has %s twice", cells[0])
 		}
 		ids[cells[0]] = true
 		named := name.FindAllStringSubmatch(cells[2], -1)
@@ -72,11 +72,11 @@ func TestAdvisoriesHaveTests(t *testing.T) {
 		}
 		for _, n := range named {
 			if tests[n[1]] == nil {
-				t.Errorf("%s: there is no test %s", cells[0], n[1])
+				t.Errorf("%s: no test is named %s", cells[0], n[1])
 			}
 		}
 	}
 	if rows < 30 {
-		t.Errorf("%d rows: the table is not read to its end", rows)
+		t.Errorf("found %d rows, want at least 30: the table ends too early", rows)
 	}
 }

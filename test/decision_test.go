@@ -9,7 +9,8 @@ import (
 	"testing"
 )
 
-// Each invariant of docs/decision.md names tests, and they exist.
+// TestDecisionNamesItsTests checks that each invariant of docs/decision.md names a
+// test, and that these tests exist.
 func TestDecisionNamesItsTests(t *testing.T) {
 	exists := make(map[string]bool)
 	declared := regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)\w+)\(`)
@@ -41,20 +42,20 @@ func TestDecisionNamesItsTests(t *testing.T) {
 		invariants++
 		tests := named.FindAllStringSubmatch(line, -1)
 		if len(tests) == 0 {
-			t.Errorf("no test holds: %s", line)
+			t.Errorf("this invariant names no test: %s", line)
 		}
 		for _, name := range tests {
 			if !exists[name[1]] {
-				t.Errorf("there is no %s, which is to hold: %s", name[1], line)
+				t.Errorf("no test is named %s, in: %s", name[1], line)
 			}
 		}
 	}
 	if invariants < 9 {
-		t.Errorf("%d invariants were read", invariants)
+		t.Errorf("read %d invariants, want at least 9", invariants)
 	}
 }
 
-// What decides can be read in ten minutes.
+// TestTheDecisionIsShort keeps the deciding code readable in ten minutes.
 func TestTheDecisionIsShort(t *testing.T) {
 	const most = 250
 	files, err := filepath.Glob("../provider/verdict/*.go")
@@ -77,12 +78,12 @@ func TestTheDecisionIsShort(t *testing.T) {
 		}
 	}
 	if lines == 0 || lines > most {
-		t.Errorf("provider/verdict has %d lines, blank ones left out; at most %d", lines, most)
+		t.Errorf("provider/verdict has %d lines that are not blank, want at most %d", lines, most)
 	}
 }
 
-// Each file and folder that docs/architecture.md names exists, and each function that it
-// names after a Go file is in that file.
+// TestArchitectureNamesWhatExists checks that docs/architecture.md names existing files
+// and folders, and that each function it names after a Go file is in that file.
 func TestArchitectureNamesWhatExists(t *testing.T) {
 	text, err := os.ReadFile("../docs/architecture.md")
 	if err != nil {
@@ -90,7 +91,7 @@ func TestArchitectureNamesWhatExists(t *testing.T) {
 	}
 	paths := regexp.MustCompile("`((?:provider|plugin|policies|charts|test)/[\\w./-]+)`").FindAllStringSubmatch(string(text), -1)
 	if len(paths) < 30 {
-		t.Errorf("%d paths were read", len(paths))
+		t.Errorf("read %d paths, want at least 30", len(paths))
 	}
 	for _, path := range paths {
 		if _, err := os.Stat(filepath.Join("..", path[1])); err != nil {
@@ -99,12 +100,12 @@ func TestArchitectureNamesWhatExists(t *testing.T) {
 	}
 	functions := regexp.MustCompile("`([\\w/-]+\\.go)`:\\s+`(\\w+)`").FindAllStringSubmatch(string(text), -1)
 	if len(functions) < 8 {
-		t.Errorf("%d functions were read", len(functions))
+		t.Errorf("read %d functions, want at least 8", len(functions))
 	}
 	for _, f := range functions {
 		source, err := os.ReadFile(filepath.Join("..", f[1]))
 		if err != nil || !regexp.MustCompile(`(?m)^func (\([^)]*\) )?`+f[2]+`\(`).Match(source) {
-			t.Errorf("docs/architecture.md names %s in %s, which is not there: %v", f[2], f[1], err)
+			t.Errorf("docs/architecture.md names %s in %s, which does not define it: %v", f[2], f[1], err)
 		}
 	}
 }

@@ -19,8 +19,8 @@ import (
 
 const module = "github.com/oke-sign/oke-sign/"
 
-// dependencies returns what each package of the project imports, directly and
-// through others, tests left out.
+// dependencies returns the direct and indirect imports of each package of the project,
+// without its tests.
 func dependencies(t *testing.T) map[string][]string {
 	t.Helper()
 	out, err := exec.CommandContext(t.Context(), "go", "list", "-f", `{{.ImportPath}}:{{range .Deps}} {{.}}{{end}}`, module+"...").Output()
@@ -34,13 +34,13 @@ func dependencies(t *testing.T) map[string][]string {
 	}
 	for _, pkg := range []string{"provider/image", "provider/signature", "provider/verdict", "provider/checker", "provider/vulnreport", "provider/server", "plugin/cmd", "plugin/gatekeeper"} {
 		if deps[pkg] == nil {
-			t.Fatalf("no package %s: the rules below would hold for nothing", pkg)
+			t.Fatalf("no package %s: the rules below would check nothing", pkg)
 		}
 	}
 	return deps
 }
 
-// imports returns what each package of the project imports itself.
+// imports returns the direct imports of each package of the project.
 func imports(t *testing.T) map[string][]string {
 	t.Helper()
 	out, err := exec.CommandContext(t.Context(), "go", "list", "-f", `{{.ImportPath}}:{{range .Imports}} {{.}}{{end}}`, module+"...").Output()
@@ -64,8 +64,8 @@ func std(path string) bool {
 	return !strings.Contains(first, ".")
 }
 
-// The rules keep what decides small enough to be read whole, and the cloud's and
-// the cluster's libraries out of it.
+// TestImportRules keeps the deciding packages small enough to read whole, and free of
+// the libraries of OCI and Kubernetes.
 func TestImportRules(t *testing.T) {
 	const (
 		sdk        = "github.com/oracle/oci-go-sdk"
@@ -83,7 +83,7 @@ func TestImportRules(t *testing.T) {
 			case pkg == "provider/verdict" && !std(dep) && own != "provider/image" && own != "provider/signature":
 				t.Errorf("%s depends on %s: the standard library, provider/image and provider/signature only", pkg, dep)
 			case slices.Contains([]string{"provider/checker", "provider/vulnreport", "provider/server"}, pkg) && under(dep, sdk):
-				t.Errorf("%s depends on %s: what decides and what answers knows nothing of OCI's SDK", pkg, dep)
+				t.Errorf("%s depends on %s: packages that decide or answer must not know OCI's SDK", pkg, dep)
 			case under(pkg, "provider") && under(dep, opa) && !under(dep, opa+"/cert-controller"):
 				t.Errorf("%s depends on %s: nothing under provider does", pkg, dep)
 			case under(pkg, "provider") && under(dep, opa) && !under(pkg, "provider/certs", "provider/oke-sign-provider"):
@@ -101,7 +101,8 @@ func TestImportRules(t *testing.T) {
 	for pkg, names := range imports(t) {
 		for _, name := range names {
 			checkPlugin(t, pkg, strings.TrimPrefix(name, module))
-			// Under test, the SDK's own clients play Oracle's and attackers' parts.
+			// In tests, the SDK's own clients act as Oracle's programs and as
+			// attackers.
 			if under(name, sdk) && !under(pkg, "provider/registry", "provider/vault", "provider/vulnscan", "provider/ociauth", "plugin/okecluster", "test") {
 				t.Errorf("%s imports %s: only the packages that talk to OCI do", pkg, name)
 			}
@@ -109,26 +110,27 @@ func TestImportRules(t *testing.T) {
 	}
 }
 
-// checkPlugin holds an import of a package of the plugin to the plugin's layers: groups
-// of commands over packages that are named for their part, over cli and the formats.
+// checkPlugin checks one import against the plugin's layers: groups of commands above
+// packages named for their role, above cli and the formats.
 func checkPlugin(t *testing.T, pkg, name string) {
 	const commands = "plugin/cmd/"
 	switch {
 	case strings.HasPrefix(pkg, commands) && strings.HasPrefix(name, commands):
-		t.Errorf("%s imports %s: no group of commands imports another; what they share goes to a package beside cmd", pkg, name)
+		t.Errorf("%s imports %s: a group of commands must not import another; move shared code to a package beside cmd", pkg, name)
 	case under(pkg, "plugin") && pkg != "plugin/cmd" && strings.HasPrefix(name, commands):
 		t.Errorf("%s imports %s: only plugin/cmd knows the commands", pkg, name)
 	case under(pkg, "plugin/cli", "plugin/sarif") && under(name, "plugin", "provider", "policies"):
-		t.Errorf("%s imports %s: it serves any program, and imports nothing of the project", pkg, name)
+		t.Errorf("%s imports %s: it serves any program, so it must not import the project", pkg, name)
 	case under(pkg, "plugin/enforcement", "plugin/simulate", "plugin/keyring", "plugin/sarif") && name == "github.com/spf13/cobra":
-		t.Errorf("%s imports %s: it is no command", pkg, name)
+		t.Errorf("%s imports %s: it is not a command", pkg, name)
 	case under(pkg, "plugin") && !under(pkg, "plugin/cmd", "plugin/connect", "plugin/keyring", "plugin/okecluster") &&
 		under(name, "provider/registry", "provider/vault", "provider/vulnscan", "provider/ociauth"):
 		t.Errorf("%s imports %s: connect makes OCI's clients, and commands use them", pkg, name)
 	}
 }
 
-// The checks of doctor judge facts. They ask nobody and know no command line.
+// TestDoctorsChecksAskNobody checks that the checks of doctor only evaluate facts. They
+// must not connect to anything or know a command line.
 func TestDoctorsChecksAskNobody(t *testing.T) {
 	files, err := filepath.Glob("../plugin/cmd/doctor/checks*.go")
 	if err != nil || len(files) < 5 {
@@ -148,13 +150,13 @@ func TestDoctorsChecksAskNobody(t *testing.T) {
 				t.Fatal(err)
 			}
 			if name == "github.com/spf13/cobra" || under(strings.TrimPrefix(name, module), "plugin/connect") {
-				t.Errorf("%s imports %s: gather.go reads facts, and checks judge them", file, name)
+				t.Errorf("%s imports %s: gather.go reads facts, and checks only evaluate them", file, name)
 			}
 		}
 	}
 }
 
-// A package is read as a whole, and so is a type.
+// A reader takes in a package as a whole, and a type too.
 const (
 	maxLines   = 2500 // of product code in a package
 	maxMethods = 15   // of a type, exported or not
@@ -200,8 +202,9 @@ func TestPackagesStaySmall(t *testing.T) {
 	}
 }
 
-// larger are packages and types that are larger: OCI's authentication has seven kinds
-// and one transport for all, and a client has a method for each call of its service.
+// larger lists packages and types that may exceed the limits. OCI's authentication has
+// seven kinds and one transport for all. A client has a method for each call of its
+// service.
 var larger = []string{
 	"../provider/ociauth", "../provider/ociauth: Principal",
 	"../provider/registry: Client", "../provider/vulnscan: Client",
@@ -222,7 +225,8 @@ func receiver(e ast.Expr) string {
 	return ""
 }
 
-// Whoever looks at what the project takes in finds why, and nothing that is gone.
+// TestContributingHasAReasonForEachDependency checks that CONTRIBUTING.md gives a
+// reason for each dependency, and lists no other.
 func TestContributingHasAReasonForEachDependency(t *testing.T) {
 	out, err := exec.CommandContext(t.Context(), "go", "mod", "edit", "-json").Output()
 	if err != nil {
