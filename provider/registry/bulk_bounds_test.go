@@ -3,6 +3,7 @@ package registry_test
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -134,7 +135,7 @@ func TestBulkHoldsABoundedAmount(t *testing.T) {
 		}
 	})
 	t.Run("while it reads ahead", func(t *testing.T) {
-		for held, want := range map[int]int{0: 3, registry.MaxBulkBytes - 1: 2} {
+		for held, want := range map[int]int{0: 3, registry.MaxBulkBytes - 1: 2, registry.MaxBulkBytes: 1} {
 			c := newCrowd(t, 60, 10)
 			c.bulk(t, 59)
 			c.bulk(t, 0) // the first page; the oldest image is on none of the next two
@@ -190,16 +191,19 @@ func TestBulkHoldsABoundedAmount(t *testing.T) {
 			}
 		}
 		for name, tt := range map[string]struct {
-			questions [][]signature.KeyID
-			want      int
+			questions   [][]signature.KeyID
+			inventoried bool
+			want, held  int
 		}{
-			"one by one":               {[][]signature.KeyID{keys[:1], keys[1:2], keys[:2]}, 2},
-			"as many as there may be":  {[][]signature.KeyID{keys[:12], keys[12:16]}, registry.MaxBulkKeys},
-			"one more, in a question":  {[][]signature.KeyID{keys[:17]}, registry.MaxBulkKeys},
-			"one more, in another one": {[][]signature.KeyID{keys[:12], keys[12:17]}, 5}, // those of before are forgotten
+			"one by one":                  {[][]signature.KeyID{keys[:1], keys[1:2], keys[:2]}, false, 2, 2},
+			"as many as there may be":     {[][]signature.KeyID{keys[:12], keys[12:16]}, false, registry.MaxBulkKeys, registry.MaxBulkKeys},
+			"one more, in a question":     {[][]signature.KeyID{keys[:17]}, false, registry.MaxBulkKeys, registry.MaxBulkKeys},
+			"one more, in another one":    {[][]signature.KeyID{keys[:12], keys[12:17]}, false, 5, 12}, // those of before are forgotten
+			"one more, for an inventory":  {[][]signature.KeyID{keys[:12], keys[12:17]}, true, registry.MaxBulkKeys, registry.MaxBulkKeys},
+			"many more, for an inventory": {[][]signature.KeyID{keys[:16], keys[16:]}, true, registry.MaxBulkKeys, registry.MaxBulkKeys},
 		} {
-			if got := registry.Wanted(tt.questions...); got != tt.want {
-				t.Errorf("%s: %d keys, want %d", name, got, tt.want)
+			if got, held := registry.Wanted(tt.inventoried, tt.questions...); got != tt.want || held != tt.held {
+				t.Errorf("%s: %d keys, of which the first map has %d; want %d, %d", name, got, held, tt.want, tt.held)
 			}
 		}
 	})
@@ -239,6 +243,7 @@ func TestBulkReadsAPageAtATime(t *testing.T) {
 		"blank pages before an item":     {[]int{0, 0, 1, 1}, 2, false},
 		"too many blank pages":           {[]int{0, 0, 0, 1}, 1, true},
 		"a blank page at the end":        {[]int{1, 0}, 2, false},
+		"blank pages among many":         {slices.Repeat([]int{10, 0}, registry.MaxBulkPages), registry.MaxBulkPages, false},
 		"as many pages as there may be":  {full(registry.MaxBulkPages), registry.MaxBulkPages, false},
 		"one page more: the first alone": {full(registry.MaxBulkPages + 1), 1, false},
 	} {

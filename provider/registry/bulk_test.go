@@ -329,7 +329,7 @@ func (c *crowd) askAs(t *testing.T, user *ocitest.User) {
 		defer c.mu.Unlock()
 		return c.now
 	}
-	c.client = client(t, user, registry.Config{Now: clock})
+	c.client = client(t, user, registry.Config{Now: clock, Panicked: told(t)})
 	deciding := c.signers.checker(c.client, clock, c.client.Bulk)
 	c.check = func(ref image.Reference) checker.Answer {
 		t.Helper()

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"context"
 	"fmt"
 	"time"
 
@@ -51,13 +52,20 @@ func (c *Client) Interests() int {
 	return len(c.bulk.repos)
 }
 
-// Wanted is the keys that are wanted of one repository after each of the questions.
-func Wanted(questions ...[]signature.KeyID) (wanted int) {
+// Wanted is how many keys are wanted of one repository after each of the questions, and
+// how many of them an inventory has that was made after the first one.
+func Wanted(inventoried bool, questions ...[]signature.KeyID) (wanted, held int) {
 	i := new(interest)
-	for _, keys := range questions {
-		i.want(keys)
+	var first map[string]bool
+	for n, keys := range questions {
+		if i.want(keys); n == 0 {
+			first = i.keys
+			if inventoried {
+				i.inv = &inventory{keys: i.keys}
+			}
+		}
 	}
-	return len(i.keys)
+	return len(i.keys), len(first)
 }
 
 // Cursor reads a list page by page.
@@ -84,4 +92,81 @@ func Worthwhile(images, signatures ociauth.Page) bool {
 // Rooted is whether a list at the root of an image's tenancy is worth trying.
 func (c *Client) Rooted(ref image.Reference) bool {
 	return c.places.rooted(ref, c.tenancies[ref.Namespace()])
+}
+
+// Unroot notes a refusal at the root of an image's tenancy.
+func (c *Client) Unroot(ref image.Reference) { c.places.unroot(ref, c.tenancies[ref.Namespace()]) }
+
+// Inventories are what is read of repositories as a whole, without a client.
+type Inventories struct{ *bulk }
+
+// NewInventories returns none.
+func NewInventories(now func() time.Time) Inventories {
+	return Inventories{&bulk{now: now, repos: make(map[repository]*interest)}}
+}
+
+// Inventory is what was read of one repository.
+type Inventory = inventory
+
+// Ask asks for an image of a repository whose place is known or not. It returns the
+// inventory of the repository, nil if there is none.
+func (b Inventories) Ask(placed bool, ref image.Reference) *Inventory {
+	inv, _ := b.ask(wanted{repositoryOf(ref), ref.Digest(), nil}, placed)
+	return inv
+}
+
+// Read ends the page that is being read, with nothing on it and more to follow.
+func (b Inventories) Read(inv *Inventory) { b.turned(inv, "", nil) }
+
+// Reading is whether a page is being read.
+func (b Inventories) Reading(inv *Inventory) bool { return inv.page != nil }
+
+// Hold has the inventories hold a number of bytes.
+func (b Inventories) Hold(bytes int) { b.held = bytes }
+
+// Add adds an image to an inventory.
+func (b Inventories) Add(inv *Inventory, ref image.Reference) {
+	b.addImages(inv, []imageSummary{{ID: "id", Digest: ref.Digest(), RepositoryName: ref.Repository()}})
+}
+
+// Held is how many bytes all inventories have.
+func (b Inventories) Held() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.held
+}
+
+// Interests is how many repositories somebody has an interest in.
+func (b Inventories) Interests() int { return len(b.repos) }
+
+// ReadsOn is whether another page is read after one, of two lists that may be over.
+func ReadsOn(imagesOver, signaturesOver, dropped bool, ahead, held int) bool {
+	inv := &inventory{page: make(chan struct{}), ahead: ahead, dropped: dropped}
+	inv.imagesAt.over, inv.signaturesAt.over = imagesOver, signaturesOver
+	b := bulk{now: time.Now, repos: map[repository]*interest{{}: {inv: inv}}, held: held}
+	return b.turned(inv, "", nil)
+}
+
+// Places knows the compartments of repositories, without a client.
+type Places struct{ *places }
+
+// NewPlaces returns a Places that knows none.
+func NewPlaces() Places { return Places{newPlaces(time.Now)} }
+
+// Find looks for the compartment of a repository.
+func (p Places) Find(ctx context.Context, ref image.Reference, look func(context.Context, image.Reference) (Image, error)) (string, error) {
+	return p.find(ctx, ref, look)
+}
+
+// Known is the compartment of a repository, if it is known.
+func (p Places) Known(ref image.Reference) string { return p.recall(ref) }
+
+// Remember sets the compartment of a repository.
+func (p Places) Remember(ref image.Reference, compartment string) { p.remember(ref, compartment) }
+
+// Looking is for how many repositories somebody looks.
+func (p Places) Looking() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.looking)
 }

@@ -186,8 +186,12 @@ func TestAListIsWholeOrNone(t *testing.T) {
 // TestRightsOnACompartmentOnly is about a principal who may read repositories in
 // one compartment and nothing at the root.
 func TestRightsOnACompartmentOnly(t *testing.T) {
-	setup := func(t *testing.T) (*ocitest.Tenancy, *ocitest.User, *ocitest.Image, []string, string) {
-		tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
+	setup := func(t *testing.T, sw ...ocitest.Switches) (*ocitest.Tenancy, *ocitest.User, *ocitest.Image, []string, string) {
+		cfg := ocitest.TenancyConfig{}
+		if len(sw) > 0 {
+			cfg.Switches = &sw[0]
+		}
+		tenancy := cloud.NewTenancy(t, cfg)
 		team := tenancy.NewCompartment("team", "")
 		tenancy.NewRepository("app", team)
 		tenancy.Allow("Allow user dev to read repos in compartment team")
@@ -281,6 +285,33 @@ func TestRightsOnACompartmentOnly(t *testing.T) {
 			})
 		}
 		wg.Wait()
+	})
+	t.Run("notices a place that may be read no more", func(t *testing.T) {
+		tenancy, dev, img, ids, _ := setup(t, ocitest.Strict())
+		c := client(t, dev, registry.Config{})
+		ref := parse(t, img.Ref())
+		for range 2 { // at the root, once; where the repository was, once
+			tenancy.Fault(ocitest.Fault{Operation: lists, Kind: ocitest.Status, Status: 404, Code: "NotAuthorizedOrNotFound", Count: 1})
+			got, _, err := c.Records(t.Context(), ref)
+			if diff := cmp.Diff(ids, idsOf(got)); err != nil || diff != "" {
+				t.Error(err, diff)
+			}
+		}
+		if n := tenancy.Calls()[lookups]; n != 2 {
+			t.Errorf("%d look-ups, want one for each time", n)
+		}
+	})
+	t.Run("takes a place that does not answer for an error", func(t *testing.T) {
+		tenancy, dev, img, _, _ := setup(t, ocitest.Strict())
+		c := client(t, dev, registry.Config{})
+		ref := parse(t, img.Ref())
+		if got, _, err := c.Records(t.Context(), ref); err != nil || len(got) != 3 {
+			t.Fatal(len(got), err)
+		}
+		tenancy.Fault(ocitest.Fault{Operation: lists, Kind: ocitest.Status, Status: 501, Code: "MethodNotImplemented", Count: 1})
+		if got, _, err := c.Records(t.Context(), ref); err == nil || len(got) > 0 || tenancy.Calls()[lookups] != 1 {
+			t.Errorf("%d records, %v, %d look-ups", len(got), err, tenancy.Calls()[lookups])
+		}
 	})
 	t.Run("notices that the repository has moved", func(t *testing.T) {
 		tenancy, dev, img, ids, _ := setup(t)
@@ -740,9 +771,9 @@ func TestRecord(t *testing.T) {
 	if err != nil || got.ID != ids[1] || got.ImageID != img.ID || got.CreatedBy != "somebody" {
 		t.Errorf("got %+v, %v", got, err)
 	}
-	for _, id := range []string{"", "..", "ocid1.containerimagesignature.oc1/../x", img.ID} {
-		if got, err := c.Record(t.Context(), ref, id); err == nil {
-			t.Errorf("%q: %+v", id, got)
+	for _, id := range []string{"", "..", "ocid1.containerimagesignature.oc1/../x", "ocid1.containerimagesignature.oc1?x=y", img.ID} {
+		if got, err := c.Record(t.Context(), ref, id); err == nil || !strings.Contains(err.Error(), "not the OCID of a signature") {
+			t.Errorf("%q: %+v, %v", id, got, err)
 		}
 	}
 	if n := tenancy.Calls()["artifacts.GetContainerImageSignature"]; n != 1 {
@@ -756,6 +787,10 @@ func TestRecord(t *testing.T) {
 		if got, err := c.Record(t.Context(), ref, ids[1]); !ociauth.IsMalformed(err) || got.ImageID != "" || !strings.Contains(err.Error(), "without an id or a lifecycleState") {
 			t.Errorf("without %s: %+v, %v", field, got, err)
 		}
+	}
+	tenancy.Fault(ocitest.Fault{Operation: "artifacts.Get*", Kind: ocitest.Status, Status: 501, Code: "MethodNotImplemented", Count: 1})
+	if got, err := c.Record(t.Context(), ref, ids[1]); err == nil || got.ID != "" || ociauth.IsMalformed(err) || errors.Is(err, registry.ErrNotFound) {
+		t.Errorf("while OCI fails: %+v, %v", got, err)
 	}
 	if _, err := c.Record(t.Context(), ref, ids[1][:len(ids[1])-4]+"zzzz"); !errors.Is(err, registry.ErrNotFound) {
 		t.Errorf("one that is not there: %v", err)

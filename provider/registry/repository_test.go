@@ -65,8 +65,12 @@ func TestCreateRepository(t *testing.T) {
 	if found, err := c.Repository(t.Context(), tenancy.Region, tenancy.ID, "fresh"); err != nil || found != made || made.ID == "" {
 		t.Errorf("made %+v, found %+v, %v", made, found, err)
 	}
-	tenancy.Fault(ocitest.Fault{Operation: "artifacts.CreateContainerRepository", Kind: ocitest.Set, Set: map[string]any{"displayName": "other"}})
+	tenancy.Fault(ocitest.Fault{Operation: "artifacts.CreateContainerRepository", Kind: ocitest.Set, Set: map[string]any{"displayName": "other"}, Count: 1})
 	if got, err := c.CreateRepository(t.Context(), tenancy.Region, tenancy.ID, "second"); !ociauth.IsMalformed(err) || !strings.Contains(err.Error(), "making repository second") || got != (registry.Repository{}) {
 		t.Errorf("another one: %+v, %v", got, err)
+	}
+	tenancy.Fault(ocitest.Fault{Operation: "artifacts.CreateContainerRepository", Kind: ocitest.Status, Status: 501, Code: "MethodNotImplemented"})
+	if got, err := c.CreateRepository(t.Context(), tenancy.Region, tenancy.ID, "third"); err == nil || ociauth.IsMalformed(err) || got != (registry.Repository{}) {
+		t.Errorf("while OCI fails: %+v, %v", got, err)
 	}
 }

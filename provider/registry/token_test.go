@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/oke-sign/oke-sign/provider/ociauth"
 	"github.com/oke-sign/oke-sign/provider/registry"
 	"github.com/oke-sign/oke-sign/test/ocitest"
 )
@@ -79,5 +80,16 @@ func TestAccessTokensAtTheBounds(t *testing.T) {
 		if got, err := c.AccessToken(t.Context(), ref.Region()); (err == nil) != ok || ok && got != token {
 			t.Errorf("%.20q, %d bytes: %v", token, len(token), err)
 		}
+	}
+}
+
+// While OCI fails, its own error comes back.
+func TestAccessTokenWhileOCIFails(t *testing.T) {
+	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
+	ref := parse(t, tenancy.NewImage("web", "v1").Ref())
+	tenancy.Fault(ocitest.Fault{Operation: "containerregistry.GetAccessToken", Kind: ocitest.Status, Status: 501, Code: "MethodNotImplemented"})
+	token, err := client(t, tenancy.Admin(), registry.Config{}).AccessToken(t.Context(), ref.Region())
+	if token != "" || err == nil || ociauth.IsMalformed(err) || !strings.Contains(err.Error(), "501 MethodNotImplemented") {
+		t.Errorf("got %d bytes, %v", len(token), err)
 	}
 }

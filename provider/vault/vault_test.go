@@ -754,6 +754,9 @@ func TestMasterKey(t *testing.T) {
 	if got := key.Decisive(); !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
+	if got, err := w.c.KeyState(t.Context(), id); err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("its state is %+v, %v, want %+v", got, err, want)
+	}
 
 	absent := keyID(t, made.ID[:len(made.ID)-4]+"aaaa")
 	key, err = w.c.MasterKey(t.Context(), absent)
@@ -763,6 +766,9 @@ func TestMasterKey(t *testing.T) {
 	w.Fault(ocitest.Fault{Kind: ocitest.Status, Operation: "keymanagement.ListKeyVersions", Status: 500, Code: "InternalServerError"})
 	if key, err := w.c.MasterKey(t.Context(), id); err == nil || !reflect.DeepEqual(key, vault.MasterKey{}) {
 		t.Errorf("versions that cannot be listed: %+v, %v", key, err)
+	}
+	if got, err := w.c.KeyState(t.Context(), id); err == nil || !reflect.DeepEqual(got, verdict.Key{}) {
+		t.Errorf("a state that cannot be found out: %+v, %v", got, err)
 	}
 }
 
