@@ -14,6 +14,9 @@ BINARIES := ./provider/oke-sign-provider ./plugin/kubectl-oke_sign ./test/oci-em
 # The race detector needs a C compiler; without one the tests run without it.
 RACE     := $(shell command -v gcc >/dev/null && echo CGO_ENABLED=1 go test -race || echo go test)
 LINT     := bin/tools/golangci-lint
+VULN     := bin/tools/govulncheck
+# Where govulncheck reads about vulnerabilities; a file:// URL works as well.
+VULNDB   ?= https://vuln.go.dev
 # What users run the policies with; the tests of the policies do, too.
 CONFTEST := bin/tools/conftest
 GATOR    := bin/tools/gator
@@ -88,7 +91,7 @@ bench: ## our own figures, as "name value unit" lines
 		awk '/^Benchmark/ { split($$1, of, "/"); sub(/-.*/, "", of[4]); print "policy_" of[2] "_" of[3] "_" of[4] "_images", $$3 / 1000, "us" }'
 
 .PHONY: lint
-lint: $(LINT) ## golangci-lint; opa check --strict, opa fmt and a few rules of Regal, in process; shell syntax
+lint: $(LINT) vuln ## golangci-lint, govulncheck; opa check --strict, opa fmt and a few rules of Regal, in process; shell syntax
 	$(LINT) run ./...
 	@# Plain opa does not know Gatekeeper's external_data; the test declares it.
 	go test -count=1 -run '^TestRegoIs' ./policies
@@ -96,8 +99,21 @@ lint: $(LINT) ## golangci-lint; opa check --strict, opa fmt and a few rules of R
 	@# golangci-lint would look for facts in all of Kubernetes, for minutes.
 	cd test/cluster && test -z "$$(gofmt -l . | tee -a /dev/stderr)" && go vet -trimpath ./...
 
+# A database that the network does not reach is no reason to fail; everything else is.
+.PHONY: vuln
+vuln: $(VULN) ## known vulnerabilities in the code that the product calls
+	@found=$$($(VULN) -db $(VULNDB) ./... 2>&1); code=$$?; \
+	if [[ $$found == "govulncheck: fetching vulnerabilities: Get "* ]]; then \
+		echo "govulncheck: skipped, because $(VULNDB) cannot be reached"; \
+	else \
+		echo "$$found"; exit $$code; \
+	fi
+
 $(LINT): test/tools/go.mod test/tools/go.sum
 	cd test/tools && go build -o ../../$@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+
+$(VULN): test/tools/govulncheck/go.mod test/tools/govulncheck/go.sum
+	cd test/tools/govulncheck && go build -o ../../../$@ golang.org/x/vuln/cmd/govulncheck
 
 $(CONFTEST): test/tools/conftest/go.mod test/tools/conftest/go.sum
 	cd test/tools/conftest && go build -o ../../../$@ github.com/open-policy-agent/conftest
