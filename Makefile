@@ -43,9 +43,20 @@ build: ## bin/oke-sign-provider, bin/kubectl-oke_sign, bin/oci-emulator
 	$(call go_build,$(BINARIES))
 
 .PHONY: demo
-demo: ## the whole story with real parts: no cloud account, no cluster
+demo: ## the story on one screen, with real parts: no cloud account, no cluster
 	$(call go_build,$(BINARIES) ./test/demo)
 	@bin/demo --bin bin
+
+# Of the first scenes of a real run, in colour.
+.PHONY: picture
+picture: bin/tools/freeze ## draw docs/demo.svg, the picture in the README, from a run of the demo
+	$(call go_build,$(BINARIES) ./test/demo)
+	bin/demo --bin bin --color always | sed '/Somebody copies/,$$d' > bin/demo.ansi
+	bin/tools/freeze --language ansi --font.family monospace --window --padding 20 --output docs/demo.svg bin/demo.ansi
+	rm bin/demo.ansi
+
+bin/tools/freeze: test/tools/freeze/go.mod test/tools/freeze/go.sum
+	cd test/tools/freeze && go build -o ../../../$@ github.com/charmbracelet/freeze
 
 .PHONY: test
 test: $(CONFTEST) $(GATOR) $(HELM) ## everything that needs no cluster, under both guesses at what is unknown about OCI

@@ -5,8 +5,10 @@
 // in a cluster.
 //
 // Only the API server and its controllers are missing: this program creates what
-// they would, and lets the engine decide. It ends with a table of what was
-// expected and what came, and fails if one line differs.
+// they would, and lets the engine decide.
+//
+// It prints one screen. With -all it prints every check, attacks and outages among
+// them, and ends with a table. It fails if one result differs from what is expected.
 package main
 
 import (
@@ -34,10 +36,13 @@ func main() {
 	bin := flag.String("bin", "bin", "`directory` of the programs that make build leaves")
 	// The kinder the emulated OCI is to attackers, the more is shown.
 	switches := flag.String("switches", "strict,deletedRecords=listed,dotDot=normalised", "what is unconfirmed about OCI, as oci-emulator has it")
+	all := flag.Bool("all", false, "show every check, attacks and outages among them")
+	color := flag.String("color", "auto", "`when` to use colour: auto, always or never")
 	flag.Parse()
 	info, err := os.Stdout.Stat()
-	color := err == nil && info.Mode()&os.ModeCharDevice != 0 && os.Getenv("NO_COLOR") == ""
-	err = demo(ctx, *bin, *switches, printer{os.Stdout, color})
+	isTerminal := err == nil && info.Mode()&os.ModeCharDevice != 0 && os.Getenv("NO_COLOR") == ""
+	out := printer{os.Stdout, *color == "always" || *color == "auto" && isTerminal}
+	err = demo(ctx, *bin, *switches, *all, out)
 	stop()
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "demo: %v\n", err)
@@ -48,7 +53,7 @@ func main() {
 // gatekeeperName is the name in the certificate that Gatekeeper shows providers.
 const gatekeeperName = "gatekeeper-webhook-service.gatekeeper-system.svc"
 
-func demo(ctx context.Context, bin, switches string, out printer) (err error) {
+func demo(ctx context.Context, bin, switches string, all bool, out printer) (err error) {
 	began := time.Now()
 	// What the demo runs must not find a cluster that somebody works with.
 	environ := slices.DeleteFunc(os.Environ(), func(e string) bool { return strings.HasPrefix(e, "KUBE") })
@@ -89,11 +94,16 @@ func demo(ctx context.Context, bin, switches string, out printer) (err error) {
 	}
 
 	s := &story{printer: out, bin: bin, env: env, cluster: c, cloud: cloud, provider: provider}
-	s.say("Ready in %s: %s and %s run, and Gatekeeper's engine holds the policies.", time.Since(began).Round(100*time.Millisecond), emulator.name, provider.name)
-	if err := s.tell(ctx); err != nil {
+	short := &screen{story: s}
+	tell, end := short.tell, short.end
+	if all {
+		s.say("Ready in %s: %s and %s run, and Gatekeeper's engine holds the policies.", time.Since(began).Round(100*time.Millisecond), emulator.name, provider.name)
+		tell, end = s.tell, s.table
+	}
+	if err := tell(ctx); err != nil {
 		return fmt.Errorf("%w\n\nThe provider's log ends:\n%s", err, provider.log)
 	}
-	return s.table(time.Since(began))
+	return end(time.Since(began))
 }
 
 // providerProcess is the running provider and the certificates around it.

@@ -14,6 +14,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/creack/pty"
 )
 
 // process is a program of the demo that keeps running. What it writes to
@@ -114,6 +116,33 @@ type result struct {
 }
 
 // run runs a command to its end.
+// onTerminal runs a program whose output goes to a terminal of that many columns.
+func onTerminal(ctx context.Context, columns uint16, env []string, program string, args ...string) (result, error) {
+	ours, theirs, err := pty.Open()
+	if err != nil {
+		return result{}, err
+	}
+	defer ours.Close()
+	if err := pty.Setsize(theirs, &pty.Winsize{Rows: 60, Cols: columns}); err != nil {
+		return result{}, errors.Join(err, theirs.Close())
+	}
+	cmd := exec.CommandContext(ctx, program, args...)
+	cmd.Env, cmd.Stdout, cmd.Stderr = env, theirs, theirs
+	var shown bytes.Buffer
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		_, _ = io.Copy(&shown, ours) // ends with EIO once the program's side is closed
+	}()
+	err = errors.Join(cmd.Run(), theirs.Close())
+	<-read
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		return result{}, fmt.Errorf("running %s: %w", filepath.Base(program), err)
+	}
+	return result{stdout: strings.ReplaceAll(shown.String(), "\r\n", "\n"), code: cmd.ProcessState.ExitCode()}, ctx.Err()
+}
+
 func run(ctx context.Context, env []string, program string, args ...string) (result, error) {
 	var stdout, stderr bytes.Buffer
 	cmd := exec.CommandContext(ctx, program, args...)

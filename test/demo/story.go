@@ -139,22 +139,10 @@ func (s *story) deploy(ctx context.Context, name, image, annotation string) (out
 	annotations := ""
 	if annotation != "" {
 		what += ", break-glass " + annotation
-		annotations = fmt.Sprintf("      annotations: {oracle.image-policy.k8s.io/break-glass: %q}\n", annotation)
+		annotations = fmt.Sprintf("\n        oracle.image-policy.k8s.io/break-glass: %q", annotation)
 	}
 	s.say("  %s", s.paint("36", fmt.Sprintf("$ kubectl apply -f %s.yaml    # %s", name, what)))
-	o, err := s.cluster.apply(ctx, fmt.Sprintf(`apiVersion: apps/v1
-kind: Deployment
-metadata: {name: %[1]s}
-spec:
-  replicas: 3
-  selector: {matchLabels: {app: %[1]s}}
-  template:
-    metadata:
-      labels: {app: %[1]s}
-%[3]s    spec:
-      containers:
-      - {name: nginx, image: %[2]q}
-`, name, image, annotations))
+	o, err := s.cluster.apply(ctx, deployment(name, image, annotations))
 	if err != nil {
 		return o, err
 	}
@@ -176,6 +164,25 @@ spec:
 		}
 	}
 	return o, nil
+}
+
+// deployment is a Deployment of three Pods with one image. The annotations are those of
+// the Pods, each on a line with its indentation.
+func deployment(name, image, annotations string) string {
+	return fmt.Sprintf(`apiVersion: apps/v1
+kind: Deployment
+metadata: {name: %[1]s}
+spec:
+  replicas: 3
+  selector: {matchLabels: {app: %[1]s}}
+  template:
+    metadata:
+      labels: {app: %[1]s}
+      annotations:%[3]s
+    spec:
+      containers:
+      - {name: nginx, image: %[2]q}
+`, name, image, annotations)
 }
 
 func podManifest(image string) string {
@@ -268,16 +275,29 @@ func (s *story) chapterKeys(ctx context.Context) error {
 	if _, err := s.kubectl(ctx, "keys", "list"); err != nil {
 		return err
 	}
-	r, err := s.quietly(ctx, "keys", "list", "-o", "json")
+	usable, err := s.findKeys(ctx)
 	if err != nil {
 		return err
+	}
+	s.expect("RSA 2048 key", "usable", usable["image-key"])
+	s.expect("RSA 4096 key", "usable", usable["release-key"])
+	s.expect("AES key, with the reason", "not usable", usable["etcd-key"])
+	s.expect("ECDSA key, with the reason", "not usable", usable["ec-key"])
+	return nil
+}
+
+// findKeys finds the keys of the demo, and says of each by its name whether it is usable.
+func (s *story) findKeys(ctx context.Context) (map[string]string, error) {
+	r, err := s.quietly(ctx, "keys", "list", "-o", "json")
+	if err != nil {
+		return nil, err
 	}
 	var keys []struct {
 		ID, Name, VaultID, Reason string
 		Usable                    bool
 	}
 	if err := json.Unmarshal([]byte(r.stdout), &keys); err != nil {
-		return fmt.Errorf("%w: %s%s", err, r.stdout, r.stderr)
+		return nil, fmt.Errorf("%w: %s%s", err, r.stdout, r.stderr)
 	}
 	known := map[string]*ociclient.Key{"image-key": &s.imageKey, "release-key": &s.releaseKey, "etcd-key": &s.aesKey, "ec-key": &s.ecKey}
 	usable := make(map[string]string)
@@ -287,20 +307,16 @@ func (s *story) chapterKeys(ctx context.Context) error {
 			usable[k.Name] += ", and the reason is " + k.Reason
 		}
 		if known[k.Name] == nil {
-			return fmt.Errorf("a key called %q", k.Name)
+			return nil, fmt.Errorf("a key called %q", k.Name)
 		}
 		if s.vault, err = s.cloud.Vault(ctx, k.VaultID); err != nil {
-			return err
+			return nil, err
 		}
 		if *known[k.Name], err = s.cloud.Key(ctx, s.vault, k.ID); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	s.expect("RSA 2048 key", "usable", usable["image-key"])
-	s.expect("RSA 4096 key", "usable", usable["release-key"])
-	s.expect("AES key, with the reason", "not usable", usable["etcd-key"])
-	s.expect("ECDSA key, with the reason", "not usable", usable["ec-key"])
-	return nil
+	return usable, nil
 }
 
 func (s *story) chapterSign(ctx context.Context) error {
