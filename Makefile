@@ -7,7 +7,7 @@ FUZZTIME ?= 30s
 # How many mutants to try; 0 tries all.
 N        ?= 300
 
-# Static, as what is released is; and one setting, so that nothing is compiled twice.
+# Static, as released programs are. One setting everywhere, so that nothing compiles twice.
 export CGO_ENABLED := 0
 
 BINARIES := ./provider/oke-sign-provider ./plugin/kubectl-oke_sign ./test/oci-emulator
@@ -17,15 +17,14 @@ LINT     := bin/tools/golangci-lint
 VULN     := bin/tools/govulncheck
 # Where govulncheck reads about vulnerabilities; a file:// URL works as well.
 VULNDB   ?= https://vuln.go.dev
-# What users run the policies with; the tests of the policies do, too.
+# Users run the policies with these programs, so the tests do, too.
 CONFTEST := bin/tools/conftest
 GATOR    := bin/tools/gator
 HELM     := bin/tools/helm
 
-# Builds packages into bin/; of the module in another folder, if one is given.
-# Prints what is downloaded and how many packages are compiled, one line that moves
-# on a terminal and a line for every hundred packages elsewhere, and whatever the
-# compiler says.
+# Builds packages into bin/, from the module in folder $(2) if there is one. Shows the
+# number of downloads and compiled packages, in one moving line on a terminal and in a
+# line for every hundred packages elsewhere. Prints all messages of the compiler.
 define go_build
 @go build $(if $(2),-C $(2) -trimpath) -v -ldflags '-X main.version=$(VERSION)' -o $(CURDIR)/bin/ $(1) 2>&1 | awk -v tty=$$([ -t 1 ] && echo 1) ' \
 	/^go: downloading/ { d++; show = sprintf("downloading modules: %d", d) } \
@@ -59,7 +58,7 @@ bin/tools/freeze: test/tools/freeze/go.mod test/tools/freeze/go.sum
 	cd test/tools/freeze && go build -o ../../../$@ github.com/charmbracelet/freeze
 
 .PHONY: test
-test: $(CONFTEST) $(GATOR) $(HELM) ## everything that needs no cluster, under both guesses at what is unknown about OCI
+test: $(CONFTEST) $(GATOR) $(HELM) ## every test that needs no cluster, under both presets for unknown behaviour of OCI
 	$(RACE) ./provider/... ./test/ocitest/...
 	OKE_SIGN_TOOLS=$(CURDIR)/bin/tools go test ./plugin/... ./policies/... ./charts/... $$(go list ./test/... | grep -v -e /test/ocitest -e /test/e2e)
 	OKE_SIGN_TEST_OCI=lenient $(RACE) ./provider/registry/... ./provider/vulnscan/... ./provider/vault/... ./provider/ociauth/... ./provider/oke-sign-provider/... ./test/ocitest/...
@@ -81,11 +80,11 @@ model: ## a million random cases of the policies against their specification
 	go test ./policies -run '^TestModel' -model.cases 1000000 -timeout 0 -v
 
 .PHONY: mutants
-mutants: ## take defences out of policies and provider one at a time, N (300) of them; the tests must notice
+mutants: ## remove N (300) defences from policies and provider, one at a time; the tests must notice
 	@go run ./test/mutants -n $(N)
 
 .PHONY: e2e
-e2e: ## end-to-end tests on such control planes; logs are left in bin/e2e-logs and bin/install-logs
+e2e: ## end-to-end tests on such control planes; logs in bin/e2e-logs and bin/install-logs
 	$(build_cluster)
 	$(call go_build,./test/image)
 	cd test/cluster && KUBEBUILDER_ASSETS=$$(../../bin/cluster build) go test -trimpath ./...
@@ -102,15 +101,16 @@ bench: ## our own figures, as "name value unit" lines
 		awk '/^Benchmark/ { split($$1, of, "/"); sub(/-.*/, "", of[4]); print "policy_" of[2] "_" of[3] "_" of[4] "_images", $$3 / 1000, "us" }'
 
 .PHONY: lint
-lint: $(LINT) vuln ## golangci-lint, govulncheck; opa check --strict, opa fmt and a few rules of Regal, in process; shell syntax
+lint: $(LINT) vuln ## golangci-lint, govulncheck; opa check --strict, opa fmt and a few rules of Regal, in process; words; shell syntax
 	$(LINT) run ./...
 	@# Plain opa does not know Gatekeeper's external_data; the test declares it.
 	go test -count=1 -run '^TestRegoIs' ./policies
+	go test -count=1 ./test/words
 	bash -n .ci/run krew/install.sh test/ocitest/confirm.sh
 	@# golangci-lint would look for facts in all of Kubernetes, for minutes.
 	cd test/cluster && test -z "$$(gofmt -l . | tee -a /dev/stderr)" && go vet -trimpath ./...
 
-# A database that the network does not reach is no reason to fail; everything else is.
+# Fails for a known vulnerability, but not because the network does not reach the database.
 .PHONY: vuln
 vuln: $(VULN) ## known vulnerabilities in the code that the product calls
 	@found=$$($(VULN) -db $(VULNDB) ./... 2>&1); code=$$?; \
@@ -138,7 +138,7 @@ $(HELM): test/cluster/go.mod test/cluster/go.sum
 	cd test/cluster && go build -trimpath -o ../../$@ helm.sh/helm/v4/cmd/helm
 
 .PHONY: generate
-generate: ## write the ConstraintTemplates, other copies of the Rego, and the charts' tables of values
+generate: ## write the generated files: ConstraintTemplates, copies of the Rego, tables of the charts
 	go generate ./policies/...
 	go generate ./charts/...
 
@@ -153,8 +153,8 @@ fuzz: ## every fuzz target for FUZZTIME (30s)
 # The version that goreleaser made.
 made = $$(sed -n 's/.*"version":"\([^"]*\)".*/\1/p' dist/metadata.json 2>/dev/null)
 
-# A commit with the tag of a version makes that version, any other a snapshot. What
-# is there already of a commit is not built again.
+# Makes the version of the commit's tag, or else a snapshot. Archives that dist already
+# has of this commit are not built again.
 .PHONY: archives
 archives: bin/tools/goreleaser bin/tools/cyclonedx-gomod
 	@want=$$(git describe --tags --exact-match --match 'v*' 2>/dev/null || echo "v*-$$(git rev-parse --short HEAD)"); \

@@ -129,7 +129,7 @@ func block(t *testing.T, file, heading string) []string {
 
 // firstSteps runs the commands of the README as they stand there.
 func (i *installation) firstSteps(t *testing.T) {
-	commands := block(t, filepath.Join(i.root, "README.md"), "From nothing to a first denial and a first admission")
+	commands := block(t, filepath.Join(i.root, "README.md"), "Install")
 	if len(commands) == 0 || len(commands) > 5 {
 		t.Fatalf("%d commands, want 5 at most: %q", len(commands), commands)
 	}
