@@ -1,6 +1,5 @@
-// Package contain turns panics into errors where code runs on a goroutine of its
-// own. Nothing else would stop such a panic, and the process would end for
-// everybody: what one question cannot find out must stay that question's error.
+// Package contain turns panics of goroutines into errors. A panic that no goroutine
+// recovers ends the process. With this package, it ends only the question that caused it.
 package contain
 
 import (
@@ -11,8 +10,8 @@ import (
 	"sync/atomic"
 )
 
-// PanicError says that something panicked. Its text leaves out the stack and what
-// the code that panicked had to say, which may hold anything.
+// PanicError is the error of code that panicked. Its text contains neither the stack nor
+// the value of the panic, because both may contain secrets.
 type PanicError struct {
 	Value any
 	Stack []byte
@@ -27,21 +26,21 @@ func (e *PanicError) Error() string {
 	return fmt.Sprintf("internal error: panic with a value of type %T", e.Value)
 }
 
-// Panic is deferred by a function whose panic is to become its error.
+// Panic stores a panic in *err. Defer it in a function with a named error result.
 func Panic(err *error) {
 	if value := recover(); value != nil {
 		*err = &PanicError{Value: value, Stack: debug.Stack()}
 	}
 }
 
-// Run calls do and returns its error, or its panic as one.
+// Run calls do and returns its error. If do panics, Run returns a [PanicError].
 func Run(do func() error) (err error) {
 	defer Panic(&err)
 	return do()
 }
 
-// Unlogged returns the panic that err holds, for the first who asks for it: several
-// wait for the same work, and each gets its error.
+// Unlogged returns the PanicError in err, but only to its first caller. Several callers
+// may wait for the same work and get the same error; one of them logs it.
 func Unlogged(err error) (*PanicError, bool) {
 	e, ok := errors.AsType[*PanicError](err)
 	return e, ok && e.logged.CompareAndSwap(false, true)

@@ -15,9 +15,9 @@ func TestPanicBecomesAnError(t *testing.T) {
 		panics func() error
 		want   string
 	}{
-		"of Go's":  {func() error { nothing[1]++; return nil }, "internal error: panic: runtime error: index out of range [1] with length 0"},
-		"a secret": {func() error { panic("token abc") }, "internal error: panic with a value of type string"},
-		"an error": {func() error { panic(errors.New("token abc")) }, "internal error: panic with a value of type *errors.errorString"},
+		"an error of the runtime": {func() error { nothing[1]++; return nil }, "internal error: panic: runtime error: index out of range [1] with length 0"},
+		"a secret":                {func() error { panic("token abc") }, "internal error: panic with a value of type string"},
+		"an error":                {func() error { panic(errors.New("token abc")) }, "internal error: panic with a value of type *errors.errorString"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := contain.Run(test.panics)
@@ -30,7 +30,7 @@ func TestPanicBecomesAnError(t *testing.T) {
 				t.Errorf("stack: %v", p)
 			}
 			if _, again := contain.Unlogged(wrapped); again {
-				t.Error("to be logged twice")
+				t.Error("the second call returns the panic again")
 			}
 		})
 	}
@@ -38,6 +38,6 @@ func TestPanicBecomesAnError(t *testing.T) {
 		t.Error(err)
 	}
 	if _, ok := contain.Unlogged(errors.New("another")); ok {
-		t.Error("an error that is no panic is taken for one")
+		t.Error("an error without a panic has one")
 	}
 }

@@ -1,16 +1,15 @@
-// Package fair shares scarce places among requests, so that the many questions of
-// one request keep no other request from being answered.
+// Package fair shares scarce slots among requests. A request with many questions cannot
+// delay the others.
 //
-// A request is what somebody waits for as a whole: one POST of Gatekeeper with its
-// questions. Work for it (a load of a cache, a call to OCI) may be shared with other
-// requests, and may go on when its request has been given up. [Waiters] says who
-// waits for some work now, and [Queue] lets those who wait for a place take turns
-// by request: one turn each, however many questions a request has. All work that
-// nobody waits for takes turns as if it were one more request.
+// A request is one POST of Gatekeeper with all its questions. Several requests may share
+// work, such as the load of a cache entry or a call to OCI. The work continues after a
+// request has given up. [Waiters] are the requests that wait for some work now. [Queue]
+// gives each request one turn, whatever its number of questions. All work without waiters
+// takes turns like one more request.
 //
-// The identity of a request travels in a context, because it has to reach the call
-// to OCI through packages that know nothing of requests. It decides who is first,
-// and never what the answer is.
+// The identity of a request travels in a context, because it must reach the call to OCI
+// through packages that know nothing about requests. It decides the order of answers and
+// never their content.
 package fair
 
 import (
@@ -19,27 +18,26 @@ import (
 	"sync"
 )
 
-// Waiters are those who wait for some work now: one request, or the waiters of all
-// who share the work.
+// Waiters are the requests that wait for some work now: one request, or the waiters of
+// everything that shares the work.
 type Waiters struct {
 	shared bool
 
 	mu   sync.Mutex
-	from []*Waiters // of shared work
+	from []*Waiters // waiters of shared work
 }
 
-// unnamed stands for all callers who belong to no request, such as a program that
-// serves nobody.
+// unnamed represents all callers without a request, for example in the plugin.
 var unnamed = &Waiters{}
 
 type key struct{}
 
-// Request returns a context for the work of a new request.
+// Request returns a context with a new request.
 func Request(ctx context.Context) context.Context {
 	return context.WithValue(ctx, key{}, &Waiters{})
 }
 
-// Of returns who waits for the work that is done with ctx.
+// Of returns the waiters in ctx.
 func Of(ctx context.Context) *Waiters {
 	if w, ok := ctx.Value(key{}).(*Waiters); ok {
 		return w
@@ -47,10 +45,10 @@ func Of(ctx context.Context) *Waiters {
 	return unnamed
 }
 
-// Shared returns the waiters of work that several may share. Nobody waits for it yet.
+// Shared returns the waiters of work that several requests may share. It has none yet.
 func Shared() *Waiters { return &Waiters{shared: true} }
 
-// With returns a context for the work that w waits for.
+// With returns a context with w as its waiters.
 func (w *Waiters) With(ctx context.Context) context.Context {
 	return context.WithValue(ctx, key{}, w)
 }
@@ -58,15 +56,14 @@ func (w *Waiters) With(ctx context.Context) context.Context {
 // IsRequest reports whether w is one request.
 func (w *Waiters) IsRequest() bool { return !w.shared && w != unnamed }
 
-// Join adds those who wait for the shared work from now on. Each Join ends with a
-// Leave.
+// Join adds who to the waiters of shared work. Pair each Join with a Leave.
 func (w *Waiters) Join(who *Waiters) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.from = append(w.from, who)
 }
 
-// Leave takes away what a Join added, and reports whether nobody is left.
+// Leave removes who, and reports whether no waiter is left.
 func (w *Waiters) Leave(who *Waiters) (last bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -76,9 +73,9 @@ func (w *Waiters) Leave(who *Waiters) (last bool) {
 	return len(w.from) == 0
 }
 
-// each calls see with every request that waits, some more than once, until it
-// returns false. Shared work waits for shared work only if that is of another kind,
-// so the calls end.
+// each calls see with every waiting request until see returns false. It may call see
+// several times with one request. The recursion ends because shared work waits only for
+// shared work of another kind.
 func (w *Waiters) each(see func(*Waiters) bool) bool {
 	if !w.shared {
 		return see(w)
@@ -93,7 +90,7 @@ func (w *Waiters) each(see func(*Waiters) bool) bool {
 	return true
 }
 
-// includes reports whether a request waits.
+// includes reports whether the request is one of the waiters.
 func (w *Waiters) includes(request *Waiters) bool {
 	return !w.each(func(r *Waiters) bool { return r != request })
 }

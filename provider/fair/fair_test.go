@@ -18,13 +18,13 @@ import (
 
 func request(t *testing.T) *fair.Waiters { return fair.Of(fair.Request(t.Context())) }
 
-// order takes all values out of a queue.
+// order removes all turns of a queue and returns their values.
 func order(q *fair.Queue[string]) string {
 	var values []string
 	for q.Len() > 0 {
 		v, _, ok := q.Next()
 		if !ok {
-			panic("a queue that is not empty has nobody next")
+			panic("a queue with turns has no next one")
 		}
 		values = append(values, v)
 	}
@@ -45,8 +45,7 @@ func TestOneTurnEach(t *testing.T) {
 	}
 }
 
-// One that comes late is before those who have had a turn since, and has no claim
-// to what was served before.
+// A late request comes before those that got a slot since, and cannot claim earlier slots.
 func TestLateComer(t *testing.T) {
 	a, b, c := request(t), request(t), request(t)
 	var q fair.Queue[string]
@@ -65,7 +64,7 @@ func TestLateComer(t *testing.T) {
 	}
 }
 
-// Work that nobody waits for takes turns as one more request.
+// All work without waiters takes turns like one request.
 func TestWorkThatNobodyWaitsFor(t *testing.T) {
 	a := request(t)
 	var q fair.Queue[string]
@@ -82,12 +81,12 @@ func TestWorkThatNobodyWaitsFor(t *testing.T) {
 	}
 }
 
-// Shared work is done in the turn of whoever of those who wait has had the least.
+// Shared work takes the turn of its waiter with the fewest slots.
 func TestSharedWork(t *testing.T) {
 	a, b := request(t), request(t)
-	load := fair.Shared() // for a, and from some time on for b as well
+	load := fair.Shared() // for a, and later also for b
 	load.Join(a)
-	call := fair.Shared() // that the load waits for
+	call := fair.Shared() // the load waits for it
 	call.Join(load)
 	var q fair.Queue[string]
 	q.Wait(a, "a0")
@@ -99,17 +98,17 @@ func TestSharedWork(t *testing.T) {
 	if got, want := first+" "+order(&q), "a0 shared a1 b0"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
-	// With its last waiter it is nobody's.
+	// Without its last waiter the work belongs to no request.
 	load.Leave(a)
 	load.Leave(b)
 	q.Wait(call, "shared")
 	if _, who, _ := q.Next(); who != nil {
-		t.Error("it is done for somebody who has left")
+		t.Error("the turn is charged to a request that has left")
 	}
 }
 
-// Where places are so scarce that people leave before their turn, the newest has
-// most of its time left.
+// If slots are so scarce that requests give up first, the newest request has the most
+// time left.
 func TestNewestFirstAmongThoseWhoWaitForLong(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var q fair.Queue[string]
@@ -132,26 +131,25 @@ func TestLeave(t *testing.T) {
 	first := q.Wait(a, "a0")
 	q.Wait(a, "a1")
 	if !q.Leave(first) || q.Leave(first) || q.Len() != 1 {
-		t.Error("it is not out of the queue, once")
+		t.Error("Leave does not remove the turn exactly once")
 	}
 	if v, ok := q.NextOf(request(t)); ok {
-		t.Errorf("%s is not of that request", v)
+		t.Errorf("%s belongs to another request", v)
 	}
 	if v, ok := q.NextOf(a); !ok || v != "a1" {
 		t.Errorf("got %q", v)
 	}
 	if _, _, ok := q.Next(); ok {
-		t.Error("somebody is next in an empty queue")
+		t.Error("an empty queue has a next turn")
 	}
 }
 
-// However many wait and come, none of them gets two more than another one that has
-// waited all the time.
+// No request gets more than two slots while another one waits for its first.
 func TestNobodyIsPassedTwice(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // a test that can be repeated
 	var q fair.Queue[*fair.Waiters]
 	var waiting []*fair.Waiters
-	had := make(map[*fair.Waiters]int) // since the honest one came
+	had := make(map[*fair.Waiters]int) // slots since the honest request arrived
 	honest := request(t)
 	in := false
 	for range 20_000 {
@@ -170,7 +168,7 @@ func TestNobodyIsPassedTwice(t *testing.T) {
 		who, _, _ := q.Next()
 		had[who]++
 		if in = who != honest; in && had[who] > 2 {
-			t.Fatal("somebody got three places while another one waited for the first")
+			t.Fatal("a request got three slots while another one waited for its first")
 		}
 		if random.IntN(20) == 0 && len(waiting) > 0 {
 			waiting = slices.Delete(waiting, 0, 1)
@@ -180,17 +178,17 @@ func TestNobodyIsPassedTwice(t *testing.T) {
 
 func TestNoRequest(t *testing.T) {
 	if fair.Of(t.Context()).IsRequest() || fair.Shared().IsRequest() || !request(t).IsRequest() {
-		t.Error("who has named no request is taken for one, or the other way about")
+		t.Error("IsRequest is true without a request, or false for one")
 	}
 	ctx := context.WithoutCancel(fair.Request(t.Context()))
 	if w := fair.Shared(); fair.Of(w.With(ctx)) != w {
-		t.Error("work has other waiters than it was given")
+		t.Error("the context has other waiters than those that With got")
 	}
 }
 
-func TestPlaces(t *testing.T) {
+func TestSemaphore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := fair.NewPlaces(2)
+		p := fair.NewSemaphore(2)
 		var wg sync.WaitGroup
 		var running, most, given atomic.Int64
 		for range 50 {
@@ -209,14 +207,14 @@ func TestPlaces(t *testing.T) {
 				time.Sleep(100 * time.Millisecond)
 				running.Add(-1)
 				release()
-				release() // a second time gives nothing back
+				release() // has no effect
 			})
 		}
 		wg.Wait()
 		if most.Load() != 2 || given.Load() < 10 || given.Load() > 12 {
 			t.Errorf("%d at once, %d in all", most.Load(), given.Load())
 		}
-		for range 2 { // who left took nobody's place
+		for range 2 { // requests that gave up hold no slot
 			if _, err := p.Acquire(t.Context()); err != nil {
 				t.Error(err)
 			}

@@ -5,43 +5,40 @@ import (
 	"time"
 )
 
-// freshFor is for how long waiters of the same standing are served in the order in
-// which they came. Later the newest is served first: places are then so scarce that
-// the oldest has no time left to make use of one.
+// freshFor is how long equal waiters are served in the order of their arrival. After that
+// the newest is served first, because the oldest have no time left to use a slot.
 const freshFor = 500 * time.Millisecond
 
-// Queue holds those who wait for a place, each with a value of its owner's. It is
-// not safe for concurrent use: the lock that guards the places guards it as well.
-// Its zero value is empty.
+// Queue holds turns that wait for a slot, each with its owner's value. It is not safe for
+// concurrent use: the lock of the slots also guards the queue. Its zero value is empty.
 //
-// The next place goes to the request that has had the fewest since it began to wait
-// among the others; a request that has just come is taken to have had as many as
-// the one that was served last. So each place that one request gets is followed by
-// at most one for each other request before it gets another.
+// The next slot goes to the request that has got the fewest slots. A new request starts
+// with the count of the request that was served last. Between two slots of one request,
+// each other waiting request gets at most one.
 type Queue[T any] struct {
-	turns  []*Turn[T] // in the order of their coming
+	turns  []*Turn[T] // in the order of arrival
 	served map[*Waiters]uint64
-	clock  uint64 // what had been served to the one that was served last
+	clock  uint64 // the count of the request that was served last, before that slot
 }
 
-// Turn is a place in the queue.
+// Turn is one entry of a queue.
 type Turn[T any] struct {
 	value T
 	who   *Waiters
 	since time.Time
 }
 
-// Len returns how many wait.
+// Len returns the number of turns.
 func (q *Queue[T]) Len() int { return len(q.turns) }
 
-// Wait puts a value into the queue for those who wait for it.
+// Wait adds a turn with a value, for the waiters in who.
 func (q *Queue[T]) Wait(who *Waiters, value T) *Turn[T] {
 	t := &Turn[T]{value, who, time.Now()}
 	q.turns = append(q.turns, t)
 	return t
 }
 
-// Leave takes a turn out of the queue, and reports whether it was still there.
+// Leave removes a turn, and reports whether the queue still had it.
 func (q *Queue[T]) Leave(t *Turn[T]) bool {
 	n := slices.Index(q.turns, t)
 	if n >= 0 {
@@ -50,19 +47,19 @@ func (q *Queue[T]) Leave(t *Turn[T]) bool {
 	return n >= 0
 }
 
-// Next takes out the value whose turn it is, with the request that it is charged
-// to, which is nil if nobody waits for it.
+// Next removes the next turn. It returns the turn's value and the request that the slot
+// is charged to, or nil if the turn has no waiters.
 func (q *Queue[T]) Next() (value T, request *Waiters, ok bool) {
 	best := -1
-	var least standing
+	var least priority
 	now := time.Now()
 	for n, t := range q.turns {
-		s := q.standing(t, now)
+		s := q.priority(t, now)
 		if best < 0 || s.before(least) {
 			best, least = n, s
 		}
 		if least.served == q.clock && least.class == fresh {
-			break // nobody is before the first of these
+			break // no later turn can come before this one
 		}
 	}
 	if best < 0 {
@@ -72,17 +69,17 @@ func (q *Queue[T]) Next() (value T, request *Waiters, ok bool) {
 	return q.take(best, least)
 }
 
-// NextOf takes out the first value that a request waits for.
+// NextOf removes the first turn that a request waits for.
 func (q *Queue[T]) NextOf(request *Waiters) (value T, ok bool) {
 	n := slices.IndexFunc(q.turns, func(t *Turn[T]) bool { return t.who.includes(request) })
 	if n < 0 {
 		return value, false
 	}
-	value, _, ok = q.take(n, standing{request: request, served: max(q.clock, q.served[request])})
+	value, _, ok = q.take(n, priority{request: request, served: max(q.clock, q.served[request])})
 	return value, ok
 }
 
-func (q *Queue[T]) take(n int, s standing) (T, *Waiters, bool) {
+func (q *Queue[T]) take(n int, s priority) (T, *Waiters, bool) {
 	if q.served == nil {
 		q.served = make(map[*Waiters]uint64)
 	}
@@ -92,8 +89,8 @@ func (q *Queue[T]) take(n int, s standing) (T, *Waiters, bool) {
 	return value, s.request, true
 }
 
-// remove takes out the nth turn. What was served is forgotten where it makes no
-// difference: for all once nobody waits, and for those whom the clock has passed.
+// remove removes the nth turn. It also drops counts that make no difference: all of them
+// once the queue is empty, and those that are not above the clock.
 func (q *Queue[T]) remove(n int) {
 	q.turns = slices.Delete(q.turns, n, n+1)
 	if len(q.turns) == 0 {
@@ -109,9 +106,9 @@ func (q *Queue[T]) remove(n int) {
 	}
 }
 
-// standing is what decides who is next.
-type standing struct {
-	request *Waiters // nil: nobody waits
+// priority decides which turn is next.
+type priority struct {
+	request *Waiters // nil if no request waits
 	served  uint64
 	class   class
 }
@@ -121,11 +118,11 @@ type class int
 const (
 	fresh class = iota
 	stale
-	left // nobody waits for it
+	left // no request waits
 )
 
-// before compares a later comer with an earlier one.
-func (s standing) before(earlier standing) bool {
+// before reports whether a turn comes before another one that arrived earlier.
+func (s priority) before(earlier priority) bool {
 	switch {
 	case s.served != earlier.served:
 		return s.served < earlier.served
@@ -135,12 +132,12 @@ func (s standing) before(earlier standing) bool {
 	return s.class == stale
 }
 
-// standing is that of the request that has had the least, of those who wait.
-func (q *Queue[T]) standing(t *Turn[T], now time.Time) standing {
-	s := standing{class: left}
+// priority returns the turn's priority. It counts the waiter with the fewest slots.
+func (q *Queue[T]) priority(t *Turn[T], now time.Time) priority {
+	s := priority{class: left}
 	t.who.each(func(request *Waiters) bool {
 		if served := max(q.clock, q.served[request]); s.class == left || served < s.served {
-			s = standing{request, served, fresh}
+			s = priority{request, served, fresh}
 		}
 		return s.served > q.clock
 	})

@@ -46,7 +46,7 @@ func TestDigests(t *testing.T) {
 		"a digest":              {asked: "iad.ocir.io/ns/web@" + digest, want: "iad.ocir.io/ns/web@" + digest},
 		"tag and digest":        {asked: "iad.ocir.io/ns/web:v1@" + digest, want: "iad.ocir.io/ns/web:v1@" + digest},
 		"another registry":      {asked: "nginx:latest", want: "nginx:latest"},
-		"an ambiguous name":       {asked: "IAD.ocir.io/ns/web:v1", want: "IAD.ocir.io/ns/web:v1"},
+		"an ambiguous name":     {asked: "IAD.ocir.io/ns/web:v1", want: "IAD.ocir.io/ns/web:v1"},
 		"no image named":        {},
 		"no such image":         {asked: "iad.ocir.io/ns/gone:v1", want: "iad.ocir.io/ns/gone:v1"},
 		"what is no digest":     {asked: "iad.ocir.io/ns/odd:v1", trouble: "internal error"},

@@ -82,7 +82,7 @@ type Config struct {
 type Checker struct {
 	cfg     Config
 	reports *cache.Cache[string, gathered] // by the reference that pins the image
-	reading *fair.Places
+	reading *fair.Semaphore
 }
 
 // New makes a Checker.
@@ -93,7 +93,7 @@ func New(cfg Config) *Checker {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	c := &Checker{cfg: cfg, reading: fair.NewPlaces(reading)}
+	c := &Checker{cfg: cfg, reading: fair.NewSemaphore(reading)}
 	least := maxBytes / cfg.MaxImages
 	c.reports = cache.New(cache.Config[string, gathered]{
 		Load: c.gather,

@@ -149,7 +149,7 @@ func TestNothingIsLostInMemory(t *testing.T) {
 // Pods with one new image in between. Each call to OCI takes 50 ms.
 func TestAnAuditLeavesRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		places := fair.NewPlaces(8) // of the host
+		places := fair.NewSemaphore(8) // of the host
 		cfg := fleet(t, 3, func() {})
 		call := func(ctx context.Context) error {
 			release, err := places.Acquire(ctx)
