@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Fills krew's manifest with the sums of the archives in a folder, has krew's own
-# validator look at it, installs the plugin with krew from each archive, and runs
-# it through kubectl.
+# Tests the release for krew: fills the manifest with the sums of the archives, validates it
+# with krew's own validator, installs the plugin with krew from each archive, and runs the
+# plugin through kubectl.
 #
 #   install.sh VERSION DIST TOOLS KUBECTL
 #
-# VERSION is that of the archives, with its v; DIST has them and checksums.txt;
-# TOOLS has krew and validate-krew-manifest. Nothing outside the checkout and a
-# temporary folder is written.
+# VERSION is the version of the archives, with its v. DIST is the folder with the archives and
+# checksums.txt. TOOLS is the folder with krew and validate-krew-manifest. The script writes
+# only to the checkout and to a temporary folder.
 set -euo pipefail
 version=$1 dist=$2 tools=$3 kubectl=$4
 manifest=$(dirname "$0")/oke-sign.yaml
@@ -18,7 +18,7 @@ awk -v version="$version" '
 		gsub(/@version@/, version)
 		while (match($0, /@[^@]+@/)) {
 			file = substr($0, RSTART + 1, RLENGTH - 2)
-			if (!(file in sum)) { print "install.sh: no sum of " file > "/dev/stderr"; exit 1 }
+			if (!(file in sum)) { print "install.sh: checksums.txt has no sum of " file > "/dev/stderr"; exit 1 }
 			$0 = substr($0, 1, RSTART - 1) sum[file] substr($0, RSTART + RLENGTH)
 		}
 		if ($0 !~ /^#/) print

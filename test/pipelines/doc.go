@@ -1,8 +1,9 @@
-// Package pipelines runs the pipelines of docs/ci as they stand: it reads their steps
-// out of the files, fills in the names, and runs them in a shell against an emulated
-// OCI, with the environment that each service gives to its jobs.
+// Package pipelines runs the pipelines of docs/ci unchanged. It reads their steps from
+// the files, fills in the names, and runs the steps in a shell against an emulated OCI.
+// Each step gets the environment that its service gives to jobs.
 //
-// The plugin is the real program, and signs in, pushes, signs and checks over OCI's
-// wire protocol. Played are what no test can have: the release page that the plugin
-// is downloaded from, and docker, which here packs and pushes without a daemon.
+// The plugin is the real program. It signs in, pushes, signs and checks over OCI's wire
+// protocol. Two parts are simulated, because no test can have them: the release page
+// that the plugin is downloaded from, and docker, which packs and pushes here without a
+// daemon.
 package pipelines

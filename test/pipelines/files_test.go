@@ -15,21 +15,21 @@ import (
 
 const documents = "../../docs/ci"
 
-// step is what a service runs as one process of its own.
+// step is one process that a service runs.
 type step struct {
 	name   string
 	env    map[string]string
-	shell  []string // in front of the script's file; none for a program with arguments
+	shell  []string // command before the script's file; empty for a program with arguments
 	script string
 	args   []string
-	output string // the step's id, for those who read its outputs
+	output string // the step's id, by which later steps read its outputs
 }
 
-// blank is a name that a person fills in.
+// blank matches a name that a person fills in.
 var blank = regexp.MustCompile(`<[A-Za-z][A-Za-z0-9 ,._-]*>`)
 
-// fill reads a file and puts values in the place of its blanks. No blank may be left,
-// and no value may be without a blank.
+// fill reads a file and replaces its blanks with values. A blank without a value fails
+// the test.
 func fill(t *testing.T, file string, values map[string]string) string {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(documents, file))
@@ -42,7 +42,7 @@ func fill(t *testing.T, file string, values map[string]string) string {
 		}
 		value, ok := values[strings.Trim(name, "<>")]
 		if !ok {
-			t.Errorf("%s: nobody knows what %s is", file, name)
+			t.Errorf("%s: no value for %s", file, name)
 		}
 		return value
 	})
@@ -58,7 +58,7 @@ func parse(t *testing.T, text string, into ...any) {
 	}
 	var more any
 	if err := decoder.Decode(&more); !errors.Is(err, io.EOF) {
-		t.Fatalf("more documents than %d: %v", len(into), err)
+		t.Fatalf("want %d documents and then the end, got %v", len(into), err)
 	}
 }
 
@@ -115,20 +115,20 @@ func github(t *testing.T, action, workflow string) []step {
 	}
 	parse(t, action, &made)
 	if made.Runs.Using != "composite" || used.Permissions["id-token"] != "write" {
-		t.Errorf("not a composite action, or no right to a token: %+v", used.Permissions)
+		t.Errorf("not a composite action, or the job lacks the permission id-token: %+v", used.Permissions)
 	}
 	with := map[string]string{"github.sha": "0123456789abcdef0123456789abcdef01234567"}
 	for _, s := range used.Jobs["image"].Steps {
 		for name, value := range s.With {
 			if _, known := made.Inputs[name]; !known {
-				t.Errorf("the workflow gives %s, which the action does not take", name)
+				t.Errorf("the workflow passes %s, which is not an input of the action", name)
 			}
 			with["inputs."+name] = value
 		}
 	}
 	for name, input := range made.Inputs {
 		if _, given := with["inputs."+name]; !given && input.Required {
-			t.Errorf("the workflow does not give %s", name)
+			t.Errorf("the workflow does not pass %s", name)
 		} else if !given {
 			with["inputs."+name] = input.Default
 		}
@@ -136,7 +136,7 @@ func github(t *testing.T, action, workflow string) []step {
 	var steps []step
 	for _, s := range made.Runs.Steps {
 		if strings.Contains(s.Run, "${{") {
-			t.Errorf("%s: an expression in a script runs what a name says", s.Name)
+			t.Errorf("%s: an expression in a script lets a name run commands", s.Name)
 		}
 		env := map[string]string{}
 		for name, value := range s.Env {
@@ -149,8 +149,8 @@ func github(t *testing.T, action, workflow string) []step {
 
 var expression = regexp.MustCompile(`\$\{\{ *([A-Za-z0-9._-]+) *\}\}`)
 
-// expand puts values in the place of a service's expressions, once and again for
-// those that stand in values. What nobody knows yet stays.
+// expand replaces a service's expressions with values, twice, because values can
+// contain expressions. An unknown expression stays.
 func expand(text string, values map[string]string) string {
 	for range 2 {
 		text = expression.ReplaceAllStringFunc(text, func(e string) string {
@@ -163,7 +163,7 @@ func expand(text string, values map[string]string) string {
 	return text
 }
 
-// gitlab reads a job, whose script and the one before it are one shell's.
+// gitlab reads a job. Its before_script and its script share one shell.
 func gitlab(t *testing.T, text string) []step {
 	t.Helper()
 	type job struct {
@@ -176,7 +176,7 @@ func gitlab(t *testing.T, text string) []step {
 	parse(t, text, &jobs)
 	j := jobs["image"]
 	if j.IDTokens["OCI_OIDC_TOKEN"].Aud == "" {
-		t.Error("the job is given no token")
+		t.Error("the job gets no OIDC token")
 	}
 	return []step{{name: "image", env: j.Variables, shell: []string{"bash", "-eo", "pipefail"}, script: strings.Join(append(j.BeforeScript, j.Script...), "\n")}}
 }
@@ -196,7 +196,7 @@ func jenkins(t *testing.T, text string) []step {
 	var steps []step
 	for _, m := range groovySh.FindAllStringSubmatch(text, -1) {
 		if !strings.HasPrefix(m[1], "#!/bin/bash\n") || strings.Contains(m[1], `\`) {
-			t.Errorf("not a script of bash, or one that Groovy reads otherwise: %.40s", m[1])
+			t.Errorf("not a bash script, or Groovy would change it: %.40s", m[1])
 		}
 		steps = append(steps, step{name: "sh", env: env, shell: bash, script: m[1]})
 	}
@@ -206,7 +206,7 @@ func jenkins(t *testing.T, text string) []step {
 	return steps
 }
 
-// tekton reads a Task, and the run that gives its parameters.
+// tekton reads a Task, and the TaskRun with its parameters.
 func tekton(t *testing.T, text string) []step {
 	t.Helper()
 	type value struct{ Name, Value string }
@@ -230,7 +230,7 @@ func tekton(t *testing.T, text string) []step {
 		values = append(values, "$(params."+p.Name+")", p.Value)
 	}
 	if len(run.Spec.Params) != len(task.Spec.Params) || !strings.HasPrefix(task.Spec.StepTemplate.Image, "ghcr.io/oke-sign/kubectl-oke-sign:") {
-		t.Errorf("the run gives %d of %d parameters, and the image is %s", len(run.Spec.Params), len(task.Spec.Params), task.Spec.StepTemplate.Image)
+		t.Errorf("the run passes %d of %d parameters, and the image is %s", len(run.Spec.Params), len(task.Spec.Params), task.Spec.StepTemplate.Image)
 	}
 	replace := strings.NewReplacer(values...).Replace
 	env := map[string]string{}
@@ -240,7 +240,7 @@ func tekton(t *testing.T, text string) []step {
 	var steps []step
 	for _, s := range task.Spec.Steps {
 		if s.Image != "" || s.Script != "" || s.Command != nil {
-			t.Errorf("%s: the image has an entry point and no shell", s.Name)
+			t.Errorf("%s: want arguments only, because the image has an entry point and no shell", s.Name)
 		}
 		var args []string
 		for _, a := range s.Args {
@@ -251,7 +251,8 @@ func tekton(t *testing.T, text string) []step {
 	return steps
 }
 
-// cloudShell is typed by a person, line by line, and goes on after a failure.
+// cloudShell reads the lines that a person types. An interactive shell goes on after a
+// failure.
 func cloudShell(t *testing.T, text string) []step {
 	t.Helper()
 	if n := bytes.Count([]byte(text), []byte("\n")); n != 5 {

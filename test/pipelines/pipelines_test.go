@@ -20,7 +20,7 @@ import (
 	"time"
 )
 
-// ctx is that of the programs which this one plays.
+// ctx is the context of the programs that this binary simulates.
 var ctx = context.Background()
 
 const (
@@ -28,7 +28,7 @@ const (
 	archive    = "kubectl-oke_sign_linux_amd64.tar.gz"
 )
 
-// TestMain lets the test binary be docker.
+// TestMain makes the test binary act as docker if it is called by that name.
 func TestMain(m *testing.M) {
 	if filepath.Base(os.Args[0]) == "docker" {
 		if err := docker(os.Args[1:]); err != nil {
@@ -40,7 +40,7 @@ func TestMain(m *testing.M) {
 	m.Run()
 }
 
-// world is an emulated OCI, and what a release of the plugin is.
+// world is an emulated OCI and a release of the plugin.
 type world struct {
 	home    string // of the emulator
 	bin     string
@@ -70,7 +70,7 @@ func build(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, text := range played {
+	for name, text := range simulated {
 		write(t, filepath.Join(w.bin, name), text)
 		if err := os.Chmod(filepath.Join(w.bin, name), 0o700); err != nil {
 			t.Fatal(err)
@@ -81,7 +81,7 @@ func build(t *testing.T) *world {
 	return w
 }
 
-// pack makes a release of the program in dir, and returns the archive's sum.
+// pack makes a release of the program in dir and returns the archive's SHA-256 sum.
 func pack(t *testing.T, dir, release string) string {
 	t.Helper()
 	if out, err := exec.CommandContext(t.Context(), "tar", "-C", dir, "-czf", filepath.Join(release, archive), "kubectl-oke_sign").CombinedOutput(); err != nil {
@@ -143,15 +143,15 @@ func (w *world) plugin(t *testing.T, args ...string) (string, error) {
 type job struct {
 	*world
 	t       *testing.T
-	kind    string // of the surroundings
-	dir     string // with the sources
+	kind    string // of the environment that the service provides
+	dir     string // the sources
 	home    string
 	extra   []string // environment of the service
 	outputs map[string]string
 	path    []string
 }
 
-// start lays out the sources of a job, whose cluster wants one key.
+// start writes the sources of a job. Its cluster allows one key.
 func (w *world) start(t *testing.T, kind, wants string) *job {
 	t.Helper()
 	j := &job{world: w, t: t, kind: kind, dir: t.TempDir(), home: t.TempDir(), outputs: map[string]string{}}
@@ -176,7 +176,7 @@ func write(t *testing.T, file, text string) {
 	}
 }
 
-// image is what the manifest names now.
+// image returns the image that the manifest names now.
 func (j *job) image() string {
 	j.t.Helper()
 	text, err := os.ReadFile(filepath.Join(j.dir, "deploy/web.yaml"))
@@ -186,7 +186,7 @@ func (j *job) image() string {
 	return regexp.MustCompile(`image: (\S+)`).FindStringSubmatch(string(text))[1]
 }
 
-// run runs steps until one fails, and returns what they printed.
+// run runs steps until one fails, and returns their output.
 func (j *job) run(steps []step) (string, error) {
 	j.t.Helper()
 	var printed strings.Builder
@@ -210,7 +210,7 @@ func (j *job) step(s step) (string, error) {
 		write(j.t, file, s.script)
 		words = append(slices.Clone(s.shell), file)
 	}
-	// The job's own variables win over those of the surroundings, as they do there.
+	// As in the service, the job's own variables override those of the environment.
 	env := []string{"PATH=" + strings.Join(append(j.path, j.bin, "/usr/bin:/bin"), ":"), "HOME=" + j.home, "RELEASE=" + j.release}
 	lines := []string{j.sources()}
 	for _, name := range slices.Sorted(maps.Keys(s.env)) {
@@ -230,7 +230,7 @@ func (j *job) step(s step) (string, error) {
 	return string(out), err
 }
 
-// read takes what a step of GitHub's leaves for those after it.
+// read reads the outputs that a step of GitHub Actions leaves for later steps.
 func (j *job) read(s step, output, path string) {
 	if text, err := os.ReadFile(output); err == nil {
 		for line := range strings.Lines(string(text)) {
@@ -243,15 +243,15 @@ func (j *job) read(s step, output, path string) {
 	}
 }
 
-// pipeline is one of docs/ci.
+// pipeline is one pipeline of docs/ci.
 type pipeline struct {
 	kind     string
-	variants []string // of the surroundings
+	variants []string // of the environment
 	files    []string
 	read     func(t *testing.T, texts []string) []step
 	extra    func(j *job) []string
-	unready  string // what is said of blanks
-	pushes   bool   // else the image is there already
+	unready  string // the message about names that are not filled in
+	pushes   bool   // otherwise the image exists already
 }
 
 func one(read func(*testing.T, string) []step) func(*testing.T, []string) []step {
@@ -287,7 +287,7 @@ var pipelines = map[string]pipeline{
 	"Cloud Shell": {kind: "instance_obo_user", files: []string{"cloud-shell.sh"}, read: one(cloudShell), unready: `"<image by its digest>": not a reference`},
 }
 
-// steps reads a pipeline with its names filled in.
+// steps reads a pipeline and fills in its names.
 func (j *job) steps(p pipeline, values map[string]string) []step {
 	j.t.Helper()
 	var texts []string
@@ -301,7 +301,7 @@ func (j *job) steps(p pipeline, values map[string]string) []step {
 	return p.read(j.t, texts)
 }
 
-// values are what a person fills in.
+// values returns the names that a person fills in.
 func (j *job) values(image string) map[string]string {
 	_, digest, _ := strings.Cut(image, "@")
 	return map[string]string{
@@ -316,7 +316,7 @@ func (j *job) values(image string) map[string]string {
 	}
 }
 
-// variable is what the surroundings say, as their administrator knows it.
+// variable returns a variable of the environment, as its administrator knows it.
 func (j *job) variable(name string) string {
 	j.t.Helper()
 	command := exec.CommandContext(j.t.Context(), "bash", "-c", j.sources()+`; printf %s "${!NAME-}"`)
@@ -328,12 +328,12 @@ func (j *job) variable(name string) string {
 	return string(out)
 }
 
-// sources are shell lines that make the surroundings of the job.
+// sources returns shell lines that set up the job's environment.
 func (j *job) sources() string {
 	return `. "$OCI/env" && for file in "$OCI"/env.d/"$KIND" "$OCI"/env.more/"$KIND"; do [[ ! -f $file ]] || { . "$file"; found=1; }; done; [[ ${found-} ]] || exit 99; unset found`
 }
 
-// pushed is an image that somebody has pushed, whom nobody has to trust.
+// pushed returns an image that an untrusted person has pushed.
 func (j *job) pushed() string {
 	j.t.Helper()
 	other := j.start(j.t, "api_key", j.keys["image-key"])
@@ -347,8 +347,8 @@ docker build --tag "$IMAGE" . && docker push "$IMAGE"`, env: map[string]string{"
 	return repository + "@" + digest[1]
 }
 
-// prepared are a job and its pipeline's steps. Where the pipeline does not push, an
-// image is there that the manifest names.
+// prepared returns a job and its pipeline's steps. If the pipeline does not push, the
+// manifest's image exists already.
 func (w *world) prepared(t *testing.T, p pipeline, wants string) (*job, []step) {
 	t.Helper()
 	j := w.start(t, p.kind, wants)
@@ -365,7 +365,7 @@ func (w *world) prepared(t *testing.T, p pipeline, wants string) (*job, []step) 
 	return j, j.steps(p, j.values(image))
 }
 
-// signedBy reports whether the key has signed the image, as an outsider finds it.
+// signedBy reports whether the key has signed the image, from an outsider's view.
 func (j *job) signedBy(key string) bool {
 	j.t.Helper()
 	image := j.image()
@@ -376,7 +376,7 @@ func (j *job) signedBy(key string) bool {
 	return err == nil && strings.TrimSpace(out) == image
 }
 
-// without are steps in which no image is signed.
+// without returns the steps without those that sign.
 func without(steps []step) []step {
 	signs := regexp.MustCompile(`(?m)^.*kubectl-oke_sign sign .*$`)
 	var left []step
@@ -405,7 +405,7 @@ func TestPipelines(t *testing.T) {
 					}
 				})
 			}
-			t.Run("fails for an image that nobody signed", func(t *testing.T) {
+			t.Run("fails for an unsigned image", func(t *testing.T) {
 				j, steps := w.prepared(t, p, w.keys["image-key"])
 				if out, err := j.run(without(steps)); err == nil || !strings.Contains(out, "unsigned") {
 					t.Errorf("%v\n%s", err, out)
@@ -421,7 +421,7 @@ func TestPipelines(t *testing.T) {
 					t.Errorf("%v, want %s\n%s", err, p.unready, out)
 				}
 			})
-			t.Run("refuses a program that is another", func(t *testing.T) {
+			t.Run("refuses a program with another checksum", func(t *testing.T) {
 				if p.kind == "oke_workload_identity" {
 					t.Skip("it runs an image, and downloads nothing")
 				}
@@ -446,7 +446,7 @@ func TestPipelines(t *testing.T) {
 	}
 }
 
-// The deployment's stage ends the deployment unless the image is signed.
+// testDeployment checks that the deployment's stage fails unless the image is signed.
 func testDeployment(t *testing.T, w *world) {
 	verify := pipeline{kind: "resource_principal", files: []string{"devops/verify_command_spec.yaml"}, read: one(devops)}
 	j, steps := w.prepared(t, verify, w.keys["image-key"])

@@ -23,8 +23,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// docker plays the container tool: it signs in to a registry, packs a directory's
-// Dockerfile into an image, and pushes it. Whatever else is asked fails.
+// docker simulates the container tool. It signs in to a registry, packs a directory's
+// Dockerfile into an image, and pushes the image. Every other command fails.
 func docker(args []string) error {
 	switch {
 	case len(args) == 5 && slices.Equal(args[:4], []string{"login", "--username", "BEARER_TOKEN", "--password-stdin"}):
@@ -34,15 +34,15 @@ func docker(args []string) error {
 		if err != nil {
 			return err
 		}
-		return os.WriteFile(kept(args[2]), recipe, 0o600)
+		return os.WriteFile(stored(args[2]), recipe, 0o600)
 	case len(args) == 2 && args[0] == "push":
 		return dockerPush(args[1])
 	}
-	return fmt.Errorf("docker: played here are login, build and push, not %q", args)
+	return fmt.Errorf("this docker is a simulation with login, build and push only, not %q", args)
 }
 
-// kept is the file of something that docker knows of.
-func kept(what string) string {
+// stored returns the file in which docker stores an item.
+func stored(what string) string {
 	sum := sha256.Sum256([]byte(what))
 	return filepath.Join(os.Getenv("HOME"), "docker-"+hex.EncodeToString(sum[:8]))
 }
@@ -64,7 +64,7 @@ func dockerLogin(host string) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(kept(host), text, 0o600)
+	return os.WriteFile(stored(host), text, 0o600)
 }
 
 func dockerPush(tag string) error {
@@ -72,11 +72,11 @@ func dockerPush(tag string) error {
 	if err != nil {
 		return err
 	}
-	login, err := os.ReadFile(kept(ref.RegistryStr()))
+	login, err := os.ReadFile(stored(ref.RegistryStr()))
 	if err != nil {
 		return errors.New("docker push: not signed in")
 	}
-	recipe, err := os.ReadFile(kept(tag))
+	recipe, err := os.ReadFile(stored(tag))
 	if err != nil {
 		return errors.New("docker push: no such image")
 	}
@@ -99,17 +99,17 @@ func dockerPush(tag string) error {
 	return nil
 }
 
-// played are the programs that scripts find on the PATH, beside the real plugin.
-// Downloads come from $RELEASE in place of the release page.
-var played = map[string]string{
+// simulated holds the programs that scripts find on the PATH, besides the real plugin.
+// Downloads come from $RELEASE instead of the release page.
+var simulated = map[string]string{
 	"curl": `#!/bin/bash
 prefix=https://github.com/oke-sign/oke-sign/releases/download/v0.1.0/
-[[ $# == 2 && $1 == -fsSLO && $2 == "$prefix"* ]] || { echo "curl: not played here: $*" >&2; exit 22; }
+[[ $# == 2 && $1 == -fsSLO && $2 == "$prefix"* ]] || { echo "curl: not simulated here: $*" >&2; exit 22; }
 names=${2#"$prefix"} names=${names#\{} names=${names%\}}
 for name in ${names//,/ }; do cp "$RELEASE/$name" .; done
 `,
 	"wget": `#!/bin/bash
-[[ $# == 2 && $1 == -q ]] || { echo "wget: not played here: $*" >&2; exit 22; }
+[[ $# == 2 && $1 == -q ]] || { echo "wget: not simulated here: $*" >&2; exit 22; }
 exec curl -fsSLO "$2"
 `,
 }
