@@ -25,8 +25,8 @@ func TestExemptNamespacesFollowTheInstallation(t *testing.T) {
 	}{
 		"both as they are":        {"installation.namespace=signing,installation.gatekeeperNamespace=policy", ""},
 		"the provider's held":     {"installation.namespace=,installation.gatekeeperNamespace=policy", ""},
-		"defaults":                {"mode=deny", "installation.namespace is oke-sign, and Provider oke-sign leads to namespace signing"},
-		"Gatekeeper's by default": {"installation.namespace=signing", "installation.gatekeeperNamespace is gatekeeper-system, and Gatekeeper runs in namespace policy"},
+		"defaults":                {"mode=deny", "installation.namespace is oke-sign, but Provider oke-sign leads to namespace signing"},
+		"Gatekeeper's by default": {"installation.namespace=signing", "installation.gatekeeperNamespace is gatekeeper-system, but Gatekeeper runs in namespace policy"},
 		"a Provider elsewhere":    {"installation.namespace=signing,installation.gatekeeperNamespace=policy,provider=outside", ""},
 	} {
 		_, errs, err := install("--set", tc.values)

@@ -153,12 +153,12 @@ func (i *installation) firstSteps(t *testing.T) {
 		case strings.Contains(command, "create namespace "):
 			furnish(t, i.own)
 		case strings.Contains(command, "oke-sign-policy"):
-			r.says(t, "From now on a new Pod is REFUSED unless")
+			r.says(t, "From now on Gatekeeper DENIES a new Pod unless")
 			i.withoutRights(t)
 			i.allow(t)
 			i.enforced(t)
 		case strings.Contains(command, "helm install oke-sign "):
-			r.says(t, "Gatekeeper refuses what it cannot judge (failurePolicy Fail, 5 s).", "Enforced: NOTHING yet.", "kubectl oke-sign iam --workload oke-sign/oke-sign --cluster ")
+			r.says(t, "Gatekeeper denies each request that it cannot review (failurePolicy Fail, 5 s).", "Enforced: NOTHING yet.", "kubectl oke-sign iam --workload oke-sign/oke-sign --cluster ")
 		case strings.Contains(command, "create deployment"):
 			r.says(t, "Warning: ", ": unsigned: ")
 			home.fails(t, "ReplicaSet", "web-", ": unsigned: ")

@@ -118,7 +118,7 @@ func values(text []byte) (string, error) {
 		return "", err
 	}
 	var b strings.Builder
-	b.WriteString("| value | default | |\n|---|---|---|\n")
+	b.WriteString("| value | default | meaning |\n|---|---|---|\n")
 	err := rows(&b, "", document.Content[0])
 	return b.String(), err
 }
@@ -182,7 +182,7 @@ func alerts(text []byte) (string, error) {
 		return "", err
 	}
 	var b strings.Builder
-	b.WriteString("| alert | | what to do |\n|---|---|---|\n")
+	b.WriteString("| alert | problem | next step |\n|---|---|---|\n")
 	for _, group := range file.Groups {
 		for _, r := range group.Rules {
 			if r.Annotations.Summary == "" || r.Annotations.Runbook == "" {

@@ -75,7 +75,7 @@ func TestValuesNeedComments(t *testing.T) {
 	for name, tc := range map[string]struct{ text, want, err string }{
 		"a value, and a group that is one": {
 			"# About the file.\n\n# What it is:\n# a | b.\na: \"\"\ngroup:\n  # Within.\n  b: [1, \"x\"]\n# All of it.\nwhole: {c: d}\n",
-			"| value | default | |\n|---|---|---|\n| `a` | `\"\"` | What it is: a \\| b. |\n| `group.b` | `[1, \"x\"]` | Within. |\n| `whole` | `{c: d}` | All of it. |\n", "",
+			"| value | default | meaning |\n|---|---|---|\n| `a` | `\"\"` | What it is: a \\| b. |\n| `group.b` | `[1, \"x\"]` | Within. |\n| `whole` | `{c: d}` | All of it. |\n", "",
 		},
 		"a value without a comment": {"# All.\na: 1\ngroup:\n  b: 2\n", "", "line 4: group.b has no comment"},
 		"an empty group":            {"# All.\na: 1\nb: {}\n", "", "line 3: b has no comment"},

@@ -1,6 +1,6 @@
-{{/* A constraint. Of a dict: root, kind, role (pods, workloads or report), and
-     parameters. Names and labels are those by which `kubectl oke-sign policy`
-     knows its own. */}}
+{{/* A constraint from a dict with root, kind, role (pods, workloads or report) and
+     parameters. `kubectl oke-sign policy` finds its constraints by these names and
+     labels. */}}
 {{- define "oke-sign-policy.constraint" -}}
 {{- $values := .root.Values }}
 ---
@@ -15,7 +15,7 @@ metadata:
   annotations: {{- toYaml . | nindent 4 }}
   {{- end }}
 spec:
-  # What only warns never does more, and in a dry run not even that.
+  # Workload and report constraints only warn; in mode dryrun they do not even warn.
   enforcementAction: {{ if and (ne .role "pods") (eq $values.mode "deny") }}warn{{ else }}{{ $values.mode }}{{ end }}
   match:
     kinds:
@@ -39,14 +39,14 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 
-{{/* The exempt namespaces, as JSON: the user's, Gatekeeper's and the provider's. */}}
+{{/* The exempt namespaces as JSON: those of scope, Gatekeeper's and the provider's. */}}
 {{- define "oke-sign-policy.exempt" -}}
 {{- with .Values }}
 {{- concat (.scope.excludedNamespaces | default list) (compact (list .installation.gatekeeperNamespace .installation.namespace)) | uniq | toJson }}
 {{- end }}
 {{- end }}
 
-{{/* Where the policy holds, as a part of a match. */}}
+{{/* The namespaces that the policy applies in, as part of a match. */}}
 {{- define "oke-sign-policy.scope" -}}
 {{- $scope := dict }}
 {{- range $name, $value := .Values.scope }}
