@@ -1,0 +1,336 @@
+package workload_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/spf13/pflag"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/cli-runtime/pkg/genericiooptions"
+
+	"github.com/oke-sign/oke-sign/plugin/cli"
+	"github.com/oke-sign/oke-sign/plugin/connect"
+	"github.com/oke-sign/oke-sign/plugin/manifest"
+	"github.com/oke-sign/oke-sign/plugin/workload"
+	"github.com/oke-sign/oke-sign/test/fakeapiserver"
+)
+
+// inCluster is a session in a cluster with objects, and what it remarks.
+func inCluster(t *testing.T, text string) (*connect.Session, *fakeapiserver.Server, *bytes.Buffer) {
+	t.Helper()
+	server := fakeapiserver.Start(t)
+	kubeconfig, err := server.Kubeconfig(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	objects, err := manifest.Objects([]byte(text))
+	if err == nil {
+		err = server.Add(objects...)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	streams, _, _, errOut := genericiooptions.NewTestIOStreams()
+	s := &connect.Session{Terminal: cli.Terminal{Streams: streams}, Kube: connect.NewKube(errOut)}
+	*s.Kube.KubeConfig = kubeconfig
+	return s, server, errOut
+}
+
+// failing answers requests whose path ends so with an error of the API server.
+func failing(suffix string, code int, reason metav1.StatusReason) func(http.ResponseWriter, *http.Request) bool {
+	return func(w http.ResponseWriter, r *http.Request) bool {
+		if !strings.HasSuffix(r.URL.Path, suffix) {
+			return false
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(code)
+		fmt.Fprintf(w, `{"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": %q, "code": %d, "message": "said the API server"}`, reason, code)
+		return true
+	}
+}
+
+// targetFlags are those of a command line.
+func targetFlags(t *testing.T, s *connect.Session, args ...string) (*workload.TargetFlags, []string) {
+	t.Helper()
+	set := pflag.NewFlagSet("", pflag.ContinueOnError)
+	s.Bind(set, func(string) string { return "" })
+	flags := new(workload.TargetFlags)
+	kubeconfig := *s.Kube.KubeConfig
+	flags.Bind(set, s.Kube)
+	if err := set.Parse(args); err != nil {
+		t.Fatal(err)
+	}
+	*s.Kube.KubeConfig = kubeconfig
+	return flags, set.Args()
+}
+
+// Flags and arguments that say two things, or nothing, are wrong use.
+func TestTargetFlags(t *testing.T) {
+	for line, want := range map[string]string{
+		"iad.ocir.io/ns/web:1":           "",
+		"deployment/web":                 "",
+		"deployments -A":                 "",
+		"pods -l app=web":                "",
+		"-f web.yaml":                    "",
+		"-k overlays/prod":               "",
+		"":                               "no image named",
+		"-A":                             "no type of them is named",
+		"-l app=web iad.ocir.io/ns/w:1":  "no type of them is named",
+		"deployment/web -A":              "an object is named",
+		"deployment/web pods -l app=web": "an object is named",
+		"pods -l =web":                   "is no label selector",
+	} {
+		flags, args := targetFlags(t, &connect.Session{Kube: connect.NewKube(&bytes.Buffer{})}, strings.Fields(line)...)
+		err := flags.Validate(args, "IMAGE")
+		var said bytes.Buffer
+		if code := cli.Report(&said, err); (code == cli.ExitUsage) != (want != "") || !strings.Contains(said.String(), want) {
+			t.Errorf("%q: got %d, %s, want %q", line, code, &said, want)
+		}
+		if want != "" && !strings.Contains(said.String(), "hint: ") {
+			t.Errorf("%q: no hint in %s", line, &said)
+		}
+	}
+}
+
+const shop = `
+{apiVersion: apps/v1, kind: Deployment, metadata: {name: web, namespace: default, labels: {app: web}}, spec: {template: {spec: {containers: [{name: c, image: "web:1"}]}}}}
+---
+{apiVersion: apps/v1, kind: Deployment, metadata: {name: db, namespace: default}, spec: {template: {spec: {containers: [{name: c, image: "db:1"}]}}}}
+---
+{apiVersion: apps/v1, kind: Deployment, metadata: {name: web, namespace: prod, labels: {app: web}}, spec: {template: {spec: {containers: [{name: c, image: "web:2"}]}}}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: odd, namespace: prod}, spec: {containers: [{name: c, image: ["hidden:1"]}]}}
+---
+{apiVersion: v1, kind: ConfigMap, metadata: {name: settings, namespace: default}}
+`
+
+// Objects of the cluster name images, in the namespace of -n or in all. Objects that
+// are not there, and objects that cannot be read, are errors.
+func TestFindInCluster(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range map[string]string{
+		"good/kustomization.yaml":   "resources: [pod.yaml]\nimages: [{name: app, newTag: '2'}]\n",
+		"good/pod.yaml":             "{apiVersion: v1, kind: Pod, metadata: {name: app}, spec: {containers: [{name: c, image: app}]}}",
+		"broken/kustomization.yaml": "resources: [gone.yaml]\n",
+	} {
+		file := filepath.Join(dir, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o700), os.WriteFile(file, []byte(text), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cancelled, cancel := context.WithCancel(t.Context())
+	cancel()
+	for name, tc := range map[string]struct {
+		line   string
+		ctx    context.Context
+		before func(http.ResponseWriter, *http.Request) bool
+		want   string
+		err    string
+		says   string
+	}{
+		"an object":                              {line: "deployment/web", want: "web:1"},
+		"by the short name of its type":          {line: "deploy/web", want: "web:1"},
+		"an object of a namespace":               {line: "-n prod deployment/web", want: "web:2"},
+		"two, in their order":                    {line: "deployment/web deployment/db", want: "web:1 db:1"},
+		"all of a type, by a label":              {line: "deployments -l app=web", want: "web:1"},
+		"all of a type in all namespaces":        {line: "deployments -A", want: "db:1 web:1 web:2"},
+		"a type and an image":                    {line: "deployments -l app=web iad.ocir.io/ns/x:1", want: "iad.ocir.io/ns/x:1 web:1"},
+		"a kustomization, with the object":       {line: "deployment/db -k " + filepath.Join(dir, "good"), want: "app:2 db:1"},
+		"a kustomization that does not render":   {line: "-k " + filepath.Join(dir, "broken"), err: "rendering"},
+		"an object that is not there":            {line: "deployment/gone", err: `"gone" not found`},
+		"one that is there and one that is not":  {line: "deployment/web deployment/gone", err: `"gone" not found`},
+		"a type that is not there":               {line: "gadgets/web", err: "gadgets"},
+		"a namespace that is not there":          {line: "-n gone deployments", err: "no object is there that was named"},
+		"a label that no object has":             {line: "deployments -l app=gone", err: "no object is there that was named"},
+		"an object that names no image":          {line: "configmap/settings", err: "no image found in what was named"},
+		"an object in which an image could hide": {line: "-n prod pod/odd", err: "prod/Pod/odd"},
+		"a word, which is an image":              {line: "nginx", want: "nginx", says: "nginx is taken for an image"},
+		"no right to read": {
+			line: "deployment/web", before: failing("/deployments/web", 403, metav1.StatusReasonForbidden), err: "said the API server",
+		},
+		"an expired token":          {line: "deployments -A", before: failing("/deployments", 401, metav1.StatusReasonUnauthorized), err: "said the API server"},
+		"a server that fails":       {line: "deployments -A", before: failing("/deployments", 500, metav1.StatusReasonInternalError), err: "said the API server"},
+		"a command that is stopped": {line: "deployments -A", ctx: cancelled, err: "context canceled"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, server, says := inCluster(t, shop)
+			server.Before(tc.before)
+			flags, args := targetFlags(t, s, strings.Fields(tc.line)...)
+			ctx := tc.ctx
+			if ctx == nil {
+				ctx = t.Context()
+			}
+			found, err := flags.Find(ctx, s, args)
+			if got := strings.Join(workload.ImagesOf(found), " "); got != tc.want {
+				t.Errorf("got %q, want %q", got, tc.want)
+			}
+			if (err != nil) != (tc.err != "") || err != nil && !strings.Contains(err.Error(), tc.err) || !strings.Contains(says.String(), tc.says) {
+				t.Errorf("got %v, said %q; want %q, %q", err, says, tc.err, tc.says)
+			}
+		})
+	}
+}
+
+// Owners are shown as far as the user may see them. What fails for another reason is an
+// error: a Pod under the wrong name would be looked for in vain.
+func TestWorkloadsOfOthers(t *testing.T) {
+	owner := func(version, kind, name string) string {
+		return fmt.Sprintf("ownerReferences: [{apiVersion: %s, kind: %s, name: %s, uid: u, controller: true}]", version, kind, name)
+	}
+	text := `
+{apiVersion: apps/v1, kind: ReplicaSet, metadata: {name: web-1, namespace: shop, ` + owner("apps/v1", "Deployment", "web") + `}}
+---
+{apiVersion: apps/v1, kind: ReplicaSet, metadata: {name: loop, namespace: shop, ` + owner("apps/v1", "ReplicaSet", "loop") + `}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: web, namespace: shop, ` + owner("apps/v1", "ReplicaSet", "web-1") + `}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: loop, namespace: shop, ` + owner("apps/v1", "ReplicaSet", "loop") + `}}
+`
+	for name, tc := range map[string]struct {
+		before func(http.ResponseWriter, *http.Request) bool
+		want   []string
+		says   string
+		err    string
+	}{
+		"all may be seen":        {nil, []string{"shop/ReplicaSet/loop", "shop/Deployment/web"}, "", ""},
+		"no right to list":       {failing("/replicasets", 403, metav1.StatusReasonForbidden), []string{"shop/ReplicaSet/loop", "shop/ReplicaSet/web-1"}, "you may not list replicasets", ""},
+		"a server that fails":    {failing("/replicasets", 500, metav1.StatusReasonInternalError), nil, "", "listing replicasets"},
+		"Pods cannot be listed":  {failing("/pods", 403, metav1.StatusReasonForbidden), nil, "", "listing pods"},
+		"a list that has ended ": {failing("/replicasets", 410, metav1.StatusReasonExpired), nil, "", "listing replicasets"},
+	} {
+		s, server, says := inCluster(t, text)
+		server.Before(tc.before)
+		pods, err := workload.RunningPods(t.Context(), s, "", "")
+		var owners []workload.ObjectName
+		if err == nil {
+			owners, err = workload.Workloads(t.Context(), s, "", pods)
+		}
+		var got []string
+		for _, o := range owners {
+			got = append(got, o.Title())
+		}
+		slices.Sort(got)
+		slices.Sort(tc.want)
+		if diff := cmp.Diff(tc.want, got); diff != "" || !strings.Contains(says.String(), tc.says) || (err != nil) != (tc.err != "") || err != nil && !strings.Contains(err.Error(), tc.err) {
+			t.Errorf("%s: %v, said %q\n%s", name, err, says, diff)
+		}
+	}
+}
+
+// A list ends at the first error of who reads it, and says what was listed.
+func TestEachObject(t *testing.T) {
+	s, _, _ := inCluster(t, shop)
+	client, err := s.Kube.Objects()
+	if err != nil {
+		t.Fatal(err)
+	}
+	of := schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: "deployments"}
+	enough := errors.New("enough")
+	for name, tc := range map[string]struct {
+		namespace string
+		stopAt    int
+		want      int
+		err       error
+	}{
+		"all":                           {"", 0, 3, nil},
+		"of a namespace":                {"prod", 0, 1, nil},
+		"of a namespace that is gone":   {"gone", 0, 0, nil},
+		"until the reader has an error": {"", 2, 2, enough},
+	} {
+		got := 0
+		err := workload.EachObject(t.Context(), client, of, tc.namespace, metav1.ListOptions{}, func(*unstructured.Unstructured) error {
+			if got++; got == tc.stopAt {
+				return enough
+			}
+			return nil
+		})
+		if got != tc.want || !errors.Is(err, tc.err) || err != nil && !strings.HasPrefix(err.Error(), "listing deployments: ") {
+			t.Errorf("%s: %d objects, %v", name, got, err)
+		}
+	}
+}
+
+// Manifests are sorted into what is checked and the policy that checks it.
+func TestManifestFlags(t *testing.T) {
+	const (
+		ours      = "{apiVersion: constraints.gatekeeper.sh/v1beta1, kind: OKESignedImages, metadata: {name: ours}}\n---\n"
+		other     = "{apiVersion: constraints.gatekeeper.sh/v1beta1, kind: K8sAllowedRepos, metadata: {name: other}}\n---\n"
+		template  = "{apiVersion: templates.gatekeeper.sh/v1, kind: ConstraintTemplate, metadata: {name: t}}\n---\n"
+		pod       = "{apiVersion: v1, kind: Pod, metadata: {name: web}}\n---\n"
+		namespace = "{apiVersion: v1, kind: Namespace, metadata: {name: shop, labels: {env: prod}}}\n---\n"
+		malformed = "{apiVersion: v1, kind: Namespace, metadata: {name: shop, labels: {env: [prod]}}}\n---\n"
+	)
+	for name, tc := range map[string]struct {
+		piped, beside string
+		args          []string
+		want          string // constraints, manifests, namespaces
+		says          string
+		err           string
+	}{
+		"manifests with their policy":        {piped: pod + ours, args: []string{"-f", "-"}, want: "ours; web; "},
+		"a policy beside":                    {piped: pod, beside: ours, args: []string{"-f", "-", "--constraints", "FILE"}, want: "ours; web; "},
+		"a template beside is no manifest":   {piped: pod, beside: template + ours, args: []string{"-f", "-", "--constraints", "FILE"}, want: "ours; web; "},
+		"a template among manifests is one":  {piped: pod + template + ours, args: []string{"-f", "-"}, want: "ours; web t; "},
+		"a namespace is both":                {piped: namespace + pod + ours, args: []string{"-f", "-"}, want: "ours; shop web; shop"},
+		"a namespace beside is known":        {piped: pod, beside: namespace + ours, args: []string{"-f", "-", "--constraints", "FILE"}, want: "ours; web; "},
+		"constraints of other policies":      {piped: pod + ours + other + other, args: []string{"-f", "-"}, want: "ours; web; ", says: "2 constraints of other policies left out"},
+		"no policy":                          {piped: pod + other, args: []string{"-f", "-"}, err: "no constraint of oke-sign found"},
+		"no manifest":                        {piped: ours, args: []string{"-f", "-"}, err: "no object to judge"},
+		"nothing, of a renderer that failed": {piped: "", args: []string{"-f", "-"}, err: "no constraint"},
+		"a namespace that cannot be read":    {piped: malformed + pod + ours, args: []string{"-f", "-"}, err: "-: "},
+		"a policy that cannot be read":       {piped: pod, beside: "[", args: []string{"-f", "-", "--constraints", "FILE"}, err: "FILE"},
+		"manifests that cannot be read":      {piped: "[", args: []string{"-f", "-"}, err: "-: "},
+		"an argument in the place of a flag": {args: []string{"web.yaml"}, err: "no arguments are taken"},
+		"no file":                            {args: []string{"--constraints", "FILE"}, err: "-f is missing"},
+		"a file that is not there":           {args: []string{"-f", filepath.Join(t.TempDir(), "gone")}, err: "no such file"},
+	} {
+		file := filepath.Join(t.TempDir(), "FILE")
+		if err := os.WriteFile(file, []byte(tc.beside), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		streams, in, _, says := genericiooptions.NewTestIOStreams()
+		in.WriteString(tc.piped)
+		var flags workload.ManifestFlags
+		set := pflag.NewFlagSet("", pflag.ContinueOnError)
+		flags.Bind(set)
+		err := set.Parse(strings.Split(strings.ReplaceAll(strings.Join(tc.args, "\n"), "FILE", file), "\n"))
+		var p workload.Input
+		if err == nil {
+			err = flags.Validate(set.Args())
+		}
+		if err == nil {
+			p, err = flags.Read(t.Context(), &connect.Session{Terminal: cli.Terminal{Streams: streams}})
+		}
+		if tc.err != "" {
+			if err == nil || !strings.Contains(err.Error(), tc.err) || len(p.Constraints)+len(p.Manifests) > 0 {
+				t.Errorf("%s: got %v, want %q", name, err, tc.err)
+			}
+			continue
+		}
+		names := func(documents []workload.Document) string {
+			var all []string
+			for _, d := range documents {
+				all = append(all, d.Object.GetName())
+			}
+			return strings.Join(all, " ")
+		}
+		got := names(p.Constraints) + "; " + names(p.Manifests) + "; "
+		for name := range p.Namespaces {
+			got += name
+		}
+		if err != nil || got != tc.want || !strings.Contains(says.String(), tc.says) {
+			t.Errorf("%s: got %q, %v, said %q; want %q, %q", name, got, err, says, tc.want, tc.says)
+		}
+	}
+}
