@@ -42,7 +42,7 @@ func TestReadFile(t *testing.T) {
 		} {
 			got, err := read()
 			if string(got) != tc.want || (err != nil) != (tc.err != "") || err != nil && !strings.Contains(err.Error(), tc.err) {
-				t.Errorf("%s: %s: got %q, %v", name, call, got, err)
+				t.Errorf("%s: %s: got %.80q, %v", name, call, got, err)
 			}
 		}
 	}
