@@ -69,14 +69,14 @@ func NewRecordVerifier(c *connect.Cloud, survey func() *Inventory, named ...sign
 			key, err := c.Vault.MasterKey(ctx, id)
 			return lookedUp{key, err}, nil
 		},
-		Keep:    func(lookedUp) time.Duration { return time.Hour }, // a command does not run that long
+		TTL:     func(lookedUp) time.Duration { return time.Hour }, // a command does not run that long
 		Timeout: time.Minute,
 	})
 	e.public = cache.New(cache.Config[keyVersion, *rsa.PublicKey]{
 		Load: func(ctx context.Context, v keyVersion) (*rsa.PublicKey, error) {
 			return c.Vault.PublicKey(ctx, v.key, v.version)
 		},
-		Keep: func(*rsa.PublicKey) time.Duration { return time.Hour },
+		TTL: func(*rsa.PublicKey) time.Duration { return time.Hour },
 	})
 	return e
 }

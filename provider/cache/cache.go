@@ -1,18 +1,20 @@
-// Package cache remembers what calls to other services returned: one flight
-// per key, bounded in entries and in loads, each entry for a time of its own,
-// renewed ahead of its end by those who use it.
+// Package cache stores the results of calls to other services. Callers of the same key
+// share one load. The cache bounds its entries and its concurrent loads. Each entry has
+// its own TTL, and callers of an entry refresh it ahead of the end of its TTL.
 //
-// It is made for evidence that decides admission, so it keeps to four rules. A
-// value is never served past its time, which is counted from when its load
-// began, or from before that if the value says so. An error is never kept. A refresh that fails extends nothing. And a
-// load belongs to nobody: it outlives the caller that caused it, because the
-// next one will ask for the same thing, but one that may hang holds up nobody
-// who comes later.
+// The cache is made for values that decide admission. It keeps these rules:
 //
-// Places for loads are shared by request, see package fair: a request has one load
-// under way whatever the others do, and takes turns with them for more.
+//   - It never serves a value past its TTL. The TTL counts from the start of the load,
+//     or from an earlier time that the value names.
+//   - It never caches an error.
+//   - A failed refresh does not extend a TTL.
+//   - A load outlives the caller that started it, because the next caller asks for the
+//     same key. A load that hangs delays no later caller.
 //
-// It does not know what it holds, does no I/O of its own and logs nothing.
+// Requests share the concurrent loads by turns, see package fair: each request has one
+// load under way whatever other requests do, and takes turns with them for more.
+//
+// The package does not interpret values, does no I/O and logs nothing.
 package cache
 
 import (
@@ -31,54 +33,54 @@ import (
 	"github.com/oke-sign/oke-sign/provider/fair"
 )
 
-// ErrTimeout is the cause of the end of a load that took longer than
-// Config.Timeout. Errors that hold it also hold context.DeadlineExceeded.
+// ErrTimeout is the cause with which a load ends that took longer than Config.Timeout.
+// Errors that wrap ErrTimeout also wrap context.DeadlineExceeded.
 var ErrTimeout = fmt.Errorf("loading took too long: %w", context.DeadlineExceeded)
 
 var errNoReturn = errors.New("internal error: the load ended without returning")
 
-// Config says what a Cache loads and how long it keeps it.
+// Config configures a Cache.
 type Config[K comparable, V any] struct {
-	// Load fetches the value of a key. Its context carries the values of the
-	// caller that caused it, but neither its deadline nor its cancellation.
+	// Load fetches the value of a key. Its context carries the values of the caller
+	// that started the load, without that caller's deadline or cancellation.
 	Load func(ctx context.Context, key K) (V, error)
-	// Keep says how long a value may be served; nothing at or below zero is kept.
-	Keep func(V) time.Duration
-	// Renew says how long after its load began a value is renewed, if that is
-	// earlier than after three quarters of Keep. Nil: it never is.
-	Renew func(V) time.Duration
-	// Since says as of when a value holds, if that may be before its load began.
-	// Nil: it never is.
-	Since func(V) time.Time
-	// Max is how many entries are held at most. Zero means 10 000.
-	Max int
-	// Weigh says how much room an entry takes, and MaxWeight how much all of them
-	// may; then it bounds them in place of Max. Nil: each entry counts as one.
+	// TTL returns how long a value may be served. A value with a TTL of zero or less
+	// is not cached.
+	TTL func(V) time.Duration
+	// RefreshAfter returns the age at which a value is refreshed, if that is earlier
+	// than the usual age, at most three quarters of TTL. Nil means the usual age.
+	RefreshAfter func(V) time.Duration
+	// AsOf returns the time at which a value was true, if that may be before the start
+	// of its load. Nil means the start of the load.
+	AsOf func(V) time.Time
+	// MaxEntries bounds the number of entries. Zero means 10 000.
+	MaxEntries int
+	// Weigh returns the weight of an entry, and MaxWeight bounds the sum of weights in
+	// place of MaxEntries. Nil means that MaxEntries counts.
 	Weigh     func(K, V) uint32
 	MaxWeight uint64
-	// Timeout is how long one load may take. Zero means 15 seconds.
+	// Timeout bounds one load. Zero means 15 seconds.
 	Timeout time.Duration
-	// Patience is how long a load may have been under way for another caller to
-	// join it; later ones begin a load of their own. A service that hung and is
-	// well again answers new calls, and may never answer the old one. Zero means
-	// a second.
-	Patience time.Duration
-	// Loads is how many loads may run at once, refreshes only in half of them;
-	// one that has taken longer than Patience does not count. A caller waits for
-	// its turn as long as its context lets it; a refresh that finds no room is
-	// left to the next caller. A request that has no load under way may begin one
-	// beside these. Zero means 64.
-	Loads int
-	// Random returns a number from 0 to 1, exclusively. It spreads the refreshes
-	// of entries that were loaded together. Nil means a generator of its own.
+	// JoinWithin is the greatest age at which another caller joins a load. Later
+	// callers start their own load: a service that hung and has recovered answers new
+	// calls, and may never answer the old one. Zero means a second.
+	JoinWithin time.Duration
+	// MaxLoads bounds the concurrent loads. Refreshes use half of them at most, and a
+	// load older than JoinWithin does not count. A caller waits for its turn until its
+	// context ends. A refresh that finds no room is left to the next caller. A request
+	// without a load under way may exceed the bound by one load. Zero means 64.
+	MaxLoads int
+	// Random returns a number in the open interval from 0 to 1. It spreads the
+	// refreshes of entries that were loaded together. Nil means math/rand/v2.
 	Random func() float64
-	// Panicked is told of a load that panicked, if not nil, once for each panic.
+	// Panicked is called once for each load that panicked. Nil means that nobody is
+	// told.
 	Panicked func(*contain.PanicError)
 	// Now is the clock. Nil means time.Now.
 	Now func() time.Time
 }
 
-// Cache is a memory for calls, safe for concurrent use.
+// Cache caches the results of loads. It is safe for concurrent use.
 type Cache[K comparable, V any] struct {
 	cfg   Config[K, V]
 	store *otter.Cache[K, entry[V]]
@@ -89,61 +91,61 @@ type Cache[K comparable, V any] struct {
 
 	mu      sync.Mutex
 	flights map[K]*flight[K, V]
-	running int // loads that take a place
+	running int // loads that count against MaxLoads
 	queue   fair.Queue[*flight[K, V]]
-	begun   map[*fair.Waiters]int // loads under way by the requests that began them
+	begun   map[*fair.Waiters]int // loads under way, by the request that began them
 }
 
-// Stats is what a Cache has done so far, and does now.
+// Stats describes what a Cache has done so far and what it does now.
 type Stats struct {
-	Entries  int    // held, about, expired ones included
-	Hits     uint64 // values served from memory
-	Misses   uint64 // that Get did not find there
-	UnderWay int    // loads, also those that nobody waits for
+	Entries  int    // approximate, with expired entries
+	Hits     uint64 // values served from the cache
+	Misses   uint64 // calls of Get that found no value
+	UnderWay int    // loads, with those that nobody waits for
 }
 
 type entry[V any] struct {
-	value V
-	began time.Time     // the load of it, or what it was made of
-	keep  time.Duration // since then
-	renew time.Duration // since then, when the next caller begins a refresh
+	value        V
+	asOf         time.Time     // start of the load, or earlier
+	ttl          time.Duration // since asOf
+	refreshAfter time.Duration // since asOf
 }
 
-func (e entry[V]) expired(now time.Time) bool { return now.Sub(e.began) >= e.keep }
+func (e entry[V]) expired(now time.Time) bool { return now.Sub(e.asOf) >= e.ttl }
 
-func (e entry[V]) due(now time.Time) bool { return now.Sub(e.began) >= e.renew }
+func (e entry[V]) due(now time.Time) bool { return now.Sub(e.asOf) >= e.refreshAfter }
 
-// flight is one load and those who wait for it. value and err are written
-// before done is closed and never after.
+// flight is one load and its waiters. value and err are written before done is closed,
+// and never after.
 type flight[K comparable, V any] struct {
 	key     K
 	waiters *fair.Waiters
-	load    func()                    // without a place yet
-	turn    *fair.Turn[*flight[K, V]] // in the queue for one; nil once it has one
-	began   time.Time                 // since it has one
+	load    func()
+	turn    *fair.Turn[*flight[K, V]] // its turn in the queue; nil once the load runs
+	began   time.Time                 // start of the load
 	done    chan struct{}
 	value   V
 	err     error
-	journal journal
+
+	progress progress
 }
 
-// New makes a Cache. It panics without Load or Keep, which is a mistake in the
-// program and not in what it is given.
+// New makes a Cache. It panics if Load or TTL is nil, which is a mistake in the program.
 func New[K comparable, V any](cfg Config[K, V]) *Cache[K, V] {
-	if cfg.Load == nil || cfg.Keep == nil {
-		panic("cache: Load and Keep are required")
+	if cfg.Load == nil || cfg.TTL == nil {
+		panic("cache: Load and TTL are required")
 	}
-	if cfg.Max <= 0 {
-		cfg.Max = 10_000
+	if cfg.MaxEntries <= 0 {
+		cfg.MaxEntries = 10_000
 	}
 	if cfg.Timeout <= 0 {
 		cfg.Timeout = 15 * time.Second
 	}
-	if cfg.Patience <= 0 {
-		cfg.Patience = time.Second
+	if cfg.JoinWithin <= 0 {
+		cfg.JoinWithin = time.Second
 	}
-	if cfg.Loads <= 0 {
-		cfg.Loads = 64
+	if cfg.MaxLoads <= 0 {
+		cfg.MaxLoads = 64
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -151,9 +153,9 @@ func New[K comparable, V any](cfg Config[K, V]) *Cache[K, V] {
 	if cfg.Random == nil {
 		cfg.Random = rand.Float64
 	}
-	// The store bounds the room that entries take and nothing else. Time is judged
-	// here, against one clock and to the nanosecond.
-	bounds := &otter.Options[K, entry[V]]{MaximumSize: cfg.Max}
+	// The store bounds the entries. This package applies the TTLs, by one clock and to
+	// the nanosecond.
+	bounds := &otter.Options[K, entry[V]]{MaximumSize: cfg.MaxEntries}
 	if cfg.Weigh != nil {
 		bounds = &otter.Options[K, entry[V]]{
 			MaximumWeight: cfg.MaxWeight,
@@ -168,9 +170,9 @@ func New[K comparable, V any](cfg Config[K, V]) *Cache[K, V] {
 	}
 }
 
-// Get returns the value of key, from memory or by a load that all who ask for
-// the same key share. A caller whose context ends leaves with its error and with
-// what the load has told [Note], while the load goes on and fills the cache.
+// Get returns the value of key from the cache, or by a load that all callers of the key
+// share. When ctx ends, Get returns its cause and the newest error that the load has
+// given to [ReportProgress]. The load continues and fills the cache.
 func (c *Cache[K, V]) Get(ctx context.Context, key K) (V, error) {
 	if v, ok := c.Peek(ctx, key); ok {
 		return v, nil
@@ -184,17 +186,17 @@ func (c *Cache[K, V]) Get(ctx context.Context, key K) (V, error) {
 		return f.value, f.err
 	default:
 	}
-	f.journal.share(ctx)
+	f.progress.share(ctx)
 	select {
 	case <-f.done:
 		return f.value, f.err
 	case <-ctx.Done():
 		var none V
-		return none, f.journal.add(context.Cause(ctx))
+		return none, f.progress.add(context.Cause(ctx))
 	}
 }
 
-// Peek returns the value of key if it is in memory.
+// Peek returns the value of key if it is cached.
 func (c *Cache[K, V]) Peek(ctx context.Context, key K) (V, bool) {
 	now := c.cfg.Now()
 	e, ok := c.store.GetIfPresent(key)
@@ -209,10 +211,9 @@ func (c *Cache[K, V]) Peek(ctx context.Context, key K) (V, bool) {
 	return e.value, true
 }
 
-// Discard drops the value held for key if it is stale by the caller's own
-// measure. A load that is under way goes on and is kept if it began later than
-// the value's. So however many callers find the same value stale at once, the
-// next Gets share one load.
+// Discard removes the value of key if stale reports true for it. A load under way
+// continues, and its value is cached if the load began after the removed value's. Many
+// callers may discard the same value at once: the next calls of Get share one load.
 func (c *Cache[K, V]) Discard(key K, stale func(V) bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -221,17 +222,17 @@ func (c *Cache[K, V]) Discard(key K, stale func(V) bool) {
 	}
 }
 
-// Len is about how many entries are held, expired ones included.
+// Len returns the approximate number of entries, with expired ones.
 func (c *Cache[K, V]) Len() int {
 	return c.store.EstimatedSize()
 }
 
-// Stats is safe to call at any time.
+// Stats returns the statistics of the cache.
 func (c *Cache[K, V]) Stats() Stats {
 	return Stats{Entries: c.Len(), Hits: c.hits.Load(), Misses: c.misses.Load(), UnderWay: int(c.underWay.Load())}
 }
 
-// All are the values that may be served now.
+// All returns the values that may be served now.
 func (c *Cache[K, V]) All() iter.Seq[V] {
 	now := c.cfg.Now()
 	return func(yield func(V) bool) {
@@ -243,22 +244,22 @@ func (c *Cache[K, V]) All() iter.Seq[V] {
 	}
 }
 
-// Wait returns when no load is under way. It is for shutting down: nothing may
-// call Get any more.
+// Wait returns when no load is under way. It is for shutting down: the caller must not
+// call Get afterwards.
 func (c *Cache[K, V]) Wait() {
 	c.loads.Wait()
 }
 
-// join returns the flight for key that who waits for from now on. If there is none
-// yet it begins one, or queues one for a place. Nothing runs for a flight in the
-// queue, so a flood of keys causes no more goroutines than it has callers.
+// join adds who to the waiters of the flight for key and returns the flight. Without a
+// flight join starts or queues one. A queued flight has no goroutine, so a flood of keys
+// causes no more goroutines than callers.
 func (c *Cache[K, V]) join(ctx context.Context, key K, who *fair.Waiters) *flight[K, V] {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	f := c.known(key)
+	f := c.current(key)
 	if f == nil {
 		f = c.prepare(ctx, key)
-		if c.running < c.cfg.Loads || c.mayBegin(who) {
+		if c.running < c.cfg.MaxLoads || c.mayBegin(who) {
 			c.launch(f, who)
 		} else {
 			f.turn = c.queue.Wait(f.waiters, f)
@@ -270,15 +271,15 @@ func (c *Cache[K, V]) join(ctx context.Context, key K, who *fair.Waiters) *fligh
 	return f
 }
 
-// mayBegin reports whether a request may begin a load although all places are
-// taken: it has none under way, and loads are not many times more than places.
+// mayBegin reports whether a request may start a load beyond MaxLoads: the request has
+// no load under way, and the loads under way are not many times MaxLoads.
 func (c *Cache[K, V]) mayBegin(who *fair.Waiters) bool {
-	const most = 16
-	return who.IsRequest() && c.begun[who] == 0 && c.underWay.Load() < int64(most*c.cfg.Loads)
+	const times = 16
+	return who.IsRequest() && c.begun[who] == 0 && c.underWay.Load() < int64(times*c.cfg.MaxLoads)
 }
 
-// leave ends a caller's wait for a flight. One that has no place yet, and for which
-// nobody waits any more, is dropped.
+// leave removes who from the waiters of a flight. It drops a queued flight that has no
+// waiters left.
 func (c *Cache[K, V]) leave(f *flight[K, V], who *fair.Waiters) {
 	if f.waiters == nil {
 		return
@@ -290,12 +291,12 @@ func (c *Cache[K, V]) leave(f *flight[K, V], who *fair.Waiters) {
 	}
 }
 
-// known returns the flight that is under way, or one that has just landed
-// between the caller's look into the store and now: without the second look a
-// burst would now and then load twice. The caller holds c.mu.
-func (c *Cache[K, V]) known(key K) *flight[K, V] {
+// current returns the flight for key, or nil. It looks into the store again, because a
+// flight may have landed since the caller looked: otherwise a burst of callers could
+// load twice. The caller holds c.mu.
+func (c *Cache[K, V]) current(key K) *flight[K, V] {
 	now := c.cfg.Now()
-	if f, ok := c.flights[key]; ok && (f.turn != nil || now.Sub(f.began) <= c.cfg.Patience) {
+	if f, ok := c.flights[key]; ok && (f.turn != nil || now.Sub(f.began) <= c.cfg.JoinWithin) {
 		return f
 	}
 	e, ok := c.store.GetIfPresent(key)
@@ -307,36 +308,36 @@ func (c *Cache[K, V]) known(key K) *flight[K, V] {
 	return f
 }
 
-// refresh begins a load that nobody waits for. Half of the places stay free for
-// those who do wait.
+// refresh starts a load that nobody waits for. It leaves half of MaxLoads to loads with
+// waiters.
 func (c *Cache[K, V]) refresh(ctx context.Context, key K) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if 2*c.running < c.cfg.Loads && c.known(key) == nil {
+	if 2*c.running < c.cfg.MaxLoads && c.current(key) == nil {
 		c.launch(c.prepare(ctx, key), nil)
 	}
 }
 
-// prepare makes a flight that has no place yet. The caller holds c.mu.
+// prepare makes a flight that does not run yet. The caller holds c.mu.
 func (c *Cache[K, V]) prepare(ctx context.Context, key K) *flight[K, V] {
 	f := &flight[K, V]{key: key, waiters: fair.Shared(), done: make(chan struct{})}
-	f.load = func() { c.fly(f.journal.open(f.waiters.With(context.WithoutCancel(ctx))), f) }
+	f.load = func() { c.fly(f.progress.open(f.waiters.With(context.WithoutCancel(ctx))), f) }
 	c.flights[key] = f
 	return f
 }
 
-// launch starts a flight in a place of its own, for a request or nobody. The caller
-// holds c.mu.
+// launch starts a flight for a request, or for nobody if who is nil. The caller holds
+// c.mu.
 func (c *Cache[K, V]) launch(f *flight[K, V], who *fair.Waiters) {
-	// Age counts from the question and not from the answer: whatever changes
-	// while the service is answering may not be in the answer.
+	// Age counts from the start of the load, because a change during the load may be
+	// missing from its answer.
 	f.began, f.turn = c.cfg.Now(), nil
 	c.running++
 	if who != nil {
 		c.begun[who]++
 	}
 	release := sync.OnceFunc(c.release)
-	overdue := time.AfterFunc(c.cfg.Patience, release)
+	overdue := time.AfterFunc(c.cfg.JoinWithin, release)
 	c.underWay.Add(1)
 	c.loads.Go(func() {
 		defer func() {
@@ -349,8 +350,8 @@ func (c *Cache[K, V]) launch(f *flight[K, V], who *fair.Waiters) {
 	})
 }
 
-// ended takes note that a load that a request began is no longer under way. A
-// request that now has none begins its next one.
+// ended notes that a load of a request has ended. If that was the request's only load,
+// ended starts its next one.
 func (c *Cache[K, V]) ended(who *fair.Waiters) {
 	if who == nil {
 		return
@@ -368,12 +369,12 @@ func (c *Cache[K, V]) ended(who *fair.Waiters) {
 	}
 }
 
-// release gives a place back, for those who wait for one.
+// release lowers the number of running loads, and starts queued flights.
 func (c *Cache[K, V]) release() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.running--
-	for c.running < c.cfg.Loads {
+	for c.running < c.cfg.MaxLoads {
 		f, who, ok := c.queue.Next()
 		if !ok {
 			return
@@ -382,10 +383,11 @@ func (c *Cache[K, V]) release() {
 	}
 }
 
+// fly loads the value of a flight.
 func (c *Cache[K, V]) fly(ctx context.Context, f *flight[K, V]) {
 	ctx, cancel := context.WithTimeoutCause(ctx, c.cfg.Timeout, ErrTimeout)
 	defer cancel()
-	e := entry[V]{began: f.began}
+	e := entry[V]{asOf: f.began}
 	f.err = errNoReturn
 	defer func() { c.land(f, e) }() // even when Load ends its goroutine
 	f.value, f.err = c.fetch(ctx, f.key, &e)
@@ -394,50 +396,49 @@ func (c *Cache[K, V]) fly(ctx context.Context, f *flight[K, V]) {
 	}
 }
 
-// land keeps what a flight brought, and lets those who wait for it go.
+// land caches the value of a flight and releases the waiters.
 func (c *Cache[K, V]) land(f *flight[K, V], e entry[V]) {
 	defer close(f.done)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.flights[f.key] == f { // a later one may have taken its place
+	if c.flights[f.key] == f { // a later flight may have replaced it
 		delete(c.flights, f.key)
 	}
 	if f.err != nil {
 		c.postpone(f.key)
 		return
 	}
-	if held, ok := c.store.GetIfPresent(f.key); ok && held.began.After(e.began) {
+	if cached, ok := c.store.GetIfPresent(f.key); ok && cached.asOf.After(e.asOf) {
 		return
 	}
-	if e.keep > 0 {
+	if e.ttl > 0 {
 		c.store.Set(f.key, e)
 	} else {
 		c.store.Invalidate(f.key)
 	}
 }
 
-// renewal is when a caller of an entry begins its refresh: after half to three
-// quarters of its time, at random. What was loaded together, as by Gatekeeper's
-// audit, would be due together otherwise.
-func (c *Cache[K, V]) renewal(keep time.Duration) time.Duration {
-	return keep/2 + time.Duration(c.cfg.Random()*float64(keep/4))
+// refreshAge returns a random age between a half and three quarters of a TTL. Entries
+// that were loaded together, as by Gatekeeper's audit, are therefore not refreshed
+// together.
+func (c *Cache[K, V]) refreshAge(ttl time.Duration) time.Duration {
+	return ttl/2 + time.Duration(c.cfg.Random()*float64(ttl/4))
 }
 
-// postpone makes the next refresh of an entry that could not be refreshed wait
-// a little, or a popular key would ask a service in trouble without a pause.
-// How long the entry may be served stays as it is.
+// postpone delays the next refresh of an entry after a failed one. Otherwise a popular
+// key would call a failing service without a pause. The TTL of the entry is unchanged.
 func (c *Cache[K, V]) postpone(key K) {
 	now := c.cfg.Now()
 	c.store.ComputeIfPresent(key, func(e entry[V]) (entry[V], otter.ComputeOp) {
-		age := now.Sub(e.began)
-		e.renew = age + max(time.Second, (e.keep-age)/4)
+		age := now.Sub(e.asOf)
+		e.refreshAfter = age + max(time.Second, (e.ttl-age)/4)
 		return e, otter.WriteOp
 	})
 }
 
-// fetch calls Load and completes e with what it returns. A panic is an error: the
-// flight is not on the goroutine of the request, where the HTTP server would have
-// contained it, and those who wait for it must get an answer.
+// fetch calls Load and completes e with the value. It returns a panic as an error: the
+// flight does not run on the goroutine of a request, where the HTTP server would contain
+// the panic, and its waiters need an answer.
 func (c *Cache[K, V]) fetch(ctx context.Context, key K, e *entry[V]) (value V, err error) {
 	defer func() {
 		if err != nil {
@@ -450,14 +451,14 @@ func (c *Cache[K, V]) fetch(ctx context.Context, key K, e *entry[V]) (value V, e
 	if err != nil {
 		return value, err
 	}
-	e.value, e.keep = value, c.cfg.Keep(value)
-	e.renew = c.renewal(e.keep)
-	if c.cfg.Renew != nil {
-		e.renew = min(e.renew, c.cfg.Renew(value))
+	e.value, e.ttl = value, c.cfg.TTL(value)
+	e.refreshAfter = c.refreshAge(e.ttl)
+	if c.cfg.RefreshAfter != nil {
+		e.refreshAfter = min(e.refreshAfter, c.cfg.RefreshAfter(value))
 	}
-	if c.cfg.Since != nil {
-		if since := c.cfg.Since(value); since.Before(e.began) {
-			e.began = since
+	if c.cfg.AsOf != nil {
+		if asOf := c.cfg.AsOf(value); asOf.Before(e.asOf) {
+			e.asOf = asOf
 		}
 	}
 	return value, nil

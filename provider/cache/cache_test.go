@@ -34,7 +34,7 @@ func TestOneFlightPerKey(t *testing.T) {
 				time.Sleep(60 * time.Millisecond)
 				return "value of " + key, nil
 			},
-			Keep: always(time.Minute),
+			TTL: always(time.Minute),
 		})
 		var wg sync.WaitGroup
 		for range 1000 {
@@ -61,7 +61,7 @@ func TestBurstWhileLanding(t *testing.T) {
 			runtime.Gosched()
 			return key * 2, nil
 		},
-		Keep: func(int) time.Duration { return time.Hour },
+		TTL: func(int) time.Duration { return time.Hour },
 	})
 	var wg sync.WaitGroup
 	for range 8 {
@@ -90,7 +90,7 @@ func TestHowLongAValueIsServed(t *testing.T) {
 				}
 				return n, nil
 			},
-			Keep:   func(int) time.Duration { return 40 * time.Second },
+			TTL:    func(int) time.Duration { return 40 * time.Second },
 			Random: func() float64 { return 0.9 },
 		})
 		get := func(want int) {
@@ -123,7 +123,7 @@ func TestAgeCountsFromTheStartOfTheLoad(t *testing.T) {
 				time.Sleep(10 * time.Second)
 				return "evidence", nil
 			},
-			Keep: always(12 * time.Second),
+			TTL: always(12 * time.Second),
 		})
 		began := time.Now()
 		if _, err := c.Get(t.Context(), "a"); err != nil {
@@ -159,8 +159,8 @@ func TestAgeThatAValueTells(t *testing.T) {
 						}
 						return began.Add(-tt.before), nil
 					},
-					Keep:  func(time.Time) time.Duration { return 10 * time.Second },
-					Since: func(at time.Time) time.Time { return at },
+					TTL:  func(time.Time) time.Duration { return 10 * time.Second },
+					AsOf: func(at time.Time) time.Time { return at },
 				})
 				if _, err := c.Get(t.Context(), "a"); err != nil {
 					t.Fatal(err)
@@ -190,7 +190,7 @@ func TestErrorsAreNotKept(t *testing.T) {
 			}
 			return "good", nil
 		},
-		Keep: always(time.Hour),
+		TTL: always(time.Hour),
 	})
 	if _, err := c.Get(t.Context(), "a"); !errors.Is(err, errDown) {
 		t.Errorf("first: %v", err)
@@ -211,7 +211,7 @@ func TestAFailedRefreshExtendsNothing(t *testing.T) {
 				}
 				return "old", nil
 			},
-			Keep: always(40 * time.Second),
+			TTL: always(40 * time.Second),
 		})
 		served := 0
 		began := time.Now()
@@ -254,7 +254,7 @@ func TestACallerLeavesAndTheLoadGoesOn(t *testing.T) {
 					return "", context.Cause(ctx)
 				}
 			},
-			Keep: always(time.Minute),
+			TTL: always(time.Minute),
 		})
 		ctx, cancel := context.WithTimeout(context.WithValue(t.Context(), who{}, "the first"), time.Second)
 		defer cancel()
@@ -279,7 +279,7 @@ func TestALoadThatHangsEnds(t *testing.T) {
 				<-ctx.Done()
 				return "", context.Cause(ctx)
 			},
-			Keep:    always(time.Minute),
+			TTL:     always(time.Minute),
 			Timeout: 5 * time.Second,
 		})
 		_, err := c.Get(context.WithoutCancel(t.Context()), "a")
@@ -299,8 +299,8 @@ func TestLoadsAreBounded(t *testing.T) {
 				time.Sleep(time.Second)
 				return key, nil
 			},
-			Keep:  func(int) time.Duration { return time.Hour },
-			Loads: 4, Patience: 2 * time.Second,
+			TTL:      func(int) time.Duration { return time.Hour },
+			MaxLoads: 4, JoinWithin: 2 * time.Second,
 		})
 		var wg sync.WaitGroup
 		var late atomic.Int64
@@ -341,8 +341,8 @@ func TestRefreshesLeaveRoomForThoseWhoWait(t *testing.T) {
 				}
 				return key, nil
 			},
-			Keep:  func(int) time.Duration { return 40 * time.Second },
-			Loads: 4,
+			TTL:      func(int) time.Duration { return 40 * time.Second },
+			MaxLoads: 4,
 		})
 		for key := range 8 {
 			if _, err := c.Get(t.Context(), key); err != nil {
@@ -366,9 +366,9 @@ func TestRefreshesLeaveRoomForThoseWhoWait(t *testing.T) {
 
 func TestEntriesAreBounded(t *testing.T) {
 	c := cache.New(cache.Config[int, [64]byte]{
-		Load: func(context.Context, int) (v [64]byte, err error) { return v, nil },
-		Keep: func([64]byte) time.Duration { return time.Hour },
-		Max:  100,
+		Load:       func(context.Context, int) (v [64]byte, err error) { return v, nil },
+		TTL:        func([64]byte) time.Duration { return time.Hour },
+		MaxEntries: 100,
 	})
 	for key := range 50_000 {
 		if _, err := c.Get(t.Context(), key); err != nil {
@@ -386,7 +386,7 @@ func TestDiscard(t *testing.T) {
 		loads := 0
 		c := cache.New(cache.Config[string, int]{
 			Load: func(context.Context, string) (int, error) { loads++; return loads, nil },
-			Keep: func(int) time.Duration { return time.Hour },
+			TTL:  func(int) time.Duration { return time.Hour },
 		})
 		get := func(want int) {
 			t.Helper()
@@ -432,7 +432,7 @@ func TestHungLoadHoldsUpNobody(t *testing.T) {
 							return 0, context.Cause(ctx)
 						}
 					},
-					Keep: func(int) time.Duration { return time.Hour },
+					TTL: func(int) time.Duration { return time.Hour },
 				})
 				ctx, cancel := context.WithTimeout(t.Context(), 1200*time.Millisecond)
 				defer cancel()
@@ -455,11 +455,11 @@ func TestHungLoadHoldsUpNobody(t *testing.T) {
 	}
 }
 
-func TestNothingToKeep(t *testing.T) {
+func TestATTLOfZeroCachesNothing(t *testing.T) {
 	loads := 0
 	c := cache.New(cache.Config[string, int]{
 		Load: func(context.Context, string) (int, error) { loads++; return loads, nil },
-		Keep: func(int) time.Duration { return 0 },
+		TTL:  func(int) time.Duration { return 0 },
 	})
 	for want := 1; want <= 3; want++ {
 		if got, err := c.Get(t.Context(), "a"); got != want || err != nil {
@@ -471,9 +471,9 @@ func TestNothingToKeep(t *testing.T) {
 func TestAPanicIsAnErrorForThoseWhoWait(t *testing.T) {
 	text := func(string) time.Duration { return time.Hour }
 	for name, cfg := range map[string]cache.Config[string, string]{
-		"Load":  {Load: func(context.Context, string) (string, error) { panic("boom") }, Keep: text},
-		"Keep":  {Load: func(context.Context, string) (string, error) { return "", nil }, Keep: func(string) time.Duration { panic("boom") }},
-		"Since": {Load: func(context.Context, string) (string, error) { return "", nil }, Keep: text, Since: func(string) time.Time { panic("boom") }},
+		"Load": {Load: func(context.Context, string) (string, error) { panic("boom") }, TTL: text},
+		"TTL":  {Load: func(context.Context, string) (string, error) { return "", nil }, TTL: func(string) time.Duration { panic("boom") }},
+		"AsOf": {Load: func(context.Context, string) (string, error) { return "", nil }, TTL: text, AsOf: func(string) time.Time { panic("boom") }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var told []*contain.PanicError
@@ -504,10 +504,10 @@ func TestAPanicIsToldOnce(t *testing.T) {
 	told := 0
 	panicked := func(*contain.PanicError) { told++ }
 	keys := cache.New(cache.Config[string, string]{
-		Load: func(context.Context, string) (string, error) { panic("boom") }, Keep: always(time.Hour), Panicked: panicked,
+		Load: func(context.Context, string) (string, error) { panic("boom") }, TTL: always(time.Hour), Panicked: panicked,
 	})
 	images := cache.New(cache.Config[string, string]{
-		Load: func(ctx context.Context, _ string) (string, error) { return keys.Get(ctx, "key") }, Keep: always(time.Hour), Panicked: panicked,
+		Load: func(ctx context.Context, _ string) (string, error) { return keys.Get(ctx, "key") }, TTL: always(time.Hour), Panicked: panicked,
 	})
 	if _, err := images.Get(t.Context(), "image"); err == nil || told != 1 {
 		t.Errorf("%v, told %d times", err, told)
@@ -517,7 +517,7 @@ func TestAPanicIsToldOnce(t *testing.T) {
 func TestALoadThatExitsItsGoroutine(t *testing.T) {
 	c := cache.New(cache.Config[string, string]{
 		Load: func(context.Context, string) (string, error) { runtime.Goexit(); return "", nil },
-		Keep: always(time.Hour),
+		TTL:  always(time.Hour),
 	})
 	if _, err := c.Get(t.Context(), "a"); err == nil {
 		t.Error("no error")
@@ -531,7 +531,7 @@ func TestStats(t *testing.T) {
 				time.Sleep(time.Second)
 				return key, nil
 			},
-			Keep: func(v string) time.Duration { return map[string]time.Duration{"a": time.Minute, "b": time.Hour}[v] },
+			TTL: func(v string) time.Duration { return map[string]time.Duration{"a": time.Minute, "b": time.Hour}[v] },
 		})
 		expect := func(want cache.Stats) {
 			t.Helper()
@@ -564,7 +564,7 @@ func TestStats(t *testing.T) {
 func BenchmarkHit(b *testing.B) {
 	c := cache.New(cache.Config[string, string]{
 		Load: func(_ context.Context, key string) (string, error) { return key, nil },
-		Keep: always(time.Hour),
+		TTL:  always(time.Hour),
 	})
 	ctx := b.Context()
 	b.ReportAllocs()
@@ -587,8 +587,8 @@ func TestHungLoadsKeepNoRoom(t *testing.T) {
 				<-ctx.Done()
 				return 0, context.Cause(ctx)
 			},
-			Keep:  func(int) time.Duration { return time.Hour },
-			Loads: 4,
+			TTL:      func(int) time.Duration { return time.Hour },
+			MaxLoads: 4,
 		})
 		get := func(key int) error {
 			ctx, cancel := context.WithTimeout(t.Context(), 1200*time.Millisecond)
@@ -617,22 +617,22 @@ func TestHungLoadsKeepNoRoom(t *testing.T) {
 
 // Who leaves a load before its end learns what has gone wrong in it so far, also
 // in what it waits for itself, and also if somebody else began that.
-func TestNote(t *testing.T) {
+func TestReportProgress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		refusal := errors.New("429 (opc-request-id abc)")
 		keys := cache.New(cache.Config[string, string]{
 			Load: func(ctx context.Context, _ string) (string, error) {
 				time.Sleep(100 * time.Millisecond)
-				cache.Note(ctx, errors.New("an older one"))
-				cache.Note(ctx, refusal)
+				cache.ReportProgress(ctx, errors.New("an older one"))
+				cache.ReportProgress(ctx, refusal)
 				<-ctx.Done()
 				return "", context.Cause(ctx)
 			},
-			Keep: always(time.Hour),
+			TTL: always(time.Hour),
 		})
 		images := cache.New(cache.Config[string, string]{
 			Load: func(ctx context.Context, _ string) (string, error) { return keys.Get(ctx, "key") },
-			Keep: always(time.Hour),
+			TTL:  always(time.Hour),
 		})
 		ask := func(image string, patience time.Duration) error {
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -661,7 +661,7 @@ func TestNote(t *testing.T) {
 		wg.Wait()
 		images.Wait()
 		keys.Wait()
-		cache.Note(t.Context(), refusal) // of no load: nobody to tell
+		cache.ReportProgress(t.Context(), refusal) // of no load: nobody to tell
 	})
 }
 
@@ -677,8 +677,8 @@ func TestPlacesAreSharedByRequest(t *testing.T) {
 				time.Sleep(100 * time.Millisecond)
 				return key, nil
 			},
-			Keep:  func(int) time.Duration { return time.Hour },
-			Loads: 4,
+			TTL:      func(int) time.Duration { return time.Hour },
+			MaxLoads: 4,
 		})
 		var wg sync.WaitGroup
 		large := fair.Request(t.Context())
@@ -720,8 +720,8 @@ func TestARequestThatIsGivenUp(t *testing.T) {
 				time.Sleep(time.Second)
 				return key, nil
 			},
-			Keep:  always(time.Hour),
-			Loads: 1, Patience: time.Minute,
+			TTL:      always(time.Hour),
+			MaxLoads: 1, JoinWithin: time.Minute,
 		})
 		ctx, cancel := context.WithCancel(fair.Request(t.Context()))
 		var wg sync.WaitGroup
@@ -770,7 +770,7 @@ func TestRefreshesSpread(t *testing.T) {
 				loads = append(loads, time.Since(began))
 				return key, nil
 			},
-			Keep: func(int) time.Duration { return 10 * time.Minute },
+			TTL: func(int) time.Duration { return 10 * time.Minute },
 			Random: func() float64 {
 				mu.Lock()
 				defer mu.Unlock()
@@ -811,7 +811,7 @@ func TestRefreshesSpread(t *testing.T) {
 func TestWeight(t *testing.T) {
 	c := cache.New(cache.Config[int, int]{
 		Load:  func(_ context.Context, key int) (int, error) { return key, nil },
-		Keep:  func(int) time.Duration { return time.Hour },
+		TTL:   func(int) time.Duration { return time.Hour },
 		Weigh: func(int, int) uint32 { return 1000 }, MaxWeight: 100_000,
 	})
 	for key := range 10_000 {

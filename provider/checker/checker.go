@@ -125,10 +125,10 @@ func New(cfg Config) *Checker {
 	}
 	c := &Checker{cfg: cfg}
 	c.evidence = cache.New(cache.Config[question, cachedEvidence]{
-		Load:  c.gather,
-		Keep:  func(e cachedEvidence) time.Duration { return e.ttl },
-		Since: func(e cachedEvidence) time.Time { return e.at },
-		Max:   cfg.MaxImages, Timeout: cfg.Timeout, Now: cfg.Now, Panicked: cfg.Panicked,
+		Load:       c.gather,
+		TTL:        func(e cachedEvidence) time.Duration { return e.ttl },
+		AsOf:       func(e cachedEvidence) time.Time { return e.at },
+		MaxEntries: cfg.MaxImages, Timeout: cfg.Timeout, Now: cfg.Now, Panicked: cfg.Panicked,
 	})
 	c.keys = cache.New(cache.Config[signature.KeyID, keyState]{
 		Load: func(ctx context.Context, id signature.KeyID) (keyState, error) {
@@ -136,21 +136,21 @@ func New(cfg Config) *Checker {
 			k, err := cfg.Keys.KeyState(ctx, id)
 			return keyState{k, at}, err
 		},
-		Keep: func(k keyState) time.Duration {
+		TTL: func(k keyState) time.Duration {
 			if k.State == verdict.Enabled {
 				return stateFor
 			}
 			return deniedFor
 		},
-		Max: 1000, Timeout: cfg.Timeout, Now: cfg.Now, Panicked: cfg.Panicked,
+		MaxEntries: 1000, Timeout: cfg.Timeout, Now: cfg.Now, Panicked: cfg.Panicked,
 	})
 	c.public = cache.New(cache.Config[version, *rsa.PublicKey]{
 		Load: func(ctx context.Context, v version) (*rsa.PublicKey, error) {
 			return cfg.Keys.PublicKey(ctx, v.key, v.id)
 		},
 		// A version's public key never changes; the day lets go of what is unused.
-		Keep: func(*rsa.PublicKey) time.Duration { return 24 * time.Hour },
-		Max:  1000, Timeout: cfg.Timeout, Now: cfg.Now, Panicked: cfg.Panicked,
+		TTL:        func(*rsa.PublicKey) time.Duration { return 24 * time.Hour },
+		MaxEntries: 1000, Timeout: cfg.Timeout, Now: cfg.Now, Panicked: cfg.Panicked,
 	})
 	return c
 }

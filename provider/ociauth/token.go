@@ -49,11 +49,11 @@ type doubt struct {
 
 func newTokens(fetch func(context.Context) (token, error), timeout time.Duration) tokens {
 	return tokens{doubted: new(atomic.Pointer[doubt]), held: cache.New(cache.Config[struct{}, token]{
-		Load:    func(ctx context.Context, _ struct{}) (token, error) { return fetch(ctx) },
-		Keep:    func(t token) time.Duration { return t.until.Sub(t.began) },
-		Renew:   func(t token) time.Duration { return t.until.Add(tokenMargin).Sub(t.began) / 2 },
-		Max:     1,
-		Timeout: timeout,
+		Load:         func(ctx context.Context, _ struct{}) (token, error) { return fetch(ctx) },
+		TTL:          func(t token) time.Duration { return t.until.Sub(t.began) },
+		RefreshAfter: func(t token) time.Duration { return t.until.Add(tokenMargin).Sub(t.began) / 2 },
+		MaxEntries:   1,
+		Timeout:      timeout,
 	})}
 }
 

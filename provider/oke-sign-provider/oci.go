@@ -48,7 +48,7 @@ func (p *provider) connect(ctx context.Context) (err error) {
 	who := p.who
 	// A slow answer is worth waiting for in the background, a lost one is not.
 	who.Attempt, who.Overdue = 4*time.Second, 500*time.Millisecond
-	who.Observe, who.Trouble = p.observe, cache.Note
+	who.Observe, who.Trouble = p.observe, cache.ReportProgress
 	o.who, err = ociauth.New(ctx, who)
 	if err != nil {
 		return err

@@ -33,7 +33,7 @@ func NewTags(c *Client) *Tags {
 			}
 			return found.Digest, err
 		},
-		Keep:     func(string) time.Duration { return tagFor },
+		TTL:      func(string) time.Duration { return tagFor },
 		Panicked: c.panicked,
 	})}
 }

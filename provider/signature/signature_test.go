@@ -206,27 +206,27 @@ func TestParsePublicKey(t *testing.T) {
 	block, _ := pem.Decode([]byte(good))
 	for name, test := range map[string]struct {
 		text string
-		ok   bool
+		err  string // part of it; empty: a key
 	}{
-		"as OCI returns it":       {good, true},
-		"without final line feed": {strings.TrimSpace(good), true},
-		"with CRLF":               {strings.ReplaceAll(good, "\n", "\r\n"), true},
-		"empty":                   {"", false},
-		"two blocks":              {good + good, false},
-		"something before":        {"x\n" + good, false},
-		"something after":         {good + "x", false},
-		"a broken block before":   {"-----BEGIN PUBLIC KEY-----\n!\n-----END PUBLIC KEY-----\n" + good, false},
-		"with headers":            {strings.Replace(good, "-----\n", "-----\nA: b\n\n", 1), false},
-		"of another type":         {string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: block.Bytes})), false},
-		"ECDSA":                   {string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: ecDER})), false},
-		"RSA of 1024 bits":        {shortKey, false},
-		"no PKIX key":             {string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: []byte{1}})), false},
-		"no PKCS #1 key":          {string(pem.EncodeToMemory(&pem.Block{Type: "RSA PUBLIC KEY", Bytes: []byte{1}})), false},
+		"as OCI returns it":       {good, ""},
+		"without final line feed": {strings.TrimSpace(good), ""},
+		"with CRLF":               {strings.ReplaceAll(good, "\n", "\r\n"), ""},
+		"empty":                   {"", "not exactly one PEM block"},
+		"two blocks":              {good + good, "not exactly one PEM block"},
+		"something before":        {"x\n" + good, "not exactly one PEM block"},
+		"something after":         {good + "x", "not exactly one PEM block"},
+		"a broken block before":   {"-----BEGIN PUBLIC KEY-----\n!\n-----END PUBLIC KEY-----\n" + good, "not exactly one PEM block"},
+		"with headers":            {strings.Replace(good, "-----\n", "-----\nA: b\n\n", 1), "not exactly one PEM block"},
+		"of another type":         {string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: block.Bytes})), `type "CERTIFICATE"`},
+		"ECDSA":                   {string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: ecDER})), "not an RSA public key: *ecdsa.PublicKey"},
+		"RSA of 1024 bits":        {shortKey, "1024 bits"},
+		"no PKIX key":             {string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: []byte{1}})), "parsing a public key: asn1"},
+		"no PKCS #1 key":          {string(pem.EncodeToMemory(&pem.Block{Type: "RSA PUBLIC KEY", Bytes: []byte{1}})), "parsing a public key: asn1"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			pub, err := signature.ParsePublicKey(test.text)
-			if (err == nil) != test.ok {
-				t.Errorf("error %v, want ok %v", err, test.ok)
+			if (err == nil) != (test.err == "") || err != nil && !strings.Contains(err.Error(), test.err) {
+				t.Errorf("error %v, want a part %q", err, test.err)
 			}
 			if err != nil && pub != nil {
 				t.Error("an error with a key")

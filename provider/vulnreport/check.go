@@ -97,7 +97,7 @@ func New(cfg Config) *Checker {
 	least := maxBytes / cfg.MaxImages
 	c.reports = cache.New(cache.Config[string, gathered]{
 		Load: c.gather,
-		Keep: func(g gathered) time.Duration {
+		TTL: func(g gathered) time.Duration {
 			if g.known {
 				return knownFor
 			}
@@ -107,7 +107,7 @@ func New(cfg Config) *Checker {
 		MaxWeight: maxBytes,
 		// A load has its place until it ends: nobody is in such a hurry for scans
 		// that more than these should run.
-		Loads: cfg.Loads, Timeout: cfg.Timeout, Patience: cfg.Timeout, Now: cfg.Now, Panicked: cfg.Panicked,
+		MaxLoads: cfg.Loads, Timeout: cfg.Timeout, JoinWithin: cfg.Timeout, Now: cfg.Now, Panicked: cfg.Panicked,
 	})
 	return c
 }
