@@ -590,7 +590,7 @@ func (i *installation) elsewhere(t *testing.T) {
 	}
 	install("oke-sign", "--values", values).succeeds(t)
 	keys := "keys={" + imageKey.ID + "}"
-	install("oke-sign-policy", "--set", keys).fails(t, "installation.namespace is oke-sign, and Provider oke-sign leads to namespace signing")
+	install("oke-sign-policy", "--set", keys).fails(t, "installation.namespace is oke-sign, but Provider oke-sign leads to namespace signing")
 	install("oke-sign-policy", "--set", keys, "--set", "installation.namespace="+signing.name).succeeds(t)
 	i.holds(t)
 	i.exempts(t, "kube-system", signing.name, usual.name)
