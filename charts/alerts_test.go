@@ -8,8 +8,8 @@ import (
 	"github.com/oke-sign/oke-sign/provider/verdict"
 )
 
-// An alert that names reasons names those that the table of reasons gives to it.
-func TestAlertsKnowTheReasons(t *testing.T) {
+// An alert on reasons names the reasons that the table of reasons assigns to it.
+func TestAlertsNameTheirReasons(t *testing.T) {
 	var file struct {
 		Groups []struct {
 			Rules []struct{ Alert, Expr string }
@@ -20,7 +20,7 @@ func TestAlertsKnowTheReasons(t *testing.T) {
 		operator string
 		alarm    verdict.Alarm
 	}{
-		"OkeSignNoImageFound":    {"!~", verdict.Unread}, // all but these show that the provider may read
+		"OkeSignNoImageFound":    {"!~", verdict.Unread}, // all other reasons prove that the provider may read
 		"OkeSignSignatureForged": {"=~", verdict.Forged},
 	}
 	for _, group := range file.Groups {

@@ -13,8 +13,8 @@ import (
 	"github.com/oke-sign/oke-sign/policies"
 )
 
-// What ArtifactHub shows of a chart is what is in it. It leaves out what it cannot
-// read, without a word.
+// The annotations for Artifact Hub match the chart's contents. Artifact Hub silently omits an
+// annotation that it cannot read.
 func TestArtifactHub(t *testing.T) {
 	type chart struct {
 		Version     string
@@ -25,7 +25,7 @@ func TestArtifactHub(t *testing.T) {
 	read(t, "oke-sign/Chart.yaml", &provider)
 	read(t, "oke-sign-policy/Chart.yaml", &policy)
 	if provider.Version != provider.AppVersion || policy.Version != provider.Version || policy.AppVersion != provider.Version {
-		t.Errorf("released together, and of different versions: %s and %s, %s and %s", provider.Version, provider.AppVersion, policy.Version, policy.AppVersion)
+		t.Errorf("the charts are released together but have different versions: %s and %s, %s and %s", provider.Version, provider.AppVersion, policy.Version, policy.AppVersion)
 	}
 	for name, c := range map[string]chart{"oke-sign": provider, "oke-sign-policy": policy} {
 		part := func(of string, into any) {
@@ -62,7 +62,7 @@ func TestArtifactHub(t *testing.T) {
 	}
 	d := find[appsv1.Deployment](t, objects(t, render(t, "oke-sign", "", "--set", region)), "Deployment")
 	if len(images) != 1 || images[0].Image != d.Spec.Template.Spec.Containers[0].Image {
-		t.Errorf("images are %+v, and %s is run", images, d.Spec.Template.Spec.Containers[0].Image)
+		t.Errorf("the annotation has images %+v, but the Deployment runs %s", images, d.Spec.Template.Spec.Containers[0].Image)
 	}
 
 	var crds []struct {

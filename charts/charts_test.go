@@ -31,11 +31,11 @@ import (
 	"github.com/oke-sign/oke-sign/policies"
 )
 
-var update = flag.Bool("update", false, "write the golden files anew")
+var update = flag.Bool("update", false, "rewrite the golden files")
 
-const region = "oci.region=us-ashburn-1" // what the chart of the provider needs at least
+const region = "oci.region=us-ashburn-1" // the only required value of chart oke-sign
 
-// helm runs the program that users have, which knows no cluster.
+// helm runs the helm program without a cluster.
 func helm(t *testing.T, args ...string) (stdout, stderr string, err error) {
 	t.Helper()
 	dir, required := os.LookupEnv("OKE_SIGN_TOOLS")
@@ -50,7 +50,7 @@ func helm(t *testing.T, args ...string) (stdout, stderr string, err error) {
 		if required {
 			t.Fatal(err)
 		}
-		t.Skipf("%s is not there; make bin/tools/helm builds it", program)
+		t.Skipf("%s does not exist; make bin/tools/helm builds it", program)
 	}
 	home := t.TempDir()
 	var out, errs bytes.Buffer
@@ -64,8 +64,8 @@ func helm(t *testing.T, args ...string) (stdout, stderr string, err error) {
 	return out.String(), errs.String(), err
 }
 
-// render is what `helm template` makes of a chart with values from a file, if one
-// is given.
+// render returns the output of `helm template` for a chart, with a file of values unless its name
+// is empty.
 func render(t *testing.T, chart, values string, args ...string) string {
 	t.Helper()
 	args = append([]string{"template", chart, chart, "--namespace", "oke-sign"}, args...)
@@ -88,7 +88,7 @@ func objects(t *testing.T, rendered string) []*unstructured.Unstructured {
 	return list
 }
 
-// cases calls run for each file of values in testdata, by the chart.
+// cases runs a subtest for each file of values in testdata.
 func cases(t *testing.T, run func(t *testing.T, chart, values string)) {
 	t.Helper()
 	files, err := filepath.Glob("testdata/*/*.yaml")
@@ -105,7 +105,7 @@ func cases(t *testing.T, run func(t *testing.T, chart, values string)) {
 func golden(t *testing.T, file, got string) {
 	t.Helper()
 	if *update {
-		if err := os.WriteFile(file, []byte(got), 0o644); err != nil { //nolint:gosec // to be read by everybody, as all that is committed
+		if err := os.WriteFile(file, []byte(got), 0o644); err != nil { //nolint:gosec // a committed file is readable by everybody
 			t.Fatal(err)
 		}
 	}
@@ -114,11 +114,11 @@ func golden(t *testing.T, file, got string) {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("%s differs; go test ./charts -update writes it anew, then read the diff:\n%s", file, diff)
+		t.Errorf("%s differs; run go test ./charts -update, then read the diff:\n%s", file, diff)
 	}
 }
 
-// The templates are left out of the golden files: they have a test of their own.
+// The golden files omit the ConstraintTemplates, which another test compares.
 func TestRendered(t *testing.T) {
 	cases(t, func(t *testing.T, chart, values string) {
 		rendered := render(t, chart, values)
@@ -148,7 +148,7 @@ func TestRendered(t *testing.T) {
 	})
 }
 
-// strict refuses fields that Kubernetes does not know, which it would drop.
+// strict rejects unknown fields, which Kubernetes would drop.
 func strict(t *testing.T, o *unstructured.Unstructured) {
 	t.Helper()
 	into, known := map[string]any{
@@ -159,7 +159,7 @@ func strict(t *testing.T, o *unstructured.Unstructured) {
 	}[o.GetKind()]
 	if !known {
 		if group := o.GroupVersionKind().Group; !strings.Contains(group, "gatekeeper.sh") && group != "monitoring.coreos.com" {
-			t.Errorf("%s %s: nothing here checks it", o.GetKind(), o.GetName())
+			t.Errorf("%s %s: this test does not check it", o.GetKind(), o.GetName())
 		}
 		return
 	}
@@ -172,7 +172,7 @@ func strict(t *testing.T, o *unstructured.Unstructured) {
 	}
 }
 
-// Names that are text to Kubernetes may be numbers to YAML, or end in a comment.
+// Strings in values may look like numbers or comments in YAML. They stay strings.
 func TestNamesAreText(t *testing.T) {
 	for _, args := range [][]string{
 		{
@@ -189,7 +189,7 @@ func TestNamesAreText(t *testing.T) {
 			t.Fatalf("helm template %q: %v\n%s", args, err, errs)
 		}
 		if strings.Contains(rendered, "--profile=") && !strings.Contains(rendered, `- "--profile=a #b"`) {
-			t.Error("the profile is another")
+			t.Error("the profile is wrong")
 		}
 		for _, o := range objects(t, rendered) {
 			strict(t, o)
@@ -197,17 +197,17 @@ func TestNamesAreText(t *testing.T) {
 			labels, _ := metadata["labels"].(map[string]any)
 			for what, value := range map[string]any{"456": metadata["namespace"], "123": labels["app.kubernetes.io/instance"]} {
 				if value != nil && value != what {
-					t.Errorf("%s %s has %v, which is no text", o.GetKind(), o.GetName(), value)
+					t.Errorf("%s %s has %v, which is not a string", o.GetKind(), o.GetName(), value)
 				}
 			}
 			if provider, found, err := unstructured.NestedFieldNoCopy(o.Object, "spec", "parameters", "assign", "externalData", "provider"); err != nil || found && provider != "2" {
-				t.Errorf("%s %s asks %v, which is no text: %v", o.GetKind(), o.GetName(), provider, err)
+				t.Errorf("%s %s asks %v, which is not a string: %v", o.GetKind(), o.GetName(), provider, err)
 			}
 		}
 	}
 }
 
-// find decodes the one object of a kind.
+// find returns the only object of a kind.
 func find[T any](t *testing.T, list []*unstructured.Unstructured, kind string) (found T) {
 	t.Helper()
 	n := 0
@@ -230,7 +230,8 @@ func find[T any](t *testing.T, list []*unstructured.Unstructured, kind string) (
 	return found
 }
 
-// Those that read recorded verdicts would take anybody's for the provider's.
+// Templates that read recorded verdicts must not be in the chart, because any user could write
+// the verdicts.
 func TestTemplatesAreThoseThatAskTheProvider(t *testing.T) {
 	want, got := map[string]string{}, map[string]string{}
 	for _, kind := range policies.Kinds() {
@@ -243,16 +244,16 @@ func TestTemplatesAreThoseThatAskTheProvider(t *testing.T) {
 	}
 	for _, text := range strings.Split(render(t, "oke-sign", "", "--set", region), "\n---\n") {
 		if strings.Contains(text, "\nkind: ConstraintTemplate\n") {
-			_, text, _ = strings.Cut(text, "\n") // helm's line on where it is from
+			_, text, _ = strings.Cut(text, "\n") // without helm's comment on the source
 			got[objects(t, text)[0].GetName()] = strings.TrimRight(text, "\n") + "\n"
 		}
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
-	const mark = "oke-sign-verdicts" // the name of what they read
+	const mark = "oke-sign-verdicts" // the ConfigMap that the recorded templates read
 	if recorded, err := policies.Recorded.ReadFile("okesignedimages/recorded/template.yaml"); err != nil || !bytes.Contains(recorded, []byte(mark)) {
-		t.Fatalf("the recorded templates are not to be known by %s: %v", mark, err)
+		t.Fatalf("the recorded templates do not contain %s: %v", mark, err)
 	}
 	err := fs.WalkDir(os.DirFS("."), ".", func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() || !strings.HasPrefix(path, "oke-sign") {
@@ -269,8 +270,8 @@ func TestTemplatesAreThoseThatAskTheProvider(t *testing.T) {
 	}
 }
 
-// GitOps renders without a cluster and again and again; what comes of it must be
-// what helm installs.
+// GitOps tools render a chart repeatedly and without a cluster. The result must be what helm
+// installs.
 func TestRenderingDependsOnValuesAlone(t *testing.T) {
 	dynamic := regexp.MustCompile(`\b(lookup|genCA\w*|genSelfSigned\w*|genSigned\w*|genPrivateKey|rand\w+|uuidv4|now|getHostByName|env|expandenv|tpl)\b|\.Capabilities|\.IsInstall|\.IsUpgrade|\.Revision`)
 	actions := regexp.MustCompile(`(?s)\{\{.*?\}\}`)
@@ -280,7 +281,7 @@ func TestRenderingDependsOnValuesAlone(t *testing.T) {
 	}
 	for _, file := range templates {
 		if filepath.Base(file) == "NOTES.txt" {
-			continue // which says what it finds, and whoever may install the chart may look
+			continue // Notes may read the cluster: they change no object.
 		}
 		text, err := os.ReadFile(file)
 		if err != nil {
@@ -320,62 +321,62 @@ func TestRefused(t *testing.T) {
 	for name, tc := range map[string]struct {
 		chart string
 		args  []string
-		want  string // part of the message; nothing: it is accepted
+		want  string // part of the message; empty: helm accepts the values
 	}{
-		"the least that works":                     {"oke-sign", set(region), ""},
-		"a value that is not there":                {"oke-sign", set(region, "replica=3"), "additional properties 'replica' not allowed"},
-		"a value that is not there, deeper":        {"oke-sign", set(region, "oci.compartment=x"), "additional properties 'compartment' not allowed"},
-		"no region":                                {"oke-sign", nil, "oci.region is missing"},
-		"no region, for an instance":               {"oke-sign", set("oci.auth=instance_principal"), ""},
-		"a region that is none":                    {"oke-sign", set("oci.region=Ashburn"), "'Ashburn' does not match"},
-		"an identity that is none":                 {"oke-sign", set(region, "oci.auth=user"), "/oci/auth"},
-		"a configuration file that is nowhere":     {"oke-sign", set("oci.auth=api_key"), "oci.config.secret is missing"},
-		"a webhook that waits as long":             {"oke-sign", set(region, "gatekeeper.webhookTimeoutSeconds=3"), "/gatekeeper/webhookTimeoutSeconds"},
-		"a webhook that waits too long":            {"oke-sign", set(region, "gatekeeper.webhookTimeoutSeconds=31"), "/gatekeeper/webhookTimeoutSeconds"},
-		"a guard of labels that is no yes or no":   {"oke-sign", set(region, "namespaceLabels.enabled=maybe"), "/namespaceLabels/enabled"},
-		"an exempt namespace that is none":         {"oke-sign", set(region, "namespaceLabels.exemptNamespaces={a*}"), "/namespaceLabels/exemptNamespaces/0"},
-		"signatures as late as Gatekeeper waits":   {"oke-sign", set(region, "timeouts.signatures=2000"), "/timeouts/signatures"},
-		"scans as late as Gatekeeper waits":        {"oke-sign", set(region, "timeouts.scans=1000"), "/timeouts/scans"},
-		"a time-out with a unit":                   {"oke-sign", set(region, "timeouts.signatures=1s"), "/timeouts/signatures"},
-		"a certificate without a CA":               {"oke-sign", set(region, "certificate.existingSecret=s"), "certificate.caBundle is missing"},
-		"a CA without a certificate":               {"oke-sign", []string{"--set", region, "--set-file", "certificate.caBundle=testdata/ca.crt"}, "without certificate.existingSecret"},
-		"a CA that is none":                        {"oke-sign", set(region, "certificate.existingSecret=s", "certificate.caBundle=x"), "/certificate/caBundle"},
-		"a private key for a CA":                   {"oke-sign", set(region, "certificate.existingSecret=s", "certificate.caBundle=-----BEGIN PRIVATE KEY-----"), "/certificate/caBundle"},
-		"metrics that nobody may read":             {"oke-sign", set(region, "serviceMonitor.enabled=true"), "networkPolicy.metricsFrom is missing"},
-		"metrics without a NetworkPolicy":          {"oke-sign", set(region, "serviceMonitor.enabled=true", "networkPolicy.enabled=false"), ""},
-		"no replica":                               {"oke-sign", set(region, "replicas=0"), "/replicas"},
-		"a digest that is none":                    {"oke-sign", set(region, "image.digest=latest"), "/image/digest"},
-		"a vault endpoint without TLS":             {"oke-sign", set(region, "oci.vaultEndpoints={http://v}"), "/oci/vaultEndpoints/0"},
-		"an argument that is no flag":              {"oke-sign", set(region, "extraArgs={x}"), "/extraArgs/0"},
-		"one key":                                  {"oke-sign-policy", set(one), ""},
-		"five keys":                                {"oke-sign-policy", set(list("keys", keys(5))), ""},
-		"a sixth key":                              {"oke-sign-policy", set(list("keys", keys(6))), "maxItems: got 6, want 5"},
-		"a sixth key, past the schema":             {"oke-sign-policy", append(set(list("keys", keys(6))), "--skip-schema-validation"), "6 keys are set"},
-		"a key twice":                              {"oke-sign-policy", set(list("keys", append(keys(1), keys(1)...))), "/keys"},
-		"the key of something else":                {"oke-sign-policy", set("keys={ocid1.vault.oc1.iad.x}"), "/keys/0"},
-		"no keys":                                  {"oke-sign-policy", nil, "keys are missing"},
-		"no keys, past the schema":                 {"oke-sign-policy", []string{"--set", "keys=null", "--skip-schema-validation"}, "keys are missing"},
-		"no keys, and not quite said":              {"oke-sign-policy", []string{"--set-string", "allowAnyOCIRImage=yes", "--skip-schema-validation"}, "keys are missing"},
-		"no keys, said":                            {"oke-sign-policy", set("allowAnyOCIRImage=true"), ""},
-		"keys taken away":                          {"oke-sign-policy", set("keys=null"), "missing property 'keys'"},
-		"keys that are a text":                     {"oke-sign-policy", set("keys=" + key("")), "/keys"},
-		"keys and any image":                       {"oke-sign-policy", set(one, "allowAnyOCIRImage=true"), "Set one of them"},
-		"a mode that is none":                      {"oke-sign-policy", set(one, "mode=Deny"), "/mode"},
-		"a mode that is none, past the schema":     {"oke-sign-policy", append(set(one, "mode=Deny"), "--skip-schema-validation"), "Set it to deny, warn or dryrun"},
-		"a value misspelt":                         {"oke-sign-policy", set(one, "exemptImage={a/b}"), "additional properties 'exemptImage' not allowed"},
-		"every image exempt":                       {"oke-sign-policy", set(one, "exemptImages={**}"), "/exemptImages/0"},
-		"a whole host exempt":                      {"oke-sign-policy", set(one, "exemptImages={quay.io/**}"), "/exemptImages/0"},
-		"who may do what nobody can":               {"oke-sign-policy", set(one, "breakGlass=Ignore", "breakGlassRules.users={a}"), "so it has no effect"},
-		"break-glass for days":                     {"oke-sign-policy", set(one, "breakGlassRules.maxDuration=2d"), "/breakGlassRules/maxDuration"},
-		"a service account without a namespace":    {"oke-sign-policy", set(one, "breakGlassRules.serviceAccounts={robot}"), "/breakGlassRules/serviceAccounts/0"},
-		"a severity that is none":                  {"oke-sign-policy", set(one, "scan.maxSeverity=high"), "/scan/maxSeverity"},
-		"a label selector that Kubernetes has not": {"oke-sign-policy", set(one, "scope.namespaceSelector.labels.a=b"), "additional properties 'labels' not allowed"},
+		"the least that works":                   {"oke-sign", set(region), ""},
+		"an unknown value":                       {"oke-sign", set(region, "replica=3"), "additional properties 'replica' not allowed"},
+		"an unknown value in a group":            {"oke-sign", set(region, "oci.compartment=x"), "additional properties 'compartment' not allowed"},
+		"no region":                              {"oke-sign", nil, "oci.region is missing"},
+		"no region, for an instance":             {"oke-sign", set("oci.auth=instance_principal"), ""},
+		"an invalid region":                      {"oke-sign", set("oci.region=Ashburn"), "'Ashburn' does not match"},
+		"an unknown auth kind":                   {"oke-sign", set(region, "oci.auth=user"), "/oci/auth"},
+		"an API key without a Secret":            {"oke-sign", set("oci.auth=api_key"), "oci.config.secret is missing"},
+		"a webhook that waits too short":         {"oke-sign", set(region, "gatekeeper.webhookTimeoutSeconds=3"), "/gatekeeper/webhookTimeoutSeconds"},
+		"a webhook that waits too long":          {"oke-sign", set(region, "gatekeeper.webhookTimeoutSeconds=31"), "/gatekeeper/webhookTimeoutSeconds"},
+		"a guard of labels that is no boolean":   {"oke-sign", set(region, "namespaceLabels.enabled=maybe"), "/namespaceLabels/enabled"},
+		"an invalid exempt namespace":            {"oke-sign", set(region, "namespaceLabels.exemptNamespaces={a*}"), "/namespaceLabels/exemptNamespaces/0"},
+		"signatures as late as Gatekeeper waits": {"oke-sign", set(region, "timeouts.signatures=2000"), "/timeouts/signatures"},
+		"scans as late as Gatekeeper waits":      {"oke-sign", set(region, "timeouts.scans=1000"), "/timeouts/scans"},
+		"a time-out with a unit":                 {"oke-sign", set(region, "timeouts.signatures=1s"), "/timeouts/signatures"},
+		"a certificate without a CA":             {"oke-sign", set(region, "certificate.existingSecret=s"), "certificate.caBundle is missing"},
+		"a CA without a certificate":             {"oke-sign", []string{"--set", region, "--set-file", "certificate.caBundle=testdata/ca.crt"}, "without certificate.existingSecret"},
+		"an invalid CA":                          {"oke-sign", set(region, "certificate.existingSecret=s", "certificate.caBundle=x"), "/certificate/caBundle"},
+		"a private key for a CA":                 {"oke-sign", set(region, "certificate.existingSecret=s", "certificate.caBundle=-----BEGIN PRIVATE KEY-----"), "/certificate/caBundle"},
+		"metrics that nobody may read":           {"oke-sign", set(region, "serviceMonitor.enabled=true"), "networkPolicy.metricsFrom is missing"},
+		"metrics without a NetworkPolicy":        {"oke-sign", set(region, "serviceMonitor.enabled=true", "networkPolicy.enabled=false"), ""},
+		"no replica":                             {"oke-sign", set(region, "replicas=0"), "/replicas"},
+		"an invalid digest":                      {"oke-sign", set(region, "image.digest=latest"), "/image/digest"},
+		"a vault endpoint without TLS":           {"oke-sign", set(region, "oci.vaultEndpoints={http://v}"), "/oci/vaultEndpoints/0"},
+		"an argument that is no flag":            {"oke-sign", set(region, "extraArgs={x}"), "/extraArgs/0"},
+		"one key":                                {"oke-sign-policy", set(one), ""},
+		"five keys":                              {"oke-sign-policy", set(list("keys", keys(5))), ""},
+		"a sixth key":                            {"oke-sign-policy", set(list("keys", keys(6))), "maxItems: got 6, want 5"},
+		"a sixth key, without the schema":        {"oke-sign-policy", append(set(list("keys", keys(6))), "--skip-schema-validation"), "6 keys are set"},
+		"a key twice":                            {"oke-sign-policy", set(list("keys", append(keys(1), keys(1)...))), "/keys"},
+		"the OCID of a vault":                    {"oke-sign-policy", set("keys={ocid1.vault.oc1.iad.x}"), "/keys/0"},
+		"no keys":                                {"oke-sign-policy", nil, "keys are missing"},
+		"no keys, without the schema":            {"oke-sign-policy", []string{"--set", "keys=null", "--skip-schema-validation"}, "keys are missing"},
+		"no keys, and allowAnyOCIRImage as text": {"oke-sign-policy", []string{"--set-string", "allowAnyOCIRImage=yes", "--skip-schema-validation"}, "keys are missing"},
+		"no keys, with allowAnyOCIRImage":        {"oke-sign-policy", set("allowAnyOCIRImage=true"), ""},
+		"keys removed":                           {"oke-sign-policy", set("keys=null"), "missing property 'keys'"},
+		"keys as text":                           {"oke-sign-policy", set("keys=" + key("")), "/keys"},
+		"keys and any image":                     {"oke-sign-policy", set(one, "allowAnyOCIRImage=true"), "Set one of them"},
+		"an unknown mode":                        {"oke-sign-policy", set(one, "mode=Deny"), "/mode"},
+		"an unknown mode, without the schema":    {"oke-sign-policy", append(set(one, "mode=Deny"), "--skip-schema-validation"), "Set it to deny, warn or dryrun"},
+		"a value misspelt":                       {"oke-sign-policy", set(one, "exemptImage={a/b}"), "additional properties 'exemptImage' not allowed"},
+		"every image exempt":                     {"oke-sign-policy", set(one, "exemptImages={**}"), "/exemptImages/0"},
+		"a whole host exempt":                    {"oke-sign-policy", set(one, "exemptImages={quay.io/**}"), "/exemptImages/0"},
+		"users without break-glass":              {"oke-sign-policy", set(one, "breakGlass=Ignore", "breakGlassRules.users={a}"), "so it has no effect"},
+		"break-glass for days":                   {"oke-sign-policy", set(one, "breakGlassRules.maxDuration=2d"), "/breakGlassRules/maxDuration"},
+		"a service account without a namespace":  {"oke-sign-policy", set(one, "breakGlassRules.serviceAccounts={robot}"), "/breakGlassRules/serviceAccounts/0"},
+		"an unknown severity":                    {"oke-sign-policy", set(one, "scan.maxSeverity=high"), "/scan/maxSeverity"},
+		"an invalid label selector":              {"oke-sign-policy", set(one, "scope.namespaceSelector.labels.a=b"), "additional properties 'labels' not allowed"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			out, errs, err := helm(t, append([]string{"template", "r", tc.chart}, tc.args...)...)
 			switch {
 			case tc.want == "" && err != nil:
-				t.Errorf("refused: %s", errs)
+				t.Errorf("rejected: %s", errs)
 			case tc.want != "" && err == nil:
 				t.Errorf("accepted:\n%.2000s", out)
 			case !strings.Contains(errs, tc.want):
@@ -385,8 +386,9 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-// A value that the schema does not know could not be set, one that values.yaml does
-// not know nobody would find, and an object that takes more takes misspelt ones.
+// values.yaml and the schema have the same values. A value that is missing in the schema cannot
+// be set, and one that is missing in values.yaml has no documentation. An object that accepts
+// more properties accepts misspelt ones.
 func TestSchemaHasEveryValueAndNoOther(t *testing.T) {
 	for _, chart := range []string{"oke-sign", "oke-sign-policy"} {
 		var values map[string]any
@@ -400,11 +402,11 @@ func TestSchemaHasEveryValueAndNoOther(t *testing.T) {
 				return
 			}
 			if schema["additionalProperties"] != false {
-				t.Errorf("%s%s takes what it does not know", chart, path)
+				t.Errorf("%s%s accepts unknown properties", chart, path)
 			}
 			fields, _ := value.(map[string]any)
 			known := slices.DeleteFunc(slices.Sorted(maps.Keys(properties)), func(name string) bool { return path == "" && name == "global" })
-			// What is in the group's own default is free.
+			// A group that is empty by default accepts any keys.
 			if len(fields) == 0 && path != "" {
 				return
 			}
@@ -419,7 +421,7 @@ func TestSchemaHasEveryValueAndNoOther(t *testing.T) {
 	}
 }
 
-// The schema of the chart and those of the constraints say the same about texts.
+// The schema of the chart and those of the constraints have the same rules for strings.
 func TestPatternsAreThoseOfTheConstraints(t *testing.T) {
 	var schema map[string]any
 	read(t, "oke-sign-policy/values.schema.json", &schema)

@@ -1,6 +1,6 @@
-// Package charts holds the Helm charts: the provider with the ConstraintTemplates,
-// and the constraints. There is no code here but what tests them and makes the
-// generated parts, the templates' copies and the tables of the READMEs.
+// Package charts has two Helm charts: oke-sign with the provider and the ConstraintTemplates, and
+// oke-sign-policy with the constraints. Its code tests the charts, and generates the copies of
+// the templates and the tables in the READMEs.
 package charts
 
 //go:generate go run ./internal/generate .

@@ -9,8 +9,8 @@ import (
 	"github.com/oke-sign/oke-sign/test/fakeapiserver"
 )
 
-// The namespaces that the policy exempts are those of the installation. A name that
-// nobody has is open to anybody who may create Namespaces.
+// The policy exempts the namespaces of the installation. Anybody who may create Namespaces can take
+// a free name.
 func TestExemptNamespacesFollowTheInstallation(t *testing.T) {
 	kubeconfig := clusterWith(t, "signing", "policy")
 	install := func(args ...string) (string, string, error) {
@@ -21,10 +21,10 @@ func TestExemptNamespacesFollowTheInstallation(t *testing.T) {
 	}
 	for name, tc := range map[string]struct {
 		values string
-		want   string // part of the error; empty: it is accepted
+		want   string // part of the error; empty: helm installs the chart
 	}{
-		"both as they are":        {"installation.namespace=signing,installation.gatekeeperNamespace=policy", ""},
-		"the provider's held":     {"installation.namespace=,installation.gatekeeperNamespace=policy", ""},
+		"both namespaces":         {"installation.namespace=signing,installation.gatekeeperNamespace=policy", ""},
+		"no provider's namespace": {"installation.namespace=,installation.gatekeeperNamespace=policy", ""},
 		"defaults":                {"mode=deny", "installation.namespace is oke-sign, but Provider oke-sign leads to namespace signing"},
 		"Gatekeeper's by default": {"installation.namespace=signing", "installation.gatekeeperNamespace is gatekeeper-system, but Gatekeeper runs in namespace policy"},
 		"a Provider elsewhere":    {"installation.namespace=signing,installation.gatekeeperNamespace=policy,provider=outside", ""},
@@ -45,12 +45,12 @@ func TestExemptNamespacesFollowTheInstallation(t *testing.T) {
 	_, notes, _ := strings.Cut(out, "\nNOTES:\n")
 	for _, line := range []string{"namespace kube-system;", "namespace free, WHICH DOES NOT EXIST: ", "namespace sys-*;", "namespace policy;", "namespace signing;"} {
 		if !strings.Contains(notes, "  - in "+line) {
-			t.Errorf("the notes do not say: %s\n%s", line, notes)
+			t.Errorf("the notes do not contain: %s\n%s", line, notes)
 		}
 	}
 }
 
-// The notes of the provider's chart compare Gatekeeper's exemptions with the cluster.
+// The notes of chart oke-sign compare Gatekeeper's exemptions with the cluster.
 func TestNotesKnowTheInstallation(t *testing.T) {
 	for name, tc := range map[string]struct {
 		namespace, values string
@@ -83,19 +83,19 @@ func TestNotesKnowTheInstallation(t *testing.T) {
 		_, notes, _ := strings.Cut(out, "\nNOTES:\n")
 		for _, text := range tc.says {
 			if !strings.Contains(notes, text) {
-				t.Errorf("%s: the notes do not say: %s\n%s", name, text, notes)
+				t.Errorf("%s: the notes do not contain: %s\n%s", name, text, notes)
 			}
 		}
 		for _, text := range tc.saysNot {
 			if strings.Contains(notes, text) {
-				t.Errorf("%s: the notes say: %s\n%s", name, text, notes)
+				t.Errorf("%s: the notes contain: %s\n%s", name, text, notes)
 			}
 		}
 	}
 }
 
-// clusterWith starts an API server with the provider and Gatekeeper in namespaces of
-// those names, and returns a kubeconfig for it.
+// clusterWith starts an API server with the provider and Gatekeeper in these namespaces, and
+// returns its kubeconfig.
 func clusterWith(t *testing.T, provider, gatekeeper string) string {
 	t.Helper()
 	server := fakeapiserver.Start(t)

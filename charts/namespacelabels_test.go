@@ -32,8 +32,8 @@ const ignoreLabel = "admission.gatekeeper.sh/ignore"
 
 var namespaceKind = corev1.SchemeGroupVersion.WithKind("Namespace")
 
-// The API server's own admission plugin decides about requests by what the chart
-// renders, the rules that choose requests and the binding included.
+// The API server's own admission plugin decides these requests with the rendered policy, its
+// match rules and its binding.
 func TestNamespaceLabels(t *testing.T) {
 	labeled := map[string]string{ignoreLabel: "x"}
 	plain := map[string]string{"team": "web"}
@@ -58,12 +58,12 @@ func TestNamespaceLabels(t *testing.T) {
 		"the label set":                                {namespace: "shop", after: labeled, want: byLabel},
 		"the label set without a value":                {namespace: "shop", before: plain, after: map[string]string{"team": "web", ignoreLabel: ""}, want: byLabel},
 		"the label changed":                            {namespace: "shop", before: labeled, after: map[string]string{ignoreLabel: "y"}, want: byLabel},
-		"the label kept":                               {namespace: "shop", before: labeled, after: map[string]string{ignoreLabel: "x", "team": "web"}},
+		"the label unchanged":                          {namespace: "shop", before: labeled, after: map[string]string{ignoreLabel: "x", "team": "web"}},
 		"the label removed":                            {namespace: "shop", before: labeled, after: plain},
 		"the label set on an exempt namespace":         {namespace: "policy-tools", after: labeled},
 		"the label through status":                     {namespace: "shop", subresource: "status", before: plain, after: labeled, want: bySubresource},
 		"the label through finalize":                   {namespace: "shop", subresource: "finalize", before: plain, after: labeled, want: bySubresource},
-		"the label through what Kubernetes may add":    {namespace: "shop", subresource: "new", before: plain, after: labeled, want: bySubresource},
+		"the label through a future subresource":       {namespace: "shop", subresource: "new", before: plain, after: labeled, want: bySubresource},
 		"the label beside the others through status":   {namespace: "shop", subresource: "status", before: plain, after: map[string]string{"team": "web", ignoreLabel: "x"}, want: bySubresource},
 		"any label through status":                     {namespace: "shop", subresource: "status", before: plain, after: map[string]string{"team": "shop"}, want: bySubresource},
 		"a label removed through status":               {namespace: "shop", subresource: "status", before: plain, want: bySubresource},
@@ -94,7 +94,7 @@ func TestNamespaceLabels(t *testing.T) {
 	}
 }
 
-// labelGuard returns the API server's admission plugin with what the chart renders.
+// labelGuard returns the API server's admission plugin with the rendered policy and binding.
 func labelGuard(t *testing.T, values string) *validating.Plugin {
 	t.Helper()
 	list := objects(t, render(t, "oke-sign", values))
@@ -127,8 +127,8 @@ func labelGuard(t *testing.T, values string) *validating.Plugin {
 	return plugin
 }
 
-// The API server compares a policy's expressions with the schema of what it matches,
-// and writes into the policy's status what is wrong.
+// The API server checks a policy's expressions against the schema of the objects that it
+// matches, and reports errors in the policy's status.
 func TestNamespaceLabelsTypeCheck(t *testing.T) {
 	list := objects(t, render(t, "oke-sign", "testdata/oke-sign/default.yaml"))
 	policy := find[admissionregistrationv1.ValidatingAdmissionPolicy](t, list, "ValidatingAdmissionPolicy")
@@ -140,7 +140,7 @@ func TestNamespaceLabelsTypeCheck(t *testing.T) {
 	}
 	policy.Spec.Validations[0].Expression = "object.metadata.label == {}"
 	if warnings := checker.Check(&policy); len(warnings) == 0 {
-		t.Error("a field that Kubernetes does not have is not noticed: nothing is checked")
+		t.Error("an unknown field has no warning: the checker checks nothing")
 	}
 }
 

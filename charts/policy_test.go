@@ -30,9 +30,9 @@ const (
 	ocir   = "iad.ocir.io/idwpqivumvev/"
 )
 
-// installed is Gatekeeper with the templates and what the chart makes of the
-// values. Images called signed are signed, whatever the keys; the provider
-// answers nothing about images called unknown.
+// installed returns Gatekeeper's engine with the templates and the rendered constraints. An image
+// with "signed" in its name is signed by every key. The provider has no answer about an image
+// with "unknown" in its name.
 func installed(t *testing.T, values string) *gatekeeper.Engine {
 	t.Helper()
 	e, err := gatekeeper.New(gatekeeper.Config{Ask: func(_ context.Context, provider string, questions []string) (map[string]any, error) {
@@ -92,13 +92,13 @@ func installed(t *testing.T, values string) *gatekeeper.Engine {
 	return e
 }
 
-// created is a request to make a Pod, or a Deployment of it, with one image.
+// created is a request to create a Pod with one image, or a Deployment of such a Pod.
 type created struct {
 	image      string
-	namespace  string // default if not given
+	namespace  string // "default" if empty
 	labels     map[string]string
 	user       string
-	breakGlass string // its annotation, with a reason and an end beside it
+	breakGlass string // value of the annotation; a reason and an end are added
 	workload   bool
 }
 
@@ -113,14 +113,14 @@ func (c created) request(t *testing.T) gatekeeper.Request {
 		annotations["oke-sign.dev/break-glass-reason"] = "an outage"
 		annotations["oke-sign.dev/break-glass-until"] = time.Now().Add(time.Hour).UTC().Format(time.RFC3339)
 	}
-	noted, err := json.Marshal(annotations)
+	encoded, err := json.Marshal(annotations)
 	if err != nil {
 		t.Fatal(err)
 	}
 	spec := fmt.Sprintf(`{"containers": [{"name": "c", "image": %q}]}`, c.image)
-	text := fmt.Sprintf(`{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x", "namespace": %q, "annotations": %s}, "spec": %s}`, c.namespace, noted, spec)
+	text := fmt.Sprintf(`{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x", "namespace": %q, "annotations": %s}, "spec": %s}`, c.namespace, encoded, spec)
 	if c.workload {
-		text = fmt.Sprintf(`{"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "x", "namespace": %q}, "spec": {"template": {"metadata": {"annotations": %s}, "spec": %s}}}`, c.namespace, noted, spec)
+		text = fmt.Sprintf(`{"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "x", "namespace": %q}, "spec": {"template": {"metadata": {"annotations": %s}, "spec": %s}}}`, c.namespace, encoded, spec)
 	}
 	object, err := manifest.Object([]byte(text))
 	if err != nil {
@@ -133,46 +133,46 @@ func (c created) request(t *testing.T) gatekeeper.Request {
 }
 
 func TestPolicies(t *testing.T) {
-	const admitted, warned, refused, listed, unlooked = "admitted", "warned", "refused", "listed in the audit", "not looked at"
+	const admitted, warned, denied, listed, unchecked = "admitted", "warned", "denied", "listed in the audit", "not checked"
 	prod := map[string]string{"env": "prod"}
 	for values, table := range map[string]map[string]struct {
 		created
 		want string
 	}{
 		"default": {
-			"signed":                          {created{image: ocir + "signed" + digest}, admitted},
-			"unsigned":                        {created{image: ocir + "app" + digest}, refused},
-			"nobody knows":                    {created{image: ocir + "unknown" + digest}, refused},
-			"signed, by tag":                  {created{image: ocir + "signed:v1"}, refused},
-			"of another registry":             {created{image: "quay.io/org/app" + digest}, refused},
-			"a look-alike":                    {created{image: "IAD.ocir.io/idwpqivumvev/signed" + digest}, refused},
-			"a Deployment of what is refused": {created{image: ocir + "app" + digest, workload: true}, warned},
-			"break-glass":                     {created{image: ocir + "app" + digest, breakGlass: "true", user: "anybody"}, warned},
-			"break-glass, misspelt":           {created{image: ocir + "signed" + digest, breakGlass: "yes", user: "anybody"}, refused},
-			"the cluster's own":               {created{image: "quay.io/org/cni:v1", namespace: "kube-system"}, unlooked},
-			"Gatekeeper's":                    {created{image: "quay.io/org/gatekeeper:v1", namespace: "gatekeeper-system"}, unlooked},
-			"the provider's":                  {created{image: "quay.io/org/provider:v1", namespace: "oke-sign"}, unlooked},
-			"next to the cluster's own":       {created{image: "quay.io/org/cni:v1", namespace: "kube-system-2"}, refused},
+			"signed":                        {created{image: ocir + "signed" + digest}, admitted},
+			"unsigned":                      {created{image: ocir + "app" + digest}, denied},
+			"without an answer":             {created{image: ocir + "unknown" + digest}, denied},
+			"signed, by tag":                {created{image: ocir + "signed:v1"}, denied},
+			"of another registry":           {created{image: "quay.io/org/app" + digest}, denied},
+			"a look-alike":                  {created{image: "IAD.ocir.io/idwpqivumvev/signed" + digest}, denied},
+			"a Deployment with denied Pods": {created{image: ocir + "app" + digest, workload: true}, warned},
+			"break-glass":                   {created{image: ocir + "app" + digest, breakGlass: "true", user: "anybody"}, warned},
+			"break-glass, misspelt":         {created{image: ocir + "signed" + digest, breakGlass: "yes", user: "anybody"}, denied},
+			"in kube-system":                {created{image: "quay.io/org/cni:v1", namespace: "kube-system"}, unchecked},
+			"in Gatekeeper's namespace":     {created{image: "quay.io/org/gatekeeper:v1", namespace: "gatekeeper-system"}, unchecked},
+			"in the provider's namespace":   {created{image: "quay.io/org/provider:v1", namespace: "oke-sign"}, unchecked},
+			"in a namespace of a like name": {created{image: "quay.io/org/cni:v1", namespace: "kube-system-2"}, denied},
 		},
 		"any-image": {
-			"unsigned":                     {created{image: ocir + "app" + digest}, warned},
-			"unsigned, by tag":             {created{image: ocir + "app:v1"}, refused},
-			"of another registry":          {created{image: "quay.io/org/app:v1"}, admitted},
-			"a look-alike":                 {created{image: "IAD.ocir.io/idwpqivumvev/app" + digest}, refused},
-			"a Deployment of what may run": {created{image: ocir + "app" + digest, workload: true}, admitted},
+			"unsigned":            {created{image: ocir + "app" + digest}, warned},
+			"unsigned, by tag":    {created{image: ocir + "app:v1"}, denied},
+			"of another registry": {created{image: "quay.io/org/app:v1"}, admitted},
+			"a look-alike":        {created{image: "IAD.ocir.io/idwpqivumvev/app" + digest}, denied},
+			"a Deployment":        {created{image: ocir + "app" + digest, workload: true}, admitted},
 		},
 		"everything": {
 			"signed and scanned":               {created{image: ocir + "signed" + digest, namespace: "prod-a", labels: prod}, admitted},
-			"signed and broken":                {created{image: ocir + "signed-broken" + digest, namespace: "prod-a", labels: prod}, refused},
-			"unsigned":                         {created{image: ocir + "app" + digest, namespace: "prod-a", labels: prod}, refused},
+			"signed, with a problem":           {created{image: ocir + "signed-broken" + digest, namespace: "prod-a", labels: prod}, denied},
+			"unsigned":                         {created{image: ocir + "app" + digest, namespace: "prod-a", labels: prod}, denied},
 			"exempt":                           {created{image: "registry.k8s.io/kube-state-metrics/kube-state-metrics:v2", namespace: "prod-a", labels: prod}, admitted},
 			"of another registry":              {created{image: "quay.io/org/app:v1", namespace: "prod-a", labels: prod}, admitted},
-			"elsewhere":                        {created{image: ocir + "app" + digest, namespace: "dev", labels: prod}, unlooked},
-			"in a namespace that is left out":  {created{image: ocir + "app" + digest, namespace: "prod-lab", labels: prod}, unlooked},
-			"in one that is not selected":      {created{image: ocir + "app" + digest, namespace: "prod-a", labels: map[string]string{"env": "prod", "tier": "test"}}, unlooked},
-			"break-glass by who may":           {created{image: ocir + "app" + digest, namespace: "prod-a", labels: prod, breakGlass: "true", user: "oncall@example.com"}, admitted},
-			"break-glass by somebody else":     {created{image: ocir + "app" + digest, namespace: "prod-a", labels: prod, breakGlass: "true", user: "dev@example.com"}, refused},
-			"break-glass through a Deployment": {created{image: ocir + "app" + digest, namespace: "prod-a", labels: prod, breakGlass: "true", user: "dev@example.com", workload: true}, refused},
+			"in another namespace":             {created{image: ocir + "app" + digest, namespace: "dev", labels: prod}, unchecked},
+			"in an excluded namespace":         {created{image: ocir + "app" + digest, namespace: "prod-lab", labels: prod}, unchecked},
+			"in a namespace not selected":      {created{image: ocir + "app" + digest, namespace: "prod-a", labels: map[string]string{"env": "prod", "tier": "test"}}, unchecked},
+			"break-glass by a listed user":     {created{image: ocir + "app" + digest, namespace: "prod-a", labels: prod, breakGlass: "true", user: "oncall@example.com"}, admitted},
+			"break-glass by another user":      {created{image: ocir + "app" + digest, namespace: "prod-a", labels: prod, breakGlass: "true", user: "dev@example.com"}, denied},
+			"break-glass through a Deployment": {created{image: ocir + "app" + digest, namespace: "prod-a", labels: prod, breakGlass: "true", user: "dev@example.com", workload: true}, denied},
 		},
 		"warn": {
 			"unsigned":    {created{image: ocir + "app" + digest}, warned},
@@ -194,9 +194,9 @@ func TestPolicies(t *testing.T) {
 				got := admitted
 				switch {
 				case d.Constraints == 0:
-					got = unlooked
+					got = unchecked
 				case !d.Allowed():
-					got = refused
+					got = denied
 				case len(d.Warnings) > 0:
 					got = warned
 				case len(d.DryRun) > 0:
@@ -210,8 +210,8 @@ func TestPolicies(t *testing.T) {
 	}
 }
 
-// The plugin reads and edits what the chart has installed.
-func TestPluginKnowsThePolicy(t *testing.T) {
+// The plugin reads the rendered constraints as one image policy.
+func TestPluginReadsThePolicy(t *testing.T) {
 	key := func(last string) string {
 		return "ocid1.key.oc1.iad.bbqqqqqqaaaaa.abuwcljr" + strings.Repeat(last, 52)
 	}
@@ -241,24 +241,24 @@ func TestPluginKnowsThePolicy(t *testing.T) {
 		change(&want)
 		current := constraint.Read(objects(t, render(t, "oke-sign-policy", "testdata/oke-sign-policy/"+values+".yaml")))
 		if current.Policy == nil || current.Unclear != "" || len(current.Drift) > 0 {
-			t.Errorf("%s: not taken for one policy: %s %q", values, current.Unclear, current.Drift)
+			t.Errorf("%s: not read as one policy: %s %q", values, current.Unclear, current.Drift)
 			continue
 		}
 		if diff := cmp.Diff(want, *current.Policy); diff != "" {
 			t.Errorf("%s:\n%s", values, diff)
 		}
 		for _, o := range current.Others {
-			if o.GetKind() != policies.ScannedImages && o.GetKind() != "Assign" { // of which the plugin's policy says nothing
-				t.Errorf("%s: no part of it: %s", values, constraint.Name(o))
+			if o.GetKind() != policies.ScannedImages && o.GetKind() != "Assign" { // not part of the plugin's policy
+				t.Errorf("%s: not part of the policy: %s", values, constraint.Name(o))
 			}
 		}
 	}
 }
 
-// The documents and the notes name the namespaces that the policy leaves out. One
-// that Gatekeeper's webhook leaves out besides would be held by nothing, unsaid.
-// CVE-2025-46342: namespaces that a selector leaves out by accident.
-func TestNamespacesThatAreLeftOut(t *testing.T) {
+// The policy, Gatekeeper's webhook and SECURITY.md name the same exempt namespaces. A namespace
+// that only the webhook exempts would be exempt without notice.
+// CVE-2025-46342: a selector exempted namespaces by accident.
+func TestExemptNamespacesAgree(t *testing.T) {
 	var gatekeeper struct {
 		Exempt map[string][]string `yaml:"validatingWebhookExemptNamespacesLabels"`
 	}
@@ -271,16 +271,16 @@ func TestNamespacesThatAreLeftOut(t *testing.T) {
 	excluded := signed.Spec.Match.ExcludedNamespaces
 	got := gatekeeper.Exempt["kubernetes.io/metadata.name"]
 	want := slices.DeleteFunc(slices.Clone(excluded), func(name string) bool {
-		return name == "gatekeeper-system" // left out by Gatekeeper's chart itself
+		return name == "gatekeeper-system" // Gatekeeper's chart exempts it.
 	})
 	if len(gatekeeper.Exempt) != 1 || !cmp.Equal(got, want) {
-		t.Errorf("Gatekeeper is not asked about %v, and the policy leaves out %q", gatekeeper.Exempt, excluded)
+		t.Errorf("Gatekeeper's webhook exempts %v, but the policy exempts %q", gatekeeper.Exempt, excluded)
 	}
 	text, err := os.ReadFile("../SECURITY.md")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if said := "exempt namespace (" + strings.Join(excluded, ", ") + " by default)"; !strings.Contains(string(text), said) {
-		t.Errorf("SECURITY.md does not say: %s", said)
+		t.Errorf("SECURITY.md does not contain: %s", said)
 	}
 }

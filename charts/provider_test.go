@@ -14,7 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 )
 
-// What one object says of ports and labels another must mean.
+// The objects of the chart agree on ports, labels and volumes.
 func TestObjectsAgree(t *testing.T) {
 	cases(t, func(t *testing.T, chart, values string) {
 		if chart != "oke-sign" {
@@ -29,23 +29,23 @@ func TestObjectsAgree(t *testing.T) {
 		}
 		for flag, port := range map[string]string{"--addr": "https", "--health-addr": "health"} {
 			if want := flag + "=:" + strconv.Itoa(int(ports[port])); !slices.Contains(container.Args, want) {
-				t.Errorf("the container has port %s at %d, and not %s in %q", port, ports[port], want, container.Args)
+				t.Errorf("the container has port %s at %d, but no argument %s in %q", port, ports[port], want, container.Args)
 			}
 		}
 		service := find[corev1.Service](t, list, "Service")
 		for _, p := range service.Spec.Ports {
 			if ports[p.TargetPort.StrVal] == 0 {
-				t.Errorf("the Service leads to port %s, which is none", p.TargetPort.String())
+				t.Errorf("the Service targets port %s, which the container does not have", p.TargetPort.String())
 			}
 		}
 		network := find[networkingv1.NetworkPolicy](t, list, "NetworkPolicy")
 		for i, rule := range network.Spec.Ingress {
 			if len(rule.From) == 0 {
-				t.Errorf("ingress rule %d lets everybody in", i)
+				t.Errorf("ingress rule %d admits everybody", i)
 			}
 			for _, p := range rule.Ports {
 				if ports[p.Port.StrVal] == 0 {
-					t.Errorf("ingress rule %d is about port %s, which is none", i, p.Port.String())
+					t.Errorf("ingress rule %d names port %s, which the container does not have", i, p.Port.String())
 				}
 			}
 			gatekeeper := i == 0
@@ -61,7 +61,7 @@ func TestObjectsAgree(t *testing.T) {
 		}
 		for kind, selector := range selectors {
 			if len(selector) == 0 || !labels.SelectorFromSet(selector).Matches(labels.Set(template.Labels)) {
-				t.Errorf("%s selects %v, and the Pods have %v", kind, selector, template.Labels)
+				t.Errorf("%s selects %v, but the Pods have %v", kind, selector, template.Labels)
 			}
 		}
 		mounted := map[string]bool{}
@@ -70,19 +70,19 @@ func TestObjectsAgree(t *testing.T) {
 		}
 		for _, m := range container.VolumeMounts {
 			if _, found := mounted[m.Name]; !found {
-				t.Errorf("%s is mounted and no volume", m.Name)
+				t.Errorf("%s is mounted, but is not a volume", m.Name)
 			}
 			mounted[m.Name] = true
 		}
 		for name, is := range mounted {
 			if !is {
-				t.Errorf("volume %s is mounted nowhere", name)
+				t.Errorf("volume %s is not mounted", name)
 			}
 		}
 	})
 }
 
-// The standard "restricted" of Kubernetes, and a root that nobody writes to.
+// The Pods meet the standard "restricted" of Kubernetes, and have a read-only root.
 func TestPodsAreRestricted(t *testing.T) {
 	cases(t, func(t *testing.T, chart, values string) {
 		if chart != "oke-sign" {
@@ -96,20 +96,20 @@ func TestPodsAreRestricted(t *testing.T) {
 			"no more privileges":   !*container.AllowPrivilegeEscalation && container.Privileged == nil,
 			"no capabilities":      slices.Equal(container.Capabilities.Drop, []corev1.Capability{"ALL"}) && container.Capabilities.Add == nil,
 			"read-only root":       *container.ReadOnlyRootFilesystem,
-			"nothing of the host":  !pod.HostNetwork && !pod.HostPID && !pod.HostIPC,
+			"no host namespaces":   !pod.HostNetwork && !pod.HostPID && !pod.HostIPC,
 			"one container":        len(pod.Containers) == 1 && pod.InitContainers == nil,
 			"no CPU limit":         pod.Containers[0].Resources.Limits.Cpu().IsZero(),
 			"memory is limited":    !pod.Containers[0].Resources.Limits.Memory().IsZero(),
 			"time to finish calls": *pod.TerminationGracePeriodSeconds >= 10,
 		} {
 			if !holds {
-				t.Errorf("not so: %s", what)
+				t.Errorf("not true: %s", what)
 			}
 		}
 	})
 }
 
-// Rights are those of the provider's documentation, each by name.
+// The rights are those that README.md lists, each limited to objects by name.
 func TestRights(t *testing.T) {
 	for values, want := range map[string][]string{
 		"default": {
@@ -146,10 +146,10 @@ func TestRights(t *testing.T) {
 	}
 }
 
-// Whoever applies a chart applies first and takes away what is gone after it, if at
-// all. So where the chart makes the Provider objects, replicas that still run and
-// made them before have lost the right by then: it is taken, not only left out.
-func TestProviderObjectsHaveOneMaker(t *testing.T) {
+// Helm and GitOps tools apply objects first and delete removed objects later, or never. If the
+// chart makes the Provider objects, old replicas must lose the right to write them before. So
+// the ClusterRole stays, without rules, and comes first.
+func TestProviderObjectsHaveOneWriter(t *testing.T) {
 	cases(t, func(t *testing.T, chart, values string) {
 		if chart != "oke-sign" {
 			t.Skip("no Provider objects in it")
@@ -175,7 +175,7 @@ func TestProviderObjectsHaveOneMaker(t *testing.T) {
 			allowed = allowed || slices.Contains(rule.Resources, "providers")
 		}
 		if allowed == (made > 0) {
-			t.Errorf("the chart makes %d Provider objects, and the program may: %v", made, allowed)
+			t.Errorf("the chart makes %d Provider objects, and the provider may write them: %v", made, allowed)
 		}
 	})
 }

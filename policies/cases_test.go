@@ -19,18 +19,18 @@ import (
 	"github.com/oke-sign/oke-sign/policies"
 )
 
-// modelCase is one request, one policy and one provider, all made at random.
+// A modelCase is a random request with a random policy and a random provider.
 type modelCase struct {
 	number      int
 	kind        string
 	parameters  map[string]any
-	valid       bool // parameters and object are such as an API server lets through
+	valid       bool // an API server accepts the parameters and the object
 	operation   string
 	user        string
 	groups      []string
 	object, old any
 	provider    string
-	world       world
+	answers     modelAnswers
 }
 
 func (c modelCase) input() any {
@@ -68,7 +68,7 @@ func (c modelCase) request() gatekeeper.Request {
 }
 
 func (c modelCase) String() string {
-	text, _ := json.MarshalIndent(map[string]any{"kind": c.kind, "input": c.input(), "seed": c.world.seed}, "", " ")
+	text, _ := json.MarshalIndent(map[string]any{"kind": c.kind, "input": c.input(), "seed": c.answers.seed}, "", " ")
 	return string(text)
 }
 
@@ -80,7 +80,7 @@ func newCase(r *rand.Rand, number int) modelCase {
 			"system:serviceaccount:kube-system:statefulset-controller", "system:serviceaccount:kube-system:replicaset-controller"),
 		groups:   pick(r, []string{}, []string{"system:authenticated", "sre"}),
 		provider: fmt.Sprintf("case-%d", number),
-		world:    world{seed: r.Uint64(), mode: pick(r, "", "", "", "", "", "", "null", "empty", "error")},
+		answers:  modelAnswers{seed: r.Uint64(), mode: pick(r, "", "", "", "", "", "", "null", "empty", "error")},
 	}
 	c.parameters = c.newParameters(r)
 	c.object = c.newObject(r)
@@ -88,9 +88,9 @@ func newCase(r *rand.Rand, number int) modelCase {
 		c.old = c.newObject(r)
 		switch r.IntN(4) {
 		case 0:
-			c.old = changed(r, c.object)
+			c.old = changedImages(r, c.object)
 		case 1:
-			c.old = moved(r, c.object)
+			c.old = movedContainers(r, c.object)
 		}
 	}
 	if c.operation != "UPDATE" {
@@ -104,8 +104,8 @@ func newCase(r *rand.Rand, number int) modelCase {
 
 func pick[T any](r *rand.Rand, from ...T) T { return from[r.IntN(len(from))] }
 
-// maybe sets a field to one of the values, or to none. The odd ones are for policies
-// that no schema has seen.
+// maybe sets a field to one of the values, or leaves it out. It sometimes sets the odd value,
+// which a schema would reject.
 func (c *modelCase) maybe(r *rand.Rand, fields map[string]any, name string, odd any, values ...any) {
 	switch n := r.IntN(12); {
 	case n == 0:
@@ -117,7 +117,7 @@ func (c *modelCase) maybe(r *rand.Rand, fields map[string]any, name string, odd 
 
 func (c *modelCase) newParameters(r *rand.Rand) map[string]any {
 	if c.kind == policies.BreakGlass {
-		return c.newRules(r)
+		return c.newBreakGlassParameters(r)
 	}
 	p := map[string]any{"provider": c.provider}
 	patterns := []any{}
@@ -159,7 +159,7 @@ func (c *modelCase) newParameters(r *rand.Rand) map[string]any {
 	return p
 }
 
-func (c *modelCase) newRules(r *rand.Rand) map[string]any {
+func (c *modelCase) newBreakGlassParameters(r *rand.Rand) map[string]any {
 	p := map[string]any{}
 	for _, who := range [][2]string{{"users", "alice"}, {"groups", "sre"}, {"serviceAccounts", "ops/deployer"}} {
 		if r.IntN(3) == 0 {
@@ -177,7 +177,7 @@ func (c *modelCase) newRules(r *rand.Rand) map[string]any {
 
 func (c *modelCase) newObject(r *rand.Rand) any {
 	pod := map[string]any{"spec": newSpec(r)}
-	if annotations := pick[any](r, nil, nil, map[string]any{"a": "b"}, breakGlassAs("true"), breakGlassAs("true"), breakGlassAs("false"), breakGlassAs("True"), explained(r), explained(r)); annotations != nil {
+	if annotations := pick[any](r, nil, nil, map[string]any{"a": "b"}, breakGlassAs("true"), breakGlassAs("true"), breakGlassAs("false"), breakGlassAs("True"), newBreakGlass(r), newBreakGlass(r)); annotations != nil {
 		pod["metadata"] = map[string]any{"annotations": annotations}
 	}
 	elsewhere := map[string]any{"annotations": breakGlassAs("true"), "name": "x", "namespace": "default"}
@@ -186,8 +186,8 @@ func (c *modelCase) newObject(r *rand.Rand) any {
 	case 7:
 		return c.newRevision(r, pod)
 	case 8:
-		if r.IntN(20) == 0 { // slow, and decided in one way
-			return crowd(r, object)
+		if r.IntN(20) == 0 { // These objects are slow, and their decision varies little.
+			return crowdedObject(r, object)
 		}
 		object["spec"] = newSpec(r)
 	case 0:
@@ -228,7 +228,7 @@ func (c *modelCase) newObject(r *rand.Rand) any {
 	return object
 }
 
-// newRevision is a ControllerRevision, mostly such as a controller writes it.
+// newRevision returns a ControllerRevision, mostly as a controller writes it.
 func (c *modelCase) newRevision(r *rand.Rand, pod map[string]any) any {
 	template := maps.Clone(pod)
 	if r.IntN(4) > 0 {
@@ -255,8 +255,8 @@ func (c *modelCase) newRevision(r *rand.Rand, pod map[string]any) any {
 	}
 }
 
-// crowd is an object with about as many images as are judged at once.
-func crowd(r *rand.Rand, object map[string]any) any {
+// crowdedObject returns an object with about as many images as the policies accept.
+func crowdedObject(r *rand.Rand, object map[string]any) any {
 	list := []any{}
 	for i := range 249 + r.IntN(4) {
 		list = append(list, newHolder(r, i, "image"))
@@ -265,8 +265,9 @@ func crowd(r *rand.Rand, object map[string]any) any {
 	return object
 }
 
-// moved is an object of which some containers stand elsewhere, or are called otherwise.
-func moved(r *rand.Rand, object any) any {
+// movedContainers returns a copy of object with some containers in other fields or with other
+// names.
+func movedContainers(r *rand.Rand, object any) any {
 	text, _ := json.Marshal(object)
 	from, to := "initContainers", "ephemeralContainers"
 	switch r.IntN(3) {
@@ -282,18 +283,18 @@ func moved(r *rand.Rand, object any) any {
 	return copied
 }
 
-// explained is break-glass with a reason and an end, more or less as they should be.
-func explained(r *rand.Rand) map[string]any {
-	marks := breakGlassAs("true")
+// newBreakGlass returns break-glass annotations with a reason and an end, valid or not.
+func newBreakGlass(r *rand.Rand) map[string]any {
+	annotations := breakGlassAs("true")
 	if reason := pick[any](r, "missing", "INC-7", "INC-7", " ", 7); reason != "missing" {
-		marks[reasonMark] = reason
+		annotations[reasonAnnotation] = reason
 	}
 	in := func(d time.Duration) string { return time.Now().Add(d).UTC().Format(time.RFC3339) }
 	end := pick[any](r, "missing", in(30*time.Minute), in(30*time.Minute), in(-time.Hour), in(3*time.Hour), "tomorrow", 7, "9999-12-31T23:59:59Z")
 	if end != "missing" {
-		marks[untilMark] = end
+		annotations[untilAnnotation] = end
 	}
-	return marks
+	return annotations
 }
 
 func breakGlassAs(value any) map[string]any {
@@ -328,7 +329,7 @@ func newSpec(r *rand.Rand) map[string]any {
 	return spec
 }
 
-// newHolder is a container, or the source of a volume.
+// newHolder returns a container, or the image source of a volume.
 func newHolder(r *rand.Rand, i int, field string) map[string]any {
 	holder := map[string]any{}
 	if r.IntN(10) > 0 {
@@ -359,8 +360,8 @@ func newRef(r *rand.Rand) any {
 	return ref
 }
 
-// changed is an object of which some images are others.
-func changed(r *rand.Rand, object any) any {
+// changedImages returns a copy of object with some other images.
+func changedImages(r *rand.Rand, object any) any {
 	text, _ := json.Marshal(object)
 	var copied any
 	if json.Unmarshal([]byte(strings.ReplaceAll(string(text), pick(r, "repo1", "repo2", ":v1", "nothing"), "other")), &copied) != nil {
@@ -369,18 +370,18 @@ func changed(r *rand.Rand, object any) any {
 	return copied
 }
 
-// world is what a provider answers: to each question what its hash says.
-type world struct {
+// modelAnswers are the answers of a provider. The hash of a question chooses its answer.
+type modelAnswers struct {
 	seed uint64
 	mode string
 }
 
-// items are the answers to a question: values, and errors.
-func (w world) items(question string) (values []any, errs []string) {
+// items returns the answers to a question: values and errors.
+func (m modelAnswers) items(question string) (values []any, errs []string) {
 	h := fnv.New64a()
 	_, _ = h.Write([]byte(question))
-	r := rand.New(rand.NewPCG(w.seed, h.Sum64()))
-	yes, no := w.value(r, true), w.value(r, false)
+	r := rand.New(rand.NewPCG(m.seed, h.Sum64()))
+	yes, no := m.value(r, true), m.value(r, false)
 	switch r.IntN(16) {
 	case 0:
 		return nil, nil
@@ -398,8 +399,8 @@ func (w world) items(question string) (values []any, errs []string) {
 	return []any{yes}, nil
 }
 
-// value is what both kinds of provider say, in one.
-func (w world) value(r *rand.Rand, good bool) map[string]any {
+// value returns an answer that both a verdict and a scan can be read from.
+func (m modelAnswers) value(r *rand.Rand, good bool) map[string]any {
 	v := map[string]any{"signed": good, "reason": pick[any](r, "signed", "not-known")}
 	if !good {
 		v["reason"] = pick[any](r, "unsigned", "key-not-allowed", "unsigned", "signed", "x: y", 7)
@@ -441,29 +442,29 @@ func (w world) value(r *rand.Rand, good bool) map[string]any {
 	return v
 }
 
-// plain are the values that count: of an answer that says nothing twice, without
-// an error beside them.
-func (w world) plain(questions []string) map[string]any {
-	plain := map[string]any{}
-	if w.mode != "" {
-		return plain
+// valid returns the values that count: those of an answer without two values for one
+// question, and without an error for the same question.
+func (m modelAnswers) valid(questions []string) map[string]any {
+	valid := map[string]any{}
+	if m.mode != "" {
+		return valid
 	}
 	for _, q := range questions {
-		values, errs := w.items(q)
+		values, errs := m.items(q)
 		if len(values) > 1 {
 			return nil
 		}
 		if len(values) == 1 && len(errs) == 0 {
-			plain[q] = values[0]
+			valid[q] = values[0]
 		}
 	}
-	return plain
+	return valid
 }
 
-// toRego is the answer as Rego sees it.
-func (w world) toRego(questions []string) map[string]any {
+// toRego returns the answer as the Rego sees it.
+func (m modelAnswers) toRego(questions []string) map[string]any {
 	answer := map[string]any{"responses": []any{}, "errors": []any{}, "status_code": 200, "system_error": ""}
-	switch w.mode {
+	switch m.mode {
 	case "null":
 		return map[string]any{"responses": nil, "errors": nil, "status_code": 500, "system_error": "connection refused"}
 	case "empty":
@@ -473,7 +474,7 @@ func (w world) toRego(questions []string) map[string]any {
 		return answer
 	}
 	for _, q := range questions {
-		values, errs := w.items(q)
+		values, errs := m.items(q)
 		for _, v := range values {
 			answer["responses"] = append(answer["responses"].([]any), []any{q, v})
 		}
@@ -484,9 +485,9 @@ func (w world) toRego(questions []string) map[string]any {
 	return answer
 }
 
-// toWire is the answer as Gatekeeper's client gets it.
-func (w world) toWire(questions []string) (int, string) {
-	switch w.mode {
+// toWire returns the status and body that Gatekeeper's client gets.
+func (m modelAnswers) toWire(questions []string) (int, string) {
+	switch m.mode {
 	case "null":
 		return http.StatusBadGateway, "<html>"
 	case "empty":
@@ -496,7 +497,7 @@ func (w world) toWire(questions []string) (int, string) {
 	}
 	items := []gatekeepertest.Item{}
 	for _, q := range questions {
-		values, errs := w.items(q)
+		values, errs := m.items(q)
 		for _, v := range values {
 			items = append(items, gatekeepertest.Item{"key": q, "value": v})
 		}

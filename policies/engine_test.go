@@ -32,7 +32,7 @@ var (
 	keyA = "ocid1.key.oc1.iad.b5q4c5lnaahik." + strings.Repeat("a", 60)
 	keyB = "ocid1.key.oc1.iad.b5q4c5lnaahik." + strings.Repeat("b", 60)
 
-	// Each says in one value what both kinds of provider would say.
+	// Each value is both a verdict and a scan.
 	signed = map[string]any{
 		"signed": true, "reason": "signed",
 		"known": true, "scannedAt": time.Now().UTC().Format(time.RFC3339),
@@ -47,23 +47,23 @@ var (
 
 	kinds = policies.Kinds()
 
-	// folder has the templates as they are in this folder, so that tests also run on a
-	// changed copy of it. TestEmbeddedTemplates holds what is embedded to it.
+	// folder has the templates of this folder, so that the tests also run on a changed copy.
+	// TestEmbeddedTemplates compares them with the embedded ones.
 	folder = os.DirFS(".")
 
 	breakGlass = map[string]string{"oracle.image-policy.k8s.io/break-glass": "true"}
 )
 
-// vouch says that good images are signed and others are not.
-func vouch(key string) any {
+// signedIfGood answers that an image is signed if its name has "good".
+func signedIfGood(key string) any {
 	if strings.Contains(key, "/good") {
 		return signed
 	}
 	return unsigned
 }
 
-// engine has the installed templates of the constraints, or all if there are none
-// yet, and p as the providers.
+// engine returns an engine with p as both providers. It has the templates of the constraints,
+// or all templates without constraints.
 func engine(t *testing.T, p *gatekeepertest.Provider, constraints ...string) *gatekeeper.Engine {
 	t.Helper()
 	e, err := gatekeeper.New(gatekeeper.Config{Certificate: p.Certificate, Key: p.Key})
@@ -139,7 +139,7 @@ func review(t *testing.T, e *gatekeeper.Engine, r gatekeeper.Request) gatekeeper
 	return d
 }
 
-// reasons are the beginnings of messages: place and reason.
+// reasons returns the place and the reason of each violation.
 func reasons(violations []gatekeeper.Violation) []string {
 	got := []string{}
 	for _, v := range violations {
@@ -150,10 +150,10 @@ func reasons(violations []gatekeeper.Violation) []string {
 	return got
 }
 
-// Every answer of a provider but one plain yes refuses the Pod, and none of them
-// is a reason to refuse it for good.
+// Every answer except one valid yes denies the Pod. The next Pod is admitted if its answer is
+// valid.
 func TestOnlyAYesAdmits(t *testing.T) {
-	yes := gatekeepertest.Each(vouch)
+	yes := gatekeepertest.Each(signedIfGood)
 	item := func(key string, fields gatekeepertest.Item) gatekeepertest.Item {
 		fields["key"] = key
 		return fields
@@ -235,11 +235,10 @@ func TestOnlyAYesAdmits(t *testing.T) {
 				if diff := cmp.Diff(want, reasons(d.Denied)); diff != "" {
 					t.Error(diff)
 				}
-				// The same engine, the same provider, another Pod: nothing but the
-				// answer was wrong.
+				// With the same engine and provider, a valid answer admits another Pod.
 				p.Answer(yes)
 				if d := review(t, e, create(pod(nil, "iad.ocir.io/ns/good-too"+digest))); !d.Allowed() {
-					t.Errorf("a good image is refused: %v", d.Denied)
+					t.Errorf("a signed image is denied: %v", d.Denied)
 				}
 			}
 		})
@@ -247,11 +246,11 @@ func TestOnlyAYesAdmits(t *testing.T) {
 }
 
 func TestAProviderThatIsNotThere(t *testing.T) {
-	p := gatekeepertest.Start(t, gatekeepertest.Each(vouch))
+	p := gatekeepertest.Start(t, gatekeepertest.Each(signedIfGood))
 	stuck := make(chan struct{})
 	defer close(stuck)
 	hanging := gatekeepertest.Start(t, func([]string) (int, string) { <-stuck; return 200, "{}" })
-	other := gatekeepertest.Start(t, gatekeepertest.Each(vouch))
+	other := gatekeepertest.Start(t, gatekeepertest.Each(signedIfGood))
 	for name, provider := range map[string]gatekeeper.Provider{
 		"another name": {Name: "other", URL: p.URL, CABundle: p.CA, Timeout: time.Second},
 		"closed port":  {Name: "oke-sign", URL: "https://127.0.0.1:1/", CABundle: p.CA, Timeout: time.Second},
@@ -280,23 +279,23 @@ func TestAProviderThatIsNotThere(t *testing.T) {
 			if err := e.AddConstraint(t.Context(), []byte(signedBy(keyA))); err != nil {
 				t.Fatal(err)
 			}
-			// Gatekeeper's webhook refuses some of these itself.
+			// Gatekeeper's webhook rejects some of these Provider objects.
 			_ = e.AddProvider(provider)
 			d := review(t, e, create(pod(nil, goodImage)))
 			if diff := cmp.Diff([]string{"containers/c0: no-answer"}, reasons(d.Denied)); diff != "" {
 				t.Error(diff)
 			}
 			if _, ok := e.Remembered("oke-sign", gatekeeper.Question(goodImage, []string{keyA})); ok {
-				t.Error("the lack of an answer is remembered")
+				t.Error("a missing answer is cached")
 			}
 		})
 	}
 }
 
-// The template of artifact-attestations-opa-provider is content with any one image.
-// CVE-2023-2727: ephemeral containers were not looked at.
+// The template of artifact-attestations-opa-provider admits a Pod if any one image is good.
+// CVE-2023-2727: ephemeral containers were not checked.
 func TestOneBadImageInEveryPosition(t *testing.T) {
-	p := gatekeepertest.Start(t, gatekeepertest.Each(vouch))
+	p := gatekeepertest.Start(t, gatekeepertest.Each(signedIfGood))
 	for reason, e := range map[string]*gatekeeper.Engine{"unsigned": engine(t, p, signedBy(keyA)), "problems": engine(t, p, scanned)} {
 		for i := range 9 {
 			object, place := pod(nil), ""
@@ -320,7 +319,7 @@ func TestOneBadImageInEveryPosition(t *testing.T) {
 	}
 }
 
-// An answer to one question is none to another of the same request.
+// An answer to one question does not answer another question of the same request.
 func TestOneAnswerForTwoImages(t *testing.T) {
 	p := gatekeepertest.Start(t, func(keys []string) (int, string) {
 		return http.StatusOK, gatekeepertest.Response("OCI is slow today", gatekeepertest.Item{"key": keys[0], "value": signed})
@@ -334,9 +333,9 @@ func TestOneAnswerForTwoImages(t *testing.T) {
 	}
 }
 
-// Whatever lets images in, one that is none stays out, and so does what looks like
-// one that is exempt.
-func TestNothingLetsTheseIn(t *testing.T) {
+// An invalid image and an image that only resembles an exempt one are denied under every
+// policy.
+func TestTheseAreAlwaysDenied(t *testing.T) {
 	p := gatekeepertest.Start(t, gatekeepertest.Each(func(string) any { return signed }))
 	exempt := `"exemptImages": ["quay.io/a/**", "quay.io/b/c@sha256:` + strings.Repeat("0", 64) + `", "registry:5000/a/b"]`
 	engines := map[string]*gatekeeper.Engine{}
@@ -378,8 +377,8 @@ func TestNothingLetsTheseIn(t *testing.T) {
 	}
 }
 
-// What an answer is kept under holds the keys, so that policies with other keys do
-// not share it; one request asks for all that is not known yet.
+// A cached answer belongs to a question with its keys, so policies with other keys do not share
+// it. One request has all questions that are not cached.
 func TestQuestions(t *testing.T) {
 	p := gatekeepertest.Start(t, func(keys []string) (int, string) {
 		items := []gatekeepertest.Item{}
@@ -400,7 +399,7 @@ func TestQuestions(t *testing.T) {
 		t.Fatal(err)
 	}
 	if d := review(t, e, create(pod(nil, goodImage))); d.Allowed() {
-		t.Error("a verdict for two keys was good for one of them")
+		t.Error("the verdict for two keys was used for one of them")
 	}
 	want := [][]string{
 		{gatekeeper.Question(badImage, []string{keyA, keyB}), gatekeeper.Question(goodImage, []string{keyA, keyB})},
@@ -412,8 +411,8 @@ func TestQuestions(t *testing.T) {
 }
 
 // CVE-2026-78427: only what a constraint exempts is exempt.
-func TestNobodyIsAskedWithoutNeed(t *testing.T) {
-	p := gatekeepertest.Start(t, gatekeepertest.Each(vouch))
+func TestNoQuestionWithoutNeed(t *testing.T) {
+	p := gatekeepertest.Start(t, gatekeepertest.Each(signedIfGood))
 	exempt := constraint(policies.SignedImages, "signed", "deny",
 		`{"keys": ["`+keyA+`"], "otherRegistries": "Allow", "exemptImages": ["iad.ocir.io/ns/tools/**"]}`)
 	exemptOfScans := constraint(policies.ScannedImages, "scanned", "deny",
@@ -443,10 +442,10 @@ func TestNobodyIsAskedWithoutNeed(t *testing.T) {
 	}
 }
 
-// CVE-2026-78427: NeuVector exempted side cars by their names. No image is exempt by
-// itself, not even what enforces the policy.
-func TestNoImageIsExemptByItself(t *testing.T) {
-	p := gatekeepertest.Start(t, gatekeepertest.Each(vouch))
+// CVE-2026-78427: NeuVector exempted side cars by their names. Here no image is exempt by its
+// name alone, not even Gatekeeper or the provider.
+func TestNoImageIsExemptByItsName(t *testing.T) {
+	p := gatekeepertest.Start(t, gatekeepertest.Each(signedIfGood))
 	e := engine(t, p, signedBy(keyA), constraint(policies.ImageDigests, "digests", "deny", `{}`))
 	for _, image := range []string{
 		"docker.io/istio/proxyv2:1.27.0", "cr.l5d.io/linkerd/proxy:stable", "registry.k8s.io/pause:3.10", "envoyproxy/envoy:v1.35.0",
@@ -489,9 +488,9 @@ func TestAmbiguousReferencesUnderEverySetting(t *testing.T) {
 	}
 }
 
-// The API server refuses parameters without keys. It does not refuse a constraint
-// without parameters. OKE's own policy admits everything without keys.
-// CVE-2025-29778: Kyverno ignored a parameter; here unknown ones are refused.
+// The API server rejects parameters without keys, but not a constraint without parameters. An
+// OKE image policy admits everything without keys.
+// CVE-2025-29778: Kyverno ignored a parameter. Here unknown parameters are rejected.
 func TestKeysMustBeGiven(t *testing.T) {
 	p := gatekeepertest.Start(t, gatekeepertest.Each(func(string) any { return signed }))
 	e := engine(t, p)
@@ -519,13 +518,13 @@ func TestKeysMustBeGiven(t *testing.T) {
 	}
 }
 
-func TestWhatIsAdmittedUnverifiedIsReported(t *testing.T) {
-	p := gatekeepertest.Start(t, gatekeepertest.Each(vouch))
+func TestImagesAdmittedWithoutAVerdictAreReported(t *testing.T) {
+	p := gatekeepertest.Start(t, gatekeepertest.Each(signedIfGood))
 	e := engine(t, p,
 		constraint(policies.SignedImages, "any", "deny", `{"keys": []}`),
 		constraint(policies.SignedImages, "any-report", "warn", `{"keys": [], "report": true}`),
-		constraint(policies.BreakGlass, "glass", "deny", `{"requireReason": false}`),
-		constraint(policies.BreakGlass, "glass-report", "warn", `{"report": true}`),
+		constraint(policies.BreakGlass, "break-glass", "deny", `{"requireReason": false}`),
+		constraint(policies.BreakGlass, "break-glass-report", "warn", `{"report": true}`),
 	)
 	for name, tc := range map[string]struct {
 		object *unstructured.Unstructured
@@ -547,12 +546,12 @@ func TestWhatIsAdmittedUnverifiedIsReported(t *testing.T) {
 }
 
 // A break-glass policy in the engine, with the real clock. CVE-2024-48921,
-// CVE-2026-84200: an exception is for those who may make one.
+// CVE-2026-84200: only permitted users may make an exception.
 func TestBreakGlass(t *testing.T) {
-	p := gatekeepertest.Start(t, gatekeepertest.Each(vouch))
+	p := gatekeepertest.Start(t, gatekeepertest.Each(signedIfGood))
 	e := engine(t, p, signedBy(keyA),
-		constraint(policies.BreakGlass, "glass", "deny", `{"users": ["alice"], "maxDuration": "8h", "requireReason": true}`))
-	marks := func(until time.Duration) map[string]string {
+		constraint(policies.BreakGlass, "break-glass", "deny", `{"users": ["alice"], "maxDuration": "8h", "requireReason": true}`))
+	annotations := func(until time.Duration) map[string]string {
 		return map[string]string{
 			"oracle.image-policy.k8s.io/break-glass": "true",
 			"oke-sign.dev/break-glass-reason":        "INC-7",
@@ -564,11 +563,11 @@ func TestBreakGlass(t *testing.T) {
 		user        string
 		want        []string
 	}{
-		"as it should be": {marks(time.Hour), "alice", []string{}},
-		"another user":    {marks(time.Hour), "bob", []string{"break-glass: not-allowed"}},
-		"a controller":    {marks(time.Hour), "system:serviceaccount:kube-system:replicaset-controller", []string{}},
-		"too late":        {marks(-time.Hour), "alice", []string{"break-glass: expired"}},
-		"too long":        {marks(9 * time.Hour), "alice", []string{"break-glass: too-long"}},
+		"as it should be": {annotations(time.Hour), "alice", []string{}},
+		"another user":    {annotations(time.Hour), "bob", []string{"break-glass: not-allowed"}},
+		"a controller":    {annotations(time.Hour), "system:serviceaccount:kube-system:replicaset-controller", []string{}},
+		"too late":        {annotations(-time.Hour), "alice", []string{"break-glass: expired"}},
+		"too long":        {annotations(9 * time.Hour), "alice", []string{"break-glass: too-long"}},
 		"misspelt": {map[string]string{"oracle.image-policy.k8s.io/break-glass": "yes"}, "alice",
 			[]string{"break-glass: no-effect", "containers/c0: unsigned"}},
 	} {
@@ -580,27 +579,28 @@ func TestBreakGlass(t *testing.T) {
 	}
 }
 
-// A StatefulSet makes the Pods below its partition from an old ControllerRevision, by
-// a controller that is exempt from who. So nobody else may put break-glass into one.
+// A StatefulSet's controller creates the Pods below its partition from an old
+// ControllerRevision, and that controller is a permitted user. So no other user may write
+// break-glass into a ControllerRevision.
 func TestBreakGlassThroughARevision(t *testing.T) {
-	p := gatekeepertest.Start(t, gatekeepertest.Each(vouch))
-	e := engine(t, p, signedBy(keyA), constraint(policies.BreakGlass, "glass", "deny", `{"users": ["oncall"]}`))
+	p := gatekeepertest.Start(t, gatekeepertest.Each(signedIfGood))
+	e := engine(t, p, signedBy(keyA), constraint(policies.BreakGlass, "break-glass", "deny", `{"users": ["oncall"]}`))
 	const controller = "system:serviceaccount:kube-system:statefulset-controller"
 	replacing := func(template string) string { return `{"spec": {"template": {"$patch": "replace", ` + template + `}}}` }
-	marked := `"metadata": {"annotations": {"oracle.image-policy.k8s.io/break-glass": "true"}}`
+	underBreakGlass := `"metadata": {"annotations": {"oracle.image-policy.k8s.io/break-glass": "true"}}`
 	containers := `"spec": {"containers": [{"name": "web", "image": "iad.ocir.io/ns/bad:1"}]}`
 	for name, tc := range map[string]struct {
 		data, user string
 		want       []string
 	}{
-		"by a user":           {replacing(marked + ", " + containers), "mallory", []string{"break-glass: not-allowed"}},
-		"by the controller":   {replacing(marked + ", " + containers), controller, []string{}},
-		"by who may":          {replacing(marked + ", " + containers), "oncall", []string{}},
-		"annotations alone":   {`{"spec": {"template": {` + marked + `}}}`, "mallory", []string{"break-glass: not-allowed"}},
+		"by a user":           {replacing(underBreakGlass + ", " + containers), "mallory", []string{"break-glass: not-allowed"}},
+		"by the controller":   {replacing(underBreakGlass + ", " + containers), controller, []string{}},
+		"by a permitted user": {replacing(underBreakGlass + ", " + containers), "oncall", []string{}},
+		"annotations alone":   {`{"spec": {"template": {` + underBreakGlass + `}}}`, "mallory", []string{"break-glass: not-allowed"}},
 		"images alone":        {`{"spec": {"template": {` + containers + `}}}`, "mallory", []string{"data: not-allowed"}},
 		"another spelling":    {`{"spec": {"template": {"Metadata": {}, "$patch": "replace", ` + containers + `}}}`, "mallory", []string{"data: not-allowed"}},
 		"without break-glass": {replacing(containers), "mallory", []string{}},
-		"no Pod at all":       {`{"spec": {"running": true}}`, "mallory", []string{}},
+		"no Pod":              {`{"spec": {"running": true}}`, "mallory", []string{}},
 	} {
 		object, err := manifest.Object([]byte(`{"apiVersion": "apps/v1", "kind": "ControllerRevision", "metadata": {"name": "web-1", "namespace": "default"}, "revision": 1, "data": ` + tc.data + `}`))
 		if err != nil {
@@ -608,7 +608,7 @@ func TestBreakGlassThroughARevision(t *testing.T) {
 		}
 		request := create(object)
 		request.User.Username = tc.user
-		// What else the policy says of the images does not matter here: it judges the Pods.
+		// Violations for the images themselves do not matter here; the Pods have those too.
 		got := slices.DeleteFunc(reasons(review(t, e, request).Denied), func(r string) bool { return strings.HasPrefix(r, "containers/") })
 		if diff := cmp.Diff(tc.want, slices.Compact(got)); diff != "" {
 			t.Errorf("%s: %s", name, diff)
@@ -623,12 +623,12 @@ func TestBreakGlassThroughARevision(t *testing.T) {
 	}
 }
 
-// A Pod from before the policy has a tag that is not signed. What comes to it later is
-// judged, the same tag too: it may have moved.
-func TestAnOldTagAtANewPlace(t *testing.T) {
-	p := gatekeepertest.Start(t, gatekeepertest.Each(vouch))
+// A Pod from before the policy has an unsigned tag. The policy checks every image that comes
+// later, also the same tag in another container, because it may have moved.
+func TestAnOldTagInANewContainer(t *testing.T) {
+	p := gatekeepertest.Start(t, gatekeepertest.Each(signedIfGood))
 	e := engine(t, p, signedBy(keyA), scanned, constraint(policies.ImageDigests, "digests", "deny", `{}`),
-		constraint(policies.BreakGlass, "glass", "deny", `{"users": ["oncall"]}`))
+		constraint(policies.BreakGlass, "break-glass", "deny", `{"users": ["oncall"]}`))
 	const tag = "iad.ocir.io/ns/bad:1"
 	with := func(annotations map[string]string, field string, containers ...any) *unstructured.Unstructured {
 		o := pod(annotations, tag, badImage)
@@ -638,8 +638,8 @@ func TestAnOldTagAtANewPlace(t *testing.T) {
 		return o
 	}
 	debug := func(image string) any { return map[string]any{"name": "debug", "image": image} }
-	// CVE-2023-34091: an object that is being deleted is judged like any other.
-	dying := func(o *unstructured.Unstructured) *unstructured.Unstructured {
+	// CVE-2023-34091: an object with a deletion timestamp is checked like any other.
+	terminating := func(o *unstructured.Unstructured) *unstructured.Unstructured {
 		o.SetDeletionTimestamp(&metav1.Time{Time: time.Now()})
 		o.SetFinalizers([]string{"example.com/x"})
 		return o
@@ -649,12 +649,12 @@ func TestAnOldTagAtANewPlace(t *testing.T) {
 		old, new *unstructured.Unstructured
 		want     []string
 	}{
-		"a finalizer":            {pod(nil, tag, badImage), dying(pod(nil, tag, badImage)), []string{}},
-		"the tag again":          {pod(nil, tag, badImage), with(nil, "ephemeralContainers", debug(tag)), no},
-		"the digest again":       {pod(nil, tag, badImage), with(nil, "ephemeralContainers", debug(badImage)), []string{}},
-		"on a dying Pod":         {dying(pod(nil, tag, badImage)), dying(with(nil, "ephemeralContainers", debug(tag))), no},
-		"another on a dying Pod": {dying(pod(nil, goodImage)), dying(pod(nil, badImage)), []string{"containers/c0: problems", "containers/c0: unsigned"}},
-		"under break-glass":      {pod(breakGlass, tag, badImage), with(breakGlass, "ephemeralContainers", debug(tag)), []string{"break-glass: not-allowed"}},
+		"a finalizer":                  {pod(nil, tag, badImage), terminating(pod(nil, tag, badImage)), []string{}},
+		"the tag again":                {pod(nil, tag, badImage), with(nil, "ephemeralContainers", debug(tag)), no},
+		"the digest again":             {pod(nil, tag, badImage), with(nil, "ephemeralContainers", debug(badImage)), []string{}},
+		"on a terminating Pod":         {terminating(pod(nil, tag, badImage)), terminating(with(nil, "ephemeralContainers", debug(tag))), no},
+		"another on a terminating Pod": {terminating(pod(nil, goodImage)), terminating(pod(nil, badImage)), []string{"containers/c0: problems", "containers/c0: unsigned"}},
+		"under break-glass":            {pod(breakGlass, tag, badImage), with(breakGlass, "ephemeralContainers", debug(tag)), []string{"break-glass: not-allowed"}},
 	} {
 		d := review(t, e, gatekeeper.Request{Operation: admissionv1.Update, Object: tc.new, OldObject: tc.old, User: authenticationv1.UserInfo{Username: "mallory"}})
 		if diff := cmp.Diff(tc.want, slices.Compact(reasons(d.Denied))); diff != "" {
@@ -663,9 +663,9 @@ func TestAnOldTagAtANewPlace(t *testing.T) {
 	}
 }
 
-// Recorded verdicts are for tests of manifests; with a user at the other end they
-// are worth nothing, whoever wrote them into the cluster.
-func TestRecordedVerdictsAdmitNobody(t *testing.T) {
+// Recorded verdicts are for tests of manifests. For a request with a user they count nothing,
+// because any user may have written them into the cluster.
+func TestRecordedVerdictsAdmitNoUser(t *testing.T) {
 	e, err := gatekeeper.New(gatekeeper.Config{})
 	if err != nil {
 		t.Fatal(err)
@@ -697,14 +697,14 @@ func TestRecordedVerdictsAdmitNobody(t *testing.T) {
 	}
 	for _, image := range []string{badImage, "iad.ocir.io/ns/good:v1" + digest} {
 		if d := review(t, e, gatekeeper.Request{Object: pod(nil, image)}); d.Allowed() {
-			t.Errorf("admitted %s, which is not recorded", image)
+			t.Errorf("admitted %s, which has no recorded verdict", image)
 		}
 	}
 	d := review(t, e, create(pod(nil, goodImage)))
 	if diff := cmp.Diff([]string{"containers/c0: no-answer"}, reasons(d.Denied)); diff != "" {
 		t.Errorf("with a user: %s", diff)
 	}
-	// Among the manifests that gator judges there may be a record of their writer's.
+	// The author of the manifests may add a record to them.
 	forged := record.DeepCopy()
 	forged.SetNamespace("shop")
 	forged.Object["data"] = map[string]any{
@@ -722,7 +722,7 @@ func TestRecordedVerdictsAdmitNobody(t *testing.T) {
 }
 
 func TestWorkloadsAreReadByTheirShape(t *testing.T) {
-	p := gatekeepertest.Start(t, gatekeepertest.Each(vouch))
+	p := gatekeepertest.Start(t, gatekeepertest.Each(signedIfGood))
 	e := engine(t, p, signedBy(keyA))
 	podSpec := "{containers: [{name: a, image: '" + goodImage + "'}, {name: b, image: '" + badImage + "'}]}"
 	for kind, text := range map[string]string{

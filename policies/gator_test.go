@@ -6,8 +6,7 @@ import (
 	"testing"
 )
 
-// TestGator runs the program that users have over the suites, and over manifests
-// with a record of verdicts.
+// TestGator runs the gator program on the suites, and on manifests with recorded verdicts.
 func TestGator(t *testing.T) {
 	gator := tool(t, "gator")
 	if out, exit := run(t, ".", gator, "verify", "./..."); exit != 0 || strings.Count(out, "\nok\t")+strings.Count(out, "PASS") < len(kinds) {
@@ -25,9 +24,9 @@ func TestGator(t *testing.T) {
 		want   string
 		exit   int
 	}{
-		"signed":         {record(`{"signed": true}`), "", 0},
-		"unsigned":       {record(`{"signed": false, "reason": "unsigned"}`), "containers/c0: unsigned: ", 1},
-		"nothing at all": {"", "containers/c0: no-answer: ", 1},
+		"signed":    {record(`{"signed": true}`), "", 0},
+		"unsigned":  {record(`{"signed": false, "reason": "unsigned"}`), "containers/c0: unsigned: ", 1},
+		"no record": {"", "containers/c0: no-answer: ", 1},
 	} {
 		args := []string{"test", "-f", "okesignedimages/recorded/template.yaml", "-f", constraint, "-f", manifest}
 		if tc.record != "" {
@@ -40,8 +39,8 @@ func TestGator(t *testing.T) {
 	}
 }
 
-// TestGatorOverWorkloads runs what README.md tells: constraints match Pods, manifests
-// hold workloads, and gator looks at those only through the expansion.
+// TestGatorOverWorkloads runs the command of README.md. Constraints match Pods, so gator checks
+// workloads only with the expansion.
 func TestGatorOverWorkloads(t *testing.T) {
 	gator := tool(t, "gator")
 	dir := t.TempDir()
@@ -59,17 +58,17 @@ func TestGatorOverWorkloads(t *testing.T) {
 		want      string
 		exit      int
 	}{
-		"a Deployment that is signed":          {deploymentOf(goodImage), "", 0},
-		"a Deployment":                         {deploymentOf(badImage), "containers/c0: no-answer: ", 1},
-		"a ReplicaSet":                         {workload("apps/v1", "ReplicaSet", badImage), "containers/c0: no-answer: ", 1},
-		"a StatefulSet":                        {workload("apps/v1", "StatefulSet", badImage), "containers/c0: no-answer: ", 1},
-		"a DaemonSet":                          {workload("apps/v1", "DaemonSet", badImage), "containers/c0: no-answer: ", 1},
-		"a ReplicationController":              {workload("v1", "ReplicationController", badImage), "containers/c0: no-answer: ", 1},
-		"a Job":                                {workload("batch/v1", "Job", badImage), "containers/c0: no-answer: ", 1},
-		"a CronJob":                            {"{apiVersion: batch/v1, kind: CronJob, metadata: {name: web}, spec: {jobTemplate: {spec: {template: {spec: {containers: [{name: c0, image: '" + badImage + "'}]}}}}}}\n", "containers/c0: no-answer: ", 1},
-		"a record of its own":                  {podOf(badImage) + "---\n" + record("oke-sign-verdicts", "shop", badImage), "containers/c0: no-answer: ", 1},
-		"a record in the place of the real":    {podOf(badImage) + "---\n" + record("oke-sign-verdicts", "oke-sign", badImage), "containers/c0: no-answer: ", 1},
-		"a ConfigMap that is no record at all": {podOf(goodImage) + "---\n" + record("other", "oke-sign", badImage), "", 0},
+		"a Deployment that is signed":     {deploymentOf(goodImage), "", 0},
+		"a Deployment":                    {deploymentOf(badImage), "containers/c0: no-answer: ", 1},
+		"a ReplicaSet":                    {workload("apps/v1", "ReplicaSet", badImage), "containers/c0: no-answer: ", 1},
+		"a StatefulSet":                   {workload("apps/v1", "StatefulSet", badImage), "containers/c0: no-answer: ", 1},
+		"a DaemonSet":                     {workload("apps/v1", "DaemonSet", badImage), "containers/c0: no-answer: ", 1},
+		"a ReplicationController":         {workload("v1", "ReplicationController", badImage), "containers/c0: no-answer: ", 1},
+		"a Job":                           {workload("batch/v1", "Job", badImage), "containers/c0: no-answer: ", 1},
+		"a CronJob":                       {"{apiVersion: batch/v1, kind: CronJob, metadata: {name: web}, spec: {jobTemplate: {spec: {template: {spec: {containers: [{name: c0, image: '" + badImage + "'}]}}}}}}\n", "containers/c0: no-answer: ", 1},
+		"a record with another namespace": {podOf(badImage) + "---\n" + record("oke-sign-verdicts", "shop", badImage), "containers/c0: no-answer: ", 1},
+		"a record with the same name":     {podOf(badImage) + "---\n" + record("oke-sign-verdicts", "oke-sign", badImage), "containers/c0: no-answer: ", 1},
+		"a ConfigMap that is no record":   {podOf(goodImage) + "---\n" + record("other", "oke-sign", badImage), "", 0},
 	} {
 		manifests := write(t, dir, "manifests.yaml", tc.manifests)
 		out, exit := run(t, ".", gator, "test", "-f", "expansion.yaml", "-f", "okesignedimages/recorded/template.yaml",

@@ -10,50 +10,49 @@ import (
 	"github.com/open-policy-agent/opa/v1/ast"
 )
 
-// lintRule finds what compiles and is formatted well, and is a mistake all the same
-// or soon becomes one. The rules are those of Regal, the linter for Rego, that find
-// mistakes rather than tastes, and one that is ours.
+// A lintRule finds a mistake in Rego that compiles and is formatted. The rules are those of
+// Regal, the linter for Rego, that find mistakes and not matters of taste, and one rule of this project.
 type lintRule struct {
 	name string
 	find func(file string, m *ast.Module) []*ast.Location
-	bad  string // a module in file x.rego that breaks this rule and no other
+	bad  string // a module in file x.rego that violates only this rule
 }
 
 var lintRules = []lintRule{
 	{
-		// A name that built-in functions have means two things on one page.
+		// A rule with the name of a built-in function gives one name two meanings.
 		name: "names of built-ins",
 		find: shadowing,
 		bad:  "package x\nf(x) := count if count := x + 1",
 	}, {
-		// In a quoted string each backslash has to be doubled, and "\d" is no error.
+		// A quoted string needs each backslash twice, and "\d" causes no error.
 		name: "raw patterns",
 		find: quotedPatterns,
 		bad:  "package x\nf(x) if regex.match(\"^a$\", x)",
 	}, {
-		// xs[_] != y holds if any element differs; some … in says what is meant.
+		// xs[_] != y holds if any element differs. some … in states the intent.
 		name: "some in",
 		find: wildcards,
 		bad:  "package x\nf(xs) if xs[_] == 1",
 	}, {
-		// A message with too few arguments says so to whoever is denied.
+		// With too few arguments, the message of a denial has an error of sprintf.
 		name: "arguments of sprintf",
 		find: miscounted,
 		bad:  "package x\nf(x) := sprintf(\"%v of 100%%: %s\", [x])",
 	}, {
-		// Arguments of a negated built-in are evaluated before the negation: where the
-		// request lacks the field, the expression is undefined and nothing is denied.
+		// OPA evaluates the arguments of a negated built-in before the negation. If the
+		// request lacks the field, the expression is undefined and denies nothing.
 		name: "negated built-ins",
 		find: negated,
 		bad:  "package x\nf(_) if not is_array(input.items)",
 	}, {
-		// One that always holds is what is left of an experiment.
+		// A condition that always holds is the remainder of an experiment.
 		name: "constant conditions",
 		find: constants,
 		bad:  "package x\nf(x) if {\n\tx\n\t1 == 1\n}",
 	}, {
-		// Two rules of one name are one rule that holds if either does, so that one
-		// test would hide the failure of the other.
+		// Two rules with one name are one rule that holds if either does, so one test
+		// would hide the failure of the other.
 		name: "tests of one name",
 		find: sameTests,
 		bad:  "package x\ntest_a if 1 + 1 == 2\ntest_a if 1 + 1 == 3",
@@ -62,18 +61,18 @@ var lintRules = []lintRule{
 		find: prints,
 		bad:  "package x\nf(x) if {\n\tprint(x)\n\tx\n}",
 	}, {
-		// A module is found by its package, and a test by what it tests.
+		// A reader finds a module by its package, and a test by the module that it tests.
 		name: "packages and files",
 		find: misplaced,
 		bad:  "package y\nf(x) if x",
 	},
 }
 
-// TestRegoIsLinted runs the rules over all files that are not generated.
+// TestRegoIsLinted applies the rules to all files that are not generated.
 func TestRegoIsLinted(t *testing.T) {
 	all := map[string]*ast.Module{}
-	for _, fetch := range []string{"live", "recorded", "conftest"} {
-		maps.Copy(all, modules(t, fetch))
+	for _, source := range []string{"live", "recorded", "conftest"} {
+		maps.Copy(all, modules(t, source))
 	}
 	for file, m := range all {
 		for _, rule := range lintRules {
@@ -87,7 +86,8 @@ func TestRegoIsLinted(t *testing.T) {
 	}
 }
 
-func TestRegoIsLintedByRulesThatFindWhatTheyAreFor(t *testing.T) {
+// TestEachLintRuleFindsItsMistake applies all rules to a module that violates one of them.
+func TestEachLintRuleFindsItsMistake(t *testing.T) {
 	for _, broken := range lintRules {
 		m := ast.MustParseModuleWithOpts(broken.bad, ast.ParserOptions{RegoVersion: ast.RegoV1})
 		found := []string{}
@@ -97,13 +97,12 @@ func TestRegoIsLintedByRulesThatFindWhatTheyAreFor(t *testing.T) {
 			}
 		}
 		if !slices.Equal(found, []string{broken.name}) {
-			t.Errorf("in a module against the rule %q was found %q:\n%s", broken.name, found, broken.bad)
+			t.Errorf("a module that violates rule %q has findings of %q:\n%s", broken.name, found, broken.bad)
 		}
 	}
 }
 
-// builtinNames are the names of built-in functions, and the first words of those with
-// dots, as they stand in a module.
+// builtinNames are the names of built-in functions, up to the first dot.
 var builtinNames = func() map[string]bool {
 	names := map[string]bool{}
 	for _, b := range ast.CapabilitiesForThisVersion().Builtins {
@@ -116,7 +115,7 @@ var builtinNames = func() map[string]bool {
 
 func shadowing(file string, m *ast.Module) (at []*ast.Location) {
 	if strings.HasSuffix(file, "_test.rego") {
-		return nil // which may well call the object under review object
+		return nil // A test may name the object under review object.
 	}
 	taken := func(term *ast.Term) {
 		if v, ok := term.Value.(ast.Var); ok && builtinNames[string(v)] {
@@ -149,7 +148,7 @@ func shadowing(file string, m *ast.Module) (at []*ast.Location) {
 	return at
 }
 
-// patternAt is where functions take a pattern, if that is not their first argument.
+// patternAt is the index of the pattern in a function's arguments, if it is not 0.
 var patternAt = map[string]int{"regex.replace": 1}
 
 func quotedPatterns(_ string, m *ast.Module) (at []*ast.Location) {
@@ -225,7 +224,7 @@ func constants(_ string, m *ast.Module) (at []*ast.Location) {
 				return false
 			}
 			constant := len(terms) > 0 && !slices.ContainsFunc(terms, func(term *ast.Term) bool { return !ast.IsConstant(term.Value) })
-			// The body of a rule without one is true, at the place of its head.
+			// A rule without a body has the body true, with the location of its head.
 			implied := isTerm && len(rule.Body) == 1 && string(e.Location.Text) != "true"
 			if constant && !implied {
 				at = append(at, e.Location)
@@ -262,16 +261,16 @@ func prints(file string, m *ast.Module) (at []*ast.Location) {
 	return at
 }
 
-// misplaced holds lib/x.rego to package lib.x, okesignedimages/src.rego to package
-// okesignedimages, and their tests to the same with _test. The files in lib/externaldata are one
-// package, of which each template has one file.
+// misplaced finds a file with a package that does not match its path: lib/x.rego has package
+// lib.x, okesignedimages/src.rego has package okesignedimages, and a test has its module's
+// package with _test. The files in lib/externaldata are one package, and each template has one.
 func misplaced(file string, m *ast.Module) []*ast.Location {
 	name, isTest := strings.CutSuffix(strings.TrimSuffix(file, ".rego"), "_test")
 	switch dir := path.Dir(name); {
 	case path.Base(name) == "src", dir == "lib/externaldata":
 		name = dir
 	case name == "conftest/main":
-		name = "main" // which conftest reads unless it is told otherwise
+		name = "main" // the package that conftest reads by default
 	case dir == "conftest":
 		name = "lib/" + path.Base(name)
 	}
@@ -284,7 +283,7 @@ func misplaced(file string, m *ast.Module) []*ast.Location {
 	return []*ast.Location{m.Package.Location}
 }
 
-// walkCalls visits each call of a function, whether it is an expression or a term.
+// walkCalls visits each function call, in expressions and in terms.
 func walkCalls(m *ast.Module, visit func(name string, args []*ast.Term)) {
 	ast.WalkExprs(m, func(e *ast.Expr) bool {
 		if e.IsCall() {

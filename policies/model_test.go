@@ -30,16 +30,15 @@ var (
 	modelSeed  = flag.Uint64("model.seed", 1, "what TestModel's cases are made from")
 )
 
-// perQuery is how many cases one evaluation judges: making a query costs more
-// than judging a case.
+// perQuery is the number of cases in one evaluation. Preparing a query costs more than
+// evaluating a case.
 const perQuery = 200
 
-// TestModel compares the policies as they are shipped with a short specification
-// of them, on objects, parameters and answers made at random. Rego judges all
-// cases, and Gatekeeper's engine, with a provider behind TLS, some of them.
+// TestModel compares the shipped policies with their specification, on random objects,
+// parameters and answers. It evaluates the Rego for all cases.
 func TestModel(t *testing.T) {
 	var mu sync.Mutex
-	answers := map[string]world{} // by provider: the name tells the case
+	answers := map[string]modelAnswers{} // by the provider's name, which identifies the case
 	external := func(_ rego.BuiltinContext, request *ast.Term) (*ast.Term, error) {
 		var asked struct {
 			Provider string
@@ -49,9 +48,9 @@ func TestModel(t *testing.T) {
 			return nil, err
 		}
 		mu.Lock()
-		w := answers[asked.Provider]
+		m := answers[asked.Provider]
 		mu.Unlock()
-		value, err := ast.InterfaceToValue(w.toRego(asked.Keys))
+		value, err := ast.InterfaceToValue(m.toRego(asked.Keys))
 		return ast.NewTerm(value), err
 	}
 	queries := map[string]rego.PreparedEvalQuery{}
@@ -69,13 +68,13 @@ func TestModel(t *testing.T) {
 		}
 		mu.Lock()
 		for _, c := range cases {
-			answers[c.provider] = c.world
+			answers[c.provider] = c.answers
 		}
 		mu.Unlock()
 		got := map[string][][]string{}
 		for kind, inputs := range byKind {
 			var err error
-			if got[kind], err = judge(t.Context(), queries[kind], inputs); err != nil {
+			if got[kind], err = evaluate(t.Context(), queries[kind], inputs); err != nil {
 				t.Errorf("cases %d and after: %v", from, err)
 				return
 			}
@@ -103,25 +102,27 @@ func TestModel(t *testing.T) {
 			return nil
 		})
 	}
-	_ = workers.Wait() // failures are the test's own
+	_ = workers.Wait() // Failures are reported to t.
 	for _, kind := range modelKinds {
 		for _, admitted := range []string{"true", "false"} {
 			if n := seen[kind+admitted]; n < *modelCases/100 {
-				t.Errorf("only %d cases of %s in which all is admitted is %s: they show little", n, kind, admitted)
+				t.Errorf("only %d cases of %s in which all is admitted is %s, too few to prove anything", n, kind, admitted)
 			}
 		}
 	}
 	t.Logf("cases: %v", seen)
 }
 
+// TestModelThroughTheEngine evaluates some of the cases in Gatekeeper's engine, with a
+// provider behind TLS.
 func TestModelThroughTheEngine(t *testing.T) {
 	p := gatekeepertest.Start(t, nil)
 	for i := range min(*modelCases/40, 500) {
 		c := newCase(rand.New(rand.NewPCG(*modelSeed, uint64(i))), i)
 		if !c.valid {
-			continue // the API server would not have it
+			continue // The API server would reject it.
 		}
-		p.Answer(c.world.toWire)
+		p.Answer(c.answers.toWire)
 		e := modelEngine(t, p, c)
 		d, err := e.Review(t.Context(), c.request())
 		e.Close()
@@ -136,8 +137,8 @@ func TestModelThroughTheEngine(t *testing.T) {
 
 var modelKinds = policies.Kinds()
 
-// shipped is the template of a kind as a query over a list of inputs: the places
-// and reasons of each one's violations.
+// shipped returns the template of a kind as a query over a list of inputs. The query returns
+// the places and reasons of each input's violations.
 func shipped(t *testing.T, kind string, external rego.Builtin1) rego.PreparedEvalQuery {
 	t.Helper()
 	name := strings.ToLower(kind)
@@ -151,7 +152,7 @@ func shipped(t *testing.T, kind string, external rego.Builtin1) rego.PreparedEva
 		rego.Function1(&rego.Function{Name: "answers_of_the_case", Decl: externalData.Decl, Memoize: true}, external),
 	}
 	for lib, text := range libs {
-		// Engines in the same process claim the name external_data for good.
+		// Engines in the same process register the name external_data permanently.
 		options = append(options, rego.Module(lib, strings.Replace(text, "external_data(", "answers_of_the_case(", 1)))
 	}
 	query, err := rego.New(options...).PrepareForEval(t.Context())
@@ -161,7 +162,7 @@ func shipped(t *testing.T, kind string, external rego.Builtin1) rego.PreparedEva
 	return query
 }
 
-func judge(ctx context.Context, query rego.PreparedEvalQuery, inputs []any) ([][]string, error) {
+func evaluate(ctx context.Context, query rego.PreparedEvalQuery, inputs []any) ([][]string, error) {
 	result, err := query.Eval(ctx, rego.EvalInput(inputs))
 	if err != nil {
 		return nil, err

@@ -37,7 +37,7 @@ import (
 	"github.com/oke-sign/oke-sign/provider/vulnreport"
 )
 
-// Gatekeeper adds this built-in function to those of OPA.
+// externalData is the built-in function that Gatekeeper adds to those of OPA.
 var externalData = &ast.Builtin{
 	Name: "external_data",
 	Decl: types.NewFunction(types.Args(types.A), types.A),
@@ -56,16 +56,15 @@ func TestRegoIsFormatted(t *testing.T) {
 	}
 }
 
-// TestRegoIsStrict is opa check --strict. The ways to fetch verdicts are one
-// package each and never meet.
+// TestRegoIsStrict checks as opa check --strict does. The files of lib/externaldata are the same
+// package, so each compilation has one of them.
 func TestRegoIsStrict(t *testing.T) {
-	for _, fetch := range []string{"live", "recorded", "conftest"} {
-		compile(t, modules(t, fetch))
+	for _, source := range []string{"live", "recorded", "conftest"} {
+		compile(t, modules(t, source))
 	}
 }
 
-// TestEmbeddedTemplates holds what is compiled into programs to what the other tests
-// judge.
+// TestEmbeddedTemplates compares the embedded templates with those that the other tests read.
 func TestEmbeddedTemplates(t *testing.T) {
 	for _, kind := range kinds {
 		for name, embedded := range map[string]fs.FS{
@@ -85,8 +84,8 @@ func TestEmbeddedTemplates(t *testing.T) {
 	}
 }
 
-// A policy that reads a record instead of asking must be the same policy.
-func TestRecordedTemplatesDifferInFetchOnly(t *testing.T) {
+// A recorded template differs from a live one only in its source of verdicts.
+func TestRecordedTemplatesDifferInExternalDataOnly(t *testing.T) {
 	for _, kind := range kinds {
 		dir := strings.ToLower(kind)
 		live, libs := template(t, folder, dir+"/template.yaml")
@@ -111,13 +110,12 @@ func TestRecordedTemplatesDifferInFetchOnly(t *testing.T) {
 			t.Errorf("%s: the recorded template asks a provider", kind)
 		}
 		if text := fmt.Sprint(live, libs); strings.Contains(text, "http.send") || strings.Contains(text, "data.inventory") {
-			t.Errorf("%s: the live template finds verdicts elsewhere than at the provider", kind)
+			t.Errorf("%s: the live template reads verdicts from another source than the provider", kind)
 		}
 	}
 }
 
-// template reads a ConstraintTemplate: all of it but its libraries, and these by
-// their packages.
+// template returns a ConstraintTemplate without its libraries, and the libraries by package.
 func template(t *testing.T, files fs.FS, name string) (map[string]any, map[string]string) {
 	t.Helper()
 	text, err := fs.ReadFile(files, name)
@@ -146,11 +144,11 @@ func template(t *testing.T, files fs.FS, name string) (map[string]any, map[strin
 	return object, libs
 }
 
-// TestRego runs the *_test.rego files, as opa test does. With -failfast it stops at the
-// first test that fails.
+// TestRego runs the *_test.rego files as opa test does. With -failfast it stops at the first
+// failure.
 func TestRego(t *testing.T) {
 	vectors := readVectors(t)
-	// Vectors with control characters are data here, so they need no quoting.
+	// The vectors have control characters. As data they need no quoting.
 	store := inmem.NewFromObject(map[string]any{"references": vectors})
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
@@ -203,9 +201,8 @@ func TestGeneratedFilesAreCurrent(t *testing.T) {
 	}
 }
 
-// TestClassesAgree holds the table that Rego reads as data to what Go decides,
-// so that neither can drift from the other.
-// GO-2026-6225, CVE-2026-105769: the table has the look-alikes of hosts.
+// TestClassesAgree compares Go's classes with the table that the Rego tests read.
+// GO-2026-6225, CVE-2026-105769: the table has look-alikes of hosts.
 func TestClassesAgree(t *testing.T) {
 	for _, v := range readVectors(t) {
 		v := v.(map[string]any)
@@ -216,8 +213,8 @@ func TestClassesAgree(t *testing.T) {
 	}
 }
 
-// TestClassesAgreeOnAnything changes the shared vectors at random, by what matters
-// in a reference, and asks both languages.
+// TestClassesAgreeOnAnything changes the shared vectors at random and compares the classes of
+// Rego and Go.
 func TestClassesAgreeOnAnything(t *testing.T) {
 	refs := mutated(vectorRefs(t), 60)
 	result, err := rego.New(
@@ -245,11 +242,10 @@ func TestClassesAgreeOnAnything(t *testing.T) {
 	}
 }
 
-// TestCanonicalAgreesWithClass changes references at random that the fast expression
-// of Rego may match, and compares what the slow grammar and Go say of each. An image
-// that only the fast one takes for one of OCI Registry by digest would be asked about
-// under a name that the provider reads in another way.
-func TestCanonicalAgreesWithClass(t *testing.T) {
+// TestCanonicalAgreesWithClassify changes references at random that the fast expression of the
+// Rego may match, and compares it with the full grammar and with Go. A reference that only the
+// fast expression accepts would become a question that the provider reads differently.
+func TestCanonicalAgreesWithClassify(t *testing.T) {
 	pin := "@sha256:" + strings.Repeat("0123456789abcdef", 4)
 	var names, refs []string
 	for _, ref := range vectorRefs(t) {
@@ -282,18 +278,18 @@ func TestCanonicalAgreesWithClass(t *testing.T) {
 		parsed, _ := image.Parse(ref)
 		switch byGo := parsed.Digest() != ""; {
 		case byGo != (slow["class"] == "oci-registry" && slow["pinned"] == true):
-			t.Errorf("%q: class says %v, Go says it is pinned and of OCI Registry: %v", ref, slow, byGo)
+			t.Errorf("%q: classify returns %v, pinned and of OCI Registry in Go: %v", ref, slow, byGo)
 		case fast != (byGo && len(ref) <= 255):
-			t.Errorf("%q: canonical has it: %v; class says %v", ref, fast, slow)
+			t.Errorf("%q: in canonical: %v; classify returns %v", ref, fast, slow)
 		}
 	}
 	if min(count[true], count[false]) < 1000 {
-		t.Errorf("canonical has and has not: %v of the references, which shows little", count)
+		t.Errorf("references in canonical and not: %v, too few to prove anything", count)
 	}
 }
 
-// TestReasonsFitIntoMessages holds each reason to the length up to which a message has
-// it whole, and place and reason to the first 80 bytes.
+// TestReasonsFitIntoMessages checks that a message shows each reason in full, and that place and
+// reason are within the first 80 bytes.
 func TestReasonsFitIntoMessages(t *testing.T) {
 	result, err := rego.New(
 		rego.Compiler(compile(t, modules(t, "live"))),
@@ -329,8 +325,8 @@ func TestReasonsFitIntoMessages(t *testing.T) {
 	}
 }
 
-// reasonsInRego are the reasons that the policies give themselves: second arguments of
-// message.violation, values of rules called reason, end_reason or invalid_reference.
+// reasonsInRego returns the reasons in the policies: the second arguments of message.violation,
+// and the values of rules named reason, end_reason or invalid_reference.
 func reasonsInRego(t *testing.T) []string {
 	t.Helper()
 	word := regexp.MustCompile(`^[a-z]+(-[a-z]+)+$`)
@@ -363,7 +359,7 @@ func reasonsInRego(t *testing.T) []string {
 	return slices.Sorted(maps.Keys(found))
 }
 
-// vectorRefs are the shared vectors that are text and not very long.
+// vectorRefs returns the references of the shared vectors that are valid UTF-8 and not long.
 func vectorRefs(t *testing.T) []string {
 	t.Helper()
 	var refs []string
@@ -375,8 +371,7 @@ func vectorRefs(t *testing.T) []string {
 	return refs
 }
 
-// mutated makes n references of each one, changed at random by what matters in a
-// reference.
+// mutated returns n random changes of each reference, made with tokens that matter in one.
 func mutated(refs []string, n int) []string {
 	random := rand.New(rand.NewPCG(1, 2))
 	bits := strings.Split("A a K 0 . .. / // : @ - -- _ __ ___ % [ ] * \\ \n \x00 é K ſ ı 。 ocir.io .oci. .ocs. OCIR. artifacts. .oraclecloud.com .customer-oci.com localhost sha256: :443 cafe "+digest, " ")
@@ -426,7 +421,7 @@ func read(t *testing.T, file string) string {
 	return string(text)
 }
 
-// sources are all Rego files by name.
+// sources returns all Rego files by name.
 func sources(t *testing.T) map[string][]byte {
 	t.Helper()
 	files := map[string][]byte{}
@@ -443,15 +438,15 @@ func sources(t *testing.T) map[string][]byte {
 	return files
 }
 
-// modules are the Rego files with one way to fetch verdicts. With that of conftest
-// they hold its own files too, and not the copies that these are made to be with.
-func modules(t *testing.T, fetch string) map[string]*ast.Module {
+// modules returns the Rego files with one source of verdicts: live, recorded or conftest. With
+// conftest they include the files in conftest, but not the generated copies.
+func modules(t *testing.T, source string) map[string]*ast.Module {
 	t.Helper()
 	parsed := map[string]*ast.Module{}
 	for name, text := range sources(t) {
 		switch dir := path.Dir(name); {
-		case dir == "lib/externaldata" && path.Base(name) != fetch+".rego",
-			dir == "conftest" && fetch != "conftest",
+		case dir == "lib/externaldata" && path.Base(name) != source+".rego",
+			dir == "conftest" && source != "conftest",
 			dir == "conftest/generated":
 			continue
 		}

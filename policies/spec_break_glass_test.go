@@ -7,33 +7,33 @@ import (
 	"time"
 )
 
-// The specification of OKEBreakGlass.
+// This file is the specification of OKEBreakGlass.
 
 const (
-	glassMark  = "oracle.image-policy.k8s.io/break-glass"
-	reasonMark = "oke-sign.dev/break-glass-reason"
-	untilMark  = "oke-sign.dev/break-glass-until"
+	breakGlassAnnotation = "oracle.image-policy.k8s.io/break-glass"
+	reasonAnnotation     = "oke-sign.dev/break-glass-reason"
+	untilAnnotation      = "oke-sign.dev/break-glass-until"
 )
 
-// breakGlass adds what OKEBreakGlass has against the request.
-func (c modelCase) breakGlass(found map[string]bool, crowded bool) {
+// checkBreakGlass adds the violations of OKEBreakGlass.
+func (c modelCase) checkBreakGlass(found map[string]bool, tooMany bool) {
 	var before []map[string]any
 	if c.operation == "UPDATE" {
 		before = podsOf(c.old)
 	}
 	used := false
 	for _, pod := range podsOf(c.object) {
-		if slices.ContainsFunc(before, func(old map[string]any) bool { return sameMarks(pod, old) }) && !bringsImage(pod, before) {
+		if slices.ContainsFunc(before, func(old map[string]any) bool { return sameAnnotations(pod, old) }) && !hasNewImage(pod, before) {
 			continue
 		}
-		notes, _ := pod["annotations"].(map[string]any)
-		value, given := notes[glassMark]
+		annotations, _ := pod["annotations"].(map[string]any)
+		value, given := annotations[breakGlassAnnotation]
 		switch {
 		case value == "true":
 			used = true
-			c.checkAnnotations(found, notes)
+			c.checkAnnotations(found, annotations)
 			for _, i := range imagesOfPod(pod) {
-				if c.is("requireDigest", true) && !crowded && !i.pinned() {
+				if c.parameterIs("requireDigest", true) && !tooMany && !i.pinned() {
 					found[i.place+": no-digest"] = true
 				}
 			}
@@ -44,30 +44,30 @@ func (c modelCase) breakGlass(found map[string]bool, crowded bool) {
 	if used && !c.permitted() {
 		found["break-glass: not-allowed"] = true
 	}
-	for what := range patchesIn(c.object) {
-		if (c.operation != "UPDATE" || !patchesIn(c.old)[what]) && !c.permitted() {
+	for what := range revisionViolations(c.object) {
+		if (c.operation != "UPDATE" || !revisionViolations(c.old)[what]) && !c.permitted() {
 			found["data: not-allowed"] = true
 		}
 	}
 }
 
-// checkAnnotations adds what is wrong with the annotations of a Pod under break-glass.
-func (c modelCase) checkAnnotations(found map[string]bool, notes map[string]any) {
-	if c.is("report", true) {
+// checkAnnotations adds the violations for the annotations of a Pod under break-glass.
+func (c modelCase) checkAnnotations(found map[string]bool, annotations map[string]any) {
+	if c.parameterIs("report", true) {
 		found["break-glass: in-use"] = true
 	}
-	if reason, _ := notes[reasonMark].(string); c.is("requireReason", true) && strings.Trim(reason, "\t\n\f\r ") == "" {
+	if reason, _ := annotations[reasonAnnotation].(string); c.parameterIs("requireReason", true) && strings.Trim(reason, "\t\n\f\r ") == "" {
 		found["break-glass: no-reason"] = true
 	}
 	longest, limited := c.parameters["maxDuration"].(string)
-	text, announced := notes[untilMark]
-	if !limited && !announced {
+	text, given := annotations[untilAnnotation]
+	if !limited && !given {
 		return
 	}
 	limit, unreadable := time.ParseDuration(longest)
 	end, err := time.Parse(time.RFC3339, asText(text))
 	switch {
-	case !announced:
+	case !given:
 		found["break-glass: no-end"] = true
 	case err != nil || end.Year() > 2261:
 		found["break-glass: bad-end"] = true
@@ -80,16 +80,17 @@ func (c modelCase) checkAnnotations(found map[string]bool, notes map[string]any)
 	}
 }
 
-// permitted reports whether the user may break the glass, or makes what others asked for.
+// permitted reports whether the user may use break-glass, or is a controller that creates an
+// object from one that was checked before.
 func (c modelCase) permitted() bool {
 	users, groups, accounts := c.parameters["users"], c.parameters["groups"], c.parameters["serviceAccounts"]
 	if c.operation == "" || users == nil && groups == nil && accounts == nil {
 		return true
 	}
-	if slices.Contains(texts(users), c.user) || slices.ContainsFunc(c.groups, func(g string) bool { return slices.Contains(texts(groups), g) }) {
+	if slices.Contains(asTexts(users), c.user) || slices.ContainsFunc(c.groups, func(g string) bool { return slices.Contains(asTexts(groups), g) }) {
 		return true
 	}
-	for _, account := range texts(accounts) {
+	for _, account := range asTexts(accounts) {
 		if "system:serviceaccount:"+strings.Replace(account, "/", ":", 1) == c.user {
 			return true
 		}
@@ -103,38 +104,39 @@ func (c modelCase) permitted() bool {
 	return c.operation == "CREATE" && slices.Contains(strings.Split(made, ", "), version+" "+kind)
 }
 
-// sameMarks reports whether two Pods stand at one place under the same annotations.
-func sameMarks(a, b map[string]any) bool {
-	marks := func(pod map[string]any) map[string]any {
-		notes, _ := pod["annotations"].(map[string]any)
-		marks := map[string]any{}
-		for _, name := range []string{glassMark, reasonMark, untilMark} {
-			if value, ok := notes[name]; ok {
-				marks[name] = value
+// sameAnnotations reports whether two Pods have the same path in the object and the same
+// break-glass annotations.
+func sameAnnotations(a, b map[string]any) bool {
+	breakGlassOnly := func(pod map[string]any) map[string]any {
+		all, _ := pod["annotations"].(map[string]any)
+		found := map[string]any{}
+		for _, name := range []string{breakGlassAnnotation, reasonAnnotation, untilAnnotation} {
+			if value, ok := all[name]; ok {
+				found[name] = value
 			}
 		}
-		return marks
+		return found
 	}
-	return a["at"] == b["at"] && same(marks(a), marks(b))
+	return a["at"] == b["at"] && equalJSON(breakGlassOnly(a), breakGlassOnly(b))
 }
 
-// bringsImage reports whether a Pod has an image that it did not have before under the
-// same annotations.
-func bringsImage(pod map[string]any, before []map[string]any) bool {
-	var had []placed
+// hasNewImage reports whether a Pod has an image that it did not have before under the same
+// annotations.
+func hasNewImage(pod map[string]any, before []map[string]any) bool {
+	var had []podImage
 	for _, old := range before {
-		if sameMarks(pod, old) {
+		if sameAnnotations(pod, old) {
 			had = append(had, imagesOfPod(old)...)
 		}
 	}
-	return slices.ContainsFunc(imagesOfPod(pod), func(i placed) bool {
-		return !slices.ContainsFunc(had, func(old placed) bool { return i.is(old) })
+	return slices.ContainsFunc(imagesOfPod(pod), func(i podImage) bool {
+		return !slices.ContainsFunc(had, func(old podImage) bool { return i.unchanged(old) })
 	})
 }
 
-// patchesIn are the ways in which a ControllerRevision leads to another Pod than the one
-// in it.
-func patchesIn(object any) map[string]bool {
+// revisionViolations returns the causes for which the Pod of a ControllerRevision may differ
+// from the template in it.
+func revisionViolations(object any) map[string]bool {
 	found := map[string]bool{}
 	if !isRevision(object) {
 		return found
@@ -142,7 +144,8 @@ func patchesIn(object any) map[string]bool {
 	if len(imagesOf(object)) > 0 && at(object, "data", "spec", "template", "$patch") != "replace" {
 		found["a patch"] = true
 	}
-	// What encoding/json takes for a field of a StatefulSet, and is not read as one here.
+	// The controller uses encoding/json, which accepts other spellings of a field. The policy
+	// does not read those.
 	for path, names := range map[string]string{
 		"data":                        "spec",
 		"data spec":                   "template",
@@ -153,7 +156,7 @@ func patchesIn(object any) map[string]bool {
 		for key := range maps.Keys(fields) {
 			for _, name := range strings.Fields(names) {
 				if key != name && strings.EqualFold(key, name) {
-					found[key] = true // the message does not tell where
+					found[key] = true // The message does not name the path.
 				}
 			}
 		}
@@ -166,7 +169,7 @@ func asText(value any) string {
 	return text
 }
 
-func texts(value any) []string {
+func asTexts(value any) []string {
 	list, _ := value.([]any)
 	var found []string
 	for _, v := range list {

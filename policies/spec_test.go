@@ -15,16 +15,16 @@ import (
 	"github.com/oke-sign/oke-sign/provider/image"
 )
 
-// The specification: what the policies on images are to say, written once more and
-// in another way. It reads JSON as it comes, and knows nothing of Rego.
+// This file is the specification of the image policies. It is a second implementation,
+// independent of the Rego, that reads the same JSON.
 
-// want are the place and reason of every violation.
+// want returns the place and the reason of every violation.
 func (c modelCase) want() []string {
-	found, judged := c.held()
+	found, checked := c.objectViolations()
 	if c.kind == policies.BreakGlass {
-		c.breakGlass(found, len(judged) == 0 && found["object: too-many-images"])
+		c.checkBreakGlass(found, len(checked) == 0 && found["object: too-many-images"])
 	} else {
-		c.images(found, judged)
+		c.checkImages(found, checked)
 	}
 	want := slices.Collect(maps.Keys(found))
 	slices.Sort(want)
@@ -34,53 +34,55 @@ func (c modelCase) want() []string {
 	return want
 }
 
-// held are the violations of every policy, and the images that the request answers for.
-func (c modelCase) held() (found map[string]bool, judged []placed) {
+// objectViolations returns the violations that every policy has, and the images that the
+// policy must check.
+func (c modelCase) objectViolations() (found map[string]bool, checked []podImage) {
 	found = map[string]bool{}
-	judged = imagesOf(c.object)
-	hidden := hiddenIn(c.object)
+	checked = imagesOf(c.object)
+	unreadable := unreadableParts(c.object)
 	if c.operation == "UPDATE" {
 		old := imagesOf(c.old)
-		judged = slices.DeleteFunc(judged, func(i placed) bool {
-			return slices.ContainsFunc(old, func(o placed) bool { return i.is(o) })
+		checked = slices.DeleteFunc(checked, func(i podImage) bool {
+			return slices.ContainsFunc(old, func(o podImage) bool { return i.unchanged(o) })
 		})
 		if _, ok := c.old.(map[string]any); ok {
-			for key := range hiddenIn(c.old) {
-				delete(hidden, key)
+			for key := range unreadableParts(c.old) {
+				delete(unreadable, key)
 			}
 		}
 	}
-	if len(judged) > 250 {
-		judged, hidden["too many"] = nil, "object: too-many-images"
+	if len(checked) > 250 {
+		checked, unreadable["too many"] = nil, "object: too-many-images"
 	}
-	for _, violation := range hidden {
+	for _, violation := range unreadable {
 		found[violation] = true
 	}
-	return found, judged
+	return found, checked
 }
 
-func (c modelCase) images(found map[string]bool, judged []placed) {
+// checkImages adds the violations of a policy on images.
+func (c modelCase) checkImages(found map[string]bool, checked []podImage) {
 	questions := map[string]string{} // by image
-	for _, i := range judged {
+	for _, i := range checked {
 		if q := c.question(i); q != "" {
 			questions[i.ref.(string)] = q
 		}
 	}
-	values := c.world.plain(slices.Sorted(maps.Values(questions)))
-	for _, i := range judged {
+	values := c.answers.valid(slices.Sorted(maps.Values(questions)))
+	for _, i := range checked {
 		q := questions[fmt.Sprint(i.ref)]
 		value, _ := values[q].(map[string]any)
 		if reason := c.reason(i, q != "", value); reason != "" {
 			found[i.place+": "+reason] = true
 		}
-		if c.is("report", true) && c.lists(0) && classOf(i.ref) == "oci-registry" && !c.exempt(i) && !c.underBreakGlass(i) {
+		if c.parameterIs("report", true) && c.keysAre(0) && classOf(i.ref) == "oci-registry" && !c.exempt(i) && !c.underBreakGlass(i) {
 			found[i.place+": no-key-listed"] = true
 		}
 	}
 }
 
-// reason is why an image is refused, or nothing.
-func (c modelCase) reason(i placed, asked bool, value map[string]any) string {
+// reason returns the reason to deny an image, or "" if it is admitted.
+func (c modelCase) reason(i podImage, asked bool, value map[string]any) string {
 	switch class := classOf(i.ref); {
 	case i.ref == nil || i.ref == "":
 		return "no-image"
@@ -89,18 +91,18 @@ func (c modelCase) reason(i placed, asked bool, value map[string]any) string {
 	case c.exempt(i):
 		return ""
 	case c.kind == policies.ImageDigests:
-		if pinned(i.ref) || c.underBreakGlass(i) || class == "other" && c.is("registries", "OCIRegistry") {
+		if pinned(i.ref) || c.underBreakGlass(i) || class == "other" && c.parameterIs("registries", "OCIRegistry") {
 			return ""
 		}
 		return "no-digest"
 	case class == "other":
-		if c.is("otherRegistries", "Allow") {
+		if c.parameterIs("otherRegistries", "Allow") {
 			return ""
 		}
 		return "not-oci-registry"
 	case c.underBreakGlass(i):
 		return ""
-	case c.kind == policies.SignedImages && c.lists(0):
+	case c.kind == policies.SignedImages && c.keysAre(0):
 		return ""
 	case c.kind == policies.SignedImages && c.keys() == nil:
 		return "no-keys"
@@ -120,17 +122,17 @@ func signedReason(value map[string]any) string {
 	switch {
 	case value["signed"] == true:
 		return ""
-	case value["signed"] == false && word.MatchString(reason) && reason != "signed":
+	case value["signed"] == false && validReason.MatchString(reason) && reason != "signed":
 		return reason
 	}
 	return "no-answer"
 }
 
-var word = regexp.MustCompile(`^[a-z]+(-[a-z]+)*$`)
+var validReason = regexp.MustCompile(`^[a-z]+(-[a-z]+)*$`)
 
 func (c modelCase) scanReason(value map[string]any) string {
-	allow := c.is("unknown", "Allow")
-	if reason, ok := value["reason"].(string); ok && value["known"] == false && word.MatchString(reason) {
+	allow := c.parameterIs("unknown", "Allow")
+	if reason, ok := value["reason"].(string); ok && value["known"] == false && validReason.MatchString(reason) {
 		if allow {
 			return ""
 		}
@@ -186,21 +188,21 @@ func (c modelCase) scanReason(value map[string]any) string {
 	return "scan-too-old"
 }
 
-// question is what has to be asked about an image, or nothing.
-func (c modelCase) question(i placed) string {
+// question returns the question about an image, or "" if the policy needs no answer.
+func (c modelCase) question(i podImage) string {
 	if c.kind == policies.ImageDigests || classOf(i.ref) != "oci-registry" || !pinned(i.ref) || c.exempt(i) || c.underBreakGlass(i) {
 		return ""
 	}
 	if c.kind == policies.ScannedImages {
 		return gatekeeper.ScanQuestion(i.ref.(string))
 	}
-	if c.keys() == nil || c.lists(0) {
+	if c.keys() == nil || c.keysAre(0) {
 		return ""
 	}
 	return gatekeeper.Question(i.ref.(string), c.keys())
 }
 
-// keys are those of the policy, or nil if they cannot be read.
+// keys returns the allowed keys, or nil if they are invalid.
 func (c modelCase) keys() []string {
 	list, ok := c.parameters["keys"].([]any)
 	if !ok {
@@ -217,21 +219,24 @@ func (c modelCase) keys() []string {
 	return keys
 }
 
-func (c modelCase) lists(n int) bool {
+// keysAre reports whether the policy has a valid list of n keys.
+func (c modelCase) keysAre(n int) bool {
 	keys := c.keys()
 	return c.kind == policies.SignedImages && keys != nil && len(keys) == n
 }
 
-func (c modelCase) is(parameter string, value any) bool { return c.parameters[parameter] == value }
+func (c modelCase) parameterIs(parameter string, value any) bool {
+	return c.parameters[parameter] == value
+}
 
-func (c modelCase) underBreakGlass(i placed) bool {
+func (c modelCase) underBreakGlass(i podImage) bool {
 	honoured, given := c.parameters["breakGlass"]
 	annotations, _ := i.annotations.(map[string]any)
 	return (!given || honoured == "Honor") && classOf(i.ref) == "oci-registry" &&
 		annotations["oracle.image-policy.k8s.io/break-glass"] == "true"
 }
 
-func (c modelCase) exempt(i placed) bool {
+func (c modelCase) exempt(i podImage) bool {
 	if classOf(i.ref) == "ambiguous" {
 		return false
 	}
@@ -244,7 +249,7 @@ func (c modelCase) exempt(i placed) bool {
 		pattern, wanted, _ := strings.Cut(p.(string), "@")
 		path, below := strings.CutSuffix(pattern, "/**")
 		if host, rest, ok := strings.Cut(path, "/"); !ok || !strings.ContainsAny(host, ".:") || strings.Contains(rest, "*") {
-			return false // it has no host, or is no pattern at all
+			return false // The pattern has no host, or is invalid.
 		}
 		return (name == path && !below || below && strings.HasPrefix(name, path+"/")) && (wanted == "" || wanted == digest)
 	})
@@ -263,40 +268,41 @@ func pinned(ref any) bool {
 	return strings.Contains(text, "@sha256:")
 }
 
-// placed is an image and where it stands: in words, and in the object.
-type placed struct {
-	place, at   string
-	ref         any
-	annotations any
+// A podImage is the image of a container or volume. place names the container or volume in
+// messages, position identifies it in the object.
+type podImage struct {
+	place, position string
+	ref             any
+	annotations     any
 }
 
-// is reports whether an image was there before: the same content, or the same words
+// unchanged reports whether old is the same image: by its digest, or by the same reference
 // in the same container.
-func (p placed) is(old placed) bool {
-	if !same(p.ref, old.ref) {
+func (i podImage) unchanged(old podImage) bool {
+	if !equalJSON(i.ref, old.ref) {
 		return false
 	}
-	return p.at == old.at || p.pinned()
+	return i.position == old.position || i.pinned()
 }
 
-// pinned reports whether an image has a digest that counts.
-func (p placed) pinned() bool { return pinned(p.ref) && classOf(p.ref) != "ambiguous" }
+// pinned reports whether an image has a valid digest.
+func (i podImage) pinned() bool { return pinned(i.ref) && classOf(i.ref) != "ambiguous" }
 
-func imagesOf(object any) []placed {
-	var found []placed
+func imagesOf(object any) []podImage {
+	var found []podImage
 	for _, pod := range podsOf(object) {
 		found = append(found, imagesOfPod(pod)...)
 	}
 	return found
 }
 
-func imagesOfPod(pod map[string]any) []placed {
-	var found []placed
+func imagesOfPod(pod map[string]any) []podImage {
+	var found []podImage
 	spec := pod["spec"].(map[string]any)
 	for _, field := range []string{"containers", "ephemeralContainers", "initContainers"} {
 		for index, c := range entries(spec[field]) {
 			container, _ := c.(map[string]any)
-			found = append(found, placed{placeOf(field, index, container), spotOf(pod, field, index, container), container["image"], pod["annotations"]})
+			found = append(found, podImage{placeOf(field, index, container), positionOf(pod, field, index, container), container["image"], pod["annotations"]})
 		}
 	}
 	for index, v := range entries(spec["volumes"]) {
@@ -305,7 +311,7 @@ func imagesOfPod(pod map[string]any) []placed {
 			continue
 		}
 		source, _ := volume["image"].(map[string]any)
-		found = append(found, placed{placeOf("volumes", index, volume), spotOf(pod, "volumes", index, volume), source["reference"], pod["annotations"]})
+		found = append(found, podImage{placeOf("volumes", index, volume), positionOf(pod, "volumes", index, volume), source["reference"], pod["annotations"]})
 	}
 	return found
 }
@@ -317,15 +323,15 @@ func placeOf(field, index string, holder map[string]any) string {
 	return field + "/" + index
 }
 
-// spotOf tells a container that is called 0 from the first one without a name.
-func spotOf(pod map[string]any, field, index string, holder map[string]any) string {
+// positionOf distinguishes a container named 0 from the first container without a name.
+func positionOf(pod map[string]any, field, index string, holder map[string]any) string {
 	if name, ok := holder["name"].(string); ok {
 		return fmt.Sprintf("%s %s name %s", pod["at"], field, name)
 	}
 	return fmt.Sprintf("%s %s index %s", pod["at"], field, index)
 }
 
-// podsOf are the Pods and Pod templates of an object, wherever they may stand.
+// podsOf returns the Pods and Pod templates of an object, at all paths that the policies read.
 func podsOf(object any) []map[string]any {
 	if _, ok := object.(map[string]any); !ok {
 		return nil
@@ -378,26 +384,26 @@ func isRevision(object any) bool {
 	return at(object, "kind") == "ControllerRevision" && strings.HasPrefix(version, "apps/")
 }
 
-// hiddenIn are violations for what may hide an image, by what is hidden where.
-func hiddenIn(object any) map[string]string {
-	hidden := map[string]string{}
+// unreadableParts returns the violations for parts that may hide an image. The key names the part.
+func unreadableParts(object any) map[string]string {
+	unreadable := map[string]string{}
 	pods := podsOf(object)
 	if len(pods) == 0 && !isRevision(object) {
-		hidden["no pod"] = "object: no-pod-spec"
+		unreadable["no pod"] = "object: no-pod-spec"
 	}
 	for _, pod := range pods {
 		for _, field := range []string{"containers", "ephemeralContainers", "initContainers", "volumes"} {
 			value := pod["spec"].(map[string]any)[field]
 			if _, ok := value.([]any); !ok && value != nil {
 				text, _ := json.Marshal(value)
-				hidden[field+string(text)] = field + ": unreadable"
+				unreadable[field+string(text)] = field + ": unreadable"
 			}
 		}
 	}
-	return hidden
+	return unreadable
 }
 
-// entries are the elements of a list, or the values of an object.
+// entries returns the elements of a list, or the values of an object.
 func entries(value any) map[string]any {
 	found := map[string]any{}
 	switch value := value.(type) {
@@ -411,7 +417,7 @@ func entries(value any) map[string]any {
 	return found
 }
 
-func same(a, b any) bool {
+func equalJSON(a, b any) bool {
 	x, _ := json.Marshal(a)
 	y, _ := json.Marshal(b)
 	return string(x) == string(y)

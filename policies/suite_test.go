@@ -9,14 +9,14 @@ import (
 	"github.com/open-policy-agent/gatekeeper/v3/pkg/gator/verify"
 )
 
-// TestSuites is gator verify: the samples, judged by the recorded templates, with
-// no driver but the one that a stock gator has.
+// TestSuites runs gator verify on the samples, with the recorded templates and with the driver of
+// an unmodified gator.
 func TestSuites(t *testing.T) {
 	root, err := filepath.Abs(".")
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Suites are named by absolute paths below the root of the file system.
+	// The suites have absolute paths.
 	files := os.DirFS("/")
 	suites, err := verify.ReadSuites(files, root[1:], ".", true)
 	if err != nil {

@@ -25,7 +25,7 @@ all_places := {
 	["volumes/model", "e"],
 }
 
-# One object of each shape, whatever its kind is called.
+# One object of each shape, for any kind.
 shapes := {
 	"Pod": {"spec": spec},
 	"PodTemplate": {"template": {"spec": spec}},
@@ -33,43 +33,42 @@ shapes := {
 	"CronJob": {"spec": {"jobTemplate": {"spec": {"template": {"spec": spec}}}}},
 	"ControllerRevision": {"data": {"spec": {"template": {"spec": spec}}}},
 	"JobSet": {"spec": {"replicatedJobs": [{"template": {"spec": {"template": {"spec": spec}}}}]}},
-	"a kind yet to come, that mixes shapes": {
+	"an unknown kind with several shapes": {
 		"spec": {"containers": spec.containers, "template": {"spec": spec}},
 		"template": {"spec": spec},
 	},
 }
 
-# CVE-2023-2727: ephemeral containers are judged as all others are.
-test_every_image_of_every_shape_is_judged[kind] if {
+# CVE-2023-2727: ephemeral containers are checked like all others.
+test_every_image_of_every_shape_is_checked[kind] if {
 	some kind, object in shapes
 	places({"operation": "CREATE", "object": object}) == all_places
 	problems({"operation": "CREATE", "object": object}) == set()
 }
 
-test_without_an_operation_everything_is_judged[kind] if {
+test_without_an_operation_every_image_is_checked[kind] if {
 	some kind, object in shapes
 	places({"object": object}) == all_places
 	places({"operation": "", "object": object, "oldObject": object}) == all_places
 }
 
-# CVE-2023-34091: nothing about an object, such as that it is being deleted, keeps its
-# new images from being judged.
-test_on_update_only_new_references_are_judged[kind] if {
+# CVE-2023-34091: new images are checked also in an object with a deletion timestamp.
+test_on_update_only_new_references_are_checked[kind] if {
 	some kind, object in shapes
 	old := json.patch(object, [])
-	dying := {"metadata": {"deletionTimestamp": "2021-12-21T12:00:00Z", "finalizers": ["x"]}}
+	terminating := {"metadata": {"deletionTimestamp": "2021-12-21T12:00:00Z", "finalizers": ["x"]}}
 	places({"operation": "UPDATE", "object": object, "oldObject": old}) == set()
 	places({"operation": "UPDATE", "object": object, "oldObject": null}) == all_places
 	places({"operation": "UPDATE", "object": object}) == all_places
 	before := json.unmarshal(replace(json.marshal(object), `"image":"`, `"image":"old-`))
-	places({"operation": "UPDATE", "object": with_fields(object, dying), "oldObject": with_fields(before, dying)}) == all_places - {["volumes/model", "e"]}
+	places({"operation": "UPDATE", "object": with_fields(object, terminating), "oldObject": with_fields(before, terminating)}) == all_places - {["volumes/model", "e"]}
 }
 
 with_fields(obj, fields) := object.union(obj, fields)
 
 by_digest(name) := sprintf("%s@sha256:%064d", [name, 7])
 
-test_a_tag_is_old_only_where_it_stood[note] if {
+test_a_tag_is_old_only_in_its_container[note] if {
 	a := {"name": "x", "image": "a"}
 	b := {"name": "z", "image": "b"}
 	old := {"containers": [a, {"image": "c"}], "initContainers": [b], "volumes": [{"name": "v", "image": {"reference": "d"}}]}
@@ -91,7 +90,7 @@ test_a_tag_is_old_only_where_it_stood[note] if {
 	got == case.want
 }
 
-test_a_digest_is_old_wherever_it_stands if {
+test_a_digest_is_old_in_any_container if {
 	places({
 		"operation": "UPDATE",
 		"object": {"spec": {
@@ -105,8 +104,8 @@ test_a_digest_is_old_wherever_it_stands if {
 	}) == set()
 }
 
-# Nothing pins an ambiguous reference.
-test_an_ambiguous_reference_is_old_only_where_it_stood if {
+# An ambiguous reference is never pinned.
+test_an_ambiguous_reference_is_old_only_in_its_container if {
 	every ref in [by_digest("IAD.ocir.io/ns/a"), by_digest("iad.ocir.io:443/ns/a"), by_digest("cafe:"), null, 1, [by_digest("a")]] {
 		old := {"spec": {"containers": [{"name": "x", "image": ref}]}}
 		places({"operation": "UPDATE", "object": old, "oldObject": old}) == set()
@@ -126,21 +125,21 @@ updated(jobs) := places({
 	"oldObject": {"spec": {"replicatedJobs": [job("driver", "a"), job("worker", "b")]}},
 })
 
-test_each_template_is_a_place_of_its_own if {
+test_a_container_of_another_template_is_new if {
 	updated([job("worker", "b"), job("driver", "a")]) == set()
 	updated([job("worker", "a"), job("driver", "a")]) == {["containers/x", "a"]}
 	updated([job("third", "b")]) == {["containers/x", "b"]}
 	updated([job("third", by_digest("b"))]) == {["containers/x", by_digest("b")]}
 }
 
-test_what_is_deleted_is_not_judged if {
+test_a_deleted_object_is_not_checked if {
 	review := {"operation": "DELETE", "object": {"spec": spec}, "oldObject": {"spec": spec}}
 	places(review) == set()
 	problems(review) == set()
 	problems({"operation": "DELETE", "object": {}, "oldObject": {}}) == set()
 }
 
-# A container that names no image in a readable way is judged as naming none.
+# A container without a readable image has the reference null.
 test_images_that_are_none[note] if {
 	some note, container in {
 		"missing": {"name": "web"},
@@ -178,7 +177,7 @@ test_names_cannot_break_the_line if {
 	regex.match(`^[ -~]+$`, place)
 }
 
-# Where no images can be found nothing is admitted either.
+# An object without a Pod is a violation.
 test_objects_without_a_pod[note] if {
 	some note, object in {
 		"empty": {},
@@ -216,13 +215,13 @@ test_fields_that_are_no_lists[note] if {
 	}
 }
 
-test_what_was_unreadable_before_may_be_updated if {
+test_a_part_that_was_unreadable_before_may_be_updated if {
 	problems({"operation": "UPDATE", "object": {"spec": {}}, "oldObject": {"spec": {}}}) == set()
 	count(problems({"operation": "UPDATE", "object": {"spec": {}}, "oldObject": null})) == 1
 }
 
-# One oddity of the old object excuses no other.
-test_what_is_unreadable_beside_what_was_before_is_refused if {
+# An unreadable part of the old object does not excuse another one.
+test_another_unreadable_part_is_a_violation if {
 	problems({
 		"operation": "UPDATE",
 		"object": {"spec": {"containers": [], "volumes": "x", "initContainers": "y"}},
@@ -237,7 +236,7 @@ test_what_is_unreadable_beside_what_was_before_is_refused if {
 
 many(n) := {"spec": {"containers": [{"name": sprintf("c%d", [i]), "image": "a"} | some i in numbers.range(1, n)]}}
 
-test_more_images_than_can_be_judged if {
+test_too_many_images if {
 	count(places({"object": many(250)})) == 250
 	problems({"object": many(250)}) == set()
 	got := problems({"object": many(251)})
@@ -253,8 +252,8 @@ revision(payload) := {"apiVersion": "apps/v1", "kind": "ControllerRevision", "da
 
 replacing(template) := {"spec": {"template": object.union(template, {"$patch": "replace"})}}
 
-# Others than Kubernetes keep other data in ControllerRevisions.
-test_revisions_without_a_pod_are_none_of_ours[note] if {
+# Other projects store other data in ControllerRevisions.
+test_revisions_without_a_pod_have_no_violations[note] if {
 	some note, payload in {
 		"nothing": {},
 		"no template": {"spec": {"cpu": {"guest": 1}}},
@@ -277,21 +276,21 @@ test_revisions_as_a_controller_writes_them if {
 	problems({"object": object}) == set()
 }
 
-# The annotations that count are those of the pod that comes of it.
+# Only the annotations that the Pod will have count.
 test_annotations_belong_to_the_pod[kind] if {
-	mark := {"annotations": {"at": "the pod"}}
-	wrong := {"annotations": {"at": "elsewhere"}}
+	on_pod := {"annotations": {"at": "the pod"}}
+	elsewhere := {"annotations": {"at": "elsewhere"}}
 	some kind, object in {
-		"Pod": {"metadata": mark, "spec": spec},
-		"Deployment": {"metadata": wrong, "spec": {"metadata": wrong, "template": {"metadata": mark, "spec": spec}}},
-		"CronJob": {"metadata": wrong, "spec": {"jobTemplate": {
-			"metadata": wrong,
-			"spec": {"template": {"metadata": mark, "spec": spec}},
+		"Pod": {"metadata": on_pod, "spec": spec},
+		"Deployment": {"metadata": elsewhere, "spec": {"metadata": elsewhere, "template": {"metadata": on_pod, "spec": spec}}},
+		"CronJob": {"metadata": elsewhere, "spec": {"jobTemplate": {
+			"metadata": elsewhere,
+			"spec": {"template": {"metadata": on_pod, "spec": spec}},
 		}}},
-		"PodTemplate": {"metadata": wrong, "template": {"metadata": mark, "spec": spec}},
-		"ControllerRevision": {"metadata": wrong, "data": {"metadata": wrong, "spec": {"template": {"metadata": mark, "spec": spec}}}},
-		"ControllerRevision without containers": object.union(revision({"spec": {"template": {"metadata": mark, "spec": {"volumes": spec.volumes}}}}), {"metadata": wrong}),
+		"PodTemplate": {"metadata": elsewhere, "template": {"metadata": on_pod, "spec": spec}},
+		"ControllerRevision": {"metadata": elsewhere, "data": {"metadata": elsewhere, "spec": {"template": {"metadata": on_pod, "spec": spec}}}},
+		"ControllerRevision without containers": object.union(revision({"spec": {"template": {"metadata": on_pod, "spec": {"volumes": spec.volumes}}}}), {"metadata": elsewhere}),
 	}
 	got := {image.pod.annotations | some image in images.checked} with input.review as {"object": object}
-	got == {mark.annotations}
+	got == {on_pod.annotations}
 }

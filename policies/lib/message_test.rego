@@ -21,6 +21,6 @@ test_the_reason_is_within_the_first_80_bytes if {
 	contains(substring(got, 0, 80), ": key-not-allowed: ")
 }
 
-test_plain_words_stay_as_they_are if {
+test_ascii_text_is_unchanged if {
 	message.violation("containers/web", "unsigned", "no signature", "iad.ocir.io/ns/repo").msg == "containers/web: unsigned: no signature: iad.ocir.io/ns/repo"
 }

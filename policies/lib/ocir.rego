@@ -16,7 +16,7 @@ digest_length := 71
 # Registry, a namespace, a repository and a digest. One expression finds them in a third of
 # the time that classify needs. Its grammar is narrower than that of parse: classify returns
 # oci-registry and pinned for each of them, and decides all other references.
-# TestCanonicalAgreesWithClass compares both grammars and provider/image on thousands of
+# TestCanonicalAgreesWithClassify compares both grammars and provider/image on thousands of
 # random references.
 canonical(refs) := {ref |
 	hosts := regions.hosts

@@ -19,7 +19,7 @@ test_classes_agree_with_the_shared_table if {
 	count(wrong) == 0
 }
 
-test_what_is_canonical_is_of_the_same_class if {
+test_canonical_references_have_the_same_class if {
 	refs := {v.ref | some v in data.references}
 	count(ocir.canonical(refs)) > 5
 	every ref in ocir.canonical(refs) {
@@ -27,7 +27,7 @@ test_what_is_canonical_is_of_the_same_class if {
 	}
 }
 
-test_what_is_no_string_is_ambiguous if {
+test_a_value_that_is_no_string_is_ambiguous if {
 	every ref in [null, 1, true, [], {}, ["nginx"], {"image": "nginx"}, {"nginx"}] {
 		name := classify(ref)
 		name.class == "ambiguous"
@@ -48,7 +48,7 @@ test_each_ambiguous_reference_has_an_explanation if {
 	is_string(classify(null).explanation)
 }
 
-# k8simagedigests of gatekeeper-library: its expression ends before the digest does.
+# The expression of k8simagedigests in gatekeeper-library ends before the digest does.
 test_only_a_whole_digest_pins[ref] if {
 	some ref, want in {
 		"iad.ocir.io/ns/repo": "",
@@ -70,8 +70,8 @@ exempt(ref, pattern) if {
 	}
 }
 
-# Patterns, with what they cover and what they only seem to. Portieris v0.14.2: a
-# wildcard that was not anchored. CVE-2026-78427: an exemption by name.
+# Patterns, with references that they cover and references that only resemble those.
+# Portieris v0.14.2 had a wildcard that was not anchored. CVE-2026-78427: an exemption by name.
 test_exemptions[note] if {
 	some note, case in {
 		"the image itself": {"pattern": "quay.io/a/b", "yes": ["quay.io/a/b", "quay.io/a/b:1"], "no": [
@@ -109,7 +109,7 @@ test_exemptions[note] if {
 	count(wrong) == 0
 }
 
-# CVE-2024-48921, CVE-2026-84200 (GO-2026-4285): two exceptions do not add up to a third.
+# CVE-2024-48921, CVE-2026-84200 (GO-2026-4285): two exemptions do not combine to a third.
 test_two_patterns_exempt_no_more_than_each_does if {
 	patterns := [concat("@", ["quay.io/a/**", digest]), "quay.io/b/c", "ghcr.io/a/b"]
 	every ref in [

@@ -4,11 +4,11 @@ import data.okebreakglass
 
 now := time.parse_rfc3339_ns("2021-12-21T12:00:00Z")
 
-mark := "oracle.image-policy.k8s.io/break-glass"
+annotation := "oracle.image-policy.k8s.io/break-glass"
 
-used := {mark: "true"}
+used := {annotation: "true"}
 
-explained := object.union(used, {"oke-sign.dev/break-glass-reason": "INC-7"})
+with_reason := object.union(used, {"oke-sign.dev/break-glass-reason": "INC-7"})
 
 until(time) := object.union(used, {"oke-sign.dev/break-glass-until": time})
 
@@ -38,9 +38,9 @@ create(parameters, annotations) := got if {
 	got == reasons(parameters, request("CREATE", alice, {"group": "apps", "kind": "Deployment"}, deployment(annotations)))
 }
 
-test_pods_that_break_no_glass_pass_whatever_the_policy if {
+test_pods_without_break_glass_are_admitted_under_every_policy if {
 	parameters := {"users": ["nobody"], "requireReason": true, "maxDuration": "1h", "report": true}
-	every annotations in [{}, null, {"other": "true"}, {mark: "false"}, {"oke-sign.dev/break-glass-until": "never"}] {
+	every annotations in [{}, null, {"other": "true"}, {annotation: "false"}, {"oke-sign.dev/break-glass-until": "never"}] {
 		create(parameters, annotations) == set()
 	}
 	reasons(parameters, request("CREATE", alice, {"group": "apps", "kind": "Deployment"}, object.union(
@@ -49,7 +49,7 @@ test_pods_that_break_no_glass_pass_whatever_the_policy if {
 	))) == set()
 }
 
-# Kritis takes any value of the annotation for break-glass.
+# Kritis accepts any value of the annotation.
 test_only_one_spelling_has_an_effect[note] if {
 	some note, value in {
 		"yes": "yes",
@@ -59,12 +59,12 @@ test_only_one_spelling_has_an_effect[note] if {
 		"boolean": true,
 		"null": null,
 	}
-	create({}, {mark: value}) == {"no-effect"}
+	create({}, {annotation: value}) == {"no-effect"}
 }
 
-# true without quotes is what YAML takes for a boolean, and looks as it should.
-test_that_the_value_is_text_is_said if {
-	review := request("CREATE", alice, pod_kind, pod({mark: true}))
+# YAML reads true without quotes as a boolean, which looks correct in a manifest.
+test_the_message_asks_for_quotes if {
+	review := request("CREATE", alice, pod_kind, pod({annotation: true}))
 	[violation.msg | some violation in okebreakglass.violation] == [concat("", [
 		"break-glass: no-effect: this value does nothing; oracle.image-policy.k8s.io/break-glass takes effect only ",
 		"with the value \"true\", in YAML with quotes: true",
@@ -72,18 +72,18 @@ test_that_the_value_is_text_is_said if {
 		with input as {"parameters": {}, "review": review}
 }
 
-test_anybody_may_by_default if {
+test_every_user_may_by_default if {
 	create({}, used) == set()
 	create({"users": [], "groups": [], "serviceAccounts": []}, used) == set()
 }
 
 test_reasons[note] if {
 	some note, case in {
-		"given": {"annotations": explained, "want": set()},
+		"given": {"annotations": with_reason, "want": set()},
 		"missing": {"annotations": used, "want": {"no-reason"}},
-		"empty": {"annotations": object.union(explained, {"oke-sign.dev/break-glass-reason": ""}), "want": {"no-reason"}},
-		"blank": {"annotations": object.union(explained, {"oke-sign.dev/break-glass-reason": " \t\n"}), "want": {"no-reason"}},
-		"no text": {"annotations": object.union(explained, {"oke-sign.dev/break-glass-reason": 1}), "want": {"no-reason"}},
+		"empty": {"annotations": object.union(with_reason, {"oke-sign.dev/break-glass-reason": ""}), "want": {"no-reason"}},
+		"blank": {"annotations": object.union(with_reason, {"oke-sign.dev/break-glass-reason": " \t\n"}), "want": {"no-reason"}},
+		"no text": {"annotations": object.union(with_reason, {"oke-sign.dev/break-glass-reason": 1}), "want": {"no-reason"}},
 	}
 	create({"requireReason": true}, case.annotations) == case.want
 	create({"requireReason": false}, case.annotations) == set()
@@ -108,8 +108,8 @@ test_duration[note] if {
 	create({"maxDuration": "120m"}, case.annotations) == case.want
 }
 
-# OPA counts nanoseconds, and so no further than 2262.
-test_how_an_end_is_written_is_said if {
+# OPA counts time in nanoseconds, which ends in 2262.
+test_the_message_shows_the_format_of_an_end if {
 	every at in ["9999-12-31T23:59:59Z", "tomorrow"] {
 		review := request("CREATE", alice, pod_kind, pod(until(at)))
 		[violation.msg | some violation in okebreakglass.violation] == [concat("", [
@@ -121,7 +121,7 @@ test_how_an_end_is_written_is_said if {
 	}
 }
 
-test_an_end_that_is_announced_is_kept if {
+test_an_end_counts_without_max_duration if {
 	create({}, until("2021-12-21T11:59:59Z")) == {"expired"}
 	create({}, until("tomorrow")) == {"bad-end"}
 	create({}, until("2121-12-21T12:00:00Z")) == set()
@@ -133,7 +133,7 @@ test_a_duration_that_cannot_be_read_admits_nothing if {
 	}
 }
 
-test_who[note] if {
+test_users[note] if {
 	some note, case in {
 		"the user": {"parameters": {"users": ["alice"]}, "want": set()},
 		"another user": {"parameters": {"users": ["bob"]}, "want": {"not-allowed"}},
@@ -158,7 +158,7 @@ test_service_accounts if {
 	}
 }
 
-test_who_is_not_judged_without_a_user if {
+test_users_are_not_checked_without_a_user if {
 	every user in [{}, null, {"groups": ["dev"]}] {
 		reasons({"users": ["bob"]}, request("", user, pod_kind, pod(used))) == set()
 	}
@@ -193,7 +193,7 @@ controllers := {
 	"system:kube-scheduler": set(),
 }
 
-test_controllers_are_exempt_from_who_in_exact_pairs[user] if {
+test_controllers_are_permitted_in_exact_pairs[user] if {
 	some user, made in controllers
 	exempt := {name |
 		some name, kind in kinds
@@ -206,15 +206,15 @@ test_controllers_are_exempt_from_who_in_exact_pairs[user] if {
 	}
 }
 
-test_controllers_are_exempt_from_nothing_else if {
+test_controllers_are_exempt_from_no_other_rule if {
 	user := {"username": "system:serviceaccount:kube-system:replicaset-controller"}
 	parameters := {"users": ["bob"], "requireReason": true, "maxDuration": "1h"}
 	reasons(parameters, request("CREATE", user, pod_kind, pod(until("2021-12-21T11:00:00Z")))) == {"no-reason", "expired"}
-	reasons(parameters, request("CREATE", user, pod_kind, pod({mark: "yes"}))) == {"no-effect"}
+	reasons(parameters, request("CREATE", user, pod_kind, pod({annotation: "yes"}))) == {"no-effect"}
 }
 
-# Connaisseur, Portieris and Kritis pass over children of a known parent. Owner references
-# are written by the user.
+# Connaisseur, Portieris and Kritis skip children of a known parent. But any user can write owner
+# references.
 test_an_owner_proves_nothing if {
 	owned := object.union(pod(used), {"metadata": {"ownerReferences": [{"kind": "ReplicaSet", "name": "x", "controller": true}]}})
 	reasons({"users": ["bob"]}, request("CREATE", alice, pod_kind, owned)) == {"not-allowed"}
@@ -234,7 +234,7 @@ test_updates[note] if {
 		"a finalizer goes": {"old": object.union(pod(expired), {"metadata": {"finalizers": ["x"]}}), "new": pod(expired), "want": set()},
 		"the annotation goes": {"old": pod(expired), "new": pod({}), "want": set()},
 		"the annotation comes": {"old": pod({}), "new": pod(expired), "want": {"not-allowed", "expired", "in-use"}},
-		"false becomes true": {"old": pod({mark: "false"}), "new": pod(expired), "want": {"not-allowed", "expired", "in-use"}},
+		"false becomes true": {"old": pod({annotation: "false"}), "new": pod(expired), "want": {"not-allowed", "expired", "in-use"}},
 		"the end moves": {
 			"old": pod(expired),
 			"new": pod(object.union(expired, {"oke-sign.dev/break-glass-until": "2021-12-21T12:30:00Z"})),
@@ -253,8 +253,8 @@ test_updates[note] if {
 			"want": set(),
 		},
 		"an image changes without break-glass": {"old": pod({}), "new": object.union(pod({}), other_image), "want": set()},
-		"a misspelling comes": {"old": pod({}), "new": pod({mark: "yes"}), "want": {"no-effect"}},
-		"a misspelling stays": {"old": pod({mark: "yes"}), "new": pod({mark: "yes"}), "want": set()},
+		"a misspelling comes": {"old": pod({}), "new": pod({annotation: "yes"}), "want": {"no-effect"}},
+		"a misspelling stays": {"old": pod({annotation: "yes"}), "new": pod({annotation: "yes"}), "want": set()},
 		"the annotation comes where no image is": {
 			"old": object.union(pod({}), {"spec": {"containers": []}}),
 			"new": object.union(pod(expired), {"spec": {"containers": []}}),
@@ -271,13 +271,13 @@ jobs(templates) := {"spec": {"replicatedJobs": [{"name": name, "template": {"spe
 
 of(image, annotations) := object.union(pod(annotations), {"spec": {"containers": [{"name": "c", "image": image}]}})
 
-# A JobSet has several Pods, and what one of them may is not what the others may.
-test_each_pod_answers_for_its_own_change[note] if {
+# A JobSet has several Pods. Break-glass of one of them does not extend to the others.
+test_each_pod_is_compared_with_itself[note] if {
 	expired := object.union(until("2020-01-01T00:00:00Z"), {"oke-sign.dev/break-glass-reason": "INC-7"})
 	some note, case in {
 		"nothing changes": {"new": {"a": pod(expired), "b": of("b", {})}, "want": set()},
 		"one goes": {"new": {"b": of("b", {})}, "want": set()},
-		"an image of a Pod that breaks no glass changes": {"new": {"a": pod(expired), "b": of("c", {})}, "want": set()},
+		"an image of a Pod without break-glass changes": {"new": {"a": pod(expired), "b": of("c", {})}, "want": set()},
 		"an image changes": {"new": {"a": of("b", expired)}, "want": {"not-allowed", "expired", "in-use"}},
 		"another Pod of the same name and image": {"new": {"c": pod(expired)}, "want": {"not-allowed", "expired", "in-use"}},
 		"the annotations are copied to another": {"new": {"a": pod(expired), "b": of("b", expired)}, "want": {"not-allowed", "expired", "in-use"}},
@@ -291,31 +291,31 @@ test_each_pod_answers_for_its_own_change[note] if {
 
 by_digest(name) := sprintf("quay.io/%s@sha256:%064d", [name, 7])
 
-test_the_order_of_jobs_is_no_change if {
+test_another_order_of_jobs_is_no_change if {
 	expired := object.union(until("2020-01-01T00:00:00Z"), {"oke-sign.dev/break-glass-reason": "INC-7"})
 	list := jobs({"a": pod(expired), "b": of("b", {})}).spec.replicatedJobs
-	turned := {"spec": {"replicatedJobs": [list[1], list[0]]}}
-	update({"spec": {"replicatedJobs": list}}, turned) == set()
+	reversed := {"spec": {"replicatedJobs": [list[1], list[0]]}}
+	update({"spec": {"replicatedJobs": list}}, reversed) == set()
 }
 
-# A tag may have moved since the annotations came. Those may even have come unseen,
+# A tag may have moved since the annotations came. The annotations may also have come unchecked,
 # through the status or the binding of the Pod: refs(pod) - refs(old) == set().
-test_images_that_come_under_annotations_that_are_there[note] if {
+test_new_images_under_old_annotations[note] if {
 	some note, case in {
-		"the same": {"new": glassed({}), "want": set()},
-		"another ephemeral container": {"new": glassed({"ephemeralContainers": [{"name": "d", "image": "busybox"}]}), "want": {"not-allowed", "in-use"}},
-		"an old tag in an ephemeral container": {"new": glassed({"ephemeralContainers": [{"name": "d", "image": "a"}]}), "want": {"not-allowed", "in-use"}},
-		"an old tag under an old name": {"new": glassed({"ephemeralContainers": [{"name": "c", "image": "a"}]}), "want": {"not-allowed", "in-use"}},
-		"an old digest in an ephemeral container": {"new": glassed({"ephemeralContainers": [{"name": "d", "image": by_digest("b")}]}), "want": set()},
-		"another order": {"new": glassed({"containers": [{"name": "e", "image": by_digest("b")}, {"name": "c", "image": "a"}]}), "want": set()},
-		"tags that change places": {"new": glassed({"containers": [{"name": "c", "image": by_digest("b")}, {"name": "e", "image": "a"}]}), "want": {"not-allowed", "in-use"}},
+		"the same": {"new": break_glass_pod({}), "want": set()},
+		"another ephemeral container": {"new": break_glass_pod({"ephemeralContainers": [{"name": "d", "image": "busybox"}]}), "want": {"not-allowed", "in-use"}},
+		"an old tag in an ephemeral container": {"new": break_glass_pod({"ephemeralContainers": [{"name": "d", "image": "a"}]}), "want": {"not-allowed", "in-use"}},
+		"an old tag under an old name": {"new": break_glass_pod({"ephemeralContainers": [{"name": "c", "image": "a"}]}), "want": {"not-allowed", "in-use"}},
+		"an old digest in an ephemeral container": {"new": break_glass_pod({"ephemeralContainers": [{"name": "d", "image": by_digest("b")}]}), "want": set()},
+		"another order": {"new": break_glass_pod({"containers": [{"name": "e", "image": by_digest("b")}, {"name": "c", "image": "a"}]}), "want": set()},
+		"tags that change places": {"new": break_glass_pod({"containers": [{"name": "c", "image": by_digest("b")}, {"name": "e", "image": "a"}]}), "want": {"not-allowed", "in-use"}},
 	}
-	got := reasons({"users": ["bob"], "report": true}, object.union(request("UPDATE", alice, pod_kind, case.new), {"oldObject": glassed({})}))
+	got := reasons({"users": ["bob"], "report": true}, object.union(request("UPDATE", alice, pod_kind, case.new), {"oldObject": break_glass_pod({})}))
 	print(note, got)
 	got == case.want
 }
 
-glassed(fields) := {
+break_glass_pod(fields) := {
 	"metadata": {"annotations": used},
 	"spec": object.union({"containers": [{"name": "c", "image": "a"}, {"name": "e", "image": by_digest("b")}]}, fields),
 }
@@ -326,16 +326,15 @@ revision(template) := {"apiVersion": "apps/v1", "kind": "ControllerRevision", "d
 
 replacing(template) := revision(object.union(template, {"$patch": "replace"}))
 
-# A StatefulSet makes its older Pods from its ControllerRevisions, with a controller
-# that is exempt from who.
-test_revisions_are_judged_as_workloads_are[note] if {
+# A StatefulSet's controller, which is permitted, creates older Pods from ControllerRevisions.
+test_revisions_are_checked_as_workloads_are[note] if {
 	some note, case in {
 		"its own controller": {"user": "system:serviceaccount:kube-system:statefulset-controller", "want": set()},
 		"the controller of DaemonSets": {"user": "system:serviceaccount:kube-system:daemon-set-controller", "want": set()},
 		"all controllers in one": {"user": "system:kube-controller-manager", "want": set()},
 		"another controller": {"user": "system:serviceaccount:kube-system:replicaset-controller", "want": {"not-allowed"}},
 		"a user": {"user": "mallory", "want": {"not-allowed"}},
-		"who may": {"user": "bob", "want": set()},
+		"a permitted user": {"user": "bob", "want": set()},
 	}
 	user := {"username": case.user}
 	every object in [replacing(pod(used)), revision({"metadata": {"annotations": used}}), revision({"metadata": {"annotations": used}, "spec": {}})] {
@@ -347,22 +346,22 @@ test_revisions_are_judged_as_workloads_are[note] if {
 
 with_old(review) := object.union(review, {"oldObject": object.union(review.object, {"revision": 7})})
 
-# What the controller makes of these is not what stands in them: images come to the
-# annotations of the StatefulSet, or fields count that nobody reads here.
-test_revisions_that_lead_to_another_pod[note] if {
+# The Pod of these revisions differs from the template in them: the patch adds images to the
+# annotations of the StatefulSet, or has fields that the policy does not read.
+test_revisions_with_another_pod[note] if {
 	volume := {"spec": {"volumes": [{"name": "v", "image": {"reference": "a"}}]}}
-	bare := pod({})
+	plain := pod({})
 	some note, payload in {
-		"a patch of the template": {"spec": {"template": bare}},
+		"a patch of the template": {"spec": {"template": plain}},
 		"a patch of an image volume": {"spec": {"template": volume}},
 		"a container without an image": {"spec": {"template": {"spec": {"containers": [{"name": "c"}]}}}},
-		"another directive": {"spec": {"template": object.union(bare, {"$patch": "merge"})}},
-		"a directive elsewhere": {"$patch": "replace", "spec": {"template": bare}},
-		"upper case": object.union({"Spec": {}}, replacing(bare).data),
-		"a long s": object.union({"\u017fpec": {}}, replacing(bare).data),
-		"a template beside it": {"spec": object.union({"TEMPLATE": {}}, replacing(bare).data.spec)},
-		"in the template": replacing(object.union(bare, {"Metadata": {}})).data,
-		"in its metadata": replacing(object.union(bare, {"metadata": {"annotation\u017f": {}}})).data,
+		"another directive": {"spec": {"template": object.union(plain, {"$patch": "merge"})}},
+		"a directive elsewhere": {"$patch": "replace", "spec": {"template": plain}},
+		"upper case": object.union({"Spec": {}}, replacing(plain).data),
+		"a long s": object.union({"\u017fpec": {}}, replacing(plain).data),
+		"a template beside it": {"spec": object.union({"TEMPLATE": {}}, replacing(plain).data.spec)},
+		"in the template": replacing(object.union(plain, {"Metadata": {}})).data,
+		"in its metadata": replacing(object.union(plain, {"metadata": {"annotation\u017f": {}}})).data,
 	}
 	patch := {"apiVersion": "apps/v1", "kind": "ControllerRevision", "data": payload}
 	got := reasons({"users": ["bob"]}, request("CREATE", {"username": "mallory"}, revision_kind, patch))
@@ -374,7 +373,7 @@ test_revisions_that_lead_to_another_pod[note] if {
 	reasons({}, request("CREATE", {"username": "mallory"}, revision_kind, patch)) == set()
 	reasons({"users": ["bob"]}, with_old(request("UPDATE", {"username": "mallory"}, revision_kind, patch))) == set()
 
-	# An old object counts on UPDATE alone.
+	# An old object counts only on UPDATE.
 	reasons({"users": ["bob"]}, with_old(request("CREATE", {"username": "mallory"}, revision_kind, patch))) == {"not-allowed"}
 }
 
@@ -387,7 +386,7 @@ test_digests[note] if {
 		"one of two": {"spec": {"containers": [digest], "initContainers": [tag]}, "want": {"no-digest"}},
 		"in a volume": {"spec": {"containers": [digest], "volumes": [{"name": "v", "image": {"reference": "a"}}]}, "want": {"no-digest"}},
 		"no image": {"spec": {"containers": [{"name": "c"}]}, "want": {"no-digest"}},
-		"an ambiguous name": {"spec": {"containers": [{"name": "c", "image": upper(by_digest("a"))}]}, "want": {"no-digest"}},
+		"an ambiguous reference": {"spec": {"containers": [{"name": "c", "image": upper(by_digest("a"))}]}, "want": {"no-digest"}},
 		"too many": {"spec": {"containers": [tag | some _ in numbers.range(1, 251)]}, "want": {"too-many-images"}},
 	}
 	template := {"metadata": {"annotations": used}, "spec": case.spec}
@@ -402,13 +401,13 @@ test_digests[note] if {
 	}
 }
 
-test_where_a_digest_is_missing_is_said if {
+test_the_message_names_the_container_without_a_digest if {
 	review := request("CREATE", alice, pod_kind, pod(used))
 	[violation.msg | some violation in okebreakglass.violation] == ["containers/c: no-digest: a tag may move while break-glass lasts; pin it with kubectl oke-sign pin: a"]
 		with input as {"parameters": {"requireDigest": true}, "review": review}
 }
 
-test_revisions_of_others_pass if {
+test_revisions_of_other_owners_are_admitted if {
 	every payload in [{}, {"spec": {"template": {"spec": {"domain": {}}}}}, {"spec": {"cpu": 1}}] {
 		revision := {"apiVersion": "apps/v1", "kind": "ControllerRevision", "data": payload}
 		reasons({"users": ["bob"], "requireReason": true}, request("CREATE", alice, revision_kind, revision)) == set()
@@ -422,26 +421,26 @@ test_an_old_object_counts_on_update_only if {
 	}
 }
 
-test_what_is_deleted_is_not_judged if {
+test_a_deleted_object_is_not_checked if {
 	reasons({"users": ["bob"], "requireReason": true, "report": true}, request("DELETE", alice, pod_kind, pod(used))) == set()
 }
 
-test_report_lists_every_use_and_refuses_as_before if {
+test_report_lists_every_use_and_denies_as_before if {
 	create({"report": true}, used) == {"in-use"}
 	create({"report": true, "requireReason": true}, used) == {"in-use", "no-reason"}
-	create({"report": true}, {mark: "yes"}) == {"no-effect"}
-	reasons({"report": true}, {"object": pod(explained)}) == {"in-use"}
+	create({"report": true}, {annotation: "yes"}) == {"no-effect"}
+	reasons({"report": true}, {"object": pod(with_reason)}) == {"in-use"}
 	create({"report": "true"}, used) == set()
 }
 
-test_every_pod_of_an_object_is_judged if {
+test_every_pod_of_an_object_is_checked if {
 	jobs := {"spec": {"replicatedJobs": [
-		{"template": {"spec": {"template": pod(explained)}}},
+		{"template": {"spec": {"template": pod(with_reason)}}},
 		{"template": {"spec": {"template": pod(used)}}},
 	]}}
 	reasons({"requireReason": true}, request("CREATE", alice, {"group": "jobset.x-k8s.io", "kind": "JobSet"}, jobs)) == {"no-reason"}
 }
 
-test_objects_without_a_pod_are_refused if {
+test_objects_without_a_pod_are_denied if {
 	reasons({}, request("CREATE", alice, {"group": "", "kind": "Service"}, {"spec": {}})) == {"no-pod-spec"}
 }

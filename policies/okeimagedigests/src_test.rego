@@ -11,7 +11,7 @@ pod(annotations, refs) := {
 	"spec": {"containers": [{"name": sprintf("c%d", [i]), "image": ref} | some i, ref in refs]},
 }
 
-# reasons are those of every violation, by place.
+# reasons are the reasons of all violations, by place.
 reasons(parameters, object) := got if {
 	messages := {violation.msg | some violation in okeimagedigests.violation} with input as {
 		"parameters": parameters,
@@ -30,11 +30,11 @@ test_decisions[note] if {
 		"by tag and digest": {"ref": concat("", ["iad.ocir.io/ns/repo:v1", digest])},
 		"another registry by digest": {"ref": concat("", ["nginx", digest])},
 		"by tag": {"ref": "iad.ocir.io/ns/repo:v1", "want": "no-digest"},
-		"by nothing": {"ref": "iad.ocir.io/ns/repo", "want": "no-digest"},
+		"without tag and digest": {"ref": "iad.ocir.io/ns/repo", "want": "no-digest"},
 		"another registry by tag": {"ref": "nginx:latest", "want": "no-digest"},
-		"another registry, not asked about": {"ref": "nginx:latest", "parameters": {"registries": "OCIRegistry"}},
+		"another registry, digests of OCI Registry only": {"ref": "nginx:latest", "parameters": {"registries": "OCIRegistry"}},
 		"registries misspelt": {"ref": "nginx:latest", "want": "no-digest", "parameters": {"registries": "ociregistry"}},
-		"OCI Registry, asked about": {"ref": "iad.ocir.io/ns/repo:v1", "want": "no-digest", "parameters": {"registries": "OCIRegistry"}},
+		"OCI Registry, digests of OCI Registry only": {"ref": "iad.ocir.io/ns/repo:v1", "want": "no-digest", "parameters": {"registries": "OCIRegistry"}},
 		"exempt": {"ref": "quay.io/a/b:1", "parameters": {"exemptImages": ["quay.io/a/**"]}},
 		"exempt in OCI Registry": {"ref": "iad.ocir.io/ns/repo:1", "parameters": {"exemptImages": ["iad.ocir.io/ns/repo"]}},
 		"exempt elsewhere": {"ref": "quay.io/b/b:1", "want": "no-digest", "parameters": {"exemptImages": ["quay.io/a/**"]}},
@@ -56,7 +56,7 @@ test_decisions[note] if {
 	got == {"containers/c0": reason | some reason in [case.want]}
 }
 
-test_ambiguous_references_are_refused_under_every_setting if {
+test_ambiguous_references_are_denied_under_every_setting if {
 	ambiguous := [vector.ref | some vector in data.references; vector.class == "ambiguous"]
 	count(ambiguous) > 50
 	every registries in ["All", "OCIRegistry"] {
@@ -74,7 +74,7 @@ test_the_message_says_how_to_pin if {
 	contains(message, "kubectl oke-sign signatures")
 }
 
-# Of another registry the plugin knows no signatures.
+# The plugin has no signatures of other registries, so the message does not name that command.
 test_the_message_fits_the_registry if {
 	messages := {violation.msg | some violation in okeimagedigests.violation} with input as {
 		"parameters": {},
@@ -91,13 +91,13 @@ test_one_bad_image_among_good_ones_in_every_position if {
 	}
 }
 
-test_on_update_only_new_references_are_judged if {
+test_on_update_only_new_references_are_checked if {
 	review := {"operation": "UPDATE", "object": pod({"a": "b"}, ["nginx"])}
 	okeimagedigests.violation == set() with input as {"review": object.union(review, {"oldObject": pod({}, ["nginx"])})}
 	count(okeimagedigests.violation) == 1 with input as {"review": object.union(review, {"oldObject": pod({}, ["nginx:1"])})}
 }
 
-test_objects_without_images_are_refused if {
+test_objects_without_images_are_denied if {
 	count(okeimagedigests.violation) == 1 with input as {"review": {"object": {"spec": {}}}}
 	count(okeimagedigests.violation) == 1 with input as {}
 }

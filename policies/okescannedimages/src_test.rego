@@ -17,7 +17,7 @@ pod(annotations, refs) := {
 	"spec": {"containers": [{"name": sprintf("c%d", [i]), "image": ref} | some i, ref in refs]},
 }
 
-# scan is one of the morning, with these problems, all of them listed.
+# scan is a recent scan that lists all of these problems.
 scan(problems) := {
 	"known": true,
 	"scannedAt": "2021-12-21T07:02:58Z",
@@ -50,7 +50,7 @@ reasons(parameters, object, answer) := {concat(": ", array.slice(split(message, 
 	some message in messages(parameters, object, answer)
 }
 
-refused(parameters, value, reason) if {
+denied(parameters, value, reason) if {
 	got := reasons(parameters, pod({}, [ref]), answered([value]))
 	print(got, reason)
 	got == {sprintf("containers/c0: %s", [reason])}
@@ -75,32 +75,32 @@ test_severities[note] if {
 	}
 }
 
-test_by_default_high_is_refused_and_a_month_is_old if {
-	refused({}, scan([high]), "problems")
+test_by_default_high_is_denied_and_a_month_is_old if {
+	denied({}, scan([high]), "problems")
 	admitted({}, scan([medium]))
 	admitted({}, object.union(scan([]), {"scannedAt": "2021-11-22T12:00:00Z"}))
-	refused({}, object.union(scan([]), {"scannedAt": "2021-11-20T12:00:00Z"}), "scan-too-old")
+	denied({}, object.union(scan([]), {"scannedAt": "2021-11-20T12:00:00Z"}), "scan-too-old")
 }
 
-test_what_is_ignored_does_not_count if {
+test_ignored_problems_do_not_count if {
 	admitted({"ignore": ["CVE-2021-44228", "CVE-2021-45046"]}, scan([critical, high, medium]))
-	refused({"ignore": ["CVE-2021-44228"]}, scan([critical, high]), "problems")
-	refused({"ignore": ["CVE-2021"]}, scan([critical]), "problems")
-	refused({"ignore": ["cve-2021-44228"]}, scan([critical]), "problems")
-	refused({"ignore": "CVE-2021-44228"}, scan([critical]), "problems")
+	denied({"ignore": ["CVE-2021-44228"]}, scan([critical, high]), "problems")
+	denied({"ignore": ["CVE-2021"]}, scan([critical]), "problems")
+	denied({"ignore": ["cve-2021-44228"]}, scan([critical]), "problems")
+	denied({"ignore": "CVE-2021-44228"}, scan([critical]), "problems")
 }
 
-test_what_is_counted_and_not_listed_cannot_be_ignored if {
+test_a_counted_problem_that_is_not_listed_cannot_be_ignored if {
 	more := object.union(scan([critical]), {"counts": {"CRITICAL": 2}})
-	refused({"ignore": ["CVE-2021-44228"]}, more, "problems")
+	denied({"ignore": ["CVE-2021-44228"]}, more, "problems")
 	admitted({}, object.union(scan([]), {"counts": {"MEDIUM": 700}}))
 }
 
-test_a_list_that_says_more_than_the_counts_is_no_yes if {
-	refused({}, object.union(scan([critical]), {"counts": {"CRITICAL": 0}}), "problems")
-	refused({}, object.union(scan([{"id": "CVE-2021-1", "severity": "SEVERE"}]), {}), "problems")
-	refused({}, object.union(scan([{"id": "CVE-2021-1", "severity": "critical"}]), {}), "problems")
-	refused({}, object.union(scan([]), {"problems": ["CVE-2021-44228"]}), "problems")
+test_a_list_with_more_than_the_counts_is_denied if {
+	denied({}, object.union(scan([critical]), {"counts": {"CRITICAL": 0}}), "problems")
+	denied({}, object.union(scan([{"id": "CVE-2021-1", "severity": "SEVERE"}]), {}), "problems")
+	denied({}, object.union(scan([{"id": "CVE-2021-1", "severity": "critical"}]), {}), "problems")
+	denied({}, object.union(scan([]), {"problems": ["CVE-2021-44228"]}), "problems")
 }
 
 test_a_misspelt_severity_forbids_everything if {
@@ -111,29 +111,29 @@ test_a_misspelt_severity_forbids_everything if {
 
 test_age[note] if {
 	some note, case in {
-		"of today": {"at": "2021-12-21T07:02:58Z", "young": true},
-		"of yesterday": {"at": "2021-12-20T11:00:00Z", "young": false},
-		"from the near future, by another clock": {"at": "2021-12-21T12:04:00Z", "young": true},
-		"from the far future": {"at": "2121-12-21T12:00:00Z", "young": false},
+		"of today": {"at": "2021-12-21T07:02:58Z", "recent": true},
+		"of yesterday": {"at": "2021-12-20T11:00:00Z", "recent": false},
+		"from the near future, by another clock": {"at": "2021-12-21T12:04:00Z", "recent": true},
+		"from the far future": {"at": "2121-12-21T12:00:00Z", "recent": false},
 	}
 	found := object.union(scan([]), {"scannedAt": case.at})
 	got := reasons({"maxAge": "24h"}, pod({}, [ref]), answered([found]))
-	got == {reason | some reason in ["containers/c0: scan-too-old"]; not case.young}
+	got == {reason | some reason in ["containers/c0: scan-too-old"]; not case.recent}
 	admitted({"maxAge": "24h", "unknown": "Allow"}, found)
-	refused({"maxAge": "24h", "unknown": "Allow"}, object.union(found, scan([critical])), "problems")
-	refused({"maxAge": "a while"}, found, "scan-too-old")
+	denied({"maxAge": "24h", "unknown": "Allow"}, object.union(found, scan([critical])), "problems")
+	denied({"maxAge": "a while"}, found, "scan-too-old")
 }
 
 test_unknown if {
 	unknown := {"known": false, "reason": "not-scanned", "detail": "no scan since it was pushed"}
-	refused({}, unknown, "not-scanned")
-	refused({"unknown": "Deny"}, unknown, "not-scanned")
-	refused({"unknown": "allow"}, unknown, "not-scanned")
+	denied({}, unknown, "not-scanned")
+	denied({"unknown": "Deny"}, unknown, "not-scanned")
+	denied({"unknown": "allow"}, unknown, "not-scanned")
 	admitted({"unknown": "Allow"}, unknown)
 }
 
-# Nothing but one plain answer is an answer, whatever becomes of what is unknown.
-test_answers_that_are_none[note] if {
+# Only one valid answer counts, for every value of unknown.
+test_invalid_answers[note] if {
 	clean := scan([])
 	some note, answer in {
 		"nothing": {},
@@ -146,7 +146,7 @@ test_answers_that_are_none[note] if {
 		"clean, and not": answered([clean, scan([critical])]),
 		"unknown, and clean": answered([{"known": false, "reason": "not-scanned"}, clean]),
 		"for another image": {"responses": [[json.marshal({"image": "iad.ocir.io/ns/other"}), clean]], "errors": []},
-		"in other words": {"responses": [[concat("", [question, " "]), clean]], "errors": []},
+		"the question spelled otherwise": {"responses": [[concat("", [question, " "]), clean]], "errors": []},
 		"the value is null": answered([null]),
 		"the value is true": answered([true]),
 		"the value is a list": answered([[clean]]),
@@ -174,7 +174,7 @@ test_answers_that_are_none[note] if {
 	}
 }
 
-# First that applies, from the top.
+# The rows are in the order of the decision.
 test_decision_order[note] if {
 	everything := {"otherRegistries": "Allow", "unknown": "Allow", "exemptImages": ["IAD.ocir.io/ns/repo", "iad.ocir.io/**"]}
 	some note, case in {
@@ -219,7 +219,7 @@ test_the_worst_problems_are_named if {
 	startswith(message, "containers/c0: problems: 4 of severity HIGH or worse, less those to ignore: CVE-2021-44228, CVE-2021-45046, CVE-2021-0007: ")
 }
 
-test_questions_hold_the_image_alone if {
+test_questions_have_only_the_image if {
 	got := okescannedimages.questions with input as {
 		"parameters": {"maxSeverity": "LOW", "ignore": ["CVE-2021-44228"]},
 		"review": {"operation": "CREATE", "object": pod({}, [ref, ref, "nginx", "iad.ocir.io/ns/repo:1", 7])},
@@ -227,14 +227,14 @@ test_questions_hold_the_image_alone if {
 	got == {ref: sprintf(`{"image":"%s"}`, [ref])}
 }
 
-test_on_update_nothing_old_is_asked_about if {
+test_on_update_there_is_no_question_about_old_images if {
 	okescannedimages.questions == {} with input as {
 		"parameters": {},
 		"review": {"operation": "UPDATE", "object": pod({"a": "b"}, [ref]), "oldObject": pod({}, [ref])},
 	}
 }
 
-test_objects_without_images_are_refused if {
+test_objects_without_images_are_denied if {
 	count(okescannedimages.violation) == 1 with input as {"parameters": {}, "review": {"object": {"spec": {}}}}
 	count(okescannedimages.violation) == 1 with input as {}
 }

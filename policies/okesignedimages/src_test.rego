@@ -2,8 +2,8 @@ package okesignedimages_test
 
 import data.okesignedimages
 
-# The provider of these tests vouches for whatever has "good" in its name.
-vouch(_, questions) := {
+# signed_if_good is a provider that answers signed for every image with "good" in its name.
+signed_if_good(_, questions) := {
 	"responses": [[question, verdict(question)] | some question in questions],
 	"errors": [],
 	"status_code": 200,
@@ -31,52 +31,52 @@ pod(annotations, refs) := {
 	"spec": {"containers": [{"name": sprintf("c%d", [i]), "image": ref} | some i, ref in refs]},
 }
 
-# found are the place and the reason of every violation.
+# found is the set of the place and the reason of every violation.
 found(parameters, object) := got if {
 	messages := {violation.msg | some violation in okesignedimages.violation} with input as {
 		"parameters": parameters,
 		"review": {"operation": "CREATE", "object": object},
 	}
-		with data.lib.externaldata.answers as vouch
+		with data.lib.externaldata.answers as signed_if_good
 	got := {concat(": ", array.slice(split(message, ": "), 0, 2)) | some message in messages}
 }
 
-refused(parameters, object, reason) if found(parameters, object) == {sprintf("containers/c0: %s", [reason])}
+denied(parameters, object, reason) if found(parameters, object) == {sprintf("containers/c0: %s", [reason])}
 
 admitted(parameters, object) if found(parameters, object) == set()
 
-test_signed_is_admitted_and_unsigned_is_not if {
+test_signed_is_admitted_and_unsigned_is_denied if {
 	admitted({"keys": keys}, pod({}, [good]))
-	refused({"keys": keys}, pod({}, [bad]), "unsigned")
+	denied({"keys": keys}, pod({}, [bad]), "unsigned")
 }
 
-# First that applies, from the top.
+# The rows are in the order of the decision.
 test_decision_order[note] if {
 	ambiguous := concat("", ["IAD.ocir.io/ns/good", digest])
 	everything := {"keys": [], "otherRegistries": "Allow", "exemptImages": ["IAD.ocir.io/ns/good", "iad.ocir.io/**"]}
 	some note, case in {
-		"ambiguous, whatever lets others in": {"refused": "ambiguous", "ref": ambiguous, "parameters": everything, "annotations": break_glass},
-		"exempt": {"refused": null, "ref": bad, "parameters": {"keys": keys, "exemptImages": ["iad.ocir.io/ns/bad"]}, "annotations": {}},
-		"exempt in another registry": {"refused": null, "ref": "quay.io/a/b:1", "parameters": {"keys": keys, "exemptImages": ["quay.io/a/**"]}, "annotations": {}},
-		"exempt without keys": {"refused": null, "ref": bad, "parameters": {"exemptImages": ["iad.ocir.io/ns/bad"]}, "annotations": {}},
-		"other registry": {"refused": "not-oci-registry", "ref": "nginx:latest", "parameters": {"keys": keys}, "annotations": {}},
-		"other registry denied": {"refused": "not-oci-registry", "ref": "nginx:latest", "parameters": {"keys": keys, "otherRegistries": "Deny"}, "annotations": {}},
-		"other registry allowed": {"refused": null, "ref": "nginx:latest", "parameters": {"keys": keys, "otherRegistries": "Allow"}, "annotations": {}},
-		"other registry misspelt": {"refused": "not-oci-registry", "ref": "nginx:latest", "parameters": {"keys": keys, "otherRegistries": "allow"}, "annotations": {}},
-		"break-glass is for OCI Registry": {"refused": "not-oci-registry", "ref": "nginx:latest", "parameters": {"keys": keys}, "annotations": break_glass},
-		"no keys are for OCI Registry": {"refused": "not-oci-registry", "ref": "nginx:latest", "parameters": {"keys": []}, "annotations": {}},
-		"break-glass": {"refused": null, "ref": bad, "parameters": {"keys": keys}, "annotations": break_glass},
-		"break-glass by tag": {"refused": null, "ref": "iad.ocir.io/ns/bad:1", "parameters": {"keys": keys}, "annotations": break_glass},
-		"break-glass without keys": {"refused": null, "ref": bad, "parameters": {}, "annotations": break_glass},
-		"break-glass ignored": {"refused": "unsigned", "ref": bad, "parameters": {"keys": keys, "breakGlass": "Ignore"}, "annotations": break_glass},
-		"break-glass honoured in lower case": {"refused": "unsigned", "ref": bad, "parameters": {"keys": keys, "breakGlass": "honor"}, "annotations": break_glass},
-		"no keys": {"refused": null, "ref": bad, "parameters": {"keys": []}, "annotations": {}},
-		"no keys by tag": {"refused": null, "ref": "iad.ocir.io/ns/bad:1", "parameters": {"keys": []}, "annotations": {}},
-		"tag": {"refused": "no-digest", "ref": "iad.ocir.io/ns/good:latest", "parameters": {"keys": keys}, "annotations": {}},
-		"neither tag nor digest": {"refused": "no-digest", "ref": "iad.ocir.io/ns/good", "parameters": {"keys": keys}, "annotations": {}},
-		"tag and digest": {"refused": null, "ref": concat("", ["iad.ocir.io/ns/good:v1", digest]), "parameters": {"keys": keys}, "annotations": {}},
+		"ambiguous, under every exception": {"denied": "ambiguous", "ref": ambiguous, "parameters": everything, "annotations": break_glass},
+		"exempt": {"denied": null, "ref": bad, "parameters": {"keys": keys, "exemptImages": ["iad.ocir.io/ns/bad"]}, "annotations": {}},
+		"exempt in another registry": {"denied": null, "ref": "quay.io/a/b:1", "parameters": {"keys": keys, "exemptImages": ["quay.io/a/**"]}, "annotations": {}},
+		"exempt without keys": {"denied": null, "ref": bad, "parameters": {"exemptImages": ["iad.ocir.io/ns/bad"]}, "annotations": {}},
+		"other registry": {"denied": "not-oci-registry", "ref": "nginx:latest", "parameters": {"keys": keys}, "annotations": {}},
+		"other registry denied": {"denied": "not-oci-registry", "ref": "nginx:latest", "parameters": {"keys": keys, "otherRegistries": "Deny"}, "annotations": {}},
+		"other registry allowed": {"denied": null, "ref": "nginx:latest", "parameters": {"keys": keys, "otherRegistries": "Allow"}, "annotations": {}},
+		"other registry misspelt": {"denied": "not-oci-registry", "ref": "nginx:latest", "parameters": {"keys": keys, "otherRegistries": "allow"}, "annotations": {}},
+		"break-glass is for OCI Registry": {"denied": "not-oci-registry", "ref": "nginx:latest", "parameters": {"keys": keys}, "annotations": break_glass},
+		"no keys are for OCI Registry": {"denied": "not-oci-registry", "ref": "nginx:latest", "parameters": {"keys": []}, "annotations": {}},
+		"break-glass": {"denied": null, "ref": bad, "parameters": {"keys": keys}, "annotations": break_glass},
+		"break-glass by tag": {"denied": null, "ref": "iad.ocir.io/ns/bad:1", "parameters": {"keys": keys}, "annotations": break_glass},
+		"break-glass without keys": {"denied": null, "ref": bad, "parameters": {}, "annotations": break_glass},
+		"break-glass ignored": {"denied": "unsigned", "ref": bad, "parameters": {"keys": keys, "breakGlass": "Ignore"}, "annotations": break_glass},
+		"break-glass honoured in lower case": {"denied": "unsigned", "ref": bad, "parameters": {"keys": keys, "breakGlass": "honor"}, "annotations": break_glass},
+		"no keys": {"denied": null, "ref": bad, "parameters": {"keys": []}, "annotations": {}},
+		"no keys by tag": {"denied": null, "ref": "iad.ocir.io/ns/bad:1", "parameters": {"keys": []}, "annotations": {}},
+		"tag": {"denied": "no-digest", "ref": "iad.ocir.io/ns/good:latest", "parameters": {"keys": keys}, "annotations": {}},
+		"neither tag nor digest": {"denied": "no-digest", "ref": "iad.ocir.io/ns/good", "parameters": {"keys": keys}, "annotations": {}},
+		"tag and digest": {"denied": null, "ref": concat("", ["iad.ocir.io/ns/good:v1", digest]), "parameters": {"keys": keys}, "annotations": {}},
 	}
-	reasons := {sprintf("containers/c0: %s", [reason]) | some reason in [case.refused]; reason != null}
+	reasons := {sprintf("containers/c0: %s", [reason]) | some reason in [case.denied]; reason != null}
 	found(case.parameters, pod(case.annotations, [case.ref])) == reasons
 }
 
@@ -95,10 +95,10 @@ test_only_a_literal_empty_list_means_any_key[note] if {
 		"a list in a list": {"keys": [[]]},
 		"one key and something else": {"keys": [key("a"), {}]},
 	}
-	refused(parameters, pod({}, [good]), "no-keys")
+	denied(parameters, pod({}, [good]), "no-keys")
 }
 
-# Kritis takes any value of the annotation for break-glass.
+# Kritis accepts any value of the annotation.
 test_break_glass_is_spelled_one_way_only[note] if {
 	some note, annotations in {
 		"True": {"oracle.image-policy.k8s.io/break-glass": "True"},
@@ -112,12 +112,12 @@ test_break_glass_is_spelled_one_way_only[note] if {
 		"no annotations": null,
 		"a list": ["oracle.image-policy.k8s.io/break-glass"],
 	}
-	refused({"keys": keys}, pod(annotations, [bad]), "unsigned")
+	denied({"keys": keys}, pod(annotations, [bad]), "unsigned")
 }
 
 test_break_glass_belongs_to_the_pod if {
 	containers := [{"name": "c0", "image": bad}]
-	refused(
+	denied(
 		{"keys": keys}, {
 			"metadata": {"annotations": break_glass},
 			"spec": {"template": {"spec": {"containers": containers}}},
@@ -125,8 +125,8 @@ test_break_glass_belongs_to_the_pod if {
 		"unsigned",
 	)
 	admitted({"keys": keys}, {"spec": {"template": {"metadata": {"annotations": break_glass}, "spec": {"containers": containers}}}})
-	refused({"keys": keys}, {"metadata": {"labels": break_glass}, "spec": {"containers": containers}}, "unsigned")
-	refused({"keys": keys}, {"spec": {"annotations": break_glass, "containers": containers}}, "unsigned")
+	denied({"keys": keys}, {"metadata": {"labels": break_glass}, "spec": {"containers": containers}}, "unsigned")
+	denied({"keys": keys}, {"spec": {"annotations": break_glass, "containers": containers}}, "unsigned")
 }
 
 test_one_bad_image_among_good_ones_in_every_position if {
@@ -147,7 +147,7 @@ test_one_bad_image_among_good_ones_in_every_position if {
 	}}) == {"volumes/v: unsigned"}
 }
 
-test_images_that_are_none[note] if {
+test_missing_images[note] if {
 	some note, container in {
 		"missing": {"name": "c0"},
 		"empty": {"name": "c0", "image": ""},
@@ -155,17 +155,17 @@ test_images_that_are_none[note] if {
 	}
 	some parameters in [{"keys": keys}, {"keys": [], "otherRegistries": "Allow"}]
 	object := {"metadata": {"annotations": break_glass}, "spec": {"containers": [container, {"name": "c1", "image": good}]}}
-	refused(parameters, object, "no-image")
+	denied(parameters, object, "no-image")
 }
 
-test_images_that_are_no_text[note] if {
+test_images_that_are_no_string[note] if {
 	some note, image in {"number": 1, "list": [good], "object": {"ref": good}, "true": true}
 	object := {"metadata": {"annotations": break_glass}, "spec": {"containers": [{"name": "c0", "image": image}]}}
-	refused({"keys": [], "otherRegistries": "Allow"}, object, "ambiguous")
+	denied({"keys": [], "otherRegistries": "Allow"}, object, "ambiguous")
 }
 
-# Nothing but one plain yes to the question asked is a yes.
-test_answers_that_are_no_yes[note] if {
+# Only one valid yes to the question admits the image.
+test_invalid_answers[note] if {
 	question := json.marshal({"image": good, "keys": sort({k | some k in keys})})
 	yes := {"signed": true, "reason": "signed"}
 	some note, answer in {
@@ -182,7 +182,7 @@ test_answers_that_are_no_yes[note] if {
 		"for another image": {"responses": [[json.marshal({"image": bad, "keys": sort({k | some k in keys})}), yes]], "errors": []},
 		"for other keys": {"responses": [[json.marshal({"image": good, "keys": [key("a")]}), yes]], "errors": []},
 		"for no keys": {"responses": [[json.marshal({"image": good, "keys": []}), yes]], "errors": []},
-		"the same in other words": {"responses": [[concat("", [question, " "]), yes]], "errors": []},
+		"the question spelled otherwise": {"responses": [[concat("", [question, " "]), yes]], "errors": []},
 		"signed is text": {"responses": [[question, {"signed": "true"}]], "errors": []},
 		"signed is a number": {"responses": [[question, {"signed": 1}]], "errors": []},
 		"signed is missing": {"responses": [[question, {"reason": "signed"}]], "errors": []},
@@ -213,7 +213,7 @@ test_answers_that_are_no_yes[note] if {
 	}
 }
 
-test_a_failed_function_is_no_yes if {
+test_a_failed_function_is_denied if {
 	count(okesignedimages.violation) == 1 with input as {
 		"parameters": {"keys": keys},
 		"review": {"operation": "CREATE", "object": pod({}, [good])},
@@ -234,7 +234,7 @@ test_every_question_is_asked_once_and_sorted if {
 	sort(got) == want
 }
 
-test_nothing_is_asked_for_what_is_settled if {
+test_no_question_about_images_that_need_no_verdict if {
 	every parameters in [{"keys": []}, {"keys": keys, "exemptImages": ["iad.ocir.io/ns/good"]}, {}] {
 		okesignedimages.questions == {} with input as {
 			"parameters": parameters,
@@ -247,7 +247,7 @@ test_nothing_is_asked_for_what_is_settled if {
 	}
 }
 
-test_ambiguous_references_are_refused_under_every_setting if {
+test_ambiguous_references_are_denied_under_every_setting if {
 	ambiguous := [vector.ref | some vector in data.references; vector.class == "ambiguous"]
 	count(ambiguous) > 50
 	every other in ["Allow", "Deny"] {
@@ -258,8 +258,8 @@ test_ambiguous_references_are_refused_under_every_setting if {
 	}
 }
 
-# The report comes on top of what is refused anyway.
-test_report_lists_what_only_the_want_of_keys_admits[note] if {
+# The report adds violations to the others.
+test_report_lists_images_that_are_admitted_without_keys[note] if {
 	some note, case in {
 		"no keys": {"parameters": {"keys": []}, "want": {"containers/c0: no-key-listed", "containers/c1: no-key-listed", "containers/c2: not-oci-registry"}},
 		"keys": {"parameters": {"keys": keys}, "want": {"containers/c1: unsigned", "containers/c2: not-oci-registry"}},
@@ -270,11 +270,11 @@ test_report_lists_what_only_the_want_of_keys_admits[note] if {
 	found(parameters, pod({}, [good, bad, "nginx"])) == case.want
 }
 
-test_break_glass_is_reported_elsewhere if {
+test_report_does_not_list_break_glass if {
 	admitted({"keys": [], "report": true}, pod(break_glass, [bad]))
 }
 
-test_objects_without_images_are_refused if {
+test_objects_without_images_are_denied if {
 	count(okesignedimages.violation) == 1 with input as {"parameters": {"keys": []}, "review": {"object": {"spec": {}}}}
 	count(okesignedimages.violation) == 1 with input as {"parameters": {"keys": []}}
 }

@@ -26,11 +26,6 @@ var kept = map[string]string{
 // fail the test.
 var pending = []string{
 	"Makefile",
-	"charts",
-	"charts/oke-sign",
-	"charts/oke-sign-policy",
-	"charts/oke-sign-policy/templates",
-	"charts/oke-sign/templates",
 	"docs/ci",
 	"plugin/cli",
 	"plugin/cmd",
@@ -51,11 +46,6 @@ var pending = []string{
 	"plugin/okecluster",
 	"plugin/simulate",
 	"plugin/workload",
-	"policies",
-	"policies/conftest",
-	"policies/conftest/examples",
-	"policies/okebreakglass",
-	"policies/okescannedimages",
 	"provider/cache",
 	"provider/certs",
 	"provider/checker",
@@ -90,7 +80,7 @@ var pending = []string{
 
 // pendingNames are the folders whose names are still to be changed to the glossary's.
 var pendingNames = []string{
-	"plugin/gatekeeper", "plugin/keyring", "policies/okebreakglass",
+	"plugin/gatekeeper", "plugin/keyring",
 	"provider/cache", "provider/ociauth", "provider/vulnreport",
 }
 

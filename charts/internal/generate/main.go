@@ -1,6 +1,6 @@
-// Command generate writes the generated files of the folder of charts given as
-// its only argument: the ConstraintTemplates and the ValidatingAdmissionPolicy, which
-// are those of package policies, and in each README the tables that say what stands in values.yaml and alerts.yaml.
+// Command generate writes the generated files of the folder of charts, its only argument. It
+// copies the ConstraintTemplates and the ValidatingAdmissionPolicy from package policies, and
+// writes the tables of values.yaml and alerts.yaml into each README.
 package main
 
 import (
@@ -54,7 +54,7 @@ func write(dir *os.Root) error {
 	return nil
 }
 
-// files returns every generated file below the folder of charts, by its path.
+// files returns every generated file of the folder of charts, by its path.
 func files(charts fs.FS) (map[string][]byte, error) {
 	made := make(map[string][]byte)
 	for _, kind := range policies.Kinds() {
@@ -88,7 +88,8 @@ func files(charts fs.FS) (map[string][]byte, error) {
 	return made, nil
 }
 
-// fill puts the table of a source, if the chart has it, between its marks.
+// fill writes the table of a source between its marks in the README. A chart without the source
+// keeps its README.
 func fill(charts fs.FS, chart, source string, readme []byte, table func([]byte) (string, error)) ([]byte, error) {
 	text, err := fs.ReadFile(charts, path.Join(chart, source))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -101,7 +102,7 @@ func fill(charts fs.FS, chart, source string, readme []byte, table func([]byte) 
 	before, rest, found := strings.Cut(string(readme), begin)
 	_, after, ended := strings.Cut(rest, end)
 	if !found || !ended {
-		return nil, fmt.Errorf("%s/README.md has no place for %s: %q and %q", chart, source, begin, end)
+		return nil, fmt.Errorf("%s/README.md has no marks for %s: %q and %q", chart, source, begin, end)
 	}
 	rows, err := table(text)
 	if err != nil {
@@ -110,8 +111,8 @@ func fill(charts fs.FS, chart, source string, readme []byte, table func([]byte) 
 	return []byte(before + begin + rows + end + after), nil
 }
 
-// values is a table of all values. One that has a comment is a row, whatever is in
-// it; one that has none is a group.
+// values returns a table of all values. A value with a comment is a row, also if it is a map. A
+// map without a comment is a group of values.
 func values(text []byte) (string, error) {
 	var document yaml.Node
 	if err := yaml.Unmarshal(text, &document); err != nil {
@@ -141,8 +142,8 @@ func rows(b *strings.Builder, group string, node *yaml.Node) error {
 	return nil
 }
 
-// comment is the text of the last paragraph of comment lines: what stands above is
-// not about the value alone.
+// comment returns the text of the last paragraph of comment lines. Earlier paragraphs describe
+// more than the value.
 func comment(lines string) string {
 	paragraphs := strings.Split(lines, "\n\n")
 	var words []string
@@ -160,14 +161,14 @@ func inline(value *yaml.Node) string {
 	flow.Style = yaml.FlowStyle
 	text, err := yaml.Marshal(&flow)
 	if err != nil {
-		return "" // what has been parsed is written without an error
+		return "" // A parsed node is always marshaled without an error.
 	}
 	return "`" + cell(strings.TrimSpace(string(text))) + "`"
 }
 
 func cell(text string) string { return strings.ReplaceAll(text, "|", `\|`) }
 
-// alerts is a table of what each alert means and what to do.
+// alerts returns a table with the problem and the next step of each alert.
 func alerts(text []byte) (string, error) {
 	var file struct {
 		Groups []struct {

@@ -73,7 +73,7 @@ func TestGeneratedFilesAreMarked(t *testing.T) {
 
 func TestValuesNeedComments(t *testing.T) {
 	for name, tc := range map[string]struct{ text, want, err string }{
-		"a value, and a group that is one": {
+		"a value, a group, and a map as a value": {
 			"# About the file.\n\n# What it is:\n# a | b.\na: \"\"\ngroup:\n  # Within.\n  b: [1, \"x\"]\n# All of it.\nwhole: {c: d}\n",
 			"| value | default | meaning |\n|---|---|---|\n| `a` | `\"\"` | What it is: a \\| b. |\n| `group.b` | `[1, \"x\"]` | Within. |\n| `whole` | `{c: d}` | All of it. |\n", "",
 		},

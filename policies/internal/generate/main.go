@@ -1,5 +1,4 @@
-// Command generate writes the generated files of the folder of policies given as
-// its only argument. It lives beside them because nobody else has a use for it.
+// Command generate writes the generated files of the folder of policies, its only argument.
 package main
 
 import (
@@ -35,7 +34,7 @@ func run(args []string) error {
 	for file, text := range files {
 		file = filepath.FromSlash(file)
 		if old, err := dir.ReadFile(file); err == nil && bytes.Equal(old, text) {
-			continue // keeps the modification time, which builds go by
+			continue // An unchanged modification time keeps the build cache valid.
 		}
 		if err := dir.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 			return errors.Join(err, dir.Close())
