@@ -38,7 +38,7 @@ func checkGatekeeper(f *facts) []finding {
 		case d.Status.ReadyReplicas == 0:
 			found = append(found, warns(command, "%s has no ready Pod", d.Name))
 		case isWebhook && wanted < 2:
-			found = append(found, warns(helmValues+"--set replicas=3", "%s has one replica: while its node is drained, nothing can be created", d.Name))
+			found = append(found, warns(f.upgradeGatekeeper("replicas=3"), "%s has one replica: while its node is drained, nothing can be created", d.Name))
 		default:
 			found = append(found, holds("%s: %d of %d Pods ready", d.Name, d.Status.ReadyReplicas, wanted))
 		}
@@ -87,7 +87,7 @@ func checkFailurePolicy(f *facts) []finding {
 	if w.FailurePolicy == nil || *w.FailurePolicy == admissionregistrationv1.Fail {
 		found = append(found, holds("failurePolicy Fail"))
 	} else {
-		found = append(found, fails(helmValues+"--set validatingWebhookFailurePolicy=Fail",
+		found = append(found, fails(f.upgradeGatekeeper("validatingWebhookFailurePolicy=Fail"),
 			"failurePolicy is %s: what Gatekeeper cannot judge in time is admitted", *w.FailurePolicy))
 	}
 	if len(w.ClientConfig.CABundle) == 0 {
@@ -173,7 +173,10 @@ func checkNamespaces(f *facts) []finding {
 	if f.configs.err != nil {
 		found = append(found, unknown(f.configs.err))
 	}
-	if len(others) > 0 {
+	switch {
+	case len(others) > 0 && f.providers.err != nil:
+		found = append(found, unknown(fmt.Errorf("any image runs in %s, unless the provider does: %w", strings.Join(others, ", "), f.providers.err)))
+	case len(others) > 0:
 		found = append(found, fails("remove the label "+enforcement.IgnoreLabel+", the entry of the Config, or the namespace from validatingWebhookExemptNamespacesLabels",
 			"any image runs in %s", strings.Join(others, ", ")))
 	}
@@ -193,7 +196,7 @@ func checkExternalData(f *facts) []finding {
 	for _, d := range f.gatekeeper.is {
 		for _, value := range flagsOf(d.Spec.Template.Spec, "enable-external-data") {
 			if on, err := strconv.ParseBool(value); err != nil || !on {
-				return []finding{fails(helmValues+"--set enableExternalData=true", "%s runs with --enable-external-data=%s: it asks no provider, and refuses every image of OCI Registry", d.Name, value)}
+				return []finding{fails(f.upgradeGatekeeper("enableExternalData=true"), "%s runs with --enable-external-data=%s: it asks no provider, and refuses every image of OCI Registry", d.Name, value)}
 			}
 		}
 	}
@@ -220,7 +223,7 @@ func checkResponseCache(f *facts) []finding {
 			}
 		}
 		if ttl > longestCache {
-			found = append(found, warns(helmValues+"--set externaldataProviderResponseCacheTTL=30s", "Gatekeeper keeps answers for %s: so much longer a disabled key counts, and a new signature does not", ttl))
+			found = append(found, warns(f.upgradeGatekeeper("externaldataProviderResponseCacheTTL=30s"), "Gatekeeper keeps answers for %s: so much longer a disabled key counts, and a new signature does not", ttl))
 		} else {
 			found = append(found, holds("%s", ttl))
 		}

@@ -22,7 +22,7 @@ func checkPins(f *facts) []finding {
 	}
 	var found []finding
 	if f.mutation.is == nil {
-		found = append(found, warns(helmValues+"--set disableMutation=false", "the webhook %s is not there: no tag is pinned, and Pods are refused for theirs", mutationWebhook))
+		found = append(found, warns(f.upgradeGatekeeper("disableMutation=false"), "the webhook %s is not there: no tag is pinned, and Pods are refused for theirs", mutationWebhook))
 	}
 	checked := make(map[string]bool)
 	for _, x := range pins {
@@ -53,7 +53,7 @@ func (f *facts) checkPinning(x pin) []finding {
 		return []finding{warns("install the provider with the chart oke-sign", "there is no Provider %s, which Assign/%s asks: %s", x.provider, x.rule.GetName(), lost)}
 	}
 	if path := pathOf(*x.asked); path != digestAnswerer.path {
-		return []finding{warns(fmt.Sprintf(`kubectl patch provider %s --type merge -p '{"spec":{"url":"https://oke-sign.oke-sign.svc:8443%s"}}'`, x.provider, digestAnswerer.path),
+		return []finding{warns(fmt.Sprintf(`kubectl patch provider %s --type merge -p '{"spec":{"url":%q}}'`, x.provider, f.address(digestAnswerer.path)),
 			"%s leads to %s, and what tags point to is answered under %s: %s", x.provider, cli.Clip(path, 100), digestAnswerer.path, lost)}
 	}
 	limit := 10 // seconds, of a webhook that says nothing
@@ -61,7 +61,7 @@ func (f *facts) checkPinning(x pin) []finding {
 		limit = int(*w.TimeoutSeconds)
 	}
 	var found []finding
-	for _, y := range checkProvider(*x.asked, digestAnswerer, f.now, limit) {
+	for _, y := range checkProvider(f, *x.asked, digestAnswerer, limit) {
 		if y.State == stateFails { // what only warns is said of the other Providers
 			y.State = stateWarns
 			found = append(found, y)

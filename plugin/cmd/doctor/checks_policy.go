@@ -23,8 +23,8 @@ import (
 )
 
 func checkTemplates(f *facts) []finding {
-	if err := cmp.Or(f.templates.err, f.constraints.err); err != nil {
-		return []finding{unknown(err)}
+	if f.templates.err != nil {
+		return []finding{unknown(f.templates.err)}
 	}
 	var found []finding
 	for _, kind := range policies.Kinds() {
@@ -97,7 +97,10 @@ func checkEffect(f *facts) []finding {
 		denying = append(denying, c)
 		name := c.GetKind() + "/" + c.GetName()
 		edit := "kubectl edit " + strings.ToLower(name)
-		if keys, ok, _ := unstructured.NestedSlice(c.Object, "spec", "parameters", "keys"); ok && len(keys) == 0 {
+		switch keys, listed, _ := unstructured.NestedSlice(c.Object, "spec", "parameters", "keys"); {
+		case !listed:
+			found = append(found, fails(edit, "%s has no list of keys, and refuses every image of OCI Registry", name))
+		case len(keys) == 0:
 			found = append(found, warns(edit, "%s lists no key: any image of OCI Registry may run, signed or not", name))
 		}
 		for _, narrow := range narrowed(c) {
@@ -160,7 +163,7 @@ func checkBreakGlass(f *facts) []finding {
 	if f.constraints.err != nil {
 		return []finding{unknown(f.constraints.err)}
 	}
-	var rules []unstructured.Unstructured
+	var rules, idle []unstructured.Unstructured
 	honoured, who := false, false
 	for _, c := range f.constraints.is {
 		switch c.GetKind() {
@@ -173,7 +176,8 @@ func checkBreakGlass(f *facts) []finding {
 				continue
 			}
 			if !enforcement.ActsAt(c, "deny") {
-				return []finding{fails("set enforcementAction: deny in it", "OKEBreakGlass/%s refuses nobody", c.GetName())}
+				idle = append(idle, c)
+				continue
 			}
 			rules = append(rules, c)
 			for _, list := range []string{"users", "groups", "serviceAccounts"} {
@@ -185,6 +189,8 @@ func checkBreakGlass(f *facts) []finding {
 	switch {
 	case !honoured:
 		return []finding{holds("the policy ignores the annotation")}
+	case len(rules) == 0 && len(idle) > 0:
+		return []finding{fails("set enforcementAction: deny in it", "OKEBreakGlass/%s refuses nobody", idle[0].GetName())}
 	case len(rules) == 0:
 		return []finding{warns("kubectl apply -f a constraint of kind OKEBreakGlass", "anybody who may make a Pod may lift the policy with an annotation, without a reason or an end")}
 	}
@@ -193,6 +199,13 @@ func checkBreakGlass(f *facts) []finding {
 		worse = fails // whom it keeps out gets in there
 	}
 	var found []finding
+	// A constraint that leaves something out holds nobody there, whatever its kinds.
+	whole := slices.DeleteFunc(slices.Clone(rules), func(c unstructured.Unstructured) bool { return len(narrowed(c)) > 0 })
+	if len(whole) == 0 {
+		found = append(found, worse("remove it from spec.match", "OKEBreakGlass/%s leaves something out: %s", rules[0].GetName(), narrowed(rules[0])[0]))
+	} else {
+		rules = whole
+	}
 	var missing []string
 	for _, k := range breakGlassKinds {
 		if !slices.ContainsFunc(rules, func(c unstructured.Unstructured) bool { return enforcement.MatchesKind(c, k.group, k.kind) }) {
@@ -201,10 +214,6 @@ func checkBreakGlass(f *facts) []finding {
 	}
 	if len(missing) > 0 {
 		found = append(found, worse("add the kinds to spec.match.kinds", "OKEBreakGlass is not about %s: the annotation gets in through them", strings.Join(missing, ", ")))
-	}
-	whole := slices.ContainsFunc(rules, func(c unstructured.Unstructured) bool { return len(narrowed(c)) == 0 })
-	if !whole {
-		found = append(found, worse("remove it from spec.match", "OKEBreakGlass/%s leaves something out: %s", rules[0].GetName(), narrowed(rules[0])[0]))
 	}
 	found = append(found, looseRules(rules)...)
 	if len(found) == 0 {
@@ -271,13 +280,13 @@ func checkAudit(f *facts) []finding {
 	case strings.Contains(silent, "NotAuthorizedOrNotFound"):
 		found = append(found, fails(f.grant(), "OCI lets the provider read nothing: %s", cli.Clip(silent, 256)))
 	case silent != "":
-		found = append(found, fails("kubectl -n oke-sign logs deployment/oke-sign", "the last audit got no answer: %s", cli.Clip(silent, 256)))
+		found = append(found, fails(f.logs(), "the last audit got no answer: %s", cli.Clip(silent, 256)))
 	}
 	if unread != "" {
 		found = append(found, fails(f.grant(), "the provider has no right in OCI to read what you can: %s", unread))
 	}
 	if late != "" { // an audit asks about all images at once, and scans are given less time than that takes
-		found = append(found, warns("wait for another audit or two; then kubectl -n oke-sign logs deployment/oke-sign", "the last audit got no answer about scans: %s", cli.Clip(late, 256)))
+		found = append(found, warns("wait for another audit or two; then "+f.logs(), "the last audit got no answer about scans: %s", cli.Clip(late, 256)))
 	}
 	if unseen != "" {
 		found = append(found, warns(f.grant()+"; other tenancies it takes with --tenancy", "the provider does not see an image that runs: %s", cli.Clip(unseen, 256)))
@@ -304,7 +313,7 @@ func checkAuditList(f *facts) []finding {
 		listed, _, _ := unstructured.NestedSlice(c.Object, "status", "violations")
 		audited = audited || counted
 		if total > int64(len(listed)) {
-			found = append(found, warns(fmt.Sprintf(helmValues+"--set constraintViolationsLimit=%d", max(500, total)),
+			found = append(found, warns(f.upgradeGatekeeper(fmt.Sprintf("constraintViolationsLimit=%d", max(500, total))),
 				"%s/%s has %d violations, and the audit lists %d of them", c.GetKind(), c.GetName(), total, len(listed)))
 		}
 	}

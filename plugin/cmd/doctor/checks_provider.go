@@ -3,6 +3,7 @@ package doctor
 import (
 	"cmp"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"maps"
 	"net/url"
@@ -33,7 +34,7 @@ func checkProviders(f *facts) []finding {
 			continue
 		}
 		before := len(found)
-		found = append(found, checkProvider(*p, answererOf(wanted[name]), f.now, limit)...)
+		found = append(found, checkProvider(f, *p, answererOf(wanted[name]), limit)...)
 		seconds, _, _ := unstructured.NestedInt64(p.Object, "spec", "timeout")
 		total += int(seconds)
 		if len(found) == before {
@@ -41,12 +42,12 @@ func checkProviders(f *facts) []finding {
 		}
 	}
 	if len(wanted) > 1 && total >= limit {
-		found = append(found, warns(fmt.Sprintf(helmValues+"--set validatingWebhookTimeoutSeconds=%d", total+2), "the Providers may take %d s together, and the webhook has %d s: it may end without a reason", total, limit))
+		found = append(found, warns(f.upgradeGatekeeper(fmt.Sprintf("validatingWebhookTimeoutSeconds=%d", total+2)), "the Providers may take %d s together, and the webhook has %d s: it may end without a reason", total, limit))
 	}
 	return found
 }
 
-func checkProvider(p unstructured.Unstructured, by answerer, now time.Time, limit int) []finding {
+func checkProvider(f *facts, p unstructured.Unstructured, by answerer, limit int) []finding {
 	name := p.GetName()
 	patch := func(spec string) string {
 		return fmt.Sprintf("kubectl patch provider %s --type merge -p '{\"spec\":%s}'", name, spec)
@@ -54,13 +55,13 @@ func checkProvider(p unstructured.Unstructured, by answerer, now time.Time, limi
 	var found []finding
 	address, _, _ := unstructured.NestedString(p.Object, "spec", "url")
 	if u, err := url.Parse(address); err != nil || u.Scheme != "https" || u.Host == "" {
-		found = append(found, fails(patch(`{"url":"https://oke-sign.oke-sign.svc:8443`+by.path+`"}`), "%s has the address %q, and only https is asked", name, cli.Clip(address, 100)))
+		found = append(found, fails(patch(fmt.Sprintf(`{"url":%q}`, f.address(by.path))), "%s has the address %q, and only https is asked", name, cli.Clip(address, 100)))
 	}
 	if authorities, err := bundle(p); err != nil {
 		found = append(found, fails("restart the provider, which writes it, or give it with the chart's caBundle", "%s: caBundle: %v", name, err))
-	} else if end := authorities[0].NotAfter; end.Before(now.Add(30 * 24 * time.Hour)) {
+	} else if end := authorities[0].NotAfter; end.Before(f.now.Add(30 * 24 * time.Hour)) {
 		state := warns
-		if end.Before(now) {
+		if end.Before(f.now) {
 			state = fails
 		}
 		found = append(found, state("renew the provider's certificate and its CA", "%s: the CA ends %s", name, cli.Timestamp(end)))
@@ -93,7 +94,11 @@ func checkBackends(f *facts) []finding {
 	for _, name := range slices.Sorted(maps.Keys(f.backends)) {
 		b := f.backends[name]
 		if b.err != nil {
-			found = append(found, unknown(fmt.Errorf("%s: %w", name, b.err)))
+			x := unknown(fmt.Errorf("%s: %w", name, b.err))
+			if errors.Is(b.err, errNoService) {
+				x.Fix = "look at what answers there; doctor follows addresses of the form SERVICE.NAMESPACE.svc"
+			}
+			found = append(found, x)
 			continue
 		}
 		ready := 0
@@ -109,7 +114,7 @@ func checkBackends(f *facts) []finding {
 				"%s: nobody answers at %s.%s: %s; every image of OCI Registry is refused", name, b.service, b.namespace, b.unserved))
 			continue
 		}
-		logs := fmt.Sprintf("kubectl -n %s get pods; kubectl -n %s logs deployment/oke-sign", b.namespace, b.namespace)
+		logs := fmt.Sprintf("kubectl -n %s get pods; %s", b.namespace, f.logs())
 		for _, pod := range slices.Sorted(maps.Keys(b.unready)) {
 			found = append(found, warns(fmt.Sprintf("kubectl -n %s logs %s", b.namespace, pod), "%s is not ready: %s", pod, cli.Clip(b.unready[pod], 300)))
 		}
@@ -133,7 +138,11 @@ func checkCertificates(f *facts) []finding {
 			continue // said already
 		}
 		if b.chain.err != nil {
-			found = append(found, unknown(fmt.Errorf("%s: %w", p.GetName(), b.chain.err)))
+			x := unknown(fmt.Errorf("%s: %w", p.GetName(), b.chain.err))
+			if errors.Is(b.chain.err, errNoCertificate) {
+				x.Fix = fmt.Sprintf("kubectl -n %s get secrets; renew the one that the provider's Pods mount", b.namespace)
+			}
+			found = append(found, x)
 			continue
 		}
 		if len(b.chain.is) == 0 {

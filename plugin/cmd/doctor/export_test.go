@@ -1,7 +1,11 @@
 package doctor
 
 import (
+	"cmp"
+	"context"
+	"fmt"
 	"net/url"
+	"slices"
 	"time"
 
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
@@ -9,74 +13,91 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+
+	"github.com/oke-sign/oke-sign/plugin/connect"
+	"github.com/oke-sign/oke-sign/plugin/okecluster"
+	"github.com/oke-sign/oke-sign/plugin/simulate"
+	"github.com/oke-sign/oke-sign/provider/vault"
 )
 
 // Finding is an outcome of doctor's checks.
 type Finding = finding
 
-// Check does the checks that need neither OCI nor a running cluster, on objects as
-// they would be read, at a time by both clocks.
-func Check(objects []*unstructured.Unstructured, now time.Time) ([]Finding, error) {
-	f := &facts{now: now, apiTime: fact[time.Time]{is: now}, backends: make(map[string]backend)}
-	f.labels.is.served = true
+// NoService is the error of an address that leads to no Service of the cluster.
+var NoService = errNoService
+
+// Key is what OCI Vault answers about a key that a constraint lists.
+type Key struct {
+	ID    string
+	Realm string // of the user, if it is not the key's
+	Key   vault.MasterKey
+	Err   error
+}
+
+// World is what doctor has read: objects of a cluster, and what OCI answered.
+type World struct {
+	Objects map[string]*unstructured.Unstructured // by KIND/NAME
+	Unread  map[string]error                      // by KIND, or keys, running, oke, clock
+	Now     time.Time
+	Behind  time.Duration     // the API server's clock
+	Old     bool              // an API server without ValidatingAdmissionPolicies
+	Home    string            // the namespace of the provider; oke-sign if empty
+	Unready map[string]string // what a Pod of the provider says of itself
+	Backend error             // why nobody can see what answers for the Provider oke-sign
+	Keys    []Key
+	Running []*simulate.ImageStatus
+	OKE     *okecluster.Cluster
+}
+
+// Findings does one check, or all of them if check is empty.
+func (w *World) Findings(named string) ([]Finding, error) {
+	f, err := w.facts()
+	if err != nil {
+		return nil, err
+	}
+	found := f.run()
+	if named == "" {
+		return found, nil
+	}
+	if !slices.ContainsFunc(checks(), func(c check) bool { return c.name == named }) {
+		return nil, fmt.Errorf("no check is called %q", named)
+	}
+	return slices.DeleteFunc(found, func(x finding) bool { return x.Check != named }), nil
+}
+
+// Checks are the names of all checks.
+func Checks() []string {
+	var names []string
+	for _, c := range checks() {
+		names = append(names, c.name)
+	}
+	return names
+}
+
+// Gather reads a cluster, and does all checks on what it read.
+func Gather(ctx context.Context, s *connect.Session) ([]Finding, error) {
+	f, err := gather(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	return f.run(), nil
+}
+
+func (w *World) facts() (*facts, error) {
+	f := &facts{now: w.Now, backends: make(map[string]backend)}
+	f.apiTime = fact[time.Time]{w.Now.Add(-w.Behind), w.Unread["clock"]}
+	f.labels.is.served = !w.Old
 	f.webhooks.is = &admissionregistrationv1.ValidatingWebhookConfiguration{}
-	b := backend{namespace: "oke-sign", service: "oke-sign", unready: make(map[string]string)}
+	b := backend{namespace: cmp.Or(w.Home, "oke-sign"), service: "oke-sign", unready: w.Unready, err: w.Backend}
 	var service *corev1.Service
-	for _, o := range objects {
-		var into any
-		switch o.GetKind() {
-		case "ValidatingWebhookConfiguration":
-			into = f.webhooks.is
-		case "Deployment":
-			f.gatekeeper.is = append(f.gatekeeper.is, appsv1.Deployment{})
-			into = &f.gatekeeper.is[len(f.gatekeeper.is)-1]
-		case "Namespace":
-			f.namespaces.is = append(f.namespaces.is, corev1.Namespace{})
-			into = &f.namespaces.is[len(f.namespaces.is)-1]
-		case "Pod":
-			b.pods = append(b.pods, corev1.Pod{})
-			into = &b.pods[len(b.pods)-1]
-		case "Secret":
-			var secret corev1.Secret
-			if err := runtime.DefaultUnstructuredConverter.FromUnstructured(o.Object, &secret); err != nil {
-				return nil, err
-			}
-			b.chain.is, b.chain.err = certificates(secret.Data[corev1.TLSCertKey])
-			continue
-		case "ValidatingAdmissionPolicy":
-			f.labels.is.policy = new(admissionregistrationv1.ValidatingAdmissionPolicy)
-			into = f.labels.is.policy
-		case "ValidatingAdmissionPolicyBinding":
-			f.labels.is.binding = new(admissionregistrationv1.ValidatingAdmissionPolicyBinding)
-			into = f.labels.is.binding
-		case "Config":
-			f.configs.is = append(f.configs.is, *o)
-			continue
-		case "ConstraintTemplate":
-			f.templates.is = append(f.templates.is, *o)
-			continue
-		case "Provider":
-			f.providers.is = append(f.providers.is, *o)
-			continue
-		case "Assign":
-			f.assigns.is = append(f.assigns.is, *o)
-			continue
-		case "MutatingWebhookConfiguration":
-			var webhooks admissionregistrationv1.MutatingWebhookConfiguration
-			if err := runtime.DefaultUnstructuredConverter.FromUnstructured(o.Object, &webhooks); err != nil {
-				return nil, err
-			}
-			f.mutation.is = mutating(&webhooks)
-			continue
-		case "Service":
-			service = new(corev1.Service)
-			into = service
-		default:
-			f.constraints.is = append(f.constraints.is, *o)
-			continue
-		}
-		if err := runtime.DefaultUnstructuredConverter.FromUnstructured(o.Object, into); err != nil {
-			return nil, err
+	var names []string
+	for name := range w.Objects {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		if err := w.put(f, &b, &service, w.Objects[name]); err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
 		}
 	}
 	b.unserved = unserved(service, &url.URL{Host: "oke-sign.oke-sign.svc:8443"})
@@ -84,12 +105,91 @@ func Check(objects []*unstructured.Unstructured, now time.Time) ([]Finding, erro
 	for name := range f.wantedProviders() {
 		f.backends[name] = b
 	}
-	return f.run(), nil
+	for _, k := range w.Keys {
+		f.keys.is = append(f.keys.is, keyFact{id: k.ID, realm: k.Realm, key: k.Key, err: k.Err})
+	}
+	f.running.is, f.oke.is = w.Running, w.OKE
+	w.unread(f)
+	return f, nil
 }
 
-// CheckClock is what doctor says of a machine whose clock is that far from the API
-// server's.
-func CheckClock(off time.Duration) []Finding {
-	now := time.Now()
-	return checkClock(&facts{now: now, apiTime: fact[time.Time]{is: now.Add(off)}})
+// put gives an object to the facts that it belongs to.
+func (w *World) put(f *facts, b *backend, service **corev1.Service, o *unstructured.Unstructured) error {
+	lists := map[string]*fact[[]unstructured.Unstructured]{
+		"Config": &f.configs, "ConstraintTemplate": &f.templates, "Provider": &f.providers, "Assign": &f.assigns,
+		"OKESignedImages": &f.constraints, "OKEScannedImages": &f.constraints, "OKEImageDigests": &f.constraints, "OKEBreakGlass": &f.constraints,
+	}
+	if list := lists[o.GetKind()]; list != nil {
+		list.is = append(list.is, *o)
+		return nil
+	}
+	read := func(into any) error { return runtime.DefaultUnstructuredConverter.FromUnstructured(o.Object, into) }
+	switch o.GetKind() {
+	case "ValidatingWebhookConfiguration":
+		return read(f.webhooks.is)
+	case "MutatingWebhookConfiguration":
+		var webhooks admissionregistrationv1.MutatingWebhookConfiguration
+		err := read(&webhooks)
+		f.mutation.is = mutating(&webhooks)
+		return err
+	case "ValidatingAdmissionPolicy":
+		f.labels.is.policy = new(admissionregistrationv1.ValidatingAdmissionPolicy)
+		return read(f.labels.is.policy)
+	case "ValidatingAdmissionPolicyBinding":
+		f.labels.is.binding = new(admissionregistrationv1.ValidatingAdmissionPolicyBinding)
+		return read(f.labels.is.binding)
+	case "Deployment":
+		f.gatekeeper.is = append(f.gatekeeper.is, appsv1.Deployment{})
+		return read(&f.gatekeeper.is[len(f.gatekeeper.is)-1])
+	case "Namespace":
+		f.namespaces.is = append(f.namespaces.is, corev1.Namespace{})
+		return read(&f.namespaces.is[len(f.namespaces.is)-1])
+	case "Pod":
+		b.pods = append(b.pods, corev1.Pod{})
+		return read(&b.pods[len(b.pods)-1])
+	case "Service":
+		*service = new(corev1.Service)
+		return read(*service)
+	case "Secret":
+		var secret corev1.Secret
+		err := read(&secret)
+		b.chain.is, b.chain.err = certificates(secret.Data[corev1.TLSCertKey])
+		b.chain.err = cmp.Or(w.Unread["Secret"], b.chain.err)
+		return err
+	}
+	return fmt.Errorf("doctor reads no %s", o.GetKind())
+}
+
+// unread leaves only the error of what could not be read.
+func (w *World) unread(f *facts) {
+	for of, err := range w.Unread {
+		switch of {
+		case "ValidatingWebhookConfiguration":
+			f.webhooks = fact[*admissionregistrationv1.ValidatingWebhookConfiguration]{err: err}
+		case "MutatingWebhookConfiguration":
+			f.mutation = fact[*admissionregistrationv1.MutatingWebhook]{err: err}
+		case "Deployment":
+			f.gatekeeper = fact[[]appsv1.Deployment]{err: err}
+		case "Namespace":
+			f.namespaces = fact[[]corev1.Namespace]{err: err}
+		case "ValidatingAdmissionPolicy":
+			f.labels = fact[labelGuard]{err: err}
+		case "Config":
+			f.configs = fact[[]unstructured.Unstructured]{err: err}
+		case "ConstraintTemplate":
+			f.templates = fact[[]unstructured.Unstructured]{err: err}
+		case "Provider":
+			f.providers = fact[[]unstructured.Unstructured]{err: err}
+		case "Assign":
+			f.assigns = fact[[]unstructured.Unstructured]{err: err}
+		case "constraints":
+			f.constraints = fact[[]unstructured.Unstructured]{err: err}
+		case "keys":
+			f.keys.err = err
+		case "running":
+			f.running.err = err
+		case "oke":
+			f.oke.err = err
+		}
+	}
 }

@@ -3,6 +3,8 @@ package doctor
 import (
 	"cmp"
 	"crypto/x509"
+	"errors"
+	"fmt"
 	"maps"
 	"net/url"
 	"slices"
@@ -58,6 +60,9 @@ type backend struct {
 	chain     fact[[]*x509.Certificate]
 	err       error
 }
+
+// errNoService says of an address that it leads out of the cluster, or nowhere.
+var errNoService = errors.New("is no Service of the cluster, so who answers there cannot be seen")
 
 type keyFact struct {
 	id    string
@@ -127,6 +132,27 @@ func (f *facts) providerNamespace() string {
 		}
 	}
 	return "oke-sign"
+}
+
+// address is where the provider answers under a path, as far as that is known.
+func (f *facts) address(path string) string {
+	service := "oke-sign"
+	for _, name := range slices.Sorted(maps.Keys(f.backends)) {
+		if b := f.backends[name]; b.namespace == f.providerNamespace() && b.service != "" {
+			service = b.service
+		}
+	}
+	return fmt.Sprintf("https://%s.%s.svc:8443%s", service, f.providerNamespace(), path)
+}
+
+// logs is the command that shows what the provider says.
+func (f *facts) logs() string {
+	return "kubectl -n " + f.providerNamespace() + " logs deployment/oke-sign"
+}
+
+// upgradeGatekeeper is the command that sets a value of Gatekeeper's chart.
+func (f *facts) upgradeGatekeeper(value string) string {
+	return "helm upgrade gatekeeper gatekeeper/gatekeeper -n " + f.gatekeeperNamespace() + " --reuse-values --set " + value
 }
 
 // Gatekeeper's webhook that changes objects, and one kind of its rules for that.

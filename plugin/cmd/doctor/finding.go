@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
 	"github.com/oke-sign/oke-sign/plugin/cli"
 )
 
@@ -40,14 +42,15 @@ func warns(fix, format string, args ...any) finding {
 }
 
 func unknown(err error) finding {
-	fix := "you need the right to read it"
-	if errors.Is(err, context.DeadlineExceeded) {
+	fix := "try again; the error says what was in the way"
+	switch {
+	case apierrors.IsForbidden(err):
+		fix = "you need the right to read it"
+	case errors.Is(err, context.DeadlineExceeded):
 		fix = "try again, perhaps with a longer --timeout"
 	}
 	return finding{State: stateUnknown, Detail: cli.Clip(err.Error(), 400), Fix: fix, err: err}
 }
 
-const (
-	helmValues  = "helm upgrade gatekeeper gatekeeper/gatekeeper -n gatekeeper-system --reuse-values "
-	helmInstall = "helm install gatekeeper gatekeeper/gatekeeper -n gatekeeper-system --create-namespace --wait --values gatekeeper-values.yaml"
-)
+// helmInstall is the command that installs Gatekeeper.
+const helmInstall = "helm install gatekeeper gatekeeper/gatekeeper -n gatekeeper-system --create-namespace --wait --values gatekeeper-values.yaml"

@@ -165,7 +165,7 @@ func readBackend(ctx context.Context, client kubernetes.Interface, p unstructure
 	}
 	host := strings.Split(u.Hostname(), ".")
 	if len(host) < 2 || len(host) > 2 && host[2] != "svc" {
-		return backend{err: fmt.Errorf("%s is no Service of the cluster, so who answers there cannot be seen", cli.Clip(u.Host, 100))}
+		return backend{err: fmt.Errorf("%s %w", cli.Clip(u.Host, 100), errNoService)}
 	}
 	b.namespace, b.service = host[1], host[0]
 	service, err := client.CoreV1().Services(b.namespace).Get(ctx, b.service, metav1.GetOptions{})
@@ -217,15 +217,18 @@ func askReady(ctx context.Context, client kubernetes.Interface, pod corev1.Pod, 
 			if port.Name != "health" {
 				continue
 			}
-			body, err := client.CoreV1().RESTClient().Get().Namespace(pod.Namespace).Resource("pods").
+			err := client.CoreV1().RESTClient().Get().Namespace(pod.Namespace).Resource("pods").
 				Name(fmt.Sprintf("http:%s:%d", pod.Name, port.ContainerPort)).SubResource("proxy").Suffix("readyz").
-				MaxRetries(0).Do(ctx).Raw()
-			if err == nil {
-				return cmp.Or(strings.TrimSpace(string(body)), fallback)
-			}
-			// What a Pod says in plain text, client-go has in the error and not as a body.
-			if said, ok := apierrors.StatusCause(err, metav1.CauseTypeUnexpectedServerResponse); ok {
+				MaxRetries(0).Do(ctx).Error()
+			// client-go returns the Pod's plain text as the cause of an error.
+			said, ok := apierrors.StatusCause(err, metav1.CauseTypeUnexpectedServerResponse)
+			switch {
+			case err == nil:
+				return "it answers now, and Kubernetes has not noticed yet"
+			case ok:
 				return said.Message
+			case !apierrors.IsForbidden(err): // such as a Pod that the API server does not reach
+				return err.Error()
 			}
 		}
 	}

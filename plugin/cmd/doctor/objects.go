@@ -3,6 +3,7 @@ package doctor
 import (
 	"crypto/x509"
 	"encoding/base64"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -40,16 +41,20 @@ func narrowed(c unstructured.Unstructured) []string {
 	var found []string
 	match, _, _ := unstructured.NestedMap(c.Object, "spec", "match")
 	for _, field := range []struct{ name, text string }{
-		{"namespaces", "only namespaces %v"}, {"excludedNamespaces", "not namespaces %v"}, {"namespaceSelector", "only namespaces with %v, and whoever may label a Namespace, such as its owner, takes it out"},
-		{"labelSelector", "only objects with %v, which whoever makes a Pod chooses"}, {"name", "only objects called %v"},
-		{"source", "only what is %v"}, {"scope", "only %v objects"},
+		{"namespaces", "only namespaces %s"}, {"excludedNamespaces", "not namespaces %s"}, {"namespaceSelector", "only namespaces with %s, and whoever may label a Namespace, such as its owner, takes it out"},
+		{"labelSelector", "only objects with %s, which whoever makes a Pod chooses"}, {"name", "only objects called %s"},
+		{"source", "only what is %s"}, {"scope", "only %s objects"},
 	} {
 		value := match[field.name]
 		empty, isMap := value.(map[string]any)
 		if value == nil || isMap && len(empty) == 0 || value == "*" || value == "" || value == "All" || field.name == "scope" && value == "Namespaced" {
 			continue
 		}
-		found = append(found, cli.Clip(fmt.Sprintf(field.text, value), 200))
+		text, err := json.Marshal(value) // as it is written in the constraint
+		if err != nil {
+			text = []byte("a value that cannot be shown")
+		}
+		found = append(found, cli.Clip(fmt.Sprintf(field.text, text), 200))
 	}
 	return found
 }
@@ -108,17 +113,23 @@ func bundle(p unstructured.Unstructured) ([]*x509.Certificate, error) {
 	return certificates(text)
 }
 
+// errNoCertificate says that a text is no list of certificates.
+var errNoCertificate = errors.New("it holds no certificate in PEM")
+
 func certificates(text []byte) ([]*x509.Certificate, error) {
 	var found []*x509.Certificate
 	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
+		if block.Type != "CERTIFICATE" {
+			continue // as Go's TLS does, with which Gatekeeper and the provider read it
+		}
 		c, err := x509.ParseCertificate(block.Bytes)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("%w: %w", errNoCertificate, err)
 		}
 		found = append(found, c)
 	}
 	if len(found) == 0 {
-		return nil, errors.New("it holds no certificate in PEM")
+		return nil, errNoCertificate
 	}
 	return found, nil
 }

@@ -1,0 +1,423 @@
+package doctor_test
+
+import "testing"
+
+func TestGatekeeperRuns(t *testing.T) {
+	told(t, "gatekeeper runs", map[string]row{
+		"a sound cluster": {sound, []string{
+			"holds: gatekeeper-audit: 1 of 1 Pods ready",
+			"holds: gatekeeper-controller-manager: 3 of 3 Pods ready",
+		}},
+		"no Gatekeeper": {gone(manager), []string{
+			"fails: no Deployment with Gatekeeper's webhook in namespace gatekeeper-system",
+			"-> helm install gatekeeper gatekeeper/gatekeeper -n gatekeeper-system --create-namespace --wait --values gatekeeper-values.yaml",
+		}},
+		"Gatekeeper elsewhere, and none there": {all(gone(manager), at(webhook, "policy", "webhooks,0,clientConfig,service,namespace")), []string{
+			"fails: no Deployment with Gatekeeper's webhook in namespace policy",
+			"-> helm install gatekeeper gatekeeper/gatekeeper -n gatekeeper-system --create-namespace --wait --values gatekeeper-values.yaml",
+		}},
+		"no Pod of the webhook is ready": {at(manager, int64(0), "status,readyReplicas"), []string{
+			"holds: gatekeeper-audit: 1 of 1 Pods ready",
+			"fails: gatekeeper-controller-manager has no ready Pod: with failurePolicy Fail nothing can be created, with Ignore everything can",
+			"-> kubectl -n gatekeeper-system describe deployment gatekeeper-controller-manager",
+		}},
+		"one replica": {at(manager, int64(1), "spec,replicas"), []string{
+			"holds: gatekeeper-audit: 1 of 1 Pods ready",
+			"warns: gatekeeper-controller-manager has one replica: while its node is drained, nothing can be created",
+			"-> helm upgrade gatekeeper gatekeeper/gatekeeper -n gatekeeper-system --reuse-values --set replicas=3",
+		}},
+		"a Deployment that says no replicas has one": {at(manager, nil, "spec,replicas"), []string{
+			"holds: gatekeeper-audit: 1 of 1 Pods ready",
+			"warns: gatekeeper-controller-manager has one replica: while its node is drained, nothing can be created",
+			"-> helm upgrade gatekeeper gatekeeper/gatekeeper -n gatekeeper-system --reuse-values --set replicas=3",
+		}},
+		"one of three Pods is ready": {at(manager, int64(1), "status,readyReplicas"), []string{
+			"holds: gatekeeper-audit: 1 of 1 Pods ready",
+			"holds: gatekeeper-controller-manager: 1 of 3 Pods ready",
+		}},
+		"no audit": {gone(audit), []string{
+			"holds: gatekeeper-controller-manager: 3 of 3 Pods ready",
+			"warns: no audit runs: nobody lists what ran before the policy came",
+			"-> helm install gatekeeper gatekeeper/gatekeeper -n gatekeeper-system --create-namespace --wait --values gatekeeper-values.yaml",
+		}},
+		"no Pod of the audit is ready": {at(audit, int64(0), "status,readyReplicas"), []string{
+			"warns: gatekeeper-audit has no ready Pod",
+			"-> kubectl -n gatekeeper-system describe deployment gatekeeper-audit",
+			"holds: gatekeeper-controller-manager: 3 of 3 Pods ready",
+		}},
+		"Deployments may not be listed": {unread("Deployment", forbidden), []string{
+			"unknown: objects is forbidden: you may not",
+			"-> you need the right to read it",
+		}},
+	})
+}
+
+func TestGatekeeperVersion(t *testing.T) {
+	told(t, "gatekeeper version", map[string]row{
+		"a sound cluster": {sound, []string{
+			"holds: v3.23.1",
+		}},
+		"too old to ask providers": {at(manager, "openpolicyagent/gatekeeper:v3.10.0@sha256:00", managerImage), []string{
+			"fails: v3.10.0 asks no providers unless told to, and cannot read the templates",
+			"-> helm upgrade gatekeeper gatekeeper/gatekeeper -n gatekeeper-system --values gatekeeper-values.yaml",
+		}},
+		"older than the tested one": {at(manager, "openpolicyagent/gatekeeper:v3.22.2", managerImage), []string{
+			"warns: v3.22.2 is older than v3.23.0, with which the policies are tested",
+			"-> helm upgrade gatekeeper gatekeeper/gatekeeper -n gatekeeper-system --values gatekeeper-values.yaml",
+		}},
+		"a candidate of the tested one": {at(manager, "openpolicyagent/gatekeeper:v3.23.0-rc.1", managerImage), []string{
+			"warns: v3.23.0-rc.1 is older than v3.23.0, with which the policies are tested",
+			"-> helm upgrade gatekeeper gatekeeper/gatekeeper -n gatekeeper-system --values gatekeeper-values.yaml",
+		}},
+		"the tested one": {at(manager, "openpolicyagent/gatekeeper:v3.23.0", managerImage), []string{
+			"holds: v3.23.0",
+		}},
+		"newer": {at(manager, "gatekeeper:v4.0.0", managerImage), []string{
+			"holds: v4.0.0",
+		}},
+		"a port and no tag": {at(manager, "registry:5000/gatekeeper", managerImage), []string{
+			"warns: registry:5000/gatekeeper says no version",
+			"-> name Gatekeeper's version in the tag of its image",
+		}},
+		"a digest and no tag": {at(manager, "gatekeeper@sha256:00", managerImage), []string{
+			"warns: gatekeeper@sha256:00 says no version",
+			"-> name Gatekeeper's version in the tag of its image",
+		}},
+		"a tag that is no version, with an escape sequence": {at(manager, "gatekeeper:\x1b[2Jlatest", managerImage), []string{
+			"warns: gatekeeper:?[2Jlatest says no version",
+			"-> name Gatekeeper's version in the tag of its image",
+		}},
+		"no container": {at(manager, nil, "spec,template,spec,containers"), nil},
+		"Deployments may not be listed": {unread("Deployment", forbidden), []string{
+			"unknown: objects is forbidden: you may not",
+			"-> you need the right to read it",
+		}},
+	})
+}
+
+func TestWebhookFailsClosed(t *testing.T) {
+	told(t, "webhook fails closed", map[string]row{
+		"a sound cluster": {sound, []string{
+			"holds: failurePolicy Fail",
+		}},
+		"no webhook configuration": {gone(webhook), []string{
+			"fails: the webhook validation.gatekeeper.sh is not there: nothing is ever refused",
+			"-> helm install gatekeeper gatekeeper/gatekeeper -n gatekeeper-system --create-namespace --wait --values gatekeeper-values.yaml",
+		}},
+		"a configuration with another webhook only": {at(webhook, "other", "webhooks,0,name"), []string{
+			"fails: the webhook validation.gatekeeper.sh is not there: nothing is ever refused",
+			"-> helm install gatekeeper gatekeeper/gatekeeper -n gatekeeper-system --create-namespace --wait --values gatekeeper-values.yaml",
+		}},
+		"a configuration without webhooks": {at(webhook, nil, "webhooks"), []string{
+			"fails: the webhook validation.gatekeeper.sh is not there: nothing is ever refused",
+			"-> helm install gatekeeper gatekeeper/gatekeeper -n gatekeeper-system --create-namespace --wait --values gatekeeper-values.yaml",
+		}},
+		"failurePolicy Ignore": {at(webhook, "Ignore", "webhooks,0,failurePolicy"), []string{
+			"fails: failurePolicy is Ignore: what Gatekeeper cannot judge in time is admitted",
+			"-> helm upgrade gatekeeper gatekeeper/gatekeeper -n gatekeeper-system --reuse-values --set validatingWebhookFailurePolicy=Fail",
+		}},
+		"no failurePolicy, which Kubernetes takes for Fail": {at(webhook, nil, "webhooks,0,failurePolicy"), []string{
+			"holds: failurePolicy Fail",
+		}},
+		"no CA": {at(webhook, nil, "webhooks,0,clientConfig,caBundle"), []string{
+			"holds: failurePolicy Fail",
+			"fails: the webhook has no caBundle, so no call of it succeeds",
+			"-> kubectl -n gatekeeper-system rollout restart deployment",
+		}},
+		"neither CA nor service": {at(webhook, nil, "webhooks,0,clientConfig"), []string{
+			"holds: failurePolicy Fail",
+			"fails: the webhook has no caBundle, so no call of it succeeds",
+			"-> kubectl -n gatekeeper-system rollout restart deployment",
+		}},
+		"it may not be read": {unread("ValidatingWebhookConfiguration", forbidden), []string{
+			"unknown: objects is forbidden: you may not",
+			"-> you need the right to read it",
+		}},
+		"the API server is broken": {unread("ValidatingWebhookConfiguration", broken), []string{
+			"unknown: Internal error occurred: etcd is gone",
+			"-> try again; the error says what was in the way",
+		}},
+		"the API server is late": {unread("ValidatingWebhookConfiguration", errLate), []string{
+			"unknown: asking: context deadline exceeded",
+			"-> try again, perhaps with a longer --timeout",
+		}},
+	})
+}
+
+func TestWebhookSeesEverything(t *testing.T) {
+	told(t, "webhook sees everything", map[string]row{
+		"a sound cluster": {sound, []string{
+			"holds: Pods, ephemeral containers and workloads",
+		}},
+		"no ephemeral containers": {at(webhook, []any{"*"}, "webhooks,0,rules,0,resources"), []string{
+			"fails: the webhook is not asked about UPDATE of pods/ephemeralcontainers: images get in that way",
+			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or leave those out",
+		}},
+		"ephemeral containers through */ephemeralcontainers": {at(webhook, []any{"*", "*/ephemeralcontainers"}, "webhooks,0,rules,0,resources"), []string{
+			"holds: Pods, ephemeral containers and workloads",
+		}},
+		"ephemeral containers through pods/*": {at(webhook, []any{"*", "pods/*"}, "webhooks,0,rules,0,resources"), []string{
+			"holds: Pods, ephemeral containers and workloads",
+		}},
+		"all resources and subresources": {at(webhook, []any{"*/*"}, "webhooks,0,rules,0,resources"), []string{
+			"holds: Pods, ephemeral containers and workloads",
+		}},
+		"no updates": {at(webhook, []any{"CREATE"}, "webhooks,0,rules,0,operations"), []string{
+			"fails: the webhook is not asked about UPDATE of pods: images get in that way",
+			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or leave those out",
+			"fails: the webhook is not asked about UPDATE of pods/ephemeralcontainers: images get in that way",
+			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or leave those out",
+			"warns: the webhook is not asked about UPDATE of replicationcontrollers: nobody is warned of them, and break-glass is not held there",
+			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or leave those out",
+			"warns: the webhook is not asked about UPDATE of deployments: nobody is warned of them, and break-glass is not held there",
+			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or leave those out",
+			"warns: the webhook is not asked about UPDATE of replicasets: nobody is warned of them, and break-glass is not held there",
+			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or leave those out",
+			"warns: the webhook is not asked about UPDATE of statefulsets: nobody is warned of them, and break-glass is not held there",
+			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or leave those out",
+			"warns: the webhook is not asked about UPDATE of daemonsets: nobody is warned of them, and break-glass is not held there",
+			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or leave those out",
+			"warns: the webhook is not asked about UPDATE of jobs: nobody is warned of them, and break-glass is not held there",
+			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or leave those out",
+			"warns: the webhook is not asked about UPDATE of cronjobs: nobody is warned of them, and break-glass is not held there",
+			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or leave those out",
+		}},
+		"all operations": {at(webhook, []any{"*"}, "webhooks,0,rules,0,operations"), []string{
+			"holds: Pods, ephemeral containers and workloads",
+		}},
+		"core objects only": {at(webhook, []any{""}, "webhooks,0,rules,0,apiGroups"), []string{
+			"warns: the webhook is not asked about CREATE of deployments: nobody is warned of them, and break-glass is not held there",
+			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or leave those out",
+			"warns: the webhook is not asked about UPDATE of deployments: nobody is warned of them, and break-glass is not held there",
+			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or leave those out",
+			"warns: the webhook is not asked about CREATE of replicasets: nobody is warned of them, and break-glass is not held there",
+			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or leave those out",
+			"warns: the webhook is not asked about UPDATE of replicasets: nobody is warned of them, and break-glass is not held there",
+			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or leave those out",
+			"warns: the webhook is not asked about CREATE of statefulsets: nobody is warned of them, and break-glass is not held there",
+			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or leave those out",
+			"warns: the webhook is not asked about UPDATE of statefulsets: nobody is warned of them, and break-glass is not held there",
+			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or leave those out",
+			"warns: the webhook is not asked about CREATE of daemonsets: nobody is warned of them, and break-glass is not held there",
+			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or leave those out",
+			"warns: the webhook is not asked about UPDATE of daemonsets: nobody is warned of them, and break-glass is not held there",
+			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or leave those out",
+			"warns: the webhook is not asked about CREATE of jobs: nobody is warned of them, and break-glass is not held there",
+			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or leave those out",
+			"warns: the webhook is not asked about UPDATE of jobs: nobody is warned of them, and break-glass is not held there",
+			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or leave those out",
+			"warns: the webhook is not asked about CREATE of cronjobs: nobody is warned of them, and break-glass is not held there",
+			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or leave those out",
+			"warns: the webhook is not asked about UPDATE of cronjobs: nobody is warned of them, and break-glass is not held there",
+			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or leave those out",
+		}},
+		"another version of the API only": {at(webhook, []any{"v2"}, "webhooks,0,rules,0,apiVersions"), []string{
+			"fails: the webhook is not asked about CREATE of pods: images get in that way",
+			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or leave those out",
+			"fails: the webhook is not asked about UPDATE of pods: images get in that way",
+			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or leave those out",
+			"fails: the webhook is not asked about UPDATE of pods/ephemeralcontainers: images get in that way",
+			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or leave those out",
+			"warns: the webhook is not asked about CREATE of replicationcontrollers: nobody is warned of them, and break-glass is not held there",
+			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or leave those out",
+			"warns: the webhook is not asked about UPDATE of replicationcontrollers: nobody is warned of them, and break-glass is not held there",
+			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or leave those out",
+			"warns: the webhook is not asked about CREATE of deployments: nobody is warned of them, and break-glass is not held there",
+			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or leave those out",
+			"warns: the webhook is not asked about UPDATE of deployments: nobody is warned of them, and break-glass is not held there",
+			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or leave those out",
+			"warns: the webhook is not asked about CREATE of replicasets: nobody is warned of them, and break-glass is not held there",
+			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or leave those out",
+			"warns: the webhook is not asked about UPDATE of replicasets: nobody is warned of them, and break-glass is not held there",
+			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or leave those out",
+			"warns: the webhook is not asked about CREATE of statefulsets: nobody is warned of them, and break-glass is not held there",
+			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or leave those out",
+			"warns: the webhook is not asked about UPDATE of statefulsets: nobody is warned of them, and break-glass is not held there",
+			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or leave those out",
+			"warns: the webhook is not asked about CREATE of daemonsets: nobody is warned of them, and break-glass is not held there",
+			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or leave those out",
+			"warns: the webhook is not asked about UPDATE of daemonsets: nobody is warned of them, and break-glass is not held there",
+			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or leave those out",
+			"warns: the webhook is not asked about CREATE of jobs: nobody is warned of them, and break-glass is not held there",
+			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or leave those out",
+			"warns: the webhook is not asked about UPDATE of jobs: nobody is warned of them, and break-glass is not held there",
+			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or leave those out",
+			"warns: the webhook is not asked about CREATE of cronjobs: nobody is warned of them, and break-glass is not held there",
+			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or leave those out",
+			"warns: the webhook is not asked about UPDATE of cronjobs: nobody is warned of them, and break-glass is not held there",
+			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or leave those out",
+		}},
+		"cluster-wide objects only": {at(webhook, "Cluster", "webhooks,0,rules,0,scope"), []string{
+			"fails: the webhook is not asked about CREATE of pods: images get in that way",
+			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or leave those out",
+			"fails: the webhook is not asked about UPDATE of pods: images get in that way",
+			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or leave those out",
+			"fails: the webhook is not asked about UPDATE of pods/ephemeralcontainers: images get in that way",
+			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or leave those out",
+			"warns: the webhook is not asked about CREATE of replicationcontrollers: nobody is warned of them, and break-glass is not held there",
+			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or leave those out",
+			"warns: the webhook is not asked about UPDATE of replicationcontrollers: nobody is warned of them, and break-glass is not held there",
+			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or leave those out",
+			"warns: the webhook is not asked about CREATE of deployments: nobody is warned of them, and break-glass is not held there",
+			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or leave those out",
+			"warns: the webhook is not asked about UPDATE of deployments: nobody is warned of them, and break-glass is not held there",
+			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or leave those out",
+			"warns: the webhook is not asked about CREATE of replicasets: nobody is warned of them, and break-glass is not held there",
+			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or leave those out",
+			"warns: the webhook is not asked about UPDATE of replicasets: nobody is warned of them, and break-glass is not held there",
+			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or leave those out",
+			"warns: the webhook is not asked about CREATE of statefulsets: nobody is warned of them, and break-glass is not held there",
+			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or leave those out",
+			"warns: the webhook is not asked about UPDATE of statefulsets: nobody is warned of them, and break-glass is not held there",
+			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or leave those out",
+			"warns: the webhook is not asked about CREATE of daemonsets: nobody is warned of them, and break-glass is not held there",
+			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or leave those out",
+			"warns: the webhook is not asked about UPDATE of daemonsets: nobody is warned of them, and break-glass is not held there",
+			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or leave those out",
+			"warns: the webhook is not asked about CREATE of jobs: nobody is warned of them, and break-glass is not held there",
+			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or leave those out",
+			"warns: the webhook is not asked about UPDATE of jobs: nobody is warned of them, and break-glass is not held there",
+			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or leave those out",
+			"warns: the webhook is not asked about CREATE of cronjobs: nobody is warned of them, and break-glass is not held there",
+			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or leave those out",
+			"warns: the webhook is not asked about UPDATE of cronjobs: nobody is warned of them, and break-glass is not held there",
+			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or leave those out",
+		}},
+		"namespaced objects only": {at(webhook, "Namespaced", "webhooks,0,rules,0,scope"), []string{
+			"holds: Pods, ephemeral containers and workloads",
+		}},
+		"objects chosen by label": {at(webhook, map[string]any{"matchLabels": map[string]any{"a": "b"}}, "webhooks,0,objectSelector"), []string{
+			"fails: the webhook leaves objects out by their labels, which whoever makes them chooses",
+			"-> remove objectSelector from the webhook",
+		}},
+		"an empty choice of objects": {at(webhook, map[string]any{}, "webhooks,0,objectSelector"), []string{
+			"holds: Pods, ephemeral containers and workloads",
+		}},
+		"a condition that nobody knows, with an escape sequence": {at(webhook, "mine\x1b[2J", "webhooks,0,matchConditions,0,name"), []string{
+			"warns: the webhook has the condition mine?[2J of its own",
+			"-> read it, and remove it if it can leave a Pod out",
+		}},
+		"no webhook, of which another check tells": {gone(webhook), nil},
+		"it may not be read": {unread("ValidatingWebhookConfiguration", forbidden), []string{
+			"unknown: objects is forbidden: you may not",
+			"-> you need the right to read it",
+		}},
+	})
+}
+
+func TestNamespacesLeftOut(t *testing.T) {
+	told(t, "namespaces left out", map[string]row{
+		"a sound cluster": {sound, []string{
+			"holds: as intended: gatekeeper-system, kube-system, oke-sign; whoever may make Pods there is held by nothing",
+		}},
+		"a namespace with the label": {at("Namespace/shop", "true", "metadata,labels,admission.gatekeeper.sh/ignore"), []string{
+			"fails: any image runs in shop (the namespace has the label admission.gatekeeper.sh/ignore)",
+			"-> remove the label admission.gatekeeper.sh/ignore, the entry of the Config, or the namespace from validatingWebhookExemptNamespacesLabels",
+			"holds: as intended: gatekeeper-system, kube-system, oke-sign; whoever may make Pods there is held by nothing",
+		}},
+		"a namespace that the webhook leaves out": {at(webhook, []any{"shop"}, "webhooks,0,namespaceSelector,matchExpressions,1,values"), []string{
+			"fails: any image runs in shop (Gatekeeper's webhook leaves the namespace out)",
+			"-> remove the label admission.gatekeeper.sh/ignore, the entry of the Config, or the namespace from validatingWebhookExemptNamespacesLabels",
+			"holds: as intended: gatekeeper-system; whoever may make Pods there is held by nothing",
+		}},
+		"a pattern of the Config": {add("{apiVersion: config.gatekeeper.sh/v1alpha1, kind: Config, metadata: {name: config}, spec: {match: [{processes: ['*'], excludedNamespaces: ['sh*']}]}}"), []string{
+			"fails: any image runs in shop (Gatekeeper's Config excludes the namespace)",
+			"-> remove the label admission.gatekeeper.sh/ignore, the entry of the Config, or the namespace from validatingWebhookExemptNamespacesLabels",
+			"holds: as intended: gatekeeper-system, kube-system, oke-sign; whoever may make Pods there is held by nothing",
+		}},
+		"a Config of the audit alone": {add("{apiVersion: config.gatekeeper.sh/v1alpha1, kind: Config, metadata: {name: config}, spec: {match: [{processes: [audit], excludedNamespaces: [shop]}]}}"), []string{
+			"holds: as intended: gatekeeper-system, kube-system, oke-sign; whoever may make Pods there is held by nothing",
+		}},
+		"a Config of hostile shape": {add("{apiVersion: config.gatekeeper.sh/v1alpha1, kind: Config, metadata: {name: config}, spec: {match: [shop, 7, {processes: '*', excludedNamespaces: {shop: true}}]}}"), []string{
+			"holds: as intended: gatekeeper-system, kube-system, oke-sign; whoever may make Pods there is held by nothing",
+		}},
+		"a namespace that nobody needs": {all(at(webhook, []any{"kube-system", "oke-sign", "gatekeeper-system", "kube-node-lease"}, "webhooks,0,namespaceSelector,matchExpressions,1,values"), add("{apiVersion: v1, kind: Namespace, metadata: {name: kube-node-lease, labels: {kubernetes.io/metadata.name: kube-node-lease}}}")), []string{
+			"fails: any image runs in kube-node-lease (Gatekeeper's webhook leaves the namespace out)",
+			"-> remove the label admission.gatekeeper.sh/ignore, the entry of the Config, or the namespace from validatingWebhookExemptNamespacesLabels",
+			"holds: as intended: gatekeeper-system, kube-system, oke-sign; whoever may make Pods there is held by nothing",
+		}},
+		"no namespace": {at(webhook, nil, "webhooks,0,namespaceSelector"), []string{
+			"warns: no namespace: if Gatekeeper is down, nothing in kube-system can be mended",
+			"-> use the exemptions of gatekeeper-values.yaml",
+		}},
+		"a choice that is no valid selector": {at(webhook, []any{map[string]any{"key": "a", "operator": "Near"}}, "webhooks,0,namespaceSelector,matchExpressions"), []string{
+			"warns: no namespace: if Gatekeeper is down, nothing in kube-system can be mended",
+			"-> use the exemptions of gatekeeper-values.yaml",
+		}},
+		"the Config may not be read": {unread("Config", forbidden), []string{
+			"unknown: objects is forbidden: you may not",
+			"-> you need the right to read it",
+			"holds: as intended: gatekeeper-system, kube-system, oke-sign; whoever may make Pods there is held by nothing",
+		}},
+		"namespaces may not be listed": {unread("Namespace", forbidden), []string{
+			"unknown: objects is forbidden: you may not",
+			"-> you need the right to read it",
+		}},
+		"the webhook may not be read": {unread("ValidatingWebhookConfiguration", forbidden), []string{
+			"unknown: objects is forbidden: you may not",
+			"-> you need the right to read it",
+		}},
+	})
+}
+
+func TestExternalData(t *testing.T) {
+	told(t, "external data", map[string]row{
+		"a sound cluster": {sound, []string{
+			"holds: on",
+		}},
+		"off": {at(manager, []any{"--enable-external-data=false"}, args), []string{
+			"fails: gatekeeper-controller-manager runs with --enable-external-data=false: it asks no provider, and refuses every image of OCI Registry",
+			"-> helm upgrade gatekeeper gatekeeper/gatekeeper -n gatekeeper-system --reuse-values --set enableExternalData=true",
+		}},
+		"off, in two words": {at(audit, []any{"--enable-external-data", "false"}, args), []string{
+			"fails: gatekeeper-audit runs with --enable-external-data=false: it asks no provider, and refuses every image of OCI Registry",
+			"-> helm upgrade gatekeeper gatekeeper/gatekeeper -n gatekeeper-system --reuse-values --set enableExternalData=true",
+		}},
+		"on, in one word": {at(manager, []any{"--enable-external-data", "--operation=webhook"}, args), []string{
+			"holds: on",
+		}},
+		"a value that is none": {at(manager, []any{"--enable-external-data=perhaps"}, args), []string{
+			"fails: gatekeeper-controller-manager runs with --enable-external-data=perhaps: it asks no provider, and refuses every image of OCI Registry",
+			"-> helm upgrade gatekeeper gatekeeper/gatekeeper -n gatekeeper-system --reuse-values --set enableExternalData=true",
+		}},
+		"the flag of something else": {at(manager, []any{"--disable-enable-external-data=false", "enable-external-data=false"}, args), []string{
+			"holds: on",
+		}},
+		"no Gatekeeper, of which another check tells": {all(gone(manager), gone(audit)), nil},
+		"Deployments may not be listed": {unread("Deployment", forbidden), []string{
+			"unknown: objects is forbidden: you may not",
+			"-> you need the right to read it",
+		}},
+	})
+}
+
+func TestResponseCache(t *testing.T) {
+	told(t, "response cache", map[string]row{
+		"a sound cluster": {sound, []string{
+			"holds: 30s",
+		}},
+		"three minutes": {at(manager, []any{"--external-data-provider-response-cache-ttl=3m"}, args), []string{
+			"warns: Gatekeeper keeps answers for 3m0s: so much longer a disabled key counts, and a new signature does not",
+			"-> helm upgrade gatekeeper gatekeeper/gatekeeper -n gatekeeper-system --reuse-values --set externaldataProviderResponseCacheTTL=30s",
+		}},
+		"a minute": {at(manager, []any{"--external-data-provider-response-cache-ttl", "60s"}, args), []string{
+			"holds: 1m0s",
+		}},
+		"a second more": {at(manager, []any{"-external-data-provider-response-cache-ttl=61s"}, args), []string{
+			"warns: Gatekeeper keeps answers for 1m1s: so much longer a disabled key counts, and a new signature does not",
+			"-> helm upgrade gatekeeper gatekeeper/gatekeeper -n gatekeeper-system --reuse-values --set externaldataProviderResponseCacheTTL=30s",
+		}},
+		"the default": {at(manager, []any{}, args), []string{
+			"warns: Gatekeeper keeps answers for 3m0s: so much longer a disabled key counts, and a new signature does not",
+			"-> helm upgrade gatekeeper gatekeeper/gatekeeper -n gatekeeper-system --reuse-values --set externaldataProviderResponseCacheTTL=30s",
+		}},
+		"a time that is none counts as the default": {at(manager, []any{"--external-data-provider-response-cache-ttl=soon"}, args), []string{
+			"warns: Gatekeeper keeps answers for 3m0s: so much longer a disabled key counts, and a new signature does not",
+			"-> helm upgrade gatekeeper gatekeeper/gatekeeper -n gatekeeper-system --reuse-values --set externaldataProviderResponseCacheTTL=30s",
+		}},
+		"Deployments may not be listed": {unread("Deployment", forbidden), []string{
+			"unknown: objects is forbidden: you may not",
+			"-> you need the right to read it",
+		}},
+	})
+}

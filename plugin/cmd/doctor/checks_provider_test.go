@@ -1,0 +1,236 @@
+package doctor_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/oke-sign/oke-sign/plugin/cmd/doctor"
+)
+
+func TestProviders(t *testing.T) {
+	told(t, "providers", map[string]row{
+		"a sound cluster": {sound, []string{
+			"warns: oke-sign: the CA ends TIME",
+			"-> renew the provider's certificate and its CA",
+		}},
+		"no Provider": {gone(provider), []string{
+			"fails: there is no Provider oke-sign, which OKESignedImages/signed asks: every image of OCI Registry is refused",
+			"-> install the provider with the chart oke-sign",
+		}},
+		"a constraint that names another": {at(signed, "mine", "spec,parameters,provider"), []string{
+			"fails: there is no Provider mine, which OKESignedImages/signed asks: every image of OCI Registry is refused",
+			"-> install the provider with the chart oke-sign",
+		}},
+		"no CA": {at(provider, nil, "spec,caBundle"), []string{
+			"fails: oke-sign: caBundle: it is empty, so no connection is made",
+			"-> restart the provider, which writes it, or give it with the chart's caBundle",
+		}},
+		"a CA that is no base64": {at(provider, "!", "spec,caBundle"), []string{
+			"fails: oke-sign: caBundle: it is not base64",
+			"-> restart the provider, which writes it, or give it with the chart's caBundle",
+		}},
+		"a CA that is no PEM": {at(provider, "eA==", "spec,caBundle"), []string{
+			"fails: oke-sign: caBundle: it holds no certificate in PEM",
+			"-> restart the provider, which writes it, or give it with the chart's caBundle",
+		}},
+		"a CA that is no certificate": {at(provider, pemOf("CERTIFICATE", "x"), "spec,caBundle"), []string{
+			"fails: oke-sign: caBundle: it holds no certificate in PEM: x509: malformed certificate",
+			"-> restart the provider, which writes it, or give it with the chart's caBundle",
+		}},
+		"a CA beside a key": {beside(provider, "PRIVATE KEY", "spec", "caBundle"), []string{
+			"warns: oke-sign: the CA ends TIME",
+			"-> renew the provider's certificate and its CA",
+		}},
+		"a CA that lasts": {earlier(60 * 24 * time.Hour), []string{
+			"holds: oke-sign: time-out 2 s of the webhook's 5 s",
+		}},
+		"a CA that has ended": {func(w *world) { w.Now = w.Now.Add(100 * time.Hour) }, []string{
+			"fails: oke-sign: the CA ends TIME",
+			"-> renew the provider's certificate and its CA",
+		}},
+		"no time-out": {at(provider, nil, "spec,timeout"), []string{
+			"warns: oke-sign: the CA ends TIME",
+			"-> renew the provider's certificate and its CA",
+			"fails: oke-sign has no time-out, which Gatekeeper takes for 0: every question fails at once",
+			`-> kubectl patch provider oke-sign --type merge -p '{"spec":{"timeout":2}}'`,
+		}},
+		"a time-out in words": {at(provider, "2s", "spec,timeout"), []string{
+			"warns: oke-sign: the CA ends TIME",
+			"-> renew the provider's certificate and its CA",
+			"fails: oke-sign has no time-out, which Gatekeeper takes for 0: every question fails at once",
+			`-> kubectl patch provider oke-sign --type merge -p '{"spec":{"timeout":2}}'`,
+		}},
+		"a time-out below zero": {at(provider, int64(-1), "spec,timeout"), []string{
+			"warns: oke-sign: the CA ends TIME",
+			"-> renew the provider's certificate and its CA",
+			"fails: oke-sign has no time-out, which Gatekeeper takes for 0: every question fails at once",
+			`-> kubectl patch provider oke-sign --type merge -p '{"spec":{"timeout":2}}'`,
+		}},
+		"a time-out as long as the webhook's": {at(provider, int64(5), "spec,timeout"), []string{
+			"warns: oke-sign: the CA ends TIME",
+			"-> renew the provider's certificate and its CA",
+			"fails: oke-sign has a time-out of 5 s, and the webhook one of 5 s: a slow answer ends the webhook, not the question",
+			`-> kubectl patch provider oke-sign --type merge -p '{"spec":{"timeout":2}}'`,
+		}},
+		"a webhook that says no time-out has 10 s": {all(at(webhook, nil, "webhooks,0,timeoutSeconds"), at(provider, int64(9), "spec,timeout")), []string{
+			"warns: oke-sign: the CA ends TIME",
+			"-> renew the provider's certificate and its CA",
+		}},
+		"http": {at(provider, "http://oke-sign.oke-sign.svc:8443/", "spec,url"), []string{
+			`fails: oke-sign has the address "http://oke-sign.oke-sign.svc:8443/", and only https is asked`,
+			`-> kubectl patch provider oke-sign --type merge -p '{"spec":{"url":"https://oke-sign.oke-sign.svc:8443/v1/signatures"}}'`,
+			"warns: oke-sign: the CA ends TIME",
+			"-> renew the provider's certificate and its CA",
+		}},
+		"http, and the provider is elsewhere": {all(elsewhere, at(provider, "http://oke-sign.signing.svc:8443/", "spec,url")), []string{
+			`fails: oke-sign has the address "http://oke-sign.signing.svc:8443/", and only https is asked`,
+			`-> kubectl patch provider oke-sign --type merge -p '{"spec":{"url":"https://oke-sign.signing.svc:8443/v1/signatures"}}'`,
+			"warns: oke-sign: the CA ends TIME",
+			"-> renew the provider's certificate and its CA",
+		}},
+		"no address": {at(provider, nil, "spec,url"), []string{
+			`fails: oke-sign has the address "", and only https is asked`,
+			`-> kubectl patch provider oke-sign --type merge -p '{"spec":{"url":"https://oke-sign.oke-sign.svc:8443/v1/signatures"}}'`,
+			"warns: oke-sign: the CA ends TIME",
+			"-> renew the provider's certificate and its CA",
+		}},
+		"an address that is none, with an escape sequence": {at(provider, "https://\x1b[2J", "spec,url"), []string{
+			`fails: oke-sign has the address "https://?[2J", and only https is asked`,
+			`-> kubectl patch provider oke-sign --type merge -p '{"spec":{"url":"https://oke-sign.oke-sign.svc:8443/v1/signatures"}}'`,
+			"warns: oke-sign: the CA ends TIME",
+			"-> renew the provider's certificate and its CA",
+		}},
+		"a Provider that is not active": {at(provider, []any{map[string]any{"active": false}}, "status,byPod"), []string{
+			"warns: oke-sign: the CA ends TIME",
+			"-> renew the provider's certificate and its CA",
+			"fails: oke-sign is not active in a Pod of Gatekeeper",
+			"-> kubectl get provider oke-sign -o yaml",
+		}},
+		"a Provider with an error": {at(provider, []any{map[string]any{"active": false, "errors": []any{map[string]any{"message": "bad caBundle"}}}}, "status,byPod"), []string{
+			"warns: oke-sign: the CA ends TIME",
+			"-> renew the provider's certificate and its CA",
+			"fails: Gatekeeper cannot use oke-sign: bad caBundle",
+			"-> kubectl get provider oke-sign -o yaml",
+		}},
+		"a Provider that nobody knows": {at(provider, nil, "status"), []string{
+			"warns: oke-sign: the CA ends TIME",
+			"-> renew the provider's certificate and its CA",
+			"warns: no Pod of Gatekeeper says that it knows oke-sign",
+			"-> kubectl get provider oke-sign -o yaml",
+		}},
+		"a status of hostile shape": {at(provider, []any{"a", map[string]any{"active": "no"}}, "status,byPod"), []string{
+			"warns: oke-sign: the CA ends TIME",
+			"-> renew the provider's certificate and its CA",
+		}},
+		"two Providers that take longer together than the webhook": {all(scans, at(provider, int64(4), "spec,timeout")), []string{
+			"warns: oke-sign: the CA ends TIME",
+			"-> renew the provider's certificate and its CA",
+			"warns: oke-sign-scans: the CA ends TIME",
+			"-> renew the provider's certificate and its CA",
+			"warns: the Providers may take 5 s together, and the webhook has 5 s: it may end without a reason",
+			"-> helm upgrade gatekeeper gatekeeper/gatekeeper -n gatekeeper-system --reuse-values --set validatingWebhookTimeoutSeconds=7",
+		}},
+		"Providers may not be listed": {unread("Provider", forbidden), []string{
+			"unknown: objects is forbidden: you may not",
+			"-> you need the right to read it",
+		}},
+		"constraints may not be listed": {unread("constraints", forbidden), []string{
+			"unknown: objects is forbidden: you may not",
+			"-> you need the right to read it",
+		}},
+	})
+}
+
+func TestProviderIsReady(t *testing.T) {
+	told(t, "provider is ready", map[string]row{
+		"a sound cluster": {sound, []string{
+			"holds: oke-sign: 2 Pods",
+		}},
+		"no Pod is ready": {all(at("Pod/oke-sign-1", "False", "status,conditions,0,status"), at("Pod/oke-sign-2", "False", "status,conditions,0,status")), []string{
+			"fails: oke-sign: none of 2 Pods is ready, so nobody answers and every image of OCI Registry is refused",
+			"-> kubectl -n oke-sign get pods; kubectl -n oke-sign logs deployment/oke-sign",
+		}},
+		"no Pod": {all(gone("Pod/oke-sign-1"), gone("Pod/oke-sign-2")), []string{
+			"fails: oke-sign: none of 0 Pods is ready, so nobody answers and every image of OCI Registry is refused",
+			"-> kubectl -n oke-sign get pods; kubectl -n oke-sign logs deployment/oke-sign",
+		}},
+		"one Pod is ready": {at("Pod/oke-sign-1", "False", "status,conditions,0,status"), []string{
+			"warns: oke-sign: one Pod is ready, and no other if its node goes",
+			"-> kubectl -n oke-sign scale deployment oke-sign --replicas=2",
+		}},
+		"a Pod says why it is not ready, with an escape sequence": {all(at("Pod/oke-sign-1", "False", "status,conditions,0,status"), func(w *world) { w.Unready = map[string]string{"oke-sign-1": "no principal\x1b[2J: 401"} }), []string{
+			"warns: oke-sign-1 is not ready: no principal?[2J: 401",
+			"-> kubectl -n oke-sign logs oke-sign-1",
+			"warns: oke-sign: one Pod is ready, and no other if its node goes",
+			"-> kubectl -n oke-sign scale deployment oke-sign --replicas=2",
+		}},
+		"a Pod without conditions": {at("Pod/oke-sign-1", nil, "status"), []string{
+			"warns: oke-sign: one Pod is ready, and no other if its node goes",
+			"-> kubectl -n oke-sign scale deployment oke-sign --replicas=2",
+		}},
+		"no Service": {gone("Service/oke-sign"), []string{
+			"fails: oke-sign: nobody answers at oke-sign.oke-sign: there is no such Service; every image of OCI Registry is refused",
+			"-> kubectl -n oke-sign get service; the chart oke-sign makes it",
+		}},
+		"a Service without the port": {at("Service/oke-sign", int64(443), "spec,ports,0,port"), []string{
+			"fails: oke-sign: nobody answers at oke-sign.oke-sign: the Service has no port 8443; every image of OCI Registry is refused",
+			"-> kubectl -n oke-sign get service; the chart oke-sign makes it",
+		}},
+		"a Service that chooses no Pods": {at("Service/oke-sign", nil, "spec,selector"), []string{
+			"fails: oke-sign: nobody answers at oke-sign.oke-sign: the Service chooses no Pods; every image of OCI Registry is refused",
+			"-> kubectl -n oke-sign get service; the chart oke-sign makes it",
+		}},
+		"an address outside of the cluster": {func(w *world) { w.Backend = fmt.Errorf("sign.example.com %w", doctor.NoService) }, []string{
+			"unknown: oke-sign: sign.example.com is no Service of the cluster, so who answers there cannot be seen",
+			"-> look at what answers there; doctor follows addresses of the form SERVICE.NAMESPACE.svc",
+		}},
+		"Pods may not be listed": {func(w *world) { w.Backend = forbidden }, []string{
+			"unknown: oke-sign: objects is forbidden: you may not",
+			"-> you need the right to read it",
+		}},
+	})
+}
+
+func TestProviderCertificate(t *testing.T) {
+	told(t, "provider certificate", map[string]row{
+		"a sound cluster": {sound, []string{
+			"warns: the certificate of oke-sign ends TIME",
+			"-> renew it: cert-manager does by itself, and so does the provider when it makes its own",
+		}},
+		"one that lasts": {lasting, []string{
+			"holds: oke-sign: until TIME",
+		}},
+		"for another name": {at(provider, "https://other.oke-sign.svc:8443/v1/signatures", "spec,url"), []string{
+			"fails: Gatekeeper does not accept the certificate of oke-sign: x509: certificate is valid for oke-sign.oke-sign.svc, not other.oke-sign.svc",
+			"-> renew it: cert-manager does by itself, and so does the provider when it makes its own",
+		}},
+		"of another CA": {otherCA, []string{
+			"fails: Gatekeeper does not accept the certificate of oke-sign: x509: certificate signed by unknown authority",
+			"-> renew it: cert-manager does by itself, and so does the provider when it makes its own",
+		}},
+		"one that has ended": {func(w *world) { w.Now = w.Now.Add(100 * time.Hour) }, []string{
+			"fails: Gatekeeper does not accept the certificate of oke-sign: x509: certificate has expired or is not yet valid: current time TIME is after TIME",
+			"-> renew it: cert-manager does by itself, and so does the provider when it makes its own",
+		}},
+		"a Secret without a certificate": {at(secret, nil, "data,tls.crt"), []string{
+			"unknown: oke-sign: it holds no certificate in PEM",
+			"-> kubectl -n oke-sign get secrets; renew the one that the provider's Pods mount",
+		}},
+		"a Secret with a text": {at(secret, "eA==", "data,tls.crt"), []string{
+			"unknown: oke-sign: it holds no certificate in PEM",
+			"-> kubectl -n oke-sign get secrets; renew the one that the provider's Pods mount",
+		}},
+		"a Secret with a key before the certificate": {beside(secret, "PRIVATE KEY", "data", "tls.crt"), []string{
+			"warns: the certificate of oke-sign ends TIME",
+			"-> renew it: cert-manager does by itself, and so does the provider when it makes its own",
+		}},
+		"no Secret":                           {gone(secret), nil},
+		"no CA, of which another check tells": {at(provider, nil, "spec,caBundle"), nil},
+		"the Secret may not be read": {unread("Secret", forbidden), []string{
+			"unknown: oke-sign: objects is forbidden: you may not",
+			"-> you need the right to read it",
+		}},
+		"Pods may not be listed, of which another check tells": {func(w *world) { w.Backend = forbidden }, nil},
+	})
+}
