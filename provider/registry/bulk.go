@@ -18,126 +18,125 @@ import (
 	"github.com/oke-sign/oke-sign/provider/signature"
 )
 
-// When a repository is read as a whole. A page of its images and one of its
-// signatures cost two calls where a look-up costs one, so the second image within
-// a short while costs one call more than it would, and each one after it none.
+// When Bulk reads the lists of a repository. A page of its images and a page of its
+// signatures cost two calls, where a look-up costs one. So the second image within a
+// minute costs one call more than a look-up, and each further image costs none.
 const (
-	askedWithin = time.Minute
-	// bulkFor is how long what was read is of use. It is no longer than a denial
-	// is kept, so that nothing read before a denial can overrule it.
-	bulkFor = 30 * time.Second
-	// barrenFor is how long a repository is left alone whose lists helped nobody or
-	// are refused, failedFor one whose lists could not be read.
-	barrenFor = placeFor
-	failedFor = 10 * time.Second
-	// patience is how long a page is waited for before one look-up is the better
-	// choice: what is left of a request's budget must suffice for it.
-	patience = 400 * time.Millisecond
+	interestTTL = time.Minute
+	// bulkTTL is how long the lists are used. It is no longer than a denial is cached,
+	// so that lists read before a denial cannot overrule it.
+	bulkTTL = 30 * time.Second
+	// unhelpfulPause is how long the lists are not read again if they helped nobody or
+	// OCI refuses them, failurePause if reading them failed.
+	unhelpfulPause = compartmentTTL
+	failurePause   = 10 * time.Second
+	// pageTimeout is how long a caller waits for a page. The rest of its time must
+	// suffice for a look-up.
+	pageTimeout = 400 * time.Millisecond
 )
 
-// Bounds of what is read and held.
+// Bounds of what is read and held in memory.
 const (
-	maxBulkPages  = 20       // of each list; of a longer one, the first
+	maxBulkPages  = 20       // of each list; of a longer list only the first page
 	maxBlankPages = 3        // in a row
-	maxBulkKeys   = 16       // whose records are held, one by each of an image
+	maxBulkKeys   = 16       // whose records are held, one record by each key for an image
 	maxBulkBytes  = 16 << 20 // of all repositories together, about
 	entryBytes    = 256      // of a record or an image, beside its texts
 )
 
-// Bulk returns records of the image that ref pins which were read together with
-// those of its repository's other images, newest first, and when that reading
-// began, at most half a minute ago; or nothing. They are such as name one of keys.
-// It is for callers that ask for many images: where it returns records, nobody
-// asked OCI for this image.
+// Bulk returns signature records of the image that ref pins, newest first, from the lists
+// of its whole repository, and the time when reading these lists began, at most half a
+// minute ago. It returns only records that name one of keys, and often none. Bulk is for
+// callers that ask about many images: an image with records from Bulk costs no call.
 //
-// They suffice for a yes, never for a no: each is one that Records would have
-// returned at that time, but there may be more of them. A page may have moved
-// while the lists were read, a signature may be newer, a history may be too long
-// to be read to its end. Nor is it an error if OCI does not answer: Records will
-// tell.
+// The records suffice for a yes, never for a no. Records would have returned each of them
+// at that time, but there may be more: a page may have moved while the lists were read, a
+// signature may be newer, a list may be too long to be read to its end. Bulk does not
+// return OCI's errors, because Records will.
 //
-// Each call waits for one page of either list at most. One that this may not help
-// has twice as many read in the background as the one before it, up to the bounds,
-// for those who come after it.
+// Each call waits for one page of each list at most. A call whose image may not be on
+// these pages has twice as many pages read in the background as the call before, up to
+// the bounds, for later callers.
 func (c *Client) Bulk(ctx context.Context, ref image.Reference, keys []signature.KeyID) ([]signature.Record, time.Time) {
-	in, placed := c.place(ctx, ref)
-	inv, page := c.bulk.ask(wanted{repositoryOf(ref), ref.Digest(), keys}, placed)
+	in, known := c.scopeOf(ctx, ref)
+	q := bulkQuery{repositoryOf(ref), ref.Digest(), keys}
+	inv, page := c.bulk.ask(q, known)
 	if inv == nil {
 		return nil, time.Time{}
 	}
-	if page.ours {
+	if page.mine {
 		go c.readAhead(context.WithoutCancel(ctx), ref, in, inv)
 	}
 	if page.done != nil {
-		timer := time.NewTimer(patience)
+		timer := time.NewTimer(pageTimeout)
 		defer timer.Stop()
 		select {
 		case <-page.done:
 		case <-timer.C:
-			c.bulk.late(inv, page.done)
+			c.bulk.markLate(inv, page.done)
 		case <-ctx.Done():
 		}
 	}
-	return c.bulk.find(ctx, inv, wanted{repositoryOf(ref), ref.Digest(), keys})
+	return c.bulk.find(ctx, inv, q)
 }
 
-// place is where a look-up would find the records of ref's repository, if that
-// is known without a call.
-func (c *Client) place(ctx context.Context, ref image.Reference) (place, bool) {
+// scopeOf returns the scope in which a look-up would find the records of ref's repository,
+// if that is known without a call.
+func (c *Client) scopeOf(ctx context.Context, ref image.Reference) (scope, bool) {
 	tenancy, err := c.Tenancy(ctx, ref)
 	switch {
 	case err != nil || ref.Digest() == "":
-		return place{}, false
+		return scope{}, false
 	case len(c.compartments) == 1:
-		return place{c.compartments[0], false}, true
-	case len(c.compartments) == 0 && c.places.rooted(ref, tenancy):
-		return place{tenancy, true}, true
+		return scope{c.compartments[0], false}, true
+	case len(c.compartments) == 0 && c.cached.mayListTenancy(ref, tenancy):
+		return scope{tenancy, true}, true
 	}
-	known := c.places.recall(ref)
-	return place{known, false}, known != ""
+	compartment := c.cached.get(ref)
+	return scope{compartment, false}, compartment != ""
 }
 
-// wanted is what somebody asks for.
-type wanted struct {
+// bulkQuery asks for the records of one image by some keys.
+type bulkQuery struct {
 	repository repository
 	digest     string
 	keys       []signature.KeyID
 }
 
-// inventory is what was read of one repository: its images and their signatures,
-// as far as the lists have been read. What it holds is guarded by bulk.mu; the
-// cursors belong to whoever reads the next page.
+// inventory holds the images and signatures of one repository, as far as the lists have
+// been read. bulk.mu guards it, except for the cursors: they belong to the goroutine that
+// reads the next page.
 type inventory struct {
 	repository repository
 	began      time.Time
 	images     map[string]listedImage     // by digest
 	records    map[string]*recordsOfImage // by image id
-	keys       map[string]bool            // whose records are held; added to, and not taken from
-	texts      map[string]string          // that many records have in common, each once
+	keys       map[string]bool            // whose records are held; only added to
+	texts      map[string]string          // shared copies, see intern
 	size       int
-	page       chan struct{} // being read; nil if none is
-	late       bool          // it is not worth waiting for
-	ahead      int           // pages to read before somebody asks for more
-	last       int           // how many that was when it began
+	page       chan struct{} // closed when the page is read; nil if none is being read
+	late       bool          // callers do not wait for page
+	ahead      int           // pages to read without being asked
+	batch      int           // ahead, when the last caller asked
 	requests   string        // ids of the calls
-	helped     bool
-	dropped    bool // what else is read counts for nothing
+	helped     bool          // a caller got records
+	dropped    bool          // nothing that is read from now on counts
 
 	imagesAt, signaturesAt     cursor
-	imagesOver, signaturesOver bool // as the cursors say, for those who do not hold them
+	imagesDone, signaturesDone bool // copies of the cursors' done, guarded by bulk.mu
 }
 
-// listedImage is the one image of a digest. A digest that was pushed again after
-// its image was deleted has two, and only a look-up knows what OCI makes of that.
+// listedImage is the image of a digest. A digest that was pushed again after its image was
+// deleted has two images: it is ambiguous, because only a look-up shows which one counts.
 type listedImage struct {
-	id       string
-	doubtful bool
+	id        string
+	ambiguous bool
 }
 
-// recordsOfImage are the newest by each key, of those that are available.
+// recordsOfImage holds the newest available record of an image by each key.
 type recordsOfImage struct {
-	seen int
-	kept []signature.Record
+	seen  int // records on the pages read, of any key
+	byKey []signature.Record
 }
 
 // cursor is how far a list has been read.
@@ -146,91 +145,91 @@ type cursor struct {
 	pages int
 	items int // on these pages
 	left  int // items after them, as OCI says
-	over  bool
+	done  bool
 }
 
-// pagesLeft is how many there are likely to be.
+// pagesLeft estimates the pages that are left.
 func (cur *cursor) pagesLeft() int {
 	each := max(1, cur.items/max(1, cur.pages))
 	return (cur.left + each - 1) / each
 }
 
-// bulk remembers which repositories are much asked for, and what was read of them.
+// bulk holds the inventories, and the interest in each repository.
 type bulk struct {
 	now func() time.Time
 
 	mu    sync.Mutex
 	repos map[repository]*interest
-	held  int // bytes
+	bytes int // of all inventories
 }
 
-// interest is that in one repository.
+// interest is the interest in one repository.
 type interest struct {
-	digest string // asked for last
-	at     time.Time
-	rest   time.Time // nothing is read until then
-	keys   map[string]bool
-	inv    *inventory
+	digest    string // of the last query
+	at        time.Time
+	notBefore time.Time // no list is read until then
+	keys      map[string]bool
+	inv       *inventory
 }
 
-// turn is a page that is to be waited for, if there is one, and whether the
-// caller has to read it.
-type turn struct {
+// pendingPage is a page to wait for, if done is not nil. The caller reads the page if it
+// is mine.
+type pendingPage struct {
 	done chan struct{}
-	ours bool
+	mine bool
 }
 
-// ask returns what there is of a repository, or nil, and the page to wait for
-// that may have the digest on it.
-func (b *bulk) ask(w wanted, placed bool) (*inventory, turn) {
+// ask returns the inventory of a repository, or nil, and the page to wait for that may
+// have the image on it.
+func (b *bulk) ask(q bulkQuery, known bool) (*inventory, pendingPage) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := b.now()
-	i := b.repos[w.repository]
+	i := b.repos[q.repository]
 	if i == nil {
-		if len(b.repos) >= maxPlaces {
-			b.forget() // as places does
+		if len(b.repos) >= maxRepositories {
+			b.reset() // as compartmentCache does
 		}
 		i = new(interest)
-		b.repos[w.repository] = i
+		b.repos[q.repository] = i
 	}
-	another := i.digest != w.digest && now.Sub(i.at) < askedWithin
-	i.digest, i.at = w.digest, now
-	i.want(w.keys)
-	if i.inv != nil && now.Sub(i.inv.began) >= bulkFor {
+	another := i.digest != q.digest && now.Sub(i.at) < interestTTL
+	i.digest, i.at = q.digest, now
+	i.addKeys(q.keys)
+	if i.inv != nil && now.Sub(i.inv.began) >= bulkTTL {
 		b.drop(i.inv)
 	}
 	if i.inv == nil {
-		if !placed || !another || now.Before(i.rest) || b.held >= maxBulkBytes {
-			return nil, turn{}
+		if !known || !another || now.Before(i.notBefore) || b.bytes >= maxBulkBytes {
+			return nil, pendingPage{}
 		}
 		inv := &inventory{
-			repository: w.repository, began: now, keys: i.keys,
+			repository: q.repository, began: now, keys: i.keys,
 			images: make(map[string]listedImage), records: make(map[string]*recordsOfImage), texts: make(map[string]string),
 		}
 		i.inv = inv
-		time.AfterFunc(bulkFor, func() {
+		time.AfterFunc(bulkTTL, func() {
 			b.mu.Lock()
 			defer b.mu.Unlock()
 			b.drop(inv)
 		})
 	}
 	inv := i.inv
-	switch _, more := inv.find(w); {
-	case !more || !placed:
-		return inv, turn{}
-	case inv.late || inv.page == nil && b.held >= maxBulkBytes:
-		return inv, turn{}
+	switch _, more := inv.find(q); {
+	case !more || !known:
+		return inv, pendingPage{}
+	case inv.late || inv.page == nil && b.bytes >= maxBulkBytes:
+		return inv, pendingPage{}
 	case inv.page != nil:
-		return inv, turn{done: inv.page}
+		return inv, pendingPage{done: inv.page}
 	}
-	inv.page, inv.last = make(chan struct{}), max(1, 2*inv.last)
-	inv.ahead = inv.last
-	return inv, turn{inv.page, true}
+	inv.page, inv.batch = make(chan struct{}), max(1, 2*inv.batch)
+	inv.ahead = inv.batch
+	return inv, pendingPage{inv.page, true}
 }
 
-// forget drops all inventories and forgets all repositories. The caller holds b.mu.
-func (b *bulk) forget() {
+// reset drops all inventories and all interests. The caller holds b.mu.
+func (b *bulk) reset() {
 	for _, i := range b.repos {
 		if i.inv != nil {
 			b.drop(i.inv)
@@ -245,19 +244,19 @@ func (b *bulk) drop(inv *inventory) {
 		return
 	}
 	inv.dropped = true
-	b.held -= inv.size
+	b.bytes -= inv.size
 	i := b.repos[inv.repository]
 	i.inv = nil
-	if rest := b.now().Add(barrenFor); !inv.helped && i.rest.Before(inv.began) {
-		i.rest = rest
+	if !inv.helped && i.notBefore.Before(inv.began) {
+		i.notBefore = b.now().Add(unhelpfulPause)
 	}
 }
 
-// find is for those who have waited.
-func (b *bulk) find(ctx context.Context, inv *inventory, w wanted) ([]signature.Record, time.Time) {
+// find returns the records that answer a query, after the caller has waited for a page.
+func (b *bulk) find(ctx context.Context, inv *inventory, q bulkQuery) ([]signature.Record, time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	records, _ := inv.find(w)
+	records, _ := inv.find(q)
 	if len(records) == 0 {
 		return nil, time.Time{}
 	}
@@ -266,33 +265,32 @@ func (b *bulk) find(ctx context.Context, inv *inventory, w wanted) ([]signature.
 	return records, inv.began
 }
 
-// find returns the records of an image, and whether reading on may bring some.
-func (inv *inventory) find(w wanted) (records []signature.Record, more bool) {
-	img, known := inv.images[w.digest]
+// find returns the records that answer a query, and whether reading on may find some.
+func (inv *inventory) find(q bulkQuery) (records []signature.Record, more bool) {
+	img, listed := inv.images[q.digest]
 	switch {
-	case !known:
-		return nil, !inv.imagesOver
-	case img.doubtful:
+	case !listed:
+		return nil, !inv.imagesDone
+	case img.ambiguous:
 		return nil, false
 	}
 	of := inv.records[img.id]
 	switch {
 	case of == nil:
-		return nil, !inv.signaturesOver
-	case of.seen > newest: // a look-up would not have seen the rest
+		return nil, !inv.signaturesDone
+	case of.seen > newest: // Records would not have read all of them
 		return nil, false
 	}
-	for _, rec := range of.kept {
-		if slices.ContainsFunc(w.keys, func(id signature.KeyID) bool { return id.String() == rec.KeyID }) {
+	for _, rec := range of.byKey {
+		if slices.ContainsFunc(q.keys, func(id signature.KeyID) bool { return id.String() == rec.KeyID }) {
 			records = append(records, rec)
 		}
 	}
-	return records, len(records) == 0 && !inv.signaturesOver
+	return records, len(records) == 0 && !inv.signaturesDone
 }
 
-// want adds keys to those whose records are held. The map is shared with the
-// inventory.
-func (i *interest) want(keys []signature.KeyID) {
+// addKeys adds keys to those whose records are held. The inventory shares the map.
+func (i *interest) addKeys(keys []signature.KeyID) {
 	if i.keys == nil || i.inv == nil && len(i.keys) > maxBulkKeys-len(keys) {
 		i.keys = make(map[string]bool)
 	}
@@ -303,70 +301,69 @@ func (i *interest) want(keys []signature.KeyID) {
 	}
 }
 
-// late has nobody else wait for a page.
-func (b *bulk) late(inv *inventory, page chan struct{}) {
+// markLate stops other callers from waiting for a page.
+func (b *bulk) markLate(inv *inventory, page chan struct{}) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	inv.late = inv.page == page
 }
 
-// readAhead reads pages until as many are there as were asked for.
-func (c *Client) readAhead(ctx context.Context, ref image.Reference, in place, inv *inventory) {
+// readAhead reads as many pages as were asked for.
+func (c *Client) readAhead(ctx context.Context, ref image.Reference, in scope, inv *inventory) {
 	for more := true; more; {
 		ctx, ids := ociauth.WithRequests(ctx)
-		err := contain.Run(func() error { return c.readOn(ctx, ref, in, inv) })
+		err := contain.Run(func() error { return c.readPages(ctx, ref, in, inv) })
 		if p, ok := contain.Unlogged(err); ok && c.panicked != nil {
 			c.panicked(p)
 		}
-		more = c.bulk.turned(inv, ids(), err)
+		more = c.bulk.pageEnded(inv, ids(), err)
 	}
 }
 
-// turned takes note of how reading a page ended, and says whether there is another
-// to be read.
-func (b *bulk) turned(inv *inventory, requests string, err error) (more bool) {
+// pageEnded notes how reading a page ended, and reports whether to read another one.
+func (b *bulk) pageEnded(inv *inventory, requests string, err error) (more bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	inv.requests += " " + requests
-	inv.imagesOver, inv.signaturesOver = inv.imagesAt.over, inv.signaturesAt.over
+	inv.imagesDone, inv.signaturesDone = inv.imagesAt.done, inv.signaturesAt.done
 	if !inv.worthwhile() {
-		inv.imagesOver, inv.signaturesOver = true, true
+		inv.imagesDone, inv.signaturesDone = true, true
 	}
 	if err != nil {
-		inv.imagesOver, inv.signaturesOver = true, true
-		rest := failedFor
+		inv.imagesDone, inv.signaturesDone = true, true
+		pause := failurePause
 		if ociauth.IsNotFound(err) {
-			rest = barrenFor
+			pause = unhelpfulPause
 		}
 		if !inv.dropped {
-			b.repos[inv.repository].rest = b.now().Add(rest)
+			b.repos[inv.repository].notBefore = b.now().Add(pause)
 		}
 	}
 	close(inv.page)
 	inv.page, inv.late = nil, false
 	inv.ahead--
-	if more = !inv.dropped && inv.ahead > 0 && (!inv.imagesOver || !inv.signaturesOver) && b.held < maxBulkBytes; more {
+	if more = !inv.dropped && inv.ahead > 0 && (!inv.imagesDone || !inv.signaturesDone) && b.bytes < maxBulkBytes; more {
 		inv.page = make(chan struct{})
 	}
 	return more
 }
 
-// worthwhile reports whether the rest of the lists costs less than half of what a
-// look-up of each image would. Many signatures on small pages do not.
+// worthwhile reports whether the rest of the lists costs at most half of the calls that a
+// look-up of each image costs. Many signatures on small pages cost more.
 func (inv *inventory) worthwhile() bool {
 	images, pages := &inv.imagesAt, 0
 	for _, at := range []*cursor{images, &inv.signaturesAt} {
-		if !at.over {
+		if !at.done {
 			pages += at.pagesLeft()
 		}
 	}
 	return 2*pages <= images.items+images.left
 }
 
-// readOn reads the next page of both lists, side by side.
-func (c *Client) readOn(ctx context.Context, ref image.Reference, in place, inv *inventory) error {
+// readPages reads the next page of both lists concurrently.
+func (c *Client) readPages(ctx context.Context, ref image.Reference, in scope, inv *inventory) error {
 	group, ctx := errgroup.WithContext(ctx)
-	if !inv.imagesAt.over {
+	if !inv.imagesAt.done {
 		group.Go(func() (err error) {
 			defer contain.Panic(&err)
 			return inv.imagesAt.advance(func(page *string) (ociauth.Page, error) {
@@ -376,7 +373,7 @@ func (c *Client) readOn(ctx context.Context, ref image.Reference, in place, inv 
 			})
 		})
 	}
-	if !inv.signaturesAt.over {
+	if !inv.signaturesAt.done {
 		group.Go(func() (err error) {
 			defer contain.Panic(&err)
 			from, request := signaturesOf(ref, in, artifacts.ListContainerImageSignaturesSortOrderDesc)
@@ -400,8 +397,8 @@ func (c *Client) readOn(ctx context.Context, ref image.Reference, in place, inv 
 	return group.Wait()
 }
 
-// advance reads up to the next page that has something on it. A list that turns
-// out to be too long is at its end.
+// advance reads up to the next page that has items. A list that proves too long counts as
+// done.
 func (cur *cursor) advance(read func(page *string) (ociauth.Page, error)) error {
 	for range maxBlankPages {
 		got, err := read(cur.next)
@@ -409,25 +406,25 @@ func (cur *cursor) advance(read func(page *string) (ociauth.Page, error)) error 
 		case err != nil:
 			return err
 		case got.Next != nil && cur.next != nil && *got.Next == *cur.next:
-			return fmt.Errorf("the page %.80q is followed by itself", *cur.next)
+			return fmt.Errorf("page %.80q names itself as the next page", *cur.next)
 		}
 		cur.next, cur.items, cur.left = got.Next, cur.items+got.Items, got.Remaining
 		if got.Items > 0 {
 			cur.pages++
 		}
-		if cur.over = got.Next == nil; cur.over {
+		if cur.done = got.Next == nil; cur.done {
 			cur.left = 0
 			return nil
 		}
 		if got.Items > 0 {
-			cur.over = cur.pages+max(1, cur.pagesLeft()) > maxBulkPages
+			cur.done = cur.pages+max(1, cur.pagesLeft()) > maxBulkPages
 			return nil
 		}
 	}
-	return fmt.Errorf("more than %d pages with nothing on them", maxBlankPages)
+	return fmt.Errorf("more than %d pages without items", maxBlankPages)
 }
 
-// imageSummary is what is used of artifacts.ContainerImageSummary.
+// imageSummary has the fields of artifacts.ContainerImageSummary that are used.
 type imageSummary struct {
 	ID             string `json:"id"`
 	Digest         string `json:"digest"`
@@ -436,7 +433,7 @@ type imageSummary struct {
 }
 
 // imagesPage reads a page of the images of ref's repository, newest first.
-func (c *Client) imagesPage(ctx context.Context, ref image.Reference, in place, page *string) ([]imageSummary, ociauth.Page, error) {
+func (c *Client) imagesPage(ctx context.Context, ref image.Reference, in scope, page *string) ([]imageSummary, ociauth.Page, error) {
 	from := call(ref, "ListContainerImages", http.MethodGet, "/container/images")
 	request := artifacts.ListContainerImagesRequest{
 		CompartmentId:  common.String(in.compartment),
@@ -445,7 +442,7 @@ func (c *Client) imagesPage(ctx context.Context, ref image.Reference, in place, 
 		SortOrder:      artifacts.ListContainerImagesSortOrderDesc,
 		Page:           page,
 	}
-	if in.below {
+	if in.subtree {
 		request.CompartmentIdInSubtree = common.Bool(true)
 	}
 	items, p, err := ociauth.ReadPage[imageSummary](ctx, c.who, from, request)
@@ -467,13 +464,13 @@ func (b *bulk) addImages(inv *inventory, items []imageSummary) {
 		if item.RepositoryName != inv.repository.name || !image.ValidDigest(item.Digest) || len(item.ID) > maxField {
 			continue
 		}
-		known, again := inv.images[item.Digest]
+		img, again := inv.images[item.Digest]
 		if !again {
-			known.id = item.ID
-			b.grow(inv, len(item.ID)+len(item.Digest))
+			img.id = item.ID
+			b.count(inv, len(item.ID)+len(item.Digest))
 		}
-		known.doubtful = known.doubtful || known.id != item.ID || item.LifecycleState != string(artifacts.ContainerImageLifecycleStateAvailable)
-		inv.images[item.Digest] = known
+		img.ambiguous = img.ambiguous || img.id != item.ID || item.LifecycleState != string(artifacts.ContainerImageLifecycleStateAvailable)
+		inv.images[item.Digest] = img
 	}
 }
 
@@ -484,36 +481,36 @@ func (b *bulk) addRecords(inv *inventory, records []signature.Record) {
 		of := inv.records[rec.ImageID]
 		if of == nil {
 			of = new(recordsOfImage)
-			inv.records[inv.once(rec.ImageID)] = of
-			b.grow(inv, len(rec.ImageID))
+			inv.records[inv.intern(rec.ImageID)] = of
+			b.count(inv, len(rec.ImageID))
 		}
 		of.seen++
 		sameKey := func(r signature.Record) bool { return r.KeyID == rec.KeyID }
-		if !inv.keys[rec.KeyID] || rec.State != signature.StateAvailable || of.seen > newest || slices.ContainsFunc(of.kept, sameKey) {
+		if !inv.keys[rec.KeyID] || rec.State != signature.StateAvailable || of.seen > newest || slices.ContainsFunc(of.byKey, sameKey) {
 			continue
 		}
 		for _, s := range []*string{&rec.ImageID, &rec.KeyID, &rec.KeyVersionID, &rec.Algorithm, &rec.State} { // the same in many
-			*s = inv.once(*s)
+			*s = inv.intern(*s)
 		}
 		rec.DisplayName = ""
-		of.kept = append(of.kept, rec)
-		b.grow(inv, len(rec.ID)+len(rec.Message)+len(rec.Signature))
+		of.byKey = append(of.byKey, rec)
+		b.count(inv, len(rec.ID)+len(rec.Message)+len(rec.Signature))
 	}
 }
 
-// once returns the one copy of a text that is held.
-func (inv *inventory) once(s string) string {
-	if held, ok := inv.texts[s]; ok {
-		return held
+// intern returns the shared copy of s, and stores s on its first use.
+func (inv *inventory) intern(s string) string {
+	if shared, ok := inv.texts[s]; ok {
+		return shared
 	}
 	inv.texts[s] = s
 	return s
 }
 
-// grow counts what is held. The caller holds b.mu.
-func (b *bulk) grow(inv *inventory, texts int) {
+// count adds an entry's memory to the sizes. The caller holds b.mu.
+func (b *bulk) count(inv *inventory, texts int) {
 	inv.size += texts + entryBytes
 	if !inv.dropped {
-		b.held += texts + entryBytes
+		b.bytes += texts + entryBytes
 	}
 }

@@ -62,7 +62,7 @@ func TestBulkAsksOnlyWhereItHelps(t *testing.T) {
 			t.Errorf("%d records of two images", got)
 		}
 	})
-	t.Run("a repository whose place is found out later", func(t *testing.T) {
+	t.Run("a repository whose compartment is found later", func(t *testing.T) {
 		c := newCrowd(t, 5, 100)
 		c.tenancy.MoveRepository(c.images[0].RepositoryID, c.tenancy.NewCompartment("team", ""))
 		c.tenancy.Allow("Allow user dev to read repos in compartment team")
@@ -74,7 +74,7 @@ func TestBulkAsksOnlyWhereItHelps(t *testing.T) {
 			c.pass(31 * time.Second)
 		}
 		if got := c.cost(func() { c.bulk(t, 0); c.bulk(t, 1) }); got != 0 {
-			t.Errorf("%d calls without a place", got)
+			t.Errorf("%d calls without a compartment", got)
 		}
 		c.pass(31 * time.Second)
 		if _, _, err := c.client.Records(t.Context(), c.refs[0]); err != nil {
@@ -265,7 +265,7 @@ func TestBulkReadsAPageAtATime(t *testing.T) {
 	if err := cur.Advance(again); err != nil {
 		t.Error(err)
 	}
-	if err := cur.Advance(again); err == nil || !strings.Contains(err.Error(), "followed by itself") {
+	if err := cur.Advance(again); err == nil || !strings.Contains(err.Error(), "names itself as the next page") {
 		t.Errorf("a page that follows itself: %v", err)
 	}
 	failed := errors.New("503")
@@ -298,8 +298,8 @@ func TestBulkReadsOnWhileItIsWorthIt(t *testing.T) {
 	}
 }
 
-// A refusal at a tenancy's root counts for half a minute, a second one for ten; and an
-// answer there ends the count.
+// A refusal at a tenancy's root counts for half a minute, and a second refusal for ten
+// minutes. An answer at the root removes both.
 func TestRefusalsAtTheRoot(t *testing.T) {
 	c := newCrowd(t, 1, 100)
 	ask := func(refused bool) {
@@ -314,7 +314,7 @@ func TestRefusalsAtTheRoot(t *testing.T) {
 	rooted := func(after time.Duration, want bool) {
 		t.Helper()
 		c.pass(after)
-		if got := c.client.Rooted(c.refs[0]); got != want {
+		if got := c.client.MayListTenancy(c.refs[0]); got != want {
 			t.Errorf("%s later: %t", after, got)
 		}
 	}

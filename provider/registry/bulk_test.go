@@ -321,7 +321,7 @@ func newCrowd(t *testing.T, n, pageLimit int) *crowd {
 	return c
 }
 
-// askAs has a user ask from now on, who remembers nothing.
+// askAs makes a new client for a user, with empty caches.
 func (c *crowd) askAs(t *testing.T, user *ocitest.User) {
 	t.Helper()
 	clock := func() time.Time {
@@ -347,7 +347,7 @@ func (c *crowd) pass(d time.Duration) {
 	c.now = c.now.Add(d)
 }
 
-// cost is what f makes of calls, those for the principal's namespace left out.
+// cost is what f makes of calls, without those for the namespace.
 func (c *crowd) cost(f func()) (calls int) {
 	count := func() int { return c.tenancy.Calls()[lists] + c.tenancy.Calls()[images] + c.tenancy.Calls()[lookups] }
 	before := count()
@@ -380,7 +380,7 @@ func TestBulkCosts(t *testing.T) {
 		c.tenancy.MoveRepository(c.images[0].RepositoryID, c.tenancy.NewCompartment("team", ""))
 		c.tenancy.Allow("Allow user dev to read repos in compartment team")
 		c.askAs(t, c.tenancy.NewUser("dev"))
-		for n, want := range []int{3, 2, 0, 0} { // the first is refused at the root and finds out where the repository lies
+		for n, want := range []int{3, 2, 0, 0} { // the first is refused at the root and looks its compartment up
 			if got := c.cost(func() { yes(t, c, c.refs[n]) }); got != want {
 				t.Errorf("image %d: %d calls, want %d", n, got, want)
 			}
@@ -614,7 +614,7 @@ func TestBulkInTrouble(t *testing.T) {
 			t.Parallel()
 			c := newCrowd(t, 6, 100)
 			c.tenancy.Fault(fault)
-			// Whoever may list signatures need not have any other right.
+			// A user who may list signatures may have no other right.
 			c.tenancy.Fault(ocitest.Fault{Operation: lookups, Kind: ocitest.Status, Status: 404, Code: "NotAuthorizedOrNotFound"})
 			for _, ref := range c.refs {
 				if v := c.check(ref); !v.Signed() {

@@ -1,6 +1,7 @@
 package registry_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -53,7 +54,7 @@ func TestInventoriesAreDropped(t *testing.T) {
 	})
 }
 
-// The end of an inventory is not the end of the next one.
+// A dropped inventory does not drop the next inventory of its repository.
 func TestInventoriesAreDroppedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ahead := time.Duration(0)
@@ -86,32 +87,32 @@ func TestInventoriesAreDroppedOnce(t *testing.T) {
 	})
 }
 
-// Nothing is read where nobody knows the place, and nothing while there is no room.
+// A list is read only if its compartment is known and there is room for it.
 func TestInventoriesAreReadWhereItHelps(t *testing.T) {
 	for name, tt := range map[string]struct {
-		held   int
-		placed [2]bool // at the second question and at the third
-		made   bool    // an inventory
-		reads  bool    // a page for the third question
+		held  int
+		known [2]bool // the compartment, at the second query and at the third
+		made  bool    // an inventory
+		reads bool    // a page for the third query
 	}{
-		"a place that is known":           {placed: [2]bool{true, true}, made: true, reads: true},
-		"a place that is not known":       {},
-		"a place that has been forgotten": {placed: [2]bool{true, false}, made: true},
-		"room for a byte":                 {held: registry.MaxBulkBytes - 1, placed: [2]bool{true, true}, made: true, reads: true},
-		"no room":                         {held: registry.MaxBulkBytes, placed: [2]bool{true, true}},
+		"a compartment that is known":     {known: [2]bool{true, true}, made: true, reads: true},
+		"a compartment that is not known": {},
+		"a compartment that has expired":  {known: [2]bool{true, false}, made: true},
+		"room for a byte":                 {held: registry.MaxBulkBytes - 1, known: [2]bool{true, true}, made: true, reads: true},
+		"no room":                         {held: registry.MaxBulkBytes, known: [2]bool{true, true}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := registry.NewInventories(time.Now)
 			b.Hold(tt.held)
 			b.Ask(true, nth(t, "app", 0))
-			inv := b.Ask(tt.placed[0], nth(t, "app", 1))
+			inv := b.Ask(tt.known[0], nth(t, "app", 1))
 			if (inv != nil) != tt.made {
 				t.Fatalf("an inventory: %t, want %t", inv != nil, tt.made)
 			}
 			if inv != nil {
 				b.Read(inv)
 			}
-			b.Ask(tt.placed[1], nth(t, "app", 2))
+			b.Ask(tt.known[1], nth(t, "app", 2))
 			if got := inv != nil && b.Reading(inv); got != tt.reads {
 				t.Errorf("a page is read: %t, want %t", got, tt.reads)
 			}
@@ -119,7 +120,7 @@ func TestInventoriesAreReadWhereItHelps(t *testing.T) {
 	}
 }
 
-// When there are too many repositories, all are forgotten and their inventories dropped.
+// Too many repositories drop all inventories and interests.
 func TestInventoriesAreForgotten(t *testing.T) {
 	b := registry.NewInventories(time.Now)
 	b.Ask(true, nth(t, "app", 0))
@@ -159,26 +160,27 @@ func TestReadsOn(t *testing.T) {
 	}
 }
 
-// Lists decide whether to read them again: half a minute later if they helped or could
-// not be read, ten minutes later if they did not help or are refused.
+// Lists are read again after half a minute if they helped or failed, and after ten
+// minutes if they helped nobody or OCI refused them.
 func TestWhenListsAreReadAgain(t *testing.T) {
 	for name, tt := range map[string]struct {
 		fault *ocitest.Fault
 		after time.Duration
 		want  bool
 	}{
-		"lists that helped, half a minute later":               {nil, 30 * time.Second, true},
-		"lists that could not be read, half a minute later":    {&ocitest.Fault{Kind: ocitest.Status, Status: 501, Code: "MethodNotImplemented"}, 30 * time.Second, true},
-		"lists that are refused, half a minute later":          {&ocitest.Fault{Kind: ocitest.Status, Status: 404, Code: "NotAuthorizedOrNotFound"}, 30 * time.Second, false},
-		"lists that are refused, nearly ten minutes later":     {&ocitest.Fault{Kind: ocitest.Status, Status: 404, Code: "NotAuthorizedOrNotFound"}, 10*time.Minute - 1, false},
-		"lists that are refused, ten minutes later":            {&ocitest.Fault{Kind: ocitest.Status, Status: 404, Code: "NotAuthorizedOrNotFound"}, 10 * time.Minute, true},
-		"lists of another repository's images, a minute later": {&ocitest.Fault{Kind: ocitest.Set, Set: map[string]any{"repositoryName": "other"}}, time.Minute, false},
+		"lists that helped, half a minute later":                 {nil, 30 * time.Second, true},
+		"lists that could not be read, half a minute later":      {&ocitest.Fault{Kind: ocitest.Status, Status: 501, Code: "MethodNotImplemented"}, 30 * time.Second, true},
+		"signatures that could not be read, half a minute later": {&ocitest.Fault{Operation: lists, Kind: ocitest.Status, Status: 501, Code: "MethodNotImplemented"}, 30 * time.Second, true},
+		"lists that are refused, half a minute later":            {&ocitest.Fault{Kind: ocitest.Status, Status: 404, Code: "NotAuthorizedOrNotFound"}, 30 * time.Second, false},
+		"lists that are refused, nearly ten minutes later":       {&ocitest.Fault{Kind: ocitest.Status, Status: 404, Code: "NotAuthorizedOrNotFound"}, 10*time.Minute - 1, false},
+		"lists that are refused, ten minutes later":              {&ocitest.Fault{Kind: ocitest.Status, Status: 404, Code: "NotAuthorizedOrNotFound"}, 10 * time.Minute, true},
+		"lists of another repository's images, a minute later":   {&ocitest.Fault{Kind: ocitest.Set, Set: map[string]any{"repositoryName": "other"}}, time.Minute, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			c := newCrowd(t, 4, 100)
 			if tt.fault != nil {
-				tt.fault.Operation, tt.fault.Count = images, 1
+				tt.fault.Operation, tt.fault.Count = cmp.Or(tt.fault.Operation, images), 1
 				c.tenancy.Fault(*tt.fault)
 			}
 			c.bulk(t, 0)
@@ -262,8 +264,8 @@ func (c *crowd) textsOf(t *testing.T, img *ocitest.Image) int {
 	return len(records[0].ID) + len(records[0].Message) + len(records[0].Signature)
 }
 
-// Only the newest record by each key that is asked for counts, and only such as a
-// look-up would have read. Others take no memory.
+// Only the newest record by each requested key counts, and only a record that Records
+// would have read. Other records take no memory.
 func TestRecordsThatCount(t *testing.T) {
 	for name, tt := range map[string]struct {
 		add     func(c *crowd, img *ocitest.Image)
@@ -315,7 +317,7 @@ func others(c *crowd, img *ocitest.Image, n int) {
 	}
 }
 
-// Texts that many records have in common are in memory once.
+// Records share the memory of equal texts.
 func TestRecordsShareTheirTexts(t *testing.T) {
 	c := newCrowd(t, 3, 100)
 	c.bulk(t, 0)
@@ -332,7 +334,7 @@ func TestRecordsShareTheirTexts(t *testing.T) {
 	}
 }
 
-// A verdict from the lists names the calls that read them.
+// Records from lists carry the ids of the calls that read the lists.
 func TestBulkNamesItsCalls(t *testing.T) {
 	c := newCrowd(t, 3, 100)
 	c.bulk(t, 0)
@@ -344,7 +346,7 @@ func TestBulkNamesItsCalls(t *testing.T) {
 	}
 }
 
-// An image that is on the pages which were read has no more pages read.
+// An image on the pages that were read causes no further page.
 func TestBulkReadsNoMoreThanItNeeds(t *testing.T) {
 	c := newCrowd(t, 60, 10)
 	c.bulk(t, 58)
@@ -353,25 +355,23 @@ func TestBulkReadsNoMoreThanItNeeds(t *testing.T) {
 	}
 }
 
-// A page that is being read is waited for although there is no room for another.
-func TestBulkWaitsForAPageOnItsWay(t *testing.T) {
-	c := newCrowd(t, 3, 100)
-	c.tenancy.Fault(ocitest.Fault{Operation: images, Kind: ocitest.Latency, Delay: ocitest.Duration(200 * time.Millisecond)})
-	c.bulk(t, 0)
-	var wait sync.WaitGroup
-	wait.Go(func() { c.bulk(t, 1) })
-	for c.tenancy.Calls()[images] == 0 {
-		time.Sleep(time.Millisecond)
+// A caller waits for a page that is being read although there is no room for another.
+func TestInventoriesAreAwaited(t *testing.T) {
+	b := registry.NewInventories(time.Now)
+	b.Ask(true, nth(t, "app", 0))
+	inv := b.Ask(true, nth(t, "app", 1))
+	b.Hold(registry.MaxBulkBytes)
+	if !b.Waits(nth(t, "app", 2)) {
+		t.Error("nobody waits for the page that is being read")
 	}
-	c.client.Hold(registry.MaxBulkBytes)
-	if got := c.bulk(t, 2); got != 1 {
-		t.Errorf("%d records, want 1", got)
+	b.Read(inv)
+	if b.Waits(nth(t, "app", 3)) {
+		t.Error("somebody waits for a page that nobody reads")
 	}
-	wait.Wait()
 }
 
-// Nobody need be told of a panic while lists are read.
-func TestAPanicThatNobodyIsToldOf(t *testing.T) {
+// A client without Panicked survives a panic while it reads lists.
+func TestAPanicWithoutPanicked(t *testing.T) {
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
 	signers := signersOf(t, tenancy)
 	c := explosive(t, tenancy.Admin(), registry.Config{})
@@ -387,15 +387,14 @@ func TestAPanicThatNobodyIsToldOf(t *testing.T) {
 	}
 }
 
-// finding is one look-up of a Places.
+// finding is one look-up of a Compartments.
 type finding struct {
 	at  string
 	err error
 }
 
-// TestFindingAPlace has several callers look for one repository at once. The first one
-// asks for image 0, the others for images 1, 2 and so on.
-func TestFindingAPlace(t *testing.T) {
+// Several callers look for one repository at once. Caller n asks for image n.
+func TestFindingACompartment(t *testing.T) {
 	down := errors.New("503")
 	for name, tt := range map[string]struct {
 		callers int
@@ -406,17 +405,17 @@ func TestFindingAPlace(t *testing.T) {
 		after   string // what is known then
 	}{
 		"a look-up for all":                               {callers: 3, want: map[int]string{0: "here", 1: "here", 2: "here"}, looks: 1, after: "here"},
-		"what somebody found a moment ago":                {callers: 1, known: "there", want: map[int]string{0: "there"}, after: "there"},
-		"an error is everybody's":                         {callers: 3, fails: map[int]error{0: down}, looks: 1},
+		"an earlier look-up has just ended":               {callers: 1, known: "there", want: map[int]string{0: "there"}, after: "there"},
+		"an error is the error of all callers":            {callers: 3, fails: map[int]error{0: down}, looks: 1},
 		"an image that is not there":                      {callers: 1, fails: map[int]error{0: registry.ErrNotFound}, looks: 1},
 		"an image that is not there, and others that are": {callers: 3, fails: map[int]error{0: registry.ErrNotFound}, want: map[int]string{1: "here", 2: "here"}, looks: 3, after: "here"},
 		"images that are not there":                       {callers: 2, fails: map[int]error{0: registry.ErrNotFound, 1: registry.ErrNotFound}, looks: 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				p := registry.NewPlaces()
+				p := registry.NewCompartments()
 				if tt.known != "" {
-					p.Remember(nth(t, "app", 0), tt.known)
+					p.Set(nth(t, "app", 0), tt.known)
 				}
 				var looks atomic.Int64
 				release := make(chan struct{})
@@ -446,18 +445,18 @@ func TestFindingAPlace(t *testing.T) {
 						t.Errorf("caller %d: %+v, want %q", n, f, tt.want[n])
 					}
 				}
-				if looks.Load() != tt.looks || p.Known(nth(t, "app", 0)) != tt.after || p.Looking() != 0 {
-					t.Errorf("%d looks, known %q, looking for %d; want %d, %q, 0", looks.Load(), p.Known(nth(t, "app", 0)), p.Looking(), tt.looks, tt.after)
+				if looks.Load() != tt.looks || p.Get(nth(t, "app", 0)) != tt.after || p.Looking() != 0 {
+					t.Errorf("%d looks, known %q, looking for %d; want %d, %q, 0", looks.Load(), p.Get(nth(t, "app", 0)), p.Looking(), tt.looks, tt.after)
 				}
 			})
 		})
 	}
 }
 
-// A look-up is for those who still wait for it.
-func TestALookUpOfThoseWhoStay(t *testing.T) {
+// A look-up belongs to the callers that still wait for it.
+func TestALookUpBelongsToItsWaiters(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := registry.NewPlaces()
+		p := registry.NewCompartments()
 		release := make(chan struct{})
 		look := func(context.Context, image.Reference) (registry.Image, error) {
 			<-release
@@ -487,15 +486,15 @@ func TestALookUpOfThoseWhoStay(t *testing.T) {
 	})
 }
 
-// Two refusals at once are one.
+// Two refusals at the same time count as one.
 func TestRefusalsAtOnce(t *testing.T) {
 	c := newCrowd(t, 1, 100)
 	c.check(c.refs[0])
-	c.client.Unroot(c.refs[0])
-	c.client.Unroot(c.refs[0])
+	c.client.Refused(c.refs[0])
+	c.client.Refused(c.refs[0])
 	c.pass(30 * time.Second)
-	if !c.client.Rooted(c.refs[0]) {
-		t.Error("the root is left alone after half a minute")
+	if !c.client.MayListTenancy(c.refs[0]) {
+		t.Error("the root is not listed after half a minute")
 	}
 }
 

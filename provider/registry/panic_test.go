@@ -13,7 +13,7 @@ import (
 	"github.com/oke-sign/oke-sign/test/ocitest"
 )
 
-// explosive is a client whose principal panics at the first sign of trouble, where
+// explosive is a client whose OCI client panics at the first sign of trouble, where
 // the call was made.
 func explosive(t *testing.T, user *ocitest.User, cfg registry.Config) *registry.Client {
 	t.Helper()
@@ -57,7 +57,7 @@ func TestAPanicWhileReadingAhead(t *testing.T) {
 			}
 			select {
 			case p := <-told:
-				if strings.Contains(p.Error(), "secret") || !strings.Contains(string(p.Stack), "readOn") {
+				if strings.Contains(p.Error(), "secret") || !strings.Contains(string(p.Stack), "readPages") {
 					t.Errorf("told %v", p)
 				}
 			case <-time.After(10 * time.Second):

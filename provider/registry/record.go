@@ -14,8 +14,8 @@ import (
 	"github.com/oke-sign/oke-sign/provider/signature"
 )
 
-// Record reads one signature record of the image ref in full: lists leave out
-// who made it. No verdict depends on that.
+// Record reads one signature record of the image ref in full. Lists leave out who made
+// the record, and no verdict depends on that.
 func (c *Client) Record(ctx context.Context, ref image.Reference, id string) (signature.Record, error) {
 	if _, err := c.Tenancy(ctx, ref); err != nil {
 		return signature.Record{}, err

@@ -16,26 +16,26 @@ import (
 	"github.com/oke-sign/oke-sign/provider/signature"
 )
 
-// How many records of one image are read. Anybody who may push can add records,
-// but not records older than those that were there, so a flood hides an honest
-// signature neither among the newest nor among the oldest.
+// How many signature records of one image are read. Everybody who may push can add
+// records, but only records that are newer than all others. So a flood of records cannot
+// hide an honest signature that is among the newest or among the oldest.
 const (
 	newest   = 200
 	oldest   = 50
 	maxPages = 60
 )
 
-// Bounds for the fields of a record, in bytes. A message is at most 4096 bytes
-// and a signature 512, both in base64. A field beyond its bound is taken for
-// empty, so that the record is seen and proves nothing.
+// Bounds for the fields of a signature record, in bytes. A signed message has at most
+// 4096 bytes and a signature 512, both in base64. A field beyond its bound is read as
+// empty, so that the record is counted and proves nothing.
 const (
 	maxMessage   = 6 << 10
 	maxSignature = 1 << 10
 	maxField     = 255
 )
 
-// summary is what is used of artifacts.ContainerImageSignatureSummary. The tags,
-// which are most of a record, are left unread.
+// summary has the fields of artifacts.ContainerImageSignatureSummary that are used. The
+// tags, which are most of a record, are not read.
 type summary struct {
 	ID               string    `json:"id"`
 	ImageID          string    `json:"imageId"`
@@ -50,9 +50,8 @@ type summary struct {
 	TimeCreated      time.Time `json:"timeCreated"`
 }
 
-// Records returns the signature records of the image that ref pins, newest
-// first: all of them, or the 200 newest and the 50 oldest, and whether any are left
-// out.
+// Records returns the signature records of the image that ref pins, newest first: all of
+// them, or the 200 newest and the 50 oldest. It reports whether records are left out.
 func (c *Client) Records(ctx context.Context, ref image.Reference) (records []signature.Record, truncated bool, err error) {
 	tenancy, err := c.Tenancy(ctx, ref)
 	if err != nil {
@@ -64,32 +63,32 @@ func (c *Client) Records(ctx context.Context, ref image.Reference) (records []si
 	if len(c.compartments) > 0 {
 		return c.recordsIn(ctx, ref, c.compartments)
 	}
-	if c.places.rooted(ref, tenancy) {
-		records, truncated, err := c.list(ctx, ref, place{tenancy, true})
+	if c.cached.mayListTenancy(ref, tenancy) {
+		records, truncated, err := c.list(ctx, ref, scope{tenancy, true})
 		if err == nil {
-			c.places.reroot(ref, tenancy)
+			c.cached.granted(ref, tenancy)
 		}
 		if !ociauth.IsNotFound(err) {
 			return records, truncated, err
 		}
-		// No right on the root compartment. A right on the image's may do.
-		c.places.unroot(ref, tenancy)
+		// No right on the root compartment. A right on the image's compartment suffices.
+		c.cached.refused(ref, tenancy)
 	}
-	return c.recordsWhereItIs(ctx, ref)
+	return c.recordsOfRepository(ctx, ref)
 }
 
-// recordsIn looks in one compartment after another, first where records of the
-// repository were found before. It lies in one of them, so the first that has
-// records has them all.
+// recordsIn looks in one compartment after another, first where it found records of the
+// repository before. The repository is in one compartment, so the first compartment with
+// records has all records.
 func (c *Client) recordsIn(ctx context.Context, ref image.Reference, compartments []string) ([]signature.Record, bool, error) {
-	if n := slices.Index(compartments, c.places.recall(ref)); n > 0 {
+	if n := slices.Index(compartments, c.cached.get(ref)); n > 0 {
 		compartments = slices.Concat(compartments[n:n+1], compartments[:n], compartments[n+1:])
 	}
 	var failed error
 	for _, compartment := range compartments {
-		records, truncated, err := c.list(ctx, ref, place{compartment, false})
+		records, truncated, err := c.list(ctx, ref, scope{compartment, false})
 		if err == nil && len(records) > 0 {
-			c.places.remember(ref, compartment)
+			c.cached.set(ref, compartment)
 			return records, truncated, nil
 		}
 		if failed == nil {
@@ -99,29 +98,29 @@ func (c *Client) recordsIn(ctx context.Context, ref image.Reference, compartment
 	return nil, false, failed
 }
 
-// recordsWhereItIs finds out in which compartment the repository lies, or
-// remembers it, and looks there.
-func (c *Client) recordsWhereItIs(ctx context.Context, ref image.Reference) ([]signature.Record, bool, error) {
-	known := c.places.recall(ref)
+// recordsOfRepository looks in the compartment of the repository, which it takes from the
+// cache or looks up.
+func (c *Client) recordsOfRepository(ctx context.Context, ref image.Reference) ([]signature.Record, bool, error) {
+	known := c.cached.get(ref)
 	if known != "" {
-		records, truncated, err := c.list(ctx, ref, place{known, false})
+		records, truncated, err := c.list(ctx, ref, scope{known, false})
 		if len(records) > 0 || err != nil && !ociauth.IsNotFound(err) {
 			return records, truncated, err
 		}
-		// Nothing there: either there is nothing, or the repository has moved.
-		c.places.forget(ref)
+		// No record: either the image has none, or the repository has moved.
+		c.cached.remove(ref)
 	}
-	at, err := c.places.find(ctx, ref, c.Image)
+	at, err := c.cached.lookUp(ctx, ref, c.Image)
 	if errors.Is(err, ErrNotFound) {
-		return nil, false, nil // an image that is not there has no records
+		return nil, false, nil // an image that OCI does not have has no records
 	}
 	if err != nil {
 		return nil, false, err
 	}
-	records, truncated, err := c.list(ctx, ref, place{at, false})
+	records, truncated, err := c.list(ctx, ref, scope{at, false})
 	if ociauth.IsNotFound(err) {
-		// The place may have been found by another image of the repository. One that
-		// is not there has no records, whatever the right to list them.
+		// The compartment may come from another image of the repository. An image that
+		// OCI does not have has no records, whatever the right to list them.
 		if _, missing := c.Image(ctx, ref); errors.Is(missing, ErrNotFound) {
 			return nil, false, nil
 		}
@@ -129,17 +128,16 @@ func (c *Client) recordsWhereItIs(ctx context.Context, ref image.Reference) ([]s
 	return records, truncated, err
 }
 
-// place is where a list is asked for: a compartment alone, or a tenancy with all
-// that is below it.
-type place struct {
+// scope is where a list looks: in one compartment, or in a tenancy with its subtree.
+type scope struct {
 	compartment string
-	below       bool
+	subtree     bool
 }
 
-// list reads the records of an image in one place, and reports whether some are left
-// out. The newest and the oldest are all of them if they overlap, for which one more
-// of the oldest is read than returned.
-func (c *Client) list(ctx context.Context, ref image.Reference, in place) (records []signature.Record, truncated bool, err error) {
+// list reads the records of an image in one scope, and reports whether records are left
+// out. If the newest and the oldest records overlap, they are all records. To see an
+// overlap, list reads one more of the oldest than it returns.
+func (c *Client) list(ctx context.Context, ref image.Reference, in scope) (records []signature.Record, truncated bool, err error) {
 	records, more, err := c.walk(ctx, ref, in, newest, artifacts.ListContainerImageSignaturesSortOrderDesc)
 	if err != nil {
 		return nil, false, err
@@ -162,8 +160,8 @@ func (c *Client) list(ctx context.Context, ref image.Reference, in place) (recor
 	return records, truncated, nil
 }
 
-// walk reads pages until it has enough records, and says whether there are more.
-func (c *Client) walk(ctx context.Context, ref image.Reference, in place, enough int, order artifacts.ListContainerImageSignaturesSortOrderEnum) ([]signature.Record, bool, error) {
+// walk reads pages until it has enough records, and reports whether there are more.
+func (c *Client) walk(ctx context.Context, ref image.Reference, in scope, enough int, order artifacts.ListContainerImageSignaturesSortOrderEnum) ([]signature.Record, bool, error) {
 	from, request := signaturesOf(ref, in, order)
 	request.ImageDigest = common.String(ref.Digest())
 	var records []signature.Record
@@ -192,28 +190,28 @@ func (c *Client) walk(ctx context.Context, ref image.Reference, in place, enough
 		return got.Next, nil
 	}, maxPages)
 	if err != nil {
-		return nil, false, fmt.Errorf("listing signatures: %w", err) // the caller knows of which image
+		return nil, false, fmt.Errorf("listing signatures: %w", err) // the caller names the image
 	}
 	return records, more, nil
 }
 
-// signaturesOf asks for the signatures of ref's repository, by time.
-func signaturesOf(ref image.Reference, in place, order artifacts.ListContainerImageSignaturesSortOrderEnum) (ociauth.Call, artifacts.ListContainerImageSignaturesRequest) {
+// signaturesOf returns the call that lists the signatures of ref's repository by time.
+func signaturesOf(ref image.Reference, in scope, order artifacts.ListContainerImageSignaturesSortOrderEnum) (ociauth.Call, artifacts.ListContainerImageSignaturesRequest) {
 	request := artifacts.ListContainerImageSignaturesRequest{
 		CompartmentId:  common.String(in.compartment),
-		RepositoryName: common.String(ref.Repository()), // OCI takes it for a pattern; a reference has no asterisk
+		RepositoryName: common.String(ref.Repository()), // OCI reads a pattern; a reference has no asterisk
 		SortBy:         artifacts.ListContainerImageSignaturesSortByTimecreated,
 		SortOrder:      order,
 	}
-	if in.below {
+	if in.subtree {
 		request.CompartmentIdInSubtree = common.Bool(true)
 	}
 	return call(ref, "ListContainerImageSignatures", http.MethodGet, "/container/imageSignatures"), request
 }
 
-// record is the signature record that a list or an answer shows. One without an id
-// or a state is not what OCI's API promises. It would look like a record that proves
-// nothing, and its image like one that nobody signed, for as long as that is cached.
+// record returns the signature record that an answer shows. OCI's API promises an id and
+// a state. A record without them is an error: it would prove nothing, and its image would
+// count as unsigned for as long as the verdict is cached.
 func (s summary) record(from ociauth.Call) (signature.Record, error) {
 	if s.ID == "" || s.LifecycleState == "" {
 		return signature.Record{}, from.Malformed("a signature without an id or a lifecycleState")

@@ -1,16 +1,17 @@
-// Package registry reads what OCI Registry knows about images and their
-// signatures, through the Artifacts API, and uploads signatures.
+// Package registry reads what OCI Registry knows about images and their signatures,
+// through the Artifacts API, and uploads signatures.
 //
-// It contacts the Artifacts host of the region that an image's reference names,
-// which package image took from its own table, and no other. It returns
-// signature records as they are: whoever may push to a repository may upload
-// any record, so nothing in one is to be believed before package signature has
-// proven it. What it does promise is that an answer is about what was asked, is
-// bounded, and is whole: a list that could not be read to its end, or that OCI
-// would not give, is an error and never a shorter list.
+// It contacts only the Artifacts host of the region that an image reference names.
+// Package image takes that region from its own table. It returns signature records
+// unchecked: everybody who may push to a repository may upload any record, so a record
+// proves nothing before package signature has verified it.
 //
-// It remembers where repositories lie, and for half a minute what it has read of
-// a repository as a whole; see Bulk.
+// The package does promise that an answer is about what was asked, is bounded, and is
+// complete. A list that could not be read to its end, or that OCI refused, is an error
+// and never a shorter list.
+//
+// It caches the compartments of repositories, and for half a minute the lists of a whole
+// repository; see Bulk.
 package registry
 
 import (
@@ -31,11 +32,11 @@ import (
 	"github.com/oke-sign/oke-sign/provider/ociauth"
 )
 
-// ErrNotFound says that OCI has no such image, or that this principal may not
-// read it; OCI does not say which.
+// ErrNotFound means that OCI has no such image, or that this identity may not read it.
+// OCI does not say which.
 var ErrNotFound = errors.New("no such image, or this principal may not read it")
 
-// ErrNotCovered says that an image is of no tenancy that the Client may ask.
+// ErrNotCovered means that an image is of no tenancy that the Client may ask about.
 var ErrNotCovered = errors.New("its namespace is of no tenancy that was configured")
 
 const (
@@ -43,35 +44,36 @@ const (
 	maxTag   = 128 // bytes
 )
 
-// Config says which images a Client covers and where it looks for them.
+// Config configures which images a Client covers and where it looks for them.
 type Config struct {
-	// Tenancies are further tenancies than the principal's own, by namespace:
-	// OCI tells nobody whose a namespace is. The principal's own may be among
-	// them, which saves the call that finds its namespace.
+	// Tenancies are tenancies beside the identity's own, by namespace. OCI does not
+	// say which tenancy has a namespace. The identity's own tenancy may be listed,
+	// which saves the call that finds its namespace.
 	Tenancies map[string]string
-	// Compartments are where to look for signatures, in place of the whole
-	// tenancy: for principals that have rights on compartments only.
+	// Compartments are where to look for signatures, in place of the whole tenancy.
+	// They are for identities that have rights on compartments only.
 	Compartments []string
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
-	// Panicked is told, if not nil, of a panic of what nobody waits for.
+	// Panicked is called for a panic of background work. Nil means that nobody is
+	// told.
 	Panicked func(*contain.PanicError)
 }
 
-// Client asks OCI Registry as one principal. It is safe for concurrent use.
+// Client calls OCI Registry with one identity. It is safe for concurrent use.
 type Client struct {
 	who          *ociauth.Principal
 	compartments []string
-	places       *places
+	cached       *compartmentCache
 	panicked     func(*contain.PanicError)
 	bulk         *bulk
 
 	mu         sync.Mutex
 	tenancies  map[string]string // by namespace
-	discovered bool              // the principal's own is among them
+	discovered bool              // the identity's own is among them
 }
 
-// New makes a Client. It asks OCI nothing; Discover does.
+// New makes a Client. It makes no call; Discover does.
 func New(who *ociauth.Principal, cfg Config) (*Client, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -80,7 +82,7 @@ func New(who *ociauth.Principal, cfg Config) (*Client, error) {
 		who:          who,
 		compartments: cfg.Compartments,
 		tenancies:    make(map[string]string, len(cfg.Tenancies)+1),
-		places:       newPlaces(cfg.Now),
+		cached:       newCompartmentCache(cfg.Now),
 		panicked:     cfg.Panicked,
 		bulk:         &bulk{now: cfg.Now, repos: make(map[repository]*interest)},
 	}
@@ -105,9 +107,9 @@ func New(who *ociauth.Principal, cfg Config) (*Client, error) {
 	return c, nil
 }
 
-// Discover finds the namespace of the principal's own tenancy, once. Until then
-// Covers does not know it and says yes to every namespace of the realm, and the
-// first call that needs to know finds out.
+// Discover finds the namespace of the identity's own tenancy, once. Until then Covers
+// reports true for every namespace of the realm, and the first call that needs the
+// namespace finds it.
 func (c *Client) Discover(ctx context.Context) error {
 	c.mu.Lock()
 	done := c.discovered
@@ -122,8 +124,8 @@ func (c *Client) Discover(ctx context.Context) error {
 	return c.Learn(namespace)
 }
 
-// Learn takes the namespace of the principal's own tenancy from who has found it, in
-// place of Discover, which would ask. It fails if the configuration says otherwise.
+// Learn sets the namespace of the identity's own tenancy, for callers that know it. It
+// saves the call of Discover. It fails if the configuration contradicts it.
 func (c *Client) Learn(namespace string) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -140,8 +142,8 @@ func (c *Client) Learn(namespace string) error {
 }
 
 // Covers reports whether the images of a namespace in a region can be asked about:
-// it is of a tenancy that was configured or of the principal's own, in the
-// principal's realm.
+// it is of a tenancy that was configured or of the identity's own, in the
+// identity's realm.
 func (c *Client) Covers(region image.Region, namespace string) bool {
 	if region.IsZero() || region.Realm() != c.who.Realm() {
 		return false
@@ -171,7 +173,7 @@ func (c *Client) Tenancy(ctx context.Context, ref image.Reference) (string, erro
 	return "", fmt.Errorf("%s: %w", ref, ErrNotCovered)
 }
 
-// call is a call of the Artifacts API of the region that an image is in.
+// call returns a call of the Artifacts API in the region of an image.
 func call(ref image.Reference, operation, method, path string) ociauth.Call {
 	return callIn(ref.Region(), operation, method, path)
 }
@@ -194,8 +196,7 @@ type Version struct {
 	Since time.Time // when the tag was put on the image; zero if OCI does not say
 }
 
-// Image finds an image by its digest, or by its tag if the reference has no
-// digest.
+// Image looks an image up by its digest, or by its tag if the reference has no digest.
 func (c *Client) Image(ctx context.Context, ref image.Reference) (Image, error) {
 	if _, err := c.Tenancy(ctx, ref); err != nil {
 		return Image{}, err
@@ -237,8 +238,8 @@ func (c *Client) Image(ctx context.Context, ref image.Reference) (Image, error) 
 	return img, nil
 }
 
-// readImage takes from an answer what is used of it. What becomes part of a
-// later request has to look the way it should.
+// readImage reads the fields of an answer that are used. It validates the fields that
+// become part of a later request.
 func readImage(from ociauth.Call, found artifacts.ContainerImage) (Image, error) {
 	img := Image{
 		ID: deref(found.Id), CompartmentID: deref(found.CompartmentId), Digest: deref(found.Digest),
@@ -270,8 +271,7 @@ func readImage(from ociauth.Call, found artifacts.ContainerImage) (Image, error)
 	return img, nil
 }
 
-// Exists reports whether OCI Registry has the image and this principal may read
-// it.
+// Exists reports whether OCI Registry has the image and this identity may read it.
 func (c *Client) Exists(ctx context.Context, ref image.Reference) (bool, error) {
 	_, err := c.Image(ctx, ref)
 	if errors.Is(err, ErrNotFound) {

@@ -183,7 +183,7 @@ func TestAListIsWholeOrNone(t *testing.T) {
 	}
 }
 
-// TestRightsOnACompartmentOnly is about a principal who may read repositories in
+// TestRightsOnACompartmentOnly is about a user who may read repositories in
 // one compartment and nothing at the root.
 func TestRightsOnACompartmentOnly(t *testing.T) {
 	setup := func(t *testing.T, sw ...ocitest.Switches) (*ocitest.Tenancy, *ocitest.User, *ocitest.Image, []string, string) {
@@ -198,7 +198,7 @@ func TestRightsOnACompartmentOnly(t *testing.T) {
 		img := tenancy.NewImage("app", "v1")
 		return tenancy, tenancy.NewUser("dev"), img, flood(tenancy, img, 3), team
 	}
-	t.Run("finds out where the repository lies, once", func(t *testing.T) {
+	t.Run("looks the compartment up once", func(t *testing.T) {
 		tenancy, dev, img, ids, _ := setup(t)
 		c := client(t, dev, registry.Config{})
 		var wg sync.WaitGroup
@@ -286,7 +286,7 @@ func TestRightsOnACompartmentOnly(t *testing.T) {
 		}
 		wg.Wait()
 	})
-	t.Run("notices a place that may be read no more", func(t *testing.T) {
+	t.Run("notices that it lost its right on the compartment", func(t *testing.T) {
 		tenancy, dev, img, ids, _ := setup(t, ocitest.Strict())
 		c := client(t, dev, registry.Config{})
 		ref := parse(t, img.Ref())
@@ -301,7 +301,7 @@ func TestRightsOnACompartmentOnly(t *testing.T) {
 			t.Errorf("%d look-ups, want one for each time", n)
 		}
 	})
-	t.Run("takes a place that does not answer for an error", func(t *testing.T) {
+	t.Run("reports an error of the compartment", func(t *testing.T) {
 		tenancy, dev, img, _, _ := setup(t, ocitest.Strict())
 		c := client(t, dev, registry.Config{})
 		ref := parse(t, img.Ref())
@@ -603,11 +603,11 @@ func TestTagsThatAreVersions(t *testing.T) {
 	}
 }
 
-// Repositories are many, but their places are few.
-func TestFewPlacesAreRemembered(t *testing.T) {
+// Repositories are many, and the cache of their compartments is bounded.
+func TestFewCompartmentsAreCached(t *testing.T) {
 	for repositories, want := range map[int]int{9_999: 9_999, 10_000: 10_000, 10_001: 1} {
-		if got, err := registry.Remembered(repositories); got != want || err != nil {
-			t.Errorf("of %d repositories %d are remembered, %v; want %d", repositories, got, err, want)
+		if got, err := registry.CachedAmong(repositories); got != want || err != nil {
+			t.Errorf("of %d repositories %d are cached, %v; want %d", repositories, got, err, want)
 		}
 	}
 }

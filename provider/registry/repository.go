@@ -21,7 +21,7 @@ type Repository struct {
 	CompartmentID string
 }
 
-// callIn is a call of the Artifacts API of a region.
+// callIn returns a call of the Artifacts API in a region.
 func callIn(in image.Region, operation, method, path string) ociauth.Call {
 	return ociauth.Call{
 		Service: "artifacts", Operation: operation, Method: method, Path: basePath + path,
@@ -29,10 +29,10 @@ func callIn(in image.Region, operation, method, path string) ociauth.Call {
 	}
 }
 
-// Repository finds a repository of a compartment by its name; ErrNotFound if it
-// is not there.
+// Repository finds a repository of a compartment by its name. It returns ErrNotFound if
+// there is none.
 func (c *Client) Repository(ctx context.Context, in image.Region, compartment, name string) (Repository, error) {
-	if strings.Contains(name, "*") { // OCI takes the name in this list for a pattern
+	if strings.Contains(name, "*") { // OCI reads the name in this list as a pattern
 		return Repository{}, fmt.Errorf("no repository is called %.100q", name)
 	}
 	from := callIn(in, "ListContainerRepositories", http.MethodGet, "/container/repositories")

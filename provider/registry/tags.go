@@ -9,17 +9,16 @@ import (
 	"github.com/oke-sign/oke-sign/provider/image"
 )
 
-// tagFor is how long the digest of a tag is remembered: long enough for the Pods
-// of one rollout to share a call, too short for anybody to notice who has just
-// pushed.
-const tagFor = 5 * time.Second
+// tagTTL is how long the digest of a tag is cached. The Pods of one rollout share a call,
+// and people who have just pushed do not notice.
+const tagTTL = 5 * time.Second
 
-// Tags tells which image a tag points to now. It is safe for concurrent use.
+// Tags finds the images to which tags point now. It is safe for concurrent use.
 type Tags struct {
 	digests *cache.Cache[string, string] // by the reference with the tag
 }
 
-// NewTags makes a Tags that asks c.
+// NewTags makes a Tags that calls c.
 func NewTags(c *Client) *Tags {
 	return &Tags{cache.New(cache.Config[string, string]{
 		Load: func(ctx context.Context, tagged string) (string, error) {
@@ -33,18 +32,18 @@ func NewTags(c *Client) *Tags {
 			}
 			return found.Digest, err
 		},
-		TTL:      func(string) time.Duration { return tagFor },
+		TTL:      func(string) time.Duration { return tagTTL },
 		Panicked: c.panicked,
 	})}
 }
 
-// Digest is that of the image that ref, as a node reads it, points to. It is empty if
-// there is no such image as far as the principal may know.
+// Digest returns the digest of the image that ref points to for a node. It is empty if OCI
+// has no such image, or this identity may not read it.
 func (t *Tags) Digest(ctx context.Context, ref image.Reference) (string, error) {
 	if ref.Digest() != "" {
 		return ref.Digest(), nil
 	}
-	// A text of its own: the reference shares memory with the request that it came
-	// in, which would stay for as long as the tag is remembered.
+	// String makes a copy. The reference shares the memory of the request that it came
+	// in, and the cache would hold the whole request.
 	return t.digests.Get(ctx, ref.Effective().String())
 }

@@ -15,9 +15,9 @@ import (
 // maxToken bounds a token of OCI Registry. Real ones have one or two thousand bytes.
 const maxToken = 16 << 10
 
-// AccessToken returns a token with which container tools sign in to OCI Registry of
-// a region, as who asks, under the user name BEARER_TOKEN. It is a secret, and OCI
-// says how long it lasts.
+// AccessToken returns a token with which container tools sign in to OCI Registry in a
+// region with this identity. The user name is BEARER_TOKEN. The token is a secret, and
+// OCI chooses how long it is valid.
 func (c *Client) AccessToken(ctx context.Context, in image.Region) (string, error) {
 	call := ociauth.Call{
 		Service: "containerregistry", Operation: "GetAccessToken", Method: http.MethodGet, Path: "/20180419/docker/token",

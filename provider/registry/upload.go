@@ -25,8 +25,8 @@ type Upload struct {
 	Signature  []byte
 }
 
-// Upload attaches a signature to an image and returns the record that OCI made
-// of it. It does not prove the signature: who made it should have.
+// Upload attaches a signature to an image and returns the signature record that OCI made.
+// It does not verify the signature; the caller has done so.
 func (c *Client) Upload(ctx context.Context, up Upload) (signature.Record, error) {
 	if _, err := c.Tenancy(ctx, up.Reference); err != nil {
 		return signature.Record{}, err

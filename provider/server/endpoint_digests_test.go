@@ -109,6 +109,7 @@ func TestValidReplacement(t *testing.T) {
 		"a digest in place of another":             {tagged + "@" + digest, tagged + "@" + newest, false},
 		"a digest beside another":                  {tagged + "@" + digest, tagged + "@" + digest + "@" + newest, false},
 		"nothing":                                  {tagged, "", false},
+		"a digest alone":                           {tagged, newest, false},
 	} {
 		if err := server.ValidReplacement(tt.question, tt.answer); (err == nil) != tt.ok {
 			t.Errorf("%s: %v", name, err)
