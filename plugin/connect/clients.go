@@ -8,7 +8,7 @@ import (
 	"github.com/oke-sign/oke-sign/plugin/cli"
 	"github.com/oke-sign/oke-sign/provider/checker"
 	"github.com/oke-sign/oke-sign/provider/image"
-	"github.com/oke-sign/oke-sign/provider/ociauth"
+	"github.com/oke-sign/oke-sign/provider/oci"
 	"github.com/oke-sign/oke-sign/provider/registry"
 	"github.com/oke-sign/oke-sign/provider/vault"
 	"github.com/oke-sign/oke-sign/provider/vulnreport"
@@ -17,7 +17,7 @@ import (
 
 // Cloud is OCI as one principal sees it.
 type Cloud struct {
-	Who      *ociauth.Principal
+	Who      *oci.Client
 	Registry *registry.Client
 	Vault    *vault.Client
 	Scanning *vulnscan.Client

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/oke-sign/oke-sign/plugin/cli"
+	"github.com/oke-sign/oke-sign/provider/oci"
 	"github.com/oke-sign/oke-sign/provider/ociauth"
 )
 
@@ -79,7 +80,7 @@ func (s *Session) ValidateFlags() error {
 		return err
 	}
 	for _, c := range s.Compartments {
-		if !strings.HasPrefix(c, "ocid1.compartment.") && !strings.HasPrefix(c, "ocid1.tenancy.") || !ociauth.Segment(c) {
+		if !strings.HasPrefix(c, "ocid1.compartment.") && !strings.HasPrefix(c, "ocid1.tenancy.") || !oci.Segment(c) {
 			return cli.Usage(fmt.Sprintf("--compartment %q is not the OCID of a compartment", c), "it begins with ocid1.compartment. or ocid1.tenancy.")
 		}
 	}
@@ -90,7 +91,7 @@ func (s *Session) tenancyMap() (map[string]string, error) {
 	m := make(map[string]string, len(s.tenancies))
 	for _, t := range s.tenancies {
 		namespace, ocid, ok := strings.Cut(t, "=")
-		if !ok || !strings.HasPrefix(ocid, "ocid1.tenancy.") || !ociauth.Segment(ocid) || !ociauth.Segment(namespace) {
+		if !ok || !strings.HasPrefix(ocid, "ocid1.tenancy.") || !oci.Segment(ocid) || !oci.Segment(namespace) {
 			return nil, cli.Usage(fmt.Sprintf("--tenancy %q is not NAMESPACE=OCID", t), "for instance --tenancy idwpqivumvev=ocid1.tenancy.oc1..aaaa...")
 		}
 		if _, again := m[namespace]; again {

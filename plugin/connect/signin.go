@@ -5,13 +5,14 @@ import (
 	"strings"
 
 	"github.com/oke-sign/oke-sign/plugin/cli"
+	"github.com/oke-sign/oke-sign/provider/oci"
 	"github.com/oke-sign/oke-sign/provider/ociauth"
 )
 
 // signIn says who asks OCI. Where nobody has said how, and there is no configuration
 // file, it says which of the places that OCI knows this looks like, and what to type.
-func (s *Session) signIn(ctx context.Context) (*ociauth.Principal, error) {
-	who, err := ociauth.New(ctx, s.who)
+func (s *Session) signIn(ctx context.Context) (*oci.Client, error) {
+	who, err := ociauth.SignIn(ctx, s.who)
 	if !ociauth.IsNoConfig(err) {
 		return who, err
 	}

@@ -11,7 +11,7 @@ import (
 
 	"github.com/oke-sign/oke-sign/plugin/cli"
 	"github.com/oke-sign/oke-sign/plugin/connect"
-	"github.com/oke-sign/oke-sign/provider/ociauth"
+	"github.com/oke-sign/oke-sign/provider/oci"
 	"github.com/oke-sign/oke-sign/provider/signature"
 	"github.com/oke-sign/oke-sign/provider/vault"
 )
@@ -19,7 +19,7 @@ import (
 // Inventory is a look over compartments for vaults and keys.
 type Inventory struct {
 	cloud        *connect.Cloud
-	Compartments []ociauth.Compartment
+	Compartments []oci.Compartment
 	named        bool // by the user, who will want to know of each that is not readable
 
 	mu     sync.Mutex
@@ -41,7 +41,7 @@ type FoundKey struct {
 func NewInventory(ctx context.Context, session *connect.Session, c *connect.Cloud) *Inventory {
 	s := &Inventory{cloud: c, named: len(session.Compartments) > 0, Closed: make(map[string]bool)}
 	for _, id := range session.Compartments {
-		s.Compartments = append(s.Compartments, ociauth.Compartment{ID: id})
+		s.Compartments = append(s.Compartments, oci.Compartment{ID: id})
 	}
 	if !s.named {
 		all, err := c.Who.Compartments(ctx)
@@ -79,7 +79,7 @@ func (s *Inventory) has(id signature.KeyID) bool {
 
 // note remembers what was not found out. In a tree that was walked, compartments
 // of other people are passed over, and counted.
-func (s *Inventory) note(in ociauth.Compartment, err error) {
+func (s *Inventory) note(in oci.Compartment, err error) {
 	switch {
 	case err == nil:
 	case errors.Is(err, vault.ErrNotFound) && !s.named:

@@ -19,7 +19,7 @@ import (
 	"github.com/oracle/oci-go-sdk/v65/containerengine"
 
 	"github.com/oke-sign/oke-sign/provider/image"
-	"github.com/oke-sign/oke-sign/provider/ociauth"
+	"github.com/oke-sign/oke-sign/provider/oci"
 	"github.com/oke-sign/oke-sign/provider/signature"
 )
 
@@ -46,7 +46,7 @@ type ID struct {
 // ParseID reads the OCID of a cluster in a region that is known.
 func ParseID(s string) (ID, error) {
 	parts := strings.Split(s, ".")
-	if len(parts) != 5 || parts[0] != "ocid1" || parts[1] != "cluster" || parts[4] == "" || !ociauth.Segment(s) {
+	if len(parts) != 5 || parts[0] != "ocid1" || parts[1] != "cluster" || parts[4] == "" || !oci.Segment(s) {
 		return ID{}, fmt.Errorf("not the OCID of a cluster: %.120q", s)
 	}
 	region, err := image.ParseRegion(parts[3])
@@ -91,19 +91,19 @@ type Cluster struct {
 }
 
 // Client asks Container Engine as one principal. It is safe for concurrent use.
-type Client struct{ who *ociauth.Principal }
+type Client struct{ who *oci.Client }
 
 // New makes a Client. It asks OCI nothing.
-func New(who *ociauth.Principal) *Client { return &Client{who} }
+func New(who *oci.Client) *Client { return &Client{who} }
 
-func (c *Client) call(id ID, operation, method, path string) (ociauth.Call, error) {
+func (c *Client) call(id ID, operation, method, path string) (oci.Call, error) {
 	if id.region.IsZero() {
-		return ociauth.Call{}, errors.New("no cluster")
+		return oci.Call{}, errors.New("no cluster")
 	}
 	if id.region.Realm() != c.who.Realm() {
-		return ociauth.Call{}, fmt.Errorf("the cluster is in realm %s, and this principal in %s reaches no other", id.region.Realm(), c.who.Realm())
+		return oci.Call{}, fmt.Errorf("the cluster is in realm %s, and this principal in %s reaches no other", id.region.Realm(), c.who.Realm())
 	}
-	return ociauth.Call{
+	return oci.Call{
 		Service: "containerengine", Operation: operation, Method: method,
 		Host: "containerengine." + id.region.ID() + ".oci." + id.region.Domain(), Path: basePath + path,
 	}, nil
@@ -127,7 +127,7 @@ func (c *Client) Cluster(ctx context.Context, id ID) (Cluster, error) {
 	if got.ID != id.ocid || got.LifecycleState == "" {
 		return Cluster{}, call.Malformed("asked for cluster %s, got %.120q, %.40q", id.ocid, got.ID, got.LifecycleState)
 	}
-	cluster := Cluster{ID: id, Name: ociauth.Text(&got.Name), State: got.LifecycleState, Details: ociauth.Text(&got.LifecycleDetails), etag: header.Get("Etag")}
+	cluster := Cluster{ID: id, Name: oci.Text(&got.Name), State: got.LifecycleState, Details: oci.Text(&got.LifecycleDetails), etag: header.Get("Etag")}
 	if p := got.ImagePolicyConfig; p != nil {
 		cluster.Policy.Enabled = p.IsPolicyEnabled != nil && *p.IsPolicyEnabled
 		for _, k := range p.KeyDetails {
@@ -169,14 +169,14 @@ func (c *Client) Update(ctx context.Context, cluster Cluster, policy Policy) (wo
 			ImagePolicyConfig: &containerengine.UpdateImagePolicyConfigDetails{IsPolicyEnabled: common.Bool(policy.Enabled), KeyDetails: keys},
 		},
 	}, nil)
-	if refused, ok := errors.AsType[*ociauth.Error](err); ok && refused.Status == http.StatusPreconditionFailed {
+	if refused, ok := errors.AsType[*oci.Error](err); ok && refused.Status == http.StatusPreconditionFailed {
 		return "", fmt.Errorf("%w: %w", ErrChanged, err)
 	}
 	if err != nil {
 		return "", fmt.Errorf("changing the image policy of cluster %s: %w", signature.Short(cluster.ID.ocid), notFound(err))
 	}
 	work = header.Get("Opc-Work-Request-Id")
-	if !ociauth.Segment(work) {
+	if !oci.Segment(work) {
 		return "", call.Malformed("no work request: %.120q", work)
 	}
 	return work, nil
@@ -221,14 +221,14 @@ func (c *Client) Work(ctx context.Context, id ID, work string) (Work, error) {
 	}
 	for _, e := range errs[:min(len(errs), 10)] {
 		text := e.Code + ": " + e.Message
-		w.Errors = append(w.Errors, ociauth.Text(&text))
+		w.Errors = append(w.Errors, oci.Text(&text))
 	}
 	return w, nil
 }
 
 // notFound marks OCI's answer that there is no such thing.
 func notFound(err error) error {
-	if ociauth.IsNotFound(err) {
+	if oci.IsNotFound(err) {
 		return fmt.Errorf("%w: %w", ErrNotFound, err)
 	}
 	return err

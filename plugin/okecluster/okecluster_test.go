@@ -18,7 +18,7 @@ func TestMain(m *testing.M) { os.Exit(ocitest.Main(m, &cloud)) } //nolint:forbid
 
 func client(t *testing.T, user *ocitest.User) *okecluster.Client {
 	t.Helper()
-	who, err := ociauth.New(t.Context(), ociauth.Config{ConfigFile: user.ConfigFile()})
+	who, err := ociauth.SignIn(t.Context(), ociauth.Config{ConfigFile: user.ConfigFile()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,8 @@ import (
 	"io"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/oke-sign/oke-sign/provider/oci"
 )
 
 // answer is a JSON object of a service that vouches for this process.
@@ -84,11 +86,11 @@ func told(body []byte, secrets ...string) string {
 		}
 	}
 	const longest = 60
-	words := strings.Fields(printable(text, 1000))
+	words := strings.Fields(oci.Printable(text, 1000))
 	for i, word := range words {
 		if len(word) > longest {
 			words[i] = "…"
 		}
 	}
-	return printable(strings.Join(words, " "), 200)
+	return oci.Printable(strings.Join(words, " "), 200)
 }

@@ -41,7 +41,7 @@ func TestDelegation(t *testing.T) {
 	first := said(t, map[string]any{"n": 1, "exp": inAnHour()})
 	cfg, file, p := shell(t, shellConfig, first+"\n")
 	cfg.Kind = ociauth.KindInstanceOBOUser
-	who, err := ociauth.NewOver(t.Context(), cfg, p.Transport)
+	who, err := ociauth.SignInOver(t.Context(), cfg, p.Transport)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,7 +98,7 @@ func TestDelegationsThatAreNone(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			cfg, _, p := shell(t, test.config, test.token)
 			cfg.Kind = ociauth.KindInstanceOBOUser
-			who, err := ociauth.NewOver(t.Context(), cfg, p.Transport)
+			who, err := ociauth.SignInOver(t.Context(), cfg, p.Transport)
 			if err == nil || who != nil || !strings.Contains(err.Error(), test.says) || strings.Contains(err.Error(), "eyJ") {
 				t.Errorf("got %v, %v; want %q", who, err, test.says)
 			}

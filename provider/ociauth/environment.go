@@ -1,6 +1,10 @@
 package ociauth
 
-import "cmp"
+import (
+	"cmp"
+
+	"github.com/oke-sign/oke-sign/provider/oci"
+)
 
 // FromEnvironment says who to be by the environment variables of Oracle's own
 // tools, as far as they matter here. README.md of the plugin lists them. None of
@@ -12,7 +16,7 @@ func FromEnvironment(getenv func(string) string) Config {
 		ConfigFile: cmp.Or(getenv("OCI_CLI_CONFIG_FILE"), getenv("OCI_CONFIG_FILE")),
 		Profile:    getenv("OCI_CLI_PROFILE"),
 		Region:     getenv("OCI_CLI_REGION"),
-		CAFile:     cmp.Or(getenv("OCI_CLI_CERT_BUNDLE"), getenv("OCI_DEFAULT_CERTS_PATH")),
+		Client:     oci.Config{CAFile: cmp.Or(getenv("OCI_CLI_CERT_BUNDLE"), getenv("OCI_DEFAULT_CERTS_PATH"))},
 		Metadata:   getenv("OCI_METADATA_BASE_URL"),
 		Override: Override{
 			User:                getenv("OCI_CLI_USER"),

@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/rsa"
-	"crypto/x509"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,6 +13,7 @@ import (
 	"time"
 
 	"github.com/oke-sign/oke-sign/provider/image"
+	"github.com/oke-sign/oke-sign/provider/oci"
 )
 
 // maxParents is how many resources may be around a nested one, as in Oracle's SDKs.
@@ -24,6 +23,7 @@ const maxParents = 10
 // this is its resource, and OCI's auth service exchanges that for a session token.
 // A nested resource takes the steps again for each resource around it.
 type federation struct {
+	cfg       Config
 	signer    func(context.Context) (credential, error) // of the first request
 	bound     *rsa.PrivateKey                           // the session's key, if it is not to be a new one
 	target    *url.URL                                  // of the first step
@@ -31,7 +31,6 @@ type federation struct {
 	context   string                                    // header of the first step
 	hops      int
 	region    image.Region
-	tenancy   string // where the token does not say it
 	transport *http.Transport
 	tokens
 }
@@ -44,7 +43,7 @@ func (f *federation) aim(r Resource) error {
 		return err
 	}
 	if path := r.path(); path != "" {
-		if !Segment(r.ID) {
+		if !oci.Segment(r.ID) {
 			return fmt.Errorf("the id of the resource cannot be part of a path: %.80q", r.ID)
 		}
 		target.Path = strings.TrimSuffix(target.Path, "/") + path
@@ -96,19 +95,6 @@ func (f *federation) parse(name, text string) (*url.URL, error) {
 		return nil, fmt.Errorf("%s is at %.100q, which is not under %s, where the services of this realm are", name, u.Host, f.region.Domain())
 	}
 	return &url.URL{Scheme: "https", Host: host, Path: u.Path}, nil
-}
-
-// isHost reports whether s is a plain host name in lower case, without a port.
-func isHost(s string) bool {
-	if len(s) > 253 || !consists(s, "abcdefghijklmnopqrstuvwxyz0123456789.-") {
-		return false
-	}
-	for label := range strings.SplitSeq(s, ".") {
-		if label == "" || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' {
-			return false
-		}
-	}
-	return true
 }
 
 func (f *federation) fetch(ctx context.Context) (token, error) {
@@ -165,7 +151,7 @@ func (f *federation) exchange(ctx context.Context, by credential, target *url.UR
 	if f.context != "" {
 		req.Header.Set("security-context", f.context)
 	}
-	first, header, err := f.send(by, Call{Service: "auth", Operation: "GetResourcePrincipalToken", Host: target.Host}, req)
+	first, header, err := f.send(by, oci.Call{Service: "auth", Operation: "GetResourcePrincipalToken", Host: target.Host}, req)
 	if err != nil {
 		return "", "", err
 	}
@@ -186,7 +172,7 @@ func (f *federation) exchange(ctx context.Context, by credential, target *url.UR
 		return "", "", err
 	}
 	req.Header.Set("Content-Type", "application/json")
-	second, _, err := f.send(by, Call{Service: "auth", Operation: "CreateResourcePrincipalSessionToken", Host: f.auth}, req)
+	second, _, err := f.send(by, oci.Call{Service: "auth", Operation: "CreateResourcePrincipalSessionToken", Host: f.auth}, req)
 	if err != nil {
 		return "", "", err
 	}
@@ -194,43 +180,11 @@ func (f *federation) exchange(ctx context.Context, by credential, target *url.UR
 }
 
 // send signs a request, sends it, and reads the JSON object of the answer.
-func (f *federation) send(by credential, call Call, req *http.Request) (answer, http.Header, error) {
-	req.Header.Set("User-Agent", userAgent)
+func (f *federation) send(by credential, call oci.Call, req *http.Request) (answer, http.Header, error) {
+	req.Header.Set("User-Agent", oci.UserAgent)
 	req.Header.Set("Date", time.Now().UTC().Format(http.TimeFormat))
 	if err := by.sign(req); err != nil {
 		return nil, nil, err
 	}
 	return sendSigned(f.transport, call, req)
-}
-
-// sendSigned sends a signed request to a service of OCI that vouches for this process, and reads
-// the JSON object of the answer.
-func sendSigned(transport *http.Transport, call Call, req *http.Request) (answer, http.Header, error) {
-	res, err := transport.RoundTrip(req)
-	if err != nil {
-		return nil, nil, fmt.Errorf("asking %s: %w", call.Host, err)
-	}
-	defer res.Body.Close() //nolint:errcheck // only read from
-	if res.StatusCode != http.StatusOK {
-		// As text: it is no answer to what the token was wanted for.
-		return nil, nil, fmt.Errorf("%v", refusal(call, res)) //nolint:errorlint // on purpose
-	}
-	body, err := readBody(res.Body, maxTokenFile)
-	if err != nil {
-		return nil, nil, fmt.Errorf("asking %s: %w", call.Host, err)
-	}
-	given, err := parseAnswer(body)
-	if err != nil {
-		return nil, nil, fmt.Errorf("asking %s: %w: %w", call.Host, errMalformed, err)
-	}
-	return given, res.Header, nil
-}
-
-// encodeKey returns a public key as these services take it: DER in base64.
-func encodeKey(public *rsa.PublicKey) (string, error) {
-	der, err := x509.MarshalPKIXPublicKey(public)
-	if err != nil {
-		return "", fmt.Errorf("encoding a key: %w", err)
-	}
-	return base64.StdEncoding.EncodeToString(der), nil
 }

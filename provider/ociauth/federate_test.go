@@ -36,7 +36,7 @@ func TestResourceKeys(t *testing.T) {
 			cfg, hosts := keyed(t)
 			cfg.Resource.Version = version
 			p := play(t, hosts)
-			who, err := ociauth.NewOver(t.Context(), cfg, p.Transport)
+			who, err := ociauth.SignInOver(t.Context(), cfg, p.Transport)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -90,7 +90,7 @@ func TestResourceKeysThatAreNone(t *testing.T) {
 			cfg, hosts := keyed(t)
 			test.change(&cfg, hosts)
 			p := play(t, hosts)
-			who, err := ociauth.NewOver(t.Context(), cfg, p.Transport)
+			who, err := ociauth.SignInOver(t.Context(), cfg, p.Transport)
 			if err == nil || who != nil || !strings.Contains(err.Error(), test.says) {
 				t.Errorf("got %v, %v; want %q", who, err, test.says)
 			}
@@ -124,7 +124,7 @@ func TestParentsOfResources(t *testing.T) {
 		}
 		leaf := ociauth.Resource{Version: "2.2", Region: "us-ashburn-1", Token: r.Token, Key: r.Key}
 		p := play(t, hosts)
-		_, err := ociauth.NewOver(t.Context(), ociauth.Config{Kind: ociauth.KindResourcePrincipal, Resource: ociauth.Resource{
+		_, err := ociauth.SignInOver(t.Context(), ociauth.Config{Kind: ociauth.KindResourcePrincipal, Resource: ociauth.Resource{
 			Version: "3.0", Leaf: &leaf, TokenEndpoint: "https://" + devops + "/own",
 		}, Region: "us-ashburn-1"}, p.Transport)
 		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {

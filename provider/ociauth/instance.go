@@ -21,6 +21,7 @@ import (
 	"github.com/oracle/oci-go-sdk/v65/common"
 
 	"github.com/oke-sign/oke-sign/provider/image"
+	"github.com/oke-sign/oke-sign/provider/oci"
 )
 
 const (
@@ -40,22 +41,23 @@ type instance struct {
 	tokens
 }
 
-func (p *Principal) fromInstance(ctx context.Context) error {
-	i, err := p.instance(ctx)
+// fromInstance signs in as the compute instance that this process runs on.
+func fromInstance(ctx context.Context, cfg Config, transport *http.Transport) (oci.Identity, error) {
+	i, err := newInstance(ctx, cfg, transport)
 	if err != nil {
-		return err
+		return oci.Identity{}, err
 	}
-	p.name, p.identify, p.refused = "instance principal from "+i.metadata, i.identify, i.refused
-	return p.locate(i.tenancy, cmp.Or(p.cfg.Region, i.region.ID()))
+	return locate(oci.Identity{Name: "instance principal from " + i.metadata, Sign: signer(i.identify), Refused: i.refused},
+		i.tenancy, cmp.Or(cfg.Region, i.region.ID()))
 }
 
-// instance asks the metadata service whose instance this is, and where.
-func (p *Principal) instance(ctx context.Context) (*instance, error) {
-	i := &instance{metadata: strings.TrimSuffix(cmp.Or(p.cfg.Metadata, metadataService), "/"), transport: p.transport}
+// newInstance asks the metadata service for the tenancy and the region of the instance.
+func newInstance(ctx context.Context, cfg Config, transport *http.Transport) (*instance, error) {
+	i := &instance{metadata: strings.TrimSuffix(cmp.Or(cfg.Metadata, metadataService), "/"), transport: transport}
 	if err := checkMetadata(i.metadata); err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, p.cfg.Attempt)
+	ctx, cancel := context.WithTimeout(ctx, cfg.Client.AttemptTimeout)
 	defer cancel()
 	name, err := i.read(ctx, "/instance/region")
 	if err != nil {
@@ -69,71 +71,8 @@ func (p *Principal) instance(ctx context.Context) (*instance, error) {
 		return nil, &unvouchedError{err}
 	}
 	i.tenancy = leaf.tenancy
-	i.tokens = newTokens(i.fetch, p.cfg.Attempt)
+	i.tokens = newTokens(i.fetch, cfg.Client.AttemptTimeout)
 	return i, nil
-}
-
-// fromDelegation makes this process act for the user whose delegation token lies on
-// the instance, as in Cloud Shell. The instance is Oracle's there: the tenancy is the
-// user's and not the instance's.
-func (p *Principal) fromDelegation(ctx context.Context) error {
-	prof, err := p.cfg.delegation()
-	if err != nil {
-		return err
-	}
-	file, err := prof.need("delegation_token_file")
-	if err != nil {
-		return fmt.Errorf("%s: %w", prof, err)
-	}
-	if file, err = expand(file); err != nil {
-		return err
-	}
-	tenancy, err := prof.need("tenancy")
-	if err != nil {
-		return fmt.Errorf("%s: %w; OCI_CLI_TENANCY may give it", prof, err)
-	}
-	read := func() (string, error) {
-		text, err := readToken(file)
-		if err != nil {
-			return "", fmt.Errorf("delegation_token_file %s: %w", file, err)
-		}
-		return text, nil
-	}
-	if _, err := read(); err != nil {
-		return fmt.Errorf("%s: %w", prof, err)
-	}
-	i, err := p.instance(ctx)
-	if err != nil {
-		return err
-	}
-	p.name, p.refused = "delegation token of "+prof.String(), i.refused
-	p.identify = func(ctx context.Context) (credential, error) {
-		delegation, err := read() // it is replaced while the shell lives
-		if err != nil {
-			return credential{}, err
-		}
-		id, err := i.identify(ctx)
-		id.delegation = delegation
-		return id, err
-	}
-	return p.locate(tenancy, cmp.Or(p.cfg.Region, prof.values["region"], i.region.ID()))
-}
-
-// delegation is the profile of Cloud Shell. Its file has a profile for each region;
-// what these lack is in DEFAULT, as Oracle's CLI reads it. Nothing of it is a secret.
-func (c Config) delegation() (profile, error) {
-	p, err := c.profile()
-	if err != nil || p.file == "" {
-		return p, err
-	}
-	common, err := readProfile(p.file, "DEFAULT")
-	if err != nil {
-		return p, nil //nolint:nilerr // there may be none
-	}
-	for _, key := range []string{"delegation_token_file", "tenancy"} {
-		p.values[key] = cmp.Or(p.values[key], common.values[key])
-	}
-	return p, nil
 }
 
 // checkMetadata refuses what is not of this machine or its link: whoever answers
@@ -158,16 +97,16 @@ func (i *instance) read(ctx context.Context, page string) ([]byte, error) {
 	}
 	// It keeps out who can be made to send a request and no header.
 	req.Header.Set("Authorization", "Bearer Oracle")
-	req.Header.Set("User-Agent", userAgent)
+	req.Header.Set("User-Agent", oci.UserAgent)
 	direct := &http.Transport{DisableKeepAlives: true}
 	res, err := direct.RoundTrip(req)
 	if err != nil {
 		return nil, fmt.Errorf("asking %s%s: %w", i.metadata, page, err)
 	}
 	defer res.Body.Close() //nolint:errcheck // only read from
-	answer, err := readBody(res.Body, maxMetadata)
+	answer, err := oci.ReadBody(res.Body, maxMetadata)
 	if err == nil && res.StatusCode != http.StatusOK {
-		err = fmt.Errorf("%d %s: %s", res.StatusCode, http.StatusText(res.StatusCode), printable(string(answer), 200))
+		err = fmt.Errorf("%d %s: %s", res.StatusCode, http.StatusText(res.StatusCode), oci.Printable(string(answer), 200))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("asking %s%s: %w", i.metadata, page, err)
@@ -192,11 +131,11 @@ func (i *instance) leaf(ctx context.Context) (leaf, error) {
 		}
 		block, _ := pem.Decode(content)
 		if block == nil || block.Type != "CERTIFICATE" {
-			return leaf{}, fmt.Errorf("asking %s%s: %w: no certificate in PEM", i.metadata, page, errMalformed)
+			return leaf{}, fmt.Errorf("asking %s%s: %w: no certificate in PEM", i.metadata, page, oci.ErrMalformed)
 		}
 		parsed, err := x509.ParseCertificate(block.Bytes)
 		if err != nil {
-			return leaf{}, fmt.Errorf("asking %s%s: %w: %w", i.metadata, page, errMalformed, err)
+			return leaf{}, fmt.Errorf("asking %s%s: %w: %w", i.metadata, page, oci.ErrMalformed, err)
 		}
 		if *der = block.Bytes; der == &found.der {
 			cert = parsed
@@ -209,7 +148,7 @@ func (i *instance) leaf(ctx context.Context) (leaf, error) {
 			found.tenancy = tenancy
 		}
 	}
-	if !isOCID(found.tenancy, "tenancy") {
+	if !oci.IsOCID(found.tenancy, "tenancy") {
 		return leaf{}, fmt.Errorf("the instance's certificate names no tenancy: %.80q", found.tenancy)
 	}
 	return found, nil
@@ -261,7 +200,7 @@ func (i *instance) fetch(ctx context.Context) (token, error) {
 
 // federate is OCI's exchange of a certificate for a token.
 func (i *instance) federate(ctx context.Context, own leaf, key *rsa.PrivateKey, public *rsa.PublicKey) (string, error) {
-	call := Call{Service: "auth", Operation: "FederateX509", Host: "auth." + i.region.ID() + "." + i.region.Domain()}
+	call := oci.Call{Service: "auth", Operation: "FederateX509", Host: "auth." + i.region.ID() + "." + i.region.Domain()}
 	session, err := encodeKey(public)
 	if err != nil {
 		return "", err
@@ -279,7 +218,7 @@ func (i *instance) federate(ctx context.Context, own leaf, key *rsa.PrivateKey, 
 		return "", err
 	}
 	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("User-Agent", userAgent)
+	req.Header.Set("User-Agent", oci.UserAgent)
 	sum := sha256.Sum256(own.der)
 	id := credential{
 		keyID: i.tenancy + "/fed-x509-sha256/" + strings.ReplaceAll(fmt.Sprintf("% x", sum), " ", ":"),

@@ -52,7 +52,7 @@ func TestKinds(t *testing.T) {
 			tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
 			cfg, asked := prepare(tenancy)
 			cfg.Kind = kind
-			who, err := ociauth.New(t.Context(), cfg)
+			who, err := ociauth.SignIn(t.Context(), cfg)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -95,7 +95,7 @@ func TestInstanceTokensAreRenewed(t *testing.T) {
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
 	i := tenancy.Admin().NewInstance()
 	i.Rotate(time.Minute + 2*time.Second) // of which the last minute is not used
-	who, err := ociauth.New(t.Context(), ociauth.Config{Kind: ociauth.KindInstancePrincipal, Metadata: i.MetadataURL})
+	who, err := ociauth.SignIn(t.Context(), ociauth.Config{Kind: ociauth.KindInstancePrincipal, Metadata: i.MetadataURL})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -157,7 +157,7 @@ func TestInstancesThatAreNone(t *testing.T) {
 			if test.change != nil {
 				test.change(tenancy, i)
 			}
-			who, err := ociauth.New(t.Context(), ociauth.Config{Kind: ociauth.KindInstancePrincipal, Metadata: url})
+			who, err := ociauth.SignIn(t.Context(), ociauth.Config{Kind: ociauth.KindInstancePrincipal, Metadata: url})
 			if err == nil || who != nil || !strings.Contains(err.Error(), test.says) {
 				t.Errorf("got %v, %v; want %q", who, err, test.says)
 			}
@@ -199,7 +199,7 @@ func TestInstancesThatGetNoToken(t *testing.T) {
 			t.Parallel()
 			tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
 			i := tenancy.Admin().NewInstance()
-			who, err := ociauth.New(t.Context(), ociauth.Config{Kind: ociauth.KindInstancePrincipal, Metadata: i.MetadataURL})
+			who, err := ociauth.SignIn(t.Context(), ociauth.Config{Kind: ociauth.KindInstancePrincipal, Metadata: i.MetadataURL})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -235,7 +235,7 @@ func TestResource(t *testing.T) {
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
 	r := tenancy.Admin().NewResource(time.Hour)
 	cfg := ociauth.Config{Kind: ociauth.KindResourcePrincipal, Region: r.Region, Resource: ociauth.Resource{Version: "2.2", Token: r.Token, Key: r.Key}}
-	who, err := ociauth.New(t.Context(), cfg)
+	who, err := ociauth.SignIn(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -262,7 +262,7 @@ func TestResource(t *testing.T) {
 		}
 		*v = string(content)
 	}
-	if who, err = ociauth.New(t.Context(), cfg); err != nil {
+	if who, err = ociauth.SignIn(t.Context(), cfg); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := who.Namespace(t.Context()); err != nil || got != tenancy.Namespace {
@@ -275,7 +275,7 @@ func TestResource(t *testing.T) {
 func TestResourceBetweenTokenAndKey(t *testing.T) {
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
 	r := tenancy.Admin().NewResource(time.Hour)
-	who, err := ociauth.New(t.Context(), ociauth.Config{
+	who, err := ociauth.SignIn(t.Context(), ociauth.Config{
 		Kind: ociauth.KindResourcePrincipal, Region: r.Region, Resource: ociauth.Resource{Version: "2.2", Token: r.Token, Key: r.Key},
 	})
 	if err != nil {
@@ -325,7 +325,7 @@ func TestResourcesThatAreNone(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			cfg := ociauth.Config{Kind: ociauth.KindResourcePrincipal, Region: r.Region, Resource: ociauth.Resource{Version: "2.2", Token: r.Token, Key: r.Key}}
 			test.change(&cfg)
-			who, err := ociauth.New(t.Context(), cfg)
+			who, err := ociauth.SignIn(t.Context(), cfg)
 			if err == nil || who != nil || !strings.Contains(err.Error(), test.says) {
 				t.Errorf("got %v, %v; want %q", who, err, test.says)
 			}

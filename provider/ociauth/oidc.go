@@ -11,28 +11,8 @@ import (
 	"time"
 
 	"github.com/oke-sign/oke-sign/provider/image"
+	"github.com/oke-sign/oke-sign/provider/oci"
 )
-
-// OIDC is what a job needs to exchange the OIDC token of its issuer for a session
-// token of OCI. The identity domain has a confidential application for it, and an
-// Identity Propagation Trust that says for which claims it gives which user.
-type OIDC struct {
-	// Domain is the URL of the identity domain, such as
-	// https://idcs-0123456789abcdef.identity.oraclecloud.com.
-	Domain string
-	// Client and Secret are of the confidential application. SecretFile holds the
-	// secret in place of Secret.
-	Client, Secret, SecretFile string
-	// Token is the OIDC token. TokenFile holds it in place of Token, and is read
-	// again for each exchange.
-	Token, TokenFile string
-	// RequestURL and RequestToken are where and how a job of GitHub gets its
-	// token, if neither is given: ACTIONS_ID_TOKEN_REQUEST_URL and …_TOKEN.
-	RequestURL, RequestToken string
-	// Audience is whom GitHub makes the token for. Empty means https:// and the
-	// host of Domain.
-	Audience string
-}
 
 // oidc is a job that an identity domain knows by its issuer's token. The session
 // token is bound to a key that never leaves this process.
@@ -46,26 +26,27 @@ type oidc struct {
 	tokens
 }
 
-func (p *Principal) fromOIDC(ctx context.Context) error {
-	if p.cfg.Region == "" {
-		return errors.New("no region is given, and an OIDC token names none: --region or OCI_CLI_REGION gives it")
+// fromOIDC signs in with the OIDC token of a job.
+func fromOIDC(ctx context.Context, cfg Config, transport *http.Transport) (oci.Identity, error) {
+	if cfg.Region == "" {
+		return oci.Identity{}, errors.New("no region is given, and an OIDC token names none: --region or OCI_CLI_REGION gives it")
 	}
-	o, err := newOIDC(p.cfg, p.transport)
+	o, err := newOIDC(cfg, transport)
 	if err != nil {
-		return err
+		return oci.Identity{}, err
 	}
 	t, err := o.get(ctx)
 	if err != nil {
-		return err
+		return oci.Identity{}, err
 	}
-	p.name, p.identify, p.refused = "OIDC token by way of "+o.host, o.identify, o.refused
-	if err := p.locate(t.tenancy, p.cfg.Region); err != nil {
-		return err
+	id, err := locate(oci.Identity{Name: "OIDC token by way of " + o.host, Sign: signer(o.identify), Refused: o.refused}, t.tenancy, cfg.Region)
+	if err != nil {
+		return oci.Identity{}, err
 	}
-	if p.region.Domain() != o.realm {
-		return fmt.Errorf("the identity domain is in the realm of %s, and region %s in that of %s", o.realm, p.region, p.region.Domain())
+	if id.Region.Domain() != o.realm {
+		return oci.Identity{}, fmt.Errorf("the identity domain is in the realm of %s, and region %s in that of %s", o.realm, id.Region, id.Region.Domain())
 	}
-	return nil
+	return id, nil
 }
 
 func newOIDC(cfg Config, transport *http.Transport) (*oidc, error) {
@@ -87,7 +68,7 @@ func newOIDC(cfg Config, transport *http.Transport) (*oidc, error) {
 	default:
 		return nil, errors.New("there is no OIDC token: --oidc-token-file or OCI_OIDC_TOKEN gives it; in a job of GitHub, permissions must have id-token: write")
 	}
-	o.tokens = newTokens(o.fetch, 2*cmp.Or(cfg.Attempt, 10*time.Second))
+	o.tokens = newTokens(o.fetch, 2*cfg.Client.AttemptTimeout)
 	return o, nil
 }
 
@@ -251,13 +232,13 @@ func (o *oidc) exchange(ctx context.Context, subject, secret string, t token) (s
 // send sends a request that holds secrets, and reads the JSON object of the answer.
 func (o *oidc) send(req *http.Request, secrets ...string) (answer, error) {
 	req.Header.Set("Accept", "application/json")
-	req.Header.Set("User-Agent", userAgent)
+	req.Header.Set("User-Agent", oci.UserAgent)
 	res, err := o.transport.RoundTrip(req)
 	if err != nil {
 		return nil, err
 	}
 	defer res.Body.Close() //nolint:errcheck // only read from
-	body, err := readBody(res.Body, maxTokenFile)
+	body, err := oci.ReadBody(res.Body, maxTokenFile)
 	switch {
 	case err != nil:
 		return nil, err
@@ -268,7 +249,7 @@ func (o *oidc) send(req *http.Request, secrets ...string) (answer, error) {
 	}
 	given, err := parseAnswer(body)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errMalformed, err)
+		return nil, fmt.Errorf("%w: %w", oci.ErrMalformed, err)
 	}
 	return given, nil
 }

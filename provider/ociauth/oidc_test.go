@@ -68,7 +68,7 @@ func TestOIDC(t *testing.T) {
 		},
 		"GET objectstorage.us-ashburn-1.oraclecloud.com": says(200, `"ns"`),
 	})
-	who, err := ociauth.NewOver(t.Context(), cfg, p.Transport)
+	who, err := ociauth.SignInOver(t.Context(), cfg, p.Transport)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -111,7 +111,7 @@ func TestOIDCOfGitHub(t *testing.T) {
 			"GET " + askingHost:  says(200, `{"count":1,"value":"`+subject+`"}`),
 			"POST " + domainHost: says(200, `{"token":"`+session(t)+`"}`),
 		})
-		if _, err := ociauth.NewOver(t.Context(), cfg, p.Transport); err != nil {
+		if _, err := ociauth.SignInOver(t.Context(), cfg, p.Transport); err != nil {
 			t.Fatal(err)
 		}
 		asked := p.requests()
@@ -138,12 +138,12 @@ func TestOIDCFromFiles(t *testing.T) {
 	cfg.OIDC.TokenFile, cfg.OIDC.Token = write("token", subject+"\n"), "not this one"
 	cfg.OIDC.SecretFile, cfg.OIDC.Secret = write("secret", "from a file\n"), "nor this"
 	p := play(t, map[string]http.HandlerFunc{"POST " + domainHost: says(200, `{"token":"`+session(t)+`"}`)})
-	_, err := ociauth.NewOver(t.Context(), cfg, p.Transport)
+	_, err := ociauth.SignInOver(t.Context(), cfg, p.Transport)
 	if err == nil || !strings.Contains(err.Error(), "not one line of ASCII") { // it has spaces
 		t.Errorf("got %v", err)
 	}
 	write("secret", "from-a-file\n")
-	if _, err := ociauth.NewOver(t.Context(), cfg, p.Transport); err != nil {
+	if _, err := ociauth.SignInOver(t.Context(), cfg, p.Transport); err != nil {
 		t.Fatal(err)
 	}
 	got := p.requests()[0]
@@ -235,7 +235,7 @@ func TestOIDCThatIsRefused(t *testing.T) {
 				test.change(&cfg)
 			}
 			p := play(t, test.hosts)
-			who, err := ociauth.NewOver(t.Context(), cfg, p.Transport)
+			who, err := ociauth.SignInOver(t.Context(), cfg, p.Transport)
 			if err == nil || who != nil || !strings.Contains(err.Error(), test.says) {
 				t.Fatalf("got %v, %v; want %q", who, err, test.says)
 			}

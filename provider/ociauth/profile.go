@@ -4,38 +4,13 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"crypto/md5" //nolint:gosec // the fingerprint of an API key is defined so
-	"crypto/rsa"
-	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"os"
-	"path/filepath"
 	"strings"
-	"time"
 
-	"github.com/oracle/oci-go-sdk/v65/common"
+	"github.com/oke-sign/oke-sign/provider/oci"
 )
-
-// Limits for files, so that a wrong path such as /dev/zero is an error.
-const (
-	maxConfigFile = 1 << 20
-	maxKeyFile    = 64 << 10
-	maxTokenFile  = 64 << 10
-)
-
-// Override holds values that replace those of the profile. Oracle's CLI takes them
-// from the environment. With all that a kind needs, no file is read.
-type Override struct {
-	User, Tenancy, Fingerprint string
-	KeyFile                    string
-	KeyContent                 string // the private key itself, in PEM
-	Passphrase                 string
-	SecurityTokenFile          string
-	DelegationTokenFile        string
-}
 
 // keys names the values as a configuration file does.
 func (o Override) keys() map[string]string {
@@ -123,34 +98,43 @@ func (c Config) usual() (string, error) {
 	}
 }
 
-func (p *Principal) fromProfile() error {
-	prof, err := p.cfg.profile()
+// fromProfile signs in with the API key or the session token of a profile.
+func fromProfile(cfg Config) (oci.Identity, error) {
+	p, err := cfg.profile()
 	if err != nil {
-		return err
+		return oci.Identity{}, err
 	}
-	p.name = prof.String()
-	tenancy, err := prof.need("tenancy")
+	id, err := p.signIn(cfg)
 	if err != nil {
-		return fmt.Errorf("%s: %w", prof, err)
+		return oci.Identity{}, fmt.Errorf("%s: %w", p, err)
 	}
-	region := p.cfg.Region
+	return id, nil
+}
+
+func (p profile) signIn(cfg Config) (oci.Identity, error) {
+	tenancy, err := p.need("tenancy")
+	if err != nil {
+		return oci.Identity{}, err
+	}
+	region := cfg.Region
 	if region == "" {
-		if region, err = prof.need("region"); err != nil {
-			return fmt.Errorf("%s: %w", prof, err)
+		if region, err = p.need("region"); err != nil {
+			return oci.Identity{}, err
 		}
 	}
-	if err := p.locate(tenancy, region); err != nil {
-		return fmt.Errorf("%s: %w", prof, err)
-	}
-	identify, err := prof.identify(p.cfg.Kind)
-	if err == nil {
-		_, err = identify() // a token that is no good now will not get better
-	}
+	id, err := locate(oci.Identity{Name: p.String()}, tenancy, region)
 	if err != nil {
-		return fmt.Errorf("%s: %w", prof, err)
+		return oci.Identity{}, err
 	}
-	p.identify = func(context.Context) (credential, error) { return identify() }
-	return nil
+	identify, err := p.identify(cfg.Kind)
+	if err != nil {
+		return oci.Identity{}, err
+	}
+	if _, err := identify(); err != nil { // the file or the token is bad, and waiting does not help
+		return oci.Identity{}, err
+	}
+	id.Sign = signer(func(context.Context) (credential, error) { return identify() })
+	return id, nil
 }
 
 // readProfile finds a profile in a configuration file, ~/.oci/config if none is
@@ -266,7 +250,7 @@ func (p profile) apiKey() (func() (credential, error), error) {
 	if err != nil {
 		return nil, err
 	}
-	if !isOCID(user, "user") {
+	if !oci.IsOCID(user, "user") {
 		return nil, fmt.Errorf("user is not the OCID of a user: %.80q", user)
 	}
 	fingerprint, err := p.need("fingerprint")
@@ -312,101 +296,4 @@ func (p profile) sessionToken() (func() (credential, error), error) {
 		}
 		return held.credential(token, pem, p.passphrase(), name)
 	}, nil
-}
-
-// readToken reads a file with nothing but a token in it that may still hold.
-func readToken(file string) (string, error) {
-	data, err := readFile(file, maxTokenFile)
-	if err != nil {
-		return "", err
-	}
-	token := strings.TrimSpace(string(data))
-	return token, checkToken(token, time.Now())
-}
-
-// renewal says how a session goes on.
-func renewal(err error) string {
-	if errors.Is(err, errExpired) {
-		return "; `oci session refresh` or `oci session authenticate` makes a new one"
-	}
-	return ""
-}
-
-var errExpired = errors.New("the token expired")
-
-// checkToken refuses what cannot stand in a header, and a token whose time is
-// over by its own claim, which OCI would answer with a bare 401.
-func checkToken(token string, now time.Time) error {
-	if token == "" || !consists(token, letters+"._-+/=~") {
-		return errors.New("it holds no token")
-	}
-	if strings.Count(token, ".") != 2 {
-		return nil // not a JWT: nothing to read
-	}
-	claims, err := readClaims(token)
-	if err != nil || claims.Expires <= 0 || claims.Expires > 1e11 {
-		return nil // OCI will say what it thinks of it
-	}
-	if end := time.Unix(int64(claims.Expires), 0); !now.Before(end) {
-		return fmt.Errorf("%w at %s", errExpired, end.UTC().Format(time.RFC3339))
-	}
-	return nil
-}
-
-// parseKey reads a private key in PEM; name is where it came from.
-func parseKey(data []byte, passphrase, name string) (*rsa.PrivateKey, error) {
-	var secret *string
-	if passphrase != "" {
-		secret = &passphrase
-	}
-	key, err := common.PrivateKeyFromBytes(data, secret)
-	switch {
-	case err != nil && (bytes.Contains(data, []byte("ENCRYPTED")) && passphrase == ""):
-		return nil, fmt.Errorf("%s is encrypted and there is no pass_phrase", name)
-	case err != nil && bytes.Contains(data, []byte("ENCRYPTED")):
-		return nil, fmt.Errorf("%s cannot be opened with the pass phrase", name)
-	case err != nil || key == nil:
-		return nil, fmt.Errorf("%s holds no RSA private key in PEM", name)
-	case key.N.BitLen() < 2048:
-		return nil, fmt.Errorf("%s holds an RSA key of %d bits; OCI takes 2048 and more", name, key.N.BitLen())
-	}
-	return key, nil
-}
-
-// fingerprintOf is a public key's fingerprint as OCI writes it.
-func fingerprintOf(pub *rsa.PublicKey) string {
-	der, err := x509.MarshalPKIXPublicKey(pub)
-	if err != nil {
-		return ""
-	}
-	sum := md5.Sum(der) //nolint:gosec // no security rests on it: OCI names keys so
-	return strings.ReplaceAll(fmt.Sprintf("% x", sum), " ", ":")
-}
-
-func expand(path string) (string, error) {
-	rest, ok := strings.CutPrefix(path, "~")
-	if !ok || (rest != "" && rest[0] != '/' && rest[0] != filepath.Separator) {
-		return path, nil
-	}
-	home, err := os.UserHomeDir()
-	if err != nil {
-		return "", fmt.Errorf("finding %s: %w", path, err)
-	}
-	return filepath.Join(home, rest), nil
-}
-
-func readFile(path string, limit int64) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close() //nolint:errcheck // opened for reading
-	data, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err != nil {
-		return nil, err
-	}
-	if int64(len(data)) > limit {
-		return nil, fmt.Errorf("%s is larger than %d bytes", path, limit)
-	}
-	return data, nil
 }

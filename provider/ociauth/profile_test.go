@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/oke-sign/oke-sign/provider/oci"
 	"github.com/oke-sign/oke-sign/provider/ociauth"
 	"github.com/oke-sign/oke-sign/test/ocitest"
 )
@@ -120,8 +121,8 @@ func TestWhatIsWrongWithAProfile(t *testing.T) {
 		"a token file that is not there":  {profile: "SESSION", change: with("security_token_file", "/nowhere/token"), want: []string{"security_token_file /nowhere/token: open /nowhere/token"}},
 		"a token that leaves its place":   {profile: "SESSION", change: with("security_token_file", "bad_token"), want: []string{"bad_token: it holds no token"}},
 		"a token whose time is over":      {profile: "SESSION", change: with("security_token_file", "old_token"), want: []string{"the token expired at 20", "oci session refresh"}},
-		"authorities that are not there":  {config: ociauth.Config{CAFile: "/nowhere/ca.pem"}, change: with("x", "y"), want: []string{"reading certificate authorities: open /nowhere/ca.pem"}},
-		"authorities that are no PEM":     {config: ociauth.Config{CAFile: "/dev/null"}, change: with("x", "y"), want: []string{"/dev/null holds no certificate in PEM"}},
+		"authorities that are not there":  {config: ociauth.Config{Client: oci.Config{CAFile: "/nowhere/ca.pem"}}, change: with("x", "y"), want: []string{"reading certificate authorities: open /nowhere/ca.pem"}},
+		"authorities that are no PEM":     {config: ociauth.Config{Client: oci.Config{CAFile: "/dev/null"}}, change: with("x", "y"), want: []string{"/dev/null holds no certificate in PEM"}},
 		"nothing is taken from elsewhere": {change: func(string) string { return "region=us-ashburn-1\n" }, want: []string{"tenancy is missing"}},
 	}
 	h := newHome(t)
@@ -146,7 +147,7 @@ func TestWhatIsWrongWithAProfile(t *testing.T) {
 			if cfg.Profile == "" {
 				cfg.Profile = "CHANGED"
 			}
-			p, err := ociauth.New(t.Context(), cfg)
+			p, err := ociauth.SignIn(t.Context(), cfg)
 			if err == nil {
 				t.Fatalf("got %v and no error", p)
 			}
@@ -232,13 +233,13 @@ func TestKindsOfPrincipal(t *testing.T) {
 		"the same, given":                    {Profile: ocitest.ProfilePassphrase, Override: ociauth.Override{Passphrase: ocitest.Passphrase}},
 		"a session":                          {Kind: ociauth.KindSecurityToken, Profile: ocitest.ProfileSession},
 		"a session, as the profile has it":   {Kind: ociauth.KindAPIKey, Profile: ocitest.ProfileSession},
-		"own certificate authorities":        {CAFile: cloud.CAFile()},
+		"own certificate authorities":        {Client: oci.Config{CAFile: cloud.CAFile()}},
 		"the region by its key, in capitals": {Region: "IAD"},
 	}
 	for name, cfg := range tests {
 		t.Run(name, func(t *testing.T) {
 			cfg.ConfigFile = file
-			p, err := ociauth.New(t.Context(), cfg)
+			p, err := ociauth.SignIn(t.Context(), cfg)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -261,7 +262,7 @@ func TestTheProfileOfTheHomeDirectory(t *testing.T) {
 	}
 	config := strings.ReplaceAll(h.config, h.dir, "~")
 	h.write(".oci/config", config)
-	p, err := ociauth.New(t.Context(), ociauth.Config{})
+	p, err := ociauth.SignIn(t.Context(), ociauth.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -278,7 +279,7 @@ func TestTheProfileOfTheHomeDirectory(t *testing.T) {
 func TestARenewedSession(t *testing.T) {
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
 	first, second := tenancy.NewUser("first", "Administrators"), tenancy.NewUser("second", "Administrators")
-	p, err := ociauth.New(t.Context(), ociauth.Config{Kind: ociauth.KindSecurityToken, ConfigFile: first.ConfigFile(), Profile: ocitest.ProfileSession})
+	p, err := ociauth.SignIn(t.Context(), ociauth.Config{Kind: ociauth.KindSecurityToken, ConfigFile: first.ConfigFile(), Profile: ocitest.ProfileSession})
 	if err != nil {
 		t.Fatal(err)
 	}

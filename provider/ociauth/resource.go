@@ -5,90 +5,62 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
+	"net/http"
 	"strings"
 	"time"
 
 	"github.com/oke-sign/oke-sign/provider/image"
+	"github.com/oke-sign/oke-sign/provider/oci"
 )
 
-// The versions of resource principals, by the way in which a token is had.
-const (
-	resourceInstance = "1.1"   // a service gives one to the instance that it runs on
-	resourceKey      = "2.1"   // a service gives one for the resource's own key
-	resourceKeyOf    = "2.1.1" // the same, with the tenancy in the key's name
-	resourceContext  = "2.1.2" // the same, with a security context
-	resourceToken    = "2.2"   // OCI puts it into the environment or a file
-	resourceNested   = "3.0"   // a resource inside another, which has one of the above
-)
-
-// Resource is what OCI gives to a resource that it runs code for, in environment
-// variables that begin with OCI_RESOURCE_PRINCIPAL_. A token, key or pass phrase
-// that begins with a slash is the name of a file that OCI replaces in time.
-type Resource struct {
-	Version    string // VERSION
-	Region     string // REGION
-	Token      string // RPST
-	Key        string // PRIVATE_PEM
-	Passphrase string // PRIVATE_PEM_PASSPHRASE, if there is one
-
-	TokenEndpoint   string // RPT_ENDPOINT, where a service gives the first of two tokens
-	TokenPath       string // RPT_PATH there
-	SessionEndpoint string // RPST_ENDPOINT, where that is exchanged for the second
-	ID              string // RESOURCE_ID or RPT_ID
-	Tenancy         string // TENANCY_ID
-	Context         string // SECURITY_CONTEXT
-
-	Leaf *Resource // …_FOR_LEAF_RESOURCE, in a nested one
-}
-
-func (p *Principal) fromResource(ctx context.Context) error {
-	r := p.cfg.Resource
+// fromResource signs in as the resource that OCI runs this process for.
+func fromResource(ctx context.Context, cfg Config, transport *http.Transport) (oci.Identity, error) {
+	r := cfg.Resource
 	if r.Version == "" {
-		return errors.New("OCI_RESOURCE_PRINCIPAL_VERSION is not set: OCI runs this for no resource that has a principal")
+		return oci.Identity{}, errors.New("OCI_RESOURCE_PRINCIPAL_VERSION is not set: OCI runs this for no resource that has a principal")
 	}
+	name := "resource principal " + r.Version
 	if r.Version == resourceToken {
-		return p.fromResourceToken(r)
+		return fromResourceToken(cfg, name)
 	}
-	f, err := p.federated(ctx, r)
+	f, err := newFederation(ctx, cfg, r, transport)
 	if err != nil {
-		return err
+		return oci.Identity{}, err
 	}
 	t, err := f.get(ctx)
 	if err != nil {
-		return err
+		return oci.Identity{}, err
 	}
-	p.name, p.identify, p.refused = "resource principal "+r.Version, f.identify, f.refused
-	region := cmp.Or(p.cfg.Region, r.Region)
+	region := cmp.Or(cfg.Region, r.Region)
 	if region == "" && !f.region.IsZero() {
 		region = f.region.ID()
 	}
-	return p.locate(t.tenancy, region)
+	return locate(oci.Identity{Name: name, Sign: signer(f.identify), Refused: f.refused}, t.tenancy, region)
 }
 
-// fromResourceToken takes the token that OCI has put there.
-func (p *Principal) fromResourceToken(r Resource) error {
-	read, err := r.reader()
+// fromResourceToken signs in with the token that OCI put into the environment.
+func fromResourceToken(cfg Config, name string) (oci.Identity, error) {
+	read, err := cfg.Resource.reader()
 	if err != nil {
-		return err
+		return oci.Identity{}, err
 	}
-	token, _, err := read() // one that is no good now will not get better
+	token, _, err := read() // a bad token now is an error now
 	if err != nil {
-		return err
+		return oci.Identity{}, err
 	}
-	said, err := readClaims(token)
-	if err != nil {
-		return fmt.Errorf("OCI_RESOURCE_PRINCIPAL_RPST: %w", err)
-	}
-	if err := p.locate(said.Tenancy, cmp.Or(p.cfg.Region, r.Region)); err != nil {
-		return fmt.Errorf("OCI_RESOURCE_PRINCIPAL_RPST: %w", err)
-	}
-	p.name = "resource principal " + r.Version
-	p.identify = func(context.Context) (credential, error) {
+	sign := signer(func(context.Context) (credential, error) {
 		_, id, err := read()
 		return id, err
+	})
+	said, err := readClaims(token)
+	if err != nil {
+		return oci.Identity{}, fmt.Errorf("OCI_RESOURCE_PRINCIPAL_RPST: %w", err)
 	}
-	return nil
+	id, err := locate(oci.Identity{Name: name, Sign: sign}, said.Tenancy, cmp.Or(cfg.Region, cfg.Resource.Region))
+	if err != nil {
+		return oci.Identity{}, fmt.Errorf("OCI_RESOURCE_PRINCIPAL_RPST: %w", err)
+	}
+	return id, nil
 }
 
 // reader returns what reads the token and its key as they are now.
@@ -127,53 +99,45 @@ func (r Resource) key() (pem []byte, passphrase string, err error) {
 	return pem, strings.TrimRight(string(phrase), "\r\n"), nil
 }
 
-// value is what an environment variable says, or the file that it names.
-func value(s string, limit int64) ([]byte, error) {
-	if !filepath.IsAbs(s) {
-		return []byte(s), nil
-	}
-	return readFile(s, limit)
-}
-
-// federated prepares the exchange of a resource whose token is asked for.
-func (p *Principal) federated(ctx context.Context, r Resource) (*federation, error) {
-	f := &federation{transport: p.transport, tenancy: p.cfg.Override.Tenancy}
-	if err := p.vouch(ctx, f, r); err != nil {
+// newFederation prepares the exchange of a resource whose token is asked for.
+func newFederation(ctx context.Context, cfg Config, r Resource, transport *http.Transport) (*federation, error) {
+	f := &federation{cfg: cfg, transport: transport}
+	if err := f.vouch(ctx, r); err != nil {
 		return nil, err
 	}
-	f.tokens = newTokens(f.fetch, 2*p.cfg.Attempt)
+	f.tokens = newTokens(f.fetch, 2*cfg.Client.AttemptTimeout)
 	return f, nil
 }
 
 // vouch finds out who signs the first request of a resource, and where it goes.
-func (p *Principal) vouch(ctx context.Context, f *federation, r Resource) (err error) {
+func (f *federation) vouch(ctx context.Context, r Resource) (err error) {
 	switch r.Version {
 	case resourceInstance:
-		return p.vouchInstance(ctx, f, r)
+		return f.vouchInstance(ctx, r)
 	case resourceKey, resourceKeyOf, resourceContext:
-		err = p.vouchKey(f, r)
+		err = f.vouchKey(r)
 	case resourceNested:
-		return p.vouchLeaf(ctx, f, r)
+		return f.vouchLeaf(ctx, r)
 	default:
 		return fmt.Errorf("OCI_RESOURCE_PRINCIPAL_VERSION is %.20q: only 1.1, 2.1, 2.1.1, 2.1.2, 2.2 and 3.0 are supported", r.Version)
 	}
 	if err != nil {
 		return err
 	}
-	f.region, err = image.ParseRegion(strings.ToLower(cmp.Or(p.cfg.Region, r.Region)))
+	f.region, err = image.ParseRegion(strings.ToLower(cmp.Or(f.cfg.Region, r.Region)))
 	if err != nil {
 		return fmt.Errorf("resource principal %s: %w; OCI_RESOURCE_PRINCIPAL_REGION or --region gives it", r.Version, err)
 	}
 	return f.aim(r)
 }
 
-func (p *Principal) vouchInstance(ctx context.Context, f *federation, r Resource) error {
-	i, err := p.instance(ctx)
+func (f *federation) vouchInstance(ctx context.Context, r Resource) error {
+	i, err := newInstance(ctx, f.cfg, f.transport)
 	if err != nil {
 		return err
 	}
 	if r.ID == "" {
-		ctx, cancel := context.WithTimeout(ctx, p.cfg.Attempt)
+		ctx, cancel := context.WithTimeout(ctx, f.cfg.Client.AttemptTimeout)
 		defer cancel()
 		id, err := i.read(ctx, "/instance/id")
 		if err != nil {
@@ -188,7 +152,7 @@ func (p *Principal) vouchInstance(ctx context.Context, f *federation, r Resource
 }
 
 // vouchKey has the resource's own key sign. The session is bound to that key.
-func (p *Principal) vouchKey(f *federation, r Resource) error {
+func (f *federation) vouchKey(r Resource) error {
 	pem, passphrase, err := r.key()
 	if err != nil {
 		return err
@@ -199,7 +163,7 @@ func (p *Principal) vouchKey(f *federation, r Resource) error {
 	}
 	of := r.ID
 	if r.Version != resourceKey {
-		if !isOCID(r.Tenancy, "tenancy") {
+		if !oci.IsOCID(r.Tenancy, "tenancy") {
 			return fmt.Errorf("OCI_RESOURCE_PRINCIPAL_TENANCY_ID is not the OCID of a tenancy: %.80q", r.Tenancy)
 		}
 		of = r.Tenancy + "/" + r.ID
@@ -211,7 +175,7 @@ func (p *Principal) vouchKey(f *federation, r Resource) error {
 }
 
 // vouchLeaf has a resource inside another sign for the outer one.
-func (p *Principal) vouchLeaf(ctx context.Context, f *federation, r Resource) error {
+func (f *federation) vouchLeaf(ctx context.Context, r Resource) error {
 	leaf := r.Leaf
 	if leaf == nil || leaf.Version == "" {
 		return errors.New("OCI_RESOURCE_PRINCIPAL_VERSION_FOR_LEAF_RESOURCE is not set, which version 3.0 needs")
@@ -229,7 +193,7 @@ func (p *Principal) vouchLeaf(ctx context.Context, f *federation, r Resource) er
 			return id, err
 		}
 	default:
-		inner, err := p.federated(ctx, *leaf)
+		inner, err := newFederation(ctx, f.cfg, *leaf, f.transport)
 		if err != nil {
 			return err
 		}
@@ -237,7 +201,7 @@ func (p *Principal) vouchLeaf(ctx context.Context, f *federation, r Resource) er
 	}
 	if f.region.IsZero() {
 		var err error
-		if f.region, err = image.ParseRegion(strings.ToLower(cmp.Or(p.cfg.Region, leaf.Region))); err != nil {
+		if f.region, err = image.ParseRegion(strings.ToLower(cmp.Or(f.cfg.Region, leaf.Region))); err != nil {
 			return fmt.Errorf("resource principal 3.0: %w; OCI_RESOURCE_PRINCIPAL_REGION_FOR_LEAF_RESOURCE or --region gives it", err)
 		}
 	}

@@ -6,14 +6,13 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/rsa"
-	"encoding/base64"
 	"fmt"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/oke-sign/oke-sign/provider/cache"
+	"github.com/oke-sign/oke-sign/provider/oci"
 )
 
 const (
@@ -109,46 +108,22 @@ func newToken() (token, error) {
 // itself; OCI will check both. The tenancy may also be known from elsewhere.
 func (t *token) hold(text, tenancy string) error {
 	if checkToken(text, t.began) != nil {
-		return fmt.Errorf("%w: not a token that holds now", errMalformed)
+		return fmt.Errorf("%w: not a token that holds now", oci.ErrMalformed)
 	}
 	claims, err := readClaims(text)
 	if err != nil {
 		return err
 	}
 	tenancy = cmp.Or(tenancy, claims.Tenancy)
-	if !isOCID(tenancy, "tenancy") {
-		return fmt.Errorf("%w: the token names no tenancy: %.80q", errMalformed, tenancy)
+	if !oci.IsOCID(tenancy, "tenancy") {
+		return fmt.Errorf("%w: the token names no tenancy: %.80q", oci.ErrMalformed, tenancy)
 	}
 	if claims.Expires <= 0 || claims.Expires > 1e11 {
-		return fmt.Errorf("%w: the token does not say when it ends", errMalformed)
+		return fmt.Errorf("%w: the token does not say when it ends", oci.ErrMalformed)
 	}
 	t.keyID, t.tenancy = "ST$"+text, tenancy
 	t.until = time.Unix(int64(claims.Expires), 0).Add(-tokenMargin)
 	return nil
-}
-
-// claims are what a token says about itself.
-type claims struct {
-	Tenancy string
-	Expires float64 // seconds since 1970; 0 if it does not say
-}
-
-// readClaims reads the claims of a JWT without checking its signature: OCI does
-// that. A workload's and a resource's tenancy is in res_tenant, a user's in tenant.
-func readClaims(text string) (claims, error) {
-	parts := strings.Split(text, ".")
-	if len(parts) != 3 {
-		return claims{}, fmt.Errorf("%w: the token is no JWT", errMalformed)
-	}
-	payload, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(parts[1], "="))
-	if err != nil {
-		return claims{}, fmt.Errorf("%w: the token's claims cannot be read", errMalformed)
-	}
-	said, err := parseAnswer(payload)
-	if err != nil {
-		return claims{}, fmt.Errorf("%w: the token's claims cannot be read", errMalformed)
-	}
-	return claims{Tenancy: cmp.Or(said.text("res_tenant"), said.text("tenant")), Expires: said.number("exp")}, nil
 }
 
 // pair is a token and its key as somebody else replaces them. The key is read

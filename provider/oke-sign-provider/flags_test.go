@@ -48,7 +48,7 @@ func TestParse(t *testing.T) {
 		},
 		"what Oracle's tools read of the environment": {
 			args: tls, env: map[string]string{"OCI_CONFIG_FILE": "e", "OCI_DEFAULT_CERTS_PATH": "ca"},
-			want: func(o *options) { o.who.ConfigFile, o.who.CAFile = "e", "ca" },
+			want: func(o *options) { o.who.ConfigFile, o.who.Client.CAFile = "e", "ca" },
 		},
 		"and of its own": {
 			args: tls, env: map[string]string{
@@ -57,7 +57,7 @@ func TestParse(t *testing.T) {
 			},
 			want: func(o *options) {
 				o.who.Kind, o.who.ConfigFile, o.who.Profile, o.who.Region = "instance_obo_user", "f", "p", "r"
-				o.who.CAFile, o.who.Override.Tenancy = "b", "t"
+				o.who.Client.CAFile, o.who.Override.Tenancy = "b", "t"
 			},
 		},
 		"a flag beats the environment": {

@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/oke-sign/oke-sign/provider/certs"
+	"github.com/oke-sign/oke-sign/provider/oci"
 	"github.com/oke-sign/oke-sign/provider/ociauth"
 	"github.com/oke-sign/oke-sign/provider/server"
 )
@@ -81,13 +82,13 @@ type provider struct {
 	lines   *lines
 	log     *slog.Logger
 	metrics *prometheus.Registry
-	observe func(ociauth.Attempt)
+	observe func(oci.Attempt)
 	serving *certs.Serving
 	callers *certs.Callers                 // nil: anybody may ask
 	keep    []func(context.Context)        // keep the certificates
 	trusts  func() error                   // why nobody could be let in; nil if somebody could
 	serves  func() error                   // why nobody could be answered
-	oci     *oci                           // nil until somebody vouches for this process
+	clients *clients                       // nil until somebody vouches for this process
 	answers atomic.Pointer[server.Handler] // nil as long
 
 	waits    atomic.Pointer[string] // what readiness waits for; nil when ready
@@ -182,7 +183,7 @@ func (p *provider) serve(ctx context.Context) error {
 	group.Go(func() error { return closed(probed.Serve(probes)) })
 	group.Go(func() error {
 		defer close(accepted)
-		if err := p.join(ctx); err != nil || p.oci == nil {
+		if err := p.join(ctx); err != nil || p.clients == nil {
 			return err
 		}
 		group.Go(func() error {
@@ -220,10 +221,10 @@ func (p *provider) serve(ctx context.Context) error {
 // handling returns the settings of the server.
 func (p *provider) handling() server.Config {
 	cfg := server.Config{
-		Signatures: server.Signatures{Check: p.oci.checker.Gather, Cached: p.oci.checker.Cached, Limits: server.Limits{Timeout: p.timeout}},
-		Scans:      server.Scans{Check: p.oci.scans.Check, Cached: p.oci.scans.Known, Limits: server.Limits{Timeout: p.scanTime}},
-		Digests:    server.Digests{Check: p.oci.tags.Digest},
-		Trace:      ociauth.WithRequests, Log: p.log, Metrics: p.metrics,
+		Signatures: server.Signatures{Check: p.clients.checker.Gather, Cached: p.clients.checker.Cached, Limits: server.Limits{Timeout: p.timeout}},
+		Scans:      server.Scans{Check: p.clients.scans.Check, Cached: p.clients.scans.Known, Limits: server.Limits{Timeout: p.scanTime}},
+		Digests:    server.Digests{Check: p.clients.tags.Digest},
+		Trace:      oci.WithRequests, Log: p.log, Metrics: p.metrics,
 	}
 	if p.callers != nil {
 		cfg.Authorize = p.callers.Authorize
@@ -275,7 +276,7 @@ func (p *provider) finish(ctx context.Context, asked, probed *http.Server) error
 // now is no reason to exit: a new start would only come later than the next try.
 func (p *provider) join(ctx context.Context) (fatal error) {
 	p.retry(ctx, func() error {
-		if p.oci != nil {
+		if p.clients != nil {
 			return nil
 		}
 		err := p.connect(ctx)
@@ -294,15 +295,15 @@ func (p *provider) join(ctx context.Context) (fatal error) {
 // to exit: what is asked meanwhile gets an answer that says so.
 func (p *provider) discover(ctx context.Context) {
 	p.retry(ctx, func() error {
-		own, err := p.oci.who.Namespace(ctx)
+		own, err := p.clients.who.Namespace(ctx)
 		if err != nil {
 			return err
 		}
-		return cmp.Or(p.oci.registry.Learn(own), p.oci.scanned.Learn(own), p.oci.tagged.Learn(own))
+		return cmp.Or(p.clients.registry.Learn(own), p.clients.scanned.Learn(own), p.clients.tagged.Learn(own))
 	})
 	if ctx.Err() == nil {
 		p.waits.Store(nil)
-		p.log.Info("ready", "for", "OCI", "principal", p.oci.who.String())
+		p.log.Info("ready", "for", "OCI", "principal", p.clients.who.String())
 	}
 }
 

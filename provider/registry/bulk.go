@@ -14,7 +14,7 @@ import (
 
 	"github.com/oke-sign/oke-sign/provider/contain"
 	"github.com/oke-sign/oke-sign/provider/image"
-	"github.com/oke-sign/oke-sign/provider/ociauth"
+	"github.com/oke-sign/oke-sign/provider/oci"
 	"github.com/oke-sign/oke-sign/provider/signature"
 )
 
@@ -261,7 +261,7 @@ func (b *bulk) find(ctx context.Context, inv *inventory, q bulkQuery) ([]signatu
 		return nil, time.Time{}
 	}
 	inv.helped = true
-	ociauth.AddRequests(ctx, inv.requests)
+	oci.AddRequests(ctx, inv.requests)
 	return records, inv.began
 }
 
@@ -311,7 +311,7 @@ func (b *bulk) markLate(inv *inventory, page chan struct{}) {
 // readAhead reads as many pages as were asked for.
 func (c *Client) readAhead(ctx context.Context, ref image.Reference, in scope, inv *inventory) {
 	for more := true; more; {
-		ctx, ids := ociauth.WithRequests(ctx)
+		ctx, ids := oci.WithRequests(ctx)
 		err := contain.Run(func() error { return c.readPages(ctx, ref, in, inv) })
 		if p, ok := contain.Unlogged(err); ok && c.panicked != nil {
 			c.panicked(p)
@@ -332,7 +332,7 @@ func (b *bulk) pageEnded(inv *inventory, requests string, err error) (more bool)
 	if err != nil {
 		inv.imagesDone, inv.signaturesDone = true, true
 		pause := failurePause
-		if ociauth.IsNotFound(err) {
+		if oci.IsNotFound(err) {
 			pause = unhelpfulPause
 		}
 		if !inv.dropped {
@@ -366,7 +366,7 @@ func (c *Client) readPages(ctx context.Context, ref image.Reference, in scope, i
 	if !inv.imagesAt.done {
 		group.Go(func() (err error) {
 			defer contain.Panic(&err)
-			return inv.imagesAt.advance(func(page *string) (ociauth.Page, error) {
+			return inv.imagesAt.advance(func(page *string) (oci.Page, error) {
 				items, p, err := c.imagesPage(ctx, ref, in, page)
 				c.bulk.addImages(inv, items)
 				return p, err
@@ -377,9 +377,9 @@ func (c *Client) readPages(ctx context.Context, ref image.Reference, in scope, i
 		group.Go(func() (err error) {
 			defer contain.Panic(&err)
 			from, request := signaturesOf(ref, in, artifacts.ListContainerImageSignaturesSortOrderDesc)
-			return inv.signaturesAt.advance(func(page *string) (ociauth.Page, error) {
+			return inv.signaturesAt.advance(func(page *string) (oci.Page, error) {
 				request.Page = page
-				items, p, err := ociauth.ReadPage[summary](ctx, c.who, from, request)
+				items, p, err := oci.ReadPage[summary](ctx, c.who, from, request)
 				if err != nil {
 					return p, err
 				}
@@ -399,7 +399,7 @@ func (c *Client) readPages(ctx context.Context, ref image.Reference, in scope, i
 
 // advance reads up to the next page that has items. A list that proves too long counts as
 // done.
-func (cur *cursor) advance(read func(page *string) (ociauth.Page, error)) error {
+func (cur *cursor) advance(read func(page *string) (oci.Page, error)) error {
 	for range maxBlankPages {
 		got, err := read(cur.next)
 		switch {
@@ -433,7 +433,7 @@ type imageSummary struct {
 }
 
 // imagesPage reads a page of the images of ref's repository, newest first.
-func (c *Client) imagesPage(ctx context.Context, ref image.Reference, in scope, page *string) ([]imageSummary, ociauth.Page, error) {
+func (c *Client) imagesPage(ctx context.Context, ref image.Reference, in scope, page *string) ([]imageSummary, oci.Page, error) {
 	from := call(ref, "ListContainerImages", http.MethodGet, "/container/images")
 	request := artifacts.ListContainerImagesRequest{
 		CompartmentId:  common.String(in.compartment),
@@ -445,7 +445,7 @@ func (c *Client) imagesPage(ctx context.Context, ref image.Reference, in scope, 
 	if in.subtree {
 		request.CompartmentIdInSubtree = common.Bool(true)
 	}
-	items, p, err := ociauth.ReadPage[imageSummary](ctx, c.who, from, request)
+	items, p, err := oci.ReadPage[imageSummary](ctx, c.who, from, request)
 	if err != nil {
 		return nil, p, err
 	}

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/oke-sign/oke-sign/provider/ociauth"
+	"github.com/oke-sign/oke-sign/provider/oci"
 	"github.com/oke-sign/oke-sign/provider/registry"
 	"github.com/oke-sign/oke-sign/provider/signature"
 	"github.com/oke-sign/oke-sign/test/ocitest"
@@ -210,10 +210,10 @@ func TestBulkHoldsABoundedAmount(t *testing.T) {
 }
 
 // pages is a list whose pages have so many items, of which some are left after each.
-func pages(items ...int) func(page *string) (ociauth.Page, error) {
+func pages(items ...int) func(page *string) (oci.Page, error) {
 	n := 0
-	return func(*string) (ociauth.Page, error) {
-		got := ociauth.Page{Items: items[n]}
+	return func(*string) (oci.Page, error) {
+		got := oci.Page{Items: items[n]}
 		for _, later := range items[n+1:] {
 			got.Remaining += later
 		}
@@ -261,7 +261,7 @@ func TestBulkReadsAPageAtATime(t *testing.T) {
 	}
 	var cur registry.Cursor
 	token := "again"
-	again := func(*string) (ociauth.Page, error) { return ociauth.Page{Items: 1, Remaining: 1, Next: &token}, nil }
+	again := func(*string) (oci.Page, error) { return oci.Page{Items: 1, Remaining: 1, Next: &token}, nil }
 	if err := cur.Advance(again); err != nil {
 		t.Error(err)
 	}
@@ -269,17 +269,17 @@ func TestBulkReadsAPageAtATime(t *testing.T) {
 		t.Errorf("a page that follows itself: %v", err)
 	}
 	failed := errors.New("503")
-	if err := new(registry.Cursor).Advance(func(*string) (ociauth.Page, error) { return ociauth.Page{}, failed }); !errors.Is(err, failed) {
+	if err := new(registry.Cursor).Advance(func(*string) (oci.Page, error) { return oci.Page{}, failed }); !errors.Is(err, failed) {
 		t.Errorf("got %v", err)
 	}
 }
 
 func TestBulkReadsOnWhileItIsWorthIt(t *testing.T) {
 	more := "more"
-	page := func(items, left int) ociauth.Page { return ociauth.Page{Items: items, Remaining: left, Next: &more} }
-	over := func(items int) ociauth.Page { return ociauth.Page{Items: items} }
+	page := func(items, left int) oci.Page { return oci.Page{Items: items, Remaining: left, Next: &more} }
+	over := func(items int) oci.Page { return oci.Page{Items: items} }
 	for name, tt := range map[string]struct {
-		images, signatures ociauth.Page
+		images, signatures oci.Page
 		want               bool
 	}{
 		"all was read":                     {over(3), over(3), true},

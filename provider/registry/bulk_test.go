@@ -20,7 +20,7 @@ import (
 
 	"github.com/oke-sign/oke-sign/provider/checker"
 	"github.com/oke-sign/oke-sign/provider/image"
-	"github.com/oke-sign/oke-sign/provider/ociauth"
+	"github.com/oke-sign/oke-sign/provider/oci"
 	"github.com/oke-sign/oke-sign/provider/registry"
 	"github.com/oke-sign/oke-sign/provider/signature"
 	"github.com/oke-sign/oke-sign/provider/verdict"
@@ -113,7 +113,7 @@ func (s *signers) checker(c *registry.Client, now func() time.Time, bulk func(co
 // remove deletes an image as its owner would.
 func remove(t *testing.T, tenancy *ocitest.Tenancy, img *ocitest.Image) {
 	t.Helper()
-	_, err := whoIs(t, tenancy.Admin()).Do(t.Context(), ociauth.Call{
+	_, err := whoIs(t, tenancy.Admin()).Do(t.Context(), oci.Call{
 		Service: "artifacts", Operation: "DeleteContainerImage", Method: http.MethodDelete,
 		Host: "artifacts.us-ashburn-1.oci.oraclecloud.com", Path: "/20160918/container/images/{imageId}",
 	}, artifacts.DeleteContainerImageRequest{ImageId: common.String(img.ID)}, nil)
@@ -564,7 +564,7 @@ func TestHowOldWhatIsReadInBulkCanBe(t *testing.T) {
 // revoke deletes a signature.
 func revoke(t *testing.T, tenancy *ocitest.Tenancy, id string) {
 	t.Helper()
-	_, err := whoIs(t, tenancy.Admin()).Do(t.Context(), ociauth.Call{
+	_, err := whoIs(t, tenancy.Admin()).Do(t.Context(), oci.Call{
 		Service: "artifacts", Operation: "DeleteContainerImageSignature", Method: http.MethodDelete,
 		Host: "artifacts.us-ashburn-1.oci.oraclecloud.com", Path: "/20160918/container/imageSignatures/{imageSignatureId}",
 	}, artifacts.DeleteContainerImageSignatureRequest{ImageSignatureId: common.String(id)}, nil)

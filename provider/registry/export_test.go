@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/oke-sign/oke-sign/provider/image"
-	"github.com/oke-sign/oke-sign/provider/ociauth"
+	"github.com/oke-sign/oke-sign/provider/oci"
 	"github.com/oke-sign/oke-sign/provider/signature"
 )
 
@@ -72,7 +72,7 @@ func Wanted(inventoried bool, questions ...[]signature.KeyID) (wanted, held int)
 type Cursor = cursor
 
 // Advance reads on as far as Bulk does at once.
-func (cur *cursor) Advance(read func(page *string) (ociauth.Page, error)) error {
+func (cur *cursor) Advance(read func(page *string) (oci.Page, error)) error {
 	return cur.advance(read)
 }
 
@@ -81,9 +81,9 @@ func (cur *cursor) Over() bool { return cur.done }
 
 // Worthwhile is whether reading on costs less than look-ups, for lists of which some
 // pages have been read.
-func Worthwhile(images, signatures ociauth.Page) bool {
+func Worthwhile(images, signatures oci.Page) bool {
 	var inv inventory
-	for at, page := range map[*cursor]ociauth.Page{&inv.imagesAt: images, &inv.signaturesAt: signatures} {
+	for at, page := range map[*cursor]oci.Page{&inv.imagesAt: images, &inv.signaturesAt: signatures} {
 		*at = cursor{pages: 1, items: page.Items, left: page.Remaining, done: page.Next == nil}
 	}
 	return inv.worthwhile()

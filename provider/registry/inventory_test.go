@@ -17,7 +17,7 @@ import (
 
 	"github.com/oke-sign/oke-sign/provider/contain"
 	"github.com/oke-sign/oke-sign/provider/image"
-	"github.com/oke-sign/oke-sign/provider/ociauth"
+	"github.com/oke-sign/oke-sign/provider/oci"
 	"github.com/oke-sign/oke-sign/provider/registry"
 	"github.com/oke-sign/oke-sign/test/ocitest"
 )
@@ -339,7 +339,7 @@ func TestBulkNamesItsCalls(t *testing.T) {
 	c := newCrowd(t, 3, 100)
 	c.bulk(t, 0)
 	for _, ref := range c.refs[1:] {
-		ctx, ids := ociauth.WithRequests(t.Context())
+		ctx, ids := oci.WithRequests(t.Context())
 		if got, _ := c.client.Bulk(ctx, ref, c.keys); len(got) != 1 || len(strings.Fields(ids())) != 2 {
 			t.Errorf("%d records from calls %q", len(got), ids())
 		}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/oke-sign/oke-sign/provider/contain"
+	"github.com/oke-sign/oke-sign/provider/oci"
 	"github.com/oke-sign/oke-sign/provider/ociauth"
 	"github.com/oke-sign/oke-sign/provider/registry"
 	"github.com/oke-sign/oke-sign/test/ocitest"
@@ -17,9 +18,9 @@ import (
 // the call was made.
 func explosive(t *testing.T, user *ocitest.User, cfg registry.Config) *registry.Client {
 	t.Helper()
-	who, err := ociauth.New(t.Context(), ociauth.Config{
+	who, err := ociauth.SignIn(t.Context(), ociauth.Config{
 		ConfigFile: user.ConfigFile(),
-		Trouble:    func(context.Context, error) { panic("a secret") },
+		Client:     oci.Config{OnDelay: func(context.Context, error) { panic("a secret") }},
 	})
 	if err != nil {
 		t.Fatal(err)

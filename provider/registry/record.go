@@ -10,7 +10,7 @@ import (
 	"github.com/oracle/oci-go-sdk/v65/common"
 
 	"github.com/oke-sign/oke-sign/provider/image"
-	"github.com/oke-sign/oke-sign/provider/ociauth"
+	"github.com/oke-sign/oke-sign/provider/oci"
 	"github.com/oke-sign/oke-sign/provider/signature"
 )
 
@@ -20,13 +20,13 @@ func (c *Client) Record(ctx context.Context, ref image.Reference, id string) (si
 	if _, err := c.Tenancy(ctx, ref); err != nil {
 		return signature.Record{}, err
 	}
-	if !strings.HasPrefix(id, "ocid1.containerimagesignature.") || !ociauth.Segment(id) {
+	if !strings.HasPrefix(id, "ocid1.containerimagesignature.") || !oci.Segment(id) {
 		return signature.Record{}, fmt.Errorf("not the OCID of a signature: %.100q", id)
 	}
 	get := call(ref, "GetContainerImageSignature", http.MethodGet, "/container/imageSignatures/{imageSignatureId}")
 	var found summary
 	_, err := c.who.Do(ctx, get, artifacts.GetContainerImageSignatureRequest{ImageSignatureId: common.String(id)}, &found)
-	if ociauth.IsNotFound(err) {
+	if oci.IsNotFound(err) {
 		return signature.Record{}, fmt.Errorf("%w: %w", ErrNotFound, err)
 	}
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 	"github.com/oracle/oci-go-sdk/v65/common"
 
 	"github.com/oke-sign/oke-sign/provider/image"
-	"github.com/oke-sign/oke-sign/provider/ociauth"
+	"github.com/oke-sign/oke-sign/provider/oci"
 	"github.com/oke-sign/oke-sign/provider/signature"
 )
 
@@ -68,7 +68,7 @@ func (c *Client) Records(ctx context.Context, ref image.Reference) (records []si
 		if err == nil {
 			c.cached.granted(ref, tenancy)
 		}
-		if !ociauth.IsNotFound(err) {
+		if !oci.IsNotFound(err) {
 			return records, truncated, err
 		}
 		// No right on the root compartment. A right on the image's compartment suffices.
@@ -104,7 +104,7 @@ func (c *Client) recordsOfRepository(ctx context.Context, ref image.Reference) (
 	known := c.cached.get(ref)
 	if known != "" {
 		records, truncated, err := c.list(ctx, ref, scope{known, false})
-		if len(records) > 0 || err != nil && !ociauth.IsNotFound(err) {
+		if len(records) > 0 || err != nil && !oci.IsNotFound(err) {
 			return records, truncated, err
 		}
 		// No record: either the image has none, or the repository has moved.
@@ -118,7 +118,7 @@ func (c *Client) recordsOfRepository(ctx context.Context, ref image.Reference) (
 		return nil, false, err
 	}
 	records, truncated, err := c.list(ctx, ref, scope{at, false})
-	if ociauth.IsNotFound(err) {
+	if oci.IsNotFound(err) {
 		// The compartment may come from another image of the repository. An image that
 		// OCI does not have has no records, whatever the right to list them.
 		if _, missing := c.Image(ctx, ref); errors.Is(missing, ErrNotFound) {
@@ -166,9 +166,9 @@ func (c *Client) walk(ctx context.Context, ref image.Reference, in scope, enough
 	request.ImageDigest = common.String(ref.Digest())
 	var records []signature.Record
 	more := false
-	err := ociauth.Pages(func(page *string) (*string, error) {
+	err := oci.Pages(func(page *string) (*string, error) {
 		request.Page = page
-		items, got, err := ociauth.ReadPage[summary](ctx, c.who, from, request)
+		items, got, err := oci.ReadPage[summary](ctx, c.who, from, request)
 		if err != nil {
 			return nil, err
 		}
@@ -196,7 +196,7 @@ func (c *Client) walk(ctx context.Context, ref image.Reference, in scope, enough
 }
 
 // signaturesOf returns the call that lists the signatures of ref's repository by time.
-func signaturesOf(ref image.Reference, in scope, order artifacts.ListContainerImageSignaturesSortOrderEnum) (ociauth.Call, artifacts.ListContainerImageSignaturesRequest) {
+func signaturesOf(ref image.Reference, in scope, order artifacts.ListContainerImageSignaturesSortOrderEnum) (oci.Call, artifacts.ListContainerImageSignaturesRequest) {
 	request := artifacts.ListContainerImageSignaturesRequest{
 		CompartmentId:  common.String(in.compartment),
 		RepositoryName: common.String(ref.Repository()), // OCI reads a pattern; a reference has no asterisk
@@ -212,7 +212,7 @@ func signaturesOf(ref image.Reference, in scope, order artifacts.ListContainerIm
 // record returns the signature record that an answer shows. OCI's API promises an id and
 // a state. A record without them is an error: it would prove nothing, and its image would
 // count as unsigned for as long as the verdict is cached.
-func (s summary) record(from ociauth.Call) (signature.Record, error) {
+func (s summary) record(from oci.Call) (signature.Record, error) {
 	if s.ID == "" || s.LifecycleState == "" {
 		return signature.Record{}, from.Malformed("a signature without an id or a lifecycleState")
 	}

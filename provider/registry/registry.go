@@ -29,7 +29,7 @@ import (
 
 	"github.com/oke-sign/oke-sign/provider/contain"
 	"github.com/oke-sign/oke-sign/provider/image"
-	"github.com/oke-sign/oke-sign/provider/ociauth"
+	"github.com/oke-sign/oke-sign/provider/oci"
 )
 
 // ErrNotFound means that OCI has no such image, or that this identity may not read it.
@@ -62,7 +62,7 @@ type Config struct {
 
 // Client calls OCI Registry with one identity. It is safe for concurrent use.
 type Client struct {
-	who          *ociauth.Principal
+	who          *oci.Client
 	compartments []string
 	cached       *compartmentCache
 	panicked     func(*contain.PanicError)
@@ -74,7 +74,7 @@ type Client struct {
 }
 
 // New makes a Client. It makes no call; Discover does.
-func New(who *ociauth.Principal, cfg Config) (*Client, error) {
+func New(who *oci.Client, cfg Config) (*Client, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
@@ -87,10 +87,10 @@ func New(who *ociauth.Principal, cfg Config) (*Client, error) {
 		bulk:         &bulk{now: cfg.Now, repos: make(map[repository]*interest)},
 	}
 	for namespace, tenancy := range cfg.Tenancies {
-		if !ociauth.Segment(namespace) {
+		if !oci.Segment(namespace) {
 			return nil, fmt.Errorf("not a namespace: %.80q", namespace)
 		}
-		if !strings.HasPrefix(tenancy, "ocid1.tenancy.") || !ociauth.Segment(tenancy) {
+		if !strings.HasPrefix(tenancy, "ocid1.tenancy.") || !oci.Segment(tenancy) {
 			return nil, fmt.Errorf("not the OCID of the tenancy of namespace %s: %.80q", namespace, tenancy)
 		}
 		if realm, _, _ := strings.Cut(strings.TrimPrefix(tenancy, "ocid1.tenancy."), "."); realm != who.Realm() {
@@ -100,7 +100,7 @@ func New(who *ociauth.Principal, cfg Config) (*Client, error) {
 	}
 	maps.Copy(c.tenancies, cfg.Tenancies)
 	for _, compartment := range cfg.Compartments {
-		if !ociauth.Segment(compartment) || !strings.HasPrefix(compartment, "ocid1.compartment.") && !strings.HasPrefix(compartment, "ocid1.tenancy.") {
+		if !oci.Segment(compartment) || !strings.HasPrefix(compartment, "ocid1.compartment.") && !strings.HasPrefix(compartment, "ocid1.tenancy.") {
 			return nil, fmt.Errorf("not the OCID of a compartment: %.80q", compartment)
 		}
 	}
@@ -174,7 +174,7 @@ func (c *Client) Tenancy(ctx context.Context, ref image.Reference) (string, erro
 }
 
 // call returns a call of the Artifacts API in the region of an image.
-func call(ref image.Reference, operation, method, path string) ociauth.Call {
+func call(ref image.Reference, operation, method, path string) oci.Call {
 	return callIn(ref.Region(), operation, method, path)
 }
 
@@ -216,7 +216,7 @@ func (c *Client) Image(ctx context.Context, ref image.Reference) (Image, error) 
 	_, err := c.who.Do(ctx, lookup, artifacts.LookupContainerImageByUriRequest{
 		LookupContainerImageByUriDetails: artifacts.LookupContainerImageByUriDetails{ImageUri: common.String(uri)},
 	}, &found)
-	if ociauth.IsNotFound(err) {
+	if oci.IsNotFound(err) {
 		return Image{}, fmt.Errorf("%w: %w", ErrNotFound, err)
 	}
 	if err != nil {
@@ -240,7 +240,7 @@ func (c *Client) Image(ctx context.Context, ref image.Reference) (Image, error) 
 
 // readImage reads the fields of an answer that are used. It validates the fields that
 // become part of a later request.
-func readImage(from ociauth.Call, found artifacts.ContainerImage) (Image, error) {
+func readImage(from oci.Call, found artifacts.ContainerImage) (Image, error) {
 	img := Image{
 		ID: deref(found.Id), CompartmentID: deref(found.CompartmentId), Digest: deref(found.Digest),
 		RepositoryID: deref(found.RepositoryId), Repository: deref(found.RepositoryName),
@@ -249,10 +249,10 @@ func readImage(from ociauth.Call, found artifacts.ContainerImage) (Image, error)
 		img.TimeCreated = found.TimeCreated.Time
 	}
 	for _, version := range found.Versions {
-		if tag := ociauth.Text(version.Version); tag != "" {
+		if tag := oci.Text(version.Version); tag != "" {
 			img.Tags = append(img.Tags, tag)
 		}
-		if tag := deref(version.Version); len(tag) <= maxTag && ociauth.Segment(tag) {
+		if tag := deref(version.Version); len(tag) <= maxTag && oci.Segment(tag) {
 			v := Version{Tag: tag}
 			if version.TimeCreated != nil {
 				v.Since = version.TimeCreated.Time
@@ -261,9 +261,9 @@ func readImage(from ociauth.Call, found artifacts.ContainerImage) (Image, error)
 		}
 	}
 	switch {
-	case !strings.HasPrefix(img.ID, "ocid1.containerimage.") || !ociauth.Segment(img.ID):
+	case !strings.HasPrefix(img.ID, "ocid1.containerimage.") || !oci.Segment(img.ID):
 		return Image{}, from.Malformed("id %.100q is not the OCID of an image", img.ID)
-	case !ociauth.Segment(img.CompartmentID):
+	case !oci.Segment(img.CompartmentID):
 		return Image{}, from.Malformed("compartmentId %.100q is not an OCID", img.CompartmentID)
 	case !image.ValidDigest(img.Digest):
 		return Image{}, from.Malformed("digest %.100q is no digest", img.Digest)

@@ -17,6 +17,7 @@ import (
 	"github.com/oracle/oci-go-sdk/v65/common"
 
 	"github.com/oke-sign/oke-sign/provider/image"
+	"github.com/oke-sign/oke-sign/provider/oci"
 	"github.com/oke-sign/oke-sign/provider/ociauth"
 	"github.com/oke-sign/oke-sign/provider/registry"
 	"github.com/oke-sign/oke-sign/provider/signature"
@@ -39,9 +40,9 @@ func client(t *testing.T, user *ocitest.User, cfg registry.Config) *registry.Cli
 	return c
 }
 
-func whoIs(t *testing.T, user *ocitest.User) *ociauth.Principal {
+func whoIs(t *testing.T, user *ocitest.User) *oci.Client {
 	t.Helper()
-	who, err := ociauth.New(t.Context(), ociauth.Config{ConfigFile: user.ConfigFile()})
+	who, err := ociauth.SignIn(t.Context(), ociauth.Config{ConfigFile: user.ConfigFile()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -254,7 +255,7 @@ func TestRightsOnACompartmentOnly(t *testing.T) {
 		tenancy.NewRepository("app", team)
 		img := tenancy.NewImage("app")
 		c := client(t, tenancy.NewUser("stranger"), registry.Config{Compartments: []string{team}})
-		if got, _, err := c.Records(t.Context(), parse(t, img.Ref())); !ociauth.IsNotFound(err) {
+		if got, _, err := c.Records(t.Context(), parse(t, img.Ref())); !oci.IsNotFound(err) {
 			t.Errorf("got %v, %v", got, err)
 		}
 	})
@@ -320,7 +321,7 @@ func TestRightsOnACompartmentOnly(t *testing.T) {
 		if diff := cmp.Diff(ids, idsOf(got)); err != nil || diff != "" {
 			t.Fatal(err, diff)
 		}
-		_, err = whoIs(t, tenancy.Admin()).Do(t.Context(), ociauth.Call{
+		_, err = whoIs(t, tenancy.Admin()).Do(t.Context(), oci.Call{
 			Service: "artifacts", Operation: "DeleteContainerRepository", Method: http.MethodDelete,
 			Host: "artifacts.us-ashburn-1.oci.oraclecloud.com", Path: "/20160918/container/repositories/{repositoryId}",
 		}, artifacts.DeleteContainerRepositoryRequest{RepositoryId: common.String(img.RepositoryID)}, nil)
@@ -495,7 +496,7 @@ func TestARegionThatIsNotTheProfiles(t *testing.T) {
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{Region: "eu-frankfurt-1", Regions: []string{"us-ashburn-1"}})
 	img := tenancy.NewImage("app")
 	ids := flood(tenancy, img, 1)
-	who, err := ociauth.New(t.Context(), ociauth.Config{ConfigFile: tenancy.Admin().ConfigFile(), Region: "us-ashburn-1"})
+	who, err := ociauth.SignIn(t.Context(), ociauth.Config{ConfigFile: tenancy.Admin().ConfigFile(), Region: "us-ashburn-1"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -633,7 +634,7 @@ func TestLookUpsThatLie(t *testing.T) {
 			img := tenancy.NewImage("app")
 			tenancy.Fault(ocitest.Fault{Operation: lookups, Kind: ocitest.Set, Set: set})
 			got, err := client(t, tenancy.Admin(), registry.Config{}).Image(t.Context(), parse(t, img.Ref()))
-			if !ociauth.IsMalformed(err) || errors.Is(err, registry.ErrNotFound) || got.ID != "" {
+			if !oci.IsMalformed(err) || errors.Is(err, registry.ErrNotFound) || got.ID != "" {
 				t.Errorf("got %+v, %v", got, err)
 			}
 		})
@@ -643,7 +644,7 @@ func TestLookUpsThatLie(t *testing.T) {
 		tenancy.NewImage("app", "v1")
 		tenancy.Fault(ocitest.Fault{Operation: lookups, Kind: ocitest.Set, Set: map[string]any{"digest": "sha256:../../x"}})
 		ref := parse(t, "iad.ocir.io/"+tenancy.Namespace+"/app:v1")
-		if got, err := client(t, tenancy.Admin(), registry.Config{}).Image(t.Context(), ref); !ociauth.IsMalformed(err) {
+		if got, err := client(t, tenancy.Admin(), registry.Config{}).Image(t.Context(), ref); !oci.IsMalformed(err) {
 			t.Errorf("got %+v, %v", got, err)
 		}
 	})
@@ -716,7 +717,7 @@ func TestUpload(t *testing.T) {
 			t.Parallel()
 			tenancy, c, up := setup(t)
 			tenancy.Fault(ocitest.Fault{Operation: "artifacts.Create*", Kind: ocitest.Set, Set: map[string]any{field: value}})
-			if rec, err := c.Upload(t.Context(), up); !ociauth.IsMalformed(err) || rec.ID != "" {
+			if rec, err := c.Upload(t.Context(), up); !oci.IsMalformed(err) || rec.ID != "" {
 				t.Errorf("got %+v, %v", rec, err)
 			}
 		})
@@ -735,7 +736,7 @@ func TestUpload(t *testing.T) {
 		tenancy, _, up := setup(t)
 		tenancy.Allow("Allow user reader to read repos in tenancy")
 		_, err := client(t, tenancy.NewUser("reader"), registry.Config{}).Upload(t.Context(), up)
-		if !ociauth.IsNotFound(err) || !strings.Contains(err.Error(), "uploading the signature: artifacts.") {
+		if !oci.IsNotFound(err) || !strings.Contains(err.Error(), "uploading the signature: artifacts.") {
 			t.Errorf("got %v", err)
 		}
 	})
@@ -784,19 +785,19 @@ func TestRecord(t *testing.T) {
 	}
 	for field, value := range map[string]any{"id": "", "lifecycleState": ""} {
 		tenancy.Fault(ocitest.Fault{Operation: "artifacts.Get*", Kind: ocitest.Set, Set: map[string]any{field: value}, Count: 1})
-		if got, err := c.Record(t.Context(), ref, ids[1]); !ociauth.IsMalformed(err) || got.ImageID != "" || !strings.Contains(err.Error(), "without an id or a lifecycleState") {
+		if got, err := c.Record(t.Context(), ref, ids[1]); !oci.IsMalformed(err) || got.ImageID != "" || !strings.Contains(err.Error(), "without an id or a lifecycleState") {
 			t.Errorf("without %s: %+v, %v", field, got, err)
 		}
 	}
 	tenancy.Fault(ocitest.Fault{Operation: "artifacts.Get*", Kind: ocitest.Status, Status: 501, Code: "MethodNotImplemented", Count: 1})
-	if got, err := c.Record(t.Context(), ref, ids[1]); err == nil || got.ID != "" || ociauth.IsMalformed(err) || errors.Is(err, registry.ErrNotFound) {
+	if got, err := c.Record(t.Context(), ref, ids[1]); err == nil || got.ID != "" || oci.IsMalformed(err) || errors.Is(err, registry.ErrNotFound) {
 		t.Errorf("while OCI fails: %+v, %v", got, err)
 	}
 	if _, err := c.Record(t.Context(), ref, ids[1][:len(ids[1])-4]+"zzzz"); !errors.Is(err, registry.ErrNotFound) {
 		t.Errorf("one that is not there: %v", err)
 	}
 	tenancy.Fault(ocitest.Fault{Operation: "artifacts.Get*", Kind: ocitest.Set, Set: map[string]any{"id": ids[0]}})
-	if got, err := c.Record(t.Context(), ref, ids[1]); !ociauth.IsMalformed(err) {
+	if got, err := c.Record(t.Context(), ref, ids[1]); !oci.IsMalformed(err) {
 		t.Errorf("another one: %+v, %v", got, err)
 	}
 }

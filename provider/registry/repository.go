@@ -11,7 +11,7 @@ import (
 	"github.com/oracle/oci-go-sdk/v65/common"
 
 	"github.com/oke-sign/oke-sign/provider/image"
-	"github.com/oke-sign/oke-sign/provider/ociauth"
+	"github.com/oke-sign/oke-sign/provider/oci"
 )
 
 // Repository is a repository of OCI Registry.
@@ -22,8 +22,8 @@ type Repository struct {
 }
 
 // callIn returns a call of the Artifacts API in a region.
-func callIn(in image.Region, operation, method, path string) ociauth.Call {
-	return ociauth.Call{
+func callIn(in image.Region, operation, method, path string) oci.Call {
+	return oci.Call{
 		Service: "artifacts", Operation: operation, Method: method, Path: basePath + path,
 		Host: "artifacts." + in.ID() + ".oci." + in.Domain(),
 	}
@@ -38,9 +38,9 @@ func (c *Client) Repository(ctx context.Context, in image.Region, compartment, n
 	from := callIn(in, "ListContainerRepositories", http.MethodGet, "/container/repositories")
 	request := artifacts.ListContainerRepositoriesRequest{CompartmentId: common.String(compartment), DisplayName: common.String(name)}
 	var found *Repository
-	err := ociauth.Pages(func(page *string) (*string, error) {
+	err := oci.Pages(func(page *string) (*string, error) {
 		request.Page = page
-		items, got, err := ociauth.ReadPage[artifacts.ContainerRepositorySummary](ctx, c.who, from, request)
+		items, got, err := oci.ReadPage[artifacts.ContainerRepositorySummary](ctx, c.who, from, request)
 		if err != nil {
 			return nil, err
 		}

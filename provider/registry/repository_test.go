@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/oke-sign/oke-sign/provider/ociauth"
+	"github.com/oke-sign/oke-sign/provider/oci"
 	"github.com/oke-sign/oke-sign/provider/registry"
 	"github.com/oke-sign/oke-sign/test/ocitest"
 )
@@ -43,8 +43,8 @@ func TestRepository(t *testing.T) {
 	}{
 		"another name":  {`[{"id":"ocid1.containerrepo.a","displayName":"team/app-2","lifecycleState":"AVAILABLE"}]`, isNotFound},
 		"deleted":       {`[{"id":"ocid1.containerrepo.a","displayName":"team/app-1","lifecycleState":"DELETED"}]`, isNotFound},
-		"without an id": {`[{"displayName":"team/app-1","lifecycleState":"AVAILABLE"}]`, ociauth.IsMalformed},
-		"in no state":   {`[{"id":"ocid1.containerrepo.a","displayName":"team/app-1"}]`, ociauth.IsMalformed},
+		"without an id": {`[{"displayName":"team/app-1","lifecycleState":"AVAILABLE"}]`, oci.IsMalformed},
+		"in no state":   {`[{"id":"ocid1.containerrepo.a","displayName":"team/app-1"}]`, oci.IsMalformed},
 	} {
 		tenancy.Fault(ocitest.Fault{Operation: repositories, Kind: ocitest.Body, Body: `{"items":` + tc.items + `}`, Count: 1})
 		if got, err := c.Repository(t.Context(), tenancy.Region, team, "team/app-1"); !tc.want(err) || got != (registry.Repository{}) {
@@ -66,11 +66,11 @@ func TestCreateRepository(t *testing.T) {
 		t.Errorf("made %+v, found %+v, %v", made, found, err)
 	}
 	tenancy.Fault(ocitest.Fault{Operation: "artifacts.CreateContainerRepository", Kind: ocitest.Set, Set: map[string]any{"displayName": "other"}, Count: 1})
-	if got, err := c.CreateRepository(t.Context(), tenancy.Region, tenancy.ID, "second"); !ociauth.IsMalformed(err) || !strings.Contains(err.Error(), "making repository second") || got != (registry.Repository{}) {
+	if got, err := c.CreateRepository(t.Context(), tenancy.Region, tenancy.ID, "second"); !oci.IsMalformed(err) || !strings.Contains(err.Error(), "making repository second") || got != (registry.Repository{}) {
 		t.Errorf("another one: %+v, %v", got, err)
 	}
 	tenancy.Fault(ocitest.Fault{Operation: "artifacts.CreateContainerRepository", Kind: ocitest.Status, Status: 501, Code: "MethodNotImplemented"})
-	if got, err := c.CreateRepository(t.Context(), tenancy.Region, tenancy.ID, "third"); err == nil || ociauth.IsMalformed(err) || got != (registry.Repository{}) {
+	if got, err := c.CreateRepository(t.Context(), tenancy.Region, tenancy.ID, "third"); err == nil || oci.IsMalformed(err) || got != (registry.Repository{}) {
 		t.Errorf("while OCI fails: %+v, %v", got, err)
 	}
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/oracle/oci-go-sdk/v65/containerregistry"
 
 	"github.com/oke-sign/oke-sign/provider/image"
-	"github.com/oke-sign/oke-sign/provider/ociauth"
+	"github.com/oke-sign/oke-sign/provider/oci"
 )
 
 // maxToken bounds a token of OCI Registry. Real ones have one or two thousand bytes.
@@ -19,7 +19,7 @@ const maxToken = 16 << 10
 // region with this identity. The user name is BEARER_TOKEN. The token is a secret, and
 // OCI chooses how long it is valid.
 func (c *Client) AccessToken(ctx context.Context, in image.Region) (string, error) {
-	call := ociauth.Call{
+	call := oci.Call{
 		Service: "containerregistry", Operation: "GetAccessToken", Method: http.MethodGet, Path: "/20180419/docker/token",
 		Host: "ocir." + in.ID() + ".oci." + in.Domain(), MaxAnswer: 64 << 10,
 	}

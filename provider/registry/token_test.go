@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/oke-sign/oke-sign/provider/ociauth"
+	"github.com/oke-sign/oke-sign/provider/oci"
 	"github.com/oke-sign/oke-sign/provider/registry"
 	"github.com/oke-sign/oke-sign/test/ocitest"
 )
@@ -89,7 +89,7 @@ func TestAccessTokenWhileOCIFails(t *testing.T) {
 	ref := parse(t, tenancy.NewImage("web", "v1").Ref())
 	tenancy.Fault(ocitest.Fault{Operation: "containerregistry.GetAccessToken", Kind: ocitest.Status, Status: 501, Code: "MethodNotImplemented"})
 	token, err := client(t, tenancy.Admin(), registry.Config{}).AccessToken(t.Context(), ref.Region())
-	if token != "" || err == nil || ociauth.IsMalformed(err) || !strings.Contains(err.Error(), "501 MethodNotImplemented") {
+	if token != "" || err == nil || oci.IsMalformed(err) || !strings.Contains(err.Error(), "501 MethodNotImplemented") {
 		t.Errorf("got %d bytes, %v", len(token), err)
 	}
 }

@@ -830,7 +830,7 @@ func TestAlive(t *testing.T) {
 
 type idsKey struct{}
 
-// traced collects ids of requests as ociauth.WithRequests does.
+// traced collects ids of requests as oci.WithRequests does.
 func traced(ctx context.Context) (context.Context, func() string) {
 	ids := new(string)
 	return context.WithValue(ctx, idsKey{}, ids), func() string { return *ids }

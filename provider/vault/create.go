@@ -9,13 +9,13 @@ import (
 	"github.com/oracle/oci-go-sdk/v65/common"
 	"github.com/oracle/oci-go-sdk/v65/keymanagement"
 
-	"github.com/oke-sign/oke-sign/provider/ociauth"
+	"github.com/oke-sign/oke-sign/provider/oci"
 	"github.com/oke-sign/oke-sign/provider/signature"
 )
 
 // Vault reads a vault of the principal's region.
 func (c *Client) Vault(ctx context.Context, id string) (Vault, error) {
-	if !ociauth.Segment(id) {
+	if !oci.Segment(id) {
 		return Vault{}, fmt.Errorf("not the OCID of a vault: %.120q", id)
 	}
 	call := c.vaults("GetVault", http.MethodGet, "/vaults/{vaultId}")
@@ -52,24 +52,24 @@ func (c *Client) CreateVault(ctx context.Context, name, compartment string) (Vau
 }
 
 // vaults is a call at the host that knows of all vaults.
-func (c *Client) vaults(operation, method, path string) ociauth.Call {
+func (c *Client) vaults(operation, method, path string) oci.Call {
 	region := c.who.Region()
-	return ociauth.Call{
+	return oci.Call{
 		Service: "keymanagement", Operation: operation, Method: method,
 		Host: "kms." + region.ID() + "." + region.Domain(), Path: basePath + path,
 	}
 }
 
-func readVault(call ociauth.Call, got keymanagement.Vault) (Vault, error) {
+func readVault(call oci.Call, got keymanagement.Vault) (Vault, error) {
 	v := Vault{
-		ID: deref(got.Id), Name: ociauth.Text(got.DisplayName), CompartmentID: deref(got.CompartmentId),
+		ID: deref(got.Id), Name: oci.Text(got.DisplayName), CompartmentID: deref(got.CompartmentId),
 		State:              string(got.LifecycleState),
 		ManagementEndpoint: deref(got.ManagementEndpoint), CryptoEndpoint: deref(got.CryptoEndpoint),
 	}
 	if got.TimeCreated != nil {
 		v.TimeCreated = got.TimeCreated.Time
 	}
-	if !ociauth.Segment(v.ID) || v.State == "" {
+	if !oci.Segment(v.ID) || v.State == "" {
 		return Vault{}, call.Malformed("a vault with the id %.120q and the state %.40q", v.ID, v.State)
 	}
 	return v, nil
@@ -90,7 +90,7 @@ func (c *Client) CreateKey(ctx context.Context, in Vault, key NewKey) (Key, erro
 	if err != nil {
 		return Key{}, err
 	}
-	call := ociauth.Call{
+	call := oci.Call{
 		Service: "keymanagement", Operation: "CreateKey", Method: http.MethodPost,
 		Host: endpoint.host(management), Path: basePath + "/keys",
 		Repeatable: true, // the retry token makes OCI do it once

@@ -9,7 +9,7 @@ import (
 	"sync"
 
 	"github.com/oke-sign/oke-sign/provider/image"
-	"github.com/oke-sign/oke-sign/provider/ociauth"
+	"github.com/oke-sign/oke-sign/provider/oci"
 	"github.com/oke-sign/oke-sign/provider/signature"
 )
 
@@ -133,7 +133,7 @@ func (c *Client) at(ctx context.Context, id signature.KeyID, p plane, do func(ho
 	}
 	host := func(suffix string) string { return id.VaultExtension() + "-" + string(p) + "." + suffix }
 	err := do(host(first))
-	if !ociauth.NoSuchHost(err) {
+	if !oci.NoSuchHost(err) {
 		c.hosts.remember(vault, first)
 		return err
 	}
@@ -141,7 +141,7 @@ func (c *Client) at(ctx context.Context, id signature.KeyID, p plane, do func(ho
 		return err
 	}
 	other := do(host(second))
-	if ociauth.NoSuchHost(other) {
+	if oci.NoSuchHost(other) {
 		return fmt.Errorf("%w; %w", err, other)
 	}
 	c.hosts.remember(vault, second)

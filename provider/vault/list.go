@@ -9,7 +9,7 @@ import (
 	"github.com/oracle/oci-go-sdk/v65/common"
 	"github.com/oracle/oci-go-sdk/v65/keymanagement"
 
-	"github.com/oke-sign/oke-sign/provider/ociauth"
+	"github.com/oke-sign/oke-sign/provider/oci"
 	"github.com/oke-sign/oke-sign/provider/signature"
 )
 
@@ -33,20 +33,20 @@ func (c *Client) Vaults(ctx context.Context, compartment string) ([]Vault, error
 	var vaults []Vault
 	err := pages(func(page *string) (*string, error) {
 		request.Page = page
-		items, next, err := ociauth.ReadItems[keymanagement.VaultSummary](ctx, c.who, call, request)
+		items, next, err := oci.ReadItems[keymanagement.VaultSummary](ctx, c.who, call, request)
 		if err != nil {
 			return nil, notFound(err)
 		}
 		for _, item := range items {
 			v := Vault{
-				ID: deref(item.Id), Name: ociauth.Text(item.DisplayName), CompartmentID: deref(item.CompartmentId),
+				ID: deref(item.Id), Name: oci.Text(item.DisplayName), CompartmentID: deref(item.CompartmentId),
 				State:              string(item.LifecycleState),
 				ManagementEndpoint: deref(item.ManagementEndpoint), CryptoEndpoint: deref(item.CryptoEndpoint),
 			}
 			if item.TimeCreated != nil {
 				v.TimeCreated = item.TimeCreated.Time
 			}
-			if !ociauth.Segment(v.ID) || v.State == "" {
+			if !oci.Segment(v.ID) || v.State == "" {
 				return nil, call.Malformed("a vault with the id %.120q and the state %.20q", v.ID, v.State)
 			}
 			if vaults = append(vaults, v); len(vaults) > maxListed {
@@ -68,7 +68,7 @@ func (c *Client) Keys(ctx context.Context, in Vault, compartment string) ([]Key,
 	if err != nil {
 		return nil, err
 	}
-	call := ociauth.Call{
+	call := oci.Call{
 		Service: "keymanagement", Operation: "ListKeys", Method: http.MethodGet,
 		Host: endpoint.host(management), Path: basePath + "/keys",
 	}
@@ -76,7 +76,7 @@ func (c *Client) Keys(ctx context.Context, in Vault, compartment string) ([]Key,
 	var keys []Key
 	err = pages(func(page *string) (*string, error) {
 		request.Page = page
-		items, next, err := ociauth.ReadItems[keymanagement.KeySummary](ctx, c.who, call, request)
+		items, next, err := oci.ReadItems[keymanagement.KeySummary](ctx, c.who, call, request)
 		if err != nil {
 			return nil, notFound(err)
 		}
@@ -89,7 +89,7 @@ func (c *Client) Keys(ctx context.Context, in Vault, compartment string) ([]Key,
 				return nil, call.Malformed("key %s without a lifecycleState", id.Short())
 			}
 			key := Key{
-				ID: id, Name: ociauth.Text(item.DisplayName), CompartmentID: deref(item.CompartmentId), VaultID: deref(item.VaultId),
+				ID: id, Name: oci.Text(item.DisplayName), CompartmentID: deref(item.CompartmentId), VaultID: deref(item.VaultId),
 				State: string(item.LifecycleState), Algorithm: string(item.Algorithm), Protection: string(item.ProtectionMode),
 			}
 			if item.TimeCreated != nil {

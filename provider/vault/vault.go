@@ -24,7 +24,7 @@ import (
 	"github.com/oracle/oci-go-sdk/v65/common"
 	"github.com/oracle/oci-go-sdk/v65/keymanagement"
 
-	"github.com/oke-sign/oke-sign/provider/ociauth"
+	"github.com/oke-sign/oke-sign/provider/oci"
 	"github.com/oke-sign/oke-sign/provider/signature"
 )
 
@@ -47,12 +47,12 @@ type Config struct {
 
 // Client asks OCI Vault as one principal. It is safe for concurrent use.
 type Client struct {
-	who   *ociauth.Principal
+	who   *oci.Client
 	hosts *hosts
 }
 
 // New makes a Client. It asks OCI nothing.
-func New(who *ociauth.Principal, cfg Config) *Client {
+func New(who *oci.Client, cfg Config) *Client {
 	return &Client{who: who, hosts: newHosts(cfg.Endpoints)}
 }
 
@@ -81,7 +81,7 @@ type Version struct {
 // Key reads a key.
 func (c *Client) Key(ctx context.Context, id signature.KeyID) (Key, error) {
 	var key Key
-	err := c.manage(ctx, id, "GetKey", "/keys/{keyId}", func(call ociauth.Call) error {
+	err := c.manage(ctx, id, "GetKey", "/keys/{keyId}", func(call oci.Call) error {
 		var got keymanagement.Key
 		if _, err := c.who.Do(ctx, call, keymanagement.GetKeyRequest{KeyId: common.String(id.String())}, &got); err != nil {
 			return err
@@ -96,12 +96,12 @@ func (c *Client) Key(ctx context.Context, id signature.KeyID) (Key, error) {
 	return key, nil
 }
 
-func readKey(call ociauth.Call, id signature.KeyID, got keymanagement.Key) (Key, error) {
+func readKey(call oci.Call, id signature.KeyID, got keymanagement.Key) (Key, error) {
 	if deref(got.Id) != id.String() {
 		return Key{}, call.Malformed("asked for key %s, got %.120q", id.Short(), deref(got.Id))
 	}
 	key := Key{
-		ID: id, Name: ociauth.Text(got.DisplayName), CompartmentID: deref(got.CompartmentId), VaultID: deref(got.VaultId),
+		ID: id, Name: oci.Text(got.DisplayName), CompartmentID: deref(got.CompartmentId), VaultID: deref(got.VaultId),
 		State: string(got.LifecycleState), Protection: string(got.ProtectionMode),
 	}
 	if key.State == "" || got.KeyShape == nil || got.KeyShape.Algorithm == "" {
@@ -129,12 +129,12 @@ func readKey(call ociauth.Call, id signature.KeyID, got keymanagement.Key) (Key,
 // Versions lists all versions of a key, newest first.
 func (c *Client) Versions(ctx context.Context, id signature.KeyID) ([]Version, error) {
 	var versions []Version
-	err := c.manage(ctx, id, "ListKeyVersions", "/keys/{keyId}/keyVersions", func(call ociauth.Call) error {
+	err := c.manage(ctx, id, "ListKeyVersions", "/keys/{keyId}/keyVersions", func(call oci.Call) error {
 		versions = nil
 		request := keymanagement.ListKeyVersionsRequest{KeyId: common.String(id.String())}
 		return pages(func(page *string) (*string, error) {
 			request.Page = page
-			items, next, err := ociauth.ReadItems[keymanagement.KeyVersionSummary](ctx, c.who, call, request)
+			items, next, err := oci.ReadItems[keymanagement.KeyVersionSummary](ctx, c.who, call, request)
 			if err != nil {
 				return nil, err
 			}
@@ -157,7 +157,7 @@ func (c *Client) Versions(ctx context.Context, id signature.KeyID) ([]Version, e
 	return versions, nil
 }
 
-func readVersion(call ociauth.Call, key signature.KeyID, item keymanagement.KeyVersionSummary) (Version, error) {
+func readVersion(call oci.Call, key signature.KeyID, item keymanagement.KeyVersionSummary) (Version, error) {
 	if deref(item.KeyId) != key.String() {
 		return Version{}, call.Malformed("asked for versions of key %s, got one of %.120q", key.Short(), deref(item.KeyId))
 	}
@@ -180,7 +180,7 @@ func readVersion(call ociauth.Call, key signature.KeyID, item keymanagement.KeyV
 // it is about this version of this key.
 func (c *Client) PublicKey(ctx context.Context, id signature.KeyID, version signature.KeyVersionID) (*rsa.PublicKey, error) {
 	var public *rsa.PublicKey
-	err := c.manage(ctx, id, "GetKeyVersion", "/keys/{keyId}/keyVersions/{keyVersionId}", func(call ociauth.Call) error {
+	err := c.manage(ctx, id, "GetKeyVersion", "/keys/{keyId}/keyVersions/{keyVersionId}", func(call oci.Call) error {
 		var got keymanagement.KeyVersion
 		_, err := c.who.Do(ctx, call, keymanagement.GetKeyVersionRequest{
 			KeyId: common.String(id.String()), KeyVersionId: common.String(version.String()),
@@ -213,7 +213,7 @@ func (c *Client) Sign(ctx context.Context, id signature.KeyID, version signature
 	}
 	var signed []byte
 	err := c.at(ctx, id, crypto, func(host string) error {
-		call := ociauth.Call{
+		call := oci.Call{
 			Service: "keymanagement", Operation: "Sign", Method: http.MethodPost, Host: host,
 			Path: basePath + "/sign", Repeatable: true, // a second signature is as good as the first
 		}
@@ -245,23 +245,23 @@ func (c *Client) Sign(ctx context.Context, id signature.KeyID, version signature
 }
 
 // manage makes a reading call at the management host of a key's vault.
-func (c *Client) manage(ctx context.Context, id signature.KeyID, operation, path string, do func(ociauth.Call) error) error {
+func (c *Client) manage(ctx context.Context, id signature.KeyID, operation, path string, do func(oci.Call) error) error {
 	return c.at(ctx, id, management, func(host string) error {
-		err := do(ociauth.Call{Service: "keymanagement", Operation: operation, Method: http.MethodGet, Host: host, Path: basePath + path})
+		err := do(oci.Call{Service: "keymanagement", Operation: operation, Method: http.MethodGet, Host: host, Path: basePath + path})
 		return notFound(err)
 	})
 }
 
 // notFound marks OCI's answer that there is no such thing.
 func notFound(err error) error {
-	if ociauth.IsNotFound(err) {
+	if oci.IsNotFound(err) {
 		return fmt.Errorf("%w: %w", ErrNotFound, err)
 	}
 	return err
 }
 
 func pages(fetch func(page *string) (*string, error)) error {
-	return ociauth.Pages(fetch, maxPages)
+	return oci.Pages(fetch, maxPages)
 }
 
 func deref(s *string) string {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/oke-sign/oke-sign/provider/contain"
 	"github.com/oke-sign/oke-sign/provider/image"
+	"github.com/oke-sign/oke-sign/provider/oci"
 	"github.com/oke-sign/oke-sign/provider/ociauth"
 	"github.com/oke-sign/oke-sign/provider/signature"
 	"github.com/oke-sign/oke-sign/provider/vault"
@@ -46,11 +47,11 @@ func newWorld(t *testing.T, cfg ocitest.TenancyConfig) *world {
 
 func (w *world) as(t *testing.T, user *ocitest.User, cfg vault.Config) *vault.Client {
 	t.Helper()
-	who, err := ociauth.New(t.Context(), ociauth.Config{ConfigFile: user.ConfigFile(), Observe: func(a ociauth.Attempt) {
+	who, err := ociauth.SignIn(t.Context(), ociauth.Config{ConfigFile: user.ConfigFile(), Client: oci.Config{Observe: func(a oci.Attempt) {
 		if a.Outcome == "unreachable" {
 			w.unreachable.Add(1)
 		}
-	}})
+	}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,7 +113,7 @@ func TestKey(t *testing.T) {
 	}
 	key.Delete()
 	_, err := w.c.Key(t.Context(), keyID(t, key.ID))
-	if !errors.Is(err, vault.ErrNotFound) || !ociauth.IsNotFound(err) || !strings.Contains(err.Error(), "opc-request-id") {
+	if !errors.Is(err, vault.ErrNotFound) || !oci.IsNotFound(err) || !strings.Contains(err.Error(), "opc-request-id") {
 		t.Errorf("deleted: %v", err)
 	}
 	if _, err := w.as(t, w.NewUser("stranger"), vault.Config{}).Key(t.Context(), keyID(t, w.vault.NewKey("k", ocitest.AES256).ID)); !errors.Is(err, vault.ErrNotFound) {
@@ -226,7 +227,7 @@ func TestSign(t *testing.T) {
 		key := w.vault.NewKey("key", ocitest.RSA2048)
 		w.Fault(ocitest.Fault{Operation: "keymanagement.Sign", Kind: ocitest.Set, Set: lie})
 		got, err := w.c.Sign(t.Context(), keyID(t, key.ID), versionID(t, key.Version()), signature.SHA256, message)
-		if !ociauth.IsMalformed(err) || got != nil {
+		if !oci.IsMalformed(err) || got != nil {
 			t.Errorf("answered with %v: %x, %v", lie, got, err)
 		}
 	}
@@ -280,7 +281,7 @@ func TestAnswersThatLie(t *testing.T) {
 			default:
 				_, err = w.c.PublicKey(t.Context(), id, versionID(t, key.Version()))
 			}
-			if !ociauth.IsMalformed(err) {
+			if !oci.IsMalformed(err) {
 				t.Errorf("got %v", err)
 			}
 		})
@@ -362,7 +363,7 @@ func TestWhichHost(t *testing.T) {
 		w := newWorld(t, ocitest.TenancyConfig{})
 		id := keyID(t, "ocid1.key.oc1.iad.nosuchvault."+strings.Repeat("a", 60))
 		_, err := w.c.Key(t.Context(), id)
-		if err == nil || errors.Is(err, vault.ErrNotFound) || !ociauth.NoSuchHost(err) {
+		if err == nil || errors.Is(err, vault.ErrNotFound) || !oci.NoSuchHost(err) {
 			t.Fatalf("got %v", err)
 		}
 		for _, host := range []string{"nosuchvault-management.kms.us-ashburn-1.oraclecloud.com", "nosuchvault-management.kms.us-ashburn-1.oci.oraclecloud.com"} {
@@ -375,16 +376,16 @@ func TestWhichHost(t *testing.T) {
 		w := newWorld(t, ocitest.TenancyConfig{})
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		who, err := ociauth.New(t.Context(), ociauth.Config{ConfigFile: w.Admin().ConfigFile(), Observe: func(a ociauth.Attempt) {
+		who, err := ociauth.SignIn(t.Context(), ociauth.Config{ConfigFile: w.Admin().ConfigFile(), Client: oci.Config{Observe: func(a oci.Attempt) {
 			if a.Outcome == "unreachable" {
 				cancel()
 			}
-		}})
+		}}})
 		if err != nil {
 			t.Fatal(err)
 		}
 		_, err = vault.New(who, vault.Config{}).Key(ctx, keyID(t, "ocid1.key.oc1.iad.nosuchvault."+strings.Repeat("a", 60)))
-		if !ociauth.NoSuchHost(err) || errors.Is(err, context.Canceled) {
+		if !oci.NoSuchHost(err) || errors.Is(err, context.Canceled) {
 			t.Errorf("got %v", err)
 		}
 	})
@@ -439,7 +440,7 @@ func TestWhichHost(t *testing.T) {
 			t.Errorf("at an endpoint of another realm: %v", err)
 		}
 		c = w.as(t, w.NewUser("third", "Administrators"), vault.Config{Endpoints: []vault.Endpoint{wrong}})
-		if _, err := c.Key(t.Context(), keyID(t, key.ID)); !ociauth.NoSuchHost(err) {
+		if _, err := c.Key(t.Context(), keyID(t, key.ID)); !oci.NoSuchHost(err) {
 			t.Errorf("at an endpoint that is not there: %v", err)
 		}
 	})
@@ -715,19 +716,19 @@ func TestCreate(t *testing.T) {
 	for _, lie := range []map[string]any{{"id": "ocid1.vault.a"}, {"id": "../x"}, {"id": nil}, {"lifecycleState": nil}} {
 		w.Fault(ocitest.Fault{Operation: "keymanagement.GetVault", Kind: ocitest.Set, Set: lie, Count: 1})
 		v, err := w.c.Vault(t.Context(), made.ID)
-		if said := lie["id"] == "ocid1.vault.a"; !ociauth.IsMalformed(err) || strings.Contains(err.Error(), "asked for vault "+made.ID) != said {
+		if said := lie["id"] == "ocid1.vault.a"; !oci.IsMalformed(err) || strings.Contains(err.Error(), "asked for vault "+made.ID) != said {
 			t.Errorf("a vault read with %v: %+v, %v", lie, v, err)
 		}
 	}
 	for _, lie := range []map[string]any{{"id": "../x"}, {"lifecycleState": nil}} {
 		w.Fault(ocitest.Fault{Operation: "keymanagement.CreateVault", Kind: ocitest.Set, Set: lie, Count: 1})
-		if v, err := w.c.CreateVault(t.Context(), "other", w.ID); !ociauth.IsMalformed(err) {
+		if v, err := w.c.CreateVault(t.Context(), "other", w.ID); !oci.IsMalformed(err) {
 			t.Errorf("a vault created with %v: %+v, %v", lie, v, err)
 		}
 	}
 	for _, lie := range []map[string]any{{"id": "ocid1.key.oc1.iad.evil.x"}, {"keyShape": nil}} {
 		w.Fault(ocitest.Fault{Operation: "keymanagement.CreateKey", Kind: ocitest.Set, Set: lie, Count: 1})
-		if k, err := w.c.CreateKey(t.Context(), got, vault.NewKey{Name: "l", CompartmentID: w.ID, Bits: 2048}); !ociauth.IsMalformed(err) || lie["id"] != nil && !strings.Contains(err.Error(), "not the OCID of a key") {
+		if k, err := w.c.CreateKey(t.Context(), got, vault.NewKey{Name: "l", CompartmentID: w.ID, Bits: 2048}); !oci.IsMalformed(err) || lie["id"] != nil && !strings.Contains(err.Error(), "not the OCID of a key") {
 			t.Errorf("a key created with %v: %+v, %v", lie, k, err)
 		}
 	}
@@ -776,9 +777,9 @@ func TestMasterKey(t *testing.T) {
 func TestAPanicIsOneKeysError(t *testing.T) {
 	w := newWorld(t, ocitest.TenancyConfig{})
 	key := keyID(t, w.vault.NewKey("k", ocitest.RSA2048).ID)
-	who, err := ociauth.New(t.Context(), ociauth.Config{
+	who, err := ociauth.SignIn(t.Context(), ociauth.Config{
 		ConfigFile: w.Admin().ConfigFile(),
-		Trouble:    func(context.Context, error) { panic("a secret") }, // where the call was made
+		Client:     oci.Config{OnDelay: func(context.Context, error) { panic("a secret") }}, // where the call was made
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -12,7 +12,7 @@ import (
 	"github.com/oracle/oci-go-sdk/v65/vulnerabilityscanning"
 
 	"github.com/oke-sign/oke-sign/provider/image"
-	"github.com/oke-sign/oke-sign/provider/ociauth"
+	"github.com/oke-sign/oke-sign/provider/oci"
 )
 
 // Lifecycle states of recipes and targets that matter here.
@@ -65,12 +65,12 @@ func (c *Client) Recipes(ctx context.Context, in image.Region, compartment strin
 }
 
 // listAll reads a whole list of recipes or targets.
-func listAll[T, Item any](ctx context.Context, who *ociauth.Principal, from ociauth.Call, what string,
-	request func(page *string) common.OCIRequest, read func(ociauth.Call, Item) (T, error),
+func listAll[T, Item any](ctx context.Context, who *oci.Client, from oci.Call, what string,
+	request func(page *string) common.OCIRequest, read func(oci.Call, Item) (T, error),
 ) ([]T, error) {
 	var found []T
-	err := ociauth.Pages(func(page *string) (*string, error) {
-		items, got, err := ociauth.ReadPage[Item](ctx, who, from, request(page))
+	err := oci.Pages(func(page *string) (*string, error) {
+		items, got, err := oci.ReadPage[Item](ctx, who, from, request(page))
 		if err != nil {
 			return nil, notFound(err)
 		}
@@ -93,15 +93,15 @@ func listAll[T, Item any](ctx context.Context, who *ociauth.Principal, from ocia
 }
 
 // readRecipe also reads the summaries of a list, which have the same fields.
-func readRecipe(from ociauth.Call, got vulnerabilityscanning.ContainerScanRecipe) (Recipe, error) {
+func readRecipe(from oci.Call, got vulnerabilityscanning.ContainerScanRecipe) (Recipe, error) {
 	r := Recipe{
-		ID: deref(got.Id), Name: ociauth.Text(got.DisplayName), CompartmentID: deref(got.CompartmentId), State: string(got.LifecycleState),
+		ID: deref(got.Id), Name: oci.Text(got.DisplayName), CompartmentID: deref(got.CompartmentId), State: string(got.LifecycleState),
 		ImageCount: value(got.ImageCount), TimeCreated: when(got.TimeCreated),
 	}
 	if got.ScanSettings != nil {
 		r.Level = string(got.ScanSettings.ScanLevel)
 	}
-	if !strings.HasPrefix(r.ID, "ocid1.vsscontainerscanrecipe.") || !ociauth.Segment(r.ID) {
+	if !strings.HasPrefix(r.ID, "ocid1.vsscontainerscanrecipe.") || !oci.Segment(r.ID) {
 		return Recipe{}, from.Malformed("a recipe with the id %.120q", r.ID)
 	}
 	return r, nil
@@ -109,7 +109,7 @@ func readRecipe(from ociauth.Call, got vulnerabilityscanning.ContainerScanRecipe
 
 // Recipe reads a recipe.
 func (c *Client) Recipe(ctx context.Context, in image.Region, id string) (Recipe, error) {
-	if !ociauth.Segment(id) {
+	if !oci.Segment(id) {
 		return Recipe{}, fmt.Errorf("not the OCID of a recipe: %.120q", id)
 	}
 	get := call(in, "GetContainerScanRecipe", http.MethodGet, "/containerScanRecipes/{containerScanRecipeId}")
@@ -142,7 +142,7 @@ func (c *Client) CreateRecipe(ctx context.Context, in image.Region, r Recipe) (R
 
 // DeleteRecipe deletes a recipe, which takes OCI a while.
 func (c *Client) DeleteRecipe(ctx context.Context, in image.Region, id string) error {
-	if !ociauth.Segment(id) {
+	if !oci.Segment(id) {
 		return fmt.Errorf("not the OCID of a recipe: %.120q", id)
 	}
 	to := call(in, "DeleteContainerScanRecipe", http.MethodDelete, "/containerScanRecipes/{containerScanRecipeId}")
@@ -180,13 +180,13 @@ type target struct {
 	} `json:"targetRegistry"`
 }
 
-func readTarget(from ociauth.Call, got target) (Target, error) {
+func readTarget(from oci.Call, got target) (Target, error) {
 	t := Target{
-		ID: got.ID, Name: ociauth.Text(got.DisplayName), Description: ociauth.Text(got.Description), CompartmentID: got.CompartmentID,
-		RecipeID: got.RecipeID, State: got.State, URL: ociauth.Text(got.Registry.URL), In: got.Registry.CompartmentID,
+		ID: got.ID, Name: oci.Text(got.DisplayName), Description: oci.Text(got.Description), CompartmentID: got.CompartmentID,
+		RecipeID: got.RecipeID, State: got.State, URL: oci.Text(got.Registry.URL), In: got.Registry.CompartmentID,
 		Repositories: got.Registry.Repositories, TimeCreated: when(got.TimeCreated),
 	}
-	if !strings.HasPrefix(t.ID, "ocid1.vsscontainerscan") || !ociauth.Segment(t.ID) {
+	if !strings.HasPrefix(t.ID, "ocid1.vsscontainerscan") || !oci.Segment(t.ID) {
 		return Target{}, from.Malformed("a target with the id %.120q", t.ID)
 	}
 	return t, nil
@@ -194,7 +194,7 @@ func readTarget(from ociauth.Call, got target) (Target, error) {
 
 // Target reads a target.
 func (c *Client) Target(ctx context.Context, in image.Region, id string) (Target, error) {
-	if !ociauth.Segment(id) {
+	if !oci.Segment(id) {
 		return Target{}, fmt.Errorf("not the OCID of a target: %.120q", id)
 	}
 	get := call(in, "GetContainerScanTarget", http.MethodGet, "/containerScanTargets/{containerScanTargetId}")
@@ -230,7 +230,7 @@ func (c *Client) CreateTarget(ctx context.Context, in image.Region, t Target) (T
 
 // DeleteTarget deletes a target, which takes OCI a while. Results stay.
 func (c *Client) DeleteTarget(ctx context.Context, in image.Region, id string) error {
-	if !ociauth.Segment(id) {
+	if !oci.Segment(id) {
 		return fmt.Errorf("not the OCID of a target: %.120q", id)
 	}
 	to := call(in, "DeleteContainerScanTarget", http.MethodDelete, "/containerScanTargets/{containerScanTargetId}")
@@ -238,12 +238,4 @@ func (c *Client) DeleteTarget(ctx context.Context, in image.Region, id string) e
 		return fmt.Errorf("deleting a scan target: %w", notFound(err))
 	}
 	return nil
-}
-
-// notFound is an error of OCI's that says so.
-func notFound(err error) error {
-	if ociauth.IsNotFound(err) {
-		return fmt.Errorf("%w: %w", ErrNotFound, err)
-	}
-	return err
 }

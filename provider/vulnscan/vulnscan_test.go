@@ -35,7 +35,7 @@ type clients struct {
 
 func connect(t *testing.T, user *ocitest.User, compartments ...string) clients {
 	t.Helper()
-	who, err := ociauth.New(t.Context(), ociauth.Config{ConfigFile: user.ConfigFile()})
+	who, err := ociauth.SignIn(t.Context(), ociauth.Config{ConfigFile: user.ConfigFile()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,7 +16,7 @@ import (
 	"github.com/oke-sign/oke-sign/plugin/cli"
 	"github.com/oke-sign/oke-sign/plugin/connect"
 	"github.com/oke-sign/oke-sign/plugin/keyring"
-	"github.com/oke-sign/oke-sign/provider/ociauth"
+	"github.com/oke-sign/oke-sign/provider/oci"
 	"github.com/oke-sign/oke-sign/provider/signature"
 )
 
@@ -133,7 +133,7 @@ func (o *iamOptions) complete(cmd *cobra.Command) (err error) {
 func (o *iamOptions) validate() error {
 	namespace, account, ok := strings.Cut(o.workload, "/")
 	switch {
-	case o.cluster != "" && (!strings.HasPrefix(o.cluster, "ocid1.cluster.") || !ociauth.Segment(o.cluster)):
+	case o.cluster != "" && (!strings.HasPrefix(o.cluster, "ocid1.cluster.") || !oci.Segment(o.cluster)):
 		return cli.Usage(fmt.Sprintf("--cluster %.120q is not the OCID of a cluster", o.cluster), "it begins with ocid1.cluster.")
 	case o.workload != "" && (!ok || !label(namespace) || !label(account)):
 		return cli.Usage(fmt.Sprintf("--workload %.120q is not NAMESPACE/NAME", o.workload), "for instance --workload oke-sign/oke-sign")

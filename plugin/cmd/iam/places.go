@@ -11,7 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/oke-sign/oke-sign/plugin/cli"
-	"github.com/oke-sign/oke-sign/provider/ociauth"
+	"github.com/oke-sign/oke-sign/provider/oci"
 )
 
 // Places are where jobs and people sign, as --for names them.
@@ -101,7 +101,7 @@ func (o *iamOptions) isPlace(s string) bool {
 	if o.surroundings == "instance" {
 		kinds = append(kinds, "ocid1.instance.")
 	}
-	return ociauth.Segment(s) && slices.ContainsFunc(kinds, func(kind string) bool { return strings.HasPrefix(s, kind) })
+	return oci.Segment(s) && slices.ContainsFunc(kinds, func(kind string) bool { return strings.HasPrefix(s, kind) })
 }
 
 // isIssuer reports whether s is an address as issuers of OpenID Connect have it.

@@ -14,7 +14,7 @@ import (
 	"github.com/oke-sign/oke-sign/plugin/cli"
 	"github.com/oke-sign/oke-sign/plugin/connect"
 	"github.com/oke-sign/oke-sign/plugin/keyring"
-	"github.com/oke-sign/oke-sign/provider/ociauth"
+	"github.com/oke-sign/oke-sign/provider/oci"
 	"github.com/oke-sign/oke-sign/provider/vault"
 	"github.com/oke-sign/oke-sign/provider/verdict"
 )
@@ -79,7 +79,7 @@ func (o *keysCreateOptions) validate(args []string) error {
 		return cli.Usage(fmt.Sprintf("%.120q is no name for a key", args[0]), "for instance image-key")
 	case o.vault == "":
 		return cli.Usage("--vault is missing", "name a vault; one that is not there is made")
-	case len(o.vault) > 255 || strings.HasPrefix(o.vault, "ocid1.") && (!strings.HasPrefix(o.vault, "ocid1.vault.") || !ociauth.Segment(o.vault)):
+	case len(o.vault) > 255 || strings.HasPrefix(o.vault, "ocid1.") && (!strings.HasPrefix(o.vault, "ocid1.vault.") || !oci.Segment(o.vault)):
 		return cli.Usage(fmt.Sprintf("--vault %.120q is not the OCID of a vault", o.vault), "it begins with ocid1.vault.")
 	case !slices.Contains([]int{2048, 3072, 4096}, o.bits):
 		return cli.Usage(fmt.Sprintf("--bits %d is no length of a key", o.bits), "use 2048, 3072 or 4096")
@@ -223,7 +223,7 @@ func (o *keysCreateOptions) existing(ctx context.Context, c *connect.Cloud, in v
 		var err error
 		keys, err = c.Vault.Keys(ctx, in, in.CompartmentID)
 		// The names of a new vault's hosts take a while to be known everywhere.
-		if ociauth.NoSuchHost(err) && time.Since(in.TimeCreated) < 10*time.Minute {
+		if oci.NoSuchHost(err) && time.Since(in.TimeCreated) < 10*time.Minute {
 			return "its host is not known yet", false, nil
 		}
 		return "", true, err

@@ -12,7 +12,7 @@ import (
 	"github.com/oke-sign/oke-sign/plugin/cli"
 	"github.com/oke-sign/oke-sign/plugin/connect"
 	"github.com/oke-sign/oke-sign/provider/image"
-	"github.com/oke-sign/oke-sign/provider/ociauth"
+	"github.com/oke-sign/oke-sign/provider/oci"
 	"github.com/oke-sign/oke-sign/provider/vulnscan"
 )
 
@@ -38,9 +38,9 @@ func parseRepositories(names []string) error {
 // everywhere lists in the compartments of --compartment, or in all that can be
 // seen, those where this is not allowed passed over.
 func everywhere[T any](ctx context.Context, s *connect.Session, c *connect.Cloud, list func(ctx context.Context, compartment string) ([]T, error)) ([]T, error) {
-	compartments := make([]ociauth.Compartment, 0, len(s.Compartments))
+	compartments := make([]oci.Compartment, 0, len(s.Compartments))
 	for _, id := range s.Compartments {
-		compartments = append(compartments, ociauth.Compartment{ID: id})
+		compartments = append(compartments, oci.Compartment{ID: id})
 	}
 	if len(compartments) == 0 {
 		var err error
@@ -129,7 +129,7 @@ func ids(args []string, kind string) error {
 		return cli.Usage("no "+kind+" named", "name it by its OCID; kubectl oke-sign scan "+kind+" list shows them")
 	}
 	for _, id := range args {
-		if !strings.HasPrefix(id, "ocid1.vsscontainerscan") || !ociauth.Segment(id) {
+		if !strings.HasPrefix(id, "ocid1.vsscontainerscan") || !oci.Segment(id) {
 			return cli.Usage(fmt.Sprintf("%q is not the OCID of a scan %s", id, kind), "kubectl oke-sign scan "+kind+" list shows them")
 		}
 	}

@@ -12,7 +12,7 @@ import (
 
 	"github.com/oke-sign/oke-sign/plugin/cli"
 	"github.com/oke-sign/oke-sign/plugin/connect"
-	"github.com/oke-sign/oke-sign/provider/ociauth"
+	"github.com/oke-sign/oke-sign/provider/oci"
 	"github.com/oke-sign/oke-sign/provider/registry"
 	"github.com/oke-sign/oke-sign/provider/vulnscan"
 )
@@ -147,7 +147,7 @@ func (o *scanSetupOptions) makeRepositories(ctx context.Context, c *connect.Clou
 		if errors.Is(err, registry.ErrNotFound) {
 			s.Result = "made"
 			found, err = c.Registry.CreateRepository(ctx, c.Who.Region(), o.compartment, name)
-			if refused, ok := errors.AsType[*ociauth.Error](err); ok && refused.Status == http.StatusConflict {
+			if refused, ok := errors.AsType[*oci.Error](err); ok && refused.Status == http.StatusConflict {
 				err = &cli.HintedError{What: err, Hint: "names of repositories are unique in a tenancy: this one lies in another compartment, which is the one to name with --compartment"}
 			}
 		}

@@ -7,7 +7,7 @@ import (
 	"strings"
 
 	"github.com/oke-sign/oke-sign/plugin/connect"
-	"github.com/oke-sign/oke-sign/provider/ociauth"
+	"github.com/oke-sign/oke-sign/provider/oci"
 )
 
 // scanService is what policies call the service that scans images.
@@ -56,7 +56,7 @@ func scanPolicies(ctx context.Context, c *connect.Cloud, compartment string) ([]
 }
 
 // placeOf is a compartment as a policy of the tenancy names it.
-func placeOf(line []ociauth.Compartment) string {
+func placeOf(line []oci.Compartment) string {
 	names := make([]string, 0, len(line))
 	for _, c := range line[:len(line)-1] {
 		names = append(names, c.Name)
@@ -71,7 +71,7 @@ func placeOf(line []ociauth.Compartment) string {
 // allows reports whether a statement lets the service read a kind of resource in
 // the first compartment of line, if its policy is attached to the last. One with
 // a condition is not counted: it may hold, and it may not.
-func allows(statement, resource string, line []ociauth.Compartment) bool {
+func allows(statement, resource string, line []oci.Compartment) bool {
 	words := strings.Fields(strings.ToLower(strings.ReplaceAll(statement, ",", " , ")))
 	to := slices.Index(words, "to")
 	if len(words) < 2 || words[0] != "allow" || words[1] != "service" || to < 0 || len(words) < to+5 || slices.Contains(words, "where") {
@@ -88,7 +88,7 @@ func allows(statement, resource string, line []ociauth.Compartment) bool {
 		return false
 	}
 	if len(location) == 3 && location[1] == "id" {
-		return slices.ContainsFunc(line, func(c ociauth.Compartment) bool { return strings.EqualFold(c.ID, location[2]) })
+		return slices.ContainsFunc(line, func(c oci.Compartment) bool { return strings.EqualFold(c.ID, location[2]) })
 	}
 	if len(location) != 2 {
 		return false

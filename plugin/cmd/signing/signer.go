@@ -12,7 +12,7 @@ import (
 	"github.com/oke-sign/oke-sign/plugin/cli"
 	"github.com/oke-sign/oke-sign/plugin/connect"
 	"github.com/oke-sign/oke-sign/plugin/keyring"
-	"github.com/oke-sign/oke-sign/provider/ociauth"
+	"github.com/oke-sign/oke-sign/provider/oci"
 	"github.com/oke-sign/oke-sign/provider/registry"
 	"github.com/oke-sign/oke-sign/provider/signature"
 	"github.com/oke-sign/oke-sign/provider/vault"
@@ -132,7 +132,7 @@ func (s *signer) sign(ctx context.Context, j job) (signature.Record, error) {
 		Reference: j.ref, Image: j.image, KeyID: s.key.ID, KeyVersion: s.version, Algorithm: s.algorithm,
 		Message: message, Signature: sig,
 	})
-	if refused, ok := errors.AsType[*ociauth.Error](err); ok && refused.Status == http.StatusConflict {
+	if refused, ok := errors.AsType[*oci.Error](err); ok && refused.Status == http.StatusConflict {
 		// Whoever may push can put a broken record in the way of an honest one.
 		return signature.Record{}, &cli.HintedError{What: err, Hint: "kubectl oke-sign signatures shows which record is in the way; delete it, or sign with another --algorithm"}
 	}

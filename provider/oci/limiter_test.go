@@ -1,4 +1,4 @@
-package ociauth_test
+package oci_test
 
 import (
 	"context"
@@ -11,14 +11,14 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/oke-sign/oke-sign/provider/ociauth"
+	"github.com/oke-sign/oke-sign/provider/oci"
 )
 
 func silent(context.Context, error) {}
 
 // service is a host that callers reach through the gate.
 type service struct {
-	*ociauth.Hosts
+	*oci.Limiters
 	sent   atomic.Int64
 	answer func() error
 }
@@ -43,18 +43,18 @@ func TestRetryAfterIsHeededByAll(t *testing.T) {
 		refusal error
 		want    time.Duration // until the next request is sent
 	}{
-		"429 with a time":    {ociauth.Refusal(http.StatusTooManyRequests, 700*time.Millisecond), 700 * time.Millisecond},
-		"503 with a time":    {ociauth.Refusal(http.StatusServiceUnavailable, 700*time.Millisecond), 700 * time.Millisecond},
-		"429 with an hour":   {ociauth.Refusal(http.StatusTooManyRequests, time.Hour), time.Second},
-		"429 without":        {ociauth.Refusal(http.StatusTooManyRequests, 0), 0},
-		"503 without":        {ociauth.Refusal(http.StatusServiceUnavailable, 0), 0},
-		"404":                {ociauth.Refusal(http.StatusNotFound, 0), 0},
+		"429 with a time":    {oci.Refusal(http.StatusTooManyRequests, 700*time.Millisecond), 700 * time.Millisecond},
+		"503 with a time":    {oci.Refusal(http.StatusServiceUnavailable, 700*time.Millisecond), 700 * time.Millisecond},
+		"429 with an hour":   {oci.Refusal(http.StatusTooManyRequests, time.Hour), time.Second},
+		"429 without":        {oci.Refusal(http.StatusTooManyRequests, 0), 0},
+		"503 without":        {oci.Refusal(http.StatusServiceUnavailable, 0), 0},
+		"404":                {oci.Refusal(http.StatusNotFound, 0), 0},
 		"a broken line":      {errors.New("reset"), 0},
-		"404 with some time": {ociauth.Refusal(http.StatusNotFound, time.Second), 0},
+		"404 with some time": {oci.Refusal(http.StatusNotFound, time.Second), 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				h := ociauth.NewHosts(8)
+				h := oci.NewLimiters(8)
 				h.Heard(test.refusal)
 				began := time.Now()
 				var wg sync.WaitGroup
@@ -84,11 +84,11 @@ func TestThrottledByAll(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var well atomic.Bool
-				s := &service{Hosts: ociauth.NewHosts(32), answer: func() error {
+				s := &service{Limiters: oci.NewLimiters(32), answer: func() error {
 					if well.Load() {
 						return nil
 					}
-					return ociauth.Refusal(http.StatusTooManyRequests, retryAfter)
+					return oci.Refusal(http.StatusTooManyRequests, retryAfter)
 				}}
 				ctx, stop := context.WithCancel(t.Context())
 				var callers sync.WaitGroup
@@ -131,9 +131,9 @@ func TestThrottledByAll(t *testing.T) {
 func TestSomeAreThrottled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var n atomic.Int64
-		s := &service{Hosts: ociauth.NewHosts(32), answer: func() error {
+		s := &service{Limiters: oci.NewLimiters(32), answer: func() error {
 			if n.Add(1)%20 == 0 {
-				return ociauth.Refusal(http.StatusTooManyRequests, 0)
+				return oci.Refusal(http.StatusTooManyRequests, 0)
 			}
 			return nil
 		}}
@@ -154,8 +154,8 @@ func TestSomeAreThrottled(t *testing.T) {
 
 func TestWhoWaitsIsTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := ociauth.NewHosts(1)
-		h.Heard(ociauth.Refusal(http.StatusTooManyRequests, time.Second))
+		h := oci.NewLimiters(1)
+		h.Heard(oci.Refusal(http.StatusTooManyRequests, time.Second))
 		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 		defer cancel()
 		var told error
@@ -217,7 +217,7 @@ func TestRetryAfter(t *testing.T) {
 		"Fri, 31 Dec 99999 23:59:59 GMT": 0,
 	} {
 		t.Run(header, func(t *testing.T) {
-			got := ociauth.RetryAfter(header, now)
+			got := oci.RetryAfter(header, now)
 			if got != want {
 				t.Errorf("got %s, want %s", got, want)
 			}
@@ -225,7 +225,7 @@ func TestRetryAfter(t *testing.T) {
 				ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
 				defer cancel()
 				began := time.Now()
-				waits := ociauth.Waits(ctx, got)
+				waits := oci.Waits(ctx, got)
 				took := time.Since(began)
 				if long := want > 10*time.Second; waits == long || long && took > 0 || took > want+150*time.Millisecond {
 					t.Errorf("repeated: %t, after %s", waits, took)

@@ -1,4 +1,4 @@
-package ociauth_test
+package oci_test
 
 import (
 	"context"
@@ -10,16 +10,16 @@ import (
 	"github.com/oracle/oci-go-sdk/v65/artifacts"
 	"github.com/oracle/oci-go-sdk/v65/common"
 
-	"github.com/oke-sign/oke-sign/provider/ociauth"
+	"github.com/oke-sign/oke-sign/provider/oci"
 	"github.com/oke-sign/oke-sign/test/ocitest"
 )
 
 func TestLineage(t *testing.T) {
-	w := newWorld(t, ociauth.Config{})
+	w := newWorld(t, oci.Config{})
 	team := w.NewCompartment("team", "")
 	app := w.NewCompartment("app", team)
 	got, err := w.who.Lineage(t.Context(), app)
-	want := []ociauth.Compartment{{ID: app, Name: "app"}, {ID: team, Name: "team"}, {ID: w.ID, Name: "(root)"}}
+	want := []oci.Compartment{{ID: app, Name: "app"}, {ID: team, Name: "team"}, {ID: w.ID, Name: "(root)"}}
 	if diff := cmp.Diff(want, got); diff != "" || err != nil {
 		t.Error(diff, err)
 	}
@@ -44,7 +44,7 @@ func TestLineage(t *testing.T) {
 }
 
 func TestStatements(t *testing.T) {
-	w := newWorld(t, ociauth.Config{})
+	w := newWorld(t, oci.Config{})
 	const statement = "Allow user u to read repos in tenancy"
 	w.Allow(statement)
 	got, err := w.who.Statements(t.Context(), w.ID)
@@ -56,17 +56,17 @@ func TestStatements(t *testing.T) {
 	}
 }
 
-// TestApart: what one way to OCI is told by a host that throttles holds up the
+// TestWithConcurrency: what one way to OCI is told by a host that throttles holds up the
 // other in nothing.
-func TestApart(t *testing.T) {
+func TestWithConcurrency(t *testing.T) {
 	troubles := 0
-	w := newWorld(t, ociauth.Config{Trouble: func(context.Context, error) { troubles++ }})
-	apart, err := w.who.Apart(1)
+	w := newWorld(t, oci.Config{OnDelay: func(context.Context, error) { troubles++ }})
+	apart, err := w.who.WithConcurrency(1)
 	if err != nil || apart.Tenancy() != w.ID || apart.String() != w.who.String() {
 		t.Fatal(apart, err)
 	}
 	w.Fault(ocitest.Fault{Operation: "artifacts.ListContainerImages", Kind: ocitest.Status, Status: 429, Code: "TooManyRequests", RetryAfter: "3600"})
-	call := ociauth.Call{
+	call := oci.Call{
 		Service: "artifacts", Operation: "ListContainerImages", Method: "GET", Path: "/20160918/container/images",
 		Host: "artifacts.us-ashburn-1.oci.oraclecloud.com",
 	}
@@ -76,7 +76,7 @@ func TestApart(t *testing.T) {
 		t.Fatal("not throttled")
 	}
 	call.Operation, call.Path = "GetContainerConfiguration", "/20160918/container/configuration"
-	ask := func(who *ociauth.Principal) int {
+	ask := func(who *oci.Client) int {
 		before := troubles
 		if _, err := who.Do(t.Context(), call, artifacts.GetContainerConfigurationRequest{CompartmentId: common.String(w.ID)}, nil); err != nil {
 			t.Error(err)
@@ -92,10 +92,10 @@ func TestApart(t *testing.T) {
 }
 
 func TestMaxAnswer(t *testing.T) {
-	w := newWorld(t, ociauth.Config{})
+	w := newWorld(t, oci.Config{})
 	long := `["` + strings.Repeat("x", 5<<20) + `"]`
 	w.Fault(ocitest.Fault{Operation: "artifacts.ListContainerImages", Kind: ocitest.Body, Body: long})
-	list := ociauth.Call{
+	list := oci.Call{
 		Service: "artifacts", Operation: "ListContainerImages", Method: "GET", Path: "/20160918/container/images",
 		Host: "artifacts.us-ashburn-1.oci.oraclecloud.com",
 	}
@@ -103,7 +103,7 @@ func TestMaxAnswer(t *testing.T) {
 	for limit, good := range map[int64]bool{0: false, 1 << 10: false, 6 << 20: true} {
 		list.MaxAnswer = limit
 		var answer []string
-		if _, err := w.who.Do(t.Context(), list, request, &answer); (err == nil) != good || err != nil && !ociauth.IsMalformed(err) {
+		if _, err := w.who.Do(t.Context(), list, request, &answer); (err == nil) != good || err != nil && !oci.IsMalformed(err) {
 			t.Errorf("%d: %v", limit, err)
 		}
 	}

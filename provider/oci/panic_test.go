@@ -1,4 +1,4 @@
-package ociauth_test
+package oci_test
 
 import (
 	"errors"
@@ -11,6 +11,7 @@ import (
 	"github.com/oracle/oci-go-sdk/v65/common"
 
 	"github.com/oke-sign/oke-sign/provider/contain"
+	"github.com/oke-sign/oke-sign/provider/oci"
 	"github.com/oke-sign/oke-sign/provider/ociauth"
 	"github.com/oke-sign/oke-sign/test/ocitest"
 )
@@ -25,19 +26,19 @@ func (*explosive) UnmarshalJSON([]byte) error { panic("a secret of the answer") 
 func TestAPanicIsOneCallsError(t *testing.T) {
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
 	var observed atomic.Bool
-	who, err := ociauth.New(t.Context(), ociauth.Config{
+	who, err := ociauth.SignIn(t.Context(), ociauth.Config{
 		ConfigFile: tenancy.Admin().ConfigFile(),
-		Observe: func(ociauth.Attempt) {
+		Client: oci.Config{Observe: func(oci.Attempt) {
 			if observed.Load() {
 				panic("a secret of an observer")
 			}
-		},
+		}},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	ask := func(answer any) error {
-		_, err := who.Do(t.Context(), ociauth.Call{
+		_, err := who.Do(t.Context(), oci.Call{
 			Service: "artifacts", Operation: "GetContainerConfiguration", Method: http.MethodGet,
 			Host: host, Path: "/20160918/container/configuration",
 		}, artifacts.GetContainerConfigurationRequest{CompartmentId: common.String(tenancy.ID)}, answer)

@@ -1,4 +1,4 @@
-package ociauth_test
+package oci_test
 
 import (
 	"bytes"
@@ -19,7 +19,7 @@ import (
 
 	"github.com/oke-sign/oke-sign/provider/checker"
 	"github.com/oke-sign/oke-sign/provider/image"
-	"github.com/oke-sign/oke-sign/provider/ociauth"
+	"github.com/oke-sign/oke-sign/provider/oci"
 	"github.com/oke-sign/oke-sign/provider/server"
 	"github.com/oke-sign/oke-sign/provider/signature"
 	"github.com/oke-sign/oke-sign/provider/verdict"
@@ -30,13 +30,13 @@ import (
 type admission struct {
 	handler http.Handler
 	checker *checker.Checker
-	hosts   *ociauth.Hosts
+	hosts   *oci.Limiters
 	calls   atomic.Int64
 	made    atomic.Int64 // images that were made up
 }
 
 func newAdmission() *admission {
-	a := &admission{hosts: ociauth.NewHosts(32)}
+	a := &admission{hosts: oci.NewLimiters(32)}
 	call := func(ctx context.Context) error {
 		release, err := a.hosts.Acquire(ctx, silent)
 		if err != nil {

@@ -10,6 +10,7 @@ import (
 	"github.com/oke-sign/oke-sign/provider/cache"
 	"github.com/oke-sign/oke-sign/provider/checker"
 	"github.com/oke-sign/oke-sign/provider/contain"
+	"github.com/oke-sign/oke-sign/provider/oci"
 	"github.com/oke-sign/oke-sign/provider/ociauth"
 	"github.com/oke-sign/oke-sign/provider/registry"
 	"github.com/oke-sign/oke-sign/provider/vault"
@@ -24,9 +25,9 @@ const (
 	tagConcurrency  = 16
 )
 
-// oci is what decides, and what it asks.
-type oci struct {
-	who      *ociauth.Principal
+// clients are the OCI clients of this process, and the checkers that ask them.
+type clients struct {
+	who      *oci.Client
 	registry *registry.Client
 	vault    *vault.Client
 	checker  *checker.Checker
@@ -44,12 +45,14 @@ type oci struct {
 // it complains about is in the flags or in a file, or else the cluster vouches for
 // nobody now.
 func (p *provider) connect(ctx context.Context) (err error) {
-	o := new(oci)
+	o := new(clients)
 	who := p.who
 	// A slow answer is worth waiting for in the background, a lost one is not.
-	who.Attempt, who.Overdue = 4*time.Second, 500*time.Millisecond
-	who.Observe, who.Trouble = p.observe, cache.ReportProgress
-	o.who, err = ociauth.New(ctx, who)
+	who.Client = oci.Config{
+		CAFile: who.Client.CAFile, AttemptTimeout: 4 * time.Second, HedgeAfter: 500 * time.Millisecond,
+		Observe: p.observe, OnDelay: cache.ReportProgress,
+	}
+	o.who, err = ociauth.SignIn(ctx, who)
 	if err != nil {
 		return err
 	}
@@ -57,14 +60,14 @@ func (p *provider) connect(ctx context.Context) (err error) {
 	if o.registry, err = registry.New(o.who, images); err != nil {
 		return err
 	}
-	scanner, err := o.who.Apart(scanConcurrency)
+	scanner, err := o.who.WithConcurrency(scanConcurrency)
 	if err != nil {
 		return err
 	}
 	if o.scanned, err = registry.New(scanner, images); err != nil {
 		return err
 	}
-	tagger, err := o.who.Apart(tagConcurrency)
+	tagger, err := o.who.WithConcurrency(tagConcurrency)
 	if err != nil {
 		return err
 	}
@@ -86,7 +89,7 @@ func (p *provider) connect(ctx context.Context) (err error) {
 	o.checker = checker.New(checker.Config{Images: o.registry, Keys: o.vault, Panicked: p.panicked})
 	o.tags = registry.NewTags(o.tagged)
 	p.metrics.MustRegister(state{o.checker, o.scans, p.serving})
-	p.oci = o
+	p.clients = o
 	return nil
 }
 
@@ -95,8 +98,8 @@ func (p *provider) panicked(e *contain.PanicError) {
 	p.log.Error("panic while asking OCI", "error", e, "stack", string(e.Stack))
 }
 
-// observe counts the requests to OCI. Package ociauth fixes the values of all labels.
-func observe(metrics prometheus.Registerer) func(ociauth.Attempt) {
+// observe counts the requests to OCI. Package oci fixes the values of all labels.
+func observe(metrics prometheus.Registerer) func(oci.Attempt) {
 	calls := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "oke_sign_oci_requests_total",
 		Help: "Requests to OCI, including retries, by outcome.",
@@ -107,7 +110,7 @@ func observe(metrics prometheus.Registerer) func(ociauth.Attempt) {
 		Buckets: []float64{.01, .025, .05, .1, .2, .4, .8, 1.5, 3, 10},
 	}, []string{"service", "operation"})
 	metrics.MustRegister(calls, took)
-	return func(a ociauth.Attempt) {
+	return func(a oci.Attempt) {
 		calls.WithLabelValues(a.Service, a.Operation, a.Outcome).Inc()
 		took.WithLabelValues(a.Service, a.Operation).Observe(a.Took.Seconds())
 	}

@@ -1,13 +1,12 @@
-package ociauth
+package oci
 
 import (
 	"context"
-	"net/http"
 	"strings"
 	"sync"
 )
 
-// maxRequests is how many ids of requests one context collects.
+// maxRequests is how many request ids one context collects.
 const maxRequests = 8
 
 type requests struct {
@@ -17,8 +16,8 @@ type requests struct {
 
 type requestsKey struct{}
 
-// WithRequests returns a context whose calls leave the ids that OCI gave to them,
-// by which Oracle's support finds them, and what returns the first few of these,
+// WithRequests returns a context that collects the request ids of its calls, by
+// which Oracle's support finds them. The function returns the first few ids,
 // separated by spaces.
 func WithRequests(ctx context.Context) (context.Context, func() string) {
 	r := new(requests)
@@ -29,8 +28,8 @@ func WithRequests(ctx context.Context) (context.Context, func() string) {
 	}
 }
 
-// AddRequests leaves ids, separated by spaces, with ctx as the calls of it do: of
-// calls that were made for it and for others.
+// AddRequests adds request ids, separated by spaces, to those that ctx collects. It
+// is for calls that were made for ctx and for other contexts.
 func AddRequests(ctx context.Context, ids string) {
 	r, ok := ctx.Value(requestsKey{}).(*requests)
 	if !ok {
@@ -44,7 +43,3 @@ func AddRequests(ctx context.Context, ids string) {
 		}
 	}
 }
-
-func collect(ctx context.Context, answer http.Header) { AddRequests(ctx, requestID(answer)) }
-
-func requestID(answer http.Header) string { return printable(answer.Get("opc-request-id"), 120) }

@@ -1,4 +1,4 @@
-package ociauth_test
+package oci_test
 
 import (
 	"context"
@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -18,6 +19,7 @@ import (
 	"github.com/oracle/oci-go-sdk/v65/common"
 	"github.com/oracle/oci-go-sdk/v65/keymanagement"
 
+	"github.com/oke-sign/oke-sign/provider/oci"
 	"github.com/oke-sign/oke-sign/provider/ociauth"
 	"github.com/oke-sign/oke-sign/test/ocitest"
 )
@@ -29,26 +31,25 @@ func TestMain(m *testing.M) { os.Exit(ocitest.Main(m, &cloud)) } //nolint:forbid
 // world is a tenancy of a test with one who may do everything there.
 type world struct {
 	*ocitest.Tenancy
-	who *ociauth.Principal
+	who *oci.Client
 
 	mu       sync.Mutex
 	attempts []string
 }
 
-func newWorld(t *testing.T, cfg ociauth.Config) *world {
+func newWorld(t *testing.T, cfg oci.Config) *world {
 	t.Helper()
 	w := &world{Tenancy: cloud.NewTenancy(t, ocitest.TenancyConfig{})}
-	cfg.ConfigFile = w.Admin().ConfigFile()
-	if cfg.Overdue == 0 {
-		cfg.Overdue = 500 * time.Millisecond
+	if cfg.HedgeAfter == 0 {
+		cfg.HedgeAfter = 500 * time.Millisecond
 	}
-	cfg.Observe = func(a ociauth.Attempt) {
+	cfg.Observe = func(a oci.Attempt) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		w.attempts = append(w.attempts, a.Service+"."+a.Operation+" "+a.Outcome)
 	}
 	var err error
-	if w.who, err = ociauth.New(t.Context(), cfg); err != nil {
+	if w.who, err = ociauth.SignIn(t.Context(), ociauth.Config{ConfigFile: w.Admin().ConfigFile(), Client: cfg}); err != nil {
 		t.Fatal(err)
 	}
 	return w
@@ -65,7 +66,7 @@ const host = "artifacts.us-ashburn-1.oci.oraclecloud.com"
 // configuration is a call that any administrator may make.
 func (w *world) configuration(ctx context.Context) (artifacts.ContainerConfiguration, error) {
 	var got artifacts.ContainerConfiguration
-	_, err := w.who.Do(ctx, ociauth.Call{
+	_, err := w.who.Do(ctx, oci.Call{
 		Service: "artifacts", Operation: "GetContainerConfiguration", Method: http.MethodGet,
 		Host: host, Path: "/20160918/container/configuration",
 	}, artifacts.GetContainerConfigurationRequest{CompartmentId: common.String(w.ID)}, &got)
@@ -199,12 +200,12 @@ func TestCallsThatGoWrong(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			cfg := ociauth.Config{Overdue: time.Hour} // on a slow machine as well
+			cfg := oci.Config{HedgeAfter: time.Hour} // on a slow machine as well
 			switch {
 			case test.ok:
-				cfg.Attempt = 3 * time.Second // slow machines answer in time
+				cfg.AttemptTimeout = 3 * time.Second // slow machines answer in time
 			case slices.Contains(test.outcomes, "late"):
-				cfg.Attempt = 300 * time.Millisecond
+				cfg.AttemptTimeout = 300 * time.Millisecond
 			}
 			w := newWorld(t, cfg)
 			for _, f := range test.faults {
@@ -228,7 +229,7 @@ func TestCallsThatGoWrong(t *testing.T) {
 			if err == nil {
 				t.Fatal("no error")
 			}
-			var refused *ociauth.Error
+			var refused *oci.Error
 			if errors.As(err, &refused) != (test.status != 0) || refused != nil && refused.Status != test.status {
 				t.Errorf("got %#v, want status %d", err, test.status)
 			}
@@ -245,7 +246,7 @@ func TestCallsThatGoWrong(t *testing.T) {
 }
 
 func TestIsNotFound(t *testing.T) {
-	w := newWorld(t, ociauth.Config{})
+	w := newWorld(t, oci.Config{})
 	none := ocitest.Fault{Operation: "artifacts.*", Kind: ocitest.Status, Status: 404, Code: "NotAuthorizedOrNotFound", Count: 1}
 	portal := ocitest.Fault{Operation: "artifacts.*", Kind: ocitest.Body, Status: 404, Body: "not here", Count: 1}
 	gone := ocitest.Fault{Operation: "artifacts.*", Kind: ocitest.Status, Status: 410, Code: "Gone", Count: 1}
@@ -255,7 +256,7 @@ func TestIsNotFound(t *testing.T) {
 	}{{none, true}, {portal, false}, {gone, false}} {
 		w.Fault(test.fault)
 		_, err := w.configuration(t.Context())
-		if err == nil || ociauth.IsNotFound(fmt.Errorf("looking: %w", err)) != test.want {
+		if err == nil || oci.IsNotFound(fmt.Errorf("looking: %w", err)) != test.want {
 			t.Errorf("%v: got %t, want %t", err, !test.want, test.want)
 		}
 	}
@@ -263,7 +264,7 @@ func TestIsNotFound(t *testing.T) {
 
 func TestTheCallersDeadline(t *testing.T) {
 	t.Run("ends a call that hangs", func(t *testing.T) {
-		w := newWorld(t, ociauth.Config{})
+		w := newWorld(t, oci.Config{})
 		w.Fault(ocitest.Fault{Operation: "artifacts.*", Kind: ocitest.Hang})
 		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 		defer cancel()
@@ -273,7 +274,7 @@ func TestTheCallersDeadline(t *testing.T) {
 		}
 	})
 	t.Run("keeps what was wrong before", func(t *testing.T) {
-		w := newWorld(t, ociauth.Config{})
+		w := newWorld(t, oci.Config{})
 		w.Fault(ocitest.Fault{Operation: "artifacts.*", Kind: ocitest.Status, Status: 500, Code: "InternalServerError", Count: 1})
 		w.Fault(ocitest.Fault{Operation: "artifacts.*", Kind: ocitest.Hang})
 		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
@@ -289,18 +290,18 @@ func TestTheCallersDeadline(t *testing.T) {
 		}
 	})
 	t.Run("is no reason to wait for nothing", func(t *testing.T) {
-		w := newWorld(t, ociauth.Config{})
+		w := newWorld(t, oci.Config{})
 		w.Fault(ocitest.Fault{Operation: "artifacts.*", Kind: ocitest.Status, Status: 429, Code: "TooManyRequests", RetryAfter: "30"})
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 		defer cancel()
 		_, err := w.configuration(ctx)
-		var refused *ociauth.Error
+		var refused *oci.Error
 		if !errors.As(err, &refused) || ctx.Err() != nil {
 			t.Errorf("got %v, %v", err, ctx.Err())
 		}
 	})
 	t.Run("is not a time-out if the caller left", func(t *testing.T) {
-		w := newWorld(t, ociauth.Config{})
+		w := newWorld(t, oci.Config{})
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		_, err := w.configuration(ctx)
@@ -312,7 +313,7 @@ func TestTheCallersDeadline(t *testing.T) {
 		}
 	})
 	t.Run("is this package's own if there is none", func(t *testing.T) {
-		w := newWorld(t, ociauth.Config{Timeout: 200 * time.Millisecond})
+		w := newWorld(t, oci.Config{Timeout: 200 * time.Millisecond})
 		w.Fault(ocitest.Fault{Operation: "artifacts.*", Kind: ocitest.Hang})
 		_, err := w.configuration(t.Context())
 		if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "no answer within 200ms") {
@@ -325,9 +326,9 @@ func TestTheCallersDeadline(t *testing.T) {
 // twice.
 func TestOnlyWhatIsRepeatableIsRepeated(t *testing.T) {
 	for _, repeatable := range []bool{false, true} {
-		w := newWorld(t, ociauth.Config{})
+		w := newWorld(t, oci.Config{})
 		w.Fault(ocitest.Fault{Operation: "artifacts.*", Kind: ocitest.Status, Status: 503, Code: "ServiceUnavailable"})
-		_, err := w.who.Do(t.Context(), ociauth.Call{
+		_, err := w.who.Do(t.Context(), oci.Call{
 			Service: "artifacts", Operation: "LookupContainerImageByUri", Method: http.MethodPost, Host: host,
 			Path: "/20160918/container/images/actions/lookupImageByUri", Repeatable: repeatable,
 		}, artifacts.LookupContainerImageByUriRequest{
@@ -345,14 +346,19 @@ func TestOnlyWhatIsRepeatableIsRepeated(t *testing.T) {
 
 // TestNothingChoosesAHost sets everything that makes the SDK talk to others.
 func TestNothingChoosesAHost(t *testing.T) {
-	h := newHome(t)
-	t.Setenv("HOME", h.dir)
-	if err := os.Mkdir(h.dir+"/.oci", 0o700); err != nil {
+	dir := t.TempDir()
+	t.Setenv("HOME", dir)
+	if err := os.Mkdir(dir+"/.oci", 0o700); err != nil {
 		t.Fatal(err)
 	}
 	evil := `{"regionIdentifier":"us-ashburn-1","realmKey":"oc1","realmDomainComponent":"evil.example.com","regionKey":"IAD"}`
-	h.write(".oci/regions-config.json", "["+evil+"]")
-	h.write(".oci/config", "[DEFAULT]\nregion=us-evil-1\n")
+	for name, content := range map[string]string{
+		".oci/regions-config.json": "[" + evil + "]", ".oci/config": "[DEFAULT]\nregion=us-evil-1\n", "tool.json": "{}",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for name, value := range map[string]string{
 		"OCI_REGION_METADATA":            evil,
 		"OCI_DEFAULT_REALM":              "evil.example.com",
@@ -363,7 +369,7 @@ func TestNothingChoosesAHost(t *testing.T) {
 		"OCI_DUAL_STACK_ENDPOINT_ENABLED":                        "true",
 		"OCI_SDK_DEFAULT_RETRY_ENABLED":                          "true",
 		"OCI_ALLOW_ONLY_DEVELOPER_TOOL_CONFIGURATION_REGIONS":    "true",
-		"OCI_DEVELOPER_TOOL_CONFIGURATION_FILE_PATH":             h.write("tool.json", "{}"),
+		"OCI_DEVELOPER_TOOL_CONFIGURATION_FILE_PATH":             filepath.Join(dir, "tool.json"),
 		"OCI_DEFAULT_CLIENT_CERTS_PATH":                          "/nowhere",
 		"OCI_DEFAULT_CLIENT_CERTS_PRIVATE_KEY_PATH":              "/nowhere",
 		"OCI_CUSTOM_CLIENT_TIMEOUT":                              "0",
@@ -373,7 +379,7 @@ func TestNothingChoosesAHost(t *testing.T) {
 	} {
 		t.Setenv(name, value)
 	}
-	w := newWorld(t, ociauth.Config{})
+	w := newWorld(t, oci.Config{})
 	if _, err := w.configuration(t.Context()); err != nil {
 		t.Error(err)
 	}
@@ -395,16 +401,16 @@ func TestNothingChoosesAHost(t *testing.T) {
 
 // TestPathsThatLeaveTheirPlace is the last line: callers check before.
 func TestPathsThatLeaveTheirPlace(t *testing.T) {
-	w := newWorld(t, ociauth.Config{})
+	w := newWorld(t, oci.Config{})
 	for _, id := range []string{"..", "../../vaults", "a/../b", "a b", "a%2fb", "a?b", "a#b", "{keyId}", "a\nb", "ü"} {
-		_, err := w.who.Do(t.Context(), ociauth.Call{
+		_, err := w.who.Do(t.Context(), oci.Call{
 			Service: "keymanagement", Operation: "GetKeyVersion", Method: http.MethodGet,
 			Host: "kms.us-ashburn-1.oraclecloud.com", Path: "/20180608/keys/{keyId}/keyVersions/{keyVersionId}",
 		}, keymanagement.GetKeyVersionRequest{KeyId: common.String("ocid1.key"), KeyVersionId: common.String(id)}, nil)
 		if err == nil || !strings.Contains(err.Error(), "not a path that may be sent") {
 			t.Errorf("%q: %v", id, err)
 		}
-		if ociauth.Segment(id) {
+		if oci.Segment(id) {
 			t.Errorf("Segment(%q)", id)
 		}
 	}
@@ -414,12 +420,12 @@ func TestPathsThatLeaveTheirPlace(t *testing.T) {
 }
 
 func TestNoSuchHost(t *testing.T) {
-	w := newWorld(t, ociauth.Config{})
-	_, err := w.who.Do(t.Context(), ociauth.Call{
+	w := newWorld(t, oci.Config{})
+	_, err := w.who.Do(t.Context(), oci.Call{
 		Service: "keymanagement", Operation: "GetKey", Method: http.MethodGet,
 		Host: "nobody-management.kms.us-ashburn-1.oci.oraclecloud.com", Path: "/20180608/keys/{keyId}",
 	}, keymanagement.GetKeyRequest{KeyId: common.String("ocid1.key")}, nil)
-	if err == nil || !ociauth.NoSuchHost(err) || !strings.Contains(err.Error(), "answered CONNECT with 50") {
+	if err == nil || !oci.NoSuchHost(err) || !strings.Contains(err.Error(), "answered CONNECT with 50") {
 		t.Errorf("through a proxy: %v", err)
 	}
 	if got := len(w.outcomes()); got != 1 {
@@ -432,16 +438,16 @@ func TestNoSuchHost(t *testing.T) {
 		{&net.OpError{Op: "dial", Err: &net.DNSError{Err: "no such host", IsNotFound: true}}, true},
 		{&net.OpError{Op: "proxyconnect", Err: &net.OpError{Op: "dial", Err: &net.DNSError{Err: "no such host", IsNotFound: true}}}, false},
 		{&net.OpError{Op: "dial", Err: &net.DNSError{Err: "server misbehaving", IsTemporary: true}}, false},
-		{fmt.Errorf("asking: %w", ociauth.RefusedByProxy(http.StatusBadGateway)), true},
-		{ociauth.RefusedByProxy(http.StatusServiceUnavailable), true},
-		{ociauth.RefusedByProxy(http.StatusGatewayTimeout), true},
-		{ociauth.RefusedByProxy(http.StatusForbidden), false},
-		{ociauth.RefusedByProxy(http.StatusProxyAuthRequired), false},
-		{&ociauth.Error{Status: 503}, false},
+		{fmt.Errorf("asking: %w", oci.RefusedByProxy(http.StatusBadGateway)), true},
+		{oci.RefusedByProxy(http.StatusServiceUnavailable), true},
+		{oci.RefusedByProxy(http.StatusGatewayTimeout), true},
+		{oci.RefusedByProxy(http.StatusForbidden), false},
+		{oci.RefusedByProxy(http.StatusProxyAuthRequired), false},
+		{&oci.Error{Status: 503}, false},
 		{context.DeadlineExceeded, false},
 		{nil, false},
 	} {
-		if got := ociauth.NoSuchHost(test.err); got != test.want {
+		if got := oci.NoSuchHost(test.err); got != test.want {
 			t.Errorf("%v: got %t", test.err, got)
 		}
 	}
@@ -449,7 +455,7 @@ func TestNoSuchHost(t *testing.T) {
 
 func TestACertificateOfSomebodyElse(t *testing.T) {
 	other := ocitest.Start(t, ocitest.Config{})
-	w := newWorld(t, ociauth.Config{CAFile: other.CAFile()})
+	w := newWorld(t, oci.Config{CAFile: other.CAFile()})
 	_, err := w.configuration(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "certificate") {
 		t.Errorf("got %v", err)
@@ -461,7 +467,7 @@ func TestACertificateOfSomebodyElse(t *testing.T) {
 
 func TestCallsAtOnceAreBounded(t *testing.T) {
 	const latency = 40 * time.Millisecond
-	w := newWorld(t, ociauth.Config{Concurrency: 2})
+	w := newWorld(t, oci.Config{Concurrency: 2})
 	w.Fault(ocitest.Fault{Operation: "artifacts.*", Kind: ocitest.Latency, Delay: ocitest.Duration(latency)})
 	began := time.Now()
 	var wg sync.WaitGroup
@@ -481,15 +487,15 @@ func TestCallsAtOnceAreBounded(t *testing.T) {
 // A request that is not answered is sent again beside the first, if it may be.
 func TestOverdue(t *testing.T) {
 	for _, repeatable := range []bool{true, false} {
-		w := newWorld(t, ociauth.Config{Attempt: 4 * time.Second})
+		w := newWorld(t, oci.Config{AttemptTimeout: 4 * time.Second})
 		w.Fault(ocitest.Fault{Operation: "artifacts.*", Kind: ocitest.Hang, Count: 1})
-		_, err := w.who.Do(t.Context(), ociauth.Call{
+		_, err := w.who.Do(t.Context(), oci.Call{
 			Service: "artifacts", Operation: "LookupContainerImageByUri", Method: http.MethodPost, Host: host,
 			Path: "/20160918/container/images/actions/lookupImageByUri", Repeatable: repeatable,
 		}, artifacts.LookupContainerImageByUriRequest{
 			LookupContainerImageByUriDetails: artifacts.LookupContainerImageByUriDetails{ImageUri: common.String("a/b:c")},
 		}, nil)
-		if answered := ociauth.IsNotFound(err); answered != repeatable {
+		if answered := oci.IsNotFound(err); answered != repeatable {
 			t.Errorf("repeatable %t: %v", repeatable, err)
 		}
 		if !repeatable && len(w.outcomes()) != 1 {
@@ -501,7 +507,7 @@ func TestOverdue(t *testing.T) {
 // Requests that are never answered take neither the places of others nor their
 // own callers' time.
 func TestHungCallsHoldUpNobody(t *testing.T) {
-	w := newWorld(t, ociauth.Config{Concurrency: 4})
+	w := newWorld(t, oci.Config{Concurrency: 4})
 	w.Fault(ocitest.Fault{Operation: "artifacts.*", Kind: ocitest.Hang, Count: 4})
 	began := time.Now()
 	var wg sync.WaitGroup
@@ -522,7 +528,7 @@ func TestHungCallsHoldUpNobody(t *testing.T) {
 func TestTrouble(t *testing.T) {
 	var mu sync.Mutex
 	var told []string
-	w := newWorld(t, ociauth.Config{Trouble: func(_ context.Context, err error) {
+	w := newWorld(t, oci.Config{OnDelay: func(_ context.Context, err error) {
 		mu.Lock()
 		defer mu.Unlock()
 		told = append(told, err.Error())
@@ -546,8 +552,8 @@ func TestTrouble(t *testing.T) {
 }
 
 func TestCompartments(t *testing.T) {
-	w := newWorld(t, ociauth.Config{})
-	want := []ociauth.Compartment{{ID: w.ID, Name: "(root)"}}
+	w := newWorld(t, oci.Config{})
+	want := []oci.Compartment{{ID: w.ID, Name: "(root)"}}
 	parent := ""
 	for i := range 25 {
 		name := fmt.Sprintf("c%02d", i)
@@ -555,7 +561,7 @@ func TestCompartments(t *testing.T) {
 		if i%3 == 0 {
 			parent = id
 		}
-		want = append(want, ociauth.Compartment{ID: id, Name: name})
+		want = append(want, oci.Compartment{ID: id, Name: name})
 	}
 	got, err := w.who.Compartments(t.Context())
 	if err != nil {
@@ -569,7 +575,7 @@ func TestCompartments(t *testing.T) {
 func TestListsThatDoNotEnd(t *testing.T) {
 	for name, next := range map[string]string{"the same page for ever": "again"} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t, ociauth.Config{})
+			w := newWorld(t, oci.Config{})
 			w.Fault(ocitest.Fault{Operation: "identity.*", Kind: ocitest.Body, Body: "[]", Headers: map[string]string{"opc-next-page": next}})
 			_, err := w.who.Compartments(t.Context())
 			if err == nil || !strings.Contains(err.Error(), "the same page was offered twice") {
@@ -581,7 +587,7 @@ func TestListsThatDoNotEnd(t *testing.T) {
 		})
 	}
 	calls := 0
-	err := ociauth.Pages(func(*string) (*string, error) {
+	err := oci.Pages(func(*string) (*string, error) {
 		calls++
 		return common.String(fmt.Sprint(calls)), nil
 	}, 7)
@@ -592,7 +598,7 @@ func TestListsThatDoNotEnd(t *testing.T) {
 
 func TestANamespaceThatIsNone(t *testing.T) {
 	for _, body := range []string{`""`, `"a/b"`, `"a.b"`, `"../x"`, `{"a":1}`, `null`, `"` + strings.Repeat("a", 300) + `"`} {
-		w := newWorld(t, ociauth.Config{})
+		w := newWorld(t, oci.Config{})
 		w.Fault(ocitest.Fault{Operation: "objectstorage.*", Kind: ocitest.Body, Body: body})
 		if got, err := w.who.Namespace(t.Context()); err == nil || got != "" {
 			t.Errorf("%s: got %q, %v", body, got, err)
@@ -605,7 +611,7 @@ func FuzzPrintable(f *testing.F) {
 	f.Add("\xff\xfe\u202e\u200b\u2066", 3)
 	f.Fuzz(func(t *testing.T, s string, limit int) {
 		limit = max(0, min(limit, 500))
-		got := ociauth.Printable(s, limit)
+		got := oci.Printable(s, limit)
 		if n := len([]rune(got)); n > limit+1 {
 			t.Errorf("%d runes, limit %d", n, limit)
 		}
@@ -619,12 +625,12 @@ func FuzzPrintable(f *testing.F) {
 
 // "Not found" is an answer, and must not come from another call's connection.
 func TestNoCallGetsAnothersRefusal(t *testing.T) {
-	theirs := fmt.Errorf("net/http: %w", &ociauth.Error{Operation: "GetKey", Status: http.StatusNotFound, Code: "NotAuthorizedOrNotFound"})
-	if got := ociauth.Explained(t.Context(), theirs); got == nil || ociauth.IsNotFound(got) {
+	theirs := fmt.Errorf("net/http: %w", &oci.Error{Operation: "GetKey", Status: http.StatusNotFound, Code: "NotAuthorizedOrNotFound"})
+	if got := oci.Explained(t.Context(), theirs); got == nil || oci.IsNotFound(got) {
 		t.Errorf("got %v", got)
 	}
 	reset := errors.New("connection reset by peer")
-	if got := ociauth.Explained(t.Context(), reset); !errors.Is(got, reset) {
+	if got := oci.Explained(t.Context(), reset); !errors.Is(got, reset) {
 		t.Errorf("got %v", got)
 	}
 }

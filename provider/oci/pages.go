@@ -1,4 +1,4 @@
-package ociauth
+package oci
 
 import (
 	"context"
@@ -11,10 +11,9 @@ import (
 
 var errPages = errors.New("the list does not end")
 
-// Pages calls fetch with one page token after another until it returns none. A
-// page with nothing in it is not the last one unless it says so. A token that
-// comes back, or more than limit pages, ends it with an error: half a list must
-// not pass for a whole one.
+// Pages calls fetch with one page token after another until fetch returns none. An
+// empty page may be followed by others. Pages returns an error if a token comes back
+// or after limit pages, so that half a list cannot pass for a whole one.
 func Pages(fetch func(page *string) (*string, error), limit int) error {
 	seen := make(map[string]bool)
 	var page *string
@@ -35,7 +34,7 @@ func Pages(fetch func(page *string) (*string, error), limit int) error {
 	return fmt.Errorf("%w: not after %d pages", errPages, limit)
 }
 
-// NextPage returns the token of the page that follows an answer, or nil.
+// NextPage returns the token of the page after an answer, or nil.
 func NextPage(header http.Header) *string {
 	if next := header.Get("opc-next-page"); next != "" {
 		return &next
@@ -43,21 +42,21 @@ func NextPage(header http.Header) *string {
 	return nil
 }
 
-// Page is what a page of a list says beside its items.
+// Page describes one page of a list.
 type Page struct {
-	Items     int     // how many
+	Items     int     // how many it has
 	Remaining int     // on the pages after this one, if OCI says so
 	Next      *string // the token of the page after this one, or nil
 }
 
-// ReadPage makes a call that answers with a page of a list in an object, as most
-// services do. An item that is null is a malformed answer.
-func ReadPage[T any](ctx context.Context, p *Principal, call Call, request common.OCIRequest) ([]T, Page, error) {
+// ReadPage makes a call whose answer is an object with a page of a list, as most
+// services answer. An answer with a null item is malformed.
+func ReadPage[T any](ctx context.Context, c *Client, call Call, request common.OCIRequest) ([]T, Page, error) {
 	var answer struct {
 		Items     *[]*T `json:"items"`
 		Remaining int   `json:"remainingItemsCount"`
 	}
-	header, err := p.Do(ctx, call, request, &answer)
+	header, err := c.Do(ctx, call, request, &answer)
 	if err != nil {
 		return nil, Page{}, err
 	}
@@ -68,11 +67,11 @@ func ReadPage[T any](ctx context.Context, p *Principal, call Call, request commo
 	return items, Page{len(items), answer.Remaining, NextPage(header)}, err
 }
 
-// ReadItems makes a call that answers with a page of a list and nothing around it. An
-// item that is null is a malformed answer.
-func ReadItems[T any](ctx context.Context, p *Principal, call Call, request common.OCIRequest) ([]T, *string, error) {
+// ReadItems makes a call whose answer is a page of a list without an object around it.
+// An answer with a null item is malformed.
+func ReadItems[T any](ctx context.Context, c *Client, call Call, request common.OCIRequest) ([]T, *string, error) {
 	var answer []*T
-	header, err := p.Do(ctx, call, request, &answer)
+	header, err := c.Do(ctx, call, request, &answer)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -80,8 +79,8 @@ func ReadItems[T any](ctx context.Context, p *Principal, call Call, request comm
 	return items, NextPage(header), err
 }
 
-// whole returns the items of a list in which none is null: that would look like an
-// item with nothing in it.
+// whole returns the items of a list. It rejects a null item, which would look like an
+// empty one.
 func whole[T any](call Call, list []*T) ([]T, error) {
 	items := make([]T, len(list))
 	for i, item := range list {

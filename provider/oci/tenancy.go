@@ -1,4 +1,4 @@
-package ociauth
+package oci
 
 import (
 	"context"
@@ -12,23 +12,23 @@ import (
 	"github.com/oracle/oci-go-sdk/v65/objectstorage"
 )
 
-// Limits for the compartments of a tenancy: OCI allows a few thousand.
+// Limits for the lists of a tenancy. OCI allows a few thousand compartments.
 const (
 	maxCompartments = 10_000
 	maxPages        = 200
 )
 
-// Namespace finds the name by which images of the principal's own tenancy are
-// called. Object Storage tells it to every principal without any permission,
-// whereas the registry's own configuration takes a right on the root compartment
-// that a principal with rights on compartments only does not have.
-func (p *Principal) Namespace(ctx context.Context) (string, error) {
+// Namespace returns the tenancy's namespace, which begins the names of its images.
+// Object Storage tells it to every identity without any permission. The registry's
+// configuration tells it as well, but needs a right on the root compartment, which an
+// identity with rights on single compartments does not have.
+func (c *Client) Namespace(ctx context.Context) (string, error) {
 	call := Call{
 		Service: "objectstorage", Operation: "GetNamespace", Method: http.MethodGet,
-		Host: "objectstorage." + p.region.ID() + "." + p.region.Domain(), Path: "/n/",
+		Host: "objectstorage." + c.id.Region.ID() + "." + c.id.Region.Domain(), Path: "/n/",
 	}
 	var namespace string
-	if _, err := p.Do(ctx, call, objectstorage.GetNamespaceRequest{}, &namespace); err != nil {
+	if _, err := c.Do(ctx, call, objectstorage.GetNamespaceRequest{}, &namespace); err != nil {
 		return "", fmt.Errorf("finding the namespace of the tenancy: %w", err)
 	}
 	if !Segment(namespace) || strings.Contains(namespace, ".") {
@@ -37,34 +37,34 @@ func (p *Principal) Namespace(ctx context.Context) (string, error) {
 	return namespace, nil
 }
 
-// Compartment is a part of the tenancy; the tenancy itself is one, its root.
+// Compartment is a part of the tenancy. The tenancy itself is its root compartment.
 type Compartment struct {
 	ID, Name string
 }
 
-// Compartments lists the root and all compartments below it that the principal
-// has any rights on.
-func (p *Principal) Compartments(ctx context.Context) ([]Compartment, error) {
+// Compartments lists the root compartment and all compartments below it on which the
+// identity has any rights.
+func (c *Client) Compartments(ctx context.Context) ([]Compartment, error) {
 	call := Call{
 		Service: "identity", Operation: "ListCompartments", Method: http.MethodGet,
-		Host: "identity." + p.region.ID() + ".oci." + p.region.Domain(), Path: "/20160918/compartments",
+		Host: "identity." + c.id.Region.ID() + ".oci." + c.id.Region.Domain(), Path: "/20160918/compartments",
 	}
 	request := identity.ListCompartmentsRequest{
-		CompartmentId:          common.String(p.tenancy),
+		CompartmentId:          common.String(c.id.Tenancy),
 		CompartmentIdInSubtree: common.Bool(true),
 		AccessLevel:            identity.ListCompartmentsAccessLevelAccessible,
 		LifecycleState:         identity.CompartmentLifecycleStateActive,
 	}
-	found := []Compartment{{ID: p.tenancy, Name: "(root)"}}
-	seen := map[string]bool{p.tenancy: true}
+	found := []Compartment{{ID: c.id.Tenancy, Name: "(root)"}}
+	seen := map[string]bool{c.id.Tenancy: true}
 	err := Pages(func(page *string) (*string, error) {
 		request.Page = page
-		items, next, err := ReadItems[identity.Compartment](ctx, p, call, request)
+		items, next, err := ReadItems[identity.Compartment](ctx, c, call, request)
 		if err != nil {
 			return nil, err
 		}
 		for _, item := range items {
-			if item.Id == nil || !isOCID(*item.Id, "compartment") {
+			if item.Id == nil || !IsOCID(*item.Id, "compartment") {
 				return nil, call.Malformed("a compartment without an OCID")
 			}
 			if seen[*item.Id] || item.LifecycleState != identity.CompartmentLifecycleStateActive {
@@ -87,24 +87,24 @@ func (p *Principal) Compartments(ctx context.Context) ([]Compartment, error) {
 	return found, nil
 }
 
-// Lineage is a compartment and those that it lies in, the innermost first and the
-// tenancy last.
-func (p *Principal) Lineage(ctx context.Context, id string) ([]Compartment, error) {
+// Lineage returns a compartment and its parents. The compartment itself comes first,
+// and the tenancy last.
+func (c *Client) Lineage(ctx context.Context, id string) ([]Compartment, error) {
 	const deepest = 16 // OCI has six levels
 	call := Call{
 		Service: "identity", Operation: "GetCompartment", Method: http.MethodGet,
-		Host: "identity." + p.region.ID() + ".oci." + p.region.Domain(), Path: "/20160918/compartments/{compartmentId}",
+		Host: "identity." + c.id.Region.ID() + ".oci." + c.id.Region.Domain(), Path: "/20160918/compartments/{compartmentId}",
 	}
 	var line []Compartment
 	for range deepest {
-		if id == p.tenancy {
+		if id == c.id.Tenancy {
 			return append(line, Compartment{ID: id, Name: "(root)"}), nil
 		}
-		if !isOCID(id, "compartment") {
+		if !IsOCID(id, "compartment") {
 			return nil, fmt.Errorf("not the OCID of a compartment: %.120q", id)
 		}
 		var got identity.Compartment
-		if _, err := p.Do(ctx, call, identity.GetCompartmentRequest{CompartmentId: common.String(id)}, &got); err != nil {
+		if _, err := c.Do(ctx, call, identity.GetCompartmentRequest{CompartmentId: common.String(id)}, &got); err != nil {
 			return nil, fmt.Errorf("reading compartment %s: %w", id, err)
 		}
 		if got.Id == nil || *got.Id != id || got.CompartmentId == nil {
@@ -116,19 +116,19 @@ func (p *Principal) Lineage(ctx context.Context, id string) ([]Compartment, erro
 	return nil, call.Malformed("compartments within compartments without an end")
 }
 
-// Statements are the statements of the IAM policies that are attached to a
+// Statements returns the statements of the IAM policies that are attached to a
 // compartment.
-func (p *Principal) Statements(ctx context.Context, compartment string) ([]string, error) {
+func (c *Client) Statements(ctx context.Context, compartment string) ([]string, error) {
 	const most = 10_000
 	call := Call{
 		Service: "identity", Operation: "ListPolicies", Method: http.MethodGet,
-		Host: "identity." + p.region.ID() + ".oci." + p.region.Domain(), Path: "/20160918/policies",
+		Host: "identity." + c.id.Region.ID() + ".oci." + c.id.Region.Domain(), Path: "/20160918/policies",
 	}
 	request := identity.ListPoliciesRequest{CompartmentId: common.String(compartment)}
 	var statements []string
 	err := Pages(func(page *string) (*string, error) {
 		request.Page = page
-		items, next, err := ReadItems[identity.Policy](ctx, p, call, request)
+		items, next, err := ReadItems[identity.Policy](ctx, c, call, request)
 		if err != nil {
 			return nil, err
 		}
@@ -146,13 +146,4 @@ func (p *Principal) Statements(ctx context.Context, compartment string) ([]strin
 		return nil, fmt.Errorf("listing policies: %w", err)
 	}
 	return statements, nil
-}
-
-// Text is a string of an answer, made fit for people to read. It is not for
-// anything that is compared or sent back.
-func Text(s *string) string {
-	if s == nil {
-		return ""
-	}
-	return printable(*s, 255)
 }

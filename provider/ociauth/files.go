@@ -1,0 +1,52 @@
+package ociauth
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// Limits for files, so that a wrong path such as /dev/zero is an error.
+const (
+	maxConfigFile = 1 << 20
+	maxKeyFile    = 64 << 10
+	maxTokenFile  = 64 << 10
+)
+
+func readFile(path string, limit int64) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close() //nolint:errcheck // opened for reading
+	data, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err != nil {
+		return nil, err
+	}
+	if int64(len(data)) > limit {
+		return nil, fmt.Errorf("%s is larger than %d bytes", path, limit)
+	}
+	return data, nil
+}
+
+func expand(path string) (string, error) {
+	rest, ok := strings.CutPrefix(path, "~")
+	if !ok || (rest != "" && rest[0] != '/' && rest[0] != filepath.Separator) {
+		return path, nil
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return "", fmt.Errorf("finding %s: %w", path, err)
+	}
+	return filepath.Join(home, rest), nil
+}
+
+// value is what an environment variable says, or the file that it names.
+func value(s string, limit int64) ([]byte, error) {
+	if !filepath.IsAbs(s) {
+		return []byte(s), nil
+	}
+	return readFile(s, limit)
+}

@@ -1,0 +1,81 @@
+package ociauth
+
+import (
+	"cmp"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/oke-sign/oke-sign/provider/oci"
+)
+
+// claims are what a token says about itself.
+type claims struct {
+	Tenancy string
+	Expires float64 // seconds since 1970; 0 if it does not say
+}
+
+// readClaims reads the claims of a JWT without checking its signature: OCI does
+// that. A workload's and a resource's tenancy is in res_tenant, a user's in tenant.
+func readClaims(text string) (claims, error) {
+	parts := strings.Split(text, ".")
+	if len(parts) != 3 {
+		return claims{}, fmt.Errorf("%w: the token is no JWT", oci.ErrMalformed)
+	}
+	payload, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(parts[1], "="))
+	if err != nil {
+		return claims{}, fmt.Errorf("%w: the token's claims cannot be read", oci.ErrMalformed)
+	}
+	said, err := parseAnswer(payload)
+	if err != nil {
+		return claims{}, fmt.Errorf("%w: the token's claims cannot be read", oci.ErrMalformed)
+	}
+	return claims{Tenancy: cmp.Or(said.text("res_tenant"), said.text("tenant")), Expires: said.number("exp")}, nil
+}
+
+var errExpired = errors.New("the token expired")
+
+// checkToken refuses what cannot stand in a header, and a token whose time is
+// over by its own claim, which OCI would answer with a bare 401.
+func checkToken(token string, now time.Time) error {
+	if token == "" || !consists(token, letters+"._-+/=~") {
+		return errors.New("it holds no token")
+	}
+	if strings.Count(token, ".") != 2 {
+		return nil // not a JWT: nothing to read
+	}
+	claims, err := readClaims(token)
+	if err != nil || claims.Expires <= 0 || claims.Expires > 1e11 {
+		return nil // OCI will say what it thinks of it
+	}
+	if end := time.Unix(int64(claims.Expires), 0); !now.Before(end) {
+		return fmt.Errorf("%w at %s", errExpired, end.UTC().Format(time.RFC3339))
+	}
+	return nil
+}
+
+// readToken reads a file with nothing but a token in it that may still hold.
+func readToken(file string) (string, error) {
+	data, err := readFile(file, maxTokenFile)
+	if err != nil {
+		return "", err
+	}
+	token := strings.TrimSpace(string(data))
+	return token, checkToken(token, time.Now())
+}
+
+// renewal says how a session goes on.
+func renewal(err error) string {
+	if errors.Is(err, errExpired) {
+		return "; `oci session refresh` or `oci session authenticate` makes a new one"
+	}
+	return ""
+}
+
+const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+
+// consists reports whether s has only characters of set. Trim stops at the first
+// other character.
+func consists(s, set string) bool { return strings.Trim(s, set) == "" }
