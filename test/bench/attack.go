@@ -16,7 +16,7 @@ import (
 	"github.com/oke-sign/oke-sign/test/ocitest"
 )
 
-// attack is what others notice while somebody tries to stop the provider.
+// attack is the effect on other clients while somebody tries to stop the provider.
 func attack(ctx context.Context, s *scene, config *tls.Config, lasting time.Duration) []figure {
 	images := s.images(keysPerRequest, 1)
 	s.yes(ctx, images...)
@@ -48,7 +48,7 @@ func attack(ctx context.Context, s *scene, config *tls.Config, lasting time.Dura
 	return append(figures, figure{"attack_140_unread_answers_peak", s.unread(ctx, config, 140), "MiB"})
 }
 
-// hold opens connections, without a request on them.
+// hold opens connections and sends no request on them.
 func hold(ctx context.Context, addr string, n int, config *tls.Config) (release func()) {
 	var mu sync.Mutex
 	var held []net.Conn
@@ -59,11 +59,11 @@ func hold(ctx context.Context, addr string, n int, config *tls.Config) (release 
 			for next.Add(1) <= int64(n) {
 				c, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
 				if err != nil {
-					continue // which is fine too
+					continue // a refusal is fine too
 				}
 				if config != nil {
 					conn := tls.Client(c, named(config))
-					_ = conn.HandshakeContext(ctx) // it may be closed by then
+					_ = conn.HandshakeContext(ctx) // the provider may have closed it
 				}
 				mu.Lock()
 				held = append(held, c)
@@ -85,14 +85,14 @@ func named(config *tls.Config) *tls.Config {
 	return config
 }
 
-// during asks for a remembered image, 50 times a second, while an attack goes on.
+// during asks for a cached image, 50 times a second, while an attack goes on.
 func (s *scene) during(ctx context.Context, img *ocitest.Image, lasting time.Duration, attack func(end <-chan struct{})) []time.Duration {
 	end := make(chan struct{})
 	var wait sync.WaitGroup
 	wait.Go(func() { attack(end) })
 	defer wait.Wait()
 	defer close(end)
-	time.Sleep(500 * time.Millisecond) // until it is under way
+	time.Sleep(500 * time.Millisecond) // until the attack has begun
 	var took []time.Duration
 	for until := time.Now().Add(lasting); time.Now().Before(until); time.Sleep(20 * time.Millisecond) {
 		took = append(took, s.yes(ctx, img))
@@ -105,7 +105,7 @@ func p99(took []time.Duration) float64 {
 	return milliseconds(took[len(took)*99/100])
 }
 
-// trickle sends bodies that do not end, over and over.
+// trickle sends endless bodies, again and again.
 func trickle(ctx context.Context, addr string, config *tls.Config, n int, end <-chan struct{}) {
 	var wait sync.WaitGroup
 	for range n {
@@ -129,7 +129,7 @@ func trickle(ctx context.Context, addr string, config *tls.Config, n int, end <-
 	wait.Wait()
 }
 
-// waitForOCI asks for images that nobody knows, each on a connection of its own.
+// waitForOCI asks for unknown images, each on a new connection.
 func (s *scene) waitForOCI(ctx context.Context, images []*ocitest.Image, end <-chan struct{}) {
 	var wait sync.WaitGroup
 	for _, img := range images {
@@ -147,8 +147,8 @@ func (s *scene) waitForOCI(ctx context.Context, images []*ocitest.Image, end <-c
 	wait.Wait()
 }
 
-// unread sends requests of 1 MiB on many connections and reads no answer, and returns
-// the most memory that the provider takes meanwhile, in MiB.
+// unread sends requests of 1 MiB on many connections and reads no answer. It returns
+// the provider's peak memory, in MiB.
 func (s *scene) unread(ctx context.Context, config *tls.Config, n int) float64 {
 	keys := make([]string, 250)
 	for i := range keys {

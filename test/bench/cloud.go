@@ -23,12 +23,12 @@ import (
 )
 
 const (
-	latency = 60 * time.Millisecond // of OCI, where the figure's name does not say otherwise
+	latency = 60 * time.Millisecond // of OCI, unless the figure's name says otherwise
 	listing = "artifacts.ListContainerImageSignatures"
 	signing = "SHA_256_RSA_PKCS_PSS"
 )
 
-// scene is an emulated OCI with one provider that asks it.
+// scene is an emulated OCI with one provider that uses it.
 type scene struct {
 	cloud    *ocitest.Cloud
 	tenancy  *ocitest.Tenancy
@@ -40,8 +40,8 @@ type scene struct {
 	start    func() (*program, error)
 }
 
-// bystander lets the emulator's fixtures be used outside of a test: what fails
-// there ends the measurement.
+// bystander lets the emulator's fixtures be used outside a test. A failure of theirs
+// ends the measurement.
 type bystander struct {
 	testing.TB
 	dir  string
@@ -64,7 +64,7 @@ func (b *bystander) TempDir() string {
 	return dir
 }
 
-// stage sets a scene, has play measure in it, and clears it away.
+// stage sets up a scene, runs the measurement, and removes the scene.
 func stage(ctx context.Context, path, dir string, client *tls.Config, env []string, play func(*scene) []figure) (figures []figure, err error) {
 	home, err := os.MkdirTemp(dir, "scene-")
 	if err != nil {
@@ -101,11 +101,11 @@ func stage(ctx context.Context, path, dir string, client *tls.Config, env []stri
 	return play(s), nil
 }
 
-// restart begins again with a provider that knows nothing.
+// restart starts a new provider with empty caches.
 func (s *scene) restart() {
 	s.provider.stop()
 	s.client.CloseIdleConnections()
-	s.provider = nil // should it not start
+	s.provider = nil // in case the new one does not start
 	s.provider = must(s.start())
 }
 
@@ -117,7 +117,7 @@ func must[T any](v T, err error) T {
 	return v
 }
 
-// images makes signed images, in repositories in turn.
+// images creates signed images, spread over repositories.
 func (s *scene) images(n, repositories int) []*ocitest.Image {
 	made := make([]*ocitest.Image, n)
 	s.made++
@@ -147,7 +147,7 @@ func (s *scene) questions(images ...*ocitest.Image) string {
 	return envelope(keys)
 }
 
-// answer is what came back to one request.
+// answer is the answer to one request.
 type answer struct {
 	signed  int
 	trouble string
@@ -175,7 +175,7 @@ func (s *scene) ask(ctx context.Context, body string) (answer, error) {
 	return answer{strings.Count(string(text), `"signed":true`), got.Response.SystemError, time.Since(began)}, nil
 }
 
-// yes asks and insists on a yes for every image.
+// yes asks, and fails unless every image is signed.
 func (s *scene) yes(ctx context.Context, images ...*ocitest.Image) time.Duration {
 	got := must(s.ask(ctx, s.questions(images...)))
 	if got.signed != len(images) {
@@ -184,8 +184,8 @@ func (s *scene) yes(ctx context.Context, images ...*ocitest.Image) time.Duration
 	return got.took
 }
 
-// settled asks until there is an answer, as controllers do: what was begun for
-// the first request goes on.
+// settled asks until there is an answer, like a controller. Work that the first request
+// began continues.
 func (s *scene) settled(ctx context.Context, img *ocitest.Image) (signed bool) {
 	for range 5 {
 		if got := must(s.ask(ctx, s.questions(img))); got.trouble == "" {
@@ -205,14 +205,14 @@ func (s *scene) calls(prefix string) int {
 	return n
 }
 
-// inside is the time that all requests so far have spent in the provider.
+// inside returns the time that all requests so far have spent in the provider.
 func (s *scene) inside(ctx context.Context) time.Duration {
 	sum := must(s.provider.metric(ctx, `oke_sign_request_duration_seconds_sum{endpoint="signatures",outcome="answered"}`))
 	return time.Duration(sum * float64(time.Second))
 }
 
-// outside is the time that the emulated OCI has had them, latency included. What
-// lies between it and inside is all that the provider does, and the network.
+// outside returns the time that the emulated OCI had these requests, with its latency.
+// The difference to inside is the provider's work and the network.
 func (s *scene) outside() time.Duration {
 	var sum time.Duration
 	for _, r := range s.tenancy.Requests() {
@@ -221,7 +221,7 @@ func (s *scene) outside() time.Duration {
 	return sum
 }
 
-// middle is the median.
+// middle returns the median.
 func middle(times []time.Duration) float64 {
 	slices.Sort(times)
 	return milliseconds(times[len(times)/2])
@@ -229,8 +229,8 @@ func middle(times []time.Duration) float64 {
 
 func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
-// cold is what the first question about an image costs, with the key known. All
-// images are of repositories of their own, unless said otherwise.
+// cold measures the first question about an image, with the key's state cached. Each
+// image is in a different repository, unless stated otherwise.
 func cold(ctx context.Context, s *scene) []figure {
 	const n, many = 15, 100
 	fresh := s.images(1+many+n+10*n+2, 1+many+n+10*n+2)
@@ -239,7 +239,7 @@ func cold(ctx context.Context, s *scene) []figure {
 		fresh = fresh[k:]
 		return taken
 	}
-	s.yes(ctx, take(1)...) // finds the key
+	s.yes(ctx, take(1)...) // loads the key's state
 	var own, one, ten, alike []time.Duration
 	used := must(s.provider.cpu())
 	for range many {
@@ -262,7 +262,7 @@ func cold(ctx context.Context, s *scene) []figure {
 	}
 	alikeCalls := s.calls("") - before
 
-	// A burst for one image that nobody has asked about.
+	// A burst for one unknown image.
 	burst := s.questions(take(1)...)
 	before = s.calls(listing)
 	var wait sync.WaitGroup
@@ -283,7 +283,7 @@ func cold(ctx context.Context, s *scene) []figure {
 	wait.Wait()
 	burstCalls := s.calls(listing) - before
 
-	// Records that anybody who may push can add.
+	// Signature records that anybody with the right to push can add.
 	honest := take(1)[0]
 	flooded := s.tenancy.NewImage("team/flooded")
 	genuine := flooded.Sign(s.key, signing)
@@ -328,8 +328,8 @@ func cold(ctx context.Context, s *scene) []figure {
 	}
 }
 
-// audit asks about every image of a registry, in no order, one at a time by
-// several clients, as an audit does.
+// audit asks about every image of a registry in random order. Several clients ask for
+// one image at a time, like an audit.
 func audit(ctx context.Context, s *scene) []figure {
 	const n, repositories, clients = 5000, 200, 8
 	s.made++
@@ -382,7 +382,8 @@ func audit(ctx context.Context, s *scene) []figure {
 	return figures
 }
 
-// countersign adds records by keys that no policy lists. Nobody verifies these.
+// countersign adds signature records by keys that no policy allows. These are not
+// verified.
 func (s *scene) countersign(images []*ocitest.Image, times int) {
 	sample := images[0].Sign(s.key, signing)
 	for n := range times {
@@ -394,7 +395,7 @@ func (s *scene) countersign(images []*ocitest.Image, times int) {
 	}
 }
 
-// outages are followed by a request for an image that was never asked for.
+// outages measures recovery. A request for a new image follows each outage.
 func outages(ctx context.Context, s *scene, lasting time.Duration) []figure {
 	var figures []figure
 	for _, outage := range []struct {
@@ -408,7 +409,7 @@ func outages(ctx context.Context, s *scene, lasting time.Duration) []figure {
 	} {
 		images := s.images(20+1, 3)
 		outage.fault.Delay = ocitest.Duration(latency)
-		over := s.tenancy.Fault(outage.fault) // the first fault that was set counts
+		over := s.tenancy.Fault(outage.fault) // the fault that was set first applies
 		clear := s.slow()
 		during, stop := context.WithTimeout(ctx, lasting)
 		var wait sync.WaitGroup
@@ -432,14 +433,14 @@ func outages(ctx context.Context, s *scene, lasting time.Duration) []figure {
 		figures = append(figures,
 			figure{"outage_" + outage.name + "_next_signed", float64(got.signed), "answers"},
 			figure{"outage_" + outage.name + "_next", milliseconds(got.took), "ms"})
-		if outage.fault.Kind != ocitest.Hang { // the emulator counts what it has dealt with
+		if outage.fault.Kind != ocitest.Hang { // the emulator counts only finished requests
 			figures = append(figures, figure{"outage_" + outage.name + "_calls", float64(calls) / lasting.Seconds(), "calls/s"})
 		}
 	}
 	return figures
 }
 
-// fill asks for many images at once that nobody has asked about.
+// fill asks for many unknown images at once.
 func fill(ctx context.Context, s *scene) []figure {
 	const n, clients, part = 5000, 8, 1000
 	images := s.images(n, n/10)
@@ -466,8 +467,8 @@ func fill(ctx context.Context, s *scene) []figure {
 		figure{"fill_5000_memory", must(s.provider.resident()), "MiB"})
 }
 
-// steady is a cluster that makes 20 Pods a second of 10 images each, and an OCI
-// that now and then throttles or breaks off.
+// steady simulates a cluster that creates 20 Pods a second with 10 images each, and an
+// OCI that sometimes throttles or closes connections.
 func steady(ctx context.Context, s *scene, lasting time.Duration) []figure {
 	const pods, each = 20, 10
 	images := s.images(4000, 400)
@@ -507,10 +508,10 @@ func steady(ctx context.Context, s *scene, lasting time.Duration) []figure {
 	}
 }
 
-// warm asks for the same ten images again and again: as fast as they are
-// answered, by a provider with one thread for Go code, and then 2 000 times a
-// second. It takes turns with the server that answers a constant, so that
-// whatever else the machine does bears on both.
+// warm asks for the same ten images again and again. First it asks as fast as a
+// provider with one thread for Go code answers, then 2 000 times a second. It
+// alternates with the server that answers a constant, so that other load on the machine
+// affects both.
 func warm(ctx context.Context, s *scene, dir string, config *tls.Config, lasting time.Duration) []figure {
 	images := s.images(keysPerRequest, 1)
 	s.yes(ctx, images...)

@@ -11,9 +11,9 @@ import (
 	"github.com/oke-sign/oke-sign/test/ocitest"
 )
 
-// fairness is how many Pods with one new image have an answer within the budget while
-// others make images up: 40 requests of 100 images at any time, each of which costs
-// two calls to OCI.
+// fairness counts the Pods with one new image that get an answer within the budget
+// while others invent images. The others send 40 requests of 100 images at any time,
+// and each image costs two calls to OCI.
 func fairness(ctx context.Context, s *scene) []figure {
 	const requests, images, pods = 40, 100, 10
 	fresh := s.images(1+2*pods, 1+2*pods)
@@ -33,7 +33,7 @@ func fairness(ctx context.Context, s *scene) []figure {
 					n := made.Add(1)
 					keys[i] = question(fmt.Sprintf("iad.ocir.io/%s/made-up-%d@sha256:%064x", s.tenancy.Namespace, n, n), s.key.ID)
 				}
-				_, _ = s.ask(ctx, envelope(keys)) // whatever becomes of it
+				_, _ = s.ask(ctx, envelope(keys)) // the answer does not matter
 			}
 		})
 	}
@@ -48,7 +48,7 @@ func fairness(ctx context.Context, s *scene) []figure {
 	}
 }
 
-// pods asks for one image after another, once each, and counts the answers.
+// pods asks for each image once, one after another, and counts the answers.
 func (s *scene) pods(ctx context.Context, images []*ocitest.Image) (took []time.Duration, answered int) {
 	for _, img := range images {
 		got := must(s.ask(ctx, s.questions(img)))

@@ -23,10 +23,11 @@ import (
 
 const callerName = "gatekeeper-webhook-service.gatekeeper-system.svc"
 
-// clients is how many connections ask at once.
+// clients is the number of concurrent connections.
 const clients = 4
 
-// serveConstant is the child's part: it serves until its standard input ends.
+// serveConstant is the main function of the child process. It serves until its standard
+// input ends.
 func serveConstant(ctx context.Context, dir string, out io.Writer) error {
 	serving, err := certs.LoadServing(filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key"))
 	if err != nil {
@@ -43,7 +44,7 @@ func serveConstant(ctx context.Context, dir string, out io.Writer) error {
 	srv := server.HTTP(constant(w))
 	done := make(chan error, 1)
 	go func() { done <- srv.Serve(tls.NewListener(listener, certs.TLS(serving))) }()
-	// The first line says where, the second what to ask.
+	// The first line has the address, the second the request.
 	if _, err := fmt.Fprintf(out, "%s\n%s\n", listener.Addr(), w.request(0)); err != nil {
 		return err
 	}
@@ -59,7 +60,7 @@ func serveConstant(ctx context.Context, dir string, out io.Writer) error {
 	return nil
 }
 
-// constant reads a request as it must, and answers the same bytes to all.
+// constant reads a request fully and always answers the same bytes.
 func constant(w *world) http.Handler {
 	items := make([]server.Item, keysPerRequest)
 	for i := range items {
@@ -105,8 +106,8 @@ func (m *measured) figures(name string) []figure {
 	}
 }
 
-// startConstant runs a server that does nothing but answer, and says what to ask
-// it. It ends with its standard input.
+// startConstant starts a server that only answers a constant, and returns the request
+// for it. The server ends with its standard input.
 func startConstant(ctx context.Context, dir string) (p *program, body string, stop func() error, err error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -138,8 +139,8 @@ func startConstant(ctx context.Context, dir string) (p *program, body string, st
 	return &program{pid: cmd.Process.Pid, addr: strings.TrimSpace(addr)}, strings.TrimSpace(body), stop, nil
 }
 
-// load asks the same over several connections. Each begins with a request that
-// is not timed, for the handshake.
+// load sends the same request over several connections. The first request of each is
+// not timed, because it includes the handshake.
 func (p *program) load(ctx context.Context, body string, config *tls.Config, duration time.Duration) (measured, error) {
 	before, err := p.cpu()
 	if err != nil {

@@ -1,14 +1,13 @@
-// Command bench measures the provider, and how fast the plugin starts, and prints
-// one figure a line: name, value, unit.
+// Command bench measures the provider and the start of the plugin. It prints one figure
+// a line: name, value, unit.
 //
-// The provider runs as the program that it is, against an emulated OCI that
-// answers after 60 ms unless a figure's name says otherwise, and is asked over
-// TLS 1.3 with a client certificate. What it costs is the CPU time that the
-// system charges it, so that neither the client nor whatever else the machine
-// does counts. Beside the figure for warm caches stands that of a server that
-// answers a constant: the ratio of the two is worth more than either. Memory and
-// churn, for which no emulator would be fast enough, are measured on the caches
-// alone.
+// The provider runs as a program against an emulated OCI, which answers after 60 ms
+// unless a figure's name says otherwise. Questions come over TLS 1.3 with a client
+// certificate. Costs are the CPU time that the system charges the provider, so the
+// client and other load on the machine do not count. The figure for warm caches has a
+// second figure beside it, for a server that answers a constant. The ratio of the two
+// is more reliable than either. Memory and churn are measured on the caches alone,
+// because no emulator is fast enough for them.
 package main
 
 import (
@@ -33,7 +32,7 @@ import (
 	"github.com/oke-sign/oke-sign/test/pki"
 )
 
-// keysPerRequest is what a large Pod asks at once.
+// keysPerRequest is the number of questions for a large Pod.
 const keysPerRequest = 10
 
 func main() {
@@ -45,7 +44,7 @@ func main() {
 	}
 }
 
-// settings are how long to measure what has no natural end.
+// settings bound the measurements that have no natural end.
 type settings struct {
 	duration, outage, steady time.Duration
 	churn                    int
@@ -89,14 +88,14 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	return nil
 }
 
-// part is one thing that is measured.
+// part is one measurement.
 type part struct {
 	name    string
 	measure func(context.Context) ([]figure, error)
 }
 
-// parts are all of them, in the order they are printed, and what removes what
-// they leave behind.
+// parts returns all measurements in the order of printing, and a function that removes
+// their files.
 func (set settings) parts() ([]part, func() error, error) {
 	dir, err := os.MkdirTemp("", "oke-sign-bench-")
 	if err != nil {
@@ -141,7 +140,7 @@ type figure struct {
 	unit  string
 }
 
-// handlerAlone is a warm request without network, TLS and HTTP parsing.
+// handlerAlone measures a warm request without network, TLS and HTTP parsing.
 func handlerAlone(ctx context.Context) ([]figure, error) {
 	w, err := newWorld(keysPerRequest)
 	if err != nil {
@@ -171,7 +170,7 @@ func handlerAlone(ctx context.Context) ([]figure, error) {
 	}, bad
 }
 
-// tooManyKeys is what it costs to refuse a request that no policy sends.
+// tooManyKeys measures the rejection of a request that no policy sends.
 func tooManyKeys(ctx context.Context) ([]figure, error) {
 	w, err := newWorld(1)
 	if err != nil {
@@ -199,8 +198,8 @@ func tooManyKeys(ctx context.Context) ([]figure, error) {
 	}, bad
 }
 
-// certificates writes what the servers need into dir, and returns how a client
-// has to speak to them.
+// certificates writes the servers' TLS files into dir, and returns the client's
+// configuration.
 func certificates(dir string) (*tls.Config, error) {
 	ca, err := pki.NewAuthority("bench-ca")
 	if err != nil {

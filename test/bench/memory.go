@@ -12,9 +12,9 @@ import (
 	"github.com/oke-sign/oke-sign/provider/signature"
 )
 
-// memory is what the caches take when they are full, and whether they stay so
-// when many more images than they hold pass through. Signed messages bind the
-// repository and the digest, so one signature does for any number of namespaces.
+// memory measures the caches when they are full, and whether their size stays bounded
+// when many more images pass through. A signed message names the repository and the
+// digest but no namespace, so one signature serves many namespaces.
 func memory(ctx context.Context, churn int) ([]figure, error) {
 	const full, signed = 100_000, 100
 	w, err := newWorld(signed)
@@ -24,7 +24,7 @@ func memory(ctx context.Context, churn int) ([]figure, error) {
 	check := w.checker()
 	self := &program{pid: os.Getpid()}
 	ask := func(n int) error {
-		// Each reference is read from bytes of its own, as one from a request is.
+		// Each reference has separate bytes, as in a request.
 		ref, err := image.Parse(fmt.Sprintf("iad.ocir.io/ns%d/%s", n/signed, w.names[n%signed]))
 		if err != nil {
 			return err
@@ -69,7 +69,7 @@ func memory(ctx context.Context, churn int) ([]figure, error) {
 	runtime.GC()
 	var stats runtime.MemStats
 	runtime.ReadMemStats(&stats)
-	held := check.Stats()["evidence"].Entries // and with it the caches, until here
+	held := check.Stats()["evidence"].Entries // also keeps the caches alive until here
 	return []figure{
 		{"memory_before", before, "MiB"},
 		{"memory_100000_verdicts", filled, "MiB"},

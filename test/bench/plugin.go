@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// pluginStart is how long kubectl's plugin takes to say what it knows without
-// asking anybody, and how large it is as it is released.
+// pluginStart measures how long kubectl's plugin takes for a command that asks nobody,
+// and the size of the released program.
 func pluginStart(ctx context.Context, dir string) ([]figure, error) {
 	const runs = 21
 	path := filepath.Join(dir, "kubectl-oke_sign")

@@ -17,16 +17,16 @@ import (
 	"time"
 )
 
-// program is a server in a process of its own, as it runs in a cluster.
+// program is a server in a separate process, as in a cluster.
 type program struct {
 	cmd    *exec.Cmd
 	pid    int
-	addr   string // where it answers questions
+	addr   string // address for questions
 	health string // of the provider only
 	done   chan struct{}
 }
 
-// buildProvider makes the program that is measured.
+// buildProvider builds the measured program.
 func buildProvider(ctx context.Context, dir string) (string, error) {
 	path := filepath.Join(dir, "oke-sign-provider")
 	cmd := exec.CommandContext(ctx, "go", "build", "-o", path, "github.com/oke-sign/oke-sign/provider/oke-sign-provider")
@@ -37,8 +37,8 @@ func buildProvider(ctx context.Context, dir string) (string, error) {
 	return path, nil
 }
 
-// startProvider runs the provider for a user of an emulated OCI. Its log goes
-// where a container's goes, into a pipe that somebody reads.
+// startProvider runs the provider as a user of an emulated OCI. Its log goes into a
+// pipe with a reader, like the log of a container.
 func startProvider(ctx context.Context, path, dir, config string, env []string, flags ...string) (*program, error) {
 	file := func(name string) string { return filepath.Join(dir, name) }
 	args := append([]string{
@@ -60,7 +60,7 @@ func startProvider(ctx context.Context, path, dir, config string, env []string, 
 		defer close(p.done)
 		p.follow(log, ready)
 		_, _ = io.Copy(io.Discard, log)
-		_ = cmd.Wait() // it was told to end
+		_ = cmd.Wait() // it was ended by a signal
 	}()
 	select {
 	case <-ready:
@@ -70,7 +70,7 @@ func startProvider(ctx context.Context, path, dir, config string, env []string, 
 	}
 }
 
-// follow reads the log up to the line that says that all is ready.
+// follow reads the log up to the line that reports readiness.
 func (p *program) follow(log io.Reader, ready chan<- struct{}) {
 	lines := bufio.NewScanner(log)
 	for lines.Scan() {
@@ -94,18 +94,18 @@ func (p *program) stop() {
 	<-p.done
 }
 
-// cpu is what the process has cost so far, in user and system time.
+// cpu returns the user and system time of the process so far.
 func (p *program) cpu() (time.Duration, error) {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.pid))
 	if err != nil {
 		return 0, err
 	}
-	// The second field may hold spaces, and ends with a parenthesis.
+	// The second field may contain spaces, and ends with a parenthesis.
 	fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
 	if len(fields) < 13 {
 		return 0, fmt.Errorf("reading the process's times: %q", stat)
 	}
-	const tick = 10 * time.Millisecond // of Linux, towards programs
+	const tick = 10 * time.Millisecond // the unit in which Linux reports times
 	var total time.Duration
 	for _, field := range fields[11:13] { // utime, stime
 		n, err := strconv.Atoi(field)
@@ -117,7 +117,7 @@ func (p *program) cpu() (time.Duration, error) {
 	return total, nil
 }
 
-// resident is how much memory the process occupies, in MiB.
+// resident returns the resident memory of the process, in MiB.
 func (p *program) resident() (float64, error) {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.pid))
 	if err != nil {

@@ -23,12 +23,11 @@ import (
 
 const keyVersion = "ocid1.keyversion.oc1.iad.b5r7bu4kaaeug.benchversion"
 
-// world is a registry and a vault in memory: images, all of them signed by one
-// real key.
+// world is a registry and a vault in memory. One real key has signed all images.
 type world struct {
 	key     signature.KeyID
 	public  *rsa.PublicKey
-	records map[string]signature.Record // by repository and digest, which is what a signature is about
+	records map[string]signature.Record // by repository and digest, which a signature binds
 	images  []string
 	names   []string // without registry and namespace
 }
@@ -83,7 +82,7 @@ func (w *world) sign(private *rsa.PrivateKey, ref image.Reference) (signature.Re
 	}, nil
 }
 
-// checker is the provider's own, over this world.
+// checker returns the provider's Checker over this world.
 func (w *world) checker() *checker.Checker {
 	return checker.New(checker.Config{Images: w, Keys: w})
 }
@@ -96,7 +95,7 @@ func (w *world) Records(_ context.Context, ref image.Reference) ([]signature.Rec
 	if !ok {
 		return nil, false, nil
 	}
-	// What is read from an answer shares no memory with anything else.
+	// An answer shares no memory with other objects.
 	for _, s := range []*string{&rec.ID, &rec.KeyID, &rec.KeyVersionID, &rec.Algorithm, &rec.State} {
 		*s = strings.Clone(*s)
 	}
@@ -112,7 +111,7 @@ func (w *world) Exists(_ context.Context, ref image.Reference) (bool, error) {
 	return ok, nil
 }
 
-// KeyState and PublicKey make it the vault.
+// KeyState and PublicKey make a world the vault of a Checker.
 func (w *world) KeyState(_ context.Context, id signature.KeyID) (verdict.Key, error) {
 	version, err := signature.ParseKeyVersionID(keyVersion)
 	return verdict.Key{ID: id, State: verdict.Enabled, Algorithm: "RSA",
@@ -123,7 +122,7 @@ func (w *world) PublicKey(context.Context, signature.KeyID, signature.KeyVersion
 	return w.public, nil
 }
 
-// request is the body that asks for keysPerRequest images from the nth on.
+// request returns the body of a request for keysPerRequest images, from the nth on.
 func (w *world) request(n int) string {
 	keys := make([]string, keysPerRequest)
 	for i := range keys {

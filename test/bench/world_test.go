@@ -9,7 +9,7 @@ import (
 	"github.com/oke-sign/oke-sign/provider/verdict"
 )
 
-// What is measured is a decision: it takes a real signature to get a yes.
+// The benchmark measures real decisions: only a real signature gives a yes.
 func TestWorld(t *testing.T) {
 	w, err := newWorld(keysPerRequest)
 	if err != nil {

@@ -18,25 +18,25 @@ import (
 	"time"
 )
 
-// kubernetesVersion is what that Kubernetes' programs say they are; without it
-// they call themselves v0.0.0, which charts refuse.
+// kubernetesVersion is the version that the programs of Kubernetes report. Without it
+// they report v0.0.0, and charts reject them.
 const kubernetesVersion = "v1.36.3"
 
-// hyper is one program with five names.
+// hyper lists the names of one program, cmd/hyper.
 var hyper = []string{"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl"}
 
 var buildFlags = []string{
-	"-trimpath", // so that the build cache holds for every folder of the module cache
+	"-trimpath", // makes the build cache valid for every folder of the module cache
 	"-ldflags", "-s -w" +
 		" -X k8s.io/component-base/version.gitVersion=" + kubernetesVersion +
 		" -X k8s.io/component-base/version.gitMajor=1" +
 		" -X k8s.io/component-base/version.gitMinor=36",
 }
 
-// Build builds the programs of the module at source (this one) unless that was
-// done before, and returns the folder they are in: a folder of the user's cache,
-// named by everything that goes into them. What it does is shown on progress; the
-// first time takes minutes.
+// Build builds the programs of the module at source (this one) and returns their
+// folder. The folder is in the user's cache, named by a hash of all build inputs. If it
+// exists, Build builds nothing. Build reports on progress. The first build takes
+// minutes.
 func Build(ctx context.Context, source string, progress io.Writer) (string, error) {
 	name, err := buildName(ctx, source)
 	if err != nil {
@@ -50,7 +50,7 @@ func Build(ctx context.Context, source string, progress io.Writer) (string, erro
 	if err := os.MkdirAll(root, 0o755); err != nil {
 		return "", err
 	}
-	// Two builds at once would need the memory of two linkers and help nobody.
+	// Two builds at once would need the memory of two linkers.
 	unlock, err := lock(filepath.Join(root, "lock"))
 	if err != nil {
 		return "", err
@@ -61,7 +61,7 @@ func Build(ctx context.Context, source string, progress io.Writer) (string, erro
 	if err := os.Chtimes(done, now, now); err == nil {
 		return done, nil
 	}
-	fmt.Fprintf(progress, "building Kubernetes %s, Gatekeeper and kwok from their Go modules: minutes the first time, not at all later\n", kubernetesVersion)
+	fmt.Fprintf(progress, "building Kubernetes %s, Gatekeeper and kwok from their Go modules: this takes minutes the first time, and is cached\n", kubernetesVersion)
 	made, err := os.MkdirTemp(root, "building-")
 	if err != nil {
 		return "", err
@@ -76,12 +76,12 @@ func Build(ctx context.Context, source string, progress io.Writer) (string, erro
 	if err := os.Rename(made, done); err != nil {
 		return "", err
 	}
-	fmt.Fprintf(progress, "built in %s, kept in %s\n", time.Since(now).Round(time.Second), done)
-	return done, forget(root, now.AddDate(0, -1, 0))
+	fmt.Fprintf(progress, "built in %s, cached in %s\n", time.Since(now).Round(time.Second), done)
+	return done, removeUnused(root, now.AddDate(0, -1, 0))
 }
 
-// forget removes what was built and not used since.
-func forget(root string, since time.Time) error {
+// removeUnused removes builds that nobody has used since.
+func removeUnused(root string, since time.Time) error {
 	entries, err := os.ReadDir(root)
 	if err != nil {
 		return err
@@ -118,7 +118,7 @@ func goTool(ctx context.Context, source string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Dir = source
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=", "GOWORK=off")
-	// An interrupted go ends its compilers before itself.
+	// The go command ends its compilers when it is interrupted.
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = 10 * time.Second
 	return cmd
@@ -140,9 +140,9 @@ func build(ctx context.Context, source, out string, progress io.Writer) error {
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	said := count(compiled, bytes.Count(packages, []byte("\n")), progress)
+	output := count(compiled, bytes.Count(packages, []byte("\n")), progress)
 	if err := cmd.Wait(); err != nil {
-		return fmt.Errorf("go build: %w\n%s", err, strings.Join(said, "\n"))
+		return fmt.Errorf("go build: %w\n%s", err, strings.Join(output, "\n"))
 	}
 	for _, name := range hyper {
 		if err := os.Symlink("hyper", filepath.Join(out, name)); err != nil {
@@ -152,15 +152,15 @@ func build(ctx context.Context, source, out string, progress io.Writer) error {
 	return extract(ctx, source, out)
 }
 
-// count shows every hundredth of the packages that are compiled and returns what
-// is said besides.
+// count reports every hundredth compiled package on progress, and returns all other
+// output.
 func count(compiled io.Reader, of int, progress io.Writer) []string {
 	began, n := time.Now(), 0
-	var said []string
+	var output []string
 	for lines := bufio.NewScanner(compiled); lines.Scan(); {
 		if line := lines.Text(); strings.ContainsAny(line, " :") || strings.HasPrefix(line, "#") {
 			if !strings.HasPrefix(line, "go: downloading") {
-				said = append(said, line)
+				output = append(output, line)
 			}
 			continue
 		}
@@ -168,11 +168,11 @@ func count(compiled io.Reader, of int, progress io.Writer) []string {
 			fmt.Fprintf(progress, "%4d of at most %d packages compiled, %s\n", n, of, time.Since(began).Round(time.Second))
 		}
 	}
-	return said
+	return output
 }
 
-// extract takes from the modules what the programs need beside them: Gatekeeper's
-// chart, and kwok's stages, without which it pretends nothing.
+// extract copies from the modules what the programs also need: Gatekeeper's chart, and
+// kwok's stages. Without stages, kwok simulates nothing.
 func extract(ctx context.Context, source, out string) error {
 	gatekeeper, err := moduleDir(ctx, source, "github.com/open-policy-agent/gatekeeper/v3")
 	if err != nil {
@@ -200,7 +200,8 @@ func moduleDir(ctx context.Context, source, module string) (string, error) {
 	return strings.TrimSpace(string(dir)), nil
 }
 
-// lock takes the lock that file stands for; it falls with the process.
+// lock takes an exclusive lock on the file. The kernel releases it when the process
+// ends.
 func lock(file string) (unlock func(), err error) {
 	f, err := os.OpenFile(file, os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
@@ -217,7 +218,7 @@ func lock(file string) (unlock func(), err error) {
 	return func() { f.Close() }, nil
 }
 
-// FindProject is the root of the checkout that dir lies in.
+// FindProject returns the root of the checkout that contains dir.
 func FindProject(dir string) (string, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {

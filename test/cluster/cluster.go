@@ -18,51 +18,51 @@ import (
 
 // Config says what to start, and where.
 type Config struct {
-	// Dir is the cluster's folder: keys, logs, etcd's data. It must not exist, and
-	// its name be short, as sockets in it have at most 107 bytes of path.
+	// Dir is the cluster's folder, with keys, logs and etcd's data. It must not exist.
+	// Its name must be short, because the path of a socket has at most 107 bytes.
 	Dir string
 	// Programs is the folder that Build returned.
 	Programs string
 	// Project is the root of oke-sign's checkout: bin/oke-sign-provider and
 	// bin/oci-emulator, the policies and the values for Gatekeeper's chart.
 	Project string
-	// Bare leaves out Gatekeeper and oke-sign, for whoever installs them himself. Their
-	// Pods are sent to the Node that runs them.
+	// Bare omits Gatekeeper and oke-sign, for callers that install them. Their Pods are
+	// sent to the Node that runs them as processes.
 	Bare bool
-	// Command is run inside the cluster once it is up, and the cluster ends with
-	// it. Without one the cluster stays until it is told to end.
+	// Command runs inside the cluster once it is up, and the cluster ends with it.
+	// Without a command the cluster runs until it is told to end.
 	Command []string
 
-	API, OCI string `json:",omitempty"` // host addresses of the doors, set by Start
+	API, OCI string `json:",omitempty"` // host addresses that are forwarded into the cluster, set by Start
 }
 
 func (cfg Config) path(parts ...string) string {
 	return filepath.Join(append([]string{cfg.Dir}, parts...)...)
 }
 
-// Cluster is a cluster that this process started, and that ends with it.
+// Cluster is a cluster that this process started. It ends with this process.
 type Cluster struct {
-	cfg    Config
-	cmd    *exec.Cmd
-	holder io.Closer
-	doors  []net.Listener
-	ended  chan struct{}
-	err    error
+	cfg       Config
+	cmd       *exec.Cmd
+	lifeline  io.Closer
+	listeners []net.Listener
+	ended     chan struct{}
+	err       error
 }
 
-// insideArg is the name by which this program knows that it is to be the first
-// process of a cluster.
-const insideArg = "oke-sign-cluster-inside"
+// supervisorArg is argv[0] of a process that is to become the first process of a
+// cluster.
+const supervisorArg = "oke-sign-cluster-supervisor"
 
-// Enter has to be called before anything else by every program that uses this
-// package. In a process that Start or the cluster's kubelet began it does that
-// process's work, and says with which code to exit.
+// Enter does the work of a process that Start or the cluster's kubelet began, and
+// returns its exit code. Every program that uses this package must call Enter first. In
+// any other process Enter does nothing.
 func Enter() (code int, entered bool) {
 	if err := kubelet.Child(os.Args[0]); err != nil {
 		fmt.Fprintf(os.Stderr, "%v\n", err)
 		return 1, true
 	}
-	if os.Args[0] != insideArg || len(os.Args) != 2 {
+	if os.Args[0] != supervisorArg || len(os.Args) != 2 {
 		return 0, false
 	}
 	var cfg Config
@@ -70,11 +70,11 @@ func Enter() (code int, entered bool) {
 		fmt.Fprintf(os.Stderr, "cluster: %v\n", err)
 		return 1, true
 	}
-	return enter(cfg), true
+	return supervise(cfg), true
 }
 
-// Start begins to start a cluster. Its progress and what it dies of goes to
-// stderr. When ctx ends, the cluster does.
+// Start begins to start a cluster. The cluster writes its progress and a fatal error to
+// stderr. It ends when ctx ends.
 func Start(ctx context.Context, cfg Config) (*Cluster, error) {
 	if err := os.Mkdir(cfg.Dir, 0o700); err != nil {
 		return nil, err
@@ -88,17 +88,17 @@ func Start(ctx context.Context, cfg Config) (*Cluster, error) {
 		case <-c.ended:
 		case <-time.After(grace):
 		}
-		c.holder.Close()
+		c.lifeline.Close()
 	})
 	return c, nil
 }
 
-// grace is how long a command inside, which had the same signal as the outside,
-// has for its own clean-up.
+// grace is the time that a command inside the cluster has for its clean-up, after the
+// same signal as the process outside.
 const grace = 15 * time.Second
 
 func (c *Cluster) begin(ctx context.Context, cfg Config) error {
-	for _, door := range []struct {
+	for _, forwarded := range []struct {
 		address *string
 		socket  string
 	}{{&cfg.API, "api.sock"}, {&cfg.OCI, "oci.sock"}} {
@@ -106,9 +106,9 @@ func (c *Cluster) begin(ctx context.Context, cfg Config) error {
 		if err != nil {
 			return err
 		}
-		c.doors = append(c.doors, listener)
-		*door.address = listener.Addr().String()
-		go forward(listener, "unix", cfg.path(door.socket))
+		c.listeners = append(c.listeners, listener)
+		*forwarded.address = listener.Addr().String()
+		go forward(listener, "unix", cfg.path(forwarded.socket))
 	}
 	c.cfg = cfg
 	text, err := json.Marshal(cfg)
@@ -123,14 +123,14 @@ func (c *Cluster) begin(ctx context.Context, cfg Config) error {
 		return err
 	}
 	defer read.Close()
-	c.holder = write
+	c.lifeline = write
 	c.cmd = exec.CommandContext(context.WithoutCancel(ctx), "/proc/self/exe")
-	c.cmd.Args = []string{insideArg, string(text)}
+	c.cmd.Args = []string{supervisorArg, string(text)}
 	c.cmd.Stdin, c.cmd.Stdout, c.cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	c.cmd.ExtraFiles = []*os.File{read}
 	c.cmd.SysProcAttr = namespace.New()
 	if err := c.cmd.Start(); err != nil {
-		return fmt.Errorf("namespaces of its own, which need root or unprivileged user namespaces: %w", err)
+		return fmt.Errorf("creating namespaces, which needs root or unprivileged user namespaces: %w", err)
 	}
 	go func() {
 		c.err = c.cmd.Wait()
@@ -139,12 +139,12 @@ func (c *Cluster) begin(ctx context.Context, cfg Config) error {
 	return os.WriteFile(cfg.path("pid"), fmt.Append(nil, c.cmd.Process.Pid), 0o644)
 }
 
-// Ready waits until everything of the cluster is up.
+// Ready waits until every part of the cluster is up.
 func (c *Cluster) Ready(ctx context.Context) error {
-	return until(ctx, func(context.Context) error {
+	return poll(ctx, func(context.Context) error {
 		select {
 		case <-c.ended:
-			return fatal{fmt.Errorf("the cluster ended; its logs are in %s", c.cfg.path("log"))}
+			return permanent{fmt.Errorf("the cluster ended; its logs are in %s", c.cfg.path("log"))}
 		default:
 			_, err := os.Stat(c.cfg.path("ready"))
 			return err
@@ -152,8 +152,8 @@ func (c *Cluster) Ready(ctx context.Context) error {
 	})
 }
 
-// Wait waits until the cluster has ended by itself and returns its exit code: that
-// of its command, if it had one.
+// Wait waits until the cluster has ended by itself. It returns the exit code of the
+// cluster's command, if there is one, or else the cluster's.
 func (c *Cluster) Wait() (int, error) {
 	<-c.ended
 	err := c.close()
@@ -170,15 +170,15 @@ func (c *Cluster) Stop() error {
 	return err
 }
 
-// close closes the doors and lets go of the pipe that the cluster lives by.
+// close closes the forwarded ports and the pipe that the cluster's life depends on.
 func (c *Cluster) close() error {
 	var all []error
-	for _, door := range c.doors {
-		all = append(all, door.Close())
+	for _, forwarded := range c.listeners {
+		all = append(all, forwarded.Close())
 	}
-	c.doors = nil
-	if c.holder != nil {
-		if err := c.holder.Close(); !errors.Is(err, os.ErrClosed) {
+	c.listeners = nil
+	if c.lifeline != nil {
+		if err := c.lifeline.Close(); !errors.Is(err, os.ErrClosed) {
 			all = append(all, err)
 		}
 	}

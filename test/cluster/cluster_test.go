@@ -17,14 +17,15 @@ import (
 	"github.com/oke-sign/oke-sign/test/cluster"
 )
 
-// The test binary is the first process of the clusters that it starts, and, called
-// by this name, somebody who starts one and can be killed.
+// TestMain makes the test binary play two more roles: the first process of the clusters
+// that it starts, and, by an environment variable, a starter of a cluster that a test
+// can kill.
 func TestMain(m *testing.M) {
 	if code, entered := cluster.Enter(); entered {
 		os.Exit(code)
 	}
 	if dir := os.Getenv("CLUSTER_TEST_HOLD"); dir != "" {
-		hold(dir)
+		runToEnd(dir)
 	}
 	os.Exit(m.Run())
 }
@@ -38,7 +39,7 @@ func config(dir string) (cluster.Config, error) {
 	return cluster.Config{Dir: dir, Programs: programs, Project: project}, err
 }
 
-func hold(dir string) {
+func runToEnd(dir string) {
 	cfg, err := config(dir)
 	if err != nil {
 		panic(err)
@@ -51,8 +52,8 @@ func hold(dir string) {
 	os.Exit(code)
 }
 
-// folder is a new cluster's, with a name short enough for sockets.
-func folder(t *testing.T) string {
+// newFolder returns the folder of a new cluster, with a name short enough for sockets.
+func newFolder(t *testing.T) string {
 	t.Helper()
 	scratch, err := os.MkdirTemp("", "c")
 	if err != nil {
@@ -64,7 +65,7 @@ func folder(t *testing.T) string {
 
 func start(t *testing.T, ctx context.Context, command ...string) (*cluster.Cluster, string) {
 	t.Helper()
-	dir := folder(t)
+	dir := newFolder(t)
 	cfg, err := config(dir)
 	if err != nil {
 		t.Fatal(err)
@@ -74,12 +75,12 @@ func start(t *testing.T, ctx context.Context, command ...string) (*cluster.Clust
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = c.Stop() }) // what ended by itself is an error here
+	t.Cleanup(func() { _ = c.Stop() }) // Stop fails if the cluster has ended by itself
 	return c, dir
 }
 
-// alive are the command lines of processes that know a cluster's folder.
-func alive(t *testing.T, dir string) []string {
+// processesOf returns the command lines of processes that mention a cluster's folder.
+func processesOf(t *testing.T, dir string) []string {
 	t.Helper()
 	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
 	if err != nil {
@@ -99,7 +100,7 @@ func eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(2 * time.Minute); !holds(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("not within two minutes: %s", what)
+			t.Fatalf("did not happen within two minutes: %s", what)
 		}
 	}
 }
@@ -123,7 +124,7 @@ func TestACommandEndsItsCluster(t *testing.T) {
 	if answer, err := os.ReadFile(filepath.Join(dir, "answer")); string(answer) != "ok" {
 		t.Errorf("kubectl inside got %q, %v, want ok", answer, err)
 	}
-	if left := alive(t, dir); len(left) > 0 {
+	if left := processesOf(t, dir); len(left) > 0 {
 		t.Errorf("left running: %q", left)
 	}
 }
@@ -131,7 +132,7 @@ func TestACommandEndsItsCluster(t *testing.T) {
 func TestNothingIsLeftWhenTheHolderIsKilled(t *testing.T) {
 	for name, when := range map[string]string{"as it comes up": "etcd", "with controllers running": "kwok"} {
 		t.Run(name, func(t *testing.T) {
-			dir := folder(t)
+			dir := newFolder(t)
 			holder := exec.Command("/proc/self/exe")
 			holder.Env = append(os.Environ(), "CLUSTER_TEST_HOLD="+dir)
 			if err := holder.Start(); err != nil {
@@ -142,7 +143,7 @@ func TestNothingIsLeftWhenTheHolderIsKilled(t *testing.T) {
 				t.Fatal(err)
 			}
 			_ = holder.Wait()
-			eventually(t, "nothing runs any more", func() bool { return len(alive(t, dir)) == 0 })
+			eventually(t, "nothing runs any more", func() bool { return len(processesOf(t, dir)) == 0 })
 		})
 	}
 }
@@ -155,14 +156,14 @@ func TestAnInterruptEndsACluster(t *testing.T) {
 	if code, _ := c.Wait(); code == 0 {
 		t.Error("a cluster that was interrupted ended with exit code 0")
 	}
-	if left := alive(t, dir); len(left) > 0 {
+	if left := processesOf(t, dir); len(left) > 0 {
 		t.Errorf("left running: %q", left)
 	}
 }
 
-// What does not come up ends the whole, and says which part it was.
+// A part that does not come up ends the whole cluster, and the error names the part.
 func TestAPartThatDoesNotComeUp(t *testing.T) {
-	dir := folder(t)
+	dir := newFolder(t)
 	cfg, err := config(dir)
 	if err != nil {
 		t.Fatal(err)
@@ -185,13 +186,13 @@ func TestAPartThatDoesNotComeUp(t *testing.T) {
 	if code, err := c.Wait(); code != 1 || err != nil {
 		t.Errorf("got exit code %d, %v, want 1", code, err)
 	}
-	if left := alive(t, dir); len(left) > 0 {
+	if left := processesOf(t, dir); len(left) > 0 {
 		t.Errorf("left running: %q", left)
 	}
 }
 
-// Two clusters have the same addresses and know nothing of each other; the host
-// reaches each through its own door, and nothing of them by their addresses.
+// Two clusters have the same addresses and do not see each other. The host reaches each
+// through its forwarded ports, and not by the addresses inside.
 func TestClustersSideBySide(t *testing.T) {
 	one, oneDir := start(t, t.Context())
 	two, twoDir := start(t, t.Context())
@@ -228,25 +229,25 @@ func TestClustersSideBySide(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, door, _ := strings.Cut(string(env), "HTTPS_PROXY='")
-	door, _, _ = strings.Cut(door, "'")
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, door+"/_emulator/calls", nil)
+	_, emulatorURL, _ := strings.Cut(string(env), "HTTPS_PROXY='")
+	emulatorURL, _, _ = strings.Cut(emulatorURL, "'")
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, emulatorURL+"/_emulator/calls", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	answer, err := http.DefaultClient.Do(request)
 	if err != nil {
-		t.Fatalf("the emulator's door: %v", err)
+		t.Fatalf("the emulator's forwarded address: %v", err)
 	}
 	answer.Body.Close()
 	if answer.StatusCode != http.StatusOK {
-		t.Errorf("the emulator's door: %s", answer.Status)
+		t.Errorf("the emulator's forwarded address: %s", answer.Status)
 	}
 	if err := (cluster.Remote{Dir: oneDir}).Down(t.Context()); err != nil {
 		t.Error(err)
 	}
 	if code, err := one.Wait(); code != 0 || err != nil {
-		t.Errorf("a cluster that was told to end: exit code %d, %v", code, err)
+		t.Errorf("a cluster that Down ended: exit code %d, %v", code, err)
 	}
 	if got := kubectl(twoDir, "get", "--raw", "/readyz"); got != "ok" {
 		t.Errorf("the second cluster says %q once the first is gone", got)

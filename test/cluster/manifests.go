@@ -2,8 +2,8 @@ package cluster
 
 import "embed"
 
-// manifests are what is applied to a new cluster: Nodes that kwok pretends, values
-// for Gatekeeper's chart that concern this machine only, and the provider.
+// manifests holds the objects of a new cluster: Nodes that kwok simulates, values for
+// Gatekeeper's chart that only concern this machine, and the provider.
 //
 //go:embed manifests
 var manifests embed.FS

@@ -27,25 +27,25 @@ import (
 	"github.com/oke-sign/oke-sign/test/cluster/services"
 )
 
-// node is the Node whose Pods are processes, and can be taken away and brought
-// back.
+// node is the Node whose Pods are processes. It can be stopped and started.
 type node struct {
-	*inside
+	*supervisor
 	mu      sync.Mutex
 	kubelet *kubelet.Kubelet // nil while it is stopped
 	cancel  context.CancelFunc
 	ended   chan error
 }
 
-// processNode is its name, and its Pods' addresses.
+// The name of that Node, and the addresses of its Pods.
 const (
 	processNode      = "processes"
 	processAddresses = "10.244.1.0/24"
 )
 
-// clients is a client for controllers, which ask more than a person does.
-func (c *inside) clients() (*kubernetes.Clientset, error) {
-	config, err := clientcmd.BuildConfigFromFlags("", c.inner("admin"))
+// controllerClient returns a client with limits for controllers, which send more
+// requests than a person.
+func (c *supervisor) controllerClient() (*kubernetes.Clientset, error) {
+	config, err := clientcmd.BuildConfigFromFlags("", c.kubeconfigPath("admin"))
 	if err != nil {
 		return nil, err
 	}
@@ -53,8 +53,9 @@ func (c *inside) clients() (*kubernetes.Clientset, error) {
 	return kubernetes.NewForConfig(config)
 }
 
-// logger writes to a log of the cluster until the process ends.
-func (c *inside) logger(name string) (*slog.Logger, error) {
+// logger returns a logger that appends to a log of the cluster. The file stays open
+// until the process ends.
+func (c *supervisor) logger(name string) (*slog.Logger, error) {
 	log, err := os.OpenFile(c.path("log", name+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return nil, err
@@ -62,9 +63,9 @@ func (c *inside) logger(name string) (*slog.Logger, error) {
 	return slog.New(slog.NewTextHandler(log, nil)), nil
 }
 
-// forwardServices makes Services reachable, for as long as the cluster lives.
-func (c *inside) forwardServices() error {
-	client, err := c.clients()
+// forwardServices makes Services reachable for the lifetime of the cluster.
+func (c *supervisor) forwardServices() error {
+	client, err := c.controllerClient()
 	if err != nil {
 		return err
 	}
@@ -81,11 +82,11 @@ func (c *inside) forwardServices() error {
 	return nil
 }
 
-// vouchForPods is what makes this an enhanced cluster of OKE, the one that the
-// emulator's seed has: where Pods reach the API server they also get tokens of OCI's,
-// for as long as the cluster lives.
-func (c *inside) vouchForPods(ctx context.Context) error {
-	client, err := c.clients()
+// serveWorkloadIdentity makes this an enhanced cluster of OKE, the one in the
+// emulator's seed. Where Pods reach the API server, they also get OCI tokens. It serves
+// for the lifetime of the cluster.
+func (c *supervisor) serveWorkloadIdentity(ctx context.Context) error {
+	client, err := c.controllerClient()
 	if err != nil {
 		return err
 	}
@@ -93,7 +94,7 @@ func (c *inside) vouchForPods(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	id, err := emulated(ctx, "clusters", "demo")
+	id, err := emulatorOCID(ctx, "clusters", "demo")
 	if err != nil {
 		return err
 	}
@@ -118,7 +119,7 @@ func (n *node) start() error {
 	if n.kubelet != nil {
 		return errors.New("the kubelet runs already")
 	}
-	client, err := n.clients()
+	client, err := n.controllerClient()
 	if err != nil {
 		return err
 	}
@@ -138,7 +139,7 @@ func (n *node) start() error {
 		Programs: map[string]kubelet.Program{
 			"openpolicyagent/gatekeeper": {Path: filepath.Join(n.Programs, "gatekeeper"), Args: gatekeeperArgs},
 			"oke-sign-provider":          {Path: filepath.Join(n.Project, "bin", "oke-sign-provider")},
-			// As its chart calls it. Nothing outside of this machine can be pulled.
+			// The name in its chart. Nothing outside this machine can be pulled.
 			"ghcr.io/oke-sign/oke-sign-provider": {Path: filepath.Join(n.Project, "bin", "oke-sign-provider")},
 		},
 		Registries: registries,
@@ -156,7 +157,8 @@ func (n *node) start() error {
 	return nil
 }
 
-// registries leads to the emulated OCI Registry, and to no other.
+// registries returns the transport to the emulated OCI Registry. No other registry is
+// reachable.
 func (n *node) registries() (http.RoundTripper, error) {
 	ca, err := os.ReadFile(n.path("oci", "ca.pem"))
 	if err != nil {
@@ -170,16 +172,16 @@ func (n *node) registries() (http.RoundTripper, error) {
 	return &http.Transport{Proxy: http.ProxyURL(proxy), TLSClientConfig: &tls.Config{RootCAs: roots}}, nil
 }
 
-// gatekeeperArgs lets Gatekeeper listen on its Pod's address, where it listens on
-// every one, and on a port of its own where it cannot be told an address.
+// gatekeeperArgs makes Gatekeeper listen on its Pod's address instead of every address.
+// Where it takes only a port, it gets a port that no other Pod has.
 func gatekeeperArgs(pod *corev1.Pod, _ *corev1.Container, args []string) []string {
 	ip := pod.Status.PodIP
 	port := "20" + fmt.Sprintf("%03s", ip[strings.LastIndexByte(ip, '.')+1:])
 	return append(args, "--host="+ip, "--health-addr="+ip+":9090", "--prometheus-port="+port)
 }
 
-// stop ends every container of the Node, as a machine does that is switched off:
-// nobody tells the API server.
+// stop ends every container of the Node without telling the API server, like a machine
+// that is switched off.
 func (n *node) stop(ctx context.Context) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -196,7 +198,7 @@ func (n *node) stop(ctx context.Context) error {
 	}
 }
 
-// containers are those that run, if the kubelet does.
+// containers returns the running containers, and whether the kubelet runs.
 func (n *node) containers() (list []kubelet.Process, running bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -222,9 +224,8 @@ func containerName(p kubelet.Process) string {
 	return p.Namespace + "/" + p.Pod + "/" + p.Container
 }
 
-// do sends a signal to a container. What ends of it comes back: that is what a
-// kubelet is for.
-func (n *node) do(action, name string) error {
+// act sends a signal to a container. The kubelet starts a container that ends again.
+func (n *node) act(action, name string) error {
 	signal, ok := map[string]syscall.Signal{
 		ActionStop: syscall.SIGTERM, ActionKill: syscall.SIGKILL, ActionPause: syscall.SIGSTOP, ActionResume: syscall.SIGCONT,
 	}[action]

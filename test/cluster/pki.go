@@ -16,7 +16,7 @@ import (
 	"time"
 )
 
-// pki writes the keys and certificates of one cluster into a folder.
+// pki writes the TLS keys and certificates of one cluster into a folder.
 type pki struct{ dir string }
 
 // authority is a certificate authority that signs leaves.
@@ -25,7 +25,7 @@ type authority struct {
 	key         *ecdsa.PrivateKey
 }
 
-// subject is whom a certificate is for.
+// subject is the owner of a certificate.
 type subject struct {
 	name, organization string
 	hosts              []string // DNS names and IP addresses that it serves
@@ -35,7 +35,7 @@ const lifetime = 365 * 24 * time.Hour
 
 func (p pki) file(name string) string { return filepath.Join(p.dir, name) }
 
-// make writes everything that etcd and Kubernetes present and trust.
+// make writes all keys and certificates that etcd and Kubernetes present and trust.
 func (p pki) make() error {
 	if err := os.MkdirAll(p.dir, 0o700); err != nil {
 		return err
@@ -109,8 +109,8 @@ func (p pki) leaf(file string, by authority, s subject) error {
 	return err
 }
 
-// certificate signs template and writes it to name.crt; an authority without a
-// certificate signs for itself.
+// certificate signs template and writes the result to name.crt. An authority without a
+// certificate signs itself.
 func (p pki) certificate(name string, by authority, template *x509.Certificate, public crypto.PublicKey) (*x509.Certificate, error) {
 	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
 	if err != nil {

@@ -12,13 +12,13 @@ import (
 	"time"
 )
 
-// program is one process of the control plane: what to start, and how to see that
+// program is one process of the control plane: how to start it, and how to check that
 // it is up.
 type program struct {
 	name  string
 	args  []string
 	env   []string
-	ready func(ctx context.Context) error // nil if it needs no waiting for
+	ready func(ctx context.Context) error // nil if nobody waits for it
 	log   string
 	path  string
 
@@ -28,9 +28,9 @@ type program struct {
 	ended  chan struct{} // closed when cmd has ended
 }
 
-// startUp is how long any one part may take to come up. It is minutes because a
-// compiler may be running beside it.
-const startUp = 3 * time.Minute
+// startTimeout bounds the start of any one part. It is minutes because a compiler may
+// run at the same time.
+const startTimeout = 3 * time.Minute
 
 // start starts the program and waits until it is ready.
 func (p *program) start(ctx context.Context) error {
@@ -41,12 +41,12 @@ func (p *program) start(ctx context.Context) error {
 	if p.ready == nil {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, startUp)
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	err = until(ctx, func(ctx context.Context) error {
+	err = poll(ctx, func(ctx context.Context) error {
 		select {
 		case <-ended:
-			return fatal{errors.New("ended")}
+			return permanent{errors.New("ended")}
 		default:
 			return p.ready(ctx)
 		}
@@ -74,14 +74,14 @@ func (p *program) spawn(ctx context.Context) (ended <-chan struct{}, err error) 
 	cmd := exec.CommandContext(context.WithoutCancel(ctx), p.path, p.args...)
 	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + filepath.Dir(p.log)}, p.env...)
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a terminal's Ctrl-C is not for it
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // keeps a terminal's Ctrl-C away
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
 	done := make(chan struct{})
 	p.cmd, p.ended, p.paused = cmd, done, false
 	go func() {
-		_ = cmd.Wait() // how it ended is in its log
+		_ = cmd.Wait() // the log says how it ended
 		p.mu.Lock()
 		p.cmd = nil
 		p.mu.Unlock()
@@ -90,7 +90,7 @@ func (p *program) spawn(ctx context.Context) (ended <-chan struct{}, err error) 
 	return done, nil
 }
 
-// end sends the signal and waits until the process is gone.
+// end sends the signal and waits until the process has ended.
 func (p *program) end(ctx context.Context, signal syscall.Signal) error {
 	p.mu.Lock()
 	cmd, ended := p.cmd, p.ended
@@ -109,8 +109,8 @@ func (p *program) end(ctx context.Context, signal syscall.Signal) error {
 	}
 }
 
-// pause stops the process where it stands, as a machine does that hangs: what
-// connects to it is accepted by the kernel and never answered.
+// pause stops or resumes the process. A stopped process acts like a machine that hangs:
+// the kernel accepts connections, and nobody answers.
 func (p *program) pause(stop bool) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -138,17 +138,17 @@ func (p *program) status() Process {
 	return s
 }
 
-// fatal is an error that waiting longer does not mend.
-type fatal struct{ error }
+// permanent is an error that waiting does not fix.
+type permanent struct{ error }
 
-// until tries again until do succeeds, fails for good or the time is up.
-func until(ctx context.Context, do func(context.Context) error) error {
+// poll calls do until it succeeds, fails permanently, or ctx ends.
+func poll(ctx context.Context, do func(context.Context) error) error {
 	for {
 		err := do(ctx)
 		if err == nil {
 			return nil
 		}
-		var end fatal
+		var end permanent
 		if errors.As(err, &end) {
 			return end.error
 		}

@@ -13,11 +13,11 @@ import (
 	"github.com/oke-sign/oke-sign/test/attacksurface"
 )
 
-// inAnHour is an end of break-glass that the policy accepts.
+// inAnHour is an end time of break-glass that the policy accepts.
 var inAnHour = time.Now().Add(50 * time.Minute)
 
-// allAttacks returns the attacks that follow from the ways, and those that need
-// knowledge of what controllers do.
+// allAttacks returns the attacks that follow from the listed requests, and those that
+// need knowledge about controllers.
 func allAttacks(requests []attacksurface.Request) []attack {
 	var all []attack
 	for _, c := range carriers {
@@ -59,7 +59,7 @@ func scaled(requests []attacksurface.Request) []target {
 }
 
 // scaleAttacks give replicas to a workload that has the image and no replicas. The
-// policy warns about the workload, and must refuse its Pods.
+// policy warns about the workload, and must deny its Pods.
 func scaleAttacks(r target, requests []attacksurface.Request) []attack {
 	var all []attack
 	for _, w := range requests {
@@ -96,8 +96,8 @@ func carrierOf(r target) carrier {
 	panic("no carrier " + r)
 }
 
-// annotationAttacks put a Pod with a signed image under break-glass, through every way
-// that takes annotations for a Pod. The image follows in a second request.
+// annotationAttacks put a Pod with a signed image under break-glass, with every request
+// that takes annotations for a Pod. A second request sets the image.
 func annotationAttacks(requests []attacksurface.Request) []attack {
 	var all []attack
 	for _, w := range requests {
@@ -107,7 +107,7 @@ func annotationAttacks(requests []attacksurface.Request) []attack {
 		}
 		if w.Verb == "create" {
 			all = append(all, attack{name: string(r) + " with break-glass, image after", run: func(i *intruder) error {
-				if err := i.createWithGlass(r); err != nil {
+				if err := i.createUnderBreakGlass(r); err != nil {
 					return err
 				}
 				return i.changeImage()
@@ -131,7 +131,7 @@ func annotationAttacks(requests []attacksurface.Request) []attack {
 	}})
 }
 
-// takesAnnotations reports whether a way takes annotations for an existing Pod.
+// takesAnnotations reports whether a request takes annotations for an existing Pod.
 func takesAnnotations(w attacksurface.Request) bool {
 	for _, p := range w.Carries {
 		if p.Content == attacksurface.Annotations {
@@ -149,39 +149,39 @@ func (i *intruder) annotate(verb string, r target, f form) error {
 	if err != nil {
 		return err
 	}
-	change := object{"metadata": object{"annotations": glass()}}
+	change := object{"metadata": object{"annotations": oncallBreakGlass()}}
 	var body any = change
 	switch f {
 	case asJSON:
-		now["metadata"].(object)["annotations"] = glass()
+		now["metadata"].(object)["annotations"] = oncallBreakGlass()
 		body = now
 	case jsonPatch:
-		body = []object{{"op": "add", "path": "/metadata/annotations", "value": glass()}}
+		body = []object{{"op": "add", "path": "/metadata/annotations", "value": oncallBreakGlass()}}
 	case apply:
-		body = object{"apiVersion": "v1", "kind": "Pod", "metadata": object{"name": i.name, "annotations": glass()}}
+		body = object{"apiVersion": "v1", "kind": "Pod", "metadata": object{"name": i.name, "annotations": oncallBreakGlass()}}
 	}
 	return i.strike(verb, r, f, body)
 }
 
-// createWithGlass sends a Pod with a signed image to a node, or evicts it, with
+// createUnderBreakGlass binds a Pod with a signed image to a node, or evicts it, with
 // break-glass in the metadata. The Pod waits for a scheduler that does not exist.
-func (i *intruder) createWithGlass(r target) error {
+func (i *intruder) createUnderBreakGlass(r target) error {
 	pod := podCarrier(i, i.good, true)
 	pod["spec"].(object)["schedulerName"] = "nobody"
 	if _, err := i.prepare("v1/pods", pod); err != nil {
 		return err
 	}
-	body := object{"apiVersion": "v1", "kind": "Binding", "metadata": object{"name": i.name, "annotations": glass()}, "target": object{"kind": "Node", "name": "node-0"}}
+	body := object{"apiVersion": "v1", "kind": "Binding", "metadata": object{"name": i.name, "annotations": oncallBreakGlass()}, "target": object{"kind": "Node", "name": "node-0"}}
 	if r.sub() == "eviction" {
 		body = object{
-			"apiVersion": "policy/v1", "kind": "Eviction", "metadata": object{"name": i.name, "annotations": glass()},
+			"apiVersion": "policy/v1", "kind": "Eviction", "metadata": object{"name": i.name, "annotations": oncallBreakGlass()},
 			"deleteOptions": object{"dryRun": []string{"All"}},
 		}
 	}
 	return i.strike("create", r, asJSON, body)
 }
 
-// changeImage gives the intruder's Pod the image.
+// changeImage sets the image of the intruder's Pod.
 func (i *intruder) changeImage() error {
 	_, err := i.as(i.owner, "patch", "v1/pods", strategic, object{"spec": object{"containers": []object{{"name": "main", "image": i.bad}}}})
 	return err
@@ -191,7 +191,7 @@ func ephemeral(image string) object {
 	return object{"spec": object{"ephemeralContainers": []object{{"name": "debugger", "image": image}}}}
 }
 
-// podAttacks create Pods with the image in every place, and Pods that claim to be
+// podAttacks create Pods with the image in every field, and Pods that pretend to be
 // something else.
 func podAttacks() []attack {
 	pod := func(name string, change func(i *intruder, pod object)) attack {
@@ -211,11 +211,11 @@ func podAttacks() []attack {
 		}
 	}
 	owned := func(i *intruder) object {
-		return object{"annotations": glass(), "ownerReferences": []object{
+		return object{"annotations": oncallBreakGlass(), "ownerReferences": []object{
 			{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": i.name, "uid": "0d5c2c1e-6d5f-4f2e-9d6b-3a5d0c3a5b11", "controller": true},
 		}}
 	}
-	mirror := glass()
+	mirror := oncallBreakGlass()
 	mirror["kubernetes.io/config.mirror"], mirror["kubernetes.io/config.source"] = "0d5c2c1e", "file"
 	return []attack{
 		pod("in an init container", in("initContainers", func(image string) any { return []object{{"name": "first", "image": image}} })),
@@ -243,10 +243,10 @@ func podAttacks() []attack {
 func revisionAttacks() []attack {
 	return []attack{
 		{name: "apps/v1/controllerrevisions of a StatefulSet, forged under break-glass", run: func(i *intruder) error {
-			return forge(i, i.bad, glass())
+			return forge(i, i.bad, oncallBreakGlass())
 		}},
 		{name: "apps/v1/controllerrevisions of a StatefulSet, forged under break-glass by tag", run: func(i *intruder) error {
-			return forge(i, i.tagged, glass())
+			return forge(i, i.tagged, oncallBreakGlass())
 		}},
 		{name: "apps/v1/controllerrevisions of a StatefulSet, forged", run: func(i *intruder) error {
 			return forge(i, i.bad, nil)
@@ -255,7 +255,7 @@ func revisionAttacks() []attack {
 	}
 }
 
-// forge replaces the current revision of a StatefulSet, and has the controller make
+// forge replaces the current revision of a StatefulSet, and makes the controller create
 // the first Pod from it.
 func forge(i *intruder, image string, annotations object) error {
 	const sets, revisions = target("apps/v1/statefulsets"), target("apps/v1/controllerrevisions")
@@ -280,7 +280,7 @@ func forge(i *intruder, image string, annotations object) error {
 	if err := i.replaceRevision(forged); err != nil {
 		return err
 	}
-	// The template of the StatefulSet stays, so nothing is new about it.
+	// The StatefulSet's template does not change, so it brings no new image.
 	partition := object{"spec": object{"updateStrategy": object{"rollingUpdate": object{"partition": 1}}}}
 	if err := i.strike("patch", sets, merge, partition); err != nil {
 		return err
@@ -288,8 +288,8 @@ func forge(i *intruder, image string, annotations object) error {
 	return i.owner.remove(i, "v1/pods", i.namespace, i.name+"-0")
 }
 
-// replaceRevision deletes a revision and creates another under its name. If the
-// controller was faster, it tries again.
+// replaceRevision deletes a revision and creates another with its name. It tries again
+// if the controller was faster.
 func (i *intruder) replaceRevision(forged object) error {
 	const revisions = target("apps/v1/controllerrevisions")
 	for _, field := range []string{"uid", "resourceVersion", "creationTimestamp", "managedFields"} {
@@ -306,8 +306,8 @@ func (i *intruder) replaceRevision(forged object) error {
 	}
 }
 
-// forgeDaemon replaces the revision of a DaemonSet, whose controller makes Pods from
-// the template in the DaemonSet and not from a revision.
+// forgeDaemon replaces the revision of a DaemonSet. Its controller creates Pods from
+// the template in the DaemonSet, not from a revision.
 func forgeDaemon(i *intruder) error {
 	const sets, revisions = target("apps/v1/daemonsets"), target("apps/v1/controllerrevisions")
 	set := carrierOf(sets).object(i, i.good, false)
@@ -326,7 +326,7 @@ func forgeDaemon(i *intruder) error {
 		return err
 	}
 	template := at(revision, "data", "spec", "template").(object)
-	template["metadata"].(object)["annotations"] = glass()
+	template["metadata"].(object)["annotations"] = oncallBreakGlass()
 	template["spec"].(object)["containers"].([]any)[0].(object)["image"] = i.bad
 	if err := i.replaceRevision(revision); err != nil {
 		return err
@@ -334,7 +334,7 @@ func forgeDaemon(i *intruder) error {
 	if err := i.owner.remove(i, "v1/pods", i.namespace, nameOf(pod)); err != nil {
 		return err
 	}
-	// The Pod that comes in its place shows from which template it is made.
+	// The replacement Pod shows which template it comes from.
 	return i.admin.watch(i, "v1/pods", i.namespace, map[string][]string{"labelSelector": {"app=" + i.name}}, func(o object) bool {
 		return nameOf(o) != nameOf(pod)
 	})
@@ -381,8 +381,8 @@ func identityAttacks() []attack {
 	}
 }
 
-// namesake creates a service account that has the name of a controller's, with the
-// rights of the namespace's owner.
+// namesake creates a service account with the name of a controller's and the rights of
+// the namespace's owner.
 func (i *intruder) namesake() (string, error) {
 	const name = "statefulset-controller"
 	_, err := i.owner.create(i, "v1/serviceaccounts", i.namespace, object{"metadata": object{"name": name}})
@@ -403,8 +403,8 @@ func (i *intruder) breakGlassWith(token string) error {
 	who := i.bearer(token)
 	late := time.After(20 * time.Second)
 	for {
-		_, err := who.create(i, "v1/pods", i.namespace, carrierOf("v1/pods").broken(i, i.bad))
-		// The API server hears of a token and of rights a little later.
+		_, err := who.create(i, "v1/pods", i.namespace, carrierOf("v1/pods").underBreakGlass(i, i.bad))
+		// The API server learns of a token and of rights a little later.
 		unheard := apierrors.IsUnauthorized(err) || apierrors.IsForbidden(err) && strings.Contains(err.Error(), "cannot create resource")
 		if !unheard {
 			return err
@@ -427,7 +427,7 @@ func oldAttacks() []attack {
 		return func(i *intruder) error {
 			set := scalable("ReplicaSet")(i, image(i), true)
 			at(set, templateMeta...).(object)["annotations"] = annotations
-			return i.found(sets, set)
+			return i.existing(sets, set)
 		}
 	}
 	digest, tag := func(i *intruder) string { return i.bad }, func(i *intruder) string { return i.tagged }
@@ -438,12 +438,12 @@ func oldAttacks() []attack {
 		pod := podCarrier(i, i.tagged, false)
 		spec := pod["spec"].(object)
 		spec["containers"] = append(spec["containers"].([]object), object{"name": "second", "image": i.good})
-		return i.found("v1/pods", pod)
+		return i.existing("v1/pods", pod)
 	}
 	return []attack{
 		{name: "an old ReplicaSet whose break-glass is over, scaled", before: oldSet(digest, expired), run: scaleUp},
 		{name: "an old ReplicaSet with a tag whose break-glass is over, scaled", before: oldSet(tag, expired), run: scaleUp},
-		{name: "an old ReplicaSet with a tag whose break-glass holds, scaled", before: oldSet(tag, glass()), run: scaleUp},
+		{name: "an old ReplicaSet with a tag whose break-glass holds, scaled", before: oldSet(tag, oncallBreakGlass()), run: scaleUp},
 		{name: "an old ReplicaSet with a tag, scaled", before: oldSet(tag, nil), run: scaleUp},
 		{name: "an old Pod with a tag, that tag in an ephemeral container", before: oldPod, run: func(i *intruder) error {
 			return i.strike("patch", "v1/pods/ephemeralcontainers", strategic, ephemeral(i.tagged))
@@ -452,7 +452,7 @@ func oldAttacks() []attack {
 			return i.strike("patch", "v1/pods", strategic, object{"spec": object{"containers": []object{{"name": "second", "image": i.tagged}}}})
 		}},
 		{name: "an old StatefulSet, its Pod deleted", before: func(i *intruder) error {
-			if err := i.found("apps/v1/statefulsets", scalable("StatefulSet")(i, i.bad, false)); err != nil {
+			if err := i.existing("apps/v1/statefulsets", scalable("StatefulSet")(i, i.bad, false)); err != nil {
 				return err
 			}
 			return i.pod(i.name + "-0")
@@ -460,14 +460,14 @@ func oldAttacks() []attack {
 	}
 }
 
-// found creates, as the administrator, an object from before the policy.
-func (i *intruder) found(r target, o object) error {
+// existing creates, as the administrator, an object from before the policy.
+func (i *intruder) existing(r target, o object) error {
 	_, err := i.as(i.admin, "create", r, asJSON, o)
 	return err
 }
 
-// autoscaleAttacks have the autoscaler give a second Pod to a ReplicaSet that has
-// one from before the policy.
+// autoscaleAttacks make the autoscaler add a second Pod to a ReplicaSet that has one
+// from before the policy.
 func autoscaleAttacks(requests []attacksurface.Request) []attack {
 	const sets = target("apps/v1/replicasets")
 	var all []attack
@@ -484,11 +484,11 @@ func autoscaleAttacks(requests []attacksurface.Request) []attack {
 					"minReplicas":    2, "maxReplicas": 3,
 				}})
 			},
-			kept: func(i *intruder, o object) bool { return at(o, "spec", "scaleTargetRef", "name") == i.name },
+			stored: func(i *intruder, o object) bool { return at(o, "spec", "scaleTargetRef", "name") == i.name },
 		}
 		for _, a := range c.attacks(requests) {
 			a.before = func(i *intruder) error {
-				if err := i.found(sets, scalable("ReplicaSet")(i, i.bad, false)); err != nil {
+				if err := i.existing(sets, scalable("ReplicaSet")(i, i.bad, false)); err != nil {
 					return err
 				}
 				_, err := i.awaits(sets, func(o object) bool { return at(o, "status", "replicas") == 1.0 })
@@ -500,7 +500,7 @@ func autoscaleAttacks(requests []attacksurface.Request) []attack {
 	return all
 }
 
-// namespaceAttacks change the labels by which webhooks choose namespaces. They gain
+// namespaceAttacks change the labels that select namespaces for webhooks. They gain
 // nothing where no policy applies.
 func namespaceAttacks(requests []attacksurface.Request) []attack {
 	var all []attack
@@ -512,7 +512,7 @@ func namespaceAttacks(requests []attacksurface.Request) []attack {
 		for _, f := range forms(w) {
 			for label, value := range map[string]string{"admission.gatekeeper.sh/ignore": "x", "kubernetes.io/metadata.name": "kube-system"} {
 				if label == "kubernetes.io/metadata.name" && f != asJSON {
-					continue // Kubernetes sets it, however it is sent
+					continue // Kubernetes sets this label itself
 				}
 				all = append(all, attack{name: fmt.Sprintf("%s with %s by %s", r, label, f), alone: true, run: func(i *intruder) error {
 					return i.relabel(w.Verb, r, f, label, value)
@@ -549,7 +549,7 @@ func (i *intruder) relabel(verb string, r target, f form, label, value string) e
 			return nil
 		case refused != nil:
 			return refused
-		case !stored || tries == 50: // webhooks choose by what their cache of namespaces says
+		case !stored || tries == 50: // webhooks select by their cache of namespaces
 			return err
 		}
 		<-time.After(100 * time.Millisecond)

@@ -25,8 +25,8 @@ import (
 	"github.com/oke-sign/oke-sign/test/attacksurface"
 )
 
-// TestAttackSurface tries to run an unsigned image in every way that the API server offers,
-// as somebody who may do everything in one namespace and nothing elsewhere.
+// TestAttackSurface tries to run an unsigned image with every request that the API
+// server offers. The attacker may do everything in one namespace and nothing elsewhere.
 func TestAttackSurface(t *testing.T) {
 	t.Parallel()
 	customKinds(t)
@@ -37,16 +37,17 @@ func TestAttackSurface(t *testing.T) {
 		o.check(t)
 	}
 	for _, w := range unattacked(requests, outcomes) {
-		t.Errorf("%s can carry %v, and no attack goes this request: write one", w, w.Carries)
+		t.Errorf("%s can carry %v, and no attack uses it: write one", w, w.Carries)
 	}
 	report(t, requests, outcomes, g.elsewhere(t, requests))
 }
 
-// testsGroup ends the groups of the kinds that other tests add and remove.
+// testsGroup is the suffix of the groups that other tests add and remove.
 const testsGroup = ".example.com"
 
-// TestAttackSurfaceFindsHoles takes defences away, in its own namespaces, and sees that the
-// attacks find each hole. A new kind that can hold a Pod template is found, too.
+// TestAttackSurfaceFindsHoles removes defences in its namespaces, and checks that the
+// attacks find each hole. It also checks that a new kind that can hold a Pod template
+// is found.
 func TestAttackSurfaceFindsHoles(t *testing.T) {
 	disturbs(t)
 	unknown := newSpace(t).name + testsGroup
@@ -116,7 +117,7 @@ func unguard(t *testing.T, g *ground) {
 	})
 	g.kubectl(t, "patch", binding, "--type=merge", "-p", fmt.Sprintf(
 		`{"spec": {"matchResources": {"namespaceSelector": {"matchExpressions": [{"key": "unguarded", "operator": "NotIn", "values": [%q]}]}}}}`, g.name)).succeeds(t)
-	eventually(t, soon, "labels are guarded no longer", holdsBack)
+	eventually(t, soon, "labels are not guarded", holdsBack)
 }
 
 func discoverRequests(t *testing.T) []attacksurface.Request {
@@ -133,8 +134,8 @@ func discoverRequests(t *testing.T) []attacksurface.Request {
 	return requests
 }
 
-// customKinds adds the kinds of other projects that the policies read. Their
-// controllers do not run here.
+// customKinds adds kinds of other projects that the policies read. Their controllers do
+// not run here.
 func customKinds(t *testing.T) {
 	t.Helper()
 	customKind(t, "argoproj.io", "v1alpha1", "Rollout", "rollouts")
@@ -174,11 +175,12 @@ spec:
 	})
 }
 
-// foreign matches those kinds, which the policy must refuse themselves.
-const foreign = `{apiGroups: [argoproj.io], kinds: [Rollout]}, {apiGroups: [serving.knative.dev], kinds: [Service]}, {apiGroups: [jobset.x-k8s.io], kinds: [JobSet]}`
+// customMatch matches those kinds. The policy must deny their objects, because no Pods
+// follow.
+const customMatch = `{apiGroups: [argoproj.io], kinds: [Rollout]}, {apiGroups: [serving.knative.dev], kinds: [Service]}, {apiGroups: [jobset.x-k8s.io], kinds: [JobSet]}`
 
-// try runs attacks under a policy and returns their outcomes. It runs the attacks that
-// are not alone without a policy, too.
+// try runs attacks under a policy and returns their outcomes. It also runs them without
+// a policy, except those with their own namespace.
 func (g *ground) try(t *testing.T, attacks []attack, policy func(*testing.T, ...string) string) []outcome {
 	t.Helper()
 	good, bad := g.signed(t, "good", imageKey), g.push(t, "bad")
@@ -222,8 +224,8 @@ func (g *ground) try(t *testing.T, attacks []attack, policy func(*testing.T, ...
 
 	g.apply(t, policy(t, held...)).succeeds(t)
 	for _, c := range []constraint{
-		{kind: policies.SignedImages, on: foreign, parameters: signedBy("", imageKey)},
-		{kind: policies.BreakGlass, on: foreign, parameters: "{users: [oncall]}"},
+		{kind: policies.SignedImages, on: customMatch, parameters: signedBy("", imageKey)},
+		{kind: policies.BreakGlass, on: customMatch, parameters: "{users: [oncall]}"},
 	} {
 		g.apply(t, strings.Replace(g.manifest(c), "namespaces: ["+g.name+"]", "namespaces: ["+guarded+"]", 1)).succeeds(t)
 	}
@@ -231,7 +233,7 @@ func (g *ground) try(t *testing.T, attacks []attack, policy func(*testing.T, ...
 	return g.carryOut(intruders)
 }
 
-// lookAround notes every Pod of the ground. What appears later came under the policy.
+// lookAround records every Pod of the ground. Later Pods came under the policy.
 func (g *ground) lookAround(t *testing.T) {
 	t.Helper()
 	list, err := administrator(t).send(t.Context(), http.MethodGet, target("v1/pods").path("", ""), asJSON, nil, nil)
@@ -294,27 +296,27 @@ func (g *ground) carryOut(intruders []*intruder) []outcome {
 	return outcomes
 }
 
-// check fails the test if an image got in, or if the attack proves nothing.
+// check fails the test if an image was admitted, or if the attack proves nothing.
 func (o outcome) check(t *testing.T) {
 	t.Helper()
 	expected := o.attack.stops
 	switch {
 	case errors.As(o.err, new(unprepared)):
-		t.Errorf("%s: could not be prepared in %s: %v", o.attack.name, o.namespace, o.err)
+		t.Errorf("%s: preparing it in %s: %v", o.attack.name, o.namespace, o.err)
 	case o.guarded && o.arrived:
-		t.Errorf("%s: an image that nobody signed got in", o.attack.name)
+		t.Errorf("%s: an unsigned image was admitted", o.attack.name)
 	case o.guarded && expected == "" && o.stopped == inert:
-		t.Errorf("%s: nobody refused it, and nothing came of it", o.attack.name)
+		t.Errorf("%s: it was not denied, and had no effect", o.attack.name)
 	case !o.guarded && expected == "" && !o.arrived:
-		t.Errorf("%s: is stopped even without a policy: %s", o.attack.name, o.stopped)
+		t.Errorf("%s: it fails even without a policy: %s", o.attack.name, o.stopped)
 	case !o.guarded && expected != "" && o.arrived:
-		t.Errorf("%s: gets in without a policy; want %q to stop it", o.attack.name, expected)
+		t.Errorf("%s: it succeeds without a policy; want %q to stop it", o.attack.name, expected)
 	case !o.guarded && expected != "" && !strings.Contains(o.stopped, expected):
-		t.Errorf("%s: without a policy it is stopped by: %s; want %q", o.attack.name, o.stopped, expected)
+		t.Errorf("%s: without a policy it fails with: %s; want %q", o.attack.name, o.stopped, expected)
 	}
 }
 
-// elsewhere tries, as the owner, every way that changes the cluster or carries
+// elsewhere sends, as the owner, every request that changes the cluster or carries
 // something into another namespace. It returns the answers other than RBAC's refusal.
 func (g *ground) elsewhere(t *testing.T, requests []attacksurface.Request) map[string]string {
 	t.Helper()
@@ -350,8 +352,8 @@ var methods = map[string]string{
 	"create": http.MethodPost, "get": http.MethodGet, "update": http.MethodPut, "patch": http.MethodPatch, "delete": http.MethodDelete, "deletecollection": http.MethodDelete,
 }
 
-// unattacked returns the ways that can carry something and that no attack used under
-// the policy.
+// unattacked returns the requests that can carry something and that no attack used
+// under the policy.
 func unattacked(requests []attacksurface.Request, outcomes []outcome) []attacksurface.Request {
 	used := make(map[string]bool)
 	for _, o := range outcomes {
@@ -364,8 +366,8 @@ func unattacked(requests []attacksurface.Request, outcomes []outcome) []attacksu
 	})
 }
 
-// outOfReach reports whether a way leaves the owner's namespaces, where elsewhere
-// tries it.
+// outOfReach reports whether a request leaves the owner's namespaces. The method
+// elsewhere tries these requests.
 func outOfReach(w attacksurface.Request) bool {
 	return !w.Namespaced && w.Resource != "namespaces" || w.String() == "v1/namespaces create"
 }
@@ -416,7 +418,7 @@ func report(t *testing.T, requests []attacksurface.Request, outcomes []outcome, 
 		fmt.Fprintf(table, "%s\t%s\tNO ATTACK IS WRITTEN\n", w.Target(), w.Verb)
 	}
 	_ = table.Flush()
-	t.Logf("%d requests, %d attacks, %d of them tried without a policy too\n%s", len(requests), len(outcomes)-len(control), len(control), text.String())
+	t.Logf("%d requests, %d attacks, %d of them also tried without a policy\n%s", len(requests), len(outcomes)-len(control), len(control), text.String())
 }
 
 func decode(text string) (string, error) {

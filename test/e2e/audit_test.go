@@ -8,9 +8,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// The audit finds what ran before the policy came, and lets go of it once it is
-// signed: when the provider has forgotten its denial (30 s), Gatekeeper too (30 s),
-// and the audit has come round again (5 s here).
+// The audit lists Pods from before the policy. It drops a Pod once its image is signed
+// and three delays have passed: the provider caches its denial for 30 s, Gatekeeper
+// caches for 30 s, and the audit runs every 5 s here.
 func TestAuditFindsWhatRanBefore(t *testing.T) {
 	t.Parallel()
 	s := newSpace(t)
@@ -27,7 +27,7 @@ func TestAuditFindsWhatRanBefore(t *testing.T) {
 
 	okeSign(t, "sign", images["late"], "--key", imageKey.ID).succeeds(t)
 	signed := time.Now()
-	const slack = 40 * time.Second // of a machine with more to do
+	const slack = 40 * time.Second // for a busy machine
 	eventually(t, 30*time.Second+30*time.Second+5*time.Second+slack, "the audit lists the Pod that nobody signed, and no other", func() error {
 		if diff := cmp.Diff(map[string]int{"deny": 1, "warn": 0}, s.violations(t)); diff != "" {
 			return fmt.Errorf("violations, -want +got:\n%s", diff)
@@ -38,8 +38,8 @@ func TestAuditFindsWhatRanBefore(t *testing.T) {
 	s.audited(t, "containers/bad: unsigned: ", "pod/bad")
 }
 
-// violations are how many the audit has found, by what the constraint of the space
-// does about them.
+// violations counts the audit's findings, by the enforcement action of the space's
+// constraint.
 func (s space) violations(t *testing.T) map[string]int {
 	t.Helper()
 	var list struct {

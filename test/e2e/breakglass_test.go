@@ -13,10 +13,9 @@ import (
 const workloadResources = "pods,pods/ephemeralcontainers,replicationcontrollers," +
 	"deployments.apps,deployments.apps/scale,replicasets.apps,statefulsets.apps,daemonsets.apps,controllerrevisions.apps,jobs.batch,cronjobs.batch"
 
-// staffed is a space in which a developer, an engineer of the group sre, the user
-// oncall and a service account may do as they like with workloads, as far as the
-// API server is concerned. All but the developer may break the glass, for an hour
-// and with a reason.
+// staffed returns a space with four actors: a developer, an engineer of the group sre,
+// the user oncall and a service account. RBAC lets all of them change workloads. All
+// but the developer may use break-glass, for an hour and with a reason.
 func staffed(t *testing.T) (s, developer, engineer space) {
 	t.Helper()
 	s = newSpace(t)
@@ -32,7 +31,7 @@ func staffed(t *testing.T) (s, developer, engineer space) {
 	return s, s.as("dana", "developers"), s.as("erin", "sre")
 }
 
-// emergency is break-glass with a reason, until then.
+// emergency returns annotations for break-glass with a reason, until the given time.
 func emergency(until time.Time) object {
 	return object{
 		"oracle.image-policy.k8s.io/break-glass": "true",
@@ -41,8 +40,8 @@ func emergency(until time.Time) object {
 	}
 }
 
-// CVE-2024-48921, CVE-2026-84200: an exception is for those who may make one. Owner
-// references, which users write, prove nothing.
+// CVE-2024-48921, CVE-2026-84200: only permitted users can make an exception. Owner
+// references prove nothing, because users write them.
 func TestWhoMayUseBreakGlass(t *testing.T) {
 	t.Parallel()
 	s, developer, engineer := staffed(t)
@@ -89,13 +88,15 @@ func TestWhoMayUseBreakGlass(t *testing.T) {
 			r.succeeds(t).says(t, "Warning: ", "break-glass: in-use: ", "incident 4711")
 		}
 	}
-	// What got in runs, made by controllers whom nobody named.
+	// Admitted Pods run. Controllers created them, though the policy names no
+	// controller.
 	for _, name := range []string{"a-user-by-name", "a-member-of-the-group", "a-service-account"} {
 		s.running(t, name+"-pod")
 		s.ready(t, soon, name+"-deployment", "1/1")
 		s.audited(t, "break-glass: in-use: ", "pod/"+name+"-pod")
 	}
-	// No kind of workload is a way round, nor is a Pod that claims to be a controller's.
+	// No kind of workload bypasses the policy, nor does a Pod that pretends to belong
+	// to a controller.
 	var all []object
 	for kind := range kinds {
 		all = append(all, workload(kind, "way-round", unsigned, proper))
@@ -111,9 +112,9 @@ func TestWhoMayUseBreakGlass(t *testing.T) {
 	developer.applyAll(t, claims).fails(t, denies, "break-glass: not-allowed: ")
 }
 
-// Under a glass that somebody else broke, a developer may do what changes neither
-// images nor the break-glass itself.
-// Kritis takes any value of the annotation for break-glass.
+// While another user's break-glass holds, a developer may make changes that concern
+// neither images nor break-glass. Kritis accepts any value of the annotation as
+// break-glass.
 func TestEditUnderBreakGlass(t *testing.T) {
 	t.Parallel()
 	s, developer, engineer := staffed(t)
@@ -137,14 +138,14 @@ func TestEditUnderBreakGlass(t *testing.T) {
 		developer.kubectl(t, edit...).fails(t, denies, "break-glass: not-allowed: ")
 		engineer.kubectl(t, edit...).succeeds(t)
 	}
-	// A Pod that runs without it does not come under it.
+	// A running Pod cannot be put under break-glass.
 	developer.applyAll(t, workload("Pod", "plain", s.signed(t, "good", imageKey), nil)).succeeds(t)
 	developer.kubectl(t, "annotate", "pod/plain-pod", "oracle.image-policy.k8s.io/break-glass=true").fails(t, denies, "break-glass: not-allowed: ")
 	developer.kubectl(t, "delete", "deployment/shop-deployment", "pod/bare-pod").succeeds(t)
 }
 
-// After the end of a break-glass no new Pod starts. Those that run stay, and the
-// audit lists them.
+// After break-glass ends, no new Pod starts. Running Pods stay, and the audit lists
+// them.
 func TestBreakGlassEnds(t *testing.T) {
 	t.Parallel()
 	s, developer, engineer := staffed(t)
@@ -163,14 +164,14 @@ func TestBreakGlassEnds(t *testing.T) {
 	}
 }
 
-// names are the names of objects, such as pod/a, in order.
+// names returns the sorted names of objects, for example pod/a.
 func (s space) names(t *testing.T, resource string) []string {
 	t.Helper()
 	return strings.Fields(s.kubectl(t, "get", resource, "-o", "name", "--sort-by=.metadata.name").succeeds(t).stdout)
 }
 
-// audited waits until the audit's lists, in the statuses of the constraints, have
-// Pods with a message that begins so.
+// audited waits until the audit lists Pods with a message of that prefix in the
+// statuses of the constraints.
 func (s space) audited(t *testing.T, message string, pods ...string) {
 	t.Helper()
 	eventually(t, soon, "the audit lists Pods", func() error {

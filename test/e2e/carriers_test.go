@@ -9,27 +9,29 @@ import (
 	"github.com/oke-sign/oke-sign/test/attacksurface"
 )
 
-// carrier is a resource whose objects lead to Pods. Its attacks follow from the ways
-// that discovery lists.
+// carrier is a resource whose objects lead to Pods. Its attacks follow from the
+// requests that discovery lists.
 type carrier struct {
 	target target
-	// object makes an object with that image. At rest it brings no Pod, if it can.
-	object func(i *intruder, image string, atRest bool) object
-	glass  []string          // fields that lead to the metadata of the Pod
-	stops  map[string]string // attack.stops by verb, or by form of a change
-	// alone says that its controller does not run here: the image must not be stored.
+	// object returns an object with that image. At rest it creates no Pod, if that is
+	// possible.
+	object   func(i *intruder, image string, atRest bool) object
+	metadata []string          // fields that lead to the metadata of the Pod
+	stops    map[string]string // attack.stops by verb, or by form of a change
+	// alone says that its controller does not run here. Then the API server must not
+	// store the image.
 	alone bool
-	// kept reports whether the API server kept what was sent; if nil, the image.
-	kept func(i *intruder, o object) bool
+	// stored reports whether the API server stored what was sent; nil means the image.
+	stored func(i *intruder, o object) bool
 }
 
-// stop returns attack.stops for a way.
+// stop returns attack.stops for a request.
 func (c carrier) stop(w attacksurface.Request, f form) string {
 	if c.alone && f == strategic {
 		return "unknown format"
 	}
 	if w.Subresource == "status" || w.Subresource == "resize" {
-		return inert // Kubernetes keeps the status, or the resources, alone
+		return inert // Kubernetes only stores the status, or the resources
 	}
 	return cmp.Or(c.stops[string(f)], c.stops[w.Verb])
 }
@@ -57,26 +59,27 @@ func count(atRest bool) int {
 	return 1
 }
 
-// scalable returns a maker of workloads in group apps that have replicas.
+// scalable returns a constructor of workloads in group apps that have replicas.
 func scalable(kind string) func(*intruder, string, bool) object {
 	return func(i *intruder, image string, atRest bool) object {
 		return of("apps/v1", kind, i, object{"spec": object{"replicas": count(atRest), "selector": selector(i), "template": template(i, image, nil)}})
 	}
 }
 
-// carriers lists the kinds of Kubernetes, and the foreign kinds that the policies read.
+// carriers lists the kinds of Kubernetes, and the kinds of other projects that the
+// policies read.
 var carriers = []carrier{
-	{target: "v1/pods", object: podCarrier, glass: []string{"metadata"}},
-	{target: "v1/podtemplates", glass: []string{"template", "metadata"}, object: func(i *intruder, image string, _ bool) object {
+	{target: "v1/pods", object: podCarrier, metadata: []string{"metadata"}},
+	{target: "v1/podtemplates", metadata: []string{"template", "metadata"}, object: func(i *intruder, image string, _ bool) object {
 		return of("v1", "PodTemplate", i, object{"template": template(i, image, nil)})
 	}, stops: map[string]string{"create": inert, "update": inert, "patch": inert}},
-	{target: "v1/replicationcontrollers", glass: templateMeta, object: func(i *intruder, image string, atRest bool) object {
+	{target: "v1/replicationcontrollers", metadata: templateMeta, object: func(i *intruder, image string, atRest bool) object {
 		return of("v1", "ReplicationController", i, object{"spec": object{"replicas": count(atRest), "selector": object{"app": i.name}, "template": template(i, image, nil)}})
 	}},
-	{target: "apps/v1/deployments", glass: templateMeta, object: scalable("Deployment")},
-	{target: "apps/v1/replicasets", glass: templateMeta, object: scalable("ReplicaSet")},
-	{target: "apps/v1/statefulsets", glass: templateMeta, object: scalable("StatefulSet")},
-	{target: "apps/v1/daemonsets", glass: templateMeta, object: func(i *intruder, image string, atRest bool) object {
+	{target: "apps/v1/deployments", metadata: templateMeta, object: scalable("Deployment")},
+	{target: "apps/v1/replicasets", metadata: templateMeta, object: scalable("ReplicaSet")},
+	{target: "apps/v1/statefulsets", metadata: templateMeta, object: scalable("StatefulSet")},
+	{target: "apps/v1/daemonsets", metadata: templateMeta, object: func(i *intruder, image string, atRest bool) object {
 		node := "node-0"
 		if atRest {
 			node = "none"
@@ -84,27 +87,27 @@ var carriers = []carrier{
 		where := object{"nodeSelector": object{"kubernetes.io/hostname": node}}
 		return of("apps/v1", "DaemonSet", i, object{"spec": object{"selector": selector(i), "template": template(i, image, where)}})
 	}},
-	{target: "apps/v1/controllerrevisions", glass: []string{"data", "spec", "template", "metadata"}, object: func(i *intruder, image string, _ bool) object {
+	{target: "apps/v1/controllerrevisions", metadata: []string{"data", "spec", "template", "metadata"}, object: func(i *intruder, image string, _ bool) object {
 		whole := template(i, image, nil)
 		whole["$patch"] = "replace" // as its controller writes it
 		return of("apps/v1", "ControllerRevision", i, object{"revision": 1, "data": object{"spec": object{"template": whole}}})
 	}, stops: map[string]string{"create": inert, "update": "data", "patch": "data", string(strategic): "RawExtension"}},
-	{target: "batch/v1/jobs", glass: templateMeta, object: func(i *intruder, image string, atRest bool) object {
+	{target: "batch/v1/jobs", metadata: templateMeta, object: func(i *intruder, image string, atRest bool) object {
 		return of("batch/v1", "Job", i, object{"spec": object{"suspend": atRest, "template": template(i, image, never)}})
 	}, stops: map[string]string{"update": "field is immutable", "patch": "field is immutable"}},
-	{target: "batch/v1/cronjobs", glass: []string{"spec", "jobTemplate", "spec", "template", "metadata"}, object: func(i *intruder, image string, atRest bool) object {
+	{target: "batch/v1/cronjobs", metadata: []string{"spec", "jobTemplate", "spec", "template", "metadata"}, object: func(i *intruder, image string, atRest bool) object {
 		return of("batch/v1", "CronJob", i, object{"spec": object{
 			"suspend": atRest, "schedule": "* * * * *",
 			"jobTemplate": object{"spec": object{"template": template(i, image, never)}},
 		}})
 	}},
-	{target: "argoproj.io/v1alpha1/rollouts", glass: templateMeta, alone: true, object: func(i *intruder, image string, _ bool) object {
+	{target: "argoproj.io/v1alpha1/rollouts", metadata: templateMeta, alone: true, object: func(i *intruder, image string, _ bool) object {
 		return of("argoproj.io/v1alpha1", "Rollout", i, object{"spec": object{"selector": selector(i), "template": template(i, image, nil)}})
 	}},
-	{target: "serving.knative.dev/v1/services", glass: templateMeta, alone: true, object: func(i *intruder, image string, _ bool) object {
+	{target: "serving.knative.dev/v1/services", metadata: templateMeta, alone: true, object: func(i *intruder, image string, _ bool) object {
 		return of("serving.knative.dev/v1", "Service", i, object{"spec": object{"template": template(i, image, nil)}})
 	}},
-	{target: "jobset.x-k8s.io/v1alpha2/jobsets", alone: true, glass: nil, object: func(i *intruder, image string, _ bool) object {
+	{target: "jobset.x-k8s.io/v1alpha2/jobsets", alone: true, metadata: nil, object: func(i *intruder, image string, _ bool) object {
 		return of("jobset.x-k8s.io/v1alpha2", "JobSet", i, object{"spec": object{"replicatedJobs": []object{
 			{"name": "main", "template": object{"spec": object{"template": template(i, image, never)}}},
 		}}})
@@ -138,7 +141,7 @@ func claim(i *intruder, image string) object {
 	}}
 }
 
-// attacks derives attacks from the ways of the carrier's resource.
+// attacks derives attacks from the requests of the carrier's resource.
 func (c carrier) attacks(requests []attacksurface.Request) []attack {
 	var all []attack
 	for _, w := range requests {
@@ -156,8 +159,8 @@ func (c carrier) attacks(requests []attacksurface.Request) []attack {
 			for _, f := range []form{merge, strategic, jsonPatch, apply} {
 				all = append(all, c.change(w, f))
 			}
-			if c.glass != nil && w.Subresource == "" {
-				all = append(all, c.breakOpen(w))
+			if c.metadata != nil && w.Subresource == "" {
+				all = append(all, c.changeUnderBreakGlass(w))
 			}
 		}
 	}
@@ -182,30 +185,30 @@ func (c carrier) creations(w attacksurface.Request) []attack {
 		with("by digest", asJSON, func(i *intruder) object { return c.object(i, i.bad, false) }),
 		with("by server-side apply", apply, func(i *intruder) object { return c.object(i, i.bad, false) }),
 	}
-	if c.kept == nil {
+	if c.stored == nil {
 		all = append(all, with("by tag", asJSON, func(i *intruder) object { return c.object(i, i.tagged, false) }))
 	}
-	if c.glass != nil {
-		all = append(all, with("under break-glass", asJSON, func(i *intruder) object { return c.broken(i, i.bad) }))
+	if c.metadata != nil {
+		all = append(all, with("under break-glass", asJSON, func(i *intruder) object { return c.underBreakGlass(i, i.bad) }))
 	}
 	return all
 }
 
-// broken returns an object whose Pods are under break-glass.
-func (c carrier) broken(i *intruder, image string) object {
+// underBreakGlass returns an object whose Pods are under break-glass.
+func (c carrier) underBreakGlass(i *intruder, image string) object {
 	o := c.object(i, image, false)
-	meta := at(o, c.glass...)
+	meta := at(o, c.metadata...)
 	if meta == nil {
-		panic(fmt.Sprintf("%s: no %s", c.target, c.glass))
+		panic(fmt.Sprintf("%s: no %s", c.target, c.metadata))
 	}
-	meta.(object)["annotations"] = glass()
+	meta.(object)["annotations"] = oncallBreakGlass()
 	return o
 }
 
-// glass returns break-glass annotations that the policy accepts from oncall.
-func glass() object { return emergency(inAnHour) }
+// oncallBreakGlass returns break-glass annotations that the policy accepts from oncall.
+func oncallBreakGlass() object { return emergency(inAnHour) }
 
-// change gives the image to an object that is at rest with a signed image.
+// change sets the image in an object that is at rest with a signed image.
 func (c carrier) change(w attacksurface.Request, f form) attack {
 	r := target(w.Target())
 	return attack{name: string(r) + " changed by " + f.String(), stops: c.stop(w, f), run: func(i *intruder) error {
@@ -231,14 +234,15 @@ func (c carrier) change(w attacksurface.Request, f form) attack {
 	}}
 }
 
-// breakOpen puts an object with a signed image under break-glass, with the image.
-func (c carrier) breakOpen(w attacksurface.Request) attack {
+// changeUnderBreakGlass puts an object with a signed image under break-glass, and sets
+// the image in the same request.
+func (c carrier) changeUnderBreakGlass(w attacksurface.Request) attack {
 	r := target(w.Target())
 	return attack{name: string(r) + " changed under break-glass", stops: c.stop(w, merge), run: func(i *intruder) error {
 		if _, err := i.prepare(c.target, c.object(i, i.good, true)); err != nil {
 			return err
 		}
-		o := c.broken(i, i.bad)
+		o := c.underBreakGlass(i, i.bad)
 		delete(o["metadata"].(object), "name")
 		return c.landed(i, i.strike("patch", r, merge, o))
 	}}
@@ -283,16 +287,16 @@ func (c carrier) as(i *intruder, f form, o object) (any, error) {
 	return change, nil
 }
 
-// landed notes whether the API server stored the image.
+// landed records whether the API server stored the image.
 func (c carrier) landed(i *intruder, err error) error {
 	if err != nil {
 		return err
 	}
-	kept := maps.Clone(i.result)
-	delete(kept, "status")
-	in := holds(kept, i.bad) || holds(kept, i.tagged)
-	if c.kept != nil {
-		in = c.kept(i, kept)
+	result := maps.Clone(i.result)
+	delete(result, "status")
+	in := holds(result, i.bad) || holds(result, i.tagged)
+	if c.stored != nil {
+		in = c.stored(i, result)
 	}
 	i.landed = c.alone && in
 	i.inert = !in

@@ -15,10 +15,10 @@ import (
 	"github.com/oke-sign/oke-sign/test/ociclient"
 )
 
-// object is a Kubernetes object, as JSON has it.
+// object is a Kubernetes object in JSON's form.
 type object = map[string]any
 
-// What constraints match.
+// The matches of most constraints.
 const (
 	pods        = `{apiGroups: [""], kinds: [Pod]}`
 	deployments = `{apiGroups: [apps], kinds: [Deployment]}`
@@ -29,7 +29,7 @@ const (
 
 // constraint is a constraint on a space.
 type constraint struct {
-	kind       string // of template
+	kind       string // of the template
 	action     string // deny unless given
 	on         string
 	parameters string // YAML in flow style; {} unless given
@@ -49,8 +49,8 @@ spec:
 `, c.kind, s.name, action, c.on, cmp.Or(c.parameters, "{}"))
 }
 
-// enforce puts constraints onto the space, or changes those that it has, and waits
-// until all of Gatekeeper enforces them.
+// enforce creates or changes constraints on the space, and waits until all of
+// Gatekeeper enforces them.
 func (s space) enforce(t *testing.T, constraints ...constraint) {
 	t.Helper()
 	var text strings.Builder
@@ -61,8 +61,8 @@ func (s space) enforce(t *testing.T, constraints ...constraint) {
 	eventually(t, soon, "Gatekeeper enforces the constraints of "+s.name, func() error { return s.enforced(t) })
 }
 
-// enforced is an error as long as a Pod of Gatekeeper does not enforce a constraint
-// of the space as it is now.
+// enforced returns an error until every Pod of Gatekeeper enforces the current
+// constraints of the space.
 func (s space) enforced(t *testing.T) error {
 	t.Helper()
 	var gatekeepers corev1.PodList
@@ -93,7 +93,7 @@ type byPod struct {
 	ObservedGeneration int64
 }
 
-// enforcedConstraint is a constraint as the API server shows it.
+// enforcedConstraint is a constraint with its status.
 type enforcedConstraint struct {
 	metav1.ObjectMeta `json:"metadata"`
 	Kind              string
@@ -110,7 +110,7 @@ func (s space) constraints(t *testing.T) []enforcedConstraint {
 	return list.Items
 }
 
-// signedBy are the parameters of OKESignedImages with these keys, and more.
+// signedBy returns parameters of OKESignedImages with these keys, and more.
 func signedBy(more string, keys ...ociclient.Key) string {
 	ids := make([]string, len(keys))
 	for i, k := range keys {
@@ -119,7 +119,7 @@ func signedBy(more string, keys ...ociclient.Key) string {
 	return "{keys: [" + strings.Join(ids, ", ") + "]" + more + "}"
 }
 
-// standard is the policy of most tests: Pods are refused, workloads warned about.
+// standard returns the policy of most tests: it denies Pods and warns about workloads.
 func standard(parameters string) []constraint {
 	return []constraint{
 		{kind: policies.SignedImages, on: pods, parameters: parameters},
@@ -127,8 +127,8 @@ func standard(parameters string) []constraint {
 	}
 }
 
-// push stores an image of the space's own in OCI Registry and returns its
-// reference by digest. Nobody has signed it.
+// push stores a unique image in OCI Registry and returns its digest reference. The
+// image is unsigned.
 func (s space) push(t *testing.T, name string) string {
 	t.Helper()
 	repository := s.name + "/" + name
@@ -139,7 +139,7 @@ func (s space) push(t *testing.T, name string) string {
 	return ociclient.Registry + repository + "@" + digest
 }
 
-// signed is such an image, signed with each of the keys.
+// signed pushes an image and signs it with each of the keys.
 func (s space) signed(t *testing.T, name string, keys ...ociclient.Key) string {
 	t.Helper()
 	image := s.push(t, name)
@@ -149,7 +149,7 @@ func (s space) signed(t *testing.T, name string, keys ...ociclient.Key) string {
 	return image
 }
 
-// byTag is the same image by its tag.
+// byTag returns the same image by its tag.
 func byTag(image string) string {
 	name, _, _ := strings.Cut(image, "@")
 	return name + ":v1"

@@ -17,14 +17,14 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 )
 
-// disturbs is called first by a test that breaks what all share: the next one
-// begins when the cluster is whole again.
+// disturbs must be called first by a test that breaks shared parts. It makes the next
+// test wait until the cluster is whole again.
 func disturbs(t *testing.T) {
 	t.Helper()
 	t.Cleanup(func() { eventually(t, soon, "the cluster is whole again", func() error { return whole(t) }) })
 }
 
-// whole is an error as long as a part of the cluster is missing.
+// whole returns an error while a part of the cluster is missing.
 func whole(t *testing.T) error {
 	t.Helper()
 	for line := range strings.Lines(cluster("ps").succeeds(t).stdout) {
@@ -58,7 +58,7 @@ func nodes(t *testing.T) []corev1.Node {
 	return list.Items
 }
 
-// rolledOut is an error as long as a Deployment is not what it is wanted to be.
+// rolledOut returns an error until a Deployment has all its wanted replicas.
 func rolledOut(d appsv1.Deployment) error {
 	want, s := *d.Spec.Replicas, d.Status
 	if s.ObservedGeneration != d.Generation || s.Replicas != want || s.UpdatedReplicas != want || s.ReadyReplicas != want {
@@ -67,33 +67,33 @@ func rolledOut(d appsv1.Deployment) error {
 	return nil
 }
 
-// control does something to processes of the cluster.
+// control applies an action to processes of the cluster.
 func control(t *testing.T, action string, names ...string) {
 	t.Helper()
 	cluster(append([]string{action}, names...)...).succeeds(t)
 }
 
-// containers are the processes of the Pods of a namespace.
+// containers returns the processes of the Pods of a namespace.
 func containers(t *testing.T, namespace string) []string {
 	t.Helper()
 	return slices.DeleteFunc(processes(t), func(name string) bool { return !strings.HasPrefix(name, namespace+"/") })
 }
 
-// pause makes the processes of a namespace's Pods hang until the end of the test,
-// or until a kubelet takes them for dead and starts others.
+// pause makes the processes of a namespace's Pods hang until the test ends, or until
+// the kubelet restarts them.
 func pause(t *testing.T, namespace string) {
 	t.Helper()
 	names := containers(t, namespace)
 	t.Cleanup(func() {
 		for _, name := range names {
-			_ = cluster("resume", name) // unless it is gone
+			_ = cluster("resume", name) // fails if it is gone
 		}
 	})
 	control(t, "pause", names...)
 }
 
-// repeat has four workers do something again and again, until the function that it
-// returns is called, or until the end of the test.
+// repeat makes four workers call do again and again, until the returned function is
+// called or the test ends.
 func repeat(t *testing.T, do func(worker, round int)) (end func()) {
 	t.Helper()
 	var workers sync.WaitGroup
@@ -118,14 +118,15 @@ func repeat(t *testing.T, do func(worker, round int)) (end func()) {
 	return end
 }
 
-// client is for watching and for measuring, which kubectl is too slow for.
+// client returns a Kubernetes client for watching and measuring, where kubectl is too
+// slow.
 func client(t *testing.T) *kubernetes.Clientset {
 	t.Helper()
 	config, err := clientcmd.BuildConfigFromFlags("", os.Getenv("KUBECONFIG"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	config.QPS = -1 // as fast as it answers
+	config.QPS = -1 // no limit
 	c, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		t.Fatal(err)
@@ -133,8 +134,8 @@ func client(t *testing.T) *kubernetes.Clientset {
 	return c
 }
 
-// stored watches which images the API server has stored in Pods of the space,
-// whatever becomes of them, and returns a function that ends it and lists them.
+// stored watches which images the API server stores in Pods of the space, even if the
+// Pods vanish. The returned function ends the watch and lists the images.
 func (s space) stored(t *testing.T) func() []string {
 	t.Helper()
 	ctx, end := context.WithCancel(t.Context())

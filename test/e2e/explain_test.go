@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// explain shows what is known of a namespace in which a test failed, and what
-// Gatekeeper and the provider said last.
+// explain prints the state of a failed test's namespace, and the last log lines of
+// Gatekeeper and the provider.
 func (s space) explain(t *testing.T) {
 	t.Helper()
 	var text strings.Builder
@@ -28,7 +28,7 @@ func (s space) explain(t *testing.T) {
 	t.Logf("what happened in namespace %s:\n%s", s.name, text.String())
 }
 
-// about are the last lines of a log that name a namespace, or tell of an error.
+// about returns the last lines of a log that name a namespace or report an error.
 func about(namespace, log string) string {
 	var lines []string
 	for line := range strings.Lines(log) {
@@ -44,7 +44,7 @@ func cluster(args ...string) result {
 	return run(context.Background(), "", "cluster", args...)
 }
 
-// processes are the names of the cluster's processes; a Pod's container is called
+// processes returns the names of the cluster's processes. A container's name is
 // namespace/pod/container.
 func processes(t *testing.T) []string {
 	t.Helper()

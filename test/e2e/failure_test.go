@@ -17,7 +17,7 @@ import (
 	"github.com/oke-sign/oke-sign/test/ocitest"
 )
 
-// guarded is a space where Pods are held to signatures by image-key.
+// guarded returns a space whose Pods must have signatures by image-key.
 func guarded(t *testing.T) space {
 	t.Helper()
 	s := newSpace(t)
@@ -25,8 +25,7 @@ func guarded(t *testing.T) space {
 	return s
 }
 
-// A Deployment that is made while OCI fails comes up when OCI is well again, with
-// nobody touching it.
+// A Deployment created during an OCI failure comes up after it, without any action.
 func TestOCIFailsForAWhile(t *testing.T) {
 	disturbs(t)
 	s := guarded(t)
@@ -49,8 +48,8 @@ func TestOCIFailsForAWhile(t *testing.T) {
 			s.ready(t, soon, name, "3/3")
 		})
 	}
-	// What no request can wait for is found out all the same, and remembered until
-	// the controller asks again.
+	// A lookup that outlasts its request continues, and its result is cached until the
+	// controller asks again.
 	t.Run("it takes 3 s for every answer", func(t *testing.T) {
 		image := s.signed(t, "slow", imageKey)
 		fault(t, ocitest.Fault{Kind: ocitest.Latency, Delay: ocitest.Duration(3 * time.Second)})
@@ -60,8 +59,8 @@ func TestOCIFailsForAWhile(t *testing.T) {
 	})
 }
 
-// However often what decides is killed in a burst of Pods, none gets in that nobody
-// signed.
+// No unsigned image is admitted, even if the deciding processes are killed during a
+// burst of Pods.
 func TestKilledDuringABurst(t *testing.T) {
 	disturbs(t)
 	s := guarded(t)
@@ -83,7 +82,7 @@ func TestKilledDuringABurst(t *testing.T) {
 			space{name: "oke-sign"}.kubectl(t, "delete", "pods", "--all", "--wait=false").succeeds(t)
 		}
 		for _, name := range containers(t, "oke-sign") {
-			_ = cluster("kill", name) // unless it has ended
+			_ = cluster("kill", name) // fails if it has ended
 		}
 		kills++
 		if kills < 6 || admitted.Load() < 10 || unsigned.Load() < 10 || unknown.Load() < 10 {
@@ -104,14 +103,15 @@ func TestKilledDuringABurst(t *testing.T) {
 	}
 }
 
-// anew is the same image in other words: Gatekeeper remembers answers by reference,
-// and so asks the provider about each.
+// withNewDigest returns the same image under another reference. Gatekeeper caches
+// answers by reference, so it asks the provider about each.
 func withNewDigest(image, tag string) string {
 	return strings.Replace(image, "@", ":"+tag+"@", 1)
 }
 
-// When the provider hangs, the denial comes in time to say so, and not from the API
-// server, which knows no more than that Gatekeeper did not answer.
+// When the provider hangs, Gatekeeper denies early enough to give this reason.
+// Otherwise the API server would deny, and could only say that Gatekeeper did not
+// answer.
 func TestProviderHangs(t *testing.T) {
 	disturbs(t)
 	s := guarded(t)
@@ -121,7 +121,7 @@ func TestProviderHangs(t *testing.T) {
 		fails(t, denies, "containers/pod: no-answer: could not find out whether it is signed, from provider oke-sign: ")
 }
 
-// Nor does it matter that Gatekeeper waits for one provider after the other.
+// The same holds although Gatekeeper waits for one provider after the other.
 func TestBothProvidersHang(t *testing.T) {
 	disturbs(t)
 	s := newSpace(t)
@@ -138,8 +138,8 @@ func TestBothProvidersHang(t *testing.T) {
 	)
 }
 
-// deaf is the name of a Provider that takes connections and never answers, and for
-// whose answers Gatekeeper waits so many seconds.
+// deaf creates a Provider that accepts connections and never answers, with the given
+// time-out of Gatekeeper. It returns the Provider's name.
 func (s space) deaf(t *testing.T, timeout int) string {
 	t.Helper()
 	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
@@ -157,7 +157,7 @@ spec: {url: "https://%s/", timeout: %d, caBundle: %s}
 	t.Cleanup(func() { s.kubectl(t, "delete", "provider", s.name).succeeds(t) })
 	eventually(t, soon, "Gatekeeper knows provider "+s.name, func() error {
 		active := s.kubectl(t, "get", "provider", s.name, "-o", "jsonpath={.status.byPod[*].active}").succeeds(t).stdout
-		if strings.Count(active, "true") < 2 { // for admission and for the audit
+		if strings.Count(active, "true") < 2 { // one for admission, one for the audit
 			return fmt.Errorf("active: %q", active)
 		}
 		return nil
@@ -165,9 +165,9 @@ spec: {url: "https://%s/", timeout: %d, caBundle: %s}
 	return s.name
 }
 
-// With failurePolicy Ignore, which is Gatekeeper's own default, whatever takes
-// longer than the webhook's time-out is admitted. This is why our values for it say
-// Fail, and why a Provider's time-out has to be below the webhook's.
+// With failurePolicy Ignore, Gatekeeper's default, a request that outlasts the
+// webhook's time-out is admitted. So our values set Fail, and a Provider's time-out
+// must be below the webhook's.
 func TestIgnoreLetsAStallIn(t *testing.T) {
 	disturbs(t)
 	s := newSpace(t)

@@ -10,8 +10,8 @@ import (
 	"github.com/oke-sign/oke-sign/policies"
 )
 
-// podOf is a Pod with an image in every place that a Pod can be created with; those
-// named in images are not the usual one.
+// podOf returns a Pod with an image in every field that a new Pod can have. Fields that
+// are not in images have the usual image.
 func podOf(name, usual string, images map[string]string) object {
 	at := func(place string) string {
 		if image, ok := images[place]; ok {
@@ -35,12 +35,11 @@ func podOf(name, usual string, images map[string]string) object {
 	}
 }
 
-// denies is the words with which kubectl shows that admission refused something.
+// denies is kubectl's message about a denial.
 const denies = `admission webhook "validation.gatekeeper.sh" denied the request`
 
-// One unsigned image among signed ones is found wherever a Pod may have it, on
-// whatever way it comes there.
-// CVE-2023-2727: ephemeral containers were not looked at.
+// One unsigned image among signed ones is found in every field of a Pod, with every
+// command that can set it. CVE-2023-2727: ephemeral containers were not checked.
 func TestEveryImageField(t *testing.T) {
 	t.Parallel()
 	s := newSpace(t)
@@ -54,20 +53,20 @@ func TestEveryImageField(t *testing.T) {
 		all.says(t, place+": unsigned: ")
 		one := s.applyAll(t, podOf("one-bad", good, map[string]string{place: bad})).fails(t, denies, place+": unsigned: ")
 		if n := strings.Count(one.stderr, ": unsigned: "); n != 1 {
-			t.Errorf("%s: %d images refused, want 1:\n%s", place, n, one.stderr)
+			t.Errorf("%s: %d images denied, want 1:\n%s", place, n, one.stderr)
 		}
 	}
 	s.running(t, "all-good")
 	var pod corev1.Pod
 	s.get(t, &pod, "pod", "all-good")
 	if v := pod.Spec.Volumes[0]; v.Image == nil || v.Image.Reference != good {
-		t.Errorf("the API server keeps no image volumes, so they were not tested: %v", v)
+		t.Errorf("the API server stores no image volumes, so they were not tested: %v", v)
 	}
 
 	better := s.signed(t, "better", imageKey)
 	for _, change := range []struct {
 		what string
-		args []string // the image is put in place of IMAGE
+		args []string // IMAGE stands for the image
 		at   string
 	}{
 		{"kubectl run", []string{"run", "ran", "--image=IMAGE"}, "containers/ran"},
@@ -84,7 +83,7 @@ func TestEveryImageField(t *testing.T) {
 			}
 			return s.kubectl(t, args...)
 		}
-		if change.at == "" { // a controller makes the Pod
+		if change.at == "" { // a controller creates the Pod
 			with(bad).succeeds(t).says(t, "Warning: ", "containers/once: unsigned: ")
 			s.fails(t, "Job", "once", "containers/once: unsigned: ")
 			continue
@@ -111,7 +110,7 @@ func (s space) running(t *testing.T, pod string) {
 	s.kubectl(t, "wait", "pod/"+pod, "--for=jsonpath={.status.phase}=Running", "--timeout=50s").succeeds(t)
 }
 
-// fails waits until a controller says why it cannot make the Pods of an object.
+// fails waits until an event says why a controller cannot create the Pods of an object.
 func (s space) fails(t *testing.T, kind, name string, reasons ...string) {
 	t.Helper()
 	eventually(t, soon, "events about "+name, func() error {
@@ -125,7 +124,7 @@ func (s space) fails(t *testing.T, kind, name string, reasons ...string) {
 	})
 }
 
-// A Deployment that runs is updated to an image that nobody signed: its Pods stay.
+// A running Deployment is updated to an unsigned image. Its Pods stay.
 func TestRollout(t *testing.T) {
 	t.Parallel()
 	s := newSpace(t)
@@ -153,7 +152,7 @@ func TestCronJobByHand(t *testing.T) {
 	s.fails(t, "Job", "report-again", "containers/report: unsigned: ")
 }
 
-// A kind that these policies have never heard of is read by its shape.
+// The policies find images in unknown kinds by the shape of the object.
 func TestCustomKind(t *testing.T) {
 	t.Parallel()
 	s := newSpace(t)

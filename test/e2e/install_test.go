@@ -17,15 +17,15 @@ import (
 	"github.com/oke-sign/oke-sign/test/pki"
 )
 
-// installation is oke-sign as its users install it, with helm and nothing else.
+// installation is oke-sign as its users install it, with helm alone.
 type installation struct {
 	root string // of the checkout
 	env  []string
 	own  space // oke-sign's namespace
 }
 
-// The charts, from a cluster with neither Gatekeeper nor oke-sign to one that has
-// nothing left of oke-sign. Each part begins where the one before it ended.
+// TestInstall follows the charts from a cluster with neither Gatekeeper nor oke-sign
+// until oke-sign is removed again. Each part starts where the one before it ended.
 func TestInstall(t *testing.T) {
 	if r := (space{}).kubectl(t, "get", "crds", "-o", "name").succeeds(t); strings.Contains(r.stdout, "gatekeeper.sh") {
 		t.Skip("for a cluster without Gatekeeper: cluster run --bare")
@@ -52,7 +52,7 @@ func TestInstall(t *testing.T) {
 	}
 }
 
-// newInstallation prepares what users have before they begin: nothing.
+// newInstallation prepares a user's starting point.
 func newInstallation(t *testing.T) *installation {
 	t.Helper()
 	root, err := filepath.Abs(".")
@@ -68,8 +68,8 @@ func newInstallation(t *testing.T) *installation {
 	return &installation{root: root, env: chartRepository(t), own: space{name: "oke-sign"}}
 }
 
-// furnish puts into a namespace what the provider needs of this machine, and closes
-// the namespace as far as can be.
+// furnish adds to a namespace what the provider needs on this machine, and sets the
+// strictest Pod Security level.
 func furnish(t *testing.T, s space) {
 	t.Helper()
 	oci := filepath.Join(os.Getenv("OKE_SIGN_CLUSTER"), "oci")
@@ -84,9 +84,9 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// ociValues leaves it to the chart how the provider signs in, which is as a workload
-// of an enhanced cluster, and says what it cannot know of this one: that its OCI is
-// behind a proxy, and that Pods share their addresses.
+// ociValues returns the chart's values for this cluster. The provider signs in as a
+// workload of an enhanced cluster, the chart's default. The values add what the chart
+// cannot know: OCI is behind a proxy, and Pods share their addresses.
 const ociValues = `
 oci: {region: us-ashburn-1}
 extraArgs: [--addr=$(POD_IP):8443, --health-addr=$(POD_IP):8081]
@@ -98,7 +98,7 @@ extraVolumes: [{name: authorities, configMap: {name: authorities}}]
 extraVolumeMounts: [{name: authorities, mountPath: /etc/authorities, readOnly: true}]
 `
 
-// block are the commands in a section of a README, as a shell takes them.
+// block returns the commands in a section of a README, in the shell's form.
 func block(t *testing.T, file, heading string) []string {
 	t.Helper()
 	readme, err := os.ReadFile(file)
@@ -127,7 +127,7 @@ func block(t *testing.T, file, heading string) []string {
 	return commands
 }
 
-// firstSteps runs the commands of the README as they stand there.
+// firstSteps runs the commands of the README unchanged.
 func (i *installation) firstSteps(t *testing.T) {
 	commands := block(t, filepath.Join(i.root, "README.md"), "Install")
 	if len(commands) == 0 || len(commands) > 5 {
@@ -176,8 +176,8 @@ func (i *installation) firstSteps(t *testing.T) {
 	okeSign(t, "doctor").succeeds(t).says(t, "the image policy holds")
 }
 
-// withoutRights is the provider before anybody gave its service account rights in
-// OCI. It is somebody there, so that it is ready, and finds nothing.
+// withoutRights runs the provider before its service account has rights in OCI. OCI
+// knows the account, so the provider is ready, but it finds nothing.
 func (i *installation) withoutRights(t *testing.T) {
 	t.Helper()
 	i.holds(t)
@@ -192,7 +192,7 @@ func (i *installation) withoutRights(t *testing.T) {
 	})
 }
 
-// allow adds to IAM what the plugin says that the provider needs.
+// allow adds the provider's IAM statements, as the plugin prints them.
 func (i *installation) allow(t *testing.T, flags ...string) {
 	t.Helper()
 	clusters, err := cloud.Clusters(t.Context())
@@ -210,7 +210,7 @@ func (i *installation) allow(t *testing.T, flags ...string) {
 	}
 }
 
-// holds waits until the plugin says of the policy that it holds.
+// holds waits until the plugin reports that the policy is enforced.
 func (i *installation) holds(t *testing.T) {
 	t.Helper()
 	eventually(t, soon, "the policy holds", func() error {
@@ -222,9 +222,9 @@ func (i *installation) holds(t *testing.T) {
 	})
 }
 
-// enforced waits until the policy holds and the provider decides. From the first on
-// nothing unsigned is admitted, though for lack of an answer at first: Kubernetes may
-// lead a Service to new Pods a second after it calls them ready.
+// enforced waits until the policy is enforced and the provider answers. No unsigned
+// image is admitted even before the provider answers. Kubernetes may send requests to
+// new Pods only a second after it reports them as ready.
 func (i *installation) enforced(t *testing.T) {
 	t.Helper()
 	i.holds(t)
@@ -239,10 +239,10 @@ func (i *installation) enforced(t *testing.T) {
 	})
 }
 
-// unvouched starts the provider anew while OCI does not answer the cluster. It waits,
-// and says for what.
+// unvouched restarts the provider while OCI does not answer the cluster. The provider
+// waits, and says for what.
 func (i *installation) unvouched(t *testing.T) {
-	t.Cleanup(func() { _ = cluster("resume", "oci-emulator") }) // unless it runs
+	t.Cleanup(func() { _ = cluster("resume", "oci-emulator") }) // fails if it runs
 	control(t, "pause", "oci-emulator")
 	i.own.kubectl(t, "rollout", "restart", "deployment/oke-sign").succeeds(t)
 	eventually(t, soon, "the new replica says why it is not ready", func() error {
@@ -269,7 +269,7 @@ func (i *installation) helm(t *testing.T, args ...string) result {
 	return runIn(t, i.root, i.env, "helm", args...)
 }
 
-// upgrade upgrades a release with what it has and more.
+// upgrade upgrades a release with its values and more.
 func (i *installation) upgrade(t *testing.T, chart string, values ...string) result {
 	t.Helper()
 	args := []string{"upgrade", chart, filepath.Join("charts", chart), "--namespace", i.own.name, "--reset-then-reuse-values", "--wait", "--timeout", "1m"}
@@ -281,7 +281,7 @@ func (i *installation) upgrade(t *testing.T, chart string, values ...string) res
 
 const providerRepository = ociclient.Registry + "oke-sign-provider"
 
-// pack packs the provider as it is built here into an image, stores that in OCI
+// pack packs the locally built provider into an image, stores the image in OCI
 // Registry, and returns its digest.
 func (i *installation) pack(t *testing.T, version string) string {
 	t.Helper()
@@ -295,8 +295,8 @@ func (i *installation) pack(t *testing.T, version string) string {
 	return strings.TrimSpace(r.stdout)
 }
 
-// ownImage has the chart run the image that is released, stored in OCI Registry and
-// signed there, with nothing left that exempts it from the policy.
+// ownImage makes the chart run the released image, stored in OCI Registry and signed
+// there. Nothing exempts the image from the policy.
 func (i *installation) ownImage(t *testing.T) {
 	digest := i.pack(t, "1.0.0")
 	image := providerRepository + "@" + digest
@@ -315,12 +315,13 @@ func (i *installation) ownImage(t *testing.T) {
 			t.Errorf("a replica is %+v; want it to run %s", pod, image)
 		}
 	}
-	// From an image that holds nothing but what was packed, it still decides.
+	// The provider still decides when it runs from this image, which holds nothing
+	// else.
 	home := space{name: "default"}
 	home.kubectl(t, "run", "unsigned", "--image="+home.push(t, "other")).fails(t, denies, ": unsigned: ")
 }
 
-// exempts has Gatekeeper's webhook leave out these namespaces, and its own.
+// exempts makes Gatekeeper's webhook skip these namespaces, and Gatekeeper's own.
 func (i *installation) exempts(t *testing.T, namespaces ...string) {
 	t.Helper()
 	i.helm(t, "upgrade", "gatekeeper", "gatekeeper", "--repo", charts, "--version", "3.23.1", "--namespace", "gatekeeper-system", "--wait", "--reuse-values",
@@ -329,7 +330,7 @@ func (i *installation) exempts(t *testing.T, namespaces ...string) {
 
 type replica struct{ Name, Image, Ready string }
 
-// pods are the provider's, as long as they are not told to end.
+// pods returns the provider's Pods that are not being deleted.
 func (i *installation) pods(t *testing.T) []replica {
 	t.Helper()
 	r := i.own.kubectl(t, "get", "pods", "-l", "app.kubernetes.io/name=oke-sign", "-o",
@@ -343,7 +344,7 @@ func (i *installation) pods(t *testing.T) []replica {
 	return all
 }
 
-// values are those that a release was installed with, as a file.
+// values writes the values of an installed release to a file.
 func (i *installation) values(t *testing.T, release string) string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "values.yaml")
@@ -354,22 +355,23 @@ func (i *installation) values(t *testing.T, release string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, user, _ := strings.Cut(string(text), "\n") // helm's heading
+	_, user, _ := strings.Cut(string(text), "\n") // skip helm's heading
 	if err := os.WriteFile(file, []byte(user), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return file
 }
 
-// apply renders a chart as GitOps does, without a look at the cluster, and applies
-// it under the name of whoever did so before: one tool does not conflict with itself.
+// apply renders a chart like a GitOps tool, without access to the cluster. It applies
+// the result under the field manager of the previous tool, because a tool does not
+// conflict with itself.
 func (i *installation) apply(t *testing.T, chart string) result {
 	t.Helper()
 	rendered := i.helm(t, "template", chart, filepath.Join("charts", chart), "--namespace", i.own.name, "--values", i.values(t, chart)).succeeds(t)
 	return i.own.pipe(t, rendered.stdout, "apply", "--server-side", "--field-manager=helm", "-f", "-").succeeds(t)
 }
 
-// again applies and upgrades while Pods are created all the time.
+// again applies and upgrades the charts while Pods are created all the time.
 func (i *installation) again(t *testing.T) {
 	load := busy(t)
 	ca := published(t)
@@ -392,8 +394,8 @@ func (i *installation) again(t *testing.T) {
 	load.none(t, nil)
 }
 
-// unsigned is an upgrade to an image that nobody has signed: it does not come to
-// be, and those that run decide on.
+// unsigned upgrades the provider to an unsigned image. The new Pods are denied, and the
+// running ones still decide.
 func (i *installation) unsigned(t *testing.T) {
 	before := i.pods(t)
 	args := []string{"upgrade", "oke-sign", "charts/oke-sign", "--namespace", i.own.name, "--reset-then-reuse-values", "--set", "image.digest=" + i.pack(t, "1.0.1")}
@@ -405,8 +407,8 @@ func (i *installation) unsigned(t *testing.T) {
 	i.helm(t, "rollback", "oke-sign", "--namespace", i.own.name, "--wait", "--timeout", "1m").succeeds(t)
 }
 
-// deletedCertificate takes away the Secret, which the provider has no right to make.
-// It shows the certificate that it has until the chart is applied again.
+// deletedCertificate deletes the Secret, which the provider has no right to create. The
+// provider uses its current certificate until the chart is applied again.
 func (i *installation) deletedCertificate(t *testing.T) {
 	load := busy(t)
 	i.own.kubectl(t, "delete", "secret", "oke-sign-tls").succeeds(t)
@@ -433,7 +435,7 @@ func (i *installation) deletedCertificate(t *testing.T) {
 	load.none(t, nil)
 }
 
-// scans requires a scan of what is signed already.
+// scans requires a scan of images that are already signed.
 func (i *installation) scans(t *testing.T) {
 	home := space{name: "default"}
 	scanned, never := home.signed(t, "scanned", imageKey), home.signed(t, "never-scanned", imageKey)
@@ -470,8 +472,8 @@ func (i *installation) scans(t *testing.T) {
 	})
 }
 
-// files gives the provider a certificate, and Gatekeeper's CA, as files: it has no
-// rights in the cluster any more. Then it makes its certificate itself again.
+// files gives the provider a certificate and Gatekeeper's CA as files, so it needs no
+// rights in the cluster. Afterwards the provider creates its certificate itself again.
 func (i *installation) files(t *testing.T) {
 	authority, err := pki.NewAuthority("ours")
 	if err != nil {
@@ -498,7 +500,7 @@ func (i *installation) files(t *testing.T) {
 		i.helm(t, "upgrade", "oke-sign", "charts/oke-sign", "--namespace", i.own.name, "--reset-then-reuse-values", "--wait", "--timeout", "1m",
 			"--take-ownership", "--force-conflicts", "--set", "certificate.existingSecret=ours", "--set", "gatekeeper.clientCAConfigMap=gatekeepers",
 			"--set-file", "certificate.caBundle="+filepath.Join(folder, ca)).succeeds(t)
-		// Replicas that made their certificate themselves were still there.
+		// Replicas with self-made certificates still existed.
 		if want, err := os.ReadFile(filepath.Join(folder, ca)); err != nil || string(published(t)) != string(want) {
 			t.Errorf("the Provider object has other CAs than those of %s: %v\n%s", ca, err, published(t))
 		}
@@ -519,8 +521,9 @@ func (i *installation) files(t *testing.T) {
 	t.Logf("Gatekeeper knew the provider again after %.1f s", time.Since(began).Seconds())
 }
 
-// uninstall leaves a cluster that admits everything, and nothing of oke-sign's; also
-// in the wrong order, and after it was installed again beside what was left.
+// uninstall checks that the cluster then admits everything and has no object of
+// oke-sign. It also uninstalls in the wrong order, and after an installation beside
+// leftovers.
 func (i *installation) uninstall(t *testing.T) {
 	home := space{name: "default"}
 	everything := func() {
@@ -563,7 +566,7 @@ func (i *installation) uninstall(t *testing.T) {
 	home.ready(t, soon, "web", "2/2")
 }
 
-// documented are the commands by which the chart's README takes it away.
+// documented returns the chart README's commands for uninstalling.
 func (i *installation) documented(t *testing.T) []string {
 	t.Helper()
 	commands := block(t, filepath.Join(i.root, "charts", "oke-sign", "README.md"), "Upgrade and uninstall")
@@ -573,8 +576,8 @@ func (i *installation) documented(t *testing.T) []string {
 	return commands
 }
 
-// elsewhere installs oke-sign in a namespace of another name. The usual name is then
-// free, and the policy applies to whoever takes it.
+// elsewhere installs oke-sign in a namespace with another name. The usual name is then
+// free, and the policy applies in a namespace that takes it.
 func (i *installation) elsewhere(t *testing.T) {
 	usual, signing := i.own, space{name: "signing"}
 	usual.kubectl(t, "delete", "namespace", usual.name, "--wait", "--timeout=50s").succeeds(t)
@@ -610,6 +613,6 @@ func (i *installation) elsewhere(t *testing.T) {
 		}
 		return nil
 	})
-	// Here Pod Security alone refuses the Pod.
+	// Only Pod Security denies this Pod.
 	signing.kubectl(t, "run", "exempt", "--image="+image, "--dry-run=server").fails(t, "violates PodSecurity")
 }

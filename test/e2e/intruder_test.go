@@ -25,11 +25,11 @@ import (
 // attack twice: under the policy, and without a policy. An attack proves something
 // about the policy only if it succeeds without one.
 type attack struct {
-	name   string                // what is done, as a sentence
-	before func(*intruder) error // makes, as the administrator, what exists before the policy
-	run    func(*intruder) error // ends with the first request that is refused
-	// stops says why the attack fails even without a policy: words of the message with
-	// which Kubernetes refuses it, or inert.
+	name   string                // describes the attack
+	before func(*intruder) error // creates objects, as the administrator, before the policy
+	run    func(*intruder) error // ends with the first request that is denied
+	// stops says why the attack fails even without a policy. It is inert, or a part of
+	// the message with which Kubernetes rejects the request.
 	stops string
 	alone bool // runs in its own namespace, and only under the policy
 }
@@ -37,8 +37,8 @@ type attack struct {
 // inert marks an attack that the API server accepts and that has no effect.
 const inert = "nothing comes of it"
 
-// intruder carries out one attack in one namespace. Its objects carry its name. Its
-// image references are unique, so a Pod shows which attack brought it.
+// intruder carries out one attack in one namespace. Its objects have its name. Its
+// image references are unique, so each Pod shows which attack created it.
 type intruder struct {
 	context.Context
 	attack    attack
@@ -55,9 +55,9 @@ type intruder struct {
 
 	used   []string // requests that the attack used, as attacksurface.Request prints them
 	made   []func() error
-	result object // what the last strike came back with
+	result object // the object that the last strike returned
 	landed bool   // the image is stored in a kind whose controller does not run here
-	inert  bool   // the API server kept nothing of what was sent
+	inert  bool   // the API server stored nothing of the request
 	err    error  // of run
 }
 
@@ -69,7 +69,7 @@ func (i *intruder) strike(verb string, r target, f form, body any) error {
 	return err
 }
 
-// persist repeats a change until nobody else changes the object at the same time.
+// persist repeats a change until it does not conflict with another.
 func (i *intruder) persist(change func() error) error {
 	for {
 		if err := change(); !apierrors.IsConflict(err) || i.Err() != nil {
@@ -78,7 +78,7 @@ func (i *intruder) persist(change func() error) error {
 	}
 }
 
-// prepare creates, as the owner, what the attack needs first.
+// prepare creates, as the owner, an object that the attack needs.
 func (i *intruder) prepare(r target, body object) (object, error) {
 	o, err := i.as(i.owner, "create", r, asJSON, body)
 	if err != nil {
@@ -92,8 +92,8 @@ type unprepared struct{ error }
 
 func (u unprepared) Unwrap() error { return u.error }
 
-// as sends a request about the object named in the body, or else about the object of
-// the intruder's name.
+// as sends a request about the object in the body, or else about the object with the
+// intruder's name.
 func (i *intruder) as(who account, verb string, r target, f form, body any) (object, error) {
 	namespace, name := i.namespace, i.name
 	if r.base() == "v1/namespaces" {
@@ -119,10 +119,10 @@ func (i *intruder) as(who account, verb string, r target, f form, body any) (obj
 	return nil, fmt.Errorf("no request is known for verb %s", verb)
 }
 
-// now reads the object of the intruder's name.
+// now reads the object with the intruder's name.
 func (i *intruder) now(r target) (object, error) { return i.admin.get(i, r, i.namespace, i.name) }
 
-// awaits waits until the object of the intruder's name meets a condition.
+// awaits waits until the object with the intruder's name meets a condition.
 func (i *intruder) awaits(r target, is func(object) bool) (object, error) {
 	return i.admin.await(i, r, i.namespace, i.name, is)
 }
@@ -133,27 +133,27 @@ func (i *intruder) pod(name string) error {
 	return err
 }
 
-// spot is an image in a place of a Pod.
+// spot is an image in a field of a Pod.
 type spot struct {
 	pod   types.UID
 	place string
 	image string
 }
 
-// ground holds the namespaces of the attacks, and everything that happens in them.
+// ground holds the namespaces of the attacks, and the events in them.
 type ground struct {
 	space
 	labels object // of the namespaces
 	owner  account
 	mu     sync.Mutex
-	came   chan struct{} // closed when something new is seen
+	came   chan struct{} // closed when a Pod or Event arrives
 	spots  map[spot]bool // images that the API server stored in Pods; true: before the policy
 	events []corev1.Event
 	policy bool // the policy applies from now on
 }
 
-// newGround prepares an owner, who may do everything in the namespaces of the ground
-// and nothing elsewhere.
+// newGround prepares an owner with every right in the ground's namespaces and no right
+// elsewhere.
 func newGround(t *testing.T) *ground {
 	t.Helper()
 	g := &ground{space: newSpace(t), came: make(chan struct{}), spots: make(map[spot]bool)}
@@ -164,7 +164,7 @@ func newGround(t *testing.T) *ground {
 	return g
 }
 
-// open makes a namespace that the owner owns.
+// open creates a namespace of the owner.
 func (g *ground) open(t *testing.T, name string) {
 	t.Helper()
 	admin := administrator(t)
@@ -242,11 +242,11 @@ func convert(from object, to any) {
 		err = json.Unmarshal(text, to)
 	}
 	if err != nil {
-		panic(err) // both are objects of the API server's
+		panic(err) // both are objects of the API server
 	}
 }
 
-// imagesOf returns the images of a Pod by place.
+// imagesOf returns the images of a Pod by field.
 func imagesOf(spec corev1.PodSpec) map[string]string {
 	images := make(map[string]string)
 	for _, c := range spec.InitContainers {
@@ -266,8 +266,8 @@ func imagesOf(spec corev1.PodSpec) map[string]string {
 	return images
 }
 
-// arrived reports whether an image of the attack came into a place of a Pod after the
-// policy did.
+// arrived reports whether an image of the attack entered a field of a Pod after the
+// policy applied.
 func (g *ground) arrived(i *intruder) bool {
 	return i.landed || slices.ContainsFunc(g.since(), func(image string) bool { return image == i.bad || image == i.tagged })
 }
@@ -285,7 +285,7 @@ func (g *ground) since() []string {
 	return images
 }
 
-// refused returns the last message of a controller that could not make a Pod for the
+// refused returns the last message of a controller that could not create a Pod for the
 // attack because Gatekeeper denied it, or "".
 func (g *ground) refused(i *intruder) string {
 	g.mu.Lock()
@@ -298,8 +298,8 @@ func (g *ground) refused(i *intruder) string {
 	return ""
 }
 
-// policyFile returns the image policy that make cluster hands to its users, limited to
-// namespaces of the test. Only oncall may use break-glass; the owner may not.
+// policyFile returns the image policy that make cluster writes, limited to namespaces
+// of the test. Only oncall may use break-glass; the owner may not.
 func (g *ground) policyFile(t *testing.T, namespaces ...string) string {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(os.Getenv("OKE_SIGN_CLUSTER"), "policy.yaml"))
@@ -326,15 +326,15 @@ func (g *ground) policyFile(t *testing.T, namespaces ...string) string {
 	return all.String()
 }
 
-// outcome is what came of an attack.
+// outcome is the outcome of an attack.
 type outcome struct {
 	*intruder
 	arrived bool   // the image is in a Pod, or landed
 	stopped string // the message of the refusal, or inert
 }
 
-// settle waits until the image of an attack arrives or somebody refuses it. Attacks
-// without effect settle when rest is closed.
+// settle waits until the image of an attack arrives or the attack is denied. Attacks
+// without effect end when rest is closed.
 func (g *ground) settle(i *intruder, rest <-chan struct{}) outcome {
 	for {
 		g.mu.Lock()
@@ -360,7 +360,7 @@ func (g *ground) settle(i *intruder, rest <-chan struct{}) outcome {
 	}
 }
 
-// by names who stopped an attack, and the reason.
+// by returns who stopped an attack, and the reason.
 func (o outcome) by() string {
 	message := o.stopped
 	short := func(s string) string { return strings.TrimSpace(s[:min(len(s), 90)]) }

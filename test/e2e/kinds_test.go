@@ -11,8 +11,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// kinds of objects that bring Pods about, and what then makes them: the kind that
-// says so if it cannot.
+// kinds lists the kinds of objects that lead to Pods, with the kind whose events report
+// that a Pod cannot be created.
 var kinds = map[string]struct{ version, maker string }{
 	"Pod":                   {"v1", ""},
 	"Deployment":            {"apps/v1", "ReplicaSet"},
@@ -24,8 +24,8 @@ var kinds = map[string]struct{ version, maker string }{
 	"CronJob":               {"batch/v1", "Job"},
 }
 
-// workload is an object of that kind with one container, which is called after the
-// kind so that a message tells which object it is about.
+// workload returns an object of that kind with one container. The container has the
+// kind's name, so that a message shows its object.
 func workload(kind, name, image string, annotations object) object {
 	name += "-" + strings.ToLower(kind)
 	labels := object{"app": name}
@@ -51,15 +51,15 @@ func workload(kind, name, image string, annotations object) object {
 	return o
 }
 
-// trial is an image, run by every kind of object.
+// trial is an image that every kind of object runs.
 type trial struct {
 	image       string
 	annotations object
-	want        string // the reason for which Pods are refused; empty: they run
+	want        string // the reason of the denials; empty if the Pods run
 }
 
-// try applies every kind of object for each trial, then waits for what becomes of
-// all of them. The policy is expected to refuse Pods and to warn about the rest.
+// try applies every kind of object for each trial, then waits for all outcomes. It
+// expects a policy that denies Pods and warns about other objects.
 func (s space) try(t *testing.T, trials map[string]trial) {
 	t.Helper()
 	for name, trial := range trials {
@@ -98,12 +98,12 @@ func (s space) try(t *testing.T, trials map[string]trial) {
 	})
 }
 
-// about is how a message about the object of that kind begins.
+// about returns the prefix of messages about the object of that kind.
 func (tr trial) about(kind string) string {
 	return "containers/" + strings.ToLower(kind) + ": " + tr.want + ": "
 }
 
-// state is what a space holds at a time.
+// state is a snapshot of a space.
 type state struct {
 	pods   []corev1.Pod
 	events []corev1.Event
@@ -129,8 +129,8 @@ func (s space) state(t *testing.T) state {
 	return found
 }
 
-// came is an error unless the Pods of an object run, or nobody could make any for
-// the reason that the trial wants.
+// came returns an error unless the object's Pods run, or all were denied for the
+// trial's reason.
 func (s state) came(kind, name string, trial trial) error {
 	var phases []corev1.PodPhase
 	for _, pod := range s.pods {
@@ -151,8 +151,8 @@ func (s state) came(kind, name string, trial trial) error {
 	return nil
 }
 
-// failures are the FailedCreate events of an object of that kind, whose name begins
-// so, that hold a word.
+// failures returns the FailedCreate events about objects of that kind and name prefix
+// that contain a word.
 func (s state) failures(kind, name, word string) []string {
 	var found []string
 	for _, e := range s.events {

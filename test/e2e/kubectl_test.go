@@ -13,14 +13,14 @@ import (
 	"time"
 )
 
-// result is what a command came back with.
+// result is the outcome of a command.
 type result struct {
 	command        string
 	stdout, stderr string
 	err            error
 }
 
-// run runs a program as a user does, with the environment that leads to OCI.
+// run runs a program as a user does, with the environment for the emulated OCI.
 func run(ctx context.Context, stdin, program string, args ...string) result {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
@@ -29,8 +29,7 @@ func run(ctx context.Context, stdin, program string, args ...string) result {
 	return finish(cmd)
 }
 
-// runIn runs a program in a folder, with an environment of its own. It may take
-// longer than others.
+// runIn runs a program in a folder, with the given environment and a longer time-out.
 func runIn(t *testing.T, dir string, env []string, program string, args ...string) result {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
@@ -60,7 +59,7 @@ func (r result) succeeds(t *testing.T) result {
 	return r
 }
 
-// fails ends the test if the command succeeded, or did not say each of these words.
+// fails ends the test if the command succeeded, or did not print each of these words.
 func (r result) fails(t *testing.T, words ...string) result {
 	t.Helper()
 	if r.err == nil {
@@ -70,7 +69,7 @@ func (r result) fails(t *testing.T, words ...string) result {
 	return r
 }
 
-// says fails the test if the command did not say each of these words.
+// says fails the test if the command did not print each of these words.
 func (r result) says(t *testing.T, words ...string) result {
 	t.Helper()
 	for _, word := range words {
@@ -81,7 +80,7 @@ func (r result) says(t *testing.T, words ...string) result {
 	return r
 }
 
-// warnings are what kubectl shows as such.
+// warnings returns kubectl's warnings.
 func (r result) warnings() []string {
 	var list []string
 	for line := range strings.Lines(r.stderr) {
@@ -92,20 +91,20 @@ func (r result) warnings() []string {
 	return list
 }
 
-// space is a namespace of a test's own, and who acts in it: the administrator, or
-// whom as names.
+// space is a test's namespace, with the acting user: the administrator, or the user
+// that as names.
 type space struct {
 	name string
 	user []string // flags
 }
 
-// slug is a sentence as a name.
+// slug turns a sentence into a name.
 func slug(sentence string) string {
 	return regexp.MustCompile(`[^a-z0-9]+`).ReplaceAllString(strings.ToLower(sentence), "-")
 }
 
-// newSpace makes a namespace that ends with the test, and its constraints with it.
-// If the test fails, what happened there is shown.
+// newSpace creates a namespace that is deleted after the test, with its constraints. If
+// the test fails, newSpace prints what happened in it.
 func newSpace(t *testing.T) space {
 	t.Helper()
 	name := slug(strings.TrimPrefix(t.Name(), "Test"))
@@ -123,7 +122,7 @@ func newSpace(t *testing.T) space {
 	return s
 }
 
-// as is the same namespace, in which somebody else acts.
+// as returns the same namespace with another acting user.
 func (s space) as(user string, groups ...string) space {
 	s.user = []string{"--as=" + user}
 	for _, group := range groups {
@@ -138,10 +137,10 @@ func (s space) kubectl(t *testing.T, args ...string) result {
 	return s.pipe(t, "", args...)
 }
 
-// pipe runs kubectl with something to read.
+// pipe runs kubectl with standard input.
 func (s space) pipe(t *testing.T, stdin string, args ...string) result {
 	t.Helper()
-	// Not the test's own context: clean-ups run kubectl too.
+	// The test's context would be too short: clean-ups run kubectl too.
 	return run(context.Background(), stdin, "kubectl", append(append([]string{"--namespace=" + s.name}, s.user...), args...)...)
 }
 
@@ -167,7 +166,7 @@ func (s space) applyAll(t *testing.T, objects ...object) result {
 	return s.apply(t, string(list))
 }
 
-// get reads what kubectl get finds.
+// get decodes the output of kubectl get.
 func (s space) get(t *testing.T, into any, args ...string) {
 	t.Helper()
 	r := s.kubectl(t, append([]string{"get", "-o", "json"}, args...)...).succeeds(t)
@@ -176,8 +175,8 @@ func (s space) get(t *testing.T, into any, args ...string) {
 	}
 }
 
-// eventually tries until there is no error any more, less and less often: each try
-// costs the machine a kubectl.
+// eventually calls a function until it returns no error, at growing intervals, because
+// each call may run kubectl.
 func eventually(t *testing.T, within time.Duration, what string, try func() error) {
 	t.Helper()
 	began := time.Now()
@@ -193,5 +192,5 @@ func eventually(t *testing.T, within time.Duration, what string, try func() erro
 	}
 }
 
-// soon bounds what takes seconds on an idle machine.
+// soon bounds steps that take seconds on an idle machine.
 const soon = 2 * time.Minute

@@ -12,9 +12,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// How long the admission of a Pod takes, with and without the policy, as a table.
-// Warm is an image that was asked about a moment ago, cold one that nobody has ever
-// asked about.
+// TestAdmissionLatency prints how long the admission of a Pod takes, with and without
+// the policy. A warm image was asked about a moment ago, a cold one never.
 func TestAdmissionLatency(t *testing.T) {
 	const warm, cold = 200, 15
 	s := newSpace(t)
@@ -68,7 +67,7 @@ func TestAdmissionLatency(t *testing.T) {
 	}
 }
 
-// podWith is a Pod with a container for each image.
+// podWith returns a Pod with a container for each image.
 func podWith(images ...string) *corev1.Pod {
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{GenerateName: "pod-"}}
 	for i, image := range images {

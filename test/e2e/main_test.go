@@ -12,12 +12,12 @@ import (
 	"github.com/oke-sign/oke-sign/test/ociclient"
 )
 
-// The world that all tests share, made by TestMain.
+// The environment that all tests share, set by TestMain.
 var (
 	environ []string // for users' programs
 	cloud   *ociclient.Cloud
 	vault   ociclient.Vault
-	// The seed's keys. Tests sign with them and leave them as they are.
+	// The seed's keys. Tests sign with them and do not change them.
 	imageKey, releaseKey ociclient.Key
 )
 
@@ -29,7 +29,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// enter finds the cluster around the tests, and OCI.
+// enter connects to the cluster around the tests, and to OCI.
 func enter(ctx context.Context) error {
 	dir := os.Getenv("OKE_SIGN_CLUSTER")
 	if dir == "" {

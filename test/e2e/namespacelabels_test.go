@@ -12,8 +12,8 @@ const (
 	guardian = "ValidatingAdmissionPolicy 'oke-sign-namespace-labels'"
 )
 
-// owned is a space where Pods are held to signatures, and its owner, who may do
-// everything in it and nothing elsewhere.
+// owned returns a space whose Pods must be signed, and its owner, who has every right
+// in it and none elsewhere.
 func owned(t *testing.T) (s, owner space) {
 	t.Helper()
 	s = newSpace(t)
@@ -37,8 +37,8 @@ func (s space) finalize(t *testing.T, labels object) result {
 	return s.pipe(t, string(text), "replace", "--raw", "/api/v1/namespaces/"+s.name+"/finalize", "-f", "-")
 }
 
-// Gatekeeper looks at no namespace with its ignore label. The owner of a namespace
-// can send labels in three ways, and none of them takes the policy off.
+// Gatekeeper skips namespaces with its ignore label. The owner of a namespace can send
+// labels with three requests. None of them disables the policy.
 func TestNamespaceLabelsStay(t *testing.T) {
 	t.Parallel()
 	s, owner := owned(t)
@@ -57,19 +57,19 @@ func TestNamespaceLabelsStay(t *testing.T) {
 		}
 		owner.kubectl(t, "run", "unsigned", "--image="+unsigned).fails(t, denies, "containers/unsigned: unsigned: ")
 	}
-	// By other labels constraints choose.
+	// Constraints select by other labels.
 	status(`{"metadata": {"labels": {"team": "other"}}}`).fails(t, guardian)
 	owner.finalize(t, object{"team": "other"}).fails(t, guardian)
 
-	// What changes no label works as before.
+	// Requests that change no label work as before.
 	owner.kubectl(t, "annotate", "namespace", s.name, "seen=yes").succeeds(t)
 	owner.kubectl(t, "label", "namespace", s.name, "team=own").succeeds(t)
 	status(`{"metadata": {"annotations": {"seen": "again"}}}`).succeeds(t)
 	owner.finalize(t, nil).succeeds(t)
 }
 
-// An administrator cannot exempt a namespace by its label alone either, and
-// namespaces with labels go away as they always did.
+// An administrator cannot exempt a namespace by its label alone either. Namespaces with
+// labels can still be deleted.
 func TestLabelledNamespacesEnd(t *testing.T) {
 	t.Parallel()
 	s := newSpace(t)

@@ -9,12 +9,12 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// While nobody can ask OCI anything, what runs can be handled as ever, and nothing
-// starts that the provider does not remember as signed.
+// While OCI is unreachable, running Pods can be handled as usual. New Pods start only
+// if the provider has cached their images as signed.
 func TestHandlingPodsWithoutOCI(t *testing.T) {
 	disturbs(t)
-	// Here everything ran before the policy came, which comes when OCI is gone: no
-	// memory can help.
+	// In this namespace everything ran before the policy, which is created while OCI is
+	// down. So no cache can help.
 	s := newSpace(t)
 	good, next := s.signed(t, "good", imageKey), s.signed(t, "next", imageKey)
 	s.apply(t, nginx("shop", good)).succeeds(t)
@@ -22,21 +22,21 @@ func TestHandlingPodsWithoutOCI(t *testing.T) {
 		s.kubectl(t, "run", name, "--image="+good, "--override-type=strategic", `--overrides={"spec": {"containers": [`+given(name, "100m")+"]}}").succeeds(t)
 		s.running(t, name)
 	}
-	// A kubelet says what a container has been given, and so that it can be resized.
+	// A kubelet reports a container's resources, and only then can they be resized.
 	s.kubectl(t, "patch", "pod", "handled", "--subresource=status", "-p", `{"status": {"containerStatuses": [`+given("handled", "100m")+"]}}").succeeds(t)
 	hold := []string{"patch", "pod", "held", "-p", `{"metadata": {"finalizers": ["example.com/held"]}}`}
 	let := []string{"patch", "pod", "held", "-p", `{"metadata": {"finalizers": null}}`}
 	s.kubectl(t, hold...).succeeds(t)
-	t.Cleanup(func() { s.kubectl(t, let...) }) // or it would stay for ever
+	t.Cleanup(func() { s.kubectl(t, let...) }) // otherwise it would never be deleted
 	s.ready(t, soon, "shop", "3/3")
-	// There the policy holds already.
+	// In the other namespace the policy already applies.
 	remembered := newSpace(t)
 	remembered.enforce(t, standard(signedBy("", imageKey))...)
 	remembered.apply(t, nginx("shop", remembered.signed(t, "known", imageKey))).succeeds(t)
 	remembered.ready(t, soon, "shop", "3/3")
 
-	// Nothing starts or ends on a kwok that hangs, so the Job's Pod is under way
-	// when OCI goes.
+	// A paused kwok starts and ends nothing, so the Job's Pod is pending when OCI goes
+	// down.
 	t.Cleanup(func() { control(t, "resume", "kwok") })
 	control(t, "pause", "kwok")
 	s.kubectl(t, "create", "job", "once", "--image="+good).succeeds(t)
@@ -100,7 +100,7 @@ func TestHandlingPodsWithoutOCI(t *testing.T) {
 	s.ready(t, soon, "new", "3/3")
 }
 
-// given is a container, as a patch has it, with that much CPU.
+// given returns a container with that much CPU, as a patch.
 func given(container, cpu string) string {
 	return fmt.Sprintf(`{"name": %q, "resources": {"requests": {"cpu": %q}}}`, container, cpu)
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/oke-sign/oke-sign/test/ocitest"
 )
 
-// fault makes OCI go wrong for all, until clearFaults or the end of the test.
+// fault makes OCI fail for all clients until clearFaults or the end of the test.
 func fault(t *testing.T, f ocitest.Fault) {
 	t.Helper()
 	if err := cloud.SetFault(t.Context(), f); err != nil {
@@ -26,7 +26,7 @@ func clearFaults(t *testing.T) {
 	}
 }
 
-// scaleProvider sets how many replicas of the provider run, and waits for them.
+// scaleProvider sets the provider's replicas and waits for them.
 func scaleProvider(t *testing.T, replicas string) {
 	t.Helper()
 	s := space{name: "oke-sign"}
@@ -38,8 +38,8 @@ func scaleProvider(t *testing.T, replicas string) {
 	s.kubectl(t, "rollout", "status", "deployment/oke-sign", "--timeout=50s").succeeds(t)
 }
 
-// Where nobody can be asked, nothing that needs an answer starts; and what was not
-// found out is not remembered, so that the first try after an outage succeeds.
+// While no answer can be had, nothing starts that needs one. Errors are not cached, so
+// the first try after an outage succeeds.
 func TestNoAnswerIsNoYes(t *testing.T) {
 	s := newSpace(t)
 	s.enforce(t, constraint{kind: policies.SignedImages, on: pods, parameters: signedBy("", imageKey)})

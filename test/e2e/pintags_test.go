@@ -12,8 +12,8 @@ import (
 	"github.com/oke-sign/oke-sign/policies"
 )
 
-// pinning is a space where Gatekeeper puts digests in the place of tags before it
-// judges, as pinTags of the policy's chart has it.
+// pinning returns a space in which Gatekeeper replaces tags with digests before it
+// evaluates constraints, like pinTags of the policy's chart.
 func pinning(t *testing.T) space {
 	t.Helper()
 	s := newSpace(t)
@@ -28,13 +28,13 @@ func pinning(t *testing.T) space {
 	return s
 }
 
-// Wherever in a Pod a tag is, it becomes a digest; and what could not be pinned is
-// judged by its tag.
+// A tag in any field of a Pod becomes a digest. A tag that cannot be pinned is
+// evaluated as a tag.
 func TestTagsArePinned(t *testing.T) {
 	t.Parallel()
 	s := pinning(t)
 	good, unsigned := s.signed(t, "good", imageKey), s.push(t, "unsigned")
-	at := func(image string) string { // as the Pod has it then
+	at := func(image string) string { // as the Pod then has it
 		_, digest, _ := strings.Cut(image, "@")
 		return byTag(image) + "@" + digest
 	}
@@ -78,12 +78,12 @@ func TestTagsArePinned(t *testing.T) {
 	} {
 		s.kubectl(t, "run", name, "--image="+tt.image).fails(t, fmt.Sprintf("containers/%s: %s: ", name, tt.want))
 	}
-	// What runs keeps the image that it runs.
+	// A running Pod keeps its image.
 	s.kubectl(t, "label", "pod", "pinned", "seen=yes").succeeds(t)
 }
 
-// While nobody says what tags point to, they are refused for being tags, and an
-// emergency is one.
+// While tags cannot be resolved, they are denied as tags. Break-glass still admits
+// them.
 func TestTagsWithoutAnAnswer(t *testing.T) {
 	disturbs(t)
 	s := pinning(t)

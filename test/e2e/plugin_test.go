@@ -9,8 +9,8 @@ import (
 	"github.com/oke-sign/oke-sign/policies"
 )
 
-// The plugin's way through an emergency: what is refused is explained, break-glass
-// lets it in with a reason and an end, is seen while it lasts, and ends.
+// The plugin helps through an emergency. It explains a denial, admits the workload
+// under break-glass with a reason and an end, lists this use, and ends it.
 func TestBreakGlassByThePlugin(t *testing.T) {
 	t.Parallel()
 	s := newSpace(t)
@@ -53,8 +53,8 @@ func TestBreakGlassByThePlugin(t *testing.T) {
 	plugin("explain", "deployment/web-deployment").succeeds(t).says(t, ": allowed")
 }
 
-// The cluster of the tests is as a cluster should be, but for what a test on one
-// machine cannot have.
+// doctor finds no problem in the tests' cluster, except those that one machine cannot
+// avoid.
 func TestDoctorFindsNothing(t *testing.T) {
 	t.Parallel()
 	var found []struct{ Check, State, Detail string }
@@ -65,7 +65,7 @@ func TestDoctorFindsNothing(t *testing.T) {
 	for _, f := range found {
 		switch {
 		case f.State == "holds", f.State == "skipped" && f.Check == "OKE's own policy":
-		// Other tests make and break these meanwhile.
+		// Other tests change these at the same time.
 		case f.Check == "what runs may run", f.Check == "answers", f.Check == "audit lists all", strings.HasPrefix(f.Check, "constraints "), f.Check == "break-glass is held", f.Check == "keys", f.Check == "scans":
 		case f.State == "warns" && (f.Check == "gatekeeper runs" || strings.HasPrefix(f.Check, "provider")):
 		default:

@@ -19,13 +19,14 @@ func breakGlass(value string) object {
 	return object{"oracle.image-policy.k8s.io/break-glass": value}
 }
 
-// A signature by any key of the list lets an image run, and nothing else does.
+// A signature by any allowed key admits an image. Nothing else does.
 func TestSignedByOneOfTheKeys(t *testing.T) {
 	t.Parallel()
 	s := newSpace(t)
 	unsigned, moved := s.push(t, "unsigned"), s.push(t, "moved")
 	good, several := s.signed(t, "good", imageKey), s.signed(t, "several", releaseKey, imageKey)
-	// A genuine signature of another image is none of this one, and hides none.
+	// A genuine signature of another image does not count for this image, and hides no
+	// other.
 	move(t, good, moved)
 	move(t, good, several)
 	s.enforce(t, standard(signedBy("", imageKey))...)
@@ -63,7 +64,7 @@ func move(t *testing.T, from, to string) {
 	}
 }
 
-// OKE's own policy admits everything without keys.
+// The OKE image policy admits everything if it has no keys.
 func TestFiveKeysAndNoSixth(t *testing.T) {
 	t.Parallel()
 	s := newSpace(t)
@@ -86,9 +87,9 @@ func TestFiveKeysAndNoSixth(t *testing.T) {
 	}
 }
 
-// What the API server makes of mistakes in a constraint: it refuses them, and
-// those that it was told to overlook let nothing in.
-// CVE-2025-29778: Kyverno ignored a parameter that it could not use.
+// The API server rejects mistakes in a constraint. If told to ignore them, the
+// constraint still admits nothing. CVE-2025-29778: Kyverno ignored a parameter that it
+// could not use.
 func TestMisspelt(t *testing.T) {
 	t.Parallel()
 	s := newSpace(t)
@@ -111,8 +112,8 @@ func TestMisspelt(t *testing.T) {
 	s.try(t, map[string]trial{"signed": {image: good, want: "no-keys"}})
 }
 
-// A list with no key lets in every image of OCI Registry, as on OCI Kubernetes
-// Engine, and a second constraint says so.
+// An empty list of keys admits every image of OCI Registry, as on OCI Kubernetes
+// Engine. A second constraint must confirm it.
 func TestNoKeys(t *testing.T) {
 	t.Parallel()
 	s := newSpace(t)
@@ -159,8 +160,8 @@ func TestOtherRegistries(t *testing.T) {
 	})
 }
 
-// Both examples of Oracle's page: a whole digest passes, a tag does not.
-// CVE-2022-47633: two look-ups of a tag may find two images, so only digests count.
+// Both examples of Oracle's page: a complete digest is admitted, a tag is not.
+// CVE-2022-47633: two lookups of a tag may find two images, so only digests count.
 // k8simagedigests of gatekeeper-library: its expression ends before the digest does.
 func TestByDigest(t *testing.T) {
 	t.Parallel()

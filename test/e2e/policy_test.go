@@ -7,12 +7,12 @@ import (
 	"testing"
 )
 
-// The image policy, made, tried, enforced, edited and deleted through the plugin, on
-// an API server that fills in defaults and checks schemas, beside a Gatekeeper that
-// writes the status of constraints all the time.
+// The plugin creates, previews, enforces, edits and deletes the image policy. The API
+// server adds defaults and checks schemas, and Gatekeeper writes the status of
+// constraints all the time.
 func TestPolicyCommands(t *testing.T) {
 	s := newSpace(t)
-	t.Cleanup(func() { okeSign(t, "policy", "delete") }) // there is none left unless the test failed
+	t.Cleanup(func() { okeSign(t, "policy", "delete") }) // fails unless the test failed before
 	unsigned, good, other := s.push(t, "unsigned"), s.signed(t, "good", imageKey), s.signed(t, "other", releaseKey)
 	s.applyAll(t, workload("Deployment", "runs", unsigned, nil)).succeeds(t)
 

@@ -17,12 +17,12 @@ import (
 	"github.com/oke-sign/oke-sign/test/pki"
 )
 
-// charts is where Gatekeeper's chart is published.
+// charts is the address of Gatekeeper's chart repository.
 const charts = "https://open-policy-agent.github.io/gatekeeper/charts"
 
-// chartRepository serves the chart of the Gatekeeper that is built here at the
-// address that its users know, through a proxy that leads everything else to where
-// it was led before. It returns the environment that leads there.
+// chartRepository serves the chart of the Gatekeeper in this cluster at the address
+// that users know. A proxy does this, and passes all other requests to the previous
+// proxy. chartRepository returns the environment that uses the proxy.
 func chartRepository(t *testing.T) []string {
 	t.Helper()
 	helm, err := exec.LookPath("helm")
@@ -71,15 +71,15 @@ func chartRepository(t *testing.T) []string {
 	return append(environ[:len(environ):len(environ)], "HTTPS_PROXY="+proxy.URL, "https_proxy="+proxy.URL, "SSL_CERT_FILE="+bundle)
 }
 
-// tunnel connects a client that asked for it to an address; to a proxy there with
-// the request that it made.
+// tunnel connects a client to the address that it asked for. If the address is a proxy,
+// tunnel forwards the client's request to it.
 func tunnel(w http.ResponseWriter, address string, request *http.Request) {
 	there, err := (&net.Dialer{}).DialContext(context.Background(), "tcp", address)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadGateway)
 		return
 	}
-	defer there.Close() //nolint:errcheck // both ends have said what they had to
+	defer there.Close() //nolint:errcheck // both directions have ended
 	if request != nil {
 		err = request.Write(there)
 	}
@@ -99,8 +99,8 @@ func tunnel(w http.ResponseWriter, address string, request *http.Request) {
 	}
 	var both sync.WaitGroup
 	pass := func(to net.Conn, from io.Reader) {
-		_, _ = io.Copy(to, from)           // an end is an end, however it came
-		_ = to.(*net.TCPConn).CloseWrite() // and the other side is told
+		_, _ = io.Copy(to, from) // an error ends the direction too
+		_ = to.(*net.TCPConn).CloseWrite()
 	}
 	both.Go(func() { pass(there, buffered) })
 	both.Go(func() { pass(here, there) })

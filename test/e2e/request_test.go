@@ -19,8 +19,8 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 )
 
-// account sends requests to the API server as somebody, in the words of the API and
-// not of kubectl, which sends some requests never and others with a body of its own.
+// account sends requests to the API server as one user. kubectl cannot send some of
+// these requests, and changes the body of others.
 type account struct {
 	client *http.Client
 	server string
@@ -58,7 +58,7 @@ func newAccount(t *testing.T, config *rest.Config) account {
 	return account{client, config.Host}
 }
 
-// target is a resource or subresource with its group and version, such as
+// target is a resource or subresource with its group and version, for example
 // apps/v1/deployments/scale or v1/pods.
 type target string
 
@@ -82,8 +82,8 @@ func (r target) split() (groupVersion, resource, sub string) {
 	return strings.Join(parts[:version], "/"), parts[version], strings.Join(parts[version+1:], "/")
 }
 
-// path returns the path of an object, or of all objects if the name is empty. An
-// empty namespace means a resource of the cluster.
+// path returns the path of an object, or of all objects if the name is empty. The
+// namespace is empty for cluster-wide resources.
 func (r target) path(namespace, name string) string {
 	groupVersion, resource, sub := r.split()
 	root := "/apis/"
@@ -114,7 +114,7 @@ const (
 	apply     form = "application/apply-patch+yaml"
 )
 
-// String names the form in a word: update, or the kind of patch.
+// String returns the form as a word: update, or the kind of patch.
 func (f form) String() string {
 	if f == asJSON {
 		return "update"
@@ -123,7 +123,7 @@ func (f form) String() string {
 	return name
 }
 
-// query returns the parameters that a form needs.
+// query returns the query parameters that a form needs.
 func (f form) query() url.Values {
 	if f == apply {
 		return url.Values{"fieldManager": {"intruder"}, "force": {"true"}}
@@ -131,8 +131,8 @@ func (f form) query() url.Values {
 	return nil
 }
 
-// send sends an object or a patch and returns the object in the answer. Where the API
-// server refuses, the error is one of package apierrors.
+// send sends an object or a patch and returns the object in the answer. A rejection by
+// the API server is an error of package apierrors.
 func (a account) send(ctx context.Context, method, path string, f form, query url.Values, body any) (object, error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
@@ -159,7 +159,7 @@ func (a account) send(ctx context.Context, method, path string, f form, query ur
 	}
 	if answer.StatusCode >= http.StatusBadRequest {
 		status := metav1.Status{Code: int32(answer.StatusCode), Message: string(text)}
-		_ = json.Unmarshal(text, &status) // a proxy's answer is no Status
+		_ = json.Unmarshal(text, &status) // a proxy's answer is not a Status
 		return nil, &apierrors.StatusError{ErrStatus: status}
 	}
 	var o object
@@ -169,7 +169,8 @@ func (a account) send(ctx context.Context, method, path string, f form, query ur
 	return o, nil
 }
 
-// create creates an object, or sends one to a subresource of the object of its name.
+// create creates an object, or sends one to the subresource of the object with its
+// name.
 func (a account) create(ctx context.Context, r target, namespace string, body object) (object, error) {
 	name := ""
 	if r.sub() != "" {
@@ -198,8 +199,8 @@ func (a account) remove(ctx context.Context, r target, namespace, name string) e
 	return err
 }
 
-// watch hands every object of a resource to a function, existing ones first. It returns
-// nil when the function has seen enough.
+// watch passes every object of a resource to a function, existing ones first. It
+// returns nil once the function returns true.
 func (a account) watch(ctx context.Context, r target, namespace string, query url.Values, enough func(object) bool) error {
 	q := url.Values{"watch": {"true"}}
 	for name, values := range query {

@@ -9,9 +9,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// A StatefulSet makes the Pods below its partition from the revision whose name its
-// status says. A developer who may not break the glass puts another revision there
-// under the same name, so that the controller, which may, makes the Pod.
+// A StatefulSet creates the Pods below its partition from the revision that its status
+// names. A developer without the right to break-glass replaces that revision, so that
+// the permitted controller creates the Pod.
 func TestForgedRevision(t *testing.T) {
 	t.Parallel()
 	s, developer, engineer := staffed(t)
@@ -31,7 +31,7 @@ func TestForgedRevision(t *testing.T) {
 		r := developer.createObject(t, forged)
 		t.Logf("%s: %s", what, r.stderr)
 		r.fails(t, denies, "break-glass: not-allowed: ")
-		// As it was, for those that come after.
+		// Restore the revision for the next cases.
 		delete(template["metadata"].(object), "annotations")
 		template["spec"].(object)["containers"].([]any)[0].(object)["image"] = good
 		developer.createObject(t, forged).succeeds(t)
@@ -48,12 +48,13 @@ func TestForgedRevision(t *testing.T) {
 		t.Errorf("the API server stored Pods with images %q; want the signed one alone", images)
 	}
 
-	// The controller keeps revisions of what somebody may run under break-glass.
+	// The controller stores revisions of workloads that run under permitted
+	// break-glass.
 	engineer.applyAll(t, workload("StatefulSet", "urgent", bad, emergency(time.Now().Add(30*time.Minute)))).succeeds(t)
 	s.kubectl(t, "rollout", "status", "statefulset/urgent-statefulset", "--timeout=50s").succeeds(t)
 }
 
-// revision reads a ControllerRevision, to be created once more.
+// revision reads a ControllerRevision in a form that can be created again.
 func (s space) revision(t *testing.T, name string) object {
 	t.Helper()
 	var revision object
@@ -73,8 +74,8 @@ func (s space) createObject(t *testing.T, o object) result {
 	return s.pipe(t, string(text), "create", "-f", "-")
 }
 
-// A tag may have moved since its Pod was admitted. The Pod goes on running, and
-// nothing new in it starts from the tag.
+// A tag may have moved since its Pod was admitted. The Pod continues to run, but no new
+// container in it starts from the tag.
 func TestOldTagInANewPlace(t *testing.T) {
 	t.Parallel()
 	s := newSpace(t)
@@ -95,6 +96,6 @@ func TestOldTagInANewPlace(t *testing.T) {
 	s.kubectl(t, "set", "image", "pod/tagged-pod", "second="+byTag(bad)).fails(t, denies, "containers/second: no-digest: ")
 	s.kubectl(t, "label", "pod/tagged-pod", "seen=yes").succeeds(t)
 	s.kubectl(t, "set", "image", "pod/tagged-pod", "second="+s.signed(t, "better", imageKey)).succeeds(t)
-	// A digest names what runs there already.
+	// A digest always means the image that already runs.
 	debug("pinned-pod", bad).succeeds(t)
 }

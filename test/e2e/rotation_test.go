@@ -21,8 +21,8 @@ import (
 	"github.com/oke-sign/oke-sign/test/ocitest"
 )
 
-// traffic is Pods that are asked for all the time, 200 a second, each of them a
-// question to the provider that no memory of Gatekeeper's answers.
+// traffic creates Pods all the time, 200 a second. Each asks the provider a question
+// that Gatekeeper has not cached.
 type traffic struct {
 	asked, admitted atomic.Int64
 	end             func()
@@ -31,7 +31,7 @@ type traffic struct {
 	refused []error
 }
 
-// busy sends Pods with a signed image until end is called or the test ends.
+// busy creates Pods with a signed image until end is called or the test ends.
 func busy(t *testing.T) *traffic {
 	t.Helper()
 	s := guarded(t)
@@ -42,7 +42,7 @@ func busy(t *testing.T) *traffic {
 	all.end = repeat(t, func(int, int) {
 		<-tick
 		pod := podWith(withNewDigest(good, fmt.Sprint(all.asked.Add(1))))
-		// Not the test's context, which ends before this does.
+		// The test's context would end too early.
 		_, err := create(context.Background(), pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 		if err == nil {
 			all.admitted.Add(1)
@@ -56,7 +56,7 @@ func busy(t *testing.T) *traffic {
 	return all
 }
 
-// more waits until so many more Pods have been admitted.
+// more waits until that many more Pods have been admitted.
 func (l *traffic) more(t *testing.T, when string, n int64) {
 	t.Helper()
 	was := l.admitted.Load()
@@ -83,7 +83,8 @@ func (l *traffic) count() int {
 	return len(l.refused)
 }
 
-// none ends the traffic. Nothing of it may have been refused but what other says.
+// none ends the traffic. It fails the test if a Pod was denied, except for the reasons
+// in other.
 func (l *traffic) none(t *testing.T, other func(error) bool) {
 	t.Helper()
 	l.end()
@@ -98,7 +99,7 @@ func (l *traffic) none(t *testing.T, other func(error) bool) {
 	t.Logf("%d Pods asked for, %d admitted, %d refused, %d of them for another reason", l.asked.Load(), l.admitted.Load(), len(l.refused), others)
 }
 
-// replicas are the provider's Pods.
+// replicas returns the provider's Pods.
 func replicas(t *testing.T) []corev1.Pod {
 	t.Helper()
 	var list corev1.PodList
@@ -106,8 +107,8 @@ func replicas(t *testing.T) []corev1.Pod {
 	return list.Items
 }
 
-// certificate is what a replica shows, if the CAs of the Provider object vouch
-// for it.
+// certificate returns the certificate of a replica, if the CAs of the Provider object
+// verify it.
 func certificate(t *testing.T, pod corev1.Pod) (*x509.Certificate, error) {
 	t.Helper()
 	roots := x509.NewCertPool()
@@ -121,7 +122,7 @@ func certificate(t *testing.T, pod corev1.Pod) (*x509.Certificate, error) {
 	return conn.(*tls.Conn).ConnectionState().PeerCertificates[0], nil
 }
 
-// published are the CAs of the Provider object.
+// published returns the CAs of the Provider object.
 func published(t *testing.T) []byte {
 	t.Helper()
 	text := space{}.kubectl(t, "get", "provider", "oke-sign", "-o", "jsonpath={.spec.caBundle}").succeeds(t).stdout
@@ -132,7 +133,8 @@ func published(t *testing.T) []byte {
 	return bundle
 }
 
-// The provider's certificate and its CA are replaced, and nobody is refused for it.
+// The provider replaces its certificate and its CA, and no request is denied because of
+// it.
 func TestServingCertificateRotates(t *testing.T) {
 	disturbs(t)
 	load := busy(t)
@@ -162,10 +164,9 @@ func TestServingCertificateRotates(t *testing.T) {
 	load.none(t, nil)
 }
 
-// Gatekeeper replaces its CA, and with it the certificate that it shows. For its own
-// certificate it has no overlap: until the kubelet has brought it to Gatekeeper, the
-// API server itself does not accept Gatekeeper. Of what reaches the provider nothing
-// is refused.
+// Gatekeeper replaces its CA and its certificate. Gatekeeper has no overlap for its
+// certificate: until the kubelet delivers it, the API server does not accept
+// Gatekeeper. But no request that reaches the provider is denied.
 func TestGatekeepersCARotates(t *testing.T) {
 	disturbs(t)
 	load := busy(t)
@@ -182,13 +183,13 @@ func TestGatekeepersCARotates(t *testing.T) {
 		return nil
 	})
 	load.more(t, "after it", 1000)
-	// New replicas have never heard of the CA before.
+	// New replicas start with the new CA only.
 	restart(t)
 	load.more(t, "by new replicas", 500)
 	load.none(t, func(err error) bool { return strings.Contains(err.Error(), "failed calling webhook") })
 }
 
-// restart replaces all replicas of the provider, one after the other.
+// restart replaces all replicas of the provider one by one.
 func restart(t *testing.T) {
 	t.Helper()
 	before := containers(t, "oke-sign")
@@ -202,8 +203,8 @@ func restart(t *testing.T) {
 	})
 }
 
-// Replicas are replaced without anybody being refused for it: each goes on
-// answering until nobody asks it any more.
+// Replacing replicas denies no request: each replica answers until no more requests
+// come.
 func TestRollingRestart(t *testing.T) {
 	disturbs(t)
 	load := busy(t)
@@ -211,7 +212,8 @@ func TestRollingRestart(t *testing.T) {
 	load.none(t, nil)
 }
 
-// What a replica was asked before it was told to stop it answers, be OCI slow.
+// A replica answers the questions that came before its signal to stop, even if OCI is
+// slow.
 func TestStoppedInTheMiddle(t *testing.T) {
 	disturbs(t)
 	s := guarded(t)
@@ -221,10 +223,10 @@ func TestStoppedInTheMiddle(t *testing.T) {
 		images = append(images, s.signed(t, fmt.Sprint("image-", i), imageKey))
 	}
 	fault(t, ocitest.Fault{Kind: ocitest.Latency, Operation: "artifacts.*", Delay: ocitest.Duration(800 * time.Millisecond)})
-	// One of them: a Service without any replica takes no question.
+	// Stop only one replica: a Service without replicas accepts no question.
 	space{name: "oke-sign"}.kubectl(t, "delete", "pod", replicas(t)[0].Name, "--wait=false").succeeds(t)
 	var asking sync.WaitGroup
-	tick := time.Tick(100 * time.Millisecond) // eight are being answered at any time
+	tick := time.Tick(100 * time.Millisecond) // keeps eight questions in progress
 	for _, image := range images {
 		asking.Go(func() {
 			if _, err := create(t.Context(), podWith(image), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}}); err != nil {
@@ -236,8 +238,8 @@ func TestStoppedInTheMiddle(t *testing.T) {
 	asking.Wait()
 }
 
-// A replica that dies in the middle of things takes with it what it was just asked,
-// and what a Service sends to it until that knows; nothing else, and for no longer.
+// A killed replica loses only the questions in progress, and those that the Service
+// sends to it until the Service knows.
 func TestOneReplicaIsKilled(t *testing.T) {
 	disturbs(t)
 	load := busy(t)

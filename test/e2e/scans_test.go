@@ -10,8 +10,8 @@ import (
 	"github.com/oke-sign/oke-sign/test/ocitest"
 )
 
-// scanned makes repositories of the space, whose images are scanned from now on, and
-// returns the OCID of the target that has them scanned.
+// scanned creates repositories of the space, whose images are scanned from now on, and
+// returns the OCID of their scan target.
 func (s space) scanned(t *testing.T, repositories ...string) string {
 	t.Helper()
 	const service = "allow service vulnerability-scanning-service to read "
@@ -36,7 +36,7 @@ func (s space) scanned(t *testing.T, repositories ...string) string {
 	return ""
 }
 
-// found makes known what scans find in an image.
+// found sets the scan result of an image.
 func found(t *testing.T, image string, problems ...ocitest.Problem) {
 	t.Helper()
 	if err := cloud.Publish(t.Context(), ocitest.Problems{Image: image, Problems: problems}); err != nil {
@@ -44,8 +44,8 @@ func found(t *testing.T, image string, problems ...ocitest.Problem) {
 	}
 }
 
-// ran asks for a Pod of an image until the provider has found out what scans say of
-// it: it answers in a third of a second, and finds out the rest meanwhile.
+// ran creates a Pod again and again until the provider knows the image's scan. The
+// provider answers within a third of a second, and loads the rest in the background.
 func (s space) ran(t *testing.T, name, image string) (r result) {
 	t.Helper()
 	eventually(t, soon, "scans of "+image+" are known", func() error {
@@ -58,8 +58,8 @@ func (s space) ran(t *testing.T, name, image string) (r result) {
 	return r
 }
 
-// What scans find decides what runs, and a scan counts for the image that was
-// scanned and for no other push under its tag.
+// Scan results decide what runs. A scan counts only for the scanned image, not for
+// another push under its tag.
 func TestScannedImages(t *testing.T) {
 	t.Parallel()
 	s := newSpace(t)
@@ -83,7 +83,7 @@ func TestScannedImages(t *testing.T) {
 	okeSign(t, "status", "-n", s.name).succeeds(t).says(t, "1 LOW", "break-glass", "2 images of OCI Registry, by the worst problem that scans found: 1 CRITICAL, 1 LOW")
 	okeSign(t, "policy", "get").says(t, "refused with problems of severity HIGH or worse, or without a scan younger than 720h: OKEScannedImages/"+s.name+"-deny")
 
-	// Nobody scans what is pushed from now on.
+	// Later pushes are not scanned.
 	okeSign(t, "scan", "target", "delete", target).succeeds(t)
 	next := s.push(t, "clean")
 	if next == clean || byTag(next) != byTag(clean) {
@@ -100,8 +100,8 @@ func TestScannedImages(t *testing.T) {
 	s.ran(t, "bad", bad).succeeds(t)
 }
 
-// While the service that scans hangs, signatures are judged as ever: an image that
-// nobody signed is refused for that, and in time.
+// While the scanning service hangs, signatures are still checked. An unsigned image is
+// denied for this reason, and in time.
 func TestScansHang(t *testing.T) {
 	disturbs(t)
 	s := newSpace(t)
@@ -118,7 +118,7 @@ func TestScansHang(t *testing.T) {
 		r := s.kubectl(t, "run", name, "--image="+unsigned)
 		took := time.Since(began)
 		r.fails(t, denies, "containers/"+name+": unsigned: ", "containers/"+name+unknown)
-		// 0.3 s for scans; the rest is kubectl, on a machine that has much to do.
+		// Scans take 0.3 s of this; the rest is for kubectl on a busy machine.
 		if took > 3*time.Second {
 			t.Errorf("refused after %s", took)
 		}

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// Images are signed and verified by what runs them: objects of the cluster, and
-// manifests before there are any.
+// Images are signed and verified by the objects that run them, and by manifests before
+// these objects exist.
 func TestSignByThePlugin(t *testing.T) {
 	t.Parallel()
 	s := newSpace(t)
@@ -37,7 +37,7 @@ func TestSignByThePlugin(t *testing.T) {
 		t.Errorf("%v: %s", err, r.stdout)
 	}
 
-	// What was signed before it is asked about runs at once.
+	// An image that was signed before the first question runs at once.
 	next := s.push(t, "next")
 	manifest, err := json.Marshal(workload("Deployment", "next", next, nil))
 	if err != nil {
@@ -54,7 +54,7 @@ func TestSignByThePlugin(t *testing.T) {
 	plugin("", "keys", "describe", "image-key").succeeds(t).says(t, imageKey.ID, "ENABLED")
 }
 
-// OKE's own policy, beside ours and carried over to it.
+// The OKE image policy works beside ours, and is imported into ours.
 func TestClusterPolicyByThePlugin(t *testing.T) {
 	t.Parallel()
 	s := newSpace(t)
@@ -77,7 +77,7 @@ func TestClusterPolicyByThePlugin(t *testing.T) {
 	if err := json.Unmarshal([]byte(r.stdout), &is); err != nil || !is.Enabled || len(is.Keys) != 2 || is.Keys[0].Usable != "yes" {
 		t.Errorf("%v: %s", err, r.stdout)
 	}
-	// Other tests break what they like meanwhile; this finding is there all the same.
+	// Other tests cause other findings at the same time, but this one is always there.
 	r = okeSign(t, "doctor", "--cluster", clusters["demo"])
 	r.says(t, "OKE's own policy", "on as well: a Pod needs the consent of both")
 

@@ -9,9 +9,9 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 )
 
-// A cluster that was switched off comes up again. Nothing that it needs for that
-// waits for Gatekeeper, which needs the cluster; and until Gatekeeper is there no
-// other Pod starts.
+// A cluster that was switched off comes up again. Nothing that this needs waits for
+// Gatekeeper, because Gatekeeper needs the cluster. Until Gatekeeper is up, no other
+// Pod starts.
 func TestStartFromNothing(t *testing.T) {
 	disturbs(t)
 	s := guarded(t)
@@ -27,14 +27,14 @@ func TestStartFromNothing(t *testing.T) {
 			_ = cluster("start", name) // unless it runs
 		}
 	})
-	control(t, "stop", "kubelet") // and with it Gatekeeper and the provider
+	control(t, "stop", "kubelet") // this also stops Gatekeeper and the provider
 	control(t, "kill", plane...)
 	control(t, "start", plane...)
 
 	const unjudged = `failed calling webhook "validation.gatekeeper.sh"`
 	s.kubectl(t, "run", "pod", "--image="+good).fails(t, unjudged)
 
-	// Nodes come back as new ones, report and run the Pods of the cluster itself.
+	// Nodes come back as new Nodes, report, and run the cluster's own Pods.
 	var again []object
 	for _, node := range nodes(t) {
 		if _, pretended := node.Annotations["kwok.x-k8s.io/node"]; pretended {
@@ -71,14 +71,14 @@ func TestStartFromNothing(t *testing.T) {
 	s.kubectl(t, "delete", "pods", "-l", "app=shop").succeeds(t)
 	s.fails(t, "ReplicaSet", "shop-", unjudged)
 	s.ready(t, soon, "shop", "0/3")
-	s.serves(t, "shop", 0) // a Service must not go on sending to Pods that are gone
+	s.serves(t, "shop", 0) // a Service must not send to Pods that are gone
 
 	control(t, "start", "kubelet")
 	s.ready(t, 4*time.Minute, "shop", "3/3") // its controller waits longer after each failure
 	s.kubectl(t, "run", "unsigned", "--image="+s.push(t, "unsigned")).fails(t, denies, "containers/unsigned: unsigned: ")
 }
 
-// serves waits until a Service sends to so many Pods.
+// serves waits until a Service has that many endpoints.
 func (s space) serves(t *testing.T, service string, want int) {
 	t.Helper()
 	eventually(t, soon, fmt.Sprintf("service %s has %d endpoints", service, want), func() error {

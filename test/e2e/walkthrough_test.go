@@ -9,7 +9,7 @@ import (
 	"github.com/oke-sign/oke-sign/policies"
 )
 
-// nginx is the Deployment of Oracle's walk-through.
+// nginx returns the Deployment of Oracle's walk-through.
 func nginx(name, image string) string {
 	return fmt.Sprintf(`
 apiVersion: apps/v1
@@ -36,8 +36,8 @@ spec:
 `, name, image)
 }
 
-// The walk-through as its readers follow it: what is not signed is deployed and
-// does not run, what is signed runs.
+// TestWalkThrough follows Oracle's walk-through: an unsigned image is deployed and does
+// not run, and a signed one runs.
 func TestWalkThrough(t *testing.T) {
 	t.Parallel()
 	s := newSpace(t)
@@ -63,13 +63,13 @@ func TestWalkThrough(t *testing.T) {
 	s.ready(t, soon, "unsigned-nginx", "0/3")
 	s.ready(t, soon, "unsigned-scan-test", "0/3")
 
-	// Signed at last, it comes up with nobody's help: when the denial is forgotten,
-	// which takes a minute, and its controller tries again, up to that much later.
+	// After signing, the Deployment comes up by itself. Its denial expires after a
+	// minute, and its controller retries up to a minute later.
 	okeSign(t, "sign", unsigned, "--key", "image-key").succeeds(t)
 	s.ready(t, 4*time.Minute, "unsigned-scan-test", "3/3")
 }
 
-// ready waits until kubectl shows so many Pods of a Deployment as ready.
+// ready waits until kubectl shows that many ready Pods of a Deployment.
 func (s space) ready(t *testing.T, within time.Duration, deployment, want string) {
 	t.Helper()
 	eventually(t, within, deployment+" is "+want, func() error {

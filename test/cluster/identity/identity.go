@@ -1,9 +1,9 @@
-// Package identity is the endpoint by which an enhanced OKE cluster vouches for its
-// Pods to OCI: a Pod shows its service account's token and a public key, and gets a
-// token of OCI's that is bound to the key.
+// Package identity serves the endpoint by which an enhanced OKE cluster vouches for its
+// Pods to OCI. A Pod shows the token of its service account and a public key. It gets
+// an OCI token that is bound to the key.
 //
-// Whose token it is the cluster's API server says. What the account may do in OCI is
-// for the policies there; the emulator is trusted to issue what it is asked for.
+// The cluster's API server says who owns a token. OCI's policies say what the account
+// may do. The emulator is trusted to issue what this package requests.
 package identity
 
 import (
@@ -23,9 +23,9 @@ import (
 	"k8s.io/client-go/kubernetes"
 )
 
-// Config is what the endpoint works with. Every field is needed.
+// Config configures the endpoint. Every field is required.
 type Config struct {
-	Client   kubernetes.Interface // who may make TokenReviews
+	Client   kubernetes.Interface // may create TokenReviews
 	Emulator string               // URL of the emulated OCI
 	Cluster  string               // OCID by which OCI knows the cluster
 	Log      *slog.Logger
@@ -33,7 +33,7 @@ type Config struct {
 
 const maxBody = 64 << 10
 
-// Handler answers Pods.
+// Handler returns the handler for requests of Pods.
 func Handler(cfg Config) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("POST /resourcePrincipalSessionTokens", http.MaxBytesHandler(endpoint{cfg, &http.Client{Timeout: 10 * time.Second}}, maxBody))
@@ -45,7 +45,7 @@ type endpoint struct {
 	oci *http.Client
 }
 
-// workload is what OCI is told of a Pod.
+// workload describes a Pod to OCI.
 type workload struct {
 	Cluster        string `json:"cluster"`
 	Namespace      string `json:"namespace"`
@@ -53,17 +53,17 @@ type workload struct {
 	PodKey         string `json:"podKey"`
 }
 
-// refusal is an answer to a Pod that gets no token.
-type refusal struct {
+// statusError is an answer to a Pod that gets no token.
+type statusError struct {
 	status int
 	why    error
 }
 
-func (r refusal) Error() string { return r.why.Error() }
+func (r statusError) Error() string { return r.why.Error() }
 
 func (e endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	token, err := e.exchange(r)
-	var refused refusal
+	var refused statusError
 	if errors.As(err, &refused) {
 		e.Log.Warn("refused", "status", refused.status, "err", err)
 		http.Error(w, err.Error(), refused.status)
@@ -75,46 +75,46 @@ func (e endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
-	_, _ = w.Write(token) // a Pod that went away
+	_, _ = w.Write(token) // fails only if the Pod has gone
 }
 
 func (e endpoint) exchange(r *http.Request) (token []byte, err error) {
 	bearer, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 	if !ok {
-		return nil, refusal{http.StatusUnauthorized, errors.New("no service account's token")}
+		return nil, statusError{http.StatusUnauthorized, errors.New("no service account's token")}
 	}
-	namespace, account, err := e.whose(r.Context(), bearer)
+	namespace, account, err := e.reviewToken(r.Context(), bearer)
 	if err != nil {
 		return nil, err
 	}
 	var in struct{ PodKey string }
 	if err := json.NewDecoder(r.Body).Decode(&in); err != nil {
-		return nil, refusal{http.StatusBadRequest, fmt.Errorf("reading the request: %w", err)}
+		return nil, statusError{http.StatusBadRequest, fmt.Errorf("reading the request: %w", err)}
 	}
 	e.Log.Info("vouching", "namespace", namespace, "serviceAccount", account)
 	return e.issue(r.Context(), workload{e.Cluster, namespace, account, in.PodKey})
 }
 
-// whose asks the API server whose the token is. It is not for the API server any
-// more if its time is over, or its account or Pod is gone.
-func (e endpoint) whose(ctx context.Context, token string) (namespace, account string, err error) {
+// reviewToken asks the API server who owns the token. The API server rejects a token
+// that has expired, or whose account or Pod is gone.
+func (e endpoint) reviewToken(ctx context.Context, token string) (namespace, account string, err error) {
 	review, err := e.Client.AuthenticationV1().TokenReviews().Create(ctx,
 		&authenticationv1.TokenReview{Spec: authenticationv1.TokenReviewSpec{Token: token}}, metav1.CreateOptions{})
 	if err != nil {
 		return "", "", fmt.Errorf("reviewing a token: %w", err)
 	}
 	if !review.Status.Authenticated {
-		return "", "", refusal{http.StatusUnauthorized, fmt.Errorf("the token does not hold: %s", review.Status.Error)}
+		return "", "", statusError{http.StatusUnauthorized, fmt.Errorf("the token is not valid: %s", review.Status.Error)}
 	}
 	name, ok := strings.CutPrefix(review.Status.User.Username, "system:serviceaccount:")
 	namespace, account, both := strings.Cut(name, ":")
 	if !ok || !both {
-		return "", "", refusal{http.StatusUnauthorized, fmt.Errorf("the token of %s is no service account's", review.Status.User.Username)}
+		return "", "", statusError{http.StatusUnauthorized, fmt.Errorf("the token of %s does not belong to a service account", review.Status.User.Username)}
 	}
 	return namespace, account, nil
 }
 
-// issue has OCI answer the Pod.
+// issue asks OCI for the token.
 func (e endpoint) issue(ctx context.Context, in workload) ([]byte, error) {
 	body, err := json.Marshal(in)
 	if err != nil {
@@ -134,7 +134,7 @@ func (e endpoint) issue(ctx context.Context, in workload) ([]byte, error) {
 	case err != nil:
 		return nil, err
 	case answer.StatusCode == http.StatusBadRequest:
-		return nil, refusal{http.StatusBadRequest, fmt.Errorf("OCI vouches for nobody: %s", text)}
+		return nil, statusError{http.StatusBadRequest, fmt.Errorf("OCI rejected the request: %s", text)}
 	case answer.StatusCode != http.StatusOK:
 		return nil, fmt.Errorf("OCI: %s: %s", answer.Status, text)
 	}

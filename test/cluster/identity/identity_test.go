@@ -31,8 +31,7 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(kubetest.Main(m)) }
 
-// emulator starts the emulated OCI, and returns where it is and which cluster its
-// seed has.
+// emulator starts the emulated OCI. It returns its address and the cluster of its seed.
 func emulator(t *testing.T) (url, clusterID string) {
 	t.Helper()
 	project, err := cluster.FindProject(".")
@@ -91,7 +90,7 @@ func fetch(t *testing.T, method, url, authorization, body string) answer {
 	return answer{got.StatusCode, text}
 }
 
-// podKey is the request of a Pod.
+// podKey is the request body of a Pod.
 func podKey(t *testing.T) string {
 	t.Helper()
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
@@ -109,7 +108,7 @@ func podKey(t *testing.T) string {
 	return string(body)
 }
 
-// A service account gets a token in its own name, and nobody else gets any.
+// A service account gets a token in its own name. Any other caller gets none.
 func TestHandler(t *testing.T) {
 	client, err := kubernetes.NewForConfig(kubetest.API(t))
 	if err != nil {
@@ -117,7 +116,7 @@ func TestHandler(t *testing.T) {
 	}
 	url, id := emulator(t)
 	const namespace = "default"
-	// account makes a service account and a token of it.
+	// account creates a service account and a token for it.
 	account := func(name string, audiences ...string) string {
 		t.Helper()
 		if _, err := client.CoreV1().ServiceAccounts(namespace).Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{}); err != nil {
@@ -152,16 +151,16 @@ func TestHandler(t *testing.T) {
 		"no token":                    {at, "", key, 401, "no service account's token"},
 		"a password":                  {at, "Basic " + good, key, 401, "no service account's token"},
 		"an empty token":              {at, "Bearer ", key, 401, "no service account's token"},
-		"a token of nobody":           {at, "Bearer nobody", key, 401, "does not hold"},
-		"a changed token":             {at, "Bearer " + good[:len(good)-4] + "AAAA", key, 401, "does not hold"},
-		"a token for somebody else":   {at, "Bearer " + elsewhere, key, 401, "does not hold"},
-		"an account that is gone":     {at, "Bearer " + gone, key, 401, "does not hold"},
-		"no service account's token":  {at, "Bearer " + person, key, 401, "the token of system:bootstrap:abcdef is no service account's"},
+		"a token of nobody":           {at, "Bearer nobody", key, 401, "is not valid"},
+		"a changed token":             {at, "Bearer " + good[:len(good)-4] + "AAAA", key, 401, "is not valid"},
+		"a token for somebody else":   {at, "Bearer " + elsewhere, key, 401, "is not valid"},
+		"an account that is gone":     {at, "Bearer " + gone, key, 401, "is not valid"},
+		"no service account's token":  {at, "Bearer " + person, key, 401, "the token of system:bootstrap:abcdef does not belong to a service account"},
 		"no key":                      {at, "Bearer " + good, "{}", 400, "podKey is no PEM"},
 		"no request":                  {at, "Bearer " + good, "", 400, "reading the request"},
 		"too much":                    {at, "Bearer " + good, `{"podKey":"` + strings.Repeat("x", 1<<17) + `"}`, 400, "too large"},
 		"OCI is down":                 {down, "Bearer " + good, key, 503, "connection refused"},
-		"OCI does not know a cluster": {strange, "Bearer " + good, key, 400, "OCI vouches for nobody"},
+		"OCI does not know a cluster": {strange, "Bearer " + good, key, 400, "OCI rejected the request"},
 	} {
 		if got := fetch(t, http.MethodPost, test.at, test.authorization, test.body); got.status != test.status || !strings.Contains(string(got.body), test.says) {
 			t.Errorf("%s: %d %s, want %d and %q", name, got.status, got.body, test.status, test.says)
@@ -195,7 +194,8 @@ func TestHandler(t *testing.T) {
 	}
 }
 
-// bootstrapToken is one that the API server takes, of nobody who is a service account.
+// bootstrapToken creates a token that the API server accepts and that belongs to no
+// service account.
 func bootstrapToken(t *testing.T, client kubernetes.Interface) string {
 	t.Helper()
 	_, err := client.CoreV1().Secrets("kube-system").Create(t.Context(), &corev1.Secret{

@@ -16,18 +16,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// childName is what the program calls itself while it prepares a container.
+// childName is argv[0] of a process that prepares a container.
 const childName = "oke-sign-container"
 
-// root is what a child is told on its standard input.
+// root describes a container. A child process reads it from standard input.
 type root struct {
-	Parent   int      // process that must live
-	Dir      string   // empty folder that the root is built at
+	Parent   int      // PID of the kubelet; the child ends with it
+	Dir      string   // empty folder in which the root is built
 	Path     string   // of the program in the root
-	Argv     []string // with the command's name
+	Argv     []string // includes the command's name
 	Env      []string
 	WorkDir  string
-	Image    []mount // its files, the program among them
+	Image    []mount // files of the image, with the program
 	Mounts   []mount // volumes
 	ReadOnly bool    // the root; not what is mounted in it
 
@@ -46,15 +46,15 @@ type identity struct {
 	Groups      []int
 }
 
-// Child has to be called before anything else by the program that runs a Kubelet.
-// If the program was started by the Kubelet to become a container, Child becomes
-// it and does not return, unless it fails. Otherwise it does nothing.
+// Child turns the process into a container, if a Kubelet started it for that. Child
+// then returns only with an error. Every program that runs a Kubelet must call Child
+// first. In any other process Child does nothing.
 func Child(argv0 string) error {
 	if argv0 != childName {
 		return nil
 	}
-	// Namespaces, identity and the signal of a dying parent belong to a thread; the
-	// one that calls exec is the one that stays.
+	// Namespaces, identity and the parent-death signal belong to a thread, and only the
+	// thread that calls exec remains.
 	runtime.LockOSThread()
 	in, err := io.ReadAll(os.Stdin)
 	if err != nil {
@@ -70,10 +70,10 @@ func Child(argv0 string) error {
 	return fmt.Errorf("exec %s: %w", r.Path, unix.Exec(r.Path, r.Argv, r.Env))
 }
 
-// enter makes the root and makes it the process's own.
+// enter builds the root and moves the process into it.
 func (r *root) enter() error {
 	unix.Umask(0o022)
-	// From here on nothing that is mounted is seen outside.
+	// From here on mounts are invisible outside.
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
 	}
@@ -94,7 +94,7 @@ func (r *root) enter() error {
 	if err := unix.Chdir(r.Dir); err != nil {
 		return err
 	}
-	if err := unix.PivotRoot(".", "."); err != nil { // the old root lies on top of the new one now
+	if err := unix.PivotRoot(".", "."); err != nil { // stacks the old root on the new one
 		return fmt.Errorf("pivot root: %w", err)
 	}
 	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
@@ -115,20 +115,20 @@ func (r *root) enter() error {
 	if err := unix.Dup3(null, 0, 0); err != nil {
 		return err
 	}
-	// What else is open here is not the container's business.
+	// The container must not inherit other open files.
 	if err := unix.CloseRange(3, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
 		return fmt.Errorf("close files: %w", err)
 	}
-	return r.become()
+	return r.takeIdentity()
 }
 
-// mounts is all that lies in the root, outer things first.
+// mounts returns all mounts of the root, outer ones first.
 func (r *root) mounts() []mount {
 	all := append([]mount{{Source: "/proc", Target: "/proc", ReadOnly: true}}, r.Image...)
 	for _, device := range []string{"null", "zero", "full", "random", "urandom"} {
 		all = append(all, mount{Source: "/dev/" + device, Target: "/dev/" + device})
 	}
-	all = append(all, machines("/etc/hosts", "/etc/resolv.conf")...)
+	all = append(all, hostFiles("/etc/hosts", "/etc/resolv.conf")...)
 	all = append(all, r.Mounts...)
 	slices.SortStableFunc(all, func(a, b mount) int {
 		return strings.Count(filepath.Clean(a.Target), "/") - strings.Count(filepath.Clean(b.Target), "/")
@@ -136,8 +136,8 @@ func (r *root) mounts() []mount {
 	return all
 }
 
-// machines are files and folders of this machine, if there are such.
-func machines(paths ...string) (all []mount) {
+// hostFiles returns mounts of those files and folders of this machine that exist.
+func hostFiles(paths ...string) (all []mount) {
 	for _, path := range paths {
 		if _, err := os.Stat(path); err == nil {
 			all = append(all, mount{Source: path, Target: path, ReadOnly: true})
@@ -146,7 +146,7 @@ func machines(paths ...string) (all []mount) {
 	return all
 }
 
-// in mounts m below the folder.
+// in mounts m below dir.
 func (m mount) in(dir string) error {
 	info, err := os.Stat(m.Source)
 	if err != nil {
@@ -181,8 +181,8 @@ func readOnly(path string, flags uint) error {
 	return nil
 }
 
-// become takes the identity that the container wants.
-func (r *root) become() error {
+// takeIdentity changes the process to the container's user and groups.
+func (r *root) takeIdentity() error {
 	if id := r.Identity; id != nil {
 		if err := unix.Setgroups(id.Groups); err != nil {
 			return fmt.Errorf("set groups: %w", err)
@@ -199,8 +199,8 @@ func (r *root) become() error {
 			return err
 		}
 	}
-	// A change of identity makes the kernel forget it. A parent that died in between
-	// is no parent any more.
+	// A change of identity clears the parent-death signal. Check the parent again,
+	// because it may have died in between.
 	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
 		return err
 	}
@@ -210,9 +210,9 @@ func (r *root) become() error {
 	return nil
 }
 
-// users says whether there are others than root. In a user namespace that an
-// ordinary user made there are not, and nobody may leave a group there.
-func users() (bool, error) {
+// hasOtherUsers reports whether users other than root exist. They do not in a user
+// namespace that an ordinary user created, and processes there cannot leave a group.
+func hasOtherUsers() (bool, error) {
 	b, err := os.ReadFile("/proc/self/setgroups")
 	return strings.TrimSpace(string(b)) == "allow", err
 }

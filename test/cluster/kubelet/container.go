@@ -25,32 +25,32 @@ import (
 const (
 	firstDelay = 200 * time.Millisecond
 	lastDelay  = 5 * time.Second
-	// A container that ran that long is started again without having to pay for what
-	// was before.
-	steady = 30 * time.Second
-	// shutdown is what a process gets to end in when the Kubelet ends.
+	// backoffReset is the running time after which the restart delay starts again at
+	// firstDelay.
+	backoffReset = 30 * time.Second
+	// shutdown is the time that a process has to end when the Kubelet ends.
 	shutdown = 5 * time.Second
-	// nonroot is the user of images that must not run as root and do not say as whom.
+	// nonroot is the user of images that must not run as root and name no user.
 	nonroot = 65532
 )
 
-// ending is why a Pod's containers are to end, and in what time.
-type ending struct{ grace time.Duration }
+// stopCause says that a Pod's containers must end, and within what time.
+type stopCause struct{ grace time.Duration }
 
-func (e ending) Error() string { return fmt.Sprintf("to end within %v", e.grace) }
+func (e stopCause) Error() string { return fmt.Sprintf("must end within %v", e.grace) }
 
-// refusal is why a container can not be started, as its status says it.
-type refusal struct {
+// startError says why a container cannot start, with the reason for its status.
+type startError struct {
 	reason string
 	error
 }
 
-// container runs one container of a Pod, again and again.
+// container runs one container of a Pod, and restarts it.
 type container struct {
 	pod  *pod
 	spec *corev1.Container
 	log  string
-	up   chan struct{} // closed when it has started up for the first time
+	up   chan struct{} // closed when the container has started up for the first time
 
 	mu       sync.Mutex
 	state    corev1.ContainerState
@@ -61,7 +61,7 @@ type container struct {
 	pid      int
 }
 
-// status is what the Pod's status says of it.
+// status returns the container's part of the Pod's status.
 func (c *container) status() corev1.ContainerStatus {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -78,7 +78,7 @@ func (c *container) status() corev1.ContainerStatus {
 	return s
 }
 
-// process is what runs now, or one without a PID.
+// process returns the running process, or one without a PID.
 func (c *container) process() Process {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -89,28 +89,28 @@ func (c *container) process() Process {
 	return s
 }
 
-// set changes what is known of the container and has it reported.
+// set changes the container's state and has the change reported.
 func (c *container) set(change func()) {
 	c.mu.Lock()
 	change()
 	c.mu.Unlock()
-	c.pod.poke()
+	c.pod.wake()
 }
 
-// run runs the container until it has ended for good or the context has. It
-// returns whether it ended well.
+// run runs the container until it or ctx has ended for good. It reports whether the
+// container ended well.
 func (c *container) run(ctx context.Context) bool {
 	delay := firstDelay
 	for {
 		began := time.Now()
-		code, err := c.once(ctx)
+		code, err := c.runOnce(ctx)
 		switch {
 		case err != nil:
-			c.refused(err)
-		case ctx.Err() != nil || !c.again(code):
+			c.reportStartError(err)
+		case ctx.Err() != nil || !c.shouldRestart(code):
 			return code == 0
 		}
-		if time.Since(began) > steady {
+		if time.Since(began) > backoffReset {
 			delay = firstDelay
 		}
 		if err == nil {
@@ -132,8 +132,8 @@ func (c *container) run(ctx context.Context) bool {
 	}
 }
 
-// again says whether the container is to run again after it ended.
-func (c *container) again(code int32) bool {
+// shouldRestart reports whether the container must run again after it ended.
+func (c *container) shouldRestart(code int32) bool {
 	spec := c.pod.object().Spec
 	if slices.Contains(c.pod.inits, c) && !podutil.IsRestartableInitContainer(c.spec) {
 		return code != 0 && spec.RestartPolicy != corev1.RestartPolicyNever
@@ -141,9 +141,9 @@ func (c *container) again(code int32) bool {
 	return podutil.ContainerShouldRestart(*c.spec, spec, code)
 }
 
-// refused reports why the container does not start.
-func (c *container) refused(err error) {
-	why := refusal{reason: "CreateContainerError"}
+// reportStartError records why the container does not start.
+func (c *container) reportStartError(err error) {
+	why := startError{reason: "CreateContainerError"}
 	errors.As(err, &why)
 	c.pod.event(corev1.EventTypeWarning, "Failed", fmt.Sprintf("container %s: %v", c.spec.Name, err))
 	c.set(func() {
@@ -151,8 +151,8 @@ func (c *container) refused(err error) {
 	})
 }
 
-// once runs the container's process and returns how it ended.
-func (c *container) once(ctx context.Context) (int32, error) {
+// runOnce runs the container's process once and returns its exit code.
+func (c *container) runOnce(ctx context.Context) (int32, error) {
 	cmd, err := c.command(ctx)
 	if err != nil {
 		return 0, err
@@ -174,20 +174,20 @@ func (c *container) once(ctx context.Context) (int32, error) {
 	})
 	c.pod.event(corev1.EventTypeNormal, "Started", fmt.Sprintf("container %s is process %d, its log %s", c.spec.Name, cmd.Process.Pid, c.log))
 
-	// Probes go on while the process ends: a Service may need it still.
+	// Probes continue while the process ends, because a Service may still use it.
 	probing, stop := context.WithCancel(context.WithoutCancel(ctx))
-	sick := make(chan string, 1)
+	restart := make(chan string, 1)
 	var probes sync.WaitGroup
-	probes.Go(func() { c.probe(probing, sick) })
+	probes.Go(func() { c.probe(probing, restart) })
 	select {
 	case <-ended:
 	case <-ctx.Done():
 		grace := shutdown
-		if why := (ending{}); errors.As(context.Cause(ctx), &why) {
+		if why := (stopCause{}); errors.As(context.Cause(ctx), &why) {
 			grace = why.grace
 		}
 		c.end(cmd.Process, ended, grace)
-	case why := <-sick:
+	case why := <-restart:
 		c.pod.event(corev1.EventTypeNormal, "Killing", fmt.Sprintf("container %s: %s", c.spec.Name, why))
 		c.end(cmd.Process, ended, c.pod.grace())
 	}
@@ -211,26 +211,28 @@ func (c *container) once(ctx context.Context) (int32, error) {
 	return code, nil
 }
 
-// start starts a process and says when it has ended.
+// start starts a process and returns a channel that is closed when the process has
+// ended.
 func start(cmd *exec.Cmd) (ended <-chan struct{}, err error) {
 	started, done := make(chan error), make(chan struct{})
 	go func() {
 		defer close(done)
-		// The kernel takes the end of this thread for the end of the parent.
+		// The parent-death signal is sent when this thread ends, so it must outlive the
+		// child.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		err := cmd.Start()
 		started <- err
 		if err == nil {
-			_ = cmd.Wait() // ProcessState says how it ended
+			_ = cmd.Wait() // ProcessState has the result
 		}
 	}()
 	return done, <-started
 }
 
-// end asks the process to end, and makes it when the time is up or the Pod is gone.
+// end sends SIGTERM, and SIGKILL when the time is up or the Pod is gone.
 func (c *container) end(process *os.Process, ended <-chan struct{}, grace time.Duration) {
-	// An error says that it has ended, which is what was wanted.
+	// An error means that the process has already ended.
 	_ = process.Signal(syscall.SIGTERM)
 	select {
 	case <-ended:
@@ -244,7 +246,7 @@ func (c *container) end(process *os.Process, ended <-chan struct{}, grace time.D
 
 func exitCode(s *os.ProcessState) int32 {
 	if w, ok := s.Sys().(syscall.WaitStatus); ok && w.Signaled() {
-		return 128 + int32(w.Signal()) // as shells and container runtimes say it
+		return 128 + int32(w.Signal()) // the convention of shells and container runtimes
 	}
 	return int32(s.ExitCode())
 }
@@ -255,7 +257,7 @@ func (c *container) command(ctx context.Context) (*exec.Cmd, error) {
 	if err != nil {
 		return nil, err
 	}
-	told, err := json.Marshal(r)
+	spec, err := json.Marshal(r)
 	if err != nil {
 		return nil, err
 	}
@@ -263,16 +265,16 @@ func (c *container) command(ctx context.Context) (*exec.Cmd, error) {
 		Path:  "/proc/self/exe",
 		Args:  []string{childName},
 		Env:   []string{},
-		Stdin: bytes.NewReader(told),
+		Stdin: bytes.NewReader(spec),
 		SysProcAttr: &syscall.SysProcAttr{
 			Cloneflags: syscall.CLONE_NEWNS,
-			Setpgid:    true, // a terminal's Ctrl-C is for the Kubelet, which ends it in order
+			Setpgid:    true, // a terminal's Ctrl-C reaches only the Kubelet, which ends containers in order
 			Pdeathsig:  syscall.SIGKILL,
 		},
 	}, nil
 }
 
-// root is what the child is told.
+// root returns the container's description for the child process.
 func (c *container) root(ctx context.Context) (*root, error) {
 	k, object := c.pod.kubelet, c.pod.object()
 	if err := supported(c.spec); err != nil {
@@ -280,11 +282,11 @@ func (c *container) root(ctx context.Context) (*root, error) {
 	}
 	image, err := k.image(ctx, object, c.spec.Image)
 	if err != nil {
-		return nil, refusal{"ErrImagePull", err}
+		return nil, startError{"ErrImagePull", err}
 	}
 	env, err := k.environment(object, c.spec)
 	if err != nil {
-		return nil, refusal{"CreateContainerConfigError", err}
+		return nil, startError{"CreateContainerConfigError", err}
 	}
 	command, args := commandLine(c.spec, env)
 	r := &root{
@@ -294,7 +296,7 @@ func (c *container) root(ctx context.Context) (*root, error) {
 		WorkDir: path.Join("/", c.spec.WorkingDir),
 	}
 	if image.Path != "" {
-		r.stands(image.Program, command)
+		r.useProgram(image.Program, command)
 		if image.Args != nil {
 			args = image.Args(object, c.spec, args)
 		}
@@ -314,8 +316,8 @@ func (c *container) root(ctx context.Context) (*root, error) {
 	return r, os.MkdirAll(r.Dir, 0o755)
 }
 
-// stands puts a program where the command says, or else under its own name.
-func (r *root) stands(program Program, command []string) {
+// useProgram puts a program at the path of the command, or else under its own name.
+func (r *root) useProgram(program Program, command []string) {
 	r.Path = path.Join("/", filepath.Base(program.Path))
 	if len(command) == 0 {
 		command = []string{r.Path}
@@ -323,10 +325,10 @@ func (r *root) stands(program Program, command []string) {
 		r.Path = path.Clean(command[0])
 	}
 	r.Argv = command
-	r.Image = append(machines("/etc/ssl"), mount{Source: program.Path, Target: r.Path, ReadOnly: true}) // authorities, as images have them
+	r.Image = append(hostFiles("/etc/ssl"), mount{Source: program.Path, Target: r.Path, ReadOnly: true}) // certificate authorities, as in images
 }
 
-// mounts are the Pod's volumes as the container wants them.
+// mounts returns the Pod's volumes as mounts of the container.
 func (c *container) mounts() ([]mount, error) {
 	var all []mount
 	for _, m := range c.spec.VolumeMounts {
@@ -336,7 +338,7 @@ func (c *container) mounts() ([]mount, error) {
 		}
 		if m.SubPath != "" {
 			if !filepath.IsLocal(m.SubPath) {
-				return nil, fmt.Errorf("sub-path %q leads out of volume %s", m.SubPath, m.Name)
+				return nil, fmt.Errorf("sub-path %q leaves volume %s", m.SubPath, m.Name)
 			}
 			dir = filepath.Join(dir, m.SubPath)
 		}
@@ -345,8 +347,8 @@ func (c *container) mounts() ([]mount, error) {
 	return all, nil
 }
 
-// secure does as the security context says: who the process is and what it may
-// write to. Where only root exists it stays root.
+// secure applies the security context: the user of the process and the files it may
+// write. If only root exists, the process stays root.
 func (r *root) secure(pod *corev1.Pod, c *corev1.Container, i image) error {
 	sc := securitycontext.DetermineEffectiveSecurityContext(pod, c)
 	r.ReadOnly = sc.ReadOnlyRootFilesystem != nil && *sc.ReadOnlyRootFilesystem
@@ -373,16 +375,17 @@ func (r *root) secure(pod *corev1.Pod, c *corev1.Container, i image) error {
 		}
 	}
 	if sc.RunAsNonRoot != nil && *sc.RunAsNonRoot && id.User == 0 {
-		return refusal{"CreateContainerConfigError", errors.New("must not run as root, and user 0 is root")}
+		return startError{"CreateContainerConfigError", errors.New("must not run as root, but its user is 0")}
 	}
-	if ok, err := users(); !ok || err != nil {
+	if ok, err := hasOtherUsers(); !ok || err != nil {
 		return err
 	}
 	r.Identity = id
 	return nil
 }
 
-// supported refuses what would otherwise silently not happen.
+// supported returns an error for settings that this kubelet would otherwise silently
+// ignore.
 func supported(c *corev1.Container) error {
 	for _, p := range []*corev1.Probe{c.StartupProbe, c.ReadinessProbe, c.LivenessProbe} {
 		if p != nil && p.HTTPGet == nil && p.TCPSocket == nil {

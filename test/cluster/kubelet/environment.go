@@ -15,9 +15,9 @@ import (
 	"k8s.io/kubernetes/third_party/forked/golang/expansion"
 )
 
-// environment is what a container of the Pod finds in its environment: what every
-// container has, Services, envFrom, env; the later wins. A variable of env may
-// refer to all that came before it.
+// environment returns the environment of a container: defaults, Services, envFrom and
+// env, in this order. Later values override earlier ones. A variable of env may refer
+// to all earlier variables.
 func (k *Kubelet) environment(pod *corev1.Pod, c *corev1.Container) (map[string]string, error) {
 	env := map[string]string{
 		"PATH":     "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -52,8 +52,8 @@ func (k *Kubelet) environment(pod *corev1.Pod, c *corev1.Container) (map[string]
 	return env, nil
 }
 
-// serviceEnvironment says where the API server is and, unless the Pod does not
-// want to know, where its namespace's Services are.
+// serviceEnvironment returns the variables of the API server's Service and, unless the
+// Pod disables service links, of its namespace's Services.
 func (k *Kubelet) serviceEnvironment(pod *corev1.Pod) ([]corev1.EnvVar, error) {
 	var found []*corev1.Service
 	if pod.Spec.EnableServiceLinks == nil || *pod.Spec.EnableServiceLinks {
@@ -63,7 +63,7 @@ func (k *Kubelet) serviceEnvironment(pod *corev1.Pod) ([]corev1.EnvVar, error) {
 		}
 		found = own
 	}
-	// A program that does not find this one believes itself outside of a cluster.
+	// Without this variable a program believes that it runs outside a cluster.
 	api, err := k.services.Services(corev1.NamespaceDefault).Get("kubernetes")
 	if err != nil {
 		return nil, err
@@ -98,7 +98,7 @@ func (k *Kubelet) environmentFrom(namespace string, from corev1.EnvFromSource) (
 	return values, nil
 }
 
-// environmentValue returns the value of one variable, and whether it has any.
+// environmentValue returns the value of one variable, and whether it is set.
 func (k *Kubelet) environmentValue(pod *corev1.Pod, c *corev1.Container, v corev1.EnvVar, before map[string]string) (string, bool, error) {
 	from := v.ValueFrom
 	if from == nil {
@@ -135,7 +135,7 @@ func (k *Kubelet) environmentValue(pod *corev1.Pod, c *corev1.Container, v corev
 	return "", false, errors.New("its source is not supported")
 }
 
-// absent says whether something is not there and need not be.
+// absent reports whether err means that an optional object does not exist.
 func absent(err error, optional *bool) bool {
 	return apierrors.IsNotFound(err) && optional != nil && *optional
 }
@@ -147,7 +147,7 @@ func missing(ok bool, optional *bool, kind, key string) error {
 	return fmt.Errorf("the %s has no key %s", kind, key)
 }
 
-// field is what the downward API gives for a path.
+// field returns the downward API's value of a path.
 func field(pod *corev1.Pod, path string) (string, error) {
 	switch path {
 	case "spec.nodeName":
@@ -162,8 +162,8 @@ func field(pod *corev1.Pod, path string) (string, error) {
 	return fieldpath.ExtractFieldPathAsString(pod, path)
 }
 
-// commandLine is what a container is started with: its command and its arguments,
-// variables expanded. The command is empty if the image's own is wanted.
+// commandLine returns a container's command and arguments, with variables expanded. The
+// command is empty if the image's command is wanted.
 func commandLine(c *corev1.Container, env map[string]string) (command, args []string) {
 	mapping := expansion.MappingFuncFor(env)
 	for _, s := range c.Command {
@@ -175,7 +175,7 @@ func commandLine(c *corev1.Container, env map[string]string) (command, args []st
 	return command, args
 }
 
-// variables prints an environment the way a process gets it.
+// variables returns an environment in the form of exec.
 func variables(env map[string]string) []string {
 	var all []string
 	for _, name := range slices.Sorted(maps.Keys(env)) {

@@ -26,21 +26,22 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// Images that are pulled hold a program or two and what belongs to them: every file
-// is a mount of its own.
+// Pulled images hold one or two programs with their files. Every file is a separate
+// mount, so the limits are low.
 const (
 	maxFiles  = 100
 	maxUnpack = 512 << 20
 )
 
-// image is what a container is made of.
+// image is the content of a container: a program, or the files and configuration of a
+// pulled image.
 type image struct {
-	Program           // that stands for it, or
-	files   []mount   // what is in it, and
-	config  v1.Config // what it says of itself
+	Program // replaces the image
+	files   []mount
+	config  v1.Config
 }
 
-// image finds the program that stands for an image, or else pulls the image.
+// image returns the program that replaces an image, or else pulls the image.
 func (k *Kubelet) image(ctx context.Context, pod *corev1.Pod, ref string) (image, error) {
 	named, err := reference.ParseNormalizedNamed(ref)
 	if err != nil {
@@ -50,17 +51,17 @@ func (k *Kubelet) image(ctx context.Context, pod *corev1.Pod, ref string) (image
 		return image{Program: program}, nil
 	}
 	if k.Registries == nil {
-		return image{}, fmt.Errorf("no program stands for image %s", ref)
+		return image{}, fmt.Errorf("no program replaces image %s", ref)
 	}
 	i, err := k.pull(ctx, pod, ref)
 	if err != nil {
-		return image{}, fmt.Errorf("no program stands for image %s, and pulling it: %w", ref, err)
+		return image{}, fmt.Errorf("no program replaces image %s, and pulling it: %w", ref, err)
 	}
 	return i, nil
 }
 
-// pull brings an image here as the Pod may, which is asked each time, as for
-// imagePullPolicy Always; what is here already is not brought again.
+// pull pulls an image with the Pod's rights. The registry is asked each time, as with
+// imagePullPolicy Always. Files that are already here are not downloaded again.
 func (k *Kubelet) pull(ctx context.Context, pod *corev1.Pod, ref string) (image, error) {
 	at, err := name.ParseReference(ref)
 	if err != nil {
@@ -91,11 +92,11 @@ func (k *Kubelet) pull(ctx context.Context, pod *corev1.Pod, ref string) (image,
 			return image{}, err
 		}
 	}
-	files, err := within(dir)
+	files, err := filesOf(dir)
 	return image{files: files, config: about.Config}, err
 }
 
-// login is what the Pod's imagePullSecrets say for a registry.
+// login returns the credentials for a registry from the Pod's imagePullSecrets.
 func (k *Kubelet) login(pod *corev1.Pod, registry string) (authn.Authenticator, error) {
 	for _, ref := range pod.Spec.ImagePullSecrets {
 		secret, err := k.secrets.Secrets(pod.Namespace).Get(ref.Name)
@@ -115,8 +116,8 @@ func (k *Kubelet) login(pod *corev1.Pod, registry string) (authn.Authenticator, 
 	return authn.Anonymous, nil
 }
 
-// unpack writes the files of an image to a folder, which is there when all of them
-// are.
+// unpack writes the files of an image to a folder. The folder appears only when it is
+// complete.
 func unpack(i v1.Image, dir string) error {
 	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
 		return err
@@ -178,8 +179,8 @@ func writeFile(root *os.Root, name string, mode fs.FileMode, content io.Reader) 
 	return errors.Join(err, f.Close())
 }
 
-// within lists the files of a folder, as a container mounts them.
-func within(dir string) ([]mount, error) {
+// filesOf lists the files of a folder as mounts of a container.
+func filesOf(dir string) ([]mount, error) {
 	var all []mount
 	err := filepath.WalkDir(dir, func(file string, d fs.DirEntry, err error) error {
 		if err == nil && !d.IsDir() {
@@ -190,7 +191,8 @@ func within(dir string) ([]mount, error) {
 	return all, err
 }
 
-// command is what the image has a container run for what the Pod says.
+// command returns the command line, from the Pod's command and arguments or else from
+// the image's.
 func (i image) command(command, args []string) ([]string, error) {
 	if len(command) == 0 {
 		if command = i.config.Entrypoint; len(args) == 0 {
@@ -199,12 +201,12 @@ func (i image) command(command, args []string) ([]string, error) {
 	}
 	all := slices.Concat(command, args)
 	if len(all) == 0 || !path.IsAbs(all[0]) {
-		return nil, fmt.Errorf("a command without its whole path is not supported: %q", all)
+		return nil, fmt.Errorf("a command without an absolute path is not supported: %q", all)
 	}
 	return all, nil
 }
 
-// environment is the image's own, and over it the container's.
+// environment returns the image's environment, overridden by the container's.
 func (i image) environment(own map[string]string) map[string]string {
 	env := map[string]string{}
 	for _, v := range i.config.Env {
@@ -215,7 +217,7 @@ func (i image) environment(own map[string]string) map[string]string {
 	return env
 }
 
-// identity is who the image runs as, in numbers; root unless it says.
+// identity returns the numeric user and group of the image; the default is root.
 func (i image) identity() (*identity, error) {
 	if i.config.User == "" {
 		return &identity{}, nil
@@ -227,7 +229,7 @@ func (i image) identity() (*identity, error) {
 		gid, err = strconv.Atoi(group)
 	}
 	if err != nil {
-		return nil, refusal{"CreateContainerConfigError", fmt.Errorf("user %q of the image is no number", i.config.User)}
+		return nil, startError{"CreateContainerConfigError", fmt.Errorf("user %q of the image is not a number", i.config.User)}
 	}
 	return &identity{User: uid, Group: gid}, nil
 }

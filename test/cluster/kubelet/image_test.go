@@ -28,7 +28,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// loopback is the way to registries of this machine.
+// loopback is a transport that reaches only registries of this machine.
 type loopback struct{}
 
 func (loopback) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -40,7 +40,7 @@ func (loopback) RoundTrip(r *http.Request) (*http.Response, error) {
 
 const password = "p4ss"
 
-// registryOf is a registry that wants a password.
+// registryOf starts a registry that requires a password.
 func registryOf(t *testing.T) (host string) {
 	t.Helper()
 	inner := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
@@ -61,7 +61,7 @@ type entry struct {
 	content []byte
 }
 
-// push stores an image of these files and returns its reference by digest.
+// push stores an image of these files and returns its digest reference.
 func push(t *testing.T, repository string, config v1.Config, entries ...entry) string {
 	t.Helper()
 	var b bytes.Buffer
@@ -104,7 +104,7 @@ func push(t *testing.T, repository string, config v1.Config, entries ...entry) s
 	return ref
 }
 
-// login is a Secret to pull with.
+// login creates a Secret to pull with.
 func (m *machine) login(t *testing.T, host string) {
 	t.Helper()
 	auth := base64.StdEncoding.EncodeToString([]byte("somebody:" + password))
@@ -169,7 +169,7 @@ spec:
 		}
 	}
 
-	// Without the Secret, the same image is not to be had, though it is here.
+	// Without the Secret the image cannot be used, even though it is cached here.
 	m.create(t, fmt.Sprintf(pod, "pulled-by-nobody", "", ref))
 	m.await(t, "pulled-by-nobody", waits("ErrImagePull", "401"))
 
@@ -178,7 +178,7 @@ spec:
 	m.await(t, "link", waits("ErrImagePull", "links and devices"))
 }
 
-// waits says whether a container of the Pod waits for that reason.
+// waits reports whether a container of the Pod waits for that reason.
 func waits(reason, message string) func(*corev1.Pod) bool {
 	return func(p *corev1.Pod) bool {
 		return slices.ContainsFunc(p.Status.ContainerStatuses, func(s corev1.ContainerStatus) bool {

@@ -1,22 +1,21 @@
-// Package kubelet runs the Pods of one Node as processes of this machine. It is
-// for Pods whose programs must be real in a cluster that has no containers:
-// Gatekeeper and oke-sign's provider, installed by their own charts.
+// Package kubelet runs the Pods of one Node as processes of this machine. It serves
+// clusters without containers in which some programs must be real: Gatekeeper and
+// oke-sign's provider, installed by their charts.
 //
-// A container is a process with a root of its own: the program that stands for its
-// image or what is in the image, which is pulled with the Pod's imagePullSecrets; the
-// Pod's volumes where the Pod wants them, /proc, a few devices, and nothing else of
-// the machine. Secrets and ConfigMaps are followed while it runs,
-// it has its ServiceAccount's token, probes decide whether it is ready and whether
-// it lives, and what ends is started again, after 0.2 s and at most 5 s; a real
-// kubelet waits from 10 s to minutes. All Pods share one network: a program that
-// would listen on every address has to be told its Pod's, by [Program.Args].
+// A container is a process with a separate root. The root holds the program that
+// replaces its image, or the files of the image, which is pulled with the Pod's
+// imagePullSecrets. It also holds the Pod's volumes, /proc, a few devices, and nothing
+// else of the machine. The container has its ServiceAccount's token and sees changes of
+// its Secrets and ConfigMaps. Probes decide whether it is ready and whether it is
+// restarted. A container that ends is started again after 0.2 s to 5 s; a real kubelet
+// waits from 10 s to minutes. All Pods share one network. A program that would listen
+// on every address must be told its Pod's address, by [Program.Args].
 //
-// Pods, their images' names and the API server are trusted: the root of a
-// container keeps accidents apart, not attackers. Resources are not limited. What
-// is not supported (probes by exec and gRPC, hooks, volumes of other kinds than
-// kubelet itself fills, links in images) keeps the container from starting, and its status says so.
-// The image of a running Pod can not be changed, and kubectl logs and exec have no
-// server to talk to.
+// Pods, the names of their images, and the API server are trusted. A separate root
+// prevents accidents, not attacks. Resources are not limited. Probes by exec and gRPC,
+// hooks, links in images, and volumes that kubelet does not fill are not supported.
+// They keep the container from starting, and its status says so. The image of a running
+// Pod cannot be changed. kubectl logs and exec do not work.
 package kubelet
 
 import (
@@ -45,33 +44,32 @@ import (
 	"k8s.io/kubernetes/pkg/kubelet/token"
 )
 
-// Config is what a [Kubelet] works with. Every field but Registries is needed.
+// Config configures a [Kubelet]. Every field but Registries is required.
 type Config struct {
 	Client   kubernetes.Interface // may do what kubelets do, and read every Secret and ConfigMap
-	Node     string               // name of the Node, which is made if there is none
-	Prefix   netip.Prefix         // its first address is the Node's, the others are its Pods'; all of them this machine's
-	Dir      string               // absolute; for volumes, roots and logs
-	Programs map[string]Program   // by repository of the image, as one writes it: openpolicyagent/gatekeeper
+	Node     string               // name of the Node, which is created if it does not exist
+	Prefix   netip.Prefix         // the Node's address, which is the first, and its Pods'; all belong to this machine
+	Dir      string               // absolute path for volumes, roots and logs
+	Programs map[string]Program   // by the image's repository in short form, for example openpolicyagent/gatekeeper
 	Log      *slog.Logger
 
-	// Registries is the way to registries, for images that no program stands for. If
-	// nil, those are not pulled.
+	// Registries is the transport to registries, for images that no program replaces.
+	// If it is nil, no image is pulled.
 	Registries http.RoundTripper
 }
 
-// Program stands for an image.
+// Program replaces an image.
 type Program struct {
-	// Path is the program's file, statically linked. In the container it lies where
-	// the container's command says, or else in the root under its own name.
+	// Path is the program's file, statically linked. In the container it has the path
+	// of the container's command, or else its own name in the root.
 	Path string
 
-	// Args, unless nil, returns what the container is started with for what the Pod
-	// says it wants: all after the command, variables expanded. Status.PodIP of the
-	// Pod is set.
+	// Args changes the arguments of a container, if it is not nil. It gets everything
+	// after the command, with variables expanded. The Pod's Status.PodIP is set.
 	Args func(pod *corev1.Pod, c *corev1.Container, args []string) []string
 }
 
-// Process is a container that runs now.
+// Process is a running container.
 type Process struct {
 	Namespace, Pod, Container string
 	PID                       int
@@ -96,7 +94,7 @@ type Kubelet struct {
 	wg   sync.WaitGroup // of pods
 }
 
-// New returns a Kubelet that does nothing until it is run.
+// New returns a Kubelet. Call Run to start it.
 func New(cfg Config) *Kubelet {
 	return &Kubelet{
 		Config:    cfg,
@@ -106,14 +104,14 @@ func New(cfg Config) *Kubelet {
 	}
 }
 
-// Run makes the Node and runs its Pods until the context ends. Then it ends their
-// processes, and tells the API server nothing: the next Run starts them again. It
-// can be called once.
+// Run creates the Node and runs its Pods until ctx ends. Then it ends their processes
+// without telling the API server, so the next Run starts them again. Run can be called
+// once.
 func (k *Kubelet) Run(ctx context.Context) error {
-	// Controllers write to a new Node at the same time, and the API server may not
-	// be there yet.
+	// Registering can fail: controllers write to a new Node at the same time, and the
+	// API server may not be up yet.
 	for err := k.register(ctx); err != nil; err = k.register(ctx) {
-		k.Log.Warn("register node, again in a moment", "node", k.Node, "err", err)
+		k.Log.Warn("register node, trying again", "node", k.Node, "err", err)
 		select {
 		case <-ctx.Done():
 			return nil
@@ -133,20 +131,20 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	k.secrets = all.Core().V1().Secrets().Lister()
 	k.configMaps = all.Core().V1().ConfigMaps().Lister()
 	for _, i := range []cache.SharedIndexInformer{all.Core().V1().Secrets().Informer(), all.Core().V1().ConfigMaps().Informer()} {
-		if _, err := i.AddEventHandler(handler(k.pokeNamespace, k.pokeNamespace)); err != nil {
+		if _, err := i.AddEventHandler(handler(k.wakeNamespace, k.wakeNamespace)); err != nil {
 			return err
 		}
 	}
 	_, err := mine.Core().V1().Pods().Informer().AddEventHandler(handler(
 		func(o metav1.Object) { k.observe(ctx, o.(*corev1.Pod)) },
-		func(o metav1.Object) { k.forget(o.GetUID()) }))
+		func(o metav1.Object) { k.podGone(o.GetUID()) }))
 	if err != nil {
 		return err
 	}
 	var beats sync.WaitGroup
 	beats.Go(func() { k.lease().Run(ctx) })
 	beats.Go(func() { k.heartbeat(ctx) })
-	// What Pods refer to is known before the first of them is.
+	// Load Secrets, ConfigMaps and Services before the first Pod.
 	all.Start(ctx.Done())
 	all.WaitForCacheSync(ctx.Done())
 	mine.Start(ctx.Done())
@@ -158,8 +156,7 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	return nil
 }
 
-// handler gives two functions the objects that are there, new or changed, and
-// those that are gone.
+// handler calls seen for new and changed objects, and gone for deleted ones.
 func handler(seen, gone func(metav1.Object)) cache.ResourceEventHandler {
 	return cache.ResourceEventHandlerFuncs{
 		AddFunc:    func(o any) { seen(o.(metav1.Object)) },
@@ -173,18 +170,18 @@ func handler(seen, gone func(metav1.Object)) cache.ResourceEventHandler {
 	}
 }
 
-// pokeNamespace makes the Pods of an object's namespace look at what they refer to.
-func (k *Kubelet) pokeNamespace(o metav1.Object) {
+// wakeNamespace makes the Pods of an object's namespace read their references again.
+func (k *Kubelet) wakeNamespace(o metav1.Object) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for _, p := range k.pods {
 		if p.namespace == o.GetNamespace() {
-			p.poke()
+			p.wake()
 		}
 	}
 }
 
-// observe starts a Pod that is new and tells another one how it is wanted now.
+// observe starts a new Pod, or passes the wanted state to a known one.
 func (k *Kubelet) observe(ctx context.Context, object *corev1.Pod) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -194,7 +191,7 @@ func (k *Kubelet) observe(ctx context.Context, object *corev1.Pod) {
 	p := k.pods[object.UID]
 	if p == nil {
 		if podutil.IsPodTerminal(object) && object.DeletionTimestamp == nil {
-			return // ended under an earlier Run; seen again when it is deleted
+			return // it ended under an earlier Run; its deletion is observed later
 		}
 		created, life := k.newPod(ctx, object)
 		p = created
@@ -209,8 +206,8 @@ func (k *Kubelet) observe(ctx context.Context, object *corev1.Pod) {
 	p.want(object)
 }
 
-// forget ends a Pod at once whose object is gone.
-func (k *Kubelet) forget(uid types.UID) {
+// podGone kills a Pod whose object is deleted.
+func (k *Kubelet) podGone(uid types.UID) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if p := k.pods[uid]; p != nil {
@@ -218,8 +215,7 @@ func (k *Kubelet) forget(uid types.UID) {
 	}
 }
 
-// Processes returns the containers that run now, sorted by namespace, Pod and
-// container.
+// Processes returns the running containers, sorted by namespace, Pod and container.
 func (k *Kubelet) Processes() []Process {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -233,8 +229,8 @@ func (k *Kubelet) Processes() []Process {
 	return all
 }
 
-// addresses gives each Pod one of its own, and one that was used lately only when
-// there is no other: a client may still hold it.
+// addresses assigns an address to each Pod. It reuses an address as late as possible,
+// because clients may still use it.
 type addresses struct {
 	prefix netip.Prefix
 
@@ -243,10 +239,10 @@ type addresses struct {
 	used map[netip.Addr]bool
 }
 
-// node is the Node's own address.
+// node returns the Node's address.
 func (a *addresses) node() netip.Addr { return a.prefix.Addr().Next() }
 
-// take returns the address wanted if it is free, or else the next that is.
+// take returns the wanted address if it is free, or else the next free one.
 func (a *addresses) take(wanted netip.Addr) (netip.Addr, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -48,7 +48,7 @@ func TestMain(m *testing.M) {
 	os.Exit(kubetest.Main(m))
 }
 
-// held is what another process needs to run a kubelet.
+// held is the input of another process that runs a kubelet.
 type held struct {
 	Config       rest.TLSClientConfig
 	Host         string
@@ -89,7 +89,7 @@ const (
 	image     = "registry.test/team/program"
 )
 
-// machine is one Node and the API server that it belongs to.
+// machine is one Node and its API server.
 type machine struct {
 	config  *rest.Config
 	client  kubernetes.Interface
@@ -114,7 +114,7 @@ func newMachine(t *testing.T) *machine {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
 	}
-	// What controllers do in a cluster.
+	// In a cluster, controllers do this.
 	for _, o := range []func() error{
 		func() error {
 			_, err := client.CoreV1().ServiceAccounts(namespace).Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "default"}}, metav1.CreateOptions{})
@@ -158,8 +158,8 @@ func (m *machine) start(t *testing.T) {
 	t.Cleanup(m.stop)
 }
 
-// create makes a Pod of the Node. What the text leaves out is what a Pod here has
-// in common: one container that listens.
+// create creates a Pod on the Node. It adds one listening container if the text has
+// none.
 func (m *machine) create(t *testing.T, text string) *corev1.Pod {
 	t.Helper()
 	var pod corev1.Pod
@@ -196,7 +196,7 @@ func (m *machine) pod(t *testing.T, name string) (*corev1.Pod, error) {
 	return m.client.CoreV1().Pods(namespace).Get(t.Context(), name, metav1.GetOptions{})
 }
 
-// await returns the Pod once it is as wanted.
+// await returns the Pod once it meets the condition.
 func (m *machine) await(t *testing.T, name string, wanted func(*corev1.Pod) bool) *corev1.Pod {
 	t.Helper()
 	var pod *corev1.Pod
@@ -224,7 +224,7 @@ func restarts(n int32) func(*corev1.Pod) bool {
 	return func(p *corev1.Pod) bool { return ready(p) && p.Status.ContainerStatuses[0].RestartCount == n }
 }
 
-// process is what the kubelet says of a container.
+// process returns the kubelet's record of a container.
 func (m *machine) process(t *testing.T, pod string) kubelet.Process {
 	t.Helper()
 	for _, p := range m.kubelet.Processes() {
@@ -236,7 +236,7 @@ func (m *machine) process(t *testing.T, pod string) kubelet.Process {
 	return kubelet.Process{}
 }
 
-// call asks the program in the Pod. What it refuses is an error.
+// call sends a request to the program in the Pod. A refusal is an error.
 func call(t *testing.T, method string, pod *corev1.Pod, path string, query url.Values) (string, error) {
 	t.Helper()
 	u := url.URL{Scheme: "http", Host: pod.Status.PodIP + ":8080", Path: path, RawQuery: query.Encode()}
@@ -280,7 +280,7 @@ func TestKubelet(t *testing.T) {
 	t.Run("a program that ends is started again", m.restarts)
 	t.Run("a deleted Pod's program may end in order", m.ends)
 	t.Run("a program that does not want to end is made to", m.kills)
-	t.Run("an image that no program stands for is pulled", m.pulls)
+	t.Run("an image that no program replaces is pulled", m.pulls)
 	t.Run("containers start and end in their order", m.order)
 	t.Run("what can not be run says why", m.refuses)
 	t.Run("the Node is there and lives", m.lives)
@@ -335,7 +335,7 @@ spec:
   - {name: scratch, emptyDir: {}}
   - {name: about, downwardAPI: {items: [{path: labels, fieldRef: {fieldPath: metadata.labels}}]}}
 `)
-	// The sub-path is for the program to make, and so is not there at first.
+	// The program creates the sub-path, so it does not exist at first.
 	kubetest.Eventually(t, func() error {
 		dirs, err := filepath.Glob(filepath.Join(m.dir, "pods", "*", "volumes", "scratch"))
 		if err != nil || len(dirs) != 1 {
@@ -405,7 +405,7 @@ spec:
 			t.Errorf("write %s: %v, want writable %v", path, err, writable)
 		}
 	}
-	// The program's own file is at the top of nothing: the command says where.
+	// The command, not the program's file name, says where the program is.
 	if diff := cmp.Diff("about\ndev\netc\nfrozen\nopt\nproc\ntmp\nvar\n", mustCall(t, http.MethodGet, pod, "/list", url.Values{"path": {"/"}})); diff != "" {
 		t.Errorf("root (-want +got):\n%s", diff)
 	}
@@ -414,7 +414,7 @@ spec:
 	}
 }
 
-// wholeMachine says whether users other than root exist here.
+// wholeMachine reports whether users other than root exist here.
 func wholeMachine(t *testing.T) bool {
 	t.Helper()
 	b, err := os.ReadFile("/proc/self/setgroups")
@@ -554,7 +554,7 @@ func (m *machine) kills(t *testing.T) {
 			m.deleted(t, name, pid)
 			continue
 		}
-		kubetest.Eventually(t, func() error { // the object is gone before its process is
+		kubetest.Eventually(t, func() error { // the object disappears before its process ends
 			if alive(pid) {
 				return fmt.Errorf("process %d lives", pid)
 			}
@@ -681,11 +681,11 @@ func (m *machine) lives(t *testing.T) {
 }
 
 func (m *machine) outlivesNot(t *testing.T) {
-	told, err := json.Marshal(held{Config: m.config.TLSClientConfig, Host: m.config.Host, Dir: t.TempDir(), Program: m.program})
+	config, err := json.Marshal(held{Config: m.config.TLSClientConfig, Host: m.config.Host, Dir: t.TempDir(), Program: m.program})
 	if err != nil {
 		t.Fatal(err)
 	}
-	holder := &exec.Cmd{Path: "/proc/self/exe", Args: []string{holderName}, Stdin: bytes.NewReader(told), Stderr: t.Output()}
+	holder := &exec.Cmd{Path: "/proc/self/exe", Args: []string{holderName}, Stdin: bytes.NewReader(config), Stderr: t.Output()}
 	if err := holder.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -704,7 +704,7 @@ func (m *machine) outlivesNot(t *testing.T) {
 	})
 }
 
-// comesBack is the last: it leaves another kubelet behind.
+// comesBack runs last, because it leaves another kubelet behind.
 func (m *machine) comesBack(t *testing.T) {
 	m.create(t, "metadata: {name: back}\nspec: {}")
 	before := m.await(t, "back", ready)

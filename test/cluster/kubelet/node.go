@@ -16,20 +16,19 @@ import (
 	"k8s.io/utils/clock"
 )
 
-// Taint keeps Pods off the Node that do not ask to run as processes.
+// Taint keeps Pods off the Node unless they ask to run as processes.
 const Taint = "oke-sign.dev/runs"
 
 const (
 	leaseSeconds = 40
 	renewEvery   = leaseSeconds / 4 * time.Second
-	// The lease says that the Node lives; its status only has to be renewed now and
-	// then, lest somebody else's word on it stays.
+	// The lease shows that the Node lives. Its status is renewed rarely, to overwrite
+	// what others wrote there.
 	beatEvery     = time.Minute
 	registerAgain = 200 * time.Millisecond
 )
 
-// register makes the Node, or takes over the one that is there, and declares it
-// ready.
+// register creates the Node, or takes over an existing one, and declares it ready.
 func (k *Kubelet) register(ctx context.Context) error {
 	nodes := k.Client.CoreV1().Nodes()
 	node, err := nodes.Create(ctx, &corev1.Node{
@@ -53,11 +52,11 @@ func (k *Kubelet) register(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return k.beat(ctx, node)
+	return k.updateStatus(ctx, node)
 }
 
-// beat writes the Node's status.
-func (k *Kubelet) beat(ctx context.Context, node *corev1.Node) error {
+// updateStatus writes the Node's status.
+func (k *Kubelet) updateStatus(ctx context.Context, node *corev1.Node) error {
 	now := metav1.Now()
 	since := now
 	for _, c := range node.Status.Conditions {
@@ -91,8 +90,8 @@ func (k *Kubelet) beat(ctx context.Context, node *corev1.Node) error {
 	return err
 }
 
-// allocatable is plenty: nothing is limited, and the scheduler must not be what
-// keeps a Pod of a test from starting.
+// allocatable returns generous resources. Nothing is limited here, and the scheduler
+// must not keep a test's Pod from starting.
 func allocatable() corev1.ResourceList {
 	return corev1.ResourceList{
 		corev1.ResourceCPU:              resource.MustParse("64"),
@@ -102,8 +101,8 @@ func allocatable() corev1.ResourceList {
 	}
 }
 
-// heartbeat renews the Node's status until the context ends, and makes the Node
-// anew if somebody deleted it.
+// heartbeat renews the Node's status until ctx ends. It creates the Node again if it
+// was deleted.
 func (k *Kubelet) heartbeat(ctx context.Context) {
 	tick := time.NewTicker(beatEvery)
 	defer tick.Stop()
@@ -119,7 +118,8 @@ func (k *Kubelet) heartbeat(ctx context.Context) {
 	}
 }
 
-// lease is what tells the cluster between heartbeats that the Node lives.
+// lease returns the controller of the Node's lease, which shows between heartbeats that
+// the Node lives.
 func (k *Kubelet) lease() lease.Controller {
 	owned := func(l *coordinationv1.Lease) error {
 		node, err := k.Client.CoreV1().Nodes().Get(context.Background(), k.Node, metav1.GetOptions{})

@@ -21,51 +21,51 @@ import (
 )
 
 const (
-	retry  = 500 * time.Millisecond // what failed
-	resync = 10 * time.Second       // what nobody tells of, such as a token's age
+	retry  = 500 * time.Millisecond // pause after a failure
+	resync = 10 * time.Second       // interval for changes without an event, such as a token's age
 )
 
-// pod runs one Pod. One goroutine fills its volumes and reports its status, others
-// run its containers.
+// pod runs one Pod. One goroutine fills its volumes and reports its status. Others run
+// its containers.
 type pod struct {
 	kubelet         *Kubelet
 	uid             types.UID
 	namespace, name string
 	dir             string
 	inits, mains    []*container
-	pokes           chan struct{} // something has changed
-	gone            chan struct{} // closed when the object is
-	kill            func()
-	stop            context.CancelCauseFunc // ends the Pod's life; the cause is an ending
+	wakeups         chan struct{}           // something has changed
+	gone            chan struct{}           // closed when the object is
+	kill            func()                  // ends the Pod without a grace period
+	stop            context.CancelCauseFunc // ends the Pod; the cause is a stopCause
 
-	// Written before the containers run, and never after.
+	// Set before the containers run, and constant then.
 	addr    netip.Addr
 	volumes map[string]string
 
 	mu     sync.Mutex
 	wanted *corev1.Pod
 
-	// Of the reporting goroutine.
+	// Used only by the reporting goroutine.
 	sent corev1.PodStatus
-	over bool // no container will run any more
+	over bool // no container will run again
 }
 
-// newPod returns a Pod to run, and its life: a context that ends when the Pod is to
-// end, or the Kubelet is.
+// newPod returns a Pod to run, and a context that ends when the Pod or the Kubelet must
+// end.
 func (k *Kubelet) newPod(ctx context.Context, object *corev1.Pod) (*pod, context.Context) {
 	p := &pod{
 		kubelet: k, uid: object.UID, namespace: object.Namespace, name: object.Name,
-		dir:    filepath.Join(k.Dir, "pods", string(object.UID)),
-		pokes:  make(chan struct{}, 1),
-		gone:   make(chan struct{}),
-		sent:   object.Status,
-		wanted: object,
+		dir:     filepath.Join(k.Dir, "pods", string(object.UID)),
+		wakeups: make(chan struct{}, 1),
+		gone:    make(chan struct{}),
+		sent:    object.Status,
+		wanted:  object,
 	}
 	life, stop := context.WithCancelCause(ctx)
 	p.stop = stop
 	p.kill = sync.OnceFunc(func() {
 		close(p.gone)
-		p.stop(ending{})
+		p.stop(stopCause{})
 	})
 	for i := range object.Spec.InitContainers {
 		p.inits = append(p.inits, p.newContainer(&object.Spec.InitContainers[i], object.Status.InitContainerStatuses))
@@ -76,7 +76,7 @@ func (k *Kubelet) newPod(ctx context.Context, object *corev1.Pod) (*pod, context
 	return p, life
 }
 
-// newContainer carries on from what an earlier Run reported.
+// newContainer continues from the status that an earlier Run reported.
 func (p *pod) newContainer(spec *corev1.Container, before []corev1.ContainerStatus) *container {
 	c := &container{
 		pod: p, spec: spec, up: make(chan struct{}),
@@ -91,27 +91,27 @@ func (p *pod) newContainer(spec *corev1.Container, before []corev1.ContainerStat
 	return c
 }
 
-// poke has the Pod looked at.
-func (p *pod) poke() {
+// wake makes the Pod's goroutine look for changes.
+func (p *pod) wake() {
 	select {
-	case p.pokes <- struct{}{}:
-	default: // it is going to be
+	case p.wakeups <- struct{}{}:
+	default: // a wake-up is pending
 	}
 }
 
-// want tells how the Pod is wanted.
+// want sets the wanted state of the Pod.
 func (p *pod) want(object *corev1.Pod) {
 	p.mu.Lock()
 	p.wanted = object
 	p.mu.Unlock()
 	if object.DeletionTimestamp != nil {
-		p.stop(ending{time.Duration(ptr.Deref(object.DeletionGracePeriodSeconds, 0)) * time.Second})
+		p.stop(stopCause{time.Duration(ptr.Deref(object.DeletionGracePeriodSeconds, 0)) * time.Second})
 	}
-	p.poke()
+	p.wake()
 }
 
-// object is the Pod as it is wanted, at its address. It shares what it points to
-// with others.
+// object returns the wanted Pod with its addresses. The result shares memory with other
+// copies, so callers must not change it.
 func (p *pod) object() *corev1.Pod {
 	p.mu.Lock()
 	object := *p.wanted
@@ -121,12 +121,13 @@ func (p *pod) object() *corev1.Pod {
 	return &object
 }
 
-// grace is what a process of the Pod gets to end in when it is the only one to.
+// grace returns the time that a process of the Pod has to end, when only this process
+// must end.
 func (p *pod) grace() time.Duration {
 	return time.Duration(ptr.Deref(p.object().Spec.TerminationGracePeriodSeconds, corev1.DefaultTerminationGracePeriodSeconds)) * time.Second
 }
 
-// writable says whether containers may write to a volume.
+// writable reports whether containers may write to a volume.
 func (p *pod) writable(name string) bool {
 	return slices.ContainsFunc(p.object().Spec.Volumes, func(v corev1.Volume) bool {
 		return v.Name == name && (v.EmptyDir != nil || v.HostPath != nil)
@@ -141,11 +142,11 @@ func (p *pod) event(kind, reason, message string) {
 func (p *pod) run(ctx, life context.Context) {
 	defer p.stop(nil)
 	if !podutil.IsPodTerminal(p.object()) {
-		p.live(ctx, life)
+		p.runUntilStopped(ctx, life)
 		p.kubelet.addresses.free(p.addr)
 	}
 	if ctx.Err() != nil {
-		return // the Pod stays, and so does what it has written
+		return // the Pod and its files stay for the next Run
 	}
 	for ctx.Err() == nil {
 		err := p.remove(ctx)
@@ -161,9 +162,9 @@ func (p *pod) run(ctx, life context.Context) {
 	}
 }
 
-// live keeps the Pod running, its volumes filled and its status reported until it
-// is to end and has.
-func (p *pod) live(ctx, life context.Context) {
+// runUntilStopped runs the Pod, fills its volumes and reports its status, until the Pod
+// must end and its containers have ended.
+func (p *pod) runUntilStopped(ctx, life context.Context) {
 	var worked chan struct{} // closed when the containers have ended; nil until they run
 	stopped := life.Done()
 	for {
@@ -176,7 +177,7 @@ func (p *pod) live(ctx, life context.Context) {
 				worked = make(chan struct{})
 				go func() {
 					defer close(worked)
-					p.work(life)
+					p.runContainers(life)
 				}()
 			}
 		}
@@ -189,7 +190,7 @@ func (p *pod) live(ctx, life context.Context) {
 			return
 		}
 		select {
-		case <-p.pokes:
+		case <-p.wakeups:
 		case <-time.After(again):
 		case <-stopped:
 			stopped = nil
@@ -199,10 +200,10 @@ func (p *pod) live(ctx, life context.Context) {
 	}
 }
 
-// prepare gives the Pod its address and its volumes, or brings these up to date.
+// prepare assigns the Pod's address, and creates or updates its volumes.
 func (p *pod) prepare() error {
 	if !p.addr.IsValid() {
-		before, _ := netip.ParseAddr(p.sent.PodIP) // of an earlier Run
+		before, _ := netip.ParseAddr(p.sent.PodIP) // from an earlier Run
 		addr, err := p.kubelet.addresses.take(before)
 		if err != nil {
 			return err
@@ -224,16 +225,16 @@ func (p *pod) prepare() error {
 	return nil
 }
 
-// work runs the Pod's containers in their order until all have ended.
-func (p *pod) work(life context.Context) {
-	// Sidecars end after the containers that they serve.
+// runContainers runs the Pod's containers in order until all have ended.
+func (p *pod) runContainers(life context.Context) {
+	// Sidecars end after the containers that use them.
 	beside, end := context.WithCancelCause(context.WithoutCancel(life))
 	var sidecars sync.WaitGroup
 	defer sidecars.Wait()
 	defer func() {
 		why := context.Cause(life)
 		if why == nil {
-			why = ending{p.grace()}
+			why = stopCause{p.grace()}
 		}
 		end(why)
 	}()
@@ -258,7 +259,7 @@ func (p *pod) work(life context.Context) {
 	mains.Wait()
 }
 
-// processes are those that run now.
+// processes returns the running containers.
 func (p *pod) processes() []Process {
 	var all []Process
 	for _, c := range slices.Concat(p.inits, p.mains) {
@@ -269,14 +270,14 @@ func (p *pod) processes() []Process {
 	return all
 }
 
-// report tells the API server how the Pod is, if that has changed.
+// report sends the Pod's status to the API server if it has changed.
 func (p *pod) report(ctx context.Context) error {
 	status := p.status()
 	if equality.Semantic.DeepEqual(status, p.sent) {
 		return nil
 	}
-	// Others write conditions too, so only what has changed is sent; and with its
-	// UID, lest it hit another Pod of this name.
+	// Send only changes, because others write conditions too. Send the UID, so that the
+	// patch cannot reach another Pod of this name.
 	before, err := json.Marshal(corev1.Pod{Status: p.sent})
 	if err != nil {
 		return err
@@ -297,7 +298,7 @@ func (p *pod) report(ctx context.Context) error {
 	return nil
 }
 
-// remove lets the API server forget the Pod, whose containers have ended.
+// remove deletes the Pod's object. Its containers must have ended.
 func (p *pod) remove(ctx context.Context) error {
 	err := p.kubelet.Client.CoreV1().Pods(p.namespace).Delete(ctx, p.name, metav1.DeleteOptions{
 		GracePeriodSeconds: ptr.To(int64(0)),
@@ -309,7 +310,7 @@ func (p *pod) remove(ctx context.Context) error {
 	return err
 }
 
-// status is the Pod's status as the API knows it.
+// status returns the Pod's status in the form of the API.
 func (p *pod) status() corev1.PodStatus {
 	object := p.object()
 	s := *p.sent.DeepCopy()
@@ -359,7 +360,7 @@ func statuses(of []*container) []corev1.ContainerStatus {
 func (p *pod) phase(s corev1.PodStatus) corev1.PodPhase {
 	switch {
 	case p.over:
-		// A sidecar is ended by others, and how is not what the Pod is judged by.
+		// The kubelet ends sidecars, so their exit codes do not count.
 		if slices.ContainsFunc(s.ContainerStatuses, func(c corev1.ContainerStatus) bool {
 			return c.State.Terminated == nil || c.State.Terminated.ExitCode != 0
 		}) {

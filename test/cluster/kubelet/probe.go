@@ -13,14 +13,14 @@ import (
 	tcpprobe "k8s.io/kubernetes/pkg/probe/tcp"
 )
 
-// eager is how often a container is asked that has never been ready: a period of
-// ten seconds is for watching, not for waiting.
-const eager = 250 * time.Millisecond
+// firstPeriod is the period of readiness probes until the container is ready for the
+// first time. The usual ten seconds would only make tests wait.
+const firstPeriod = 250 * time.Millisecond
 
-// probe asks the container's probes until the context ends. It says on sick when
-// the container has to be started again.
-func (c *container) probe(ctx context.Context, sick chan<- string) {
-	if p := c.spec.StartupProbe; p != nil && !c.startUp(ctx, p, sick) {
+// probe runs the container's probes until ctx ends. It sends a reason on restart when
+// the container must be started again.
+func (c *container) probe(ctx context.Context, restart chan<- string) {
+	if p := c.spec.StartupProbe; p != nil && !c.startUp(ctx, p, restart) {
 		return
 	}
 	c.set(func() {
@@ -37,49 +37,49 @@ func (c *container) probe(ctx context.Context, sick chan<- string) {
 		both.Go(func() { c.readiness(ctx, p) })
 	}
 	if p := c.spec.LivenessProbe; p != nil {
-		both.Go(func() { c.liveness(ctx, p, sick) })
+		both.Go(func() { c.liveness(ctx, p, restart) })
 	}
 }
 
-// startUp returns whether the container has started up.
-func (c *container) startUp(ctx context.Context, p *corev1.Probe, sick chan<- string) bool {
+// startUp reports whether the container has started up.
+func (c *container) startUp(ctx context.Context, p *corev1.Probe, restart chan<- string) bool {
 	failures := int32(0)
 	for wait(ctx, initial(p)); ctx.Err() == nil; wait(ctx, period(p)) {
-		why := c.ask(p)
+		why := c.failure(p)
 		if why == "" {
 			return true
 		}
 		if failures++; failures >= p.FailureThreshold {
-			sick <- "startup probe: " + why
+			restart <- "startup probe: " + why
 			return false
 		}
 	}
 	return false
 }
 
-func (c *container) liveness(ctx context.Context, p *corev1.Probe, sick chan<- string) {
+func (c *container) liveness(ctx context.Context, p *corev1.Probe, restart chan<- string) {
 	failures := int32(0)
 	for wait(ctx, initial(p)); ctx.Err() == nil; wait(ctx, period(p)) {
-		why := c.ask(p)
+		why := c.failure(p)
 		if why == "" {
 			failures = 0
 			continue
 		}
 		c.unhealthy("liveness", why)
 		if failures++; failures >= p.FailureThreshold {
-			sick <- "liveness probe: " + why
+			restart <- "liveness probe: " + why
 			return
 		}
 	}
 }
 
 func (c *container) readiness(ctx context.Context, p *corev1.Probe) {
-	ready, row := false, int32(0) // answers in a row that say otherwise
-	every, told := min(eager, period(p)), ""
+	ready, row := false, int32(0) // consecutive answers against the current state
+	every, lastFailure := min(firstPeriod, period(p)), ""
 	for wait(ctx, initial(p)); ctx.Err() == nil; wait(ctx, every) {
-		why := c.ask(p)
-		if why != told {
-			told = why
+		why := c.failure(p)
+		if why != lastFailure {
+			lastFailure = why
 			c.unhealthy("readiness", why)
 		}
 		if ready == (why == "") {
@@ -96,15 +96,15 @@ func (c *container) readiness(ctx context.Context, p *corev1.Probe) {
 	}
 }
 
-// unhealthy has people see what a probe does not like, if anything.
+// unhealthy records an event about a failed probe.
 func (c *container) unhealthy(probe, why string) {
 	if why != "" {
 		c.pod.event(corev1.EventTypeWarning, "Unhealthy", fmt.Sprintf("container %s: %s probe: %s", c.spec.Name, probe, why))
 	}
 }
 
-// ask returns why the probe fails, or nothing if it does not.
-func (c *container) ask(p *corev1.Probe) string {
+// failure returns why the probe fails, or "" if it succeeds.
+func (c *container) failure(p *corev1.Probe) string {
 	result, answer, err := c.answer(p, time.Duration(p.TimeoutSeconds)*time.Second)
 	switch {
 	case err != nil:
@@ -137,7 +137,7 @@ func initial(p *corev1.Probe) time.Duration {
 }
 func period(p *corev1.Probe) time.Duration { return time.Duration(p.PeriodSeconds) * time.Second }
 
-// wait waits, but not longer than the context lasts.
+// wait waits for d, or until ctx ends.
 func wait(ctx context.Context, d time.Duration) {
 	select {
 	case <-ctx.Done():

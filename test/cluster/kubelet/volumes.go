@@ -16,11 +16,11 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// files are the content of a volume by path.
+// files holds the content of a volume by path.
 type files = map[string]volumeutil.FileProjection
 
-// fill makes the Pod's volumes below dir, or brings them up to date, and returns
-// where each lies. What does not exist yet is an error, and another try is due.
+// fill creates or updates the Pod's volumes below dir, and returns their paths. It
+// fails if a source does not exist yet; the caller tries again.
 func (k *Kubelet) fill(pod *corev1.Pod, dir string) (map[string]string, error) {
 	at := map[string]string{}
 	for i := range pod.Spec.Volumes {
@@ -50,8 +50,8 @@ func (k *Kubelet) fillOne(pod *corev1.Pod, volume *corev1.Volume, dir string) (s
 		return "", err
 	}
 	if volume.EmptyDir != nil {
-		// The process's umask must not have a say.
-		return dir, errors.Join(os.Chmod(dir, 0o777), share(pod, dir))
+		// Chmod, because the umask would reduce the mode.
+		return dir, errors.Join(os.Chmod(dir, 0o777), giveToFSGroup(pod, dir))
 	}
 	content := files{}
 	for _, source := range sources {
@@ -65,11 +65,11 @@ func (k *Kubelet) fillOne(pod *corev1.Pod, volume *corev1.Volume, dir string) (s
 	if err != nil {
 		return "", err
 	}
-	return dir, writer.Write(content, func(part string) error { return share(pod, filepath.Join(dir, part)) })
+	return dir, writer.Write(content, func(part string) error { return giveToFSGroup(pod, filepath.Join(dir, part)) })
 }
 
-// projections reads every kind of volume that is filled from the API as the one
-// kind that can be all of them. An emptyDir has no source.
+// projections converts every kind of volume that the API fills to projections. An
+// emptyDir has none.
 func projections(v *corev1.Volume) (sources []corev1.VolumeProjection, mode *int32, err error) {
 	switch {
 	case v.EmptyDir != nil:
@@ -133,8 +133,8 @@ func (k *Kubelet) project(pod *corev1.Pod, from corev1.VolumeProjection, mode *i
 	return nil, errors.New("one of its sources is not supported")
 }
 
-// serviceAccountToken is renewed by the manager before it expires, and bound to the
-// Pod, so that it is worth nothing once the Pod is gone.
+// serviceAccountToken returns a token that is bound to the Pod, so it is useless once
+// the Pod is gone. The token manager renews it before it expires.
 func (k *Kubelet) serviceAccountToken(pod *corev1.Pod, from *corev1.ServiceAccountTokenProjection, mode int32) (files, error) {
 	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{
 		ExpirationSeconds: from.ExpirationSeconds,
@@ -150,13 +150,13 @@ func (k *Kubelet) serviceAccountToken(pod *corev1.Pod, from *corev1.ServiceAccou
 	return files{from.Path: {Data: []byte(answer.Status.Token), Mode: mode}}, nil
 }
 
-// share gives what lies below dir to the Pod's fsGroup, if it has one.
-func share(pod *corev1.Pod, dir string) error {
+// giveToFSGroup gives the files below dir to the Pod's fsGroup, if it has one.
+func giveToFSGroup(pod *corev1.Pod, dir string) error {
 	if pod.Spec.SecurityContext == nil || pod.Spec.SecurityContext.FSGroup == nil {
 		return nil
 	}
 	group := int(*pod.Spec.SecurityContext.FSGroup)
-	if ok, err := users(); !ok || err != nil {
+	if ok, err := hasOtherUsers(); !ok || err != nil {
 		return err
 	}
 	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {

@@ -1,5 +1,5 @@
-// Package namespace gives a process a machine of its own: network, process and
-// mount namespaces that nothing outside can be reached from, and that end with
+// Package namespace isolates a process in new network, process and mount namespaces.
+// From inside, nothing outside can be reached over the network. The namespaces end with
 // their first process.
 package namespace
 
@@ -14,12 +14,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Pods is a network whose addresses are all the machine's own, as those of
-// 127.0.0.0/8 are anyway: an Endpoint may not be in that one.
+// Pods is a network whose addresses all belong to the machine itself, like those of
+// 127.0.0.0/8. Pods need their own network because an Endpoint may not have a loopback
+// address.
 const Pods = "10.244.0.0/16"
 
-// New is what a process is started with to be the first of new namespaces. Who is
-// not root becomes root of a user namespace, which is all the rest needs.
+// New returns the attributes with which to start the first process of new namespaces.
+// For a user who is not root it adds a user namespace, in which the process is root and
+// may do everything else that is needed.
 func New() *syscall.SysProcAttr {
 	attr := &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWPID | syscall.CLONE_NEWNS}
 	if os.Geteuid() != 0 {
@@ -30,15 +32,15 @@ func New() *syscall.SysProcAttr {
 	return attr
 }
 
-// Settle makes new namespaces habitable, called by their first process: mounts are
-// not seen outside, /proc shows the processes that are there, and the loopback
-// device is up and owns the addresses of Pods.
+// Settle prepares new namespaces. Their first process must call it. It hides mounts
+// from outside, makes /proc show the processes inside, brings up the loopback device
+// and gives it the addresses of Pods.
 func Settle() error {
 	if os.Getpid() != 1 {
 		return errors.New("not the first process of a namespace")
 	}
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return fmt.Errorf("keep mounts apart: %w", err)
+		return fmt.Errorf("make mounts private: %w", err)
 	}
 	if err := unix.Mount("proc", "/proc", "proc", 0, ""); err != nil {
 		return fmt.Errorf("mount /proc: %w", err)

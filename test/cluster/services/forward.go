@@ -13,19 +13,19 @@ import (
 
 const (
 	dialTimeout = 2 * time.Second        // an endpoint is on this machine
-	acceptPause = 100 * time.Millisecond // after a failure that is not the listener's end
+	acceptPause = 100 * time.Millisecond // after a failure of a listener that is still open
 )
 
-// ports are those that are listened to now.
+// ports holds the ports that are listened to now.
 type ports struct {
 	log         *slog.Logger
 	open        map[netip.AddrPort]*port
-	connections sync.WaitGroup // and what accepts them
+	connections sync.WaitGroup // also counts the accepting goroutines
 }
 
-// serve listens where connections have somewhere to go, and nowhere else. It
-// returns whether something could not be listened to. Connections last until they
-// or the context end, whatever becomes of their port.
+// serve listens on exactly the ports that have an endpoint. It reports whether it
+// failed to listen on one. A connection lasts until it or ctx ends, even if its port is
+// closed.
 func (l *ports) serve(ctx context.Context, to map[netip.AddrPort][]netip.AddrPort) (failed bool) {
 	for at, p := range l.open {
 		if to[at] == nil {
@@ -35,7 +35,7 @@ func (l *ports) serve(ctx context.Context, to map[netip.AddrPort][]netip.AddrPor
 	}
 	for at, ends := range to {
 		if p := l.open[at]; p != nil {
-			p.lead(ends)
+			p.setEndpoints(ends)
 			continue
 		}
 		var lc net.ListenConfig
@@ -52,7 +52,8 @@ func (l *ports) serve(ctx context.Context, to map[netip.AddrPort][]netip.AddrPor
 	return failed
 }
 
-// close stops listening and waits for connections, whose context has ended.
+// close stops listening and waits for connections to end. Their context must have
+// ended.
 func (l *ports) close() {
 	for _, p := range l.open {
 		p.listener.Close()
@@ -60,7 +61,7 @@ func (l *ports) close() {
 	l.connections.Wait()
 }
 
-// port forwards what comes to one port of a Service.
+// port forwards the connections of one port of a Service.
 type port struct {
 	listener net.Listener
 	log      *slog.Logger
@@ -70,17 +71,17 @@ type port struct {
 	next int
 }
 
-// lead makes new connections go elsewhere.
-func (p *port) lead(ends []netip.AddrPort) {
+// setEndpoints sets the endpoints of new connections.
+func (p *port) setEndpoints(ends []netip.AddrPort) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.ends = ends
 }
 
-// turn is the endpoint whose turn it is. If it takes no connection, the client has
-// none: kube-proxy does not try another either, and what hides a Pod that goes away
-// too early would hide it from the tests.
-func (p *port) turn() netip.AddrPort {
+// nextEndpoint returns the endpoints in turn. If an endpoint accepts no connection, the
+// client gets none. kube-proxy does not try another endpoint either. A retry would hide
+// from the tests that a Pod goes away too early.
+func (p *port) nextEndpoint() netip.AddrPort {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	to := p.ends[p.next%len(p.ends)]
@@ -103,37 +104,37 @@ func (p *port) accept(ctx context.Context, connections *sync.WaitGroup) {
 	}
 }
 
-// forward connects the client with an endpoint until both have said all.
+// forward connects the client with an endpoint until both directions have ended.
 func (p *port) forward(ctx context.Context, client *net.TCPConn) {
 	defer client.Close()
 	dialer := net.Dialer{Timeout: dialTimeout}
-	end, err := dialer.DialContext(ctx, "tcp", p.turn().String())
+	end, err := dialer.DialContext(ctx, "tcp", p.nextEndpoint().String())
 	if err != nil {
-		p.log.Warn("an endpoint takes no connection", "err", err)
-		_ = client.SetLinger(0) // reset: an orderly end would look like an answer
+		p.log.Warn("an endpoint accepted no connection", "err", err)
+		_ = client.SetLinger(0) // reset, because an orderly end would look like an answer
 		return
 	}
 	server := end.(*net.TCPConn)
 	defer server.Close()
-	defer context.AfterFunc(ctx, func() { cut(client, server) })()
+	defer context.AfterFunc(ctx, func() { reset(client, server) })()
 	var both sync.WaitGroup
 	both.Go(func() { pipe(server, client) })
 	both.Go(func() { pipe(client, server) })
 	both.Wait()
 }
 
-// pipe copies one direction. Its end is passed on as what it is: the other
-// direction goes on after an end of file, and nothing does after a reset.
+// pipe copies one direction and passes its end on. After an end of file the other
+// direction continues. After a reset both end.
 func pipe(to, from *net.TCPConn) {
 	if _, err := io.Copy(to, from); err != nil {
-		cut(to, from)
+		reset(to, from)
 		return
 	}
-	_ = to.CloseWrite() // fails if the other direction has ended it
+	_ = to.CloseWrite() // fails if the other direction has closed it
 }
 
-// cut resets connections.
-func cut(all ...*net.TCPConn) {
+// reset resets connections.
+func reset(all ...*net.TCPConn) {
 	for _, c := range all {
 		_ = c.SetLinger(0)
 		c.Close()

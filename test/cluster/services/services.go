@@ -1,14 +1,13 @@
-// Package services makes the Services of a cluster work on one machine, as
-// kube-proxy and the cluster's DNS do, in user space: it listens on the address of
-// each Service, which must be one of the machine's, and forwards connections to
-// the Service's ready endpoints in turn; and it writes the names of Services into
-// a hosts file.
+// Package services makes the Services of a cluster work on one machine, in user space.
+// It replaces kube-proxy and the cluster's DNS. It listens on the address of each
+// Service, which must be an address of this machine, and forwards connections to the
+// Service's ready endpoints in turn. It writes the names of Services into a hosts file.
 //
-// TCP and IPv4 only, no session affinity, and a Pod sees connections come from the
-// machine itself. A Service that no EndpointSlice belongs to is left alone, so that
-// somebody else may listen on its address; one without a ready endpoint refuses
-// connections. The API server is trusted. A program in Go may keep what it read of
-// the hosts file for five seconds.
+// It supports TCP and IPv4 only, without session affinity. A Pod sees the machine
+// itself as the source of connections. A Service without EndpointSlices is ignored, so
+// another program may listen on its address. A Service without a ready endpoint refuses
+// connections. The API server is trusted. A Go program may cache what it read of the
+// hosts file for five seconds.
 package services
 
 import (
@@ -30,36 +29,35 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// Config is what [Run] works with. Every field is needed.
+// Config configures [Run]. Every field is required.
 type Config struct {
 	Client kubernetes.Interface
-	Hosts  string         // file, rewritten in place, so that it can be mounted somewhere
+	Hosts  string         // hosts file; it is rewritten in place, so that it can be mounted
 	API    netip.AddrPort // of the API server, which is the endpoint of default/kubernetes
 	Log    *slog.Logger
 }
 
-// again is when to look once more at what could not be done, such as listening on
-// an address that somebody else has.
-const again = time.Second
+// retryDelay is the pause before another try, for example after an address was in use.
+const retryDelay = time.Second
 
-// Run forwards connections and writes names until the context ends; then it closes
-// every connection.
+// Run forwards connections and writes names until ctx ends. Then it closes every
+// connection.
 func Run(ctx context.Context, cfg Config) error {
 	factory := informers.NewSharedInformerFactory(cfg.Client, 0)
 	known := factory.Core().V1().Services()
 	ends := factory.Discovery().V1().EndpointSlices()
 	changed := make(chan struct{}, 1)
-	poke := func() {
+	notify := func() {
 		select {
 		case changed <- struct{}{}:
-		default: // it is known already
+		default: // a notification is pending
 		}
 	}
 	for _, i := range []cache.SharedIndexInformer{known.Informer(), ends.Informer()} {
 		_, err := i.AddEventHandler(cache.ResourceEventHandlerFuncs{
-			AddFunc:    func(any) { poke() },
-			UpdateFunc: func(any, any) { poke() },
-			DeleteFunc: func(any) { poke() },
+			AddFunc:    func(any) { notify() },
+			UpdateFunc: func(any, any) { notify() },
+			DeleteFunc: func(any) { notify() },
 		})
 		if err != nil {
 			return err
@@ -92,7 +90,7 @@ func Run(ctx context.Context, cfg Config) error {
 		}
 		var timer <-chan time.Time
 		if retry {
-			timer = time.After(again)
+			timer = time.After(retryDelay)
 		}
 		select {
 		case <-ctx.Done():
@@ -103,8 +101,8 @@ func Run(ctx context.Context, cfg Config) error {
 	return nil
 }
 
-// Forwards is where connections to each address and port of a Service go. One that
-// is listened to by nobody here is not in it.
+// Forwards returns the endpoints of each address and port of a Service. It omits
+// Services that do not listen here.
 func Forwards(services []*corev1.Service, endpoints []*discoveryv1.EndpointSlice, api netip.AddrPort) map[netip.AddrPort][]netip.AddrPort {
 	to := map[netip.AddrPort][]netip.AddrPort{}
 	for _, s := range services {
@@ -117,7 +115,7 @@ func Forwards(services []*corev1.Service, endpoints []*discoveryv1.EndpointSlice
 				continue
 			}
 			ends := ready(endpoints, s, p.Name)
-			// The API server does not publish an address of loopback.
+			// The API server does not publish its own loopback address.
 			if s.Namespace == corev1.NamespaceDefault && s.Name == "kubernetes" {
 				ends = []netip.AddrPort{api}
 			}
@@ -129,11 +127,11 @@ func Forwards(services []*corev1.Service, endpoints []*discoveryv1.EndpointSlice
 	return to
 }
 
-// ready is the endpoints of a Service's port: those that are ready or, if there is
-// none, those that serve while they end.
+// ready returns the endpoints of a Service's port: those that are ready or, if none is,
+// those that still serve while they end.
 func ready(endpoints []*discoveryv1.EndpointSlice, s *corev1.Service, port string) []netip.AddrPort {
 	var now, ending []netip.AddrPort
-	for _, slice := range of(endpoints, s) {
+	for _, slice := range slicesOf(endpoints, s) {
 		for _, p := range slice.Ports {
 			if p.Port == nil || p.Name == nil || *p.Name != port {
 				continue
@@ -162,8 +160,8 @@ func ready(endpoints []*discoveryv1.EndpointSlice, s *corev1.Service, port strin
 	return slices.Compact(now)
 }
 
-// of is the EndpointSlices of a Service.
-func of(endpoints []*discoveryv1.EndpointSlice, s *corev1.Service) []*discoveryv1.EndpointSlice {
+// slicesOf returns the EndpointSlices of a Service.
+func slicesOf(endpoints []*discoveryv1.EndpointSlice, s *corev1.Service) []*discoveryv1.EndpointSlice {
 	var own []*discoveryv1.EndpointSlice
 	for _, e := range endpoints {
 		if e.Namespace == s.Namespace && e.Labels[discoveryv1.LabelServiceName] == s.Name && e.AddressType == discoveryv1.AddressTypeIPv4 {
@@ -173,8 +171,8 @@ func of(endpoints []*discoveryv1.EndpointSlice, s *corev1.Service) []*discoveryv
 	return own
 }
 
-// Hosts is the text of a hosts file with the names of Services, as cluster DNS
-// knows them. A headless Service is its ready endpoints.
+// Hosts returns the text of a hosts file with the names of Services, as cluster DNS has
+// them. The name of a headless Service has the addresses of its ready endpoints.
 func Hosts(services []*corev1.Service, endpoints []*discoveryv1.EndpointSlice) string {
 	services = slices.SortedFunc(slices.Values(services), func(a, b *corev1.Service) int {
 		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
@@ -196,10 +194,10 @@ func Hosts(services []*corev1.Service, endpoints []*discoveryv1.EndpointSlice) s
 	return b.String()
 }
 
-// addresses are those of a Service's ready endpoints, whatever their port.
+// addresses returns the addresses of a Service's ready endpoints, for any port.
 func addresses(endpoints []*discoveryv1.EndpointSlice, s *corev1.Service) []string {
 	var all []string
-	for _, slice := range of(endpoints, s) {
+	for _, slice := range slicesOf(endpoints, s) {
 		for _, e := range slice.Endpoints {
 			if e.Conditions.Ready == nil || *e.Conditions.Ready {
 				all = append(all, e.Addresses...)
@@ -210,8 +208,8 @@ func addresses(endpoints []*discoveryv1.EndpointSlice, s *corev1.Service) []stri
 	return slices.Compact(all)
 }
 
-// rewrite gives the file its content in one write and keeps its inode, which is
-// what a mount shows. The file is never seen empty.
+// rewrite replaces the content of the file with one write. It keeps the inode, because
+// a mount shows the inode. Readers never see an empty file.
 func rewrite(path, content string) error {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o644)
 	if err != nil {

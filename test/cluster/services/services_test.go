@@ -30,7 +30,7 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(kubetest.Main(m)) }
 
-// end is an endpoint of a slice.
+// end is an endpoint of an EndpointSlice.
 func end(address string, conditions discoveryv1.EndpointConditions) discoveryv1.Endpoint {
 	return discoveryv1.Endpoint{Addresses: []string{address}, Conditions: conditions}
 }
@@ -73,24 +73,24 @@ func TestForwards(t *testing.T) {
 	for name, c := range map[string]struct {
 		service *corev1.Service
 		slices  []*discoveryv1.EndpointSlice
-		want    []string // of 127.96.0.9:443; none: nobody listens
+		want    []string // endpoints of 127.96.0.9:443; empty if nothing listens there
 	}{
-		"to what is ready": {
+		"a ready endpoint": {
 			service("web", "127.96.0.9", https),
 			[]*discoveryv1.EndpointSlice{slice("web", on("https", 8443), end("10.244.0.3", ready), end("10.244.0.2", ready), end("10.244.0.4", unready))},
 			[]string{"10.244.0.2:8443", "10.244.0.3:8443"},
 		},
-		"what says nothing is ready": {
+		"an endpoint without conditions is ready": {
 			service("web", "127.96.0.9", https),
 			[]*discoveryv1.EndpointSlice{slice("web", on("https", 8443), end("10.244.0.2", discoveryv1.EndpointConditions{}))},
 			[]string{"10.244.0.2:8443"},
 		},
-		"to what ends if nothing else is there": {
+		"an ending endpoint, if there is no other": {
 			service("web", "127.96.0.9", https),
 			[]*discoveryv1.EndpointSlice{slice("web", on("https", 8443), end("10.244.0.2", draining), end("10.244.0.3", unready))},
 			[]string{"10.244.0.2:8443"},
 		},
-		"not to what ends beside what is ready": {
+		"no ending endpoint beside a ready one": {
 			service("web", "127.96.0.9", https),
 			[]*discoveryv1.EndpointSlice{slice("web", on("https", 8443), end("10.244.0.2", draining), end("10.244.0.3", ready))},
 			[]string{"10.244.0.3:8443"},
@@ -125,7 +125,7 @@ func TestForwards(t *testing.T) {
 			service("web", corev1.ClusterIPNone, https),
 			[]*discoveryv1.EndpointSlice{slice("web", on("https", 8443), end("10.244.0.2", ready))}, nil,
 		},
-		"a port of datagrams": {
+		"a UDP port": {
 			service("web", "127.96.0.9", corev1.ServicePort{Name: "https", Port: 443, Protocol: corev1.ProtocolUDP}),
 			[]*discoveryv1.EndpointSlice{slice("web", on("https", 8443), end("10.244.0.2", ready))}, nil,
 		},
@@ -167,7 +167,7 @@ func TestHosts(t *testing.T) {
 	}
 }
 
-// machine is a cluster's network with services running.
+// machine is a cluster's network in which package services runs.
 type machine struct {
 	client kubernetes.Interface
 	hosts  string
@@ -208,7 +208,7 @@ func TestRun(t *testing.T) {
 	t.Run("an address that somebody has is taken when it is free", m.retries)
 	t.Run("the API server is a Service", func(t *testing.T) {
 		kubetest.Eventually(t, func() error {
-			conn, err := tls.Dial("tcp", "127.96.0.1:443", &tls.Config{InsecureSkipVerify: true}) // it is the name that is tested
+			conn, err := tls.Dial("tcp", "127.96.0.1:443", &tls.Config{InsecureSkipVerify: true}) // the test only checks the name
 			if err != nil {
 				return err
 			}
@@ -260,8 +260,8 @@ func (m *machine) awaitHosts(t *testing.T, wanted func(string) bool) {
 	})
 }
 
-// create makes a Service on port 80 whose endpoints, at port 9000, are written by
-// hand; with none at all it gets no slice.
+// create creates a Service on port 80 with the given endpoints at port 9000. Without
+// endpoints it creates no EndpointSlice.
 func (m *machine) create(t *testing.T, name, ip string, ends []string) {
 	t.Helper()
 	s := service(name, ip, corev1.ServicePort{Port: 80, Protocol: corev1.ProtocolTCP})
@@ -291,7 +291,7 @@ func (m *machine) change(t *testing.T, name string, ends []string) {
 	}
 }
 
-// echo says its name before each line that it hears, and says goodbye at the end.
+// echo returns each line with its name in front, and says goodbye at the end.
 func echo(t *testing.T, at, name string) {
 	t.Helper()
 	l, err := net.Listen("tcp", at)
@@ -319,7 +319,7 @@ func echo(t *testing.T, at, name string) {
 	}()
 }
 
-// dial connects as soon as somebody listens.
+// dial connects as soon as the address is listened to.
 func dial(t *testing.T, to string) *net.TCPConn {
 	t.Helper()
 	var conn net.Conn
@@ -457,7 +457,7 @@ func (m *machine) outlives(t *testing.T) {
 func (m *machine) leaves(t *testing.T) {
 	echo(t, "127.96.0.60:80", "self")
 	m.create(t, "left", "127.96.0.60", nil)
-	// By the time its name is known the Service has been seen.
+	// The Service was seen once its name is in the hosts file.
 	m.awaitHosts(t, func(s string) bool { return strings.Contains(s, "127.96.0.60 left.") })
 	if got := say(t, dial(t, "127.96.0.60:80"), "x"); got != "self x" {
 		t.Errorf("got %q", got)

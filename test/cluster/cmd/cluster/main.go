@@ -38,7 +38,7 @@ func main() {
 	}
 }
 
-// exitCode is that of a command that ran in a cluster.
+// exitCode is the exit code of a command that ran in a cluster.
 type exitCode int
 
 func (e exitCode) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
@@ -50,16 +50,16 @@ func command() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	name := root.PersistentFlags().String("name", "default", "which of several clusters")
-	project := root.PersistentFlags().String("project", ".", "a folder of the checkout of oke-sign to run")
-	// on makes a command of what is done to a cluster that is up: the one of that
-	// name, or inside a cluster that one.
-	on := func(do func(cmd *cobra.Command, r cluster.Remote, args []string) error) func(*cobra.Command, []string) error {
+	name := root.PersistentFlags().String("name", "default", "name of the cluster")
+	project := root.PersistentFlags().String("project", ".", "a folder in the checkout of oke-sign to run")
+	// onCluster makes the RunE of a command that acts on a running cluster: by default
+	// the cluster around this process, or else the one that --name names.
+	onCluster := func(do func(cmd *cobra.Command, r cluster.Remote, args []string) error) func(*cobra.Command, []string) error {
 		return func(cmd *cobra.Command, args []string) error {
 			if dir := os.Getenv("OKE_SIGN_CLUSTER"); dir != "" && !root.PersistentFlags().Changed("name") {
 				return do(cmd, cluster.Remote{Dir: dir}, args)
 			}
-			dir, err := home(*name)
+			dir, err := clusterDir(*name)
 			if err != nil {
 				return err
 			}
@@ -68,7 +68,7 @@ func command() *cobra.Command {
 	}
 	root.AddCommand(up(name, project), run(project), serve(),
 		&cobra.Command{
-			Use: "build", Short: "Build the programs, unless that was done, and print the folder they are in", Args: cobra.NoArgs,
+			Use: "build", Short: "Build the programs if necessary, and print their folder", Args: cobra.NoArgs,
 			RunE: func(cmd *cobra.Command, _ []string) error {
 				cfg, err := prepare(cmd.Context(), *project, "")
 				if err != nil {
@@ -79,8 +79,8 @@ func command() *cobra.Command {
 			},
 		},
 		&cobra.Command{
-			Use: "down", Short: "End the cluster and remove all that it left", Args: cobra.NoArgs,
-			RunE: on(func(cmd *cobra.Command, r cluster.Remote, _ []string) error {
+			Use: "down", Short: "End the cluster and remove its folder", Args: cobra.NoArgs,
+			RunE: onCluster(func(cmd *cobra.Command, r cluster.Remote, _ []string) error {
 				if err := r.Down(cmd.Context()); err != nil {
 					return err
 				}
@@ -89,7 +89,7 @@ func command() *cobra.Command {
 		},
 		&cobra.Command{
 			Use: "kubeconfig", Short: "Print the path of the administrator's kubeconfig", Args: cobra.NoArgs,
-			RunE: on(func(cmd *cobra.Command, r cluster.Remote, _ []string) error {
+			RunE: onCluster(func(cmd *cobra.Command, r cluster.Remote, _ []string) error {
 				if _, err := r.Processes(cmd.Context()); err != nil {
 					return err
 				}
@@ -99,7 +99,7 @@ func command() *cobra.Command {
 		},
 		&cobra.Command{
 			Use: "ps", Short: "List the processes of the cluster", Args: cobra.NoArgs,
-			RunE: on(func(cmd *cobra.Command, r cluster.Remote, _ []string) error {
+			RunE: onCluster(func(cmd *cobra.Command, r cluster.Remote, _ []string) error {
 				list, err := r.Processes(cmd.Context())
 				if err != nil {
 					return err
@@ -113,26 +113,26 @@ func command() *cobra.Command {
 			}),
 		},
 		&cobra.Command{
-			Use: "logs NAME", Short: "Print what a process has logged; ps lists the names", Args: cobra.ExactArgs(1),
-			RunE: on(logs),
+			Use: "logs NAME", Short: "Print the log of a process; ps lists the names", Args: cobra.ExactArgs(1),
+			RunE: onCluster(logs),
 		},
 		&cobra.Command{
 			Use: "exec -- COMMAND ARGS…", Short: "Run a command inside a cluster that is up", Args: cobra.MinimumNArgs(1),
-			RunE: on(func(_ *cobra.Command, r cluster.Remote, args []string) error {
+			RunE: onCluster(func(_ *cobra.Command, r cluster.Remote, args []string) error {
 				return r.Exec(args)
 			}),
 		},
 	)
 	for action, short := range map[string]string{
-		cluster.ActionStart:  "Start a process that was stopped",
-		cluster.ActionStop:   "Ask a process to end, and wait until it has",
-		cluster.ActionKill:   "End a process at once",
-		cluster.ActionPause:  "Stop a process where it stands, as if its machine hung",
-		cluster.ActionResume: "Let a paused process go on",
+		cluster.ActionStart:  "Start a stopped process",
+		cluster.ActionStop:   "Send SIGTERM to a process, and wait until it has ended",
+		cluster.ActionKill:   "Send SIGKILL to a process",
+		cluster.ActionPause:  "Suspend a process, as if its machine hung",
+		cluster.ActionResume: "Resume a paused process",
 	} {
 		root.AddCommand(&cobra.Command{
 			Use: action + " NAME…", Short: short, Args: cobra.MinimumNArgs(1),
-			RunE: on(func(cmd *cobra.Command, r cluster.Remote, names []string) error {
+			RunE: onCluster(func(cmd *cobra.Command, r cluster.Remote, names []string) error {
 				for _, name := range names {
 					if err := r.Do(cmd.Context(), action, name); err != nil {
 						return err
@@ -145,19 +145,20 @@ func command() *cobra.Command {
 	return root
 }
 
-// home is the folder of the cluster of that name. It is short, for sockets.
-func home(name string) (string, error) {
+// clusterDir returns the folder of the cluster of that name. The path is short, because
+// it holds sockets.
+func clusterDir(name string) (string, error) {
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		return "", err
 	}
 	if name == "" || strings.ContainsAny(name, "/.") {
-		return "", fmt.Errorf("--name %q: want a plain name", name)
+		return "", fmt.Errorf("--name %q: must not be empty or contain / or .", name)
 	}
 	return filepath.Join(cache, "oke-sign", "clusters", name), nil
 }
 
-// prepare builds what is needed and says where it is.
+// prepare builds the programs and returns the configuration.
 func prepare(ctx context.Context, project, dir string) (cluster.Config, error) {
 	root, err := cluster.FindProject(project)
 	if err != nil {
@@ -174,14 +175,14 @@ func up(name, project *string) *cobra.Command {
 	return &cobra.Command{
 		Use: "up", Short: "Start a cluster and leave it running", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			dir, err := home(*name)
+			dir, err := clusterDir(*name)
 			if err != nil {
 				return err
 			}
 			if _, err := (cluster.Remote{Dir: dir}).Processes(cmd.Context()); err == nil {
 				return fmt.Errorf("a cluster named %s runs already; `cluster down --name %[1]s` ends it", *name)
 			}
-			if err := os.RemoveAll(dir); err != nil { // left by one that was killed
+			if err := os.RemoveAll(dir); err != nil { // left by a killed cluster
 				return err
 			}
 			if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
@@ -205,27 +206,27 @@ The cluster is up. To use it:
   export KUBECONFIG=%[1]s/kubeconfig
   . %[1]s/oci.env    # OCI, emulated: for kubectl oke-sign
 
-Nothing is refused yet. To let only images run that are signed with image-key:
+The cluster admits every image so far. To admit only images signed with image-key:
 
   kubectl apply -f %[1]s/policy.yaml
   kubectl create deployment unsigned --image=iad.ocir.io/idwpqivumvev/scan-test:latest
-  kubectl get events                  # says why it has no Pods
+  kubectl get events                  # shows why it has no Pods
 
   bin/kubectl-oke_sign sign --key image-key --resolve iad.ocir.io/idwpqivumvev/scan-test:latest
   kubectl create deployment signed --replicas=3 --image=IMAGE@sha256:…    # as signed
 
-To see how it fares, and to end it:
+To look at it, and to end it:
 
   bin/cluster ps --name %[2]s
   bin/cluster logs --name %[2]s kube-apiserver
   bin/cluster down --name %[2]s
 `
 
-// detach starts a process of its own that holds the cluster, and waits until that
-// is ready, showing what it says.
+// detach starts a background process that holds the cluster. It prints that process's
+// output and waits until the cluster is ready.
 func detach(ctx context.Context, dir, project string) error {
-	said := dir + ".log"
-	log, err := os.Create(said)
+	logFile := dir + ".log"
+	log, err := os.Create(logFile)
 	if err != nil {
 		return err
 	}
@@ -236,13 +237,13 @@ func detach(ctx context.Context, dir, project string) error {
 	if err := holder.Start(); err != nil {
 		return err
 	}
-	var how error
+	var holderErr error
 	ended := make(chan struct{})
 	go func() {
-		how = holder.Wait()
+		holderErr = holder.Wait()
 		close(ended)
 	}()
-	show, err := os.Open(said)
+	show, err := os.Open(logFile)
 	if err != nil {
 		return err
 	}
@@ -258,16 +259,16 @@ func detach(ctx context.Context, dir, project string) error {
 		case <-ctx.Done():
 			err := holder.Process.Signal(syscall.SIGTERM)
 			<-ended
-			return errors.Join(errors.New("interrupted"), err, os.RemoveAll(dir), os.Remove(said))
+			return errors.Join(errors.New("interrupted"), err, os.RemoveAll(dir), os.Remove(logFile))
 		case <-ended:
 			_, _ = io.Copy(os.Stderr, show)
-			return errors.Join(fmt.Errorf("the cluster did not come up; its logs are in %s", filepath.Join(dir, "log")), how)
+			return errors.Join(fmt.Errorf("the cluster did not come up; its logs are in %s", filepath.Join(dir, "log")), holderErr)
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
 }
 
-// serve is what detach starts.
+// serve is the command that detach starts.
 func serve() *cobra.Command {
 	return &cobra.Command{
 		Use: "serve DIR", Hidden: true, Args: cobra.ExactArgs(1),
@@ -280,12 +281,12 @@ func serve() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return hold(cmd.Context(), cfg)
+			return runToEnd(cmd.Context(), cfg)
 		},
 	}
 }
 
-func hold(ctx context.Context, cfg cluster.Config) error {
+func runToEnd(ctx context.Context, cfg cluster.Config) error {
 	c, err := cluster.Start(ctx, cfg)
 	if err != nil {
 		return err
@@ -300,12 +301,13 @@ func hold(ctx context.Context, cfg cluster.Config) error {
 func run(project *string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run [flags] -- COMMAND ARGS…",
-		Short: "Run a command inside a cluster that lasts as long as it",
-		Long: "Starts a cluster, runs the command inside it with KUBECONFIG set and kubectl, helm\n" +
-			"and oke-sign on its PATH, and ends the cluster. The exit code is the command's.",
+		Short: "Run a command inside a new cluster, and end the cluster with it",
+		Long: "Starts a cluster, runs the command inside it, and ends the cluster. The command has\n" +
+			"KUBECONFIG set, and kubectl, helm and oke-sign on its PATH. The exit code is the\n" +
+			"command's.",
 		Args: cobra.MinimumNArgs(1),
 	}
-	logs := cmd.Flags().String("logs", "", "folder to leave the logs in")
+	logs := cmd.Flags().String("logs", "", "folder to copy the logs to")
 	bare := cmd.Flags().Bool("bare", false, "without Gatekeeper and oke-sign")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		scratch, err := os.MkdirTemp("", "cluster-")
@@ -318,7 +320,7 @@ func run(project *string) *cobra.Command {
 			return err
 		}
 		cfg.Command, cfg.Bare = args, *bare
-		err = hold(cmd.Context(), cfg)
+		err = runToEnd(cmd.Context(), cfg)
 		if *logs != "" {
 			if err := os.RemoveAll(*logs); err != nil {
 				return err

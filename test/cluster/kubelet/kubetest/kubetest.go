@@ -1,5 +1,5 @@
-// Package kubetest gives a test of the cluster's parts a machine of its own, as
-// the cluster itself has one, and an API server in it. It is for tests only.
+// Package kubetest gives the tests of the cluster's parts an isolated machine, as the
+// cluster has it, and an API server in it. It is for tests only.
 package kubetest
 
 import (
@@ -19,14 +19,14 @@ import (
 )
 
 const (
-	// services is the network that the API server takes addresses from.
+	// services is the network of the Services' addresses.
 	services = "127.96.0.0/16"
 
 	inner = "OKE_SIGN_KUBETEST"
 )
 
-// Main runs the tests in network, process and mount namespaces of their own and
-// returns the exit code.
+// Main runs the tests in new network, process and mount namespaces, and returns the
+// exit code.
 func Main(m *testing.M) int {
 	if os.Getenv(inner) != "" {
 		if err := namespace.Settle(); err != nil {
@@ -52,8 +52,8 @@ func Main(m *testing.M) int {
 	return 0
 }
 
-// Eventually waits, for minutes because a compiler may be running beside it, until
-// met returns no error.
+// Eventually waits until met returns no error. It waits for minutes, because a compiler
+// may run at the same time.
 func Eventually(t *testing.T, met func() error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
@@ -71,9 +71,9 @@ func Eventually(t *testing.T, met func() error) {
 	}
 }
 
-// API starts etcd and kube-apiserver for the test and returns how an administrator
-// talks to it. The folder of the two is in KUBEBUILDER_ASSETS; without it the test
-// is skipped.
+// API starts etcd and kube-apiserver for the test and returns the administrator's
+// client configuration. Both programs are in the folder KUBEBUILDER_ASSETS. Without
+// this variable the test is skipped.
 func API(t *testing.T) *rest.Config {
 	t.Helper()
 	if os.Getenv("KUBEBUILDER_ASSETS") == "" {
@@ -83,8 +83,8 @@ func API(t *testing.T) *rest.Config {
 	env.ControlPlane.GetAPIServer().Configure().
 		Set("service-cluster-ip-range", services).
 		Set("advertise-address", "127.0.0.1").
-		Set("endpoint-reconciler-type", "none").    // which would not have such an address
-		Set("enable-bootstrap-token-auth", "true"). // for somebody with a token who is no service account
+		Set("endpoint-reconciler-type", "none").    // it rejects a loopback address
+		Set("enable-bootstrap-token-auth", "true"). // gives tokens that belong to no service account
 		Disable("disable-admission-plugins")        // Pods get their ServiceAccount
 	config, err := env.Start()
 	if err != nil {

@@ -1,4 +1,4 @@
-// Command program is what the tests' containers run. It tells what it finds.
+// Command program runs in the tests' containers and reports what it finds there.
 package main
 
 import (

@@ -24,8 +24,8 @@ type Process struct {
 	Log   string `json:"log"`
 }
 
-// Actions on a process. On a container they only send the signal: what ends of it
-// is started again, as a kubelet does.
+// Actions on a process. On a container they only send the signal. A container that ends
+// is started again, as by a kubelet.
 const (
 	ActionStart  = "start"
 	ActionStop   = "stop"  // SIGTERM, and wait
@@ -34,16 +34,16 @@ const (
 	ActionResume = "resume"
 )
 
-// Remote speaks to a running cluster, from inside or outside.
+// Remote controls a running cluster, from inside or outside.
 type Remote struct{ Dir string }
 
-// Processes lists everything that the cluster runs or could.
+// Processes lists all processes of the cluster, running or not.
 func (r Remote) Processes(ctx context.Context) ([]Process, error) {
 	var list []Process
 	return list, r.call(ctx, http.MethodGet, "/processes", &list)
 }
 
-// Do does one of the actions to the process of that name.
+// Do applies an action to the process of that name.
 func (r Remote) Do(ctx context.Context, action, name string) error {
 	return r.call(ctx, http.MethodPost, "/processes/"+url.PathEscape(name)+"/"+action, nil)
 }
@@ -53,7 +53,8 @@ func (r Remote) Down(ctx context.Context) error {
 	return r.call(ctx, http.MethodPost, "/down", nil)
 }
 
-// Exec becomes the command, run inside the cluster. It returns only if it fails.
+// Exec replaces this process with the command, inside the cluster. Exec returns only if
+// it fails.
 func (r Remote) Exec(command []string) error {
 	pid, err := os.ReadFile(Config{Dir: r.Dir}.path("pid"))
 	if err != nil {
@@ -80,7 +81,7 @@ func (r Remote) Exec(command []string) error {
 		args = append(args, "--user", "--preserve-credentials")
 	}
 	cmd := exec.Cmd{Env: cfg.environ()}
-	// Environ leaves one of each name: of two, programs do not agree which counts.
+	// Environ removes duplicate names. Programs differ in which duplicate they use.
 	return syscall.Exec(enter, append(append(args, "--"), command...), cmd.Environ())
 }
 
@@ -112,8 +113,8 @@ func (r Remote) call(ctx context.Context, method, path string, into any) error {
 	return json.Unmarshal(text, into)
 }
 
-// serveControl answers Remote.
-func (c *inside) serveControl(ctx context.Context) error {
+// serveControl serves the requests of Remote.
+func (c *supervisor) serveControl(ctx context.Context) error {
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "unix", c.path("control.sock"))
 	if err != nil {
 		return err
@@ -128,21 +129,21 @@ func (c *inside) serveControl(ctx context.Context) error {
 		_ = json.NewEncoder(w).Encode(append(list, c.node.processes()...))
 	})
 	mux.HandleFunc("POST /processes/{name}/{action}", func(w http.ResponseWriter, r *http.Request) {
-		if err := c.do(r.Context(), r.PathValue("action"), r.PathValue("name")); err != nil {
+		if err := c.act(r.Context(), r.PathValue("action"), r.PathValue("name")); err != nil {
 			http.Error(w, err.Error(), http.StatusConflict)
 		}
 	})
 	mux.HandleFunc("POST /down", func(http.ResponseWriter, *http.Request) {
-		// The answer is out before the kernel ends everything.
+		// The delay lets the answer leave before the kernel ends everything.
 		time.AfterFunc(100*time.Millisecond, func() { c.end <- 0 })
 	})
 	go func() { _ = (&http.Server{Handler: mux, ReadHeaderTimeout: time.Second}).Serve(listener) }()
 	return nil
 }
 
-// do does an action to a process of the control plane, to the kubelet with all its
+// act applies an action to a process of the control plane, to the kubelet with all its
 // containers, or to one container.
-func (c *inside) do(ctx context.Context, action, name string) error {
+func (c *supervisor) act(ctx context.Context, action, name string) error {
 	if name == "kubelet" {
 		switch action {
 		case ActionStart:
@@ -154,7 +155,7 @@ func (c *inside) do(ctx context.Context, action, name string) error {
 	}
 	p := c.program(name)
 	if p == nil {
-		return c.node.do(action, name)
+		return c.node.act(action, name)
 	}
 	switch action {
 	case ActionStart:

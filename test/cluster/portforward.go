@@ -7,9 +7,10 @@ import (
 	"sync"
 )
 
-// openDoor makes a socket in the file system, which network namespaces do not
-// divide, and forwards it to an address of this one.
-func openDoor(ctx context.Context, socket, address string) error {
+// forwardSocket creates a Unix socket and forwards it to an address of this network
+// namespace. The file system is shared between network namespaces, so the socket can be
+// reached from outside.
+func forwardSocket(ctx context.Context, socket, address string) error {
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "unix", socket)
 	if err != nil {
 		return err
@@ -18,7 +19,7 @@ func openDoor(ctx context.Context, socket, address string) error {
 	return nil
 }
 
-// forward forwards what connects to listener, until that is closed.
+// forward forwards each connection of listener until listener is closed.
 func forward(listener net.Listener, network, address string) {
 	for {
 		from, err := listener.Accept()
@@ -29,7 +30,7 @@ func forward(listener net.Listener, network, address string) {
 			defer from.Close()
 			to, err := (&net.Dialer{}).Dial(network, address)
 			if err != nil {
-				return // to the client as if nobody listened
+				return // the client sees a closed connection
 			}
 			defer to.Close()
 			var both sync.WaitGroup
@@ -40,10 +41,9 @@ func forward(listener net.Listener, network, address string) {
 	}
 }
 
-// pump copies one direction and passes on its end, which is not the end of the
-// other.
+// pump copies one direction and passes its end on. The other direction continues.
 func pump(to, from net.Conn) {
-	_, _ = io.Copy(to, from) // an error ends it as an end does
+	_, _ = io.Copy(to, from) // an error and an end of file mean the same here
 	if half, ok := to.(interface{ CloseWrite() error }); ok {
 		_ = half.CloseWrite()
 	}
