@@ -96,7 +96,9 @@ func New(who *oci.Client, cfg Config) (*Client, error) {
 		if realm, _, _ := strings.Cut(strings.TrimPrefix(tenancy, "ocid1.tenancy."), "."); realm != who.Realm() {
 			return nil, fmt.Errorf("the tenancy of namespace %s is in realm %.20s; this principal is in %s and reaches no other", namespace, realm, who.Realm())
 		}
-		c.discovered = c.discovered || tenancy == who.Tenancy()
+		if tenancy == who.Tenancy() {
+			c.discovered = true
+		}
 	}
 	maps.Copy(c.tenancies, cfg.Tenancies)
 	for _, compartment := range cfg.Compartments {

@@ -184,6 +184,20 @@ func TestAListIsWholeOrNone(t *testing.T) {
 	}
 }
 
+// The newest records alone are no list of a flooded image.
+func TestAListWithoutItsOldestIsNone(t *testing.T) {
+	switches := ocitest.Strict()
+	switches.PageLimit, switches.EmptyPages = 1000, false
+	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{Switches: &switches})
+	img := tenancy.NewImage("app")
+	flood(tenancy, img, 300)
+	c := client(t, tenancy.Admin(), registry.Config{})
+	tenancy.Fault(ocitest.Fault{Operation: lists, Kind: ocitest.Status, Status: 501, Code: "MethodNotImplemented", Skip: 1})
+	if got, _, err := c.Records(t.Context(), parse(t, img.Ref())); err == nil || got != nil || tenancy.Calls()[lists] != 2 {
+		t.Errorf("got %d records, %v after %d calls", len(got), err, tenancy.Calls()[lists])
+	}
+}
+
 // TestRightsOnACompartmentOnly is about a user who may read repositories in
 // one compartment and nothing at the root.
 func TestRightsOnACompartmentOnly(t *testing.T) {
@@ -300,6 +314,17 @@ func TestRightsOnACompartmentOnly(t *testing.T) {
 		}
 		if n := tenancy.Calls()[lookups]; n != 2 {
 			t.Errorf("%d look-ups, want one for each time", n)
+		}
+	})
+	t.Run("an image that is deleted meanwhile has no records", func(t *testing.T) {
+		tenancy, dev, img, _, _ := setup(t, ocitest.Strict())
+		c := client(t, dev, registry.Config{})
+		refused := ocitest.Fault{Operation: lists, Kind: ocitest.Status, Status: 404, Code: "NotAuthorizedOrNotFound"}
+		tenancy.Fault(refused)
+		refused.Operation, refused.Skip = lookups, 1
+		tenancy.Fault(refused)
+		if got, _, err := c.Records(t.Context(), parse(t, img.Ref())); err != nil || len(got) > 0 || tenancy.Calls()[lookups] != 2 {
+			t.Errorf("%d records, %v after %d look-ups", len(got), err, tenancy.Calls()[lookups])
 		}
 	})
 	t.Run("reports an error of the compartment", func(t *testing.T) {
@@ -450,8 +475,8 @@ func TestCovers(t *testing.T) {
 		if err := c.Discover(t.Context()); err == nil || !strings.Contains(err.Error(), "finding the namespace of the tenancy") {
 			t.Errorf("got %v", err)
 		}
-		if got, _, err := c.Records(t.Context(), at(tenancy.Namespace)); err == nil {
-			t.Errorf("got %v", got)
+		if got, _, err := c.Records(t.Context(), at(tenancy.Namespace)); err == nil || errors.Is(err, registry.ErrNotCovered) {
+			t.Errorf("got %v, %v", got, err)
 		}
 	})
 	t.Run("a namespace that is somebody else's", func(t *testing.T) {
@@ -476,17 +501,20 @@ func TestCovers(t *testing.T) {
 			}
 		}
 	})
-	for name, cfg := range map[string]registry.Config{
-		"a query in place": {Compartments: []string{"ocid1.tenancy.oc1..aa&a=b"}},
-		"no tenancy":       {Tenancies: map[string]string{"ns": "ocid1.compartment.oc1..aaaa"}},
-		"no OCID":          {Tenancies: map[string]string{"ns": "ocid1.tenancy.oc1..aa&a=b"}},
-		"no namespace":     {Tenancies: map[string]string{"": "ocid1.tenancy.oc1..aaaa"}},
-		"another realm":    {Tenancies: map[string]string{"ns": "ocid1.tenancy.oc2..aaaa"}},
-		"no compartment":   {Compartments: []string{"team"}},
-		"a path in place":  {Compartments: []string{"ocid1.compartment.oc1../../x"}},
+	for name, tt := range map[string]struct {
+		cfg  registry.Config
+		want string // part of the error
+	}{
+		"a compartment with a query":  {registry.Config{Compartments: []string{"ocid1.tenancy.oc1..aa&a=b"}}, "not the OCID of a compartment"},
+		"a compartment for a tenancy": {registry.Config{Tenancies: map[string]string{"ns": "ocid1.compartment.oc1..aaaa"}}, "not the OCID of the tenancy of namespace ns"},
+		"a tenancy with a query":      {registry.Config{Tenancies: map[string]string{"ns": "ocid1.tenancy.oc1..aa&a=b"}}, "not the OCID of the tenancy of namespace ns"},
+		"an empty namespace":          {registry.Config{Tenancies: map[string]string{"": "ocid1.tenancy.oc1..aaaa"}}, "not a namespace"},
+		"a tenancy of another realm":  {registry.Config{Tenancies: map[string]string{"ns": "ocid1.tenancy.oc2..aaaa"}}, "in realm oc2"},
+		"a compartment without OCID":  {registry.Config{Compartments: []string{"team"}}, "not the OCID of a compartment"},
+		"a compartment with a path":   {registry.Config{Compartments: []string{"ocid1.compartment.oc1../../x"}}, "not the OCID of a compartment"},
 	} {
-		if _, err := registry.New(whoIs(t, admin), cfg); err == nil {
-			t.Errorf("%s: no error", name)
+		if _, err := registry.New(whoIs(t, admin), tt.cfg); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: %v, want %q", name, err, tt.want)
 		}
 	}
 }
@@ -637,6 +665,9 @@ func TestLookUpsThatLie(t *testing.T) {
 			if !oci.IsMalformed(err) || errors.Is(err, registry.ErrNotFound) || got.ID != "" {
 				t.Errorf("got %+v, %v", got, err)
 			}
+			if another := strings.HasPrefix(name, "another "); err != nil && strings.Contains(err.Error(), "asked for ") != another {
+				t.Errorf("got %v", err)
+			}
 		})
 	}
 	t.Run("a tag without a digest", func(t *testing.T) {
@@ -717,7 +748,8 @@ func TestUpload(t *testing.T) {
 			t.Parallel()
 			tenancy, c, up := setup(t)
 			tenancy.Fault(ocitest.Fault{Operation: "artifacts.Create*", Kind: ocitest.Set, Set: map[string]any{field: value}})
-			if rec, err := c.Upload(t.Context(), up); !oci.IsMalformed(err) || rec.ID != "" {
+			rec, err := c.Upload(t.Context(), up)
+			if !oci.IsMalformed(err) || rec.ID != "" || strings.Contains(err.Error(), "without an id") != (field == "id") {
 				t.Errorf("got %+v, %v", rec, err)
 			}
 		})

@@ -53,6 +53,16 @@ func TestRepository(t *testing.T) {
 	}
 }
 
+// A list that fails is an error, and not a missing repository.
+func TestRepositoryWhileOCIFails(t *testing.T) {
+	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
+	tenancy.Fault(ocitest.Fault{Operation: repositories, Kind: ocitest.Status, Status: 501, Code: "MethodNotImplemented"})
+	got, err := client(t, tenancy.Admin(), registry.Config{}).Repository(t.Context(), tenancy.Region, tenancy.ID, "app")
+	if err == nil || isNotFound(err) || got != (registry.Repository{}) {
+		t.Errorf("got %+v, %v", got, err)
+	}
+}
+
 func isNotFound(err error) bool { return errors.Is(err, registry.ErrNotFound) }
 
 func TestCreateRepository(t *testing.T) {

@@ -26,6 +26,7 @@ func TestTags(t *testing.T) {
 		"another":                {admin, app + ":v2", now.Digest},
 		"no tag":                 {admin, app, now.Digest},
 		"a digest, whatever tag": {admin, app + ":v1@" + now.Digest, now.Digest},
+		"a digest of no image":   {admin, app + "@sha256:" + strings.Repeat("0", 64), "sha256:" + strings.Repeat("0", 64)},
 		"no such tag":            {admin, app + ":v3", ""},
 		"it may not be read":     {stranger, app + ":v1", ""},
 		"of another tenancy":     {admin, "iad.ocir.io/elsewhere/team/app:v1", ""},

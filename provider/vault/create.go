@@ -13,7 +13,7 @@ import (
 	"github.com/oke-sign/oke-sign/provider/signature"
 )
 
-// Vault reads a vault of the principal's region.
+// Vault reads a vault of the identity's region.
 func (c *Client) Vault(ctx context.Context, id string) (Vault, error) {
 	if !oci.Segment(id) {
 		return Vault{}, fmt.Errorf("not the OCID of a vault: %.120q", id)
@@ -30,9 +30,9 @@ func (c *Client) Vault(ctx context.Context, id string) (Vault, error) {
 	return v, err
 }
 
-// CreateVault begins to make a vault in the principal's region, of the type that
-// shares its hardware with others. It is of use when its State is ACTIVE, which
-// takes a minute or two.
+// CreateVault starts to create a vault in the identity's region, of the type that shares
+// its hardware with other vaults. The vault is usable when its State is ACTIVE, after one
+// or two minutes.
 func (c *Client) CreateVault(ctx context.Context, name, compartment string) (Vault, error) {
 	call := c.vaults("CreateVault", http.MethodPost, "/vaults")
 	call.Repeatable = true // the retry token makes OCI do it once
@@ -51,7 +51,7 @@ func (c *Client) CreateVault(ctx context.Context, name, compartment string) (Vau
 	return readVault(call, got)
 }
 
-// vaults is a call at the host that knows of all vaults.
+// vaults returns a call to the host that knows all vaults.
 func (c *Client) vaults(operation, method, path string) oci.Call {
 	region := c.who.Region()
 	return oci.Call{
@@ -75,7 +75,7 @@ func readVault(call oci.Call, got keymanagement.Vault) (Vault, error) {
 	return v, nil
 }
 
-// NewKey is what is to be known of a key before it is made.
+// NewKey describes a key to create.
 type NewKey struct {
 	Name          string
 	CompartmentID string
@@ -83,8 +83,8 @@ type NewKey struct {
 	Protection    string // HSM or SOFTWARE
 }
 
-// CreateKey begins to make an RSA key in a vault. It is of use when its State is
-// ENABLED, which takes seconds.
+// CreateKey starts to create an RSA key in a vault. The key is usable when its State is
+// ENABLED, after some seconds.
 func (c *Client) CreateKey(ctx context.Context, in Vault, key NewKey) (Key, error) {
 	endpoint, err := ParseEndpoint(c.who.Region(), in.ManagementEndpoint)
 	if err != nil {

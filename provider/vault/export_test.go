@@ -2,11 +2,11 @@ package vault
 
 import "fmt"
 
-// Remembered is how many of n vaults' hosts are remembered once all have answered.
-func Remembered(n int) int {
-	h := newHosts(nil)
+// CachedAmong is how many of n vaults have a cached suffix once all have answered.
+func CachedAmong(n int) int {
+	e := newEndpoints(nil)
 	for i := range n {
-		h.remember(fmt.Sprint("vault-", i), "kms.example.com")
+		e.set(fmt.Sprint("vault-", i), "kms.example.com")
 	}
-	return len(h.works)
+	return len(e.suffixes)
 }

@@ -15,7 +15,7 @@ import (
 
 const maxListed = 5000
 
-// Vault is a vault of the principal's region.
+// Vault is a vault of the identity's region.
 type Vault struct {
 	ID                 string
 	Name               string
@@ -26,7 +26,7 @@ type Vault struct {
 	TimeCreated        time.Time
 }
 
-// Vaults lists the vaults that lie in a compartment, in the principal's region.
+// Vaults lists the vaults of a compartment in the identity's region.
 func (c *Client) Vaults(ctx context.Context, compartment string) ([]Vault, error) {
 	call := c.vaults("ListVaults", http.MethodGet, "/vaults")
 	request := keymanagement.ListVaultsRequest{CompartmentId: common.String(compartment)}
@@ -61,8 +61,8 @@ func (c *Client) Vaults(ctx context.Context, compartment string) ([]Vault, error
 	return vaults, nil
 }
 
-// Keys lists the keys of a vault that lie in a compartment, which need not be
-// the vault's. Their lengths are not in the list.
+// Keys lists the keys of a vault that are in a compartment, which may differ from the
+// vault's compartment. The list does not show the lengths of keys.
 func (c *Client) Keys(ctx context.Context, in Vault, compartment string) ([]Key, error) {
 	endpoint, err := ParseEndpoint(c.who.Region(), in.ManagementEndpoint)
 	if err != nil {

@@ -15,11 +15,11 @@ import (
 type MasterKey struct {
 	Key
 	Versions []Version
-	Missing  bool // there is none, or this principal may not read it; only its ID is known then
+	Missing  bool // there is none, or this identity may not read it; only ID is set then
 }
 
-// MasterKey reads a key and its versions, side by side. That there is no such key is
-// an answer, and no error.
+// MasterKey reads a key and its versions concurrently. A key that does not exist is an
+// answer and no error.
 func (c *Client) MasterKey(ctx context.Context, id signature.KeyID) (MasterKey, error) {
 	var found MasterKey
 	group, ctx := errgroup.WithContext(ctx)
@@ -42,7 +42,7 @@ func (c *Client) MasterKey(ctx context.Context, id signature.KeyID) (MasterKey, 
 	return found, nil
 }
 
-// Decisive is what of a key decides whether its signatures count.
+// Decisive returns what decides whether the key's signatures count.
 func (k MasterKey) Decisive() verdict.Key {
 	if k.Missing {
 		return verdict.Key{ID: k.ID, State: verdict.NotFound}
@@ -54,7 +54,7 @@ func (k MasterKey) Decisive() verdict.Key {
 	return v
 }
 
-// KeyState returns what of a key decides whether its signatures count.
+// KeyState reads what decides whether the key's signatures count.
 func (c *Client) KeyState(ctx context.Context, id signature.KeyID) (verdict.Key, error) {
 	key, err := c.MasterKey(ctx, id)
 	if err != nil {

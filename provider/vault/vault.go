@@ -1,14 +1,14 @@
 // Package vault reads keys of OCI Vault and signs with them, through the Key
 // Management API.
 //
-// It contacts hosts that it derives from the OCID of a key that its caller
-// trusts, from the region table of package image, or from OCI's own list of
-// vaults as long as they lie under the realm's domain. So a caller must hand it
-// keys that somebody allowed, and never one that only a signature record names.
+// It derives the hosts that it contacts from the OCID of a key, from the region table of
+// package image, or from OCI's own list of vaults if they are under the realm's domain.
+// Therefore callers must pass only allowed keys, and never a key that only a signature
+// record names.
 //
-// Keys and versions are returned as they are now: nothing is remembered but
-// which of its two names a vault's host answers to. OCI Vault answers ten reads
-// a second for a whole tenancy, so who asks often should remember.
+// The package returns keys and versions as they are now. It caches only which of its two
+// names a vault's host has. OCI Vault answers ten reads a second for a whole tenancy, so
+// callers that ask often need a cache.
 package vault
 
 import (
@@ -28,8 +28,8 @@ import (
 	"github.com/oke-sign/oke-sign/provider/signature"
 )
 
-// ErrNotFound says that OCI has no such key, version, vault or compartment, or
-// that this principal may not read it; OCI does not say which.
+// ErrNotFound means that OCI has no such key, version, vault or compartment, or that this
+// identity may not read it. OCI does not say which.
 var ErrNotFound = errors.New("not found, or this principal may not read it")
 
 const (
@@ -38,22 +38,22 @@ const (
 	maxVersions = 2000
 )
 
-// Config of a Client.
+// Config configures a Client.
 type Config struct {
-	// Endpoints are the hosts of vaults, where they cannot be derived from the
+	// Endpoints are the endpoints of vaults whose hosts cannot be derived from the
 	// OCIDs of their keys.
 	Endpoints []Endpoint
 }
 
-// Client asks OCI Vault as one principal. It is safe for concurrent use.
+// Client calls OCI Vault with one identity. It is safe for concurrent use.
 type Client struct {
-	who   *oci.Client
-	hosts *hosts
+	who       *oci.Client
+	endpoints *endpoints
 }
 
-// New makes a Client. It asks OCI nothing.
+// New makes a Client. It makes no call.
 func New(who *oci.Client, cfg Config) *Client {
-	return &Client{who: who, hosts: newHosts(cfg.Endpoints)}
+	return &Client{who: who, endpoints: newEndpoints(cfg.Endpoints)}
 }
 
 // Key is a master key.
@@ -175,9 +175,8 @@ func readVersion(call oci.Call, key signature.KeyID, item keymanagement.KeyVersi
 	return v, nil
 }
 
-// PublicKey reads the public key of a version. The version should be one that
-// Versions has listed for the key: what OCI answers counts only if it says that
-// it is about this version of this key.
+// PublicKey reads the public key of a version, which Versions has listed for the key. An
+// answer about another key or version is an error.
 func (c *Client) PublicKey(ctx context.Context, id signature.KeyID, version signature.KeyVersionID) (*rsa.PublicKey, error) {
 	var public *rsa.PublicKey
 	err := c.manage(ctx, id, "GetKeyVersion", "/keys/{keyId}/keyVersions/{keyVersionId}", func(call oci.Call) error {
@@ -205,8 +204,8 @@ func (c *Client) PublicKey(ctx context.Context, id signature.KeyID, version sign
 	return public, nil
 }
 
-// Sign has OCI Vault sign a message, which does not leave this process as
-// anything but what is signed. The caller should verify what comes back.
+// Sign has OCI Vault sign a message. It sends the whole message and no hash of it. The
+// caller verifies the signature that Sign returns.
 func (c *Client) Sign(ctx context.Context, id signature.KeyID, version signature.KeyVersionID, alg signature.Algorithm, message []byte) ([]byte, error) {
 	if len(message) > signature.MaxMessage {
 		return nil, fmt.Errorf("signing with key %s: the message has %d bytes; OCI Vault signs %d at most", id.Short(), len(message), signature.MaxMessage)
@@ -244,7 +243,7 @@ func (c *Client) Sign(ctx context.Context, id signature.KeyID, version signature
 	return signed, nil
 }
 
-// manage makes a reading call at the management host of a key's vault.
+// manage makes a read call to the management host of a key's vault.
 func (c *Client) manage(ctx context.Context, id signature.KeyID, operation, path string, do func(oci.Call) error) error {
 	return c.at(ctx, id, management, func(host string) error {
 		err := do(oci.Call{Service: "keymanagement", Operation: operation, Method: http.MethodGet, Host: host, Path: basePath + path})
@@ -252,7 +251,7 @@ func (c *Client) manage(ctx context.Context, id signature.KeyID, operation, path
 	})
 }
 
-// notFound marks OCI's answer that there is no such thing.
+// notFound wraps OCI's answer that there is no such thing in ErrNotFound.
 func notFound(err error) error {
 	if oci.IsNotFound(err) {
 		return fmt.Errorf("%w: %w", ErrNotFound, err)

@@ -500,11 +500,11 @@ func TestParseEndpoint(t *testing.T) {
 	}
 }
 
-// Vaults are few, unless somebody makes up keys.
-func TestFewVaultsAreRemembered(t *testing.T) {
+// Vaults are few, unless somebody invents keys.
+func TestFewVaultsAreCached(t *testing.T) {
 	for vaults, want := range map[int]int{999: 999, 1000: 1000, 1001: 1} {
-		if got := vault.Remembered(vaults); got != want {
-			t.Errorf("of %d vaults %d are remembered, want %d", vaults, got, want)
+		if got := vault.CachedAmong(vaults); got != want {
+			t.Errorf("of %d vaults %d are cached, want %d", vaults, got, want)
 		}
 	}
 }
@@ -739,8 +739,7 @@ func TestCreate(t *testing.T) {
 	}
 }
 
-// A key comes with its versions, and that there is none is an answer; that it could
-// not be found out is none.
+// A key comes with its versions. A missing key is an answer, and a failed call is an error.
 func TestMasterKey(t *testing.T) {
 	w := newWorld(t, ocitest.TenancyConfig{})
 	made := w.vault.NewKey("key", ocitest.RSA2048)

@@ -13,7 +13,7 @@ import (
 	"github.com/oke-sign/oke-sign/provider/signature"
 )
 
-// plane is which of a vault's two hosts is meant.
+// plane names one of a vault's two hosts.
 type plane string
 
 const (
@@ -21,11 +21,11 @@ const (
 	crypto     plane = "crypto"
 )
 
-const maxForms = 1000
+const maxVaults = 1000
 
-// withoutOCI are the regions whose vaults have hosts without ".oci" in their
-// names, as Oracle's CLI has it. Vaults elsewhere have it, and there may be
-// vaults that know better, so this says only which form to try first.
+// withoutOCI reports whether vaults of a region have hosts without ".oci" in their names,
+// as Oracle's CLI says. Vaults of other regions have ".oci". Single vaults may differ, so
+// this chooses only the form to try first.
 func withoutOCI(r image.Region) bool {
 	return slices.Contains([]string{
 		"us-ashburn-1", "us-phoenix-1", "us-seattle-1", "eu-frankfurt-1", "uk-london-1", "ap-melbourne-1", "ap-mumbai-1",
@@ -35,7 +35,7 @@ func withoutOCI(r image.Region) bool {
 	}, r.ID())
 }
 
-// Endpoint is where a vault is, as OCI shows it with the vault.
+// Endpoint is the endpoint of a vault, as OCI shows it with the vault.
 type Endpoint struct {
 	extension string // of the vault
 	suffix    string // what its hosts' names end in, after "-management."
@@ -43,9 +43,9 @@ type Endpoint struct {
 }
 
 // ParseEndpoint reads a vault's management or crypto endpoint, such as
-// https://b5q4c5lnaahik-management.kms.us-ashburn-1.oraclecloud.com. It has to
-// lie under the domain of the region's realm, because requests to it are signed
-// by the principal and its answers are believed.
+// https://b5q4c5lnaahik-management.kms.us-ashburn-1.oraclecloud.com. The endpoint must be
+// under the domain of the region's realm, because the OCI client signs its requests to
+// the endpoint and believes the answers.
 func ParseEndpoint(in image.Region, s string) (Endpoint, error) {
 	bad := func(why string) (Endpoint, error) {
 		return Endpoint{}, fmt.Errorf("not the endpoint of a vault: %.120q: %s", s, why)
@@ -74,7 +74,7 @@ func ParseEndpoint(in image.Region, s string) (Endpoint, error) {
 	return bad("want <vault>-management.… or <vault>-crypto.…")
 }
 
-// name reports whether s is labels of a host's name in lower case.
+// name reports whether s is a host name, or a part of one, in lower case.
 func name(s string) bool {
 	for label := range strings.SplitSeq(s, ".") {
 		if label == "" || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' ||
@@ -85,29 +85,29 @@ func name(s string) bool {
 	return len(s) <= 253
 }
 
-// String is the vault's management endpoint.
+// String returns the vault's management endpoint.
 func (e Endpoint) String() string { return "https://" + e.host(management) }
 
 func (e Endpoint) host(p plane) string { return e.extension + "-" + string(p) + "." + e.suffix }
 
-// hosts knows where vaults are.
-type hosts struct {
-	given map[string]Endpoint // by extension
+// endpoints holds the endpoints of vaults, as configured or as found.
+type endpoints struct {
+	configured map[string]Endpoint // by extension
 
-	mu    sync.Mutex
-	works map[string]string // by extension and region: the suffix that answered
+	mu       sync.Mutex
+	suffixes map[string]string // by extension and region: the suffix that answered
 }
 
-func newHosts(given []Endpoint) *hosts {
-	h := &hosts{given: make(map[string]Endpoint), works: make(map[string]string)}
-	for _, e := range given {
-		h.given[e.extension] = e
+func newEndpoints(configured []Endpoint) *endpoints {
+	e := &endpoints{configured: make(map[string]Endpoint), suffixes: make(map[string]string)}
+	for _, endpoint := range configured {
+		e.configured[endpoint.extension] = endpoint
 	}
-	return h
+	return e
 }
 
-// at calls do with the host of a key's vault. A vault's host goes by one of two
-// names. That one does not exist is seen only when it is called.
+// at calls do with the host of a key's vault. The host has one of two names, and only a
+// call shows that a name does not exist.
 func (c *Client) at(ctx context.Context, id signature.KeyID, p plane, do func(host string) error) error {
 	if id.IsZero() {
 		return fmt.Errorf("no key: %w", ErrNotFound)
@@ -116,7 +116,7 @@ func (c *Client) at(ctx context.Context, id signature.KeyID, p plane, do func(ho
 	if region.Realm() != c.who.Realm() {
 		return fmt.Errorf("the key is in realm %s, and this principal in %s reaches no other", region.Realm(), c.who.Realm())
 	}
-	if e, ok := c.hosts.given[id.VaultExtension()]; ok {
+	if e, ok := c.endpoints.configured[id.VaultExtension()]; ok {
 		if e.domain != region.Domain() {
 			return fmt.Errorf("the endpoint given for its vault is not under %s", region.Domain())
 		}
@@ -128,13 +128,13 @@ func (c *Client) at(ctx context.Context, id signature.KeyID, p plane, do func(ho
 		first, second = short, long
 	}
 	vault := id.VaultExtension() + "." + region.ID()
-	if c.hosts.recall(vault) == second {
+	if c.endpoints.get(vault) == second {
 		first, second = second, first
 	}
 	host := func(suffix string) string { return id.VaultExtension() + "-" + string(p) + "." + suffix }
 	err := do(host(first))
 	if !oci.NoSuchHost(err) {
-		c.hosts.remember(vault, first)
+		c.endpoints.set(vault, first)
 		return err
 	}
 	if ctx.Err() != nil {
@@ -144,23 +144,23 @@ func (c *Client) at(ctx context.Context, id signature.KeyID, p plane, do func(ho
 	if oci.NoSuchHost(other) {
 		return fmt.Errorf("%w; %w", err, other)
 	}
-	c.hosts.remember(vault, second)
+	c.endpoints.set(vault, second)
 	return other
 }
 
-func (h *hosts) recall(vault string) string {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.works[vault]
+func (e *endpoints) get(vault string) string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.suffixes[vault]
 }
 
-// remember keeps which name to try first. That may turn out wrong, after a
-// time-out say; then the call that finds out tries the other.
-func (h *hosts) remember(vault, suffix string) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if len(h.works) >= maxForms {
-		clear(h.works) // vaults are few; this is for keys made up by somebody
+// set caches the suffix to try first. A suffix may be wrong, for instance after a timeout.
+// The next call then tries the other one.
+func (e *endpoints) set(vault, suffix string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if len(e.suffixes) >= maxVaults {
+		clear(e.suffixes) // vaults are few; more of them come from invented keys
 	}
-	h.works[vault] = suffix
+	e.suffixes[vault] = suffix
 }
