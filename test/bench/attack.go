@@ -35,13 +35,13 @@ func attack(ctx context.Context, s *scene, config *tls.Config, lasting time.Dura
 			figure{idle.name + "_memory", must(s.provider.resident()), "MiB"})
 		release()
 	}
-	figures = append(figures, figure{"attack_300_slow_bodies_remembered_p99", p99(s.during(ctx, images[0], lasting, func(end <-chan struct{}) {
+	figures = append(figures, figure{"attack_300_slow_bodies_cached_p99", p99(s.during(ctx, images[0], lasting, func(end <-chan struct{}) {
 		trickle(ctx, s.provider.addr, config, 300, end)
 	})), "ms"})
 
 	unknown := s.images(192, 1)
 	s.tenancy.Fault(ocitest.Fault{Operation: "*", Kind: ocitest.Hang})
-	figures = append(figures, figure{"attack_192_wait_for_oci_remembered_p99", p99(s.during(ctx, images[0], lasting, func(end <-chan struct{}) {
+	figures = append(figures, figure{"attack_192_wait_for_oci_cached_p99", p99(s.during(ctx, images[0], lasting, func(end <-chan struct{}) {
 		s.waitForOCI(ctx, unknown, end)
 	})), "ms"})
 	s.cloud.ClearFaults()
@@ -51,7 +51,7 @@ func attack(ctx context.Context, s *scene, config *tls.Config, lasting time.Dura
 // hold opens connections and sends no request on them.
 func hold(ctx context.Context, addr string, n int, config *tls.Config) (release func()) {
 	var mu sync.Mutex
-	var held []net.Conn
+	var conns []net.Conn
 	var next atomic.Int64
 	var wait sync.WaitGroup
 	for range 16 {
@@ -66,14 +66,14 @@ func hold(ctx context.Context, addr string, n int, config *tls.Config) (release 
 					_ = conn.HandshakeContext(ctx) // the provider may have closed it
 				}
 				mu.Lock()
-				held = append(held, c)
+				conns = append(conns, c)
 				mu.Unlock()
 			}
 		})
 	}
 	wait.Wait()
 	return func() {
-		for _, c := range held {
+		for _, c := range conns {
 			_ = c.Close()
 		}
 	}

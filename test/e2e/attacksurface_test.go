@@ -187,7 +187,7 @@ func (g *ground) try(t *testing.T, attacks []attack, policy func(*testing.T, ...
 	ctx, cancel := context.WithTimeout(t.Context(), 2*soon)
 	defer cancel()
 	guarded, free := g.name+"-guarded", g.name+"-open"
-	held := []string{guarded, g.name + "-w*"}
+	enforcedIn := []string{guarded, g.name + "-w*"}
 	g.open(t, guarded)
 	g.open(t, free)
 	admin := administrator(t)
@@ -222,7 +222,7 @@ func (g *ground) try(t *testing.T, attacks []attack, policy func(*testing.T, ...
 	}
 	g.lookAround(t)
 
-	g.apply(t, policy(t, held...)).succeeds(t)
+	g.apply(t, policy(t, enforcedIn...)).succeeds(t)
 	for _, c := range []constraint{
 		{kind: policies.SignedImages, on: customMatch, parameters: signedBy("", imageKey)},
 		{kind: policies.BreakGlass, on: customMatch, parameters: "{users: [oncall]}"},

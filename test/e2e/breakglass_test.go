@@ -58,7 +58,7 @@ func TestWhoMayUseBreakGlass(t *testing.T) {
 		}
 		return changed
 	}
-	const glass, reason, until = "oracle.image-policy.k8s.io/break-glass", "oke-sign.dev/break-glass-reason", "oke-sign.dev/break-glass-until"
+	const annotation, reason, until = "oracle.image-policy.k8s.io/break-glass", "oke-sign.dev/break-glass-reason", "oke-sign.dev/break-glass-until"
 	in := func(d time.Duration) string { return time.Now().Add(d).UTC().Format(time.RFC3339) }
 	for name, test := range map[string]struct {
 		who         space
@@ -77,7 +77,7 @@ func TestWhoMayUseBreakGlass(t *testing.T) {
 		"an end too far ahead":   {who: engineer, annotations: but(until, in(2*time.Hour)), refused: "too-long"},
 		"an end gone by":         {who: engineer, annotations: but(until, in(-time.Minute)), refused: "expired"},
 		"an end that is no time": {who: engineer, annotations: but(until, "tomorrow"), refused: "bad-end"},
-		"a value with no effect": {who: engineer, annotations: but(glass, "True"), refused: "no-effect"},
+		"a value with no effect": {who: engineer, annotations: but(annotation, "True"), refused: "no-effect"},
 	} {
 		for _, kind := range []string{"Pod", "Deployment"} {
 			r := test.who.applyAll(t, workload(kind, slug(name), unsigned, test.annotations))

@@ -30,10 +30,10 @@ func TestHandlingPodsWithoutOCI(t *testing.T) {
 	t.Cleanup(func() { s.kubectl(t, let...) }) // otherwise it would never be deleted
 	s.ready(t, soon, "shop", "3/3")
 	// In the other namespace the policy already applies.
-	remembered := newSpace(t)
-	remembered.enforce(t, standard(signedBy("", imageKey))...)
-	remembered.apply(t, nginx("shop", remembered.signed(t, "known", imageKey))).succeeds(t)
-	remembered.ready(t, soon, "shop", "3/3")
+	cached := newSpace(t)
+	cached.enforce(t, standard(signedBy("", imageKey))...)
+	cached.apply(t, nginx("shop", cached.signed(t, "known", imageKey))).succeeds(t)
+	cached.ready(t, soon, "shop", "3/3")
 
 	// A paused kwok starts and ends nothing, so the Job's Pod is pending when OCI goes
 	// down.
@@ -49,9 +49,9 @@ func TestHandlingPodsWithoutOCI(t *testing.T) {
 	t.Cleanup(func() { control(t, "resume", "oci-emulator") })
 	control(t, "pause", "oci-emulator")
 
-	remembered.kubectl(t, "scale", "deployment/shop", "--replicas=5").succeeds(t)
+	cached.kubectl(t, "scale", "deployment/shop", "--replicas=5").succeeds(t)
 	control(t, "resume", "kwok")
-	remembered.ready(t, soon, "shop", "5/5")
+	cached.ready(t, soon, "shop", "5/5")
 
 	s.enforce(t, standard(signedBy("", imageKey))...)
 	for _, args := range [][]string{

@@ -74,7 +74,7 @@ func TestTagsArePinned(t *testing.T) {
 	for name, tt := range map[string]struct{ image, want string }{
 		"unsigned": {byTag(unsigned), "unsigned"},
 		"absent":   {strings.Replace(byTag(good), ":v1", ":v2", 1), "no-digest"},
-		"foreign":  {dockerHub, "not-oci-registry"},
+		"other":    {dockerHub, "not-oci-registry"},
 	} {
 		s.kubectl(t, "run", name, "--image="+tt.image).fails(t, fmt.Sprintf("containers/%s: %s: ", name, tt.want))
 	}

@@ -48,8 +48,8 @@ func TestMain(m *testing.M) {
 	os.Exit(kubetest.Main(m))
 }
 
-// held is the input of another process that runs a kubelet.
-type held struct {
+// childInput is the input of another process that runs a kubelet.
+type childInput struct {
 	Config       rest.TLSClientConfig
 	Host         string
 	Dir, Program string
@@ -57,12 +57,12 @@ type held struct {
 
 const (
 	holderName = "holder"
-	heldNode   = "held"
+	childNode  = "held"
 )
 
 // hold runs a kubelet until it is killed.
 func hold() error {
-	var h held
+	var h childInput
 	if err := json.NewDecoder(os.Stdin).Decode(&h); err != nil {
 		return err
 	}
@@ -70,10 +70,10 @@ func hold() error {
 	if err != nil {
 		return err
 	}
-	return kubelet.New(settings(client, heldNode, "10.244.2.0/24", h)).Run(context.Background())
+	return kubelet.New(settings(client, childNode, "10.244.2.0/24", h)).Run(context.Background())
 }
 
-func settings(client kubernetes.Interface, node, prefix string, h held) kubelet.Config {
+func settings(client kubernetes.Interface, node, prefix string, h childInput) kubelet.Config {
 	return kubelet.Config{
 		Client: client, Node: node, Prefix: netip.MustParsePrefix(prefix), Dir: h.Dir,
 		Programs: map[string]kubelet.Program{image: {Path: h.Program, Args: func(pod *corev1.Pod, _ *corev1.Container, args []string) []string {
@@ -139,7 +139,7 @@ func newMachine(t *testing.T) *machine {
 func (m *machine) start(t *testing.T) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	cfg := settings(m.client, nodeName, "10.244.1.0/24", held{Dir: m.dir, Program: m.program})
+	cfg := settings(m.client, nodeName, "10.244.1.0/24", childInput{Dir: m.dir, Program: m.program})
 	cfg.Log = slog.New(slog.NewTextHandler(t.Output(), nil))
 	m.kubelet = kubelet.New(cfg)
 	ended := make(chan error, 1)
@@ -681,7 +681,7 @@ func (m *machine) lives(t *testing.T) {
 }
 
 func (m *machine) outlivesNot(t *testing.T) {
-	config, err := json.Marshal(held{Config: m.config.TLSClientConfig, Host: m.config.Host, Dir: t.TempDir(), Program: m.program})
+	config, err := json.Marshal(childInput{Config: m.config.TLSClientConfig, Host: m.config.Host, Dir: t.TempDir(), Program: m.program})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -689,7 +689,7 @@ func (m *machine) outlivesNot(t *testing.T) {
 	if err := holder.Start(); err != nil {
 		t.Fatal(err)
 	}
-	m.create(t, "metadata: {name: held}\nspec: {nodeName: "+heldNode+", containers: [{args: [--stubborn], securityContext: {runAsUser: 1000}}]}")
+	m.create(t, "metadata: {name: held}\nspec: {nodeName: "+childNode+", containers: [{args: [--stubborn], securityContext: {runAsUser: 1000}}]}")
 	pod := m.await(t, "held", ready)
 	mustCall(t, http.MethodGet, pod, "/readyz", nil)
 	if err := holder.Process.Kill(); err != nil {
