@@ -275,8 +275,11 @@ func TestRecordsThatCount(t *testing.T) {
 		"one record":                    {func(*crowd, *ocitest.Image) {}, 1, 1},
 		"two records by one key":        {func(c *crowd, img *ocitest.Image) { c.tenancy.Add(img.Sign(c.signers.keys[0], "SHA_384_RSA_PKCS_PSS")) }, 1, 1},
 		"a record by a key not allowed": {func(c *crowd, img *ocitest.Image) { c.tenancy.Add(img.Sign(c.signers.keys[1], "SHA_256_RSA_PKCS_PSS")) }, 1, 1},
-		"199 newer records":             {func(c *crowd, img *ocitest.Image) { others(c, img, 199) }, 1, 1},
-		"200 newer records":             {func(c *crowd, img *ocitest.Image) { others(c, img, 200) }, 0, 0},
+		"a record that is deleted": {func(c *crowd, _ *ocitest.Image) {
+			c.tenancy.Fault(ocitest.Fault{Operation: lists, Kind: ocitest.Set, Set: map[string]any{"lifecycleState": "DELETED"}})
+		}, 0, 0},
+		"199 newer records": {func(c *crowd, img *ocitest.Image) { others(c, img, 199) }, 1, 1},
+		"200 newer records": {func(c *crowd, img *ocitest.Image) { others(c, img, 200) }, 0, 0},
 		"200 records and the newest": {func(c *crowd, img *ocitest.Image) {
 			others(c, img, 198)
 			c.tenancy.Add(img.Sign(c.signers.keys[0], "SHA_256_RSA_PKCS_PSS"))

@@ -191,9 +191,14 @@ func TestAListWithoutItsOldestIsNone(t *testing.T) {
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{Switches: &switches})
 	img := tenancy.NewImage("app")
 	flood(tenancy, img, 300)
+	small := tenancy.NewImage("app")
+	flood(tenancy, small, 200)
 	c := client(t, tenancy.Admin(), registry.Config{})
+	if got, truncated, err := c.Records(t.Context(), parse(t, small.Ref())); err != nil || truncated || len(got) != 200 || tenancy.Calls()[lists] != 1 {
+		t.Errorf("got %d of 200 records, %t, %v after %d calls, want one call", len(got), truncated, err, tenancy.Calls()[lists])
+	}
 	tenancy.Fault(ocitest.Fault{Operation: lists, Kind: ocitest.Status, Status: 501, Code: "MethodNotImplemented", Skip: 1})
-	if got, _, err := c.Records(t.Context(), parse(t, img.Ref())); err == nil || got != nil || tenancy.Calls()[lists] != 2 {
+	if got, _, err := c.Records(t.Context(), parse(t, img.Ref())); err == nil || got != nil || tenancy.Calls()[lists] != 3 {
 		t.Errorf("got %d records, %v after %d calls", len(got), err, tenancy.Calls()[lists])
 	}
 }

@@ -169,8 +169,8 @@ func TestVersionsAndTheirPublicKeys(t *testing.T) {
 		"a version of another key": other.Version(),
 		"a version that is not":    strings.Repeat("x", 0) + want[0][:len(want[0])-4] + "zzzz",
 	} {
-		if got, err := w.c.PublicKey(t.Context(), id, versionID(t, version)); err == nil {
-			t.Errorf("%s: %v", name, got.Size())
+		if got, err := w.c.PublicKey(t.Context(), id, versionID(t, version)); !errors.Is(err, vault.ErrNotFound) {
+			t.Errorf("%s: %v, %v", name, got, err)
 		}
 	}
 	aes := w.vault.NewKey("aes", ocitest.AES256)
@@ -216,7 +216,7 @@ func TestSign(t *testing.T) {
 		}
 	}
 	key.SetState("DISABLED")
-	if _, err := w.c.Sign(t.Context(), id, version, signature.SHA256, message); err == nil || !strings.Contains(err.Error(), "signing with key …") {
+	if _, err := w.c.Sign(t.Context(), id, version, signature.SHA256, message); err == nil || oci.IsMalformed(err) || !strings.Contains(err.Error(), "signing with key …") {
 		t.Errorf("with a disabled key: %v", err)
 	}
 	for _, lie := range []map[string]any{
@@ -250,9 +250,9 @@ func TestAnswersThatLie(t *testing.T) {
 		"a key of no algorithm":          {operation: "GetKey", set: map[string]any{"keyShape": map[string]any{"length": 256}}},
 		"a key without a shape":          {operation: "GetKey", set: map[string]any{"keyShape": nil}},
 		"a current version to escape by": {operation: "GetKey", set: map[string]any{"currentKeyVersion": "ocid1.keyversion.oc1/../x"}},
-		"versions of another key":        {operation: "ListKeyVersions", list: `[{"id":"ocid1.keyversion.oc1.iad.a","keyId":"KEY"},{"id":"ocid1.keyversion.oc1.iad.b","keyId":"ocid1.key.oc1.iad.x.y"}]`},
-		"a version to escape by":         {operation: "ListKeyVersions", list: `[{"id":"../../x","keyId":"KEY"}]`},
-		"a version without an id":        {operation: "ListKeyVersions", list: `[{"keyId":"KEY"}]`},
+		"versions of another key":        {operation: "ListKeyVersions", list: `[{"id":"ocid1.keyversion.oc1.iad.a","keyId":"KEY","lifecycleState":"ENABLED"},{"id":"ocid1.keyversion.oc1.iad.b","keyId":"ocid1.key.oc1.iad.x.y","lifecycleState":"ENABLED"}]`},
+		"a version to escape by":         {operation: "ListKeyVersions", list: `[{"id":"../../x","keyId":"KEY","lifecycleState":"ENABLED"}]`},
+		"a version without an id":        {operation: "ListKeyVersions", list: `[{"keyId":"KEY","lifecycleState":"ENABLED"}]`},
 		"a version in no state":          {operation: "ListKeyVersions", list: `[{"id":"ocid1.keyversion.oc1.iad.b5q4c5lnaahik.a.` + strings.Repeat("a", 60) + `","keyId":"KEY"}]`},
 		"a version that is null":         {operation: "ListKeyVersions", list: `[null]`},
 		"no list":                        {operation: "ListKeyVersions", list: `{}`},
@@ -303,6 +303,20 @@ func TestAnswersThatLie(t *testing.T) {
 			if got, err := w.c.Versions(t.Context(), keyID(t, key.ID)); (err == nil) != ok || ok && len(got) != n {
 				t.Errorf("%d versions: %d, %v", n, len(got), err)
 			}
+		}
+	})
+	t.Run("versions in another order", func(t *testing.T) {
+		w := newWorld(t, ocitest.TenancyConfig{})
+		key := w.vault.NewKey("key", ocitest.RSA2048)
+		var items []string
+		for _, version := range []string{"b-2024", "c-2025", "a-2023"} {
+			name, year, _ := strings.Cut(version, "-")
+			items = append(items, fmt.Sprintf(`{"id":"ocid1.keyversion.oc1.iad.%s","keyId":"%s","lifecycleState":"ENABLED","timeCreated":"%s-01-01T00:00:00Z"}`, name, key.ID, year))
+		}
+		w.Fault(ocitest.Fault{Operation: "keymanagement.ListKeyVersions", Kind: ocitest.Body, Body: "[" + strings.Join(items, ",") + "]"})
+		got, err := w.c.Versions(t.Context(), keyID(t, key.ID))
+		if err != nil || len(got) != 3 || !slices.IsSortedFunc(got, func(a, b vault.Version) int { return b.TimeCreated.Compare(a.TimeCreated) }) {
+			t.Errorf("got %+v, %v, want the newest first", got, err)
 		}
 	})
 	t.Run("lengths of keys", func(t *testing.T) {
