@@ -524,8 +524,8 @@ func TestHungCallsHoldUpNobody(t *testing.T) {
 	}
 }
 
-// What holds a call up is told while it goes on.
-func TestTrouble(t *testing.T) {
+// OnDelay is told why a call takes longer, while the call goes on.
+func TestOnDelay(t *testing.T) {
 	var mu sync.Mutex
 	var told []string
 	w := newWorld(t, oci.Config{OnDelay: func(_ context.Context, err error) {

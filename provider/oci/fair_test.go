@@ -79,7 +79,7 @@ func (nobodys) PublicKey(context.Context, signature.KeyID, signature.KeyVersionI
 	return nil, errors.New("no image has a record")
 }
 
-// new makes up n images, each with a repository of its own.
+// new makes up n images in n repositories.
 func (a *admission) new(n int) []string {
 	images := make([]string, n)
 	for i := range images {

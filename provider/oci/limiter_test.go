@@ -16,7 +16,7 @@ import (
 
 func silent(context.Context, error) {}
 
-// service is a host that callers reach through the gate.
+// service is a host that callers reach through the limiter.
 type service struct {
 	*oci.Limiters
 	sent   atomic.Int64
@@ -37,7 +37,7 @@ func (s *service) call(ctx context.Context) error {
 	return err
 }
 
-// What one caller was told is heeded by all, and by none for longer than asked.
+// All callers wait after a refusal to one of them, and no longer than OCI asked.
 func TestRetryAfterIsHeededByAll(t *testing.T) {
 	for name, test := range map[string]struct {
 		refusal error
@@ -166,7 +166,7 @@ func TestWhoWaitsIsTold(t *testing.T) {
 		if told == nil || !strings.Contains(told.Error(), "429 Code (opc-request-id id)") {
 			t.Errorf("told %v", told)
 		}
-		// Who left took nobody's place.
+		// A caller that gave up holds no turn.
 		release, err := h.Acquire(t.Context(), silent)
 		if err != nil {
 			t.Fatal(err)

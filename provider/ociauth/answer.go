@@ -13,48 +13,49 @@ import (
 	"github.com/oke-sign/oke-sign/provider/oci"
 )
 
-// answer is a JSON object of a service that vouches for this process.
+// answer is a JSON object of a service that issues tokens.
 type answer map[string]json.RawMessage
 
-// parseAnswer reads one JSON object. It refuses what two readers could take in
-// two ways: a member given twice, or in another case, or anything after the object.
+// parseAnswer reads one JSON object. It rejects an object that two readers could
+// understand in two ways: with a member twice, even in another case, or with text after
+// the object.
 func parseAnswer(data []byte) (answer, error) {
 	if !utf8.Valid(data) {
 		return nil, errors.New("not valid UTF-8")
 	}
 	dec := json.NewDecoder(bytes.NewReader(data))
 	if open, err := dec.Token(); err != nil || open != json.Delim('{') {
-		return nil, errors.New("no JSON object")
+		return nil, errors.New("not a JSON object")
 	}
 	a := make(answer)
 	seen := make(map[string]bool)
 	for dec.More() {
 		name, err := dec.Token()
 		if err != nil {
-			return nil, errors.New("no JSON object")
+			return nil, errors.New("not a JSON object")
 		}
 		key, _ := name.(string) // the decoder allows nothing else here
 		if folded := strings.ToLower(key); seen[folded] {
-			return nil, fmt.Errorf("member %.40q is given twice", key)
+			return nil, fmt.Errorf("member %.40q occurs twice", key)
 		} else {
 			seen[folded] = true
 		}
 		var value json.RawMessage
 		if err := dec.Decode(&value); err != nil {
-			return nil, errors.New("no JSON object")
+			return nil, errors.New("not a JSON object")
 		}
 		a[key] = value
 	}
 	if _, err := dec.Token(); err != nil {
-		return nil, errors.New("no JSON object")
+		return nil, errors.New("not a JSON object")
 	}
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return nil, errors.New("something stands after the object")
+		return nil, errors.New("text follows the object")
 	}
 	return a, nil
 }
 
-// text returns a member that is a string, or nothing.
+// text returns a string member, or "".
 func (a answer) text(name string) string {
 	var s string
 	if json.Unmarshal(a[name], &s) != nil {
@@ -63,7 +64,7 @@ func (a answer) text(name string) string {
 	return s
 }
 
-// number returns a member that is a number, or 0.
+// number returns a number member, or 0.
 func (a answer) number(name string) float64 {
 	var n float64
 	if json.Unmarshal(a[name], &n) != nil {
@@ -72,9 +73,9 @@ func (a answer) number(name string) float64 {
 	return n
 }
 
-// told makes the text of a refusal fit for an error. A service may repeat what it
-// was sent, so that the text is left out if it holds one of the secrets, and every
-// word in it that is as long as a token.
+// told returns the text of a refusal for an error. A service may repeat what it was
+// sent. So told leaves out a text that contains one of the secrets, and every word that
+// is as long as a token.
 func told(body []byte, secrets ...string) string {
 	text := string(body)
 	if refused, err := parseAnswer(body); err == nil {

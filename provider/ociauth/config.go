@@ -65,7 +65,7 @@ type Config struct {
 }
 
 // Override holds values that replace those of the profile. Oracle's CLI takes them
-// from the environment. With all that a kind needs, no file is read.
+// from the environment. If they suffice for a kind, no file is read.
 type Override struct {
 	User, Tenancy, Fingerprint string
 	KeyFile                    string
@@ -94,19 +94,19 @@ type Workload struct {
 	Token string
 }
 
-// The versions of resource principals, by the way in which a token is had.
+// The versions of resource principals. Each gets its token in another way.
 const (
-	resourceInstance = "1.1"   // a service gives one to the instance that it runs on
-	resourceKey      = "2.1"   // a service gives one for the resource's own key
+	resourceInstance = "1.1"   // a service gives it to the instance that the resource runs on
+	resourceKey      = "2.1"   // a service gives it for the resource's key
 	resourceKeyOf    = "2.1.1" // the same, with the tenancy in the key's name
 	resourceContext  = "2.1.2" // the same, with a security context
 	resourceToken    = "2.2"   // OCI puts it into the environment or a file
-	resourceNested   = "3.0"   // a resource inside another, which has one of the above
+	resourceNested   = "3.0"   // a resource inside another; the inner one has a version of the above
 )
 
 // Resource is what OCI gives to a resource that it runs code for, in environment
-// variables that begin with OCI_RESOURCE_PRINCIPAL_. A token, key or pass phrase
-// that begins with a slash is the name of a file that OCI replaces in time.
+// variables that begin with OCI_RESOURCE_PRINCIPAL_. A token, key or pass phrase that
+// begins with a slash is the name of a file, which OCI replaces in time.
 type Resource struct {
 	Version    string // VERSION
 	Region     string // REGION
@@ -124,23 +124,23 @@ type Resource struct {
 	Leaf *Resource // …_FOR_LEAF_RESOURCE, in a nested one
 }
 
-// OIDC is what a job needs to exchange the OIDC token of its issuer for a session
-// token of OCI. The identity domain has a confidential application for it, and an
-// Identity Propagation Trust that says for which claims it gives which user.
+// OIDC says how a job exchanges the OIDC token of its issuer for a session token of OCI.
+// The identity domain needs a confidential application, and an Identity Propagation
+// Trust that maps claims to users.
 type OIDC struct {
 	// Domain is the URL of the identity domain, such as
 	// https://idcs-0123456789abcdef.identity.oraclecloud.com.
 	Domain string
-	// Client and Secret are of the confidential application. SecretFile holds the
-	// secret in place of Secret.
+	// Client and Secret are those of the confidential application. SecretFile holds
+	// the secret in place of Secret.
 	Client, Secret, SecretFile string
 	// Token is the OIDC token. TokenFile holds it in place of Token, and is read
 	// again for each exchange.
 	Token, TokenFile string
-	// RequestURL and RequestToken are where and how a job of GitHub gets its
-	// token, if neither is given: ACTIONS_ID_TOKEN_REQUEST_URL and …_TOKEN.
+	// RequestURL and RequestToken get the token of a job of GitHub, if neither Token
+	// nor TokenFile is given: ACTIONS_ID_TOKEN_REQUEST_URL and …_TOKEN.
 	RequestURL, RequestToken string
-	// Audience is whom GitHub makes the token for. Empty means https:// and the
-	// host of Domain.
+	// Audience is the audience of GitHub's token. Empty means https:// and the host
+	// of Domain.
 	Audience string
 }

@@ -9,9 +9,9 @@ import (
 	"github.com/oke-sign/oke-sign/provider/oci"
 )
 
-// fromDelegation makes this process act for the user whose delegation token lies on
-// the instance, as in Cloud Shell. The instance is Oracle's there: the tenancy is the
-// user's and not the instance's.
+// fromDelegation signs in as the user whose delegation token the instance has, as in
+// Cloud Shell. The instance of Cloud Shell is Oracle's, so the tenancy is the user's and
+// not that of the instance.
 func fromDelegation(ctx context.Context, cfg Config, transport *http.Transport) (oci.Identity, error) {
 	prof, err := cfg.delegation()
 	if err != nil {
@@ -26,7 +26,7 @@ func fromDelegation(ctx context.Context, cfg Config, transport *http.Transport) 
 	}
 	tenancy, err := prof.need("tenancy")
 	if err != nil {
-		return oci.Identity{}, fmt.Errorf("%s: %w; OCI_CLI_TENANCY may give it", prof, err)
+		return oci.Identity{}, fmt.Errorf("%s: %w; set OCI_CLI_TENANCY", prof, err)
 	}
 	read := func() (string, error) {
 		text, err := readToken(file)
@@ -43,7 +43,7 @@ func fromDelegation(ctx context.Context, cfg Config, transport *http.Transport) 
 		return oci.Identity{}, err
 	}
 	sign := signer(func(ctx context.Context) (credential, error) {
-		delegation, err := read() // it is replaced while the shell lives
+		delegation, err := read() // Cloud Shell replaces the file
 		if err != nil {
 			return credential{}, err
 		}
@@ -55,8 +55,8 @@ func fromDelegation(ctx context.Context, cfg Config, transport *http.Transport) 
 		tenancy, cmp.Or(cfg.Region, prof.values["region"], i.region.ID()))
 }
 
-// delegation is the profile of Cloud Shell. Its file has a profile for each region;
-// what these lack is in DEFAULT, as Oracle's CLI reads it. Nothing of it is a secret.
+// delegation returns the profile of Cloud Shell. The file has a profile for each region.
+// DEFAULT fills the gaps of a profile, as in Oracle's CLI. None of the values is secret.
 func (c Config) delegation() (profile, error) {
 	p, err := c.profile()
 	if err != nil || p.file == "" {

@@ -87,7 +87,7 @@ func TestDelegation(t *testing.T) {
 func TestDelegationsThatAreNone(t *testing.T) {
 	token := said(t, map[string]any{"exp": inAnHour()})
 	for name, test := range map[string]struct{ config, token, says string }{
-		"no tenancy":             {strings.Replace(shellConfig, "tenancy=", "x=", 1), token, "tenancy is missing; OCI_CLI_TENANCY may give it"},
+		"no tenancy":             {strings.Replace(shellConfig, "tenancy=", "x=", 1), token, "tenancy is missing; set OCI_CLI_TENANCY"},
 		"no token file":          {strings.Replace(shellConfig, "delegation_token_file=", "x=", 1), token, "delegation_token_file is missing"},
 		"no token":               {shellConfig, "\n", "it holds no token"},
 		"a token of two lines":   {shellConfig, "a\nb", "it holds no token"},

@@ -6,13 +6,13 @@ import (
 	"github.com/oke-sign/oke-sign/provider/oci"
 )
 
-// FromEnvironment says who to be by the environment variables of Oracle's own
-// tools, as far as they matter here. README.md of the plugin lists them. None of
-// them chooses a host of OCI: those come from package image's table alone.
+// FromEnvironment returns the configuration that the environment variables of Oracle's
+// own tools give. README.md of the plugin lists the variables. None of them chooses a
+// host of OCI: hosts come from package image's table.
 func FromEnvironment(getenv func(string) string) Config {
 	return Config{
 		Kind: getenv("OCI_CLI_AUTH"),
-		// Oracle's CLI reads the first; Oracle's SDKs know the second.
+		// Oracle's CLI reads the first variable, and Oracle's SDKs the second.
 		ConfigFile: cmp.Or(getenv("OCI_CLI_CONFIG_FILE"), getenv("OCI_CONFIG_FILE")),
 		Profile:    getenv("OCI_CLI_PROFILE"),
 		Region:     getenv("OCI_CLI_REGION"),

@@ -2,9 +2,9 @@ package ociauth
 
 import "errors"
 
-// IsUnvouched reports whether New failed because the cluster, or the instance's
-// metadata service, did not vouch for this process. It may in a moment, so that New
-// is worth another try.
+// IsUnvouched reports whether SignIn failed because a service did not issue a token:
+// the cluster, the instance's metadata service, the auth service or the identity domain.
+// Another try may succeed.
 func IsUnvouched(err error) bool {
 	_, ok := errors.AsType[*unvouchedError](err)
 	return ok
@@ -16,7 +16,7 @@ func (e *unvouchedError) Error() string { return e.err.Error() }
 
 func (e *unvouchedError) Unwrap() error { return e.err }
 
-// IsNoConfig reports whether New failed because there is no configuration file.
+// IsNoConfig reports whether SignIn failed because the configuration file does not exist.
 func IsNoConfig(err error) bool {
 	_, ok := errors.AsType[*noConfigError](err)
 	return ok

@@ -8,8 +8,8 @@ import (
 	"github.com/oke-sign/oke-sign/provider/oci"
 )
 
-// sendSigned sends a signed request to a service of OCI that vouches for this process, and reads
-// the JSON object of the answer.
+// sendSigned sends a signed request to a service of OCI that issues tokens, and reads the
+// JSON object of the answer.
 func sendSigned(transport *http.Transport, call oci.Call, req *http.Request) (answer, http.Header, error) {
 	res, err := transport.RoundTrip(req)
 	if err != nil {
@@ -17,7 +17,8 @@ func sendSigned(transport *http.Transport, call oci.Call, req *http.Request) (an
 	}
 	defer res.Body.Close() //nolint:errcheck // only read from
 	if res.StatusCode != http.StatusOK {
-		// As text: it is no answer to what the token was wanted for.
+		// As text only: an oci.Error would look like the answer to the call that
+		// needs the token.
 		return nil, nil, fmt.Errorf("%v", oci.ReadRefusal(call, res)) //nolint:errorlint // on purpose
 	}
 	body, err := oci.ReadBody(res.Body, maxTokenFile)

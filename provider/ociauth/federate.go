@@ -16,16 +16,16 @@ import (
 	"github.com/oke-sign/oke-sign/provider/oci"
 )
 
-// maxParents is how many resources may be around a nested one, as in Oracle's SDKs.
+// maxParents is how many resources may contain a nested one, as in Oracle's SDKs.
 const maxParents = 10
 
-// federation gets a resource's token in two steps: a service of OCI says that
-// this is its resource, and OCI's auth service exchanges that for a session token.
-// A nested resource takes the steps again for each resource around it.
+// federation gets a resource's token in two steps. A service of OCI confirms that the
+// resource is its own. OCI's auth service exchanges the confirmation for a session token.
+// A nested resource repeats both steps for each resource that contains it.
 type federation struct {
 	cfg       Config
 	signer    func(context.Context) (credential, error) // of the first request
-	bound     *rsa.PrivateKey                           // the session's key, if it is not to be a new one
+	bound     *rsa.PrivateKey                           // the session's key; nil means a new one
 	target    *url.URL                                  // of the first step
 	auth      string                                    // host of the second step
 	context   string                                    // header of the first step
@@ -35,8 +35,8 @@ type federation struct {
 	tokens
 }
 
-// aim sets where the two steps go. Both hosts must be of the realm that this runs
-// in: the environment cannot send a signed request elsewhere.
+// aim sets the endpoints of the two steps. Both hosts must be in this process's realm,
+// so that the environment cannot send a signed request elsewhere.
 func (f *federation) aim(r Resource) error {
 	target, err := f.parse("OCI_RESOURCE_PRINCIPAL_RPT_ENDPOINT", r.TokenEndpoint)
 	if err != nil {
@@ -63,7 +63,7 @@ func (f *federation) aim(r Resource) error {
 	return nil
 }
 
-// path is the path of a version's first step below its endpoint.
+// path returns the path of a version's first step below its endpoint.
 func (r Resource) path() string {
 	given := r.TokenPath
 	switch r.Version {
@@ -81,7 +81,7 @@ func (r Resource) path() string {
 	return ""
 }
 
-// parse reads the URL of a service of OCI in this realm.
+// parse reads the URL of an OCI service in this realm.
 func (f *federation) parse(name, text string) (*url.URL, error) {
 	if text == "" {
 		return nil, fmt.Errorf("%s is not set", name)
@@ -138,11 +138,11 @@ func (f *federation) session(ctx context.Context) (token, error) {
 		}
 		by, target = t.credential, next
 	}
-	return token{}, errors.New("there are more than 10 resources around this one")
+	return token{}, errors.New("more than 10 resources contain this one")
 }
 
-// exchange takes both steps for one resource. It returns the session token and the
-// URL of the resource around it, if there is one.
+// exchange takes both steps for one resource. It returns the session token and the URL
+// of the containing resource, if there is one.
 func (f *federation) exchange(ctx context.Context, by credential, target *url.URL, public *rsa.PublicKey) (text, parent string, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target.String(), nil)
 	if err != nil {

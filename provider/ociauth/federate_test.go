@@ -11,7 +11,7 @@ import (
 
 const devops = "devops.us-ashburn-1.oci.oraclecloud.com"
 
-// keyed is a resource that signs with a key of its own.
+// keyed is a resource that signs with its own key.
 func keyed(t *testing.T) (ociauth.Config, map[string]http.HandlerFunc) {
 	t.Helper()
 	token := said(t, map[string]any{"res_tenant": someTenancy, "exp": inAnHour()})
@@ -25,7 +25,7 @@ func keyed(t *testing.T) (ociauth.Config, map[string]http.HandlerFunc) {
 		}
 }
 
-// A resource with a key of its own asks by the name of that key, in each version.
+// A resource with its own key asks by the name of that key, in each version.
 func TestResourceKeys(t *testing.T) {
 	for version, want := range map[string][2]string{
 		"2.1":   {"resource/v2.1/ocid1.thing.oc1.iad.a", "/20180711/resourcePrincipalTokenV2/ocid1.thing.oc1.iad.a"},
@@ -75,10 +75,10 @@ func TestResourceKeysThatAreNone(t *testing.T) {
 		}, "not OCI's auth service", 0},
 		"an id that leaves": {func(c *ociauth.Config, _ map[string]http.HandlerFunc) { c.Resource.ID = "../x" }, "cannot be part of a path", 0},
 		"no tenancy":        {func(c *ociauth.Config, _ map[string]http.HandlerFunc) { c.Resource.Tenancy = "" }, "OCI_RESOURCE_PRINCIPAL_TENANCY_ID is not the OCID", 0},
-		"no region":         {func(c *ociauth.Config, _ map[string]http.HandlerFunc) { c.Resource.Region = "" }, "OCI_RESOURCE_PRINCIPAL_REGION or --region gives it", 0},
+		"no region":         {func(c *ociauth.Config, _ map[string]http.HandlerFunc) { c.Resource.Region = "" }, "set OCI_RESOURCE_PRINCIPAL_REGION or --region", 0},
 		"no leaf":           {func(c *ociauth.Config, _ map[string]http.HandlerFunc) { c.Resource.Version = "3.0" }, "OCI_RESOURCE_PRINCIPAL_VERSION_FOR_LEAF_RESOURCE is not set", 0},
 		"a redirect":        {func(_ *ociauth.Config, h map[string]http.HandlerFunc) { h["GET "+devops] = says(307, "") }, "redirects are not followed", 1},
-		"no JSON":           {func(_ *ociauth.Config, h map[string]http.HandlerFunc) { h["GET "+devops] = says(200, "x") }, "no JSON object", 1},
+		"no JSON":           {func(_ *ociauth.Config, h map[string]http.HandlerFunc) { h["GET "+devops] = says(200, "x") }, "not a JSON object", 1},
 		"an endless answer": {func(_ *ociauth.Config, h map[string]http.HandlerFunc) {
 			h["GET "+devops] = says(200, strings.Repeat("x", 1<<17))
 		}, "more than 65536 bytes", 1},

@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// Limits for files, so that a wrong path such as /dev/zero is an error.
+// Limits of files, so that a wrong path such as /dev/zero is an error.
 const (
 	maxConfigFile = 1 << 20
 	maxKeyFile    = 64 << 10
@@ -43,7 +43,8 @@ func expand(path string) (string, error) {
 	return filepath.Join(home, rest), nil
 }
 
-// value is what an environment variable says, or the file that it names.
+// value returns an environment variable's text, or the content of the file that an
+// absolute path names.
 func value(s string, limit int64) ([]byte, error) {
 	if !filepath.IsAbs(s) {
 		return []byte(s), nil

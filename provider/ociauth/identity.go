@@ -13,13 +13,13 @@ import (
 	"github.com/oke-sign/oke-sign/provider/oci"
 )
 
-// credential is what one request is signed with. It is taken anew for each, so
-// that a token that was renewed on disk counts at once.
+// credential signs one request. Each request gets the credential of the moment, so that
+// a token that was renewed on disk counts at once.
 type credential struct {
 	keyID string
 	key   *rsa.PrivateKey
-	// delegation is the token of a user to act for, if there is one. It is sent
-	// and signed with each request, and written nowhere else.
+	// delegation is the token of the user to act for, or empty. It is sent and signed
+	// with each request, and never logged.
 	delegation string
 }
 
@@ -32,8 +32,8 @@ func (c credential) PrivateRSAKey() (*rsa.PrivateKey, error) { return c.key, nil
 // delegationHeader carries the token of the user that an instance acts for.
 const delegationHeader = "opc-obo-token"
 
-// sign signs a request of an OCI service. A delegation token is among the signed
-// headers, as Oracle's SDKs do it, so that nobody can take it out on the way.
+// sign signs a request of an OCI service. It signs the delegation token too, as
+// Oracle's SDKs do, so that nobody on the way can remove the token.
 func (c credential) sign(req *http.Request) error {
 	if c.delegation == "" {
 		return common.DefaultRequestSigner(c).Sign(req)

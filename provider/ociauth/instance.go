@@ -30,9 +30,9 @@ const (
 	maxMetadata     = 64 << 10
 )
 
-// instance is the compute instance that this runs on. Its metadata service gives
-// it a certificate, and OCI's federation endpoint a token for that, bound to a
-// key that never leaves this process.
+// instance is the compute instance that this process runs on. Its metadata service
+// gives it a certificate. OCI's federation endpoint exchanges the certificate for a token,
+// which is bound to a key that never leaves this process.
 type instance struct {
 	metadata  string
 	region    image.Region
@@ -61,7 +61,7 @@ func newInstance(ctx context.Context, cfg Config, transport *http.Transport) (*i
 	defer cancel()
 	name, err := i.read(ctx, "/instance/region")
 	if err != nil {
-		return nil, &unvouchedError{fmt.Errorf("%w: is this a compute instance of OCI?", err)}
+		return nil, &unvouchedError{fmt.Errorf("%w: is this machine a compute instance of OCI?", err)}
 	}
 	if i.region, err = image.ParseRegion(strings.ToLower(strings.TrimSpace(string(name)))); err != nil {
 		return nil, fmt.Errorf("the instance's metadata: %w", err)
@@ -75,8 +75,8 @@ func newInstance(ctx context.Context, cfg Config, transport *http.Transport) (*i
 	return i, nil
 }
 
-// checkMetadata refuses what is not of this machine or its link: whoever answers
-// there says who this process is.
+// checkMetadata rejects an address outside of this machine and its link, since the
+// metadata service decides who this process is.
 func checkMetadata(text string) error {
 	u, err := url.Parse(text)
 	if err != nil || u.Scheme != "http" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
@@ -89,13 +89,13 @@ func checkMetadata(text string) error {
 	return nil
 }
 
-// read asks the metadata service, past any proxy.
+// read asks the metadata service, without any proxy.
 func (i *instance) read(ctx context.Context, page string) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, i.metadata+page, nil)
 	if err != nil {
 		return nil, err
 	}
-	// It keeps out who can be made to send a request and no header.
+	// The service wants this header, so that a forged request without headers fails.
 	req.Header.Set("Authorization", "Bearer Oracle")
 	req.Header.Set("User-Agent", oci.UserAgent)
 	direct := &http.Transport{DisableKeepAlives: true}
@@ -114,7 +114,7 @@ func (i *instance) read(ctx context.Context, page string) ([]byte, error) {
 	return answer, nil
 }
 
-// leaf is the instance's certificate, which OCI replaces every few hours.
+// leaf is the instance's certificate. OCI replaces it every few hours.
 type leaf struct {
 	der, chain []byte
 	public     any
@@ -154,8 +154,8 @@ func (i *instance) leaf(ctx context.Context) (leaf, error) {
 	return found, nil
 }
 
-// identity is the certificate with its key. They are read one after the other, and
-// may be replaced in between.
+// identity reads the certificate and its key. OCI may replace both between the two reads,
+// so a pair that does not match is read again.
 func (i *instance) identity(ctx context.Context) (leaf, *rsa.PrivateKey, error) {
 	const tries = 3
 	for range tries {
@@ -185,7 +185,7 @@ func (i *instance) fetch(ctx context.Context) (token, error) {
 		return token{}, err
 	}
 	if own.tenancy != i.tenancy {
-		return token{}, fmt.Errorf("the instance's certificate is of tenancy %s now, and was of %s", own.tenancy, i.tenancy)
+		return token{}, fmt.Errorf("the tenancy of the instance's certificate is now %s, and was %s", own.tenancy, i.tenancy)
 	}
 	t, err := newToken()
 	if err != nil {
@@ -198,7 +198,7 @@ func (i *instance) fetch(ctx context.Context) (token, error) {
 	return t, t.hold(text, i.tenancy)
 }
 
-// federate is OCI's exchange of a certificate for a token.
+// federate exchanges a certificate for a token at OCI's auth service.
 func (i *instance) federate(ctx context.Context, own leaf, key *rsa.PrivateKey, public *rsa.PublicKey) (string, error) {
 	call := oci.Call{Service: "auth", Operation: "FederateX509", Host: "auth." + i.region.ID() + "." + i.region.Domain()}
 	session, err := encodeKey(public)
@@ -224,8 +224,8 @@ func (i *instance) federate(ctx context.Context, own leaf, key *rsa.PrivateKey, 
 		keyID: i.tenancy + "/fed-x509-sha256/" + strings.ReplaceAll(fmt.Sprintf("% x", sum), " ", ":"),
 		key:   key,
 	}
-	// The SDK leaves the host out of what it signs for this endpoint, and the
-	// endpoint is made for the SDK.
+	// The SDK does not sign the host for this endpoint, and the endpoint is made for
+	// the SDK.
 	signer := common.RequestSigner(id, []string{"date", "(request-target)"}, []string{"content-length", "content-type", "x-content-sha256"})
 	req.Header.Set("Date", time.Now().UTC().Format(http.TimeFormat))
 	if err := signer.Sign(req); err != nil {

@@ -11,18 +11,18 @@ import (
 	"github.com/oke-sign/oke-sign/provider/oci"
 )
 
-// claims are what a token says about itself.
+// claims are the claims of a token that this package uses.
 type claims struct {
 	Tenancy string
-	Expires float64 // seconds since 1970; 0 if it does not say
+	Expires float64 // seconds since 1970; 0 if absent
 }
 
-// readClaims reads the claims of a JWT without checking its signature: OCI does
-// that. A workload's and a resource's tenancy is in res_tenant, a user's in tenant.
+// readClaims reads the claims of a JWT. It does not check the signature, since OCI does.
+// The tenancy of a workload or a resource is in res_tenant, that of a user in tenant.
 func readClaims(text string) (claims, error) {
 	parts := strings.Split(text, ".")
 	if len(parts) != 3 {
-		return claims{}, fmt.Errorf("%w: the token is no JWT", oci.ErrMalformed)
+		return claims{}, fmt.Errorf("%w: the token is not a JWT", oci.ErrMalformed)
 	}
 	payload, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(parts[1], "="))
 	if err != nil {
@@ -37,8 +37,8 @@ func readClaims(text string) (claims, error) {
 
 var errExpired = errors.New("the token expired")
 
-// checkToken refuses what cannot stand in a header, and a token whose time is
-// over by its own claim, which OCI would answer with a bare 401.
+// checkToken rejects text that cannot stand in a header, and a token that expired by
+// its own claim. OCI would answer such a token with a bare 401.
 func checkToken(token string, now time.Time) error {
 	if token == "" || !consists(token, letters+"._-+/=~") {
 		return errors.New("it holds no token")
@@ -48,7 +48,7 @@ func checkToken(token string, now time.Time) error {
 	}
 	claims, err := readClaims(token)
 	if err != nil || claims.Expires <= 0 || claims.Expires > 1e11 {
-		return nil // OCI will say what it thinks of it
+		return nil // OCI decides about it
 	}
 	if end := time.Unix(int64(claims.Expires), 0); !now.Before(end) {
 		return fmt.Errorf("%w at %s", errExpired, end.UTC().Format(time.RFC3339))
@@ -56,7 +56,7 @@ func checkToken(token string, now time.Time) error {
 	return nil
 }
 
-// readToken reads a file with nothing but a token in it that may still hold.
+// readToken reads a file that has one token, and checks the token.
 func readToken(file string) (string, error) {
 	data, err := readFile(file, maxTokenFile)
 	if err != nil {
@@ -66,10 +66,10 @@ func readToken(file string) (string, error) {
 	return token, checkToken(token, time.Now())
 }
 
-// renewal says how a session goes on.
+// renewal returns the hint for an expired session.
 func renewal(err error) string {
 	if errors.Is(err, errExpired) {
-		return "; `oci session refresh` or `oci session authenticate` makes a new one"
+		return "; run `oci session refresh` or `oci session authenticate`"
 	}
 	return ""
 }

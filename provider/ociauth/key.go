@@ -12,7 +12,7 @@ import (
 	"github.com/oracle/oci-go-sdk/v65/common"
 )
 
-// parseKey reads a private key in PEM; name is where it came from.
+// parseKey reads a private key in PEM. Errors call its source name.
 func parseKey(data []byte, passphrase, name string) (*rsa.PrivateKey, error) {
 	var secret *string
 	if passphrase != "" {
@@ -27,22 +27,22 @@ func parseKey(data []byte, passphrase, name string) (*rsa.PrivateKey, error) {
 	case err != nil || key == nil:
 		return nil, fmt.Errorf("%s holds no RSA private key in PEM", name)
 	case key.N.BitLen() < 2048:
-		return nil, fmt.Errorf("%s holds an RSA key of %d bits; OCI takes 2048 and more", name, key.N.BitLen())
+		return nil, fmt.Errorf("%s holds an RSA key of %d bits; OCI requires at least 2048", name, key.N.BitLen())
 	}
 	return key, nil
 }
 
-// fingerprintOf is a public key's fingerprint as OCI writes it.
+// fingerprintOf returns a public key's fingerprint as OCI writes it.
 func fingerprintOf(pub *rsa.PublicKey) string {
 	der, err := x509.MarshalPKIXPublicKey(pub)
 	if err != nil {
 		return ""
 	}
-	sum := md5.Sum(der) //nolint:gosec // no security rests on it: OCI names keys so
+	sum := md5.Sum(der) //nolint:gosec // a name of the key, without a part in security
 	return strings.ReplaceAll(fmt.Sprintf("% x", sum), " ", ":")
 }
 
-// encodeKey returns a public key as these services take it: DER in base64.
+// encodeKey returns a public key in DER and base64, as the token services take it.
 func encodeKey(public *rsa.PublicKey) (string, error) {
 	der, err := x509.MarshalPKIXPublicKey(public)
 	if err != nil {

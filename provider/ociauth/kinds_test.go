@@ -17,8 +17,8 @@ import (
 	"github.com/oke-sign/oke-sign/test/ocitest"
 )
 
-// kinds are all of them, of a tenancy. What a kind asks for a new token is counted
-// by the function returned.
+// kinds returns the auth kinds of a tenancy. The returned function counts the requests
+// for a new token.
 func kinds() map[string]func(*ocitest.Tenancy) (ociauth.Config, func() int) {
 	never := func() int { return 0 }
 	return map[string]func(*ocitest.Tenancy) (ociauth.Config, func() int){
@@ -43,8 +43,8 @@ func kinds() map[string]func(*ocitest.Tenancy) (ociauth.Config, func() int) {
 	}
 }
 
-// Whoever it is, it knows its tenancy from the start, and a 401 is an answer: it
-// comes at once and makes nobody ask for more than one new token.
+// Each auth kind knows its tenancy from the start. A 401 is an answer that comes at once,
+// and it causes at most one request for a new token.
 func TestKinds(t *testing.T) {
 	for kind, prepare := range kinds() {
 		t.Run(kind, func(t *testing.T) {
@@ -131,8 +131,8 @@ func TestInstancesThatAreNone(t *testing.T) {
 		"a name":            {url: "http://localhost/opc/v2", says: "neither this machine nor its link"},
 		"not HTTP":          {url: "ftp://127.0.0.1/opc/v2", says: "not the URL of a metadata service"},
 		"a password":        {url: "http://a:b@127.0.0.1/opc/v2", says: "not the URL of a metadata service"},
-		"nobody there":      {url: "http://127.0.0.1:1/opc/v2", says: "is this a compute instance of OCI?"},
-		"not an instance":   {change: answers("/instance/region", 404, "nothing"), says: "404 Not Found: nothing: is this a compute instance of OCI?"},
+		"nobody there":      {url: "http://127.0.0.1:1/opc/v2", says: "is this machine a compute instance of OCI?"},
+		"not an instance":   {change: answers("/instance/region", 404, "nothing"), says: "404 Not Found: nothing: is this machine a compute instance of OCI?"},
 		"an unknown region": {change: answers("/instance/region", 200, "xx-nowhere-1"), says: `unknown OCI region "xx-nowhere-1"`},
 		"a redirect":        {change: answers("/instance/region", 302, "http://127.0.0.1/"), says: "302 Found"},
 		"no certificate":    {change: answers("/identity/cert.pem", 200, "hello"), says: "no certificate in PEM"},
@@ -173,7 +173,7 @@ func answers(page string, status int, body string) func(*ocitest.Tenancy, *ocite
 	return func(_ *ocitest.Tenancy, i *ocitest.Instance) { i.Answer(page, status, body) }
 }
 
-// What goes wrong with an instance's token is said to who needed it.
+// The caller that needs an instance's token gets the error of fetching it.
 func TestInstancesThatGetNoToken(t *testing.T) {
 	auth := func(f ocitest.Fault) func(*ocitest.Tenancy, *ocitest.Instance) {
 		f.Operation = "auth.*"
@@ -187,11 +187,11 @@ func TestInstancesThatGetNoToken(t *testing.T) {
 		"another's key":        {answers("/identity/key.pem", 200, strangersKey(t)), "is not that of the instance's certificate"},
 		"the metadata is gone": {answers("/identity/cert.pem", 500, "down"), "500 Internal Server Error: down"},
 		"another chain":        {answers("/identity/intermediate.pem", 200, strangersCA(t)), "401 NotAuthenticated"},
-		"no JSON":              {auth(ocitest.Fault{Kind: ocitest.Body, Body: "hello"}), "no JSON"},
-		"no token":             {auth(ocitest.Fault{Kind: ocitest.Body, Body: "{}"}), "not a token that holds now"},
-		"a header's end":       {auth(ocitest.Fault{Kind: ocitest.Body, Body: `{"token":"a\r\nb"}`}), "not a token that holds now"},
-		"no JWT":               {auth(ocitest.Fault{Kind: ocitest.Body, Body: `{"token":"abc"}`}), "the token is no JWT"},
-		"without end":          {auth(ocitest.Fault{Kind: ocitest.Body, Body: `{"token":"e30.e30.e30"}`}), "does not say when it ends"},
+		"no JSON":              {auth(ocitest.Fault{Kind: ocitest.Body, Body: "hello"}), "not a JSON object"},
+		"no token":             {auth(ocitest.Fault{Kind: ocitest.Body, Body: "{}"}), "not a valid token"},
+		"a header's end":       {auth(ocitest.Fault{Kind: ocitest.Body, Body: `{"token":"a\r\nb"}`}), "not a valid token"},
+		"no JWT":               {auth(ocitest.Fault{Kind: ocitest.Body, Body: `{"token":"abc"}`}), "the token is not a JWT"},
+		"without end":          {auth(ocitest.Fault{Kind: ocitest.Body, Body: `{"token":"e30.e30.e30"}`}), "the token has no expiry"},
 		"an endless answer":    {auth(ocitest.Fault{Kind: ocitest.Endless}), "more than 65536 bytes"},
 		"a redirect":           {auth(ocitest.Fault{Kind: ocitest.Status, Status: 307}), "redirects are not followed"},
 	} {
@@ -316,7 +316,7 @@ func TestResourcesThatAreNone(t *testing.T) {
 		"no file":        {func(c *ociauth.Config) { c.Resource.Token += "x" }, "OCI_RESOURCE_PRINCIPAL_RPST: open "},
 		"no key":         {func(c *ociauth.Config) { c.Resource.Key = "key" }, "OCI_RESOURCE_PRINCIPAL_PRIVATE_PEM holds no RSA private key in PEM"},
 		"a key's name":   {func(c *ociauth.Config) { c.Resource.Key = c.Resource.Token }, "OCI_RESOURCE_PRINCIPAL_PRIVATE_PEM holds no RSA private key in PEM"},
-		"no JWT":         {func(c *ociauth.Config) { c.Resource.Token = "abc" }, "the token is no JWT"},
+		"no JWT":         {func(c *ociauth.Config) { c.Resource.Token = "abc" }, "the token is not a JWT"},
 		"of nobody":      {func(c *ociauth.Config) { c.Resource.Token = "e30.e30.e30" }, "tenancy is not the OCID of a tenancy"},
 		"no region":      {func(c *ociauth.Config) { c.Region = "" }, "unknown OCI region"},
 		"another realm":  {func(c *ociauth.Config) { c.Region = "us-gov-ashburn-1" }, "the tenancy is in realm oc1"},

@@ -14,8 +14,8 @@ import (
 	"github.com/oke-sign/oke-sign/provider/oci"
 )
 
-// oidc is a job that an identity domain knows by its issuer's token. The session
-// token is bound to a key that never leaves this process.
+// oidc is a job with an OIDC token that an identity domain trusts. The session token is
+// bound to a key that never leaves this process.
 type oidc struct {
 	cfg       OIDC
 	host      string // of the identity domain
@@ -29,7 +29,7 @@ type oidc struct {
 // fromOIDC signs in with the OIDC token of a job.
 func fromOIDC(ctx context.Context, cfg Config, transport *http.Transport) (oci.Identity, error) {
 	if cfg.Region == "" {
-		return oci.Identity{}, errors.New("no region is given, and an OIDC token names none: --region or OCI_CLI_REGION gives it")
+		return oci.Identity{}, errors.New("the region is missing, and an OIDC token does not name one: set --region or OCI_CLI_REGION")
 	}
 	o, err := newOIDC(cfg, transport)
 	if err != nil {
@@ -57,30 +57,30 @@ func newOIDC(cfg Config, transport *http.Transport) (*oidc, error) {
 	}
 	switch {
 	case o.cfg.Client == "" || !consists(o.cfg.Client, letters+"._-"):
-		return nil, errors.New("the id of the identity domain's application is missing or not one: --oidc-client or OCI_OIDC_CLIENT_ID gives it")
+		return nil, errors.New("the client id of the identity domain's application is missing or malformed: set --oidc-client or OCI_OIDC_CLIENT_ID")
 	case o.cfg.Secret == "" && o.cfg.SecretFile == "":
-		return nil, errors.New("the secret of the identity domain's application is missing: OCI_OIDC_CLIENT_SECRET or --oidc-client-secret-file gives it")
+		return nil, errors.New("the secret of the identity domain's application is missing: set OCI_OIDC_CLIENT_SECRET or --oidc-client-secret-file")
 	case o.cfg.TokenFile != "" || o.cfg.Token != "":
 	case o.cfg.RequestURL != "" && o.cfg.RequestToken != "":
 		if o.request, err = parseRequestURL(o.cfg.RequestURL, cmp.Or(o.cfg.Audience, "https://"+o.host)); err != nil {
 			return nil, err
 		}
 	default:
-		return nil, errors.New("there is no OIDC token: --oidc-token-file or OCI_OIDC_TOKEN gives it; in a job of GitHub, permissions must have id-token: write")
+		return nil, errors.New("the OIDC token is missing: set --oidc-token-file or OCI_OIDC_TOKEN; in a job of GitHub, add id-token: write to permissions")
 	}
 	o.tokens = newTokens(o.fetch, 2*cfg.Client.AttemptTimeout)
 	return o, nil
 }
 
-// parseDomain reads the URL of an identity domain, and refuses one that is not
-// Oracle's: whoever is there gets a secret and an OIDC token.
+// parseDomain reads the URL of an identity domain. It rejects a host that is not
+// Oracle's, since the host gets a secret and an OIDC token.
 func parseDomain(text string) (host, realm string, err error) {
 	if text == "" {
-		return "", "", errors.New("the URL of the identity domain is missing: --oidc-domain or OCI_DOMAIN_URL gives it")
+		return "", "", errors.New("the URL of the identity domain is missing: set --oidc-domain or OCI_DOMAIN_URL")
 	}
 	u, err := url.Parse(text)
 	if err != nil || u.Scheme != "https" || u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
-		return "", "", errors.New("the URL of the identity domain is not one such as https://idcs-0123456789abcdef.identity.oraclecloud.com")
+		return "", "", errors.New("the URL of the identity domain is malformed: it must look like https://idcs-0123456789abcdef.identity.oraclecloud.com")
 	}
 	host = strings.ToLower(strings.TrimSuffix(u.Host, ":443"))
 	for _, region := range image.Regions() {
@@ -88,11 +88,11 @@ func parseDomain(text string) (host, realm string, err error) {
 			return host, region.Domain(), nil
 		}
 	}
-	return "", "", fmt.Errorf("the identity domain is at %.100q, which is not under identity.oraclecloud.com or its like in another realm", u.Host)
+	return "", "", fmt.Errorf("the identity domain is at %.100q, which is not under identity.oraclecloud.com or another realm's identity domains", u.Host)
 }
 
-// parseRequestURL reads where GitHub gives a job its token. The request carries a
-// secret of the job, so that it goes to GitHub alone.
+// parseRequestURL reads the URL at which GitHub gives a job its token. The request
+// carries a secret of the job, so it may go to GitHub only.
 func parseRequestURL(text, audience string) (*url.URL, error) {
 	u, err := url.Parse(text)
 	if err != nil || u.Scheme != "https" || u.User != nil || u.Fragment != "" {
@@ -100,7 +100,7 @@ func parseRequestURL(text, audience string) (*url.URL, error) {
 	}
 	host := strings.ToLower(strings.TrimSuffix(u.Host, ":443"))
 	if !isHost(host) || !strings.HasSuffix(host, ".actions.githubusercontent.com") && !strings.HasSuffix(host, ".ghe.com") {
-		return nil, fmt.Errorf("ACTIONS_ID_TOKEN_REQUEST_URL is at %.100q, which is not GitHub: with a server of your own, get the token in the job and give it in OCI_OIDC_TOKEN", u.Host)
+		return nil, fmt.Errorf("ACTIONS_ID_TOKEN_REQUEST_URL is at %.100q, which is not GitHub: if you run your own server, get the token in the job and set OCI_OIDC_TOKEN", u.Host)
 	}
 	u.Host = host
 	more := "audience=" + url.QueryEscape(audience)
@@ -129,7 +129,7 @@ func (o *oidc) fetch(ctx context.Context) (token, error) {
 		err = t.hold(text, "")
 	}
 	if err == nil && o.tenancy != "" && t.tenancy != o.tenancy {
-		err = fmt.Errorf("it gave a token of tenancy %.80s, and OCI_CLI_TENANCY is %.80s", t.tenancy, o.tenancy)
+		err = fmt.Errorf("the token is of tenancy %.80s, and OCI_CLI_TENANCY is %.80s", t.tenancy, o.tenancy)
 	}
 	if err != nil {
 		return token{}, &unvouchedError{fmt.Errorf("exchanging the OIDC token at %s: %w", o.host, err)}
@@ -159,7 +159,7 @@ func (o *oidc) subject(ctx context.Context) (string, error) {
 	return text, nil
 }
 
-// ask has GitHub make a token for the job.
+// ask asks GitHub for the job's token.
 func (o *oidc) ask(ctx context.Context) (string, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, o.request.String(), nil)
 	if err != nil {
@@ -202,8 +202,8 @@ func isSecret(s string) bool {
 	return s != ""
 }
 
-// exchange is the token exchange of RFC 8693 as OCI has it: the answer is bound to
-// the public key, and OCI takes it as a user's session token.
+// exchange is the token exchange of RFC 8693 in OCI's form. The answer is bound to the
+// public key, and OCI accepts it as a user's session token.
 func (o *oidc) exchange(ctx context.Context, subject, secret string, t token) (string, error) {
 	key, err := encodeKey(&t.key.PublicKey)
 	if err != nil {
@@ -229,7 +229,7 @@ func (o *oidc) exchange(ctx context.Context, subject, secret string, t token) (s
 	return given.text("token"), nil
 }
 
-// send sends a request that holds secrets, and reads the JSON object of the answer.
+// send sends a request with secrets, and reads the JSON object of the answer.
 func (o *oidc) send(req *http.Request, secrets ...string) (answer, error) {
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("User-Agent", oci.UserAgent)

@@ -152,7 +152,7 @@ func TestOIDCFromFiles(t *testing.T) {
 	}
 }
 
-// What is wrong is said, and no secret with it, whatever the domain answers.
+// Each error says what is wrong and has no secret, for any answer of the domain.
 func TestOIDCThatIsRefused(t *testing.T) {
 	good := says(200, `{"token":"`+session(t)+`"}`)
 	answers := func(status int, text string) map[string]http.HandlerFunc {
@@ -168,26 +168,26 @@ func TestOIDCThatIsRefused(t *testing.T) {
 		asks   int // requests that may be sent
 	}{
 		"no domain":             {change: func(c *ociauth.Config) { c.OIDC.Domain = "" }, says: "the URL of the identity domain is missing"},
-		"not https":             {change: func(c *ociauth.Config) { c.OIDC.Domain = "http://" + domainHost }, says: "is not one such as https://"},
-		"another path":          {change: func(c *ociauth.Config) { c.OIDC.Domain = "https://" + domainHost + "/ui" }, says: "is not one such as https://"},
-		"a password":            {change: func(c *ociauth.Config) { c.OIDC.Domain = "https://a:hunter2@" + domainHost }, says: "is not one such as https://"},
+		"not https":             {change: func(c *ociauth.Config) { c.OIDC.Domain = "http://" + domainHost }, says: "is malformed: it must look like https://"},
+		"another path":          {change: func(c *ociauth.Config) { c.OIDC.Domain = "https://" + domainHost + "/ui" }, says: "is malformed: it must look like https://"},
+		"a password":            {change: func(c *ociauth.Config) { c.OIDC.Domain = "https://a:hunter2@" + domainHost }, says: "is malformed: it must look like https://"},
 		"somebody's host":       {change: func(c *ociauth.Config) { c.OIDC.Domain = "https://identity.oraclecloud.com.evil.example" }, says: "not under identity.oraclecloud.com"},
 		"a host like it":        {change: func(c *ociauth.Config) { c.OIDC.Domain = "https://evilidentity.oraclecloud.com" }, says: "not under identity.oraclecloud.com"},
 		"another port":          {change: func(c *ociauth.Config) { c.OIDC.Domain = "https://" + domainHost + ":8443" }, says: "not under identity.oraclecloud.com"},
 		"another realm":         {change: func(c *ociauth.Config) { c.OIDC.Domain = "https://idcs-0.identity.oraclegovcloud.com" }, hosts: map[string]http.HandlerFunc{"POST idcs-0.identity.oraclegovcloud.com": good}, asks: 1, says: "the identity domain is in the realm of oraclegovcloud.com"},
-		"no region":             {change: func(c *ociauth.Config) { c.Region = "" }, says: "no region is given"},
+		"no region":             {change: func(c *ociauth.Config) { c.Region = "" }, says: "the region is missing"},
 		"no client":             {change: func(c *ociauth.Config) { c.OIDC.Client = "" }, says: "id of the identity domain's application is missing"},
-		"a client with a colon": {change: func(c *ociauth.Config) { c.OIDC.Client = "a:b" }, says: "id of the identity domain's application is missing or not one"},
+		"a client with a colon": {change: func(c *ociauth.Config) { c.OIDC.Client = "a:b" }, says: "id of the identity domain's application is missing or malformed"},
 		"no secret":             {change: func(c *ociauth.Config) { c.OIDC.Secret = "" }, says: "secret of the identity domain's application is missing"},
 		"a secret of two lines": {change: func(c *ociauth.Config) { c.OIDC.Secret = clientSecret + "\nx" }, says: "not one line of ASCII"},
 		"no secret in the file": {change: func(c *ociauth.Config) { c.OIDC.SecretFile = "/dev/null" }, says: "is empty"},
 		"an endless secret":     {change: func(c *ociauth.Config) { c.OIDC.SecretFile = "/dev/zero" }, says: "/dev/zero is larger than"},
-		"no token":              {change: func(c *ociauth.Config) { c.OIDC.Token = "" }, says: "there is no OIDC token"},
+		"no token":              {change: func(c *ociauth.Config) { c.OIDC.Token = "" }, says: "the OIDC token is missing"},
 		"a token of two lines":  {change: func(c *ociauth.Config) { c.OIDC.Token += "\r\nX: y" }, says: "the OIDC token: it holds no token"},
 		"an old token": {change: func(c *ociauth.Config) {
 			c.OIDC.Token = said(t, map[string]any{"exp": time.Now().Add(-time.Minute).Unix()})
 		}, says: "the OIDC token: the token expired at 20"},
-		"another tenancy": {change: func(c *ociauth.Config) { c.Override.Tenancy = someTenancy + "x" }, hosts: answers(200, `{"token":"`+session(t)+`"}`), asks: 1, says: "it gave a token of tenancy"},
+		"another tenancy": {change: func(c *ociauth.Config) { c.Override.Tenancy = someTenancy + "x" }, hosts: answers(200, `{"token":"`+session(t)+`"}`), asks: 1, says: "the token is of tenancy"},
 		"a wrong secret":  {hosts: answers(401, `{"error":"invalid_client","error_description":"Client authentication failed."}`), asks: 1, says: "401 Unauthorized: invalid_client: Client authentication failed."},
 		"no trust":        {hosts: answers(400, `{"error":"invalid_grant","error_description":"No trust for the issuer"}`), asks: 1, says: "400 Bad Request: invalid_grant: No trust for the issuer"},
 		"it repeats the token": {hosts: answers(400, `{"error":"invalid_grant","error_description":"bad: `+subject+`"}`), asks: 1,
@@ -195,16 +195,16 @@ func TestOIDCThatIsRefused(t *testing.T) {
 		"it repeats a part of it": {hosts: answers(400, "bad: "+subject[:100]), asks: 1, says: "bad: …"},
 		"it repeats the secret":   {hosts: answers(500, clientSecret), asks: 1, says: "its text repeats a secret"},
 		"a redirect":              {hosts: answers(307, ""), asks: 1, says: "redirects are not followed"},
-		"no JSON":                 {hosts: answers(200, "<html>"), asks: 1, says: "no JSON object"},
-		"a token twice":           {hosts: answers(200, `{"token":"a","Token":"b"}`), asks: 1, says: "given twice"},
-		"more than an object":     {hosts: answers(200, `{"token":"a"}{}`), asks: 1, says: "something stands after"},
-		"no session":              {hosts: answers(200, `{"access_token":"a.b.c"}`), asks: 1, says: "not a token that holds now"},
+		"no JSON":                 {hosts: answers(200, "<html>"), asks: 1, says: "not a JSON object"},
+		"a token twice":           {hosts: answers(200, `{"token":"a","Token":"b"}`), asks: 1, says: "occurs twice"},
+		"more than an object":     {hosts: answers(200, `{"token":"a"}{}`), asks: 1, says: "text follows the object"},
+		"no session":              {hosts: answers(200, `{"access_token":"a.b.c"}`), asks: 1, says: "not a valid token"},
 		"a session in another case": {hosts: answers(200, `{"TOKEN":"`+session(t)+`"}`), asks: 1,
-			says: "not a token that holds now"},
+			says: "not a valid token"},
 		"a session of nobody": {hosts: answers(200, `{"token":"`+said(t, map[string]any{"exp": inAnHour()})+`"}`), asks: 1, says: "names no tenancy"},
 		"a session without end": {hosts: answers(200, `{"token":"`+said(t, map[string]any{"tenant": someTenancy})+`"}`), asks: 1,
-			says: "does not say when it ends"},
-		"a header's end":    {hosts: answers(200, `{"token":"a\r\nb"}`), asks: 1, says: "not a token that holds now"},
+			says: "the token has no expiry"},
+		"a header's end":    {hosts: answers(200, `{"token":"a\r\nb"}`), asks: 1, says: "not a valid token"},
 		"an endless answer": {hosts: answers(200, strings.Repeat("x", 1<<17)), asks: 1, says: "more than 65536 bytes"},
 
 		"a request over http": {change: func(c *ociauth.Config) {
@@ -308,7 +308,7 @@ func FuzzParseAnswer(f *testing.F) {
 			}
 			return
 		}
-		// What parses prints back the same, and any reader takes it in the same way.
+		// An answer that parses prints back the same, so that all readers agree on it.
 		again, err := json.Marshal(got)
 		if err != nil {
 			t.Fatal(err)

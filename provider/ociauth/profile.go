@@ -12,7 +12,7 @@ import (
 	"github.com/oke-sign/oke-sign/provider/oci"
 )
 
-// keys names the values as a configuration file does.
+// keys returns the values by their names in a configuration file.
 func (o Override) keys() map[string]string {
 	return map[string]string{
 		"user": o.User, "tenancy": o.Tenancy, "fingerprint": o.Fingerprint, "key_file": o.KeyFile, "key_content": o.KeyContent,
@@ -20,7 +20,7 @@ func (o Override) keys() map[string]string {
 	}
 }
 
-// complete reports whether a kind needs no configuration file.
+// complete reports whether the values suffice for a kind without a configuration file.
 func (o Override) complete(kind, region string) bool {
 	key := o.KeyFile != "" || o.KeyContent != ""
 	switch kind {
@@ -34,8 +34,8 @@ func (o Override) complete(kind, region string) bool {
 	return false
 }
 
-// profile is one section of an OCI configuration file, and what replaces parts of
-// it. Without a file, it is what the environment says.
+// profile is one section of an OCI configuration file, with the values that override
+// it. Without a file, all values come from the environment.
 type profile struct {
 	file, name string
 	values     map[string]string
@@ -48,7 +48,7 @@ func (p profile) String() string {
 	return fmt.Sprintf("profile %s of %s", p.name, p.file)
 }
 
-// profile reads the profile, unless all of it is given otherwise.
+// profile reads the profile, unless the overrides suffice.
 func (c Config) profile() (profile, error) {
 	p := profile{values: make(map[string]string)}
 	if !c.Override.complete(c.Kind, c.Region) {
@@ -57,11 +57,11 @@ func (c Config) profile() (profile, error) {
 			return profile{}, err
 		}
 	}
-	// A key that is given in any way replaces the profile's, however that has it.
+	// A key in the overrides replaces the profile's key in either form.
 	if c.Override.KeyFile != "" || c.Override.KeyContent != "" {
 		delete(p.values, "key_file")
 	}
-	delete(p.values, "key_content") // Oracle's tools refuse it in a file
+	delete(p.values, "key_content") // Oracle's tools reject it in a file
 	for key, value := range c.Override.keys() {
 		if value != "" {
 			p.values[key] = value
@@ -70,7 +70,7 @@ func (c Config) profile() (profile, error) {
 	return p, nil
 }
 
-// usual is the kind that nobody has chosen: what the profile says.
+// usual returns the auth kind that the profile names, or implies.
 func (c Config) usual() (string, error) {
 	p, err := c.profile()
 	if err != nil {
@@ -137,10 +137,10 @@ func (p profile) signIn(cfg Config) (oci.Identity, error) {
 	return id, nil
 }
 
-// readProfile finds a profile in a configuration file, ~/.oci/config if none is
-// named. The SDK has a parser of its own, which cuts values at a second "=", and
-// takes what a profile lacks from DEFAULT and from Terraform's environment: an
-// identity patched together from two is nobody's intention.
+// readProfile reads a profile of a configuration file, ~/.oci/config by default. The
+// SDK's parser is not used: it cuts values at a second "=", and fills the gaps of a
+// profile from DEFAULT and from Terraform's environment. Nobody intends an identity
+// that is mixed from two.
 func readProfile(file, name string) (profile, error) {
 	if file == "" {
 		file = "~/.oci/config"
@@ -164,8 +164,8 @@ func readProfile(file, name string) (profile, error) {
 	return p, nil
 }
 
-// parseProfile reads the INI text that Oracle's tools share. Like Oracle's CLI
-// it takes "key = value" and "key: value" and refuses a name given twice.
+// parseProfile reads the INI text that Oracle's tools share. Like Oracle's CLI, it
+// accepts "key = value" and "key: value" and rejects a name that occurs twice.
 func parseProfile(data []byte, name string) (profile, error) {
 	p := profile{name: name}
 	section, names := "", []string{}
@@ -177,12 +177,12 @@ func parseProfile(data []byte, name string) (profile, error) {
 		}
 		if line[0] == '[' {
 			if !strings.HasSuffix(line, "]") {
-				return profile{}, fmt.Errorf("line %d begins a profile and has no ]", i+1)
+				return profile{}, fmt.Errorf("line %d starts a profile without a ]", i+1)
 			}
 			section = line[1 : len(line)-1]
 			if section == name {
 				if p.values != nil {
-					return profile{}, fmt.Errorf("line %d: profile %.80q is there twice", i+1, name)
+					return profile{}, fmt.Errorf("line %d: profile %.80q occurs twice", i+1, name)
 				}
 				p.values = make(map[string]string)
 			}
@@ -194,7 +194,7 @@ func parseProfile(data []byte, name string) (profile, error) {
 		}
 		at := strings.IndexAny(line, "=:")
 		if at < 1 {
-			return profile{}, fmt.Errorf("line %d is no \"key = value\"", i+1) // without the line: it may be a secret
+			return profile{}, fmt.Errorf("line %d is not \"key = value\"", i+1) // without the line, which may be a secret
 		}
 		key := strings.ToLower(strings.TrimSpace(line[:at]))
 		if _, again := p.values[key]; again {
@@ -215,7 +215,7 @@ func (p profile) need(key string) (string, error) {
 	return "", fmt.Errorf("%s is missing", key)
 }
 
-// identify returns the function that yields the identity for each request.
+// identify returns the function that returns the credential for each request.
 func (p profile) identify(kind string) (func() (credential, error), error) {
 	if p.values["key_file"] == "" && p.values["key_content"] == "" {
 		return nil, errors.New("key_file is missing")
@@ -226,7 +226,7 @@ func (p profile) identify(kind string) (func() (credential, error), error) {
 	return p.apiKey()
 }
 
-// privateKey reads the key and says where it is from.
+// privateKey reads the key and returns a name for its source.
 func (p profile) privateKey() (pem []byte, name string, err error) {
 	if content := p.values["key_content"]; content != "" {
 		return []byte(content), "OCI_CLI_KEY_CONTENT", nil
@@ -265,7 +265,7 @@ func (p profile) apiKey() (func() (credential, error), error) {
 	if err != nil {
 		return nil, err
 	}
-	// OCI would answer 401 and not say which of five things is wrong.
+	// OCI would answer 401 without the reason.
 	if is := fingerprintOf(&key.PublicKey); !strings.EqualFold(fingerprint, is) {
 		return nil, fmt.Errorf("fingerprint is %.60q, but that of %s is %s", fingerprint, name, is)
 	}
@@ -273,9 +273,9 @@ func (p profile) apiKey() (func() (credential, error), error) {
 	return func() (credential, error) { return id, nil }, nil
 }
 
-// sessionToken serves the token as it is on disk at each request: it lives an
-// hour, and `oci session refresh` writes a new one, `oci session authenticate`
-// one for a new key.
+// sessionToken reads the token from disk for each request. A token lives an hour. The
+// command `oci session refresh` writes a new one, and `oci session authenticate` one
+// with a new key.
 func (p profile) sessionToken() (func() (credential, error), error) {
 	tokenFile, err := p.need("security_token_file")
 	if err != nil {

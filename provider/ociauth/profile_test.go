@@ -111,12 +111,12 @@ func TestWhatIsWrongWithAProfile(t *testing.T) {
 		"wrong pass phrase, given":        {profile: "PASSPHRASE", config: ociauth.Config{Override: ociauth.Override{Passphrase: "swordfish"}}, change: with("x", "y"), want: []string{"cannot be opened with the pass phrase"}},
 		"signs in as nobody does":         {change: with("authentication_type", "x509"), want: []string{`authentication_type is "x509" (want one of api_key, `}},
 		"a key twice":                     {change: func(s string) string { return s + "\nuser=again\n" }, want: []string{`profile CHANGED has "user" twice`}},
-		"a line that is none":             {change: func(s string) string { return s + "\nhunter2\n" }, want: []string{`is no "key = value"`}},
-		"the profile twice":               {change: func(s string) string { return s + "\n[CHANGED]\n" }, want: []string{`profile "CHANGED" is there twice`}},
-		"a heading that does not end":     {change: func(s string) string { return s + "\n[OTHER\n" }, want: []string{"begins a profile and has no ]"}},
+		"a line that is none":             {change: func(s string) string { return s + "\nhunter2\n" }, want: []string{`is not "key = value"`}},
+		"the profile twice":               {change: func(s string) string { return s + "\n[CHANGED]\n" }, want: []string{`profile "CHANGED" occurs twice`}},
+		"a heading that does not end":     {change: func(s string) string { return s + "\n[OTHER\n" }, want: []string{"starts a profile without a ]"}},
 		"no such profile":                 {config: ociauth.Config{Profile: "PROD"}, change: with("x", "y"), want: []string{`no profile "PROD"; it has: DEFAULT, PASSPHRASE, SESSION, CHANGED`}},
 		"no such file":                    {config: ociauth.Config{ConfigFile: "/nowhere/config"}, change: with("x", "y"), want: []string{"reading the OCI configuration file: open /nowhere/config"}},
-		"no such kind":                    {config: ociauth.Config{Kind: "delegation"}, change: with("x", "y"), want: []string{`no such kind of principal: "delegation"`}},
+		"no such kind":                    {config: ociauth.Config{Kind: "delegation"}, change: with("x", "y"), want: []string{`no such auth kind: "delegation"`}},
 		"a session without a token":       {config: ociauth.Config{Kind: ociauth.KindSecurityToken}, change: with("x", "y"), want: []string{"security_token_file is missing"}},
 		"a token file that is not there":  {profile: "SESSION", change: with("security_token_file", "/nowhere/token"), want: []string{"security_token_file /nowhere/token: open /nowhere/token"}},
 		"a token that leaves its place":   {profile: "SESSION", change: with("security_token_file", "bad_token"), want: []string{"bad_token: it holds no token"}},
@@ -130,7 +130,7 @@ func TestWhatIsWrongWithAProfile(t *testing.T) {
 	h.write("short.pem", shortKey(t))
 	h.write("bad_token", "abc\",headers=\"\nX: y")
 	h.write("old_token", jwt(time.Now().Add(-time.Minute)))
-	// What the SDK would fill the gaps with.
+	// The SDK would fill the gaps from these variables.
 	for _, key := range []string{"tenancy_ocid", "user_ocid", "fingerprint", "region", "private_key_path"} {
 		t.Setenv("TF_VAR_"+key, "from the environment")
 	}
@@ -208,7 +208,7 @@ func FuzzParseProfile(f *testing.F) {
 			}
 			return
 		}
-		// What parses prints back the same.
+		// A profile that parses prints back the same.
 		var again strings.Builder
 		again.WriteString("[P]\n")
 		for key, value := range values {

@@ -17,7 +17,7 @@ import (
 func fromResource(ctx context.Context, cfg Config, transport *http.Transport) (oci.Identity, error) {
 	r := cfg.Resource
 	if r.Version == "" {
-		return oci.Identity{}, errors.New("OCI_RESOURCE_PRINCIPAL_VERSION is not set: OCI runs this for no resource that has a principal")
+		return oci.Identity{}, errors.New("OCI_RESOURCE_PRINCIPAL_VERSION is not set: this process does not run for a resource principal")
 	}
 	name := "resource principal " + r.Version
 	if r.Version == resourceToken {
@@ -44,7 +44,7 @@ func fromResourceToken(cfg Config, name string) (oci.Identity, error) {
 	if err != nil {
 		return oci.Identity{}, err
 	}
-	token, _, err := read() // a bad token now is an error now
+	token, _, err := read() // so that a bad token is an error at the start
 	if err != nil {
 		return oci.Identity{}, err
 	}
@@ -63,7 +63,7 @@ func fromResourceToken(cfg Config, name string) (oci.Identity, error) {
 	return id, nil
 }
 
-// reader returns what reads the token and its key as they are now.
+// reader returns the function that reads the current token and its key.
 func (r Resource) reader() (func() (string, credential, error), error) {
 	if r.Token == "" || r.Key == "" {
 		return nil, errors.New("OCI_RESOURCE_PRINCIPAL_RPST and OCI_RESOURCE_PRINCIPAL_PRIVATE_PEM are not both set")
@@ -99,7 +99,7 @@ func (r Resource) key() (pem []byte, passphrase string, err error) {
 	return pem, strings.TrimRight(string(phrase), "\r\n"), nil
 }
 
-// newFederation prepares the exchange of a resource whose token is asked for.
+// newFederation prepares the exchange of tokens for a resource.
 func newFederation(ctx context.Context, cfg Config, r Resource, transport *http.Transport) (*federation, error) {
 	f := &federation{cfg: cfg, transport: transport}
 	if err := f.vouch(ctx, r); err != nil {
@@ -109,7 +109,7 @@ func newFederation(ctx context.Context, cfg Config, r Resource, transport *http.
 	return f, nil
 }
 
-// vouch finds out who signs the first request of a resource, and where it goes.
+// vouch sets who signs the first request for a resource, and where it goes.
 func (f *federation) vouch(ctx context.Context, r Resource) (err error) {
 	switch r.Version {
 	case resourceInstance:
@@ -126,11 +126,12 @@ func (f *federation) vouch(ctx context.Context, r Resource) (err error) {
 	}
 	f.region, err = image.ParseRegion(strings.ToLower(cmp.Or(f.cfg.Region, r.Region)))
 	if err != nil {
-		return fmt.Errorf("resource principal %s: %w; OCI_RESOURCE_PRINCIPAL_REGION or --region gives it", r.Version, err)
+		return fmt.Errorf("resource principal %s: %w; set OCI_RESOURCE_PRINCIPAL_REGION or --region", r.Version, err)
 	}
 	return f.aim(r)
 }
 
+// vouchInstance has the instance sign that the resource runs on.
 func (f *federation) vouchInstance(ctx context.Context, r Resource) error {
 	i, err := newInstance(ctx, f.cfg, f.transport)
 	if err != nil {
@@ -151,7 +152,7 @@ func (f *federation) vouchInstance(ctx context.Context, r Resource) error {
 	return f.aim(r)
 }
 
-// vouchKey has the resource's own key sign. The session is bound to that key.
+// vouchKey has the resource's key sign. The session is bound to that key.
 func (f *federation) vouchKey(r Resource) error {
 	pem, passphrase, err := r.key()
 	if err != nil {
@@ -174,7 +175,7 @@ func (f *federation) vouchKey(r Resource) error {
 	return nil
 }
 
-// vouchLeaf has a resource inside another sign for the outer one.
+// vouchLeaf has the inner resource sign for the outer one.
 func (f *federation) vouchLeaf(ctx context.Context, r Resource) error {
 	leaf := r.Leaf
 	if leaf == nil || leaf.Version == "" {
@@ -182,7 +183,7 @@ func (f *federation) vouchLeaf(ctx context.Context, r Resource) error {
 	}
 	switch leaf.Version {
 	case resourceNested:
-		return errors.New("OCI_RESOURCE_PRINCIPAL_VERSION_FOR_LEAF_RESOURCE is 3.0: a leaf holds no other resource")
+		return errors.New("OCI_RESOURCE_PRINCIPAL_VERSION_FOR_LEAF_RESOURCE is 3.0: a leaf cannot contain another resource")
 	case resourceToken:
 		read, err := leaf.reader()
 		if err != nil {
@@ -202,7 +203,7 @@ func (f *federation) vouchLeaf(ctx context.Context, r Resource) error {
 	if f.region.IsZero() {
 		var err error
 		if f.region, err = image.ParseRegion(strings.ToLower(cmp.Or(f.cfg.Region, leaf.Region))); err != nil {
-			return fmt.Errorf("resource principal 3.0: %w; OCI_RESOURCE_PRINCIPAL_REGION_FOR_LEAF_RESOURCE or --region gives it", err)
+			return fmt.Errorf("resource principal 3.0: %w; set OCI_RESOURCE_PRINCIPAL_REGION_FOR_LEAF_RESOURCE or --region", err)
 		}
 	}
 	f.hops = maxParents

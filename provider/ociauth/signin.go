@@ -52,5 +52,5 @@ func identify(ctx context.Context, cfg Config, transport *http.Transport) (oci.I
 	case KindOIDC:
 		return fromOIDC(ctx, cfg, transport)
 	}
-	return oci.Identity{}, fmt.Errorf("no such kind of principal: %.40q (want %s)", cfg.Kind, strings.Join(Kinds(), ", "))
+	return oci.Identity{}, fmt.Errorf("no such auth kind: %.40q (want %s)", cfg.Kind, strings.Join(Kinds(), ", "))
 }

@@ -9,15 +9,15 @@ import (
 	"time"
 )
 
-// Surrounding is a place that OCI, or an issuer of OIDC tokens, knows.
+// Surrounding is a place where processes can sign in without an API key.
 type Surrounding struct {
 	Place string   // such as "OCI Cloud Shell"
-	Flags []string // that sign in there; a word in capitals is to be filled in
+	Flags []string // the flags that sign in there; the user fills in words in capitals
 }
 
-// Surroundings says where this process seems to run, the likeliest first. It looks
-// at the environment and files, and asks the metadata service for 300 ms. It
-// decides nothing: whoever signs in says how.
+// Surroundings guesses where this process runs, the likeliest place first. It reads the
+// environment and files, and gives the metadata service 300 ms. The guess is for hints:
+// only the user chooses how to sign in.
 func Surroundings(ctx context.Context, cfg Config, getenv func(string) string) []Surrounding {
 	var found []Surrounding
 	see := func(is bool, place string, flags ...string) {
@@ -56,7 +56,7 @@ func Surroundings(ctx context.Context, cfg Config, getenv func(string) string) [
 	return found
 }
 
-// cloudShellConfig is where Cloud Shell has its configuration file.
+// cloudShellConfig is the configuration file of Cloud Shell.
 const cloudShellConfig = "/etc/oci/config"
 
 func exists(file string) bool {
@@ -64,7 +64,7 @@ func exists(file string) bool {
 	return err == nil
 }
 
-// onInstance reports whether a metadata service of OCI answers soon.
+// onInstance reports whether a metadata service of OCI answers within 300 ms.
 func onInstance(ctx context.Context, cfg Config) bool {
 	const soon = 300 * time.Millisecond
 	ctx, cancel := context.WithTimeout(ctx, soon)

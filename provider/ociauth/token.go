@@ -16,34 +16,35 @@ import (
 )
 
 const (
-	// tokenMargin is how long before its end a token is no longer used, and
-	// refusedAfter how old one must be for a 401 to be its fault.
+	// tokenMargin is how long before its expiry a token goes out of use. refusedAfter
+	// is the age from which a token is replaced after a 401.
 	tokenMargin  = time.Minute
 	refusedAfter = 30 * time.Second
-	// anotherWithin is how long another is waited for in place of one that OCI
-	// refused, which leaves a request time to try that one all the same.
+	// anotherWithin bounds the wait for a replacement of a token that OCI refused. A
+	// request then has time left to try the old token.
 	anotherWithin = 500 * time.Millisecond
 )
 
-// token is one that OCI takes, whose it is, and the key it is bound to.
+// token is a session token with its key and its tenancy.
 type token struct {
 	credential
 	tenancy      string
 	began, until time.Time
 }
 
-// tokens are had from a service that vouches for this process. Who needs one while
-// it is being asked for waits for the same answer.
+// tokens caches the session token that a service issues to this process. Callers that
+// need a token at the same time wait for the same answer.
 type tokens struct {
 	held    *cache.Cache[struct{}, token]
 	doubted *atomic.Pointer[doubt]
 }
 
-// doubt is a token that OCI refused. It may be good: OCI also says so of a region
-// that the tenancy is not subscribed to, which whoever names an image chooses.
+// doubt is a token that OCI refused with 401. The token may be good: OCI also answers
+// 401 in a region that the tenancy is not subscribed to, and the author of an image
+// reference chooses the region.
 type doubt struct {
 	token
-	alone bool // another was not to be had
+	alone bool // no replacement could be fetched
 }
 
 func newTokens(fetch func(context.Context) (token, error), timeout time.Duration) tokens {
@@ -56,8 +57,9 @@ func newTokens(fetch func(context.Context) (token, error), timeout time.Duration
 	})}
 }
 
-// get returns the token that holds now. It is renewed at half of its life. One that OCI
-// refused is used if another cannot be had soon, and while that is tried again.
+// get returns a valid token. It refreshes the token at half of its life. If OCI refused
+// the token and a replacement does not come soon, get returns the refused one, while
+// the next replacement is fetched.
 func (t tokens) get(ctx context.Context) (token, error) {
 	old := t.doubted.Load()
 	if old == nil || !time.Now().Before(old.until) {
@@ -83,7 +85,7 @@ func (t tokens) identify(ctx context.Context) (credential, error) {
 	return held.credential, err
 }
 
-// refused has the token that OCI does not take replaced, unless it is a new one.
+// refused replaces a token that OCI answered with 401, unless the token is new.
 func (t tokens) refused() {
 	t.held.Discard(struct{}{}, func(held token) bool {
 		if time.Since(held.began) <= refusedAfter {
@@ -94,8 +96,8 @@ func (t tokens) refused() {
 	})
 }
 
-// newToken is one for a new key that never leaves this process, and still without
-// the token itself.
+// newToken returns a token with a new key, which never leaves this process. hold adds
+// the text of the token.
 func newToken() (token, error) {
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
@@ -104,11 +106,11 @@ func newToken() (token, error) {
 	return token{credential: credential{key: key}, began: time.Now()}, nil
 }
 
-// hold takes what was given for the key. Whose it is and how long it holds it says
-// itself; OCI will check both. The tenancy may also be known from elsewhere.
+// hold sets the text that a service issued for the key. The token's own claims say its
+// expiry and, if the tenancy is not known, its tenancy. OCI checks both.
 func (t *token) hold(text, tenancy string) error {
 	if checkToken(text, t.began) != nil {
-		return fmt.Errorf("%w: not a token that holds now", oci.ErrMalformed)
+		return fmt.Errorf("%w: not a valid token", oci.ErrMalformed)
 	}
 	claims, err := readClaims(text)
 	if err != nil {
@@ -119,15 +121,16 @@ func (t *token) hold(text, tenancy string) error {
 		return fmt.Errorf("%w: the token names no tenancy: %.80q", oci.ErrMalformed, tenancy)
 	}
 	if claims.Expires <= 0 || claims.Expires > 1e11 {
-		return fmt.Errorf("%w: the token does not say when it ends", oci.ErrMalformed)
+		return fmt.Errorf("%w: the token has no expiry", oci.ErrMalformed)
 	}
 	t.keyID, t.tenancy = "ST$"+text, tenancy
 	t.until = time.Unix(int64(claims.Expires), 0).Add(-tokenMargin)
 	return nil
 }
 
-// pair is a token and its key as somebody else replaces them. The key is read
-// anew whenever it differs: the two are not replaced in one moment.
+// pair caches the key of a token whose files another program replaces. It parses the
+// key again whenever the PEM differs, since the two files do not change at the same
+// moment.
 type pair struct {
 	mu  sync.Mutex
 	pem []byte

@@ -23,12 +23,12 @@ import (
 
 const workloadPort = "12250"
 
-// workload is a Pod of an enhanced OKE cluster. The cluster's own endpoint
-// vouches for its service account with a token that OCI takes, bound to a key
+// workload is a Pod of an enhanced OKE cluster. An endpoint of the cluster issues a
+// token for the Pod's service account. OCI accepts the token, which is bound to a key
 // that never leaves this process.
 type workload struct {
 	endpoint string
-	from     Workload // the service account's token and the cluster's CA, both of which rotate
+	from     Workload // the service account's token and the cluster's CA; both rotate
 	tokens
 }
 
@@ -64,7 +64,7 @@ func fromWorkload(ctx context.Context, cfg Config) (oci.Identity, error) {
 
 func (w *workload) String() string { return "workload identity from " + w.endpoint }
 
-// fetch asks the cluster for a token for a new key.
+// fetch asks the cluster for a token with a new key.
 func (w *workload) fetch(ctx context.Context) (token, error) {
 	t, err := w.exchange(ctx)
 	if err != nil {
@@ -105,7 +105,7 @@ func (w *workload) exchange(ctx context.Context) (token, error) {
 	return t, t.hold(text, "")
 }
 
-// post sends the public key. It goes to the cluster directly, past any proxy.
+// post sends the public key to the cluster, without any proxy.
 func post(ctx context.Context, roots *x509.CertPool, endpoint, account string, public *rsa.PublicKey) ([]byte, error) {
 	der, err := x509.MarshalPKIXPublicKey(public)
 	if err != nil {
@@ -123,7 +123,7 @@ func post(ctx context.Context, roots *x509.CertPool, endpoint, account string, p
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("User-Agent", oci.UserAgent)
 	direct := &http.Transport{
-		DisableKeepAlives: true, // it is asked twice an hour, and its CA may change
+		DisableKeepAlives: true, // it is used twice an hour, and the CA may change
 		TLSClientConfig:   &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots},
 	}
 	res, err := direct.RoundTrip(req)
@@ -143,19 +143,19 @@ func post(ctx context.Context, roots *x509.CertPool, endpoint, account string, p
 	return answer, nil
 }
 
-// unwrap takes a token out of an answer: JSON in base64 in a JSON string.
+// unwrap returns the token of an answer, which is JSON in base64 in a JSON string.
 func unwrap(answer []byte) (string, error) {
 	var text string
 	if err := json.Unmarshal(answer, &text); err != nil {
-		return "", fmt.Errorf("%w: no JSON string", oci.ErrMalformed)
+		return "", fmt.Errorf("%w: not a JSON string", oci.ErrMalformed)
 	}
 	inner, err := base64.StdEncoding.DecodeString(text)
 	if err != nil {
-		return "", fmt.Errorf("%w: no base64", oci.ErrMalformed)
+		return "", fmt.Errorf("%w: not base64", oci.ErrMalformed)
 	}
 	wrapped, err := parseAnswer(inner)
 	if err != nil {
-		return "", fmt.Errorf("%w: no JSON in base64", oci.ErrMalformed)
+		return "", fmt.Errorf("%w: not JSON in base64", oci.ErrMalformed)
 	}
 	text, ok := strings.CutPrefix(wrapped.text("token"), "ST$")
 	if !ok {

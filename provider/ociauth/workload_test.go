@@ -81,8 +81,8 @@ func TestWorkloadTokensAreRenewed(t *testing.T) {
 	}
 }
 
-// What OCI takes no more is replaced; what has just been replaced is not the
-// reason, however often OCI says so.
+// A token that OCI refuses is replaced. A token that was just replaced stays, however
+// often OCI refuses it.
 func TestWorkloadTokensThatAreRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		made := 0
@@ -204,23 +204,23 @@ func TestWorkloadsThatAreNone(t *testing.T) {
 			}
 		}, "certificate"},
 		"a basic cluster":  {func(_ *ociauth.Config, w *ocitest.Workload) { w.Answer(403, "Forbidden") }, "only enhanced clusters have workload identity"},
-		"nothing":          {func(_ *ociauth.Config, w *ocitest.Workload) { w.Answer(200, "") }, "no JSON string"},
-		"one byte":         {func(_ *ociauth.Config, w *ocitest.Workload) { w.Answer(200, `"`) }, "no JSON string"},
-		"no base64":        {func(_ *ociauth.Config, w *ocitest.Workload) { w.Answer(200, `"!"`) }, "no base64"},
-		"no JSON in it":    {func(_ *ociauth.Config, w *ocitest.Workload) { w.Answer(200, `"aGVsbG8="`) }, "no JSON in base64"},
+		"nothing":          {func(_ *ociauth.Config, w *ocitest.Workload) { w.Answer(200, "") }, "not a JSON string"},
+		"one byte":         {func(_ *ociauth.Config, w *ocitest.Workload) { w.Answer(200, `"`) }, "not a JSON string"},
+		"not base64":        {func(_ *ociauth.Config, w *ocitest.Workload) { w.Answer(200, `"!"`) }, "not base64"},
+		"no JSON in it":    {func(_ *ociauth.Config, w *ocitest.Workload) { w.Answer(200, `"aGVsbG8="`) }, "not JSON in base64"},
 		"no session token": {func(_ *ociauth.Config, w *ocitest.Workload) { w.Answer(200, answer("x")) }, "no session token"},
-		"a header's end":   {func(_ *ociauth.Config, w *ocitest.Workload) { w.Answer(200, answer("ST$a\r\nb")) }, "not a token that holds now"},
-		"no JWT":           {func(_ *ociauth.Config, w *ocitest.Workload) { w.Answer(200, answer("ST$abc")) }, "the token is no JWT"},
+		"a header's end":   {func(_ *ociauth.Config, w *ocitest.Workload) { w.Answer(200, answer("ST$a\r\nb")) }, "not a valid token"},
+		"no JWT":           {func(_ *ociauth.Config, w *ocitest.Workload) { w.Answer(200, answer("ST$abc")) }, "the token is not a JWT"},
 		"no claims":        {func(_ *ociauth.Config, w *ocitest.Workload) { w.Answer(200, answer("ST$e30.e30.e30")) }, "names no tenancy"},
 		"no tenancy": {func(_ *ociauth.Config, w *ocitest.Workload) {
 			w.Answer(200, answer("ST$"+jwt(map[string]any{"exp": later, "res_tenant": "../x"})))
 		}, "names no tenancy"},
 		"no end": {func(_ *ociauth.Config, w *ocitest.Workload) {
 			w.Answer(200, answer("ST$"+jwt(map[string]any{"res_tenant": tenancy})))
-		}, "does not say when it ends"},
+		}, "the token has no expiry"},
 		"an end that is over": {func(_ *ociauth.Config, w *ocitest.Workload) {
 			w.Answer(200, answer("ST$"+jwt(map[string]any{"res_tenant": tenancy, "exp": 1})))
-		}, "not a token that holds now"},
+		}, "not a valid token"},
 		"far too much": {func(_ *ociauth.Config, w *ocitest.Workload) { w.Answer(200, `"`+strings.Repeat("A", 1<<20)+`"`) }, "more than 65536 bytes"},
 		"a redirect":   {func(_ *ociauth.Config, w *ocitest.Workload) { w.Answer(307, "elsewhere") }, "307 Temporary Redirect"},
 	} {
@@ -231,7 +231,7 @@ func TestWorkloadsThatAreNone(t *testing.T) {
 			if err == nil || who != nil || !strings.Contains(err.Error(), test.says) {
 				t.Errorf("got %v, %v; want %q", who, err, test.says)
 			}
-			// What the cluster says may be another thing in a moment, what it was told may not.
+			// The cluster's answer may change in a moment. A wrong configuration does not.
 			told := name == "not in a cluster" || name == "no region" || name == "another realm"
 			if ociauth.IsUnvouched(err) == told {
 				t.Errorf("worth another try: %t, of %v", !told, err)

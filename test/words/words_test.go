@@ -51,7 +51,6 @@ var pending = []string{
 	"provider/contain",
 	"provider/fair",
 	"provider/image",
-	"provider/ociauth",
 	"provider/oke-sign-provider",
 	"provider/registry",
 	"provider/server",
@@ -69,7 +68,7 @@ var pending = []string{
 // pendingNames are the folders whose names are still to be changed to the glossary's.
 var pendingNames = []string{
 	"plugin/gatekeeper", "plugin/keyring",
-	"provider/cache", "provider/ociauth", "provider/vulnreport",
+	"provider/cache", "provider/vulnreport",
 }
 
 // keptNames are terms of others.
