@@ -26,8 +26,8 @@ import (
 	"github.com/oke-sign/oke-sign/provider/vulnreport"
 )
 
-// remembered knows repo0 and nothing else, for which OCI never answers.
-func remembered(cfg server.Config) server.Config {
+// cachingRepo0 has the answer about repo0 in its cache. OCI never answers about others.
+func cachingRepo0(cfg server.Config) server.Config {
 	cfg.Signatures.Cached = func(ctx context.Context, ref image.Pinned, allowed signature.KeySet) (checker.Answer, bool) {
 		v, err := signed(ctx, ref, allowed)
 		return v, err == nil && ref.Repository() == "repo0"
@@ -46,11 +46,11 @@ func post(ctx context.Context, h http.Handler, body io.Reader) *httptest.Respons
 }
 
 // SIG Security threat 2, complex work: as many callers as three
-// Gatekeepers have threads wait for an OCI that hangs, and what is remembered waits
-// for none of them.
-func TestHungOCIDelaysNothingRemembered(t *testing.T) {
+// Gatekeepers have threads wait for an OCI that hangs, and cached answers do
+// not wait for them.
+func TestHungOCIDelaysNoCachedAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := server.New(remembered(server.Config{Signatures: server.Signatures{Limits: server.Limits{Requests: 100}}}))
+		h := server.New(cachingRepo0(server.Config{Signatures: server.Signatures{Limits: server.Limits{Requests: 100}}}))
 		var wait sync.WaitGroup
 		defer wait.Wait()
 		unknown := images(2)[1]
@@ -68,12 +68,12 @@ func TestHungOCIDelaysNothingRemembered(t *testing.T) {
 			most time.Duration
 		}{
 			{images(1), 0},
-			{images(2), 1300 * time.Millisecond}, // half of which is remembered
+			{images(2), 1300 * time.Millisecond}, // half of which is cached
 		} {
 			began := time.Now()
 			answer := parse(t, post(t.Context(), h, strings.NewReader(envelope(tt.keys...))).Result())
 			if took := time.Since(began); took > tt.most || len(yes(answer)) != 1 {
-				t.Errorf("%d images of which one is remembered: %v after %v, want it within %v", len(tt.keys), answer, took, tt.most)
+				t.Errorf("%d images of which one is cached: %v after %v, want it within %v", len(tt.keys), answer, took, tt.most)
 			}
 		}
 	})
@@ -85,7 +85,7 @@ func TestSlowBodiesHoldNothing(t *testing.T) {
 	for name, start := range map[string]string{"small": "{", "large": strings.Repeat(" ", 20<<10)} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				h := server.New(remembered(server.Config{}))
+				h := server.New(cachingRepo0(server.Config{}))
 				var wait sync.WaitGroup
 				defer wait.Wait()
 				var ends []io.Closer
@@ -104,7 +104,7 @@ func TestSlowBodiesHoldNothing(t *testing.T) {
 				began := time.Now()
 				answer := parse(t, post(t.Context(), h, strings.NewReader(envelope(images(1)...))).Result())
 				if took := time.Since(began); took > 0 || len(yes(answer)) != 1 {
-					t.Errorf("a remembered image: %+v after %v", answer, took)
+					t.Errorf("a cached image: %+v after %v", answer, took)
 				}
 				for _, in := range ends {
 					_ = in.Close()

@@ -14,8 +14,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Connections at a time, on the port of questions and on that of probes and
-// metrics. Three replicas of Gatekeeper make 64 calls each at most.
+// Bounds of the open connections, on the port of questions and on the port of probes and
+// metrics. Each of Gatekeeper's three replicas makes 64 calls at most.
 const (
 	MaxConnections       = 1024
 	MaxHealthConnections = 64
@@ -23,31 +23,31 @@ const (
 
 const socketBuffer = 64 << 10
 
-// Listener bounds how many of its connections are open at a time.
+// Listener bounds its open connections.
 //
-// A connection beyond the bound takes the place of the one that has waited for its
-// client longest, which is closed. Clients without an accepted certificate go
-// first. A connection whose request is being decided keeps its place; if all are,
-// the new one is closed at once. So neither silent clients nor slow ones keep
-// Gatekeeper or the kubelet out.
+// A connection beyond the bound replaces the connection that has waited for its client
+// longest, which Listener closes. Connections without an accepted certificate are closed
+// first. A connection whose request is being answered is not closed. If requests are
+// being answered on all connections, Listener closes the new connection. Therefore
+// neither silent nor slow clients can exclude Gatekeeper or the kubelet.
 type Listener struct {
 	net.Listener
-	most int
+	max int
 
 	open       prometheus.Gauge
 	idle, full prometheus.Counter
 
 	finishing atomic.Bool
-	told      time.Time // when it was told to finish
+	finishAt  time.Time // when Finish was called
 
 	mu      sync.Mutex
 	n       int
-	unknown queues.List // of *conn that wait for a client nobody knows yet, longest first
-	known   queues.List // of *conn that wait for a client whose certificate was accepted
+	unknown queues.List // of *conn that wait for a client without an accepted certificate, longest first
+	known   queues.List // of *conn that wait for a client with an accepted certificate, longest first
 }
 
-// Limit bounds the connections of a listener. Port labels their metrics.
-func Limit(l net.Listener, most int, port string, registry prometheus.Registerer) *Listener {
+// Limit returns a Listener that bounds the connections of l. Port labels its metrics.
+func Limit(l net.Listener, limit int, port string, registry prometheus.Registerer) *Listener {
 	labels := prometheus.Labels{"port": port}
 	closed := func(reason string) prometheus.Counter {
 		return prometheus.NewCounter(prometheus.CounterOpts{
@@ -56,7 +56,7 @@ func Limit(l net.Listener, most int, port string, registry prometheus.Registerer
 		})
 	}
 	b := &Listener{
-		Listener: l, most: most, idle: closed("idle"), full: closed("full"),
+		Listener: l, max: limit, idle: closed("idle"), full: closed("full"),
 		open: prometheus.NewGauge(prometheus.GaugeOpts{Name: "oke_sign_connections", Help: "Open connections, by port.", ConstLabels: labels}),
 	}
 	if registry != nil {
@@ -65,17 +65,17 @@ func Limit(l net.Listener, most int, port string, registry prometheus.Registerer
 	return b
 }
 
-// Accept returns the next connection that there is room for.
+// Accept returns the next connection that the bound allows.
 func (l *Listener) Accept() (net.Conn, error) {
 	for {
-		if l.finishing.Load() && (time.Since(l.told) > maxFinish || !backlogged(l.Listener)) {
-			_ = l.Close() // it is not used any more, whatever comes of it
+		if l.finishing.Load() && (time.Since(l.finishAt) > maxFinish || !backlogged(l.Listener)) {
+			_ = l.Close() // nobody uses the listener afterwards
 			return nil, net.ErrClosed
 		}
 		accepted, err := l.Listener.Accept()
 		switch {
 		case errors.Is(err, os.ErrDeadlineExceeded) && l.finishing.Load():
-			l.awake(time.Time{})
+			l.setAcceptDeadline(time.Time{})
 			continue
 		case err != nil:
 			return nil, err
@@ -90,19 +90,19 @@ func (l *Listener) Accept() (net.Conn, error) {
 // maxFinish is how long a listener accepts pending connections after Finish.
 const maxFinish = time.Second
 
-// Finish closes the listener as soon as no connection is pending. Closed before
-// that, the kernel resets connections that their clients take for established.
-// It is called once.
+// Finish closes the listener as soon as no connection is pending. If it closed the
+// listener earlier, the kernel would reset connections that look established to their
+// clients. Callers call Finish once.
 func (l *Listener) Finish() {
-	l.told = time.Now()
+	l.finishAt = time.Now()
 	l.finishing.Store(true)
-	if !l.awake(l.told) { // Accept returns now
+	if !l.setAcceptDeadline(l.finishAt) { // Accept returns now
 		_ = l.Close()
 	}
 }
 
-// Settle waits until every client that has a connection has asked, or ctx ends.
-// Server.Shutdown drops those whose first request it has not read yet.
+// Settle waits until each open connection has sent a request, or ctx ends. Server.Shutdown
+// closes connections whose first request it has not read.
 func (l *Listener) Settle(ctx context.Context) {
 	look := time.NewTicker(5 * time.Millisecond)
 	defer look.Stop()
@@ -121,23 +121,25 @@ func (l *Listener) unasked() bool {
 	return l.unknown.Len() > 0
 }
 
-// awake sets the time at which a pending call of Accept returns.
-func (l *Listener) awake(at time.Time) bool {
+// setAcceptDeadline sets the time at which a pending call of Accept returns, and reports
+// whether it could.
+func (l *Listener) setAcceptDeadline(at time.Time) bool {
 	can, ok := l.Listener.(interface{ SetDeadline(time.Time) error })
 	return ok && can.SetDeadline(at) == nil
 }
 
-// admit returns nil if there is no room for a connection and none to be made.
+// admit adds a connection. It returns nil if the bound is reached and no connection may
+// be closed.
 func (l *Listener) admit(accepted net.Conn) *conn {
 	if tcp, ok := accepted.(*net.TCPConn); ok {
-		// What nobody reads fills the kernel's buffers too, which count as the
-		// container's memory and would grow to megabytes each.
-		_ = errors.Join(tcp.SetReadBuffer(socketBuffer), tcp.SetWriteBuffer(socketBuffer)) // it fails on a broken connection
+		// The kernel's buffers count as the container's memory. A client that does
+		// not read its answers would make them grow to megabytes each.
+		_ = errors.Join(tcp.SetReadBuffer(socketBuffer), tcp.SetWriteBuffer(socketBuffer)) // this fails on a broken connection
 	}
 	c := &conn{Conn: accepted, listener: l}
 	l.mu.Lock()
 	var longest *conn
-	if l.n >= l.most {
+	if l.n >= l.max {
 		if longest = l.longestIdle(); longest == nil {
 			l.mu.Unlock()
 			l.full.Inc()
@@ -148,7 +150,7 @@ func (l *Listener) admit(accepted net.Conn) *conn {
 	l.n++
 	l.open.Set(float64(l.n))
 	c.queue = &l.unknown
-	c.place = c.queue.PushBack(c)
+	c.element = c.queue.PushBack(c)
 	l.mu.Unlock()
 	if longest != nil {
 		l.idle.Inc()
@@ -157,7 +159,7 @@ func (l *Listener) admit(accepted net.Conn) *conn {
 	return c
 }
 
-// longestIdle is called with mu held.
+// longestIdle returns the connection to close, or nil. The caller holds mu.
 func (l *Listener) longestIdle() *conn {
 	for _, queue := range []*queues.List{&l.unknown, &l.known} {
 		if front := queue.Front(); front != nil {
@@ -168,29 +170,29 @@ func (l *Listener) longestIdle() *conn {
 	return nil
 }
 
-// remove takes a connection out of account, once. It is called with mu held.
+// remove removes a connection, once. The caller holds mu.
 func (l *Listener) remove(c *conn) {
-	if c.gone {
+	if c.removed {
 		return
 	}
-	c.gone = true
-	if c.place != nil {
-		c.queue.Remove(c.place)
-		c.place = nil
+	c.removed = true
+	if c.element != nil {
+		c.queue.Remove(c.element)
+		c.element = nil
 	}
 	l.n--
 	l.open.Set(float64(l.n))
 }
 
-// conn is a connection that has a place among those of its listener.
+// conn is a connection that its listener counts.
 type conn struct {
 	net.Conn
 	listener *Listener
 
-	// What follows is guarded by the listener's mu.
-	queue *queues.List    // that it waits in when it waits
-	place *queues.Element // nil while its request is being decided
-	gone  bool
+	// The listener's mu guards these fields.
+	queue   *queues.List    // in which the connection waits for its client
+	element *queues.Element // of queue; nil while a request is being answered
+	removed bool
 }
 
 func (c *conn) Close() error {
@@ -200,46 +202,46 @@ func (c *conn) Close() error {
 	return c.Conn.Close()
 }
 
-// accepted notes that the client's certificate was accepted.
+// accepted notes that the client has an accepted certificate.
 func (c *conn) accepted() {
 	if c != nil {
 		c.to(&c.listener.known, true)
 	}
 }
 
-// decides notes that the server works for the client now.
-func (c *conn) decides() {
+// busy notes that the server answers a request of the client.
+func (c *conn) busy() {
 	if c != nil {
 		c.to(c.queue, false)
 	}
 }
 
-// waits notes that the server waits for the client from now on: to ask, or to read.
-func (c *conn) waits() {
+// idle notes that the server waits for the client, to ask or to read.
+func (c *conn) idle() {
 	if c != nil {
 		c.to(c.queue, true)
 	}
 }
 
-// to gives a connection the last place of a queue, or no place.
+// to moves a connection to the end of a queue, or out of its queue.
 func (c *conn) to(queue *queues.List, waiting bool) {
 	c.listener.mu.Lock()
 	defer c.listener.mu.Unlock()
-	if c.gone {
+	if c.removed {
 		return
 	}
-	if c.place != nil {
-		c.queue.Remove(c.place)
-		c.place = nil
+	if c.element != nil {
+		c.queue.Remove(c.element)
+		c.element = nil
 	}
 	if c.queue = queue; waiting {
-		c.place = queue.PushBack(c)
+		c.element = queue.PushBack(c)
 	}
 }
 
 type connKey struct{}
 
-// withConn lets handlers find the connection by connOf.
+// withConn stores a connection for connOf.
 func withConn(ctx context.Context, c net.Conn) context.Context {
 	if over, ok := c.(interface{ NetConn() net.Conn }); ok { // TLS
 		c = over.NetConn()
@@ -247,7 +249,7 @@ func withConn(ctx context.Context, c net.Conn) context.Context {
 	return context.WithValue(ctx, connKey{}, c)
 }
 
-// connOf returns the connection of a request; nil if its listener has no bound.
+// connOf returns the connection of a request, or nil without a Listener.
 func connOf(r *http.Request) *conn {
 	c, _ := r.Context().Value(connKey{}).(*conn)
 	return c

@@ -102,8 +102,8 @@ func counts(t *testing.T, registry *prometheus.Registry, want string) {
 	}
 }
 
-// SIG Security threat 1, a flood: silent connections fill every place, and
-// whoever comes next is answered all the same. The oldest goes first.
+// SIG Security threat 1, a flood: silent connections reach the bound, and the next callers
+// are answered. The oldest silent connection is closed first.
 func TestSilentConnectionsKeepNobodyOut(t *testing.T) {
 	addr, registry := limited(t, 8, checking(signed))
 	var silent []net.Conn
@@ -130,7 +130,7 @@ oke_sign_connections_closed_total{port="questions",reason="idle"} 47
 	}
 }
 
-// Those who show no certificate take no place from Gatekeeper's idle connection.
+// Connections without a certificate do not replace Gatekeeper's idle connection.
 func TestStrangersGoFirst(t *testing.T) {
 	addr, registry := limited(t, 4, checking(signed))
 	known := dial(t, addr)
@@ -169,8 +169,8 @@ func idleClosed(t *testing.T, registry *prometheus.Registry) float64 {
 	return 0
 }
 
-// A connection whose request is being decided keeps its place. If all are, the next
-// one is closed at once: it is not left to wait.
+// A connection whose request is being answered stays open. If this holds for all
+// connections, the next one is closed at once.
 func TestBusyConnectionsStay(t *testing.T) {
 	release := make(chan struct{})
 	var deciding atomic.Int64
@@ -203,7 +203,7 @@ oke_sign_connections_closed_total{port="questions",reason="idle"} 0
 `)
 }
 
-// Closed connections give their places back, whoever closed them.
+// Closed connections do not count, whether the client or the server closed them.
 func TestConnectionsAreCounted(t *testing.T) {
 	addr, registry := limited(t, 100, server.Config{Signatures: server.Signatures{Check: signed}, Authorize: func(*tls.ConnectionState) error { return errors.New("no") }})
 	for range 20 {
@@ -217,8 +217,8 @@ func TestConnectionsAreCounted(t *testing.T) {
 	})
 }
 
-// What the kernel accepted before the listener closes is answered, and what comes
-// later is refused and not lost.
+// Connections that the kernel accepted before the listener closes are answered. Later
+// connections are refused.
 func TestFinishLosesNobody(t *testing.T) {
 	inner, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

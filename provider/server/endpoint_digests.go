@@ -10,26 +10,26 @@ import (
 	"github.com/oke-sign/oke-sign/provider/image"
 )
 
-// Reasons of the answers to questions for digests.
+// Reasons of the answers to questions about digests.
 const (
 	pinnedNow = "pinned"
 	asWritten = "as-written" // the image has a digest, or is of another registry
 	noImage   = "no-image"   // OCI Registry has no such image, or the provider may not read it
 )
 
-// replacement is what to write in place of an image. An image that cannot be pinned
-// stays as it is written: the policy on digests denies it, and says why.
+// replacement is the text to write in place of an image reference. A reference that cannot
+// be pinned stays unchanged, and the policy on digests denies it with the reason.
 type replacement struct {
 	image  string
 	reason string
 }
 
-// MarshalText implements encoding.TextMarshaler: the value of an item is the image.
+// MarshalText implements encoding.TextMarshaler. It returns the image reference.
 func (r replacement) MarshalText() ([]byte, error) { return []byte(r.image), nil }
 
-// digests returns the endpoint for questions for digests. A question is an image as
-// a Pod writes it, and the answer is the text to put in its place, because
-// Gatekeeper's mutation can do nothing else.
+// digests returns the endpoint for questions about digests. A question is an image
+// reference, and the answer is the text that replaces it, because Gatekeeper's mutation
+// can only replace text.
 func digests(cfg Config, families *metrics) *endpoint {
 	own := cfg.Digests
 	if own.Check == nil {
@@ -61,8 +61,8 @@ func digests(cfg Config, families *metrics) *endpoint {
 	})
 }
 
-// validReplacement returns an error unless r is the image of the question, or adds a
-// digest to an image of OCI Registry that has none.
+// validReplacement returns an error unless r is the reference of the question, or adds a
+// digest to a reference of OCI Registry without a digest.
 func validReplacement(a asked, r replacement) (replacement, error) {
 	if r.image == a.image {
 		return r, nil

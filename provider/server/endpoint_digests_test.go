@@ -77,7 +77,7 @@ func TestDigests(t *testing.T) {
 	}
 }
 
-// Whoever makes a Pod waits for this, and for the signatures after it.
+// The creator of a Pod waits for digests first and for signatures afterwards.
 func TestDigestsInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := server.New(digested(func(ctx context.Context, _ image.Reference) (string, error) {

@@ -10,7 +10,7 @@ import (
 	"github.com/oke-sign/oke-sign/provider/vulnreport"
 )
 
-// known is the reason, in the metrics, of a report on an image that was scanned.
+// known is the reason in the metrics for a report about a scanned image.
 const known = "known"
 
 // scans returns the endpoint for questions about scans.
@@ -45,16 +45,16 @@ func scans(cfg Config, families *metrics) *endpoint {
 	})
 }
 
-// validReport holds a report against the contract with the image policy. A known
-// report says when it was made, and counts all that it lists. An unknown one has a
-// reason of the fixed set.
+// validReport returns an error if a report violates the contract with the image policy. A
+// known report has the time of its scan, and counts all problems that it lists. An unknown
+// report has a reason of the fixed set.
 func validReport(m *endpointMetrics, r vulnreport.Report) (vulnreport.Report, error) {
 	if !r.Known {
 		if r.Reason == known || !m.hasReason(string(r.Reason)) {
 			return vulnreport.Report{}, fmt.Errorf("internal error: nothing is known, for the reason %q", r.Reason)
 		}
 		if r.Kept > 0 {
-			r.Detail += askedAgain(r.Kept)
+			r.Detail += retryNote(r.Kept)
 		}
 		return r, nil
 	}

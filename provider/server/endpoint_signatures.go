@@ -50,15 +50,15 @@ func signatures(cfg Config, families *metrics) *endpoint {
 	})
 }
 
-// validVerdict holds a verdict against its question. A yes must name a key that the
-// question allows.
+// validVerdict returns an error if a verdict contradicts its question. A yes must name a
+// key that the question allows.
 func validVerdict(m *endpointMetrics, a asked, v checker.Answer) (checker.Answer, error) {
 	byAllowed := slices.ContainsFunc(a.allowed.Keys(), func(id signature.KeyID) bool { return id.String() == v.Key })
 	if v.Signed() && !byAllowed || !m.hasReason(string(v.Reason)) {
 		return checker.Answer{}, fmt.Errorf("internal error: a verdict that contradicts its question (reason %q, key %q)", v.Reason, v.Key)
 	}
 	if !v.Signed() && v.RetryAfter > 0 {
-		v.Detail += askedAgain(v.RetryAfter)
+		v.Detail += retryNote(v.RetryAfter)
 	}
 	return v, nil
 }

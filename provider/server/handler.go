@@ -18,7 +18,7 @@ var (
 	errPanic   = errors.New("internal error, see the provider's log")
 )
 
-// malformedError says why a key is no question.
+// malformedError says why a key is not a question.
 type malformedError struct{ err error }
 
 func (e *malformedError) Error() string { return "not a question: " + e.cause() }
@@ -35,17 +35,17 @@ type handler[A any] struct {
 	check  func(context.Context, *question) (A, error)
 	// validate returns an error if an answer contradicts itself or its question.
 	validate func(asked, A) (A, error)
-	value    func(A) any                               // to write in place of A; nil writes A
-	count    func(A)                                   // for the metrics
-	attrs    func(asked, A, time.Duration) []slog.Attr // for the log
-	message  string                                    // of the line in the log
+	value    func(A) any                               // what to write for A; nil writes A
+	count    func(A)                                   // in the metrics
+	attrs    func(asked, A, time.Duration) []slog.Attr // of the log line
+	message  string                                    // of the log line
 	trace    func(context.Context) (context.Context, func() string)
 	log      *slog.Logger
 	metrics  *endpointMetrics
 
 	limits Limits
-	slots  chan struct{} // one for each request that check works for
-	late   error         // says that the timeout is over
+	slots  chan struct{} // one for each request with checks under way
+	late   error         // after the timeout
 }
 
 // serve returns the endpoint at a path whose questions h answers.
@@ -56,7 +56,7 @@ func serve[A any](path string, cfg Config, limits Limits, h handler[A]) *endpoin
 	return &endpoint{path: path, timeout: limits.Timeout, metrics: h.metrics, answer: h.answer}
 }
 
-// question is one key of a request on its way to an answer.
+// question is one key of a request.
 type question struct {
 	asked
 	key         string // as Gatekeeper sent it
@@ -67,7 +67,7 @@ type question struct {
 	ociRequests string // ids of the calls that its check made
 }
 
-// outcome is what one question came to.
+// outcome is the result of one question.
 type outcome struct {
 	n     int // the question's index
 	item  Item
@@ -75,9 +75,9 @@ type outcome struct {
 	image string // that err is about
 }
 
-// answer answers all keys of a request, each distinct key once. It takes what is
-// cached at once, and checks the rest in parallel. At the deadline it answers with
-// what is there.
+// answer answers all keys of a request, each distinct key once. It takes cached answers
+// first and checks the other questions in parallel. At the deadline it returns the answers
+// that it has.
 func (h *handler[A]) answer(ctx context.Context, keys []string, deadline time.Time) Response {
 	distinct := unique(keys)
 	outcomes := make([]outcome, len(distinct))
@@ -98,7 +98,7 @@ func (h *handler[A]) answer(ctx context.Context, keys []string, deadline time.Ti
 	return h.respond(outcomes)
 }
 
-// settle parses a question, and answers it if that takes no call.
+// settle parses a question, and answers it if that takes no call of OCI.
 func (h *handler[A]) settle(ctx context.Context, q *question) (a A, settled bool, err error) {
 	defer contain.Panic(&err)
 	if q.asked, err = h.parse(q.key); err != nil {
@@ -112,10 +112,10 @@ func (h *handler[A]) settle(ctx context.Context, q *question) (a A, settled bool
 	return a, settled, nil
 }
 
-// checkAll checks questions in parallel and stores the outcomes that come in time.
+// checkAll checks questions in parallel and stores the outcomes that arrive in time.
 //
-// Checks are told to stop shortly before the deadline, so that they can still say
-// how far they came. A check that does not stop goes on, and nobody waits for it.
+// The context of the checks ends shortly before the deadline, so that they can still
+// return what they found. A check that does not stop continues, and nobody waits for it.
 func (h *handler[A]) checkAll(ctx context.Context, questions []*question, outcomes []outcome, deadline time.Time) {
 	if err := h.enter(ctx, deadline); err != nil {
 		for _, q := range questions {
@@ -149,7 +149,7 @@ func (h *handler[A]) checkAll(ctx context.Context, questions []*question, outcom
 	}
 }
 
-// enter waits for one of the slots.
+// enter waits for a slot.
 func (h *handler[A]) enter(ctx context.Context, deadline time.Time) error {
 	select {
 	case h.slots <- struct{}{}:
@@ -168,7 +168,7 @@ func (h *handler[A]) enter(ctx context.Context, deadline time.Time) error {
 	}
 }
 
-// checkOne checks one question, unless its time is over.
+// checkOne checks one question, unless the time is over.
 func (h *handler[A]) checkOne(ctx context.Context, q *question) (a A, err error) {
 	defer contain.Panic(&err)
 	if ctx.Err() != nil {
@@ -180,8 +180,8 @@ func (h *handler[A]) checkOne(ctx context.Context, q *question) (a A, err error)
 	return a, err
 }
 
-// finish counts and logs what a question came to. A panic, here or below, leaves
-// this question without an answer, and ends neither the request nor the process.
+// finish counts and logs the outcome of a question. A panic leaves only this question
+// without an answer; the request and the process continue.
 func (h *handler[A]) finish(ctx context.Context, q *question, a A, err error) outcome {
 	if err == nil {
 		a, err = h.accept(ctx, q, a)
@@ -218,8 +218,8 @@ func (h *handler[A]) accept(ctx context.Context, q *question, a A) (valid A, err
 	h.metrics.took.Observe(took.Seconds())
 	h.count(valid)
 	if h.log.Enabled(ctx, slog.LevelInfo) {
-		// A record without a caller saves the search for this line of code at every
-		// decision.
+		// A log record without a caller saves the search for this line of code in each
+		// call.
 		r := slog.NewRecord(q.began.Add(took), slog.LevelInfo, h.message, 0)
 		r.AddAttrs(h.attrs(q.asked, valid, took)...)
 		if q.ociRequests != "" {
@@ -230,7 +230,7 @@ func (h *handler[A]) accept(ctx context.Context, q *question, a A) (valid A, err
 	return valid, nil
 }
 
-// respond makes the response, and counts the questions that have no answer.
+// respond makes the response, and counts the questions without an answer.
 func (h *handler[A]) respond(outcomes []outcome) Response {
 	response := Response{Items: make([]Item, 0, len(outcomes))}
 	var missing []string
@@ -250,7 +250,7 @@ func (h *handler[A]) respond(outcomes []outcome) Response {
 	return response
 }
 
-// unique drops all but the first of equal keys, because Gatekeeper does not.
+// unique removes repeated keys, which Gatekeeper does not remove.
 func unique(keys []string) []string {
 	seen := make(map[string]struct{}, len(keys))
 	distinct := make([]string, 0, len(keys))

@@ -8,13 +8,12 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// Health returns a handler of probes and metrics. It needs a separate address without
-// TLS, because the kubelet has no client certificate to show.
+// Health returns a handler of probes and metrics. It needs its own address without TLS,
+// because the kubelet has no client certificate.
 //
-// /healthz fails with alive's error when only a restart can help. /readyz fails with
-// ready's error while the process could decide nothing. /metrics is for Prometheus.
-// A note that is not empty completes the text of a /readyz that succeeds: a person
-// should know it, and callers need not ask elsewhere.
+// /healthz fails with alive's error when only a restart helps. /readyz fails with ready's
+// error while the process cannot decide anything. /metrics is for Prometheus. A note that
+// is not empty is added to the text of a successful /readyz, for people.
 func Health(alive, ready func() error, note func() string, metrics prometheus.Gatherer) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", probe(alive, func() string { return "ok" }))
@@ -28,13 +27,13 @@ func Health(alive, ready func() error, note func() string, metrics prometheus.Ga
 	return mux
 }
 
-func probe(check func() error, well func() string) http.HandlerFunc {
+func probe(check func() error, success func() string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		if err := check(); err != nil {
 			say(w, http.StatusServiceUnavailable, oneLine(err.Error(), maxSystemError))
 			return
 		}
-		say(w, http.StatusOK, well())
+		say(w, http.StatusOK, success())
 	}
 }
 

@@ -26,8 +26,8 @@ type jsonReader struct {
 	lenient bool // skips unknown fields instead of rejecting them
 }
 
-// field is a field that an object may have. Its value is a string for text, an array
-// of strings for each, or an object with the given fields.
+// field is a field that an object may have. Its value is a string if text is set, an array
+// of strings if each is set, and otherwise an object.
 type field struct {
 	name   string
 	text   *string

@@ -36,7 +36,7 @@ const (
 // durations are buckets from an answer of the cache to beyond the default timeout.
 var durations = [...]float64{.00005, .0002, .0005, .001, .005, .02, .05, .1, .2, .4, .8, 1.3, 2}
 
-// newMetrics makes the families. A nil registry leaves them unregistered.
+// newMetrics makes the metric families. A nil registry leaves them unregistered.
 func newMetrics(registry prometheus.Registerer) *metrics {
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
@@ -74,8 +74,8 @@ type endpointMetrics struct {
 	took      prometheus.Observer
 }
 
-// endpointMetricsOf returns the series of an endpoint with its reasons. All exist
-// from the start, so that they show a rate from the first event on.
+// endpointMetricsOf returns the series of an endpoint with its reasons. All series exist
+// from the start, so that a rate includes the first event.
 func endpointMetricsOf[R ~string](m *metrics, endpoint string, reasons []R) *endpointMetrics {
 	e := &endpointMetrics{
 		answers: make(map[string]prometheus.Counter), errors: make(map[string]prometheus.Counter), requests: make(map[string]prometheus.Observer),
@@ -94,8 +94,8 @@ func endpointMetricsOf[R ~string](m *metrics, endpoint string, reasons []R) *end
 	return e
 }
 
-// elsewhere returns the series of requests to no endpoint, all of which are refused.
-func (m *metrics) elsewhere() *endpointMetrics {
+// unknownPath returns the series of requests to no endpoint. All of them are rejected.
+func (m *metrics) unknownPath() *endpointMetrics {
 	return &endpointMetrics{requests: map[string]prometheus.Observer{
 		outcomeRefused: m.requests.WithLabelValues("none", outcomeRefused),
 	}}

@@ -8,12 +8,12 @@ import (
 	"github.com/oke-sign/oke-sign/provider/signature"
 )
 
-// Limits of a request. A Pod of a hundred containers asks a hundred questions of
-// some 700 bytes each. The image policy never exceeds these limits.
+// Limits of a request. A Pod with a hundred containers causes a hundred questions of about
+// 700 bytes each. The image policy never exceeds these limits.
 const (
 	maxBody     = 1 << 20
 	usualBody   = 16 << 10 // allocated before the body arrives
-	maxDropped  = 16 << 20 // read and dropped of a refused request
+	maxDropped  = 16 << 20 // read and dropped of a rejected request
 	maxKeys     = 256
 	maxQuestion = 4 << 10
 )
@@ -23,9 +23,9 @@ var (
 	errKeyTooLong  = fmt.Errorf("a key of more than %d bytes", maxQuestion)
 )
 
-// decodeRequest returns the keys of Gatekeeper's envelope. It skips fields that it
-// does not know, because the next release of Gatekeeper may send some. It rejects
-// fields that are missing or given twice, and stops at the first key beyond a limit.
+// decodeRequest returns the keys of Gatekeeper's envelope. It skips unknown fields, because
+// the next release of Gatekeeper may send some. It rejects missing and repeated fields,
+// and stops at the first key beyond a limit.
 func decodeRequest(body string) ([]string, error) {
 	if !utf8.ValidString(body) {
 		return nil, errors.New("not valid UTF-8")
@@ -61,18 +61,18 @@ func decodeRequest(body string) ([]string, error) {
 	return keys, nil
 }
 
-// asked is what a question names: an image, as the Pod writes it, and the allowed
-// keys. Only questions about signatures have allowed keys.
+// asked is a parsed question: an image reference, and the allowed keys of a question about
+// signatures.
 type asked struct {
 	image   string
 	allowed signature.KeySet
 }
 
-// parseSignatureQuestion reads {"image":"…","keys":["ocid1.key…",…]}. Keys are
-// sorted and distinct, as OPA writes a set.
+// parseSignatureQuestion reads {"image":"…","keys":["ocid1.key…",…]}. Keys are sorted and
+// distinct, as OPA writes a set.
 //
-// A question without keys is an error. The image policy answers that case itself,
-// and to read it as "any key" would turn a mistake into a yes.
+// A question without keys is an error. The image policy answers that case itself. If it
+// meant "any key", a mistake would become a yes.
 func parseSignatureQuestion(question string) (asked, error) {
 	var a asked
 	last := ""
@@ -110,8 +110,8 @@ func parseSignatureQuestion(question string) (asked, error) {
 	return a, nil
 }
 
-// parseScanQuestion reads {"image":"…"}. The question holds nothing of a policy, so
-// all policies share one answer.
+// parseScanQuestion reads {"image":"…"}. The question has no policy settings, so all
+// policies share one answer.
 func parseScanQuestion(question string) (asked, error) {
 	var a asked
 	err := readQuestion(question, []field{{name: "image", text: &a.image}})
@@ -124,8 +124,8 @@ func parseScanQuestion(question string) (asked, error) {
 	return a, nil
 }
 
-// parseDigestQuestion accepts any text. For an image without a name Gatekeeper sends
-// an empty question.
+// parseDigestQuestion accepts any text. Gatekeeper sends an empty question for a container
+// without an image.
 func parseDigestQuestion(question string) (asked, error) {
 	if err := bounded(question); err != nil {
 		return asked{}, err
@@ -133,9 +133,9 @@ func parseDigestQuestion(question string) (asked, error) {
 	return asked{image: question}, nil
 }
 
-// readQuestion reads a JSON object that has each of the fields at most once, and no
-// others. Gatekeeper caches answers by the text of their question, so two readers
-// must never understand one text in two ways.
+// readQuestion reads a JSON object that has each field at most once and no other fields.
+// Gatekeeper caches answers by the text of the question, so two readers must never
+// understand one text in two ways.
 func readQuestion(question string, fields []field) error {
 	if err := bounded(question); err != nil {
 		return err

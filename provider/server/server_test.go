@@ -391,7 +391,7 @@ func TestBadInput(t *testing.T) {
 	}
 }
 
-// What is refused is not read to its end, and what is read is not kept.
+// A rejected body is not read to its end, and not held in memory.
 func TestBodyWithoutEnd(t *testing.T) {
 	s := serve(t, checking(signed))
 	for name, tt := range map[string]struct {
@@ -788,7 +788,7 @@ func TestRequestsAtATime(t *testing.T) {
 	})
 }
 
-// OCI may take as long as it likes; what is known must be known at once.
+// A slow OCI does not make the process count as stuck. A slow cache does.
 func TestAlive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hangs := make(chan struct{})

@@ -8,20 +8,20 @@ import (
 	"unicode/utf8"
 )
 
-// Sizes of the texts about questions that have no answer, in bytes.
+// Bounds of the texts about questions without an answer, in bytes.
 const (
 	maxSystemError = 1 << 10
 	maxCause       = 600 // OCI's request id comes last in its errors
 	maxImageShown  = 256
 )
 
-// askedAgain completes the detail of a denial that the provider caches.
-func askedAgain(after time.Duration) string {
+// retryNote returns the end of the detail of a cached denial.
+func retryNote(after time.Duration) string {
 	return fmt.Sprintf(" (asked again after %s plus Gatekeeper's cache)", after)
 }
 
-// systemError joins lines as far as maxSystemError allows, and says how many it left
-// out. The image policy copies it into a denial that people read.
+// systemError joins lines up to maxSystemError bytes, and says how many lines it left out.
+// The image policy copies the text into a denial that people read.
 func systemError(lines []string) string {
 	const more = "\nand %d more"
 	var b strings.Builder
@@ -42,8 +42,8 @@ func systemError(lines []string) string {
 	return b.String()
 }
 
-// oneLine bounds a text from outside and makes it printable, because its author may
-// attack the terminal that shows it.
+// oneLine bounds a text from outside and makes it printable, because the text may attack
+// the terminal that shows it.
 func oneLine(s string, most int) string {
 	cut := len(s) > most
 	if cut {
@@ -64,5 +64,5 @@ func oneLine(s string, most int) string {
 	return s
 }
 
-// readable returns a duration as people write it; JSON would have nanoseconds.
+// readable returns a duration as people write it. JSON would show nanoseconds.
 func readable(d time.Duration) string { return d.Round(time.Microsecond).String() }

@@ -7,9 +7,9 @@ import (
 	"fmt"
 )
 
-// The response of Gatekeeper's external data protocol. This package declares it
-// because the package in which Gatekeeper does so brings OPA along. A test compares
-// the two, field by field.
+// The response of Gatekeeper's external data protocol. Gatekeeper's own package with these
+// types imports OPA, so this package declares them again. A test compares both, field by
+// field.
 
 const (
 	apiVersion   = "externaldata.gatekeeper.sh/v1beta1"
@@ -17,30 +17,29 @@ const (
 	kindResponse = "ProviderResponse"
 )
 
-// ProviderResponse is what Gatekeeper gets.
+// ProviderResponse is the body of an answer.
 type ProviderResponse struct {
 	APIVersion string   `json:"apiVersion,omitempty"`
 	Kind       string   `json:"kind,omitempty"`
 	Response   Response `json:"response,omitempty"`
 }
 
-// Response holds the answers. A question that has no item has no answer, and
-// SystemError says why.
+// Response holds the answers. SystemError says why a question has no item.
 type Response struct {
 	Idempotent  bool   `json:"idempotent,omitempty"`
 	Items       []Item `json:"items,omitempty"`
 	SystemError string `json:"systemError,omitempty"`
 }
 
-// Item answers one question: Key is the question byte for byte, Value its
-// verdict, Error why it is not a question at all.
+// Item answers one question. Key is the question byte for byte, Value the answer, and
+// Error the reason why Key is not a question.
 type Item struct {
 	Key   string `json:"key,omitempty"`
 	Value any    `json:"value,omitempty"`
 	Error string `json:"error,omitempty"`
 }
 
-// Sizes of answers, in bytes. 250 images with the longest verdicts take 400 KiB,
+// Bounds of answers, in bytes. 250 images with the longest verdicts take 400 KiB,
 // and with a hundred problems each 1.3 MiB.
 const (
 	usualAnswer = 64 << 10
@@ -54,8 +53,8 @@ type encoder struct {
 	err error // the first value that did not encode
 }
 
-// put writes a text and a value after it. Browsers show no answers, so "<", ">" and
-// "&" need no escapes.
+// put writes a text and then a value. It does not escape "<", ">" and "&", because no
+// browser shows an answer.
 func (e *encoder) put(text string, v any) {
 	_, _ = e.WriteString(text)
 	enc := json.NewEncoder(&e.Buffer)
@@ -67,10 +66,9 @@ func (e *encoder) put(text string, v any) {
 	e.Truncate(e.Len() - len("\n"))
 }
 
-// encode writes a response item by item, which saves a second copy of it. It calls
-// grow once, before it takes more than usualAnswer bytes. It leaves out items that
-// have no room, says so in the system error, and reports whether the response answers
-// all questions.
+// encode writes a response item by item, without a second copy in memory. It calls grow
+// once, before the text exceeds usualAnswer bytes. It leaves out items beyond the bound,
+// says so in the systemError, and reports whether the response answers all questions.
 func (e *encoder) encode(r Response, grow func() bool) (complete bool) {
 	e.put(`{"apiVersion":`, apiVersion)
 	e.put(`,"kind":`, kindResponse)
