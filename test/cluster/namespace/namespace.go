@@ -20,8 +20,7 @@ import (
 const Pods = "10.244.0.0/16"
 
 // New returns the attributes with which to start the first process of new namespaces.
-// For a user who is not root it adds a user namespace, in which the process is root and
-// may do everything else that is needed.
+// A user who is not root also gets a user namespace, in which the process is root.
 func New() *syscall.SysProcAttr {
 	attr := &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWPID | syscall.CLONE_NEWNS}
 	if os.Geteuid() != 0 {
