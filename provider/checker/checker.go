@@ -1,11 +1,11 @@
 // Package checker gathers what the decision about an image needs, and caches it for
 // a short while.
 //
-// It trusts nothing that it gathers: package verdict decides. It caches evidence and
-// the states of keys apart, and decides anew for each answer, so that a disabled key
-// counts against images whose signatures were verified long before. An error is
-// never cached, and is never a yes. What is asked of OCI Vault depends on the allowed
-// keys alone, not on what the signature records say or how many there are.
+// It does not decide: package verdict does. It caches findings and states of keys apart,
+// and package verdict decides for each answer again. Therefore a disabled key also counts
+// against images whose signatures were verified before. An error is never cached and never
+// a yes. The calls of OCI Vault depend only on the allowed keys, and not on the number or
+// content of signature records.
 package checker
 
 import (
@@ -22,67 +22,67 @@ import (
 	"github.com/oke-sign/oke-sign/provider/verdict"
 )
 
-// How long things are cached. A deleted signature record counts for at most
-// signedFor, a disabled key for at most stateFor, a new signature is seen after
-// at most deniedFor; each plus the time Gatekeeper caches answers itself.
+// TTLs. A deleted signature record counts for signedTTL at most, a disabled key for
+// stateTTL at most, and a new signature counts after deniedTTL at most. Gatekeeper's own
+// cache adds to each.
 const (
-	signedFor = 10 * time.Minute
-	stateFor  = 60 * time.Second
-	deniedFor = 30 * time.Second
+	signedTTL = 10 * time.Minute
+	stateTTL  = 60 * time.Second
+	deniedTTL = 30 * time.Second
 )
 
-// Images is what a Checker asks OCI Registry. Many goroutines call it at once.
+// Images calls OCI Registry for a Checker. It is safe for concurrent use.
 type Images interface {
 	// Covers reports whether the images of a namespace can be asked about.
 	Covers(region image.Region, namespace string) bool
 	// Records returns the signature records of the image that ref pins, newest
 	// first, and whether some were left out because there are too many.
 	Records(ctx context.Context, ref image.Reference) (records []signature.Record, truncated bool, err error)
-	// Bulk returns records of the image by some of the keys that were read together
-	// with those of other images, newest first, and when; or none. There may be
-	// more, so that they are believed for a yes only; without one, Records is asked.
+	// Bulk returns signature records of the image by some of the keys, newest first,
+	// that were read together with the records of other images, and when; or none.
+	// The image may have more records. Therefore Bulk suffices for a yes only, and
+	// the Checker calls Records otherwise.
 	Bulk(ctx context.Context, ref image.Reference, keys []signature.KeyID) ([]signature.Record, time.Time)
-	// Exists reports whether there is such an image. It is asked only when there
-	// is no record, because OCI gives an empty list for an image it does not have.
+	// Exists reports whether OCI has the image. The Checker calls it only if there is
+	// no record, because OCI returns an empty list for an image that it does not have.
 	Exists(ctx context.Context, ref image.Reference) (bool, error)
 }
 
-// Keys is what a Checker asks OCI Vault. Many goroutines call it at once.
+// Keys calls OCI Vault for a Checker. It is safe for concurrent use.
 type Keys interface {
-	// KeyState returns the present state of a key. A key that is not found is a
-	// state, and no error.
+	// KeyState returns the present state of a key. A key that does not exist is a
+	// state and no error.
 	KeyState(ctx context.Context, id signature.KeyID) (verdict.Key, error)
 	// PublicKey returns the public key of a version that KeyState listed.
 	PublicKey(ctx context.Context, id signature.KeyID, version signature.KeyVersionID) (*rsa.PublicKey, error)
 }
 
-// Config is where a Checker gets what it decides from, and how much it caches.
+// Config configures a Checker.
 type Config struct {
 	Images Images
 	Keys   Keys
 
-	// MaxImages bounds how many images are cached; zero means 100 000.
+	// MaxImages bounds the cached images. Zero means 100 000.
 	MaxImages int
-	// Timeout bounds the gathering for one image, which goes on when nobody waits
-	// for it any more; zero means 15 seconds.
+	// Timeout bounds the gathering for one image, which continues when its callers
+	// have left. Zero means 15 seconds.
 	Timeout time.Duration
-	// Now is the clock; nil means time.Now.
+	// Now is the clock. Nil means time.Now.
 	Now func() time.Time
-	// Panicked is told, if not nil, of a panic of Images or Keys: it is an error of
-	// the question that it was for, and of no other.
+	// Panicked is called for a panic of Images or Keys. The panic is an error of one
+	// question only. Nil means that nobody is told.
 	Panicked func(*contain.PanicError)
 }
 
-// Answer is a verdict with what the cache and the log know of it.
+// Answer is a verdict with its age and more for the log.
 type Answer struct {
 	verdict.Verdict
 
 	// RetryAfter is how long a Checker repeats this denial from its cache.
 	RetryAfter time.Duration
-	// Age is how long ago the gathering of the evidence began.
+	// Age is how long ago the gathering began.
 	Age time.Duration
-	// Truncated is set when the image has more signature records than were looked
-	// at.
+	// Truncated is set if the image has more signature records than were read.
 	Truncated bool
 }
 
@@ -95,7 +95,7 @@ type Checker struct {
 	public   *cache.Cache[version, *rsa.PublicKey]
 }
 
-// question is what evidence is cached by.
+// question is the key of the cache of findings.
 type question struct {
 	image   image.Pinned
 	allowed signature.KeySet
@@ -106,7 +106,7 @@ type version struct {
 	id  signature.KeyVersionID
 }
 
-// keyState is a key as Vault described it at a time.
+// keyState is the state of a key, and when it was read.
 type keyState struct {
 	verdict.Key
 	at time.Time
@@ -138,9 +138,9 @@ func New(cfg Config) *Checker {
 		},
 		TTL: func(k keyState) time.Duration {
 			if k.State == verdict.Enabled {
-				return stateFor
+				return stateTTL
 			}
-			return deniedFor
+			return deniedTTL
 		},
 		MaxEntries: 1000, Timeout: cfg.Timeout, Now: cfg.Now, Panicked: cfg.Panicked,
 	})
@@ -148,15 +148,15 @@ func New(cfg Config) *Checker {
 		Load: func(ctx context.Context, v version) (*rsa.PublicKey, error) {
 			return cfg.Keys.PublicKey(ctx, v.key, v.id)
 		},
-		// A version's public key never changes; the day lets go of what is unused.
+		// A version's public key never changes. After a day the cache drops unused keys.
 		TTL:        func(*rsa.PublicKey) time.Duration { return 24 * time.Hour },
 		MaxEntries: 1000, Timeout: cfg.Timeout, Now: cfg.Now, Panicked: cfg.Panicked,
 	})
 	return c
 }
 
-// Check says whether img is signed by one of the allowed keys. An error means that
-// it could not be found out. The zero image stands for a reference without a digest.
+// Check decides whether img is signed by one of the allowed keys. An error means that this
+// is not known. The zero img stands for a reference without a digest.
 func (c *Checker) Check(ctx context.Context, img image.Pinned, allowed signature.KeySet) (Answer, error) {
 	if a, ok := c.Cached(ctx, img, allowed); ok {
 		return a, nil
@@ -164,8 +164,7 @@ func (c *Checker) Check(ctx context.Context, img image.Pinned, allowed signature
 	return c.Gather(ctx, img, allowed)
 }
 
-// Cached answers at once, from the cache or because nothing has to be gathered, or
-// not at all.
+// Cached returns the answer of Check if that takes no call of OCI.
 func (c *Checker) Cached(ctx context.Context, img image.Pinned, allowed signature.KeySet) (Answer, bool) {
 	switch {
 	case img.IsZero():
@@ -195,7 +194,7 @@ func denied(reason verdict.Reason, detail string) Answer {
 
 var errNotCached = errors.New("not cached")
 
-// Gather answers a question that Cached has not answered.
+// Gather answers a question that Cached did not answer.
 func (c *Checker) Gather(ctx context.Context, img image.Pinned, allowed signature.KeySet) (Answer, error) {
 	q := question{img, allowed}
 	e, err := c.evidence.Get(ctx, q)
@@ -210,9 +209,9 @@ func (c *Checker) Gather(ctx context.Context, img image.Pinned, allowed signatur
 	if err != nil || a.Signed() || !c.old(e.at) {
 		return a, err
 	}
-	// The evidence was a yes when it was gathered and would be cached for long; a
-	// key has been disabled since. A newer signature may be there by now. This is
-	// the one case in which a question is decided twice.
+	// The findings were a yes when they were gathered, and a key has been disabled
+	// since. The image may have a newer signature by another key. Therefore gather
+	// again: this is the only case in which a question is decided twice.
 	c.evidence.Discard(q, func(e cachedEvidence) bool { return c.old(e.at) })
 	if e, err = c.evidence.Get(ctx, q); err != nil {
 		return Answer{}, err
@@ -220,7 +219,7 @@ func (c *Checker) Gather(ctx context.Context, img image.Pinned, allowed signatur
 	return c.answer(e, allowed, state)
 }
 
-// answer decides on cached evidence with the keys as state says they are now.
+// answer decides on cached findings, with the states of keys that state returns.
 func (c *Checker) answer(e cachedEvidence, allowed signature.KeySet, state func(signature.KeyID) (verdict.Key, error)) (Answer, error) {
 	var buf [2]verdict.Finding // most images are signed once
 	ev := e.evidence(buf[:])
@@ -230,28 +229,27 @@ func (c *Checker) answer(e cachedEvidence, allowed signature.KeySet, state func(
 	}
 	a := Answer{Verdict: v, Age: c.cfg.Now().Sub(e.at), Truncated: ev.Truncated}
 	if !v.Signed() {
-		a.RetryAfter = deniedFor
+		a.RetryAfter = deniedTTL
 	}
 	return a, nil
 }
 
-// old reports whether what was found out at a time must not deny any more.
-func (c *Checker) old(at time.Time) bool { return c.cfg.Now().Sub(at) > deniedFor }
+// old reports whether findings of a time are too old for a denial.
+func (c *Checker) old(at time.Time) bool { return c.cfg.Now().Sub(at) > deniedTTL }
 
-// Wait returns when no gathering is under way. Check must not be called any more.
+// Wait returns when no gathering is under way. The caller must not call Check afterwards.
 func (c *Checker) Wait() {
 	c.evidence.Wait()
 	c.keys.Wait()
 	c.public.Wait()
 }
 
-// Stats describes the caches by what they hold: evidence, keys and public keys.
+// Stats returns the statistics of the caches: "evidence", "keys" and "public-keys".
 func (c *Checker) Stats() map[string]cache.Stats {
 	return map[string]cache.Stats{"evidence": c.evidence.Stats(), "keys": c.keys.Stats(), "public-keys": c.public.Stats()}
 }
 
-// KeyStates counts the cached keys by their lifecycle states, as OCI Vault calls
-// them.
+// KeyStates counts the cached keys by lifecycle state, in OCI Vault's words.
 func (c *Checker) KeyStates() map[string]int {
 	states := make(map[string]int)
 	for k := range c.keys.All() {

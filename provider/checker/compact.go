@@ -9,17 +9,17 @@ import (
 	"github.com/oke-sign/oke-sign/provider/verdict"
 )
 
-// cachedEvidence is evidence in the little room that a hundred thousand of them
-// need, and how long it may be cached.
+// cachedEvidence holds findings in little memory, for a cache of a hundred thousand, and
+// their TTL.
 type cachedEvidence struct {
 	proofs []compactProof
-	other  *verdict.Evidence // instead of proofs, if there is more to it
+	other  *verdict.Evidence // in place of proofs, if these do not suffice
 	at     time.Time         // when its gathering began
 	ttl    time.Duration
 }
 
-// compactProof is a finding that says Signed. What many images have in common is
-// held once; nothing in it shares memory with OCI's answer.
+// compactProof is a finding with the reason Signed. Proofs of many images share their
+// common parts, and none shares memory with OCI's answer.
 type compactProof struct {
 	by        unique.Handle[version]
 	algorithm unique.Handle[string]
@@ -27,10 +27,9 @@ type compactProof struct {
 	signedAt  time.Time
 }
 
-// compact makes evidence small. Where all findings are proofs, Decide looks at
-// nothing else: its first allowed proof decides, and if none counts, the first
-// reason of a proof that does not. TestCompactEvidenceDecidesTheSame holds it to
-// that.
+// compact returns evidence in little memory. If all findings are proofs, verdict.Decide
+// reads nothing else: the first allowed proof decides, and if none counts, the first
+// reason why a proof does not count. TestCompactEvidenceDecidesTheSame checks this.
 func compact(ev verdict.Evidence, at time.Time, ttl time.Duration) cachedEvidence {
 	e := cachedEvidence{at: at, ttl: ttl}
 	more := func(f verdict.Finding) bool { return f.Reason != verdict.Signed || f.Detail != "" }
@@ -45,7 +44,8 @@ func compact(ev verdict.Evidence, at time.Time, ttl time.Duration) cachedEvidenc
 	return e
 }
 
-// evidence is what was made compact. It puts the findings into buf, if they fit.
+// evidence returns the evidence that was compacted. It uses buf for the findings if they
+// fit.
 func (e cachedEvidence) evidence(buf []verdict.Finding) verdict.Evidence {
 	if e.other != nil {
 		return *e.other

@@ -63,7 +63,7 @@ func TestCompactEvidenceDecidesTheSame(t *testing.T) {
 			return verdict.Key{}, unknown
 		}
 		want, wantErr := verdict.Decide(ev, allowed, state)
-		got, err := verdict.Decide(checker.Recalled(ev), allowed, state)
+		got, err := verdict.Decide(checker.Compacted(ev), allowed, state)
 		if diff := cmp.Diff(want, got); diff != "" || fmt.Sprint(err) != fmt.Sprint(wantErr) {
 			t.Fatalf("%+v: %v, want %v (-whole +compact)\n%s", ev, err, wantErr, diff)
 		}

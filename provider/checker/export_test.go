@@ -6,7 +6,7 @@ import (
 	"github.com/oke-sign/oke-sign/provider/verdict"
 )
 
-// Recalled is evidence as it comes back from the cache.
-func Recalled(ev verdict.Evidence) verdict.Evidence {
+// Compacted returns evidence as the cache returns it.
+func Compacted(ev verdict.Evidence) verdict.Evidence {
 	return compact(ev, time.Time{}, 0).evidence(nil)
 }

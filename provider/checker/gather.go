@@ -15,17 +15,17 @@ import (
 	"github.com/oke-sign/oke-sign/provider/verdict"
 )
 
-// maxRecords is how many signature records of one image are looked at: an image
-// that has more was flooded, and an honest signature is among the newest or the
-// oldest. OCI Registry's client reads no more; this bounds the work whatever it does.
+// maxRecords bounds the signature records of one image. An image with more records was
+// flooded, and an honest signature is among the newest or the oldest. Package registry
+// returns no more records; this bound holds for every implementation of Images.
 const maxRecords = 250
 
-// gather finds out about one image.
+// gather gathers the findings about one image.
 func (c *Checker) gather(ctx context.Context, q question) (cachedEvidence, error) {
 	ref := q.image.Reference()
 	if records, at := c.cfg.Images.Bulk(ctx, ref, q.allowed.Keys()); len(records) > 0 {
 		if ev, unknown := c.evaluateRecords(ctx, q, records); unknown == nil && proven(ev) {
-			return compact(ev, at, signedFor), nil
+			return compact(ev, at, signedTTL), nil
 		}
 	}
 	at := c.cfg.Now()
@@ -44,23 +44,23 @@ func (c *Checker) gather(ctx context.Context, q question) (cachedEvidence, error
 	}
 	switch {
 	case unknown != nil && !proven(ev):
-		return cachedEvidence{}, unknown // what is not known might prove it
+		return cachedEvidence{}, unknown // an unknown record may be the proof
 	case unknown != nil || !proven(ev):
-		// A yes of which a part is not known is cached as shortly as a denial: if its
-		// key is disabled, the part that is missing may be the other proof.
-		return compact(ev, at, deniedFor), nil
+		// A yes with an unknown record is cached only as long as a denial: if its key
+		// is disabled, the unknown record may be another proof.
+		return compact(ev, at, deniedTTL), nil
 	}
-	return compact(ev, at, signedFor), nil
+	return compact(ev, at, signedTTL), nil
 }
 
-// proven reports whether evidence holds a proof. Its key was enabled when the
-// evidence was gathered; whether it still is, is decided for each answer.
+// proven reports whether a finding is a proof. Its key was enabled at the time of
+// gathering. Each answer decides again whether the key is still enabled.
 func proven(ev verdict.Evidence) bool {
 	return slices.ContainsFunc(ev.Findings, func(f verdict.Finding) bool { return f.Reason == verdict.Signed })
 }
 
-// evaluateRecords holds an image's signature records against the allowed keys. It
-// returns what they come to, and what could not be found out.
+// evaluateRecords verifies an image's signature records under the allowed keys. It returns
+// the findings, and the errors of records that are unknown.
 func (c *Checker) evaluateRecords(ctx context.Context, q question, records []signature.Record) (ev verdict.Evidence, unknown error) {
 	ev.Truncated = len(records) > maxRecords
 	byKey := make(map[signature.KeyID][]signature.Record)
@@ -82,7 +82,7 @@ func (c *Checker) evaluateRecords(ctx context.Context, q question, records []sig
 	allowed := q.allowed.Keys()
 	findings := make([][]verdict.Finding, len(allowed))
 	failed := make([]error, len(allowed))
-	var group errgroup.Group // a key that cannot be asked for does not stop the others
+	var group errgroup.Group // an error about one key does not stop the others
 	for i, id := range allowed {
 		if len(byKey[id]) > 0 {
 			group.Go(func() error {
@@ -98,9 +98,8 @@ func (c *Checker) evaluateRecords(ctx context.Context, q question, records []sig
 	return ev, errors.Join(failed...)
 }
 
-// examine holds the records that name one allowed key against it. It returns one
-// proof for each version and one failure for each reason, which is all that Decide
-// needs.
+// examine verifies the records that name one allowed key. It returns one proof for each key
+// version and one failure for each reason, which is all that verdict.Decide needs.
 func (c *Checker) examine(ctx context.Context, img image.Pinned, id signature.KeyID, records []signature.Record) ([]verdict.Finding, error) {
 	key, err := c.listing(ctx, id, records)
 	if err != nil {
@@ -133,9 +132,9 @@ func (c *Checker) examine(ctx context.Context, img image.Pinned, id signature.Ke
 	return findings, unknown
 }
 
-// listing returns the key with its versions. If a record names a version that is not
-// among those cached, the key may have been rotated since: it is asked for again,
-// unless that was done a short while ago, whatever records say.
+// listing returns the key with its versions. If a record names a version that is not among
+// the cached ones, the key may have been rotated, and listing reads the key again. To
+// bound the calls, it does so only if the cached state is old.
 func (c *Checker) listing(ctx context.Context, id signature.KeyID, records []signature.Record) (verdict.Key, error) {
 	k, err := c.keys.Get(ctx, id)
 	if err != nil || !c.old(k.at) {
@@ -154,8 +153,8 @@ func (c *Checker) listing(ctx context.Context, id signature.KeyID, records []sig
 	return k.Key, err
 }
 
-// finding is what one record comes to. Only versions that Vault lists for the
-// key are asked for: what a record names is its uploader's word.
+// finding returns the finding of one record. It reads only versions that OCI Vault lists
+// for the key, because the uploader chose the version that the record names.
 func (c *Checker) finding(ctx context.Context, img image.Pinned, key verdict.Key, rec signature.Record) (verdict.Finding, error) {
 	unusable := verdict.Finding{Reason: verdict.KeyUnusable, Key: key.ID, Signature: rec.ID, Algorithm: rec.Algorithm, SignedAt: rec.TimeCreated}
 	id, err := signature.ParseKeyVersionID(rec.KeyVersionID)
@@ -174,7 +173,7 @@ func (c *Checker) finding(ctx context.Context, img image.Pinned, key verdict.Key
 	return verdict.Prove(img, rec, key.ID, id, pub), nil
 }
 
-// inWords names a few keys: an uploader chooses how many there are.
+// inWords names at most three keys, because uploaders choose how many there are.
 func inWords(keys []string) string {
 	const most = 3
 	switch n := len(keys); {

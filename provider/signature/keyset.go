@@ -7,19 +7,18 @@ import (
 	"unique"
 )
 
-// MaxKeys is how many keys a KeySet holds at most: as many as a policy may list.
+// MaxKeys bounds the keys of a KeySet. A policy may list as many keys for an image.
 const MaxKeys = 5
 
-// KeySet is a set of keys, such as those that a policy allows. Sets of the same
-// keys are equal, whatever order they were listed in. The zero value has no key and
-// so allows nothing.
+// KeySet is a set of keys, such as the allowed keys of an image. Sets with the same keys
+// are equal, in any order. The zero KeySet is empty and allows nothing.
 type KeySet struct {
-	// The handle makes a set as small as a pointer and shares no memory with the
-	// request that listed the keys: caches hold a hundred thousand of few sets.
+	// A handle is as small as a pointer and shares no memory with the request that
+	// listed the keys. Caches hold a hundred thousand handles of a few sets.
 	keys unique.Handle[[MaxKeys]KeyID] // sorted, the zero ids last
 }
 
-// NewKeySet makes a set of keys. It refuses more than MaxKeys, and the id of no key.
+// NewKeySet makes a set of keys. It rejects more than MaxKeys keys and the zero KeyID.
 func NewKeySet(keys ...KeyID) (KeySet, error) {
 	if len(keys) == 0 {
 		return KeySet{}, nil
@@ -62,7 +61,7 @@ func (s KeySet) Contains(id KeyID) bool {
 	return slices.Contains(all[:], id)
 }
 
-// Len returns how many keys there are.
+// Len returns the number of keys.
 func (s KeySet) Len() int { return len(s.Keys()) }
 
 // String lists the OCIDs, separated by spaces.

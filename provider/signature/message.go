@@ -87,11 +87,11 @@ func writeString(b *bytes.Buffer, s string) {
 	b.WriteByte('"')
 }
 
-// ParseMessage reads a signed message. Any order of fields, further fields, and
-// null for description, metadata and region are accepted, because other clients
-// write them so. A message that two readers could take in two ways is refused:
-// a field given twice, in another case or in escaped spelling, invalid UTF-8,
-// anything after the object. On error the message is the zero value.
+// ParseMessage reads a signed message. It accepts any order of fields, further fields, and
+// null for description, metadata and region, because other clients write these. It rejects
+// a message that two readers could understand in two ways: a repeated field, a field in
+// another case or in escaped spelling, invalid UTF-8, and text after the object. With an
+// error it returns the zero Message.
 func ParseMessage(data []byte) (Message, error) {
 	if !utf8.Valid(data) {
 		return Message{}, errors.New("not valid UTF-8")
@@ -166,8 +166,8 @@ func ParseMessage(data []byte) (Message, error) {
 	return m, nil
 }
 
-// fold maps names that Unicode's simple case folding holds equal to one name, as
-// encoding/json and other lenient readers match field names.
+// fold returns the same text for all names that are equal under Unicode's simple case
+// folding, by which encoding/json and other lenient readers match field names.
 func fold(s string) string {
 	return strings.Map(func(r rune) rune {
 		least := r

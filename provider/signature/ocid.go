@@ -7,8 +7,8 @@ import (
 	"github.com/oke-sign/oke-sign/provider/image"
 )
 
-// Lengths of the parts of an OCID, in bytes. The unique part of a key's OCID has
-// been 60 for every key seen, and Oracle's own CLI insists on it.
+// Lengths of the parts of an OCID, in bytes. The unique part of every known key's OCID has
+// 60 bytes, and Oracle's CLI requires this length.
 const (
 	maxOCID         = 255
 	maxVaultExt     = 63
@@ -17,8 +17,8 @@ const (
 
 const versionCharset = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-"
 
-// KeyID is the OCID of a master key of OCI Vault. Key ids are comparable; the
-// zero value is the id of no key.
+// KeyID is the OCID of a master key of OCI Vault. KeyIDs are comparable. The zero KeyID
+// names no key.
 type KeyID struct {
 	ocid   string
 	ext    string
@@ -26,9 +26,9 @@ type KeyID struct {
 }
 
 // ParseKeyID reads the OCID of a key:
-// ocid1.key.<realm>.<region>.<vault extension>.<unique>. Hosts to contact are
-// derived from its parts, so nothing but this form is accepted; the region must
-// be one that package image knows, and of that realm.
+// ocid1.key.<realm>.<region>.<vault extension>.<unique>. It accepts no other form, because
+// package vault derives hosts from the parts. The region must be in the table of package
+// image and must belong to the realm.
 func ParseKeyID(s string) (KeyID, error) {
 	bad := func(why string) (KeyID, error) {
 		return KeyID{}, fmt.Errorf("not the OCID of a key: %.120q: %s", s, why)
@@ -56,30 +56,30 @@ func ParseKeyID(s string) (KeyID, error) {
 
 func (k KeyID) String() string { return k.ocid }
 
-// Region is where the key's vault is.
+// Region returns the region of the key's vault.
 func (k KeyID) Region() image.Region { return k.region }
 
-// VaultExtension is the vault's part of the OCID, the first part of the names of
-// the vault's hosts.
+// VaultExtension returns the vault's part of the OCID. The names of the vault's hosts begin
+// with it.
 func (k KeyID) VaultExtension() string { return k.ext }
 
-// Short is the end of the OCID, by which people tell keys apart: "…v3t6jcf64a".
+// Short returns the end of the OCID, by which people recognise a key: "…v3t6jcf64a".
 func (k KeyID) Short() string { return Short(k.ocid) }
 
-// IsZero reports whether k is the id of no key.
+// IsZero reports whether k names no key.
 func (k KeyID) IsZero() bool { return k == KeyID{} }
 
-// KeyVersionID is the OCID of a version of a key. Its layout varies, so no part
-// of it is read; the zero value is the id of no version.
+// KeyVersionID is the OCID of a key version. Its layout varies, so its parts are not read.
+// The zero KeyVersionID names no version.
 type KeyVersionID struct{ ocid string }
 
-// ParseKeyVersionID reads the OCID of a key version. Records carry what their
-// uploader liked and it becomes a path segment, so nothing passes that could
-// leave the segment.
+// ParseKeyVersionID reads the OCID of a key version. Uploaders choose the OCID in a record,
+// and the OCID becomes a path segment of a request. Therefore ParseKeyVersionID rejects
+// characters that could leave the segment.
 func ParseKeyVersionID(s string) (KeyVersionID, error) {
 	rest, ok := strings.CutPrefix(s, "ocid1.keyversion.")
 	if !ok || rest == "" || len(s) > maxOCID || strings.Contains(s, "..") ||
-		strings.Trim(rest, versionCharset) != "" { // nothing is left of what holds nothing else
+		strings.Trim(rest, versionCharset) != "" { // Trim leaves nothing if all characters are allowed
 		return KeyVersionID{}, fmt.Errorf("not the OCID of a key version: %.120q", s)
 	}
 	return KeyVersionID{s}, nil
@@ -87,15 +87,14 @@ func ParseKeyVersionID(s string) (KeyVersionID, error) {
 
 func (v KeyVersionID) String() string { return v.ocid }
 
-// Short is the end of the OCID: "…5slkxvenra".
+// Short returns the end of the OCID: "…5slkxvenra".
 func (v KeyVersionID) Short() string { return Short(v.ocid) }
 
-// IsZero reports whether v is the id of no version.
+// IsZero reports whether v names no version.
 func (v KeyVersionID) IsZero() bool { return v == KeyVersionID{} }
 
-// Short is the last ten bytes of an OCID after an ellipsis, the part that OCI
-// Registry itself shows in a signature's display name. It is fit for messages
-// whatever s holds.
+// Short returns an ellipsis and the last ten bytes of an OCID, as OCI Registry's display
+// names of signatures do. The result is printable for any s.
 func Short(s string) string {
 	const shown = 10
 	ellipsis := ""
@@ -105,8 +104,8 @@ func Short(s string) string {
 	return ellipsis + Printable(s)
 }
 
-// Printable makes a text of others fit for a terminal: it replaces all but printable
-// ASCII without spaces by question marks, and cuts it to an OCID's length.
+// Printable makes a text from outside safe for a terminal: it replaces all characters but
+// printable ASCII without spaces by question marks, and cuts the text to an OCID's length.
 func Printable(s string) string {
 	odd := func(r rune) bool { return r <= ' ' || r > '~' }
 	if s = s[:min(len(s), maxOCID)]; !strings.ContainsFunc(s, odd) {

@@ -1,12 +1,11 @@
-// Package signature holds what a signature record of OCI Registry says and
-// proves whether a key signed it for one image.
+// Package signature verifies whether a key signed a signature record of OCI Registry for
+// one image.
 //
-// A record is what somebody uploaded: anyone who may push to a repository may
-// attach any record to any of its images, and OCI is not known to check it.
-// The package trusts the public key it is given and nothing else, reads a
-// message only after its bytes were verified exactly as stored, and then holds
-// every field against the image asked for and the record itself. It does no
-// I/O, and does not decide which keys are allowed or still usable.
+// Everybody who may push to a repository may attach any record to any of its images, and
+// OCI is not known to check records. The package trusts only the public key that its
+// caller passes. It verifies the bytes of a signed message exactly as stored, and reads
+// the message afterwards. Then it compares each field with the image and the record. The
+// package does no I/O, and does not decide which keys are allowed or enabled.
 package signature
 
 import (
@@ -26,18 +25,19 @@ import (
 	"github.com/oke-sign/oke-sign/provider/image"
 )
 
-// What a record can fail to prove. Every error of Verify wraps one of them.
+// Errors of Verify. Each error of Verify wraps one of them.
 var (
-	// ErrBadSignature: the signature does not verify under the key, or its
-	// algorithm is not one of the four or not the one the message names.
+	// ErrBadSignature means that the signature does not verify under the key, that its
+	// algorithm is not one of the four, or that the message names another algorithm.
 	ErrBadSignature = errors.New("bad signature")
-	// ErrWrongKey: verified, but the message names another key or version than
-	// the record.
+	// ErrWrongKey means that the signature verifies, and that the signed message names
+	// another key or version than the record.
 	ErrWrongKey = errors.New("signed for another key")
-	// ErrWrongImage: verified, but the message is about another digest or
-	// repository.
+	// ErrWrongImage means that the signature verifies, and that the signed message names
+	// another digest or repository.
 	ErrWrongImage = errors.New("signed for another image")
-	// ErrMalformed: verified, but the text is no message about an image.
+	// ErrMalformed means that the signature verifies, and that the signed text is not a
+	// message about an image.
 	ErrMalformed = errors.New("signed something else than a message about an image")
 )
 
@@ -45,8 +45,8 @@ var (
 // (RFC 8017, 8.1) with one of four hashes, MGF1 with the same hash.
 type Algorithm string
 
-// The algorithms of the Artifacts API. OCI Vault has more; images cannot be
-// signed with them.
+// The algorithms of the Artifacts API. OCI Vault has more algorithms, which cannot sign
+// images.
 const (
 	SHA224 Algorithm = "SHA_224_RSA_PKCS_PSS"
 	SHA256 Algorithm = "SHA_256_RSA_PKCS_PSS"
@@ -63,7 +63,7 @@ func ParseAlgorithm(s string) (Algorithm, error) {
 	return "", fmt.Errorf("not an algorithm that images are signed with: %.80q", s)
 }
 
-// Hash is the algorithm's hash function, or 0 for none of the four.
+// Hash returns the algorithm's hash function, or 0 for an unknown algorithm.
 func (a Algorithm) Hash() crypto.Hash {
 	switch a {
 	case SHA224:
@@ -78,11 +78,10 @@ func (a Algorithm) Hash() crypto.Hash {
 	return 0
 }
 
-// StateAvailable is the lifecycle state of a record that counts.
+// StateAvailable is the lifecycle state of a signature record that counts.
 const StateAvailable = "AVAILABLE"
 
-// Record is a container image signature as OCI Registry returned it. No field
-// of it has been checked.
+// Record is a signature record as OCI Registry returned it. Its fields are unchecked.
 type Record struct {
 	ID           string
 	ImageID      string
@@ -97,20 +96,19 @@ type Record struct {
 	TimeCreated  time.Time
 }
 
-// Bounds on the base64 text of a record, so that a hostile one costs little:
-// room for four times the message that OCI Vault signs, and for twice the largest
-// signature.
+// Bounds of a record's base64 texts, so that a hostile record costs little: four times the
+// longest message that OCI Vault signs, and twice the longest signature.
 const (
 	maxMessageText   = (4*MaxMessage + 2) / 3 * 4
 	maxSignatureText = (2*maxKeyBits/8 + 2) / 3 * 4
 )
 
-// Verify proves that pub signed rec for img, and returns the signed message. It
-// accepts any salt length, because OCI does not document the one it uses.
+// Verify verifies that pub signed rec for img, and returns the signed message. It accepts
+// any salt length, because OCI does not document its salt length.
 //
-// The message names neither region nor namespace. So a repository of the same name
-// may carry the record elsewhere, and this is accepted: the digest is the same, and
-// the same bytes run.
+// The signed message names neither region nor namespace. Therefore the record also counts
+// for a repository of the same name elsewhere. This is accepted, because the digest is the
+// same and the same bytes run.
 func Verify(rec Record, pub *rsa.PublicKey, img image.Pinned) (Message, error) {
 	alg, err := ParseAlgorithm(rec.Algorithm)
 	if err != nil {
@@ -163,17 +161,16 @@ func decode(s string, limit int) ([]byte, error) {
 	return b, nil
 }
 
-// Sizes of an RSA key in bits: OCI Vault makes 2048, 3072 and 4096, and imports
-// nothing larger. The upper bound keeps one verification cheap.
+// Bounds of an RSA key in bits. OCI Vault creates keys of 2048, 3072 and 4096 bits, and
+// imports no larger keys. The upper bound limits the cost of a verification.
 const (
 	minKeyBits = 2048
 	maxKeyBits = 8192
 	maxPEM     = 4096
 )
 
-// ParsePublicKey reads an RSA public key from exactly one PEM block, PKIX
-// ("PUBLIC KEY") or PKCS #1 ("RSA PUBLIC KEY"): which of them OCI Vault writes
-// is not documented.
+// ParsePublicKey reads an RSA public key from exactly one PEM block: PKIX ("PUBLIC KEY") or
+// PKCS #1 ("RSA PUBLIC KEY"). OCI does not document which one OCI Vault writes.
 func ParsePublicKey(text string) (*rsa.PublicKey, error) {
 	if len(text) > maxPEM {
 		return nil, fmt.Errorf("a public key of %d bytes", len(text))

@@ -2,7 +2,7 @@ package verdict
 
 import "slices"
 
-// Reason says in one word why a verdict is what it is.
+// Reason is the code in a verdict.
 type Reason string
 
 // The reasons.
@@ -20,24 +20,24 @@ const (
 	NotOCIRegistry Reason = "not-oci-registry"
 )
 
-// Meaning is what a reason tells people and the chart's alerts.
+// Meaning explains a reason to people and to the chart's alerts.
 type Meaning struct {
 	Reason   Reason
-	Sentence string // goes on after "the image"
+	Sentence string // continues "the image"
 	Remedy   string // what to do next; IMAGE and KEY stand for the image and an allowed key
 	Alarm    Alarm
 }
 
-// Alarm says which of the chart's alerts a reason counts for.
+// Alarm is the chart's alert for which a reason counts.
 type Alarm uint8
 
 const (
-	Benign Alarm = iota // none
-	Unread              // shows nothing of OCI Registry, as if the provider may not read it
-	Forged              // a signature record may be somebody's attack
+	Benign Alarm = iota // no alert
+	Unread              // the provider may be unable to read OCI Registry
+	Forged              // a signature record may be an attack
 )
 
-// reasons are all reasons, each before those that it takes precedence over.
+// reasons lists all reasons in the order of precedence.
 var reasons = [...]Meaning{
 	{Signed, "has a record that proves an allowed key for exactly this image", "", Benign},
 	{WrongImage, "has a genuine signature, of another image or of something that is no signed message", "kubectl oke-sign sign IMAGE --key KEY; the signature that is there was not made for this image, so find out who put it there", Forged},
@@ -60,7 +60,7 @@ func Reasons() (list []Reason) {
 	return list
 }
 
-// Meaning returns what r means; of what is no reason it is the zero value.
+// Meaning returns the meaning of r, or the zero Meaning if r is not a reason.
 func (r Reason) Meaning() Meaning {
 	if i := r.rank(); i < len(reasons) {
 		return reasons[i]
@@ -68,8 +68,7 @@ func (r Reason) Meaning() Meaning {
 	return Meaning{}
 }
 
-// rank returns the place of r in the order of precedence. What is no reason comes
-// last.
+// rank returns the position of r in the order of precedence. Other texts come last.
 func (r Reason) rank() int {
 	if i := slices.IndexFunc(reasons[:], func(m Meaning) bool { return m.Reason == r }); i >= 0 {
 		return i

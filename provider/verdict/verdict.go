@@ -1,7 +1,8 @@
 // Package verdict decides whether an image is signed by an allowed key.
 //
-// It does no I/O and caches nothing: package checker gathers what it needs. A denial
-// is an answer, an error is the lack of one, and neither is ever a yes.
+// The package does no I/O and caches nothing: package checker gathers the evidence. It
+// trusts the public keys and the states of keys that its caller passes. A denial is an
+// answer, an error is the lack of an answer, and neither is ever a yes.
 package verdict
 
 import (
@@ -18,14 +19,14 @@ import (
 	"github.com/oke-sign/oke-sign/provider/signature"
 )
 
-// Verdict is the answer to one question: is this image signed by an allowed key? Its
-// zero value says no.
+// Verdict is the answer to one question: is this image signed by an allowed key? The zero
+// Verdict says no.
 type Verdict struct {
 	Reason     Reason `json:"reason"`
 	Detail     string `json:"detail,omitempty"`     // of a denial, for people
 	Key        string `json:"key,omitempty"`        // the key that signed
 	KeyVersion string `json:"keyVersion,omitempty"` // and its version
-	Signature  string `json:"signature,omitempty"`  // the record that proves it
+	Signature  string `json:"signature,omitempty"`  // the id of the signature record that proves it
 	Algorithm  string `json:"algorithm,omitempty"`
 	SignedAt   string `json:"signedAt,omitempty"` // RFC 3339, UTC; when the record was made, by OCI's clock
 }
@@ -33,7 +34,7 @@ type Verdict struct {
 // Signed reports whether the verdict is yes.
 func (v Verdict) Signed() bool { return v.Reason == Signed }
 
-// Members are what is written of a Verdict in JSON.
+// Members are the JSON members of a Verdict.
 type Members struct {
 	Signed bool `json:"signed"`
 	fields
@@ -41,10 +42,10 @@ type Members struct {
 
 type fields Verdict // has no MarshalJSON
 
-// Members returns v as it is written. A struct may embed it beside members of its own.
+// Members returns the JSON members of v. A struct may embed them beside its own members.
 func (v Verdict) Members() Members { return Members{v.Signed(), fields(v)} }
 
-// MarshalJSON writes the members. It leaves escaping to the encoder that calls it.
+// MarshalJSON writes the members. The calling encoder escapes them.
 func (v Verdict) MarshalJSON() ([]byte, error) {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
@@ -53,21 +54,21 @@ func (v Verdict) MarshalJSON() ([]byte, error) {
 	return b.Bytes(), err
 }
 
-// Key is a master key as OCI Vault describes it. Its state changes; the public
-// keys of its versions do not.
+// Key is a master key as OCI Vault describes it. Its state changes. The public keys of its
+// versions do not change.
 type Key struct {
 	ID        signature.KeyID
 	State     string // lifecycle state, or NotFound
 	Algorithm string // of the key's shape: "RSA", "AES", "ECDSA"
-	// Versions are those that Vault lists for the key, with their states.
+	// Versions are the versions that OCI Vault lists for the key, with their states.
 	Versions map[signature.KeyVersionID]string
 }
 
-// Lifecycle states of keys and their versions that matter here. A key is NotFound if
-// Vault does not find it, or the principal may not read it.
+// Lifecycle states of keys and versions that matter here. A key is NotFound if OCI Vault
+// does not have it, or this identity may not read it.
 const Enabled, NotFound = "ENABLED", "NOT_FOUND"
 
-// Unusable says why a version of the key proves nothing now, or "".
+// Unusable returns the reason why a version of the key proves nothing now, or "".
 func (k Key) Unusable(id signature.KeyVersionID) string {
 	state, listed := k.Versions[id]
 	shown := func(s string) string { return cmp.Or(signature.Printable(s), "unknown") }
@@ -97,8 +98,8 @@ type Finding struct {
 	SignedAt  time.Time
 }
 
-// Prove holds a signature record against the public key of the key version that it
-// names. Whether the key counts is for Decide.
+// Prove verifies a signature record with the public key of the key version that it names.
+// Decide decides whether the key counts.
 func Prove(img image.Pinned, rec signature.Record, key signature.KeyID, version signature.KeyVersionID, pub *rsa.PublicKey) Finding {
 	f := Finding{Reason: Signed, Key: key, Version: version, Signature: rec.ID, Algorithm: rec.Algorithm, SignedAt: rec.TimeCreated}
 	_, err := signature.Verify(rec, pub, img)
@@ -116,22 +117,22 @@ func Prove(img image.Pinned, rec signature.Record, key signature.KeyID, version 
 	return f
 }
 
-// Evidence is all that is known about one image but the keys' present states.
+// Evidence is everything known about one image, without the present states of keys.
 type Evidence struct {
 	Findings  []Finding // of the records that name an allowed key, newest first
-	Records   int       // usable records, of whatever key
+	Records   int       // available records, by any key
 	Unusable  int       // records that are not available
-	OtherKeys string    // the keys that the other usable records name, in words
-	Missing   bool      // there is no such image
-	Truncated bool      // there are more records than were looked at
+	OtherKeys string    // the keys that the other available records name, in words
+	Missing   bool      // OCI does not have the image
+	Truncated bool      // the image has more records than were read
 }
 
-// Decide says whether evidence makes the image signed. A proof counts while its key
-// is allowed, and the key and the version are enabled as state says now. state is
-// asked for keys with a proof only, until one counts. If it fails for one and no
-// other counts, that is an error: the image may be signed.
+// Decide decides whether the image is signed. A proof counts if its key is allowed, and if
+// the key and its version are enabled by what state returns now. Decide calls state only
+// for keys with a proof, until one counts. If state fails for a key and no other proof
+// counts, Decide returns an error, because the image may be signed.
 func Decide(ev Evidence, allowed signature.KeySet, state func(signature.KeyID) (Key, error)) (Verdict, error) {
-	var reported Finding // the first by precedence
+	var reported Finding // the first in the order of reasons
 	var failed []signature.KeyID
 	var unknown []error
 	for _, f := range ev.Findings {
@@ -165,7 +166,7 @@ func Decide(ev Evidence, allowed signature.KeySet, state func(signature.KeyID) (
 	return deny(ev, allowed, reported), nil
 }
 
-// deny says why the image is not signed.
+// deny returns the verdict on an image that is not signed.
 func deny(ev Evidence, allowed signature.KeySet, reported Finding) Verdict {
 	v := Verdict{Reason: Unsigned, Detail: "no signature"}
 	switch {
