@@ -141,14 +141,14 @@ detail(image) := references.invalid_reference(image).detail if {
 	details[reason(image)]
 } else := sprintf("scanned at %v, and maxAge is %v", [scan(image).scannedAt, object.get(input.parameters, "maxAge", "720h")]) if {
 	reason(image) == "scan-too-old"
-} else := sprintf("%d of severity %v or worse, less those to ignore: %v", [sum([scan(image).counts[severity] | some severity in forbidden_severities]), lowest_forbidden, worst_problems(scan(image))]) if {
+} else := sprintf("%d of severity %v or worse; not ignored: %v", [sum([scan(image).counts[severity] | some severity in forbidden_severities]), lowest_forbidden, worst_problems(scan(image))]) if {
 	reason(image) == "problems"
 } else := sprintf("could not find out what scans say, from provider %v: %v", [provider, answers.error_detail(answer, scans, errors, questions[image.ref])]) if {
 	reason(image) == "no-answer"
 } else := replace(scan(image).detail, "…", "..")
 
 details := {
-	"not-oci-registry": "this policy admits images of OCI Registry only (otherRegistries: Deny)",
+	"not-oci-registry": "this policy admits images of OCI Registry only (otherRegistries: Deny); copy it there, or list it in exemptImages",
 	"no-digest": "a tag may move after the check; pin it with kubectl oke-sign pin",
 }
 

@@ -216,7 +216,7 @@ scanner(_, questions) := {
 test_the_worst_problems_are_named if {
 	found := scan([low, high, critical, {"id": "CVE-2021-0006", "severity": "HIGH"}, {"id": "CVE-2021-0007", "severity": "HIGH"}])
 	some message in messages({"ignore": ["CVE-2021-0006"]}, pod({}, [ref]), answered([found]))
-	startswith(message, "containers/c0: problems: 4 of severity HIGH or worse, less those to ignore: CVE-2021-44228, CVE-2021-45046, CVE-2021-0007: ")
+	startswith(message, "containers/c0: problems: 4 of severity HIGH or worse; not ignored: CVE-2021-44228, CVE-2021-45046, CVE-2021-0007: ")
 }
 
 test_questions_have_only_the_image if {

@@ -70,7 +70,7 @@ func TestScannedImages(t *testing.T) {
 	found(t, clean, ocitest.Problem{Name: "CVE-2020-1", Severity: "LOW"})
 	s.enforce(t, constraint{kind: policies.ScannedImages, on: pods, parameters: "{maxSeverity: HIGH}"})
 
-	problems := "containers/bad: problems: 2 of severity HIGH or worse, less those to ignore: CVE-2021-44228, CVE-2021-3711: " + bad
+	problems := "containers/bad: problems: 2 of severity HIGH or worse; not ignored: CVE-2021-44228, CVE-2021-3711: " + bad
 	s.ran(t, "bad", bad).fails(t, denies, problems)
 	s.ran(t, "clean", clean).succeeds(t)
 	s.running(t, "clean")

@@ -82,7 +82,7 @@ unreadable_parts(obj, pods_of) := no_pod | no_list if {
 	no_pod := {message.violation("object", "no-pod-spec", detail, kind) |
 		count(pods_of) == 0
 		not controller_revision(obj)
-		detail := "no pod and no pod template found in it, so no images; the constraint must not match this kind"
+		detail := "it has no Pod and no Pod template, so no images; remove this kind from the match of the constraint"
 	}
 	no_list := {message.violation(field, "unreadable", "must be a list", value) |
 		some pod in pods_of

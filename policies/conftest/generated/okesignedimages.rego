@@ -105,8 +105,8 @@ detail(image) := references.invalid_reference(image).detail if {
 } else := replace(denial(image).detail, "…", "..")
 
 details := {
-	"not-oci-registry": "this policy admits images of OCI Registry only (otherRegistries: Deny)",
-	"no-keys": "the policy has no readable parameters.keys; [] would admit any image of OCI Registry",
+	"not-oci-registry": "this policy admits images of OCI Registry only (otherRegistries: Deny); copy it there, or list it in exemptImages",
+	"no-keys": "the policy has no valid parameters.keys; list the keys, since [] would admit any image of OCI Registry",
 	"no-digest": "a tag may move after the check; pin it with kubectl oke-sign pin",
 }
 
