@@ -37,7 +37,7 @@ func (s *service) call(ctx context.Context) error {
 	return err
 }
 
-// All callers wait after a refusal to one of them, and no longer than OCI asked.
+// After a refusal to one caller, all callers wait exactly as long as OCI asked.
 func TestRetryAfterIsHeededByAll(t *testing.T) {
 	for name, test := range map[string]struct {
 		refusal error

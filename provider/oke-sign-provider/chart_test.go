@@ -77,8 +77,8 @@ func TestTheChartsArgumentsAreUnderstood(t *testing.T) {
 	}
 }
 
-// Whoever makes the Provider objects, the chart or the program, they are the same,
-// and the program has the right to make them.
+// The chart and the program make the same Provider objects, and the program has the
+// right to make them.
 func TestTheChartsProvidersAreThePrograms(t *testing.T) {
 	var want []string
 	for _, p := range providers() {

@@ -18,8 +18,7 @@ import (
 	"github.com/oke-sign/oke-sign/provider/vulnscan"
 )
 
-// How many calls for scans, and for the digests of tags, may run at once against one
-// host.
+// How many calls for scans, and for the digests of tags, may run at once to one host.
 const (
 	scanConcurrency = 8
 	tagConcurrency  = 16
@@ -32,22 +31,21 @@ type clients struct {
 	vault    *vault.Client
 	checker  *checker.Checker
 
-	// Scans are asked for with connections, limits and a share of each host of
-	// their own, so that a service that is slow with them delays no signature. So
-	// are the digests of tags, which anybody who may create a Pod makes up.
+	// Scans have separate connections and limits, so that a slow scanning service
+	// delays no signature. Digests of tags have them too, because anybody who may
+	// create a Pod can make up tags.
 	scanned *registry.Client
 	scans   *vulnreport.Checker
 	tagged  *registry.Client
 	tags    *registry.Tags
 }
 
-// connect reads who to be and prepares the way to OCI. It asks OCI nothing: what
-// it complains about is in the flags or in a file, or else the cluster vouches for
-// nobody now.
+// connect signs in and makes the OCI clients. It sends no request to a service, so its
+// errors are about flags, files or a token that could not be had.
 func (p *provider) connect(ctx context.Context) (err error) {
 	o := new(clients)
 	who := p.who
-	// A slow answer is worth waiting for in the background, a lost one is not.
+	// A slow answer is worth a wait in the background, a lost one is not.
 	who.Client = oci.Config{
 		CAFile: who.Client.CAFile, AttemptTimeout: 4 * time.Second, HedgeAfter: 500 * time.Millisecond,
 		Observe: p.observe, OnDelay: cache.ReportProgress,
@@ -93,12 +91,13 @@ func (p *provider) connect(ctx context.Context) (err error) {
 	return nil
 }
 
-// panicked logs a panic below a question to OCI. Who asked has an error for it.
+// panicked logs a panic of a call to OCI. The question gets an error.
 func (p *provider) panicked(e *contain.PanicError) {
 	p.log.Error("panic while asking OCI", "error", e, "stack", string(e.Stack))
 }
 
-// observe counts the requests to OCI. Package oci fixes the values of all labels.
+// observe returns the function that counts requests to OCI. Package oci fixes the values
+// of all labels.
 func observe(metrics prometheus.Registerer) func(oci.Attempt) {
 	calls := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "oke_sign_oci_requests_total",

@@ -22,7 +22,7 @@ type options struct {
 	addr, healthAddr string
 
 	tlsCert, tlsKey string
-	certSecret      types.NamespacedName // in place of files
+	certSecret      types.NamespacedName // instead of files
 	service         certs.Service
 
 	clientCA       string
@@ -31,7 +31,7 @@ type options struct {
 	clientName     string
 
 	who          ociauth.Config
-	apiPort      string            // of the API server of the cluster that this runs in
+	apiPort      string            // of the API server of this Pod's cluster
 	tenancies    map[string]string // namespace to OCID
 	compartments []string
 	endpoints    []string // of vaults
@@ -49,8 +49,8 @@ type usageError struct{ error }
 
 func wrong(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
 
-// parse reads the command line and refuses what cannot work, before anything is
-// opened. Of the environment it takes what Oracle's own tools take.
+// parse reads the command line and rejects what cannot work, before anything is opened.
+// It reads the environment variables of Oracle's own tools.
 func parse(with process) (options, error) {
 	o := options{
 		tenancies: make(map[string]string),
@@ -90,14 +90,14 @@ func parse(with process) (options, error) {
 	flags.BoolVar(&o.version, "version", false, "print the version and exit")
 
 	if err := flags.Parse(with.args); err != nil {
-		if err == flag.ErrHelp { //nolint:errorlint // the package documents the value itself
+		if err == flag.ErrHelp { //nolint:errorlint // package flag documents this very value
 			help(with.stdout, flags)
 			return options{}, err
 		}
 		return options{}, usageError{err}
 	}
 	if flags.NArg() > 0 {
-		return options{}, wrong("unexpected argument %q: everything is a flag here", flags.Arg(0))
+		return options{}, wrong("unexpected argument %q: use flags only; run oke-sign-provider --help", flags.Arg(0))
 	}
 	if o.version {
 		return o, nil
@@ -105,8 +105,8 @@ func parse(with process) (options, error) {
 	return o, o.validate()
 }
 
-// bindIdentity binds the flags that say how to sign in. What the environment says is
-// their default, and is not shown by help.
+// bindIdentity binds the flags that say how to sign in. Their defaults come from the
+// environment, and help does not show them.
 func bindIdentity(flags *flag.FlagSet, who *ociauth.Config) {
 	text := func(p *string, name, usage string) {
 		flags.StringVar(p, name, *p, usage)
@@ -150,19 +150,19 @@ func (o *options) validate() error {
 	)
 	switch {
 	case o.ownCertificate() && (o.tlsCert != "" || o.tlsKey != ""):
-		return wrong("--cert-secret makes a certificate and --tls-cert and --tls-key name one: give one or the other")
+		return wrong("--cert-secret makes a certificate, and --tls-cert and --tls-key name one: set only one of the two")
 	case o.ownCertificate() && o.service.Name == "":
 		return wrong("--cert-secret needs --service: the certificate is for its name")
 	case !o.ownCertificate() && o.service.Name != "":
-		return wrong("--service without --cert-secret: a certificate in files says itself what it is for")
+		return wrong("--service without --cert-secret: a certificate in files has its own name; remove --service")
 	case !o.ownCertificate() && (o.tlsCert == "" || o.tlsKey == ""):
-		return wrong("--tls-cert and --tls-key are required, or --cert-secret and --service: Gatekeeper speaks nothing but TLS")
+		return wrong("set --cert-secret and --service, or --tls-cert and --tls-key: Gatekeeper requires TLS")
 	case o.fromGatekeeper && o.clientCA != "":
-		return wrong("--client-ca and --client-ca-from-gatekeeper: give one or the other")
+		return wrong("--client-ca and --client-ca-from-gatekeeper: set only one of the two")
 	case o.clientName != "" && o.clientCA == "" && !o.fromGatekeeper:
-		return wrong("--client-name without --client-ca: a name means nothing unless a CA vouches for it")
+		return wrong("--client-name without --client-ca: set the CA that signs the name")
 	case o.gatekeeper != certs.GatekeeperWebhooks && !o.fromGatekeeper:
-		return wrong("--gatekeeper-webhooks without --client-ca-from-gatekeeper: nobody reads it, and it keeps nobody out")
+		return wrong("--gatekeeper-webhooks without --client-ca-from-gatekeeper has no effect: set both")
 	case o.inCluster() && o.who.Workload.KubernetesHost == "":
 		return wrong("--cert-secret and --client-ca-from-gatekeeper are for Pods: KUBERNETES_SERVICE_HOST is not set")
 	case o.timeout <= 0 || o.timeout > most:
@@ -193,8 +193,8 @@ func (o *options) validateIdentity() error {
 	return nil
 }
 
-// waits is how long Gatekeeper waits for an answer on a path by the Provider objects
-// that are applied here.
+// waits returns how long Gatekeeper waits for an answer of a path, by the Provider
+// objects that this program applies.
 func waits(path string) time.Duration {
 	for _, p := range providers() {
 		if p.Path == path {
@@ -204,13 +204,13 @@ func waits(path string) time.Duration {
 	return 0
 }
 
-// ownCertificate says that the certificate is made here.
+// ownCertificate reports whether this program makes its certificate.
 func (o *options) ownCertificate() bool { return o.certSecret.Name != "" }
 
-// inCluster says that the API server is needed.
+// inCluster reports whether this program needs the API server.
 func (o *options) inCluster() bool { return o.ownCertificate() || o.fromGatekeeper }
 
-// handler writes the log.
+// handler returns the handler that writes the log.
 func (o *options) handler(out io.Writer) slog.Handler {
 	if o.logFormat == "text" {
 		return slog.NewTextHandler(out, nil)
@@ -218,7 +218,7 @@ func (o *options) handler(out io.Writer) slog.Handler {
 	return slog.NewJSONHandler(out, nil)
 }
 
-// help prints the flags with the two dashes that everybody types.
+// help prints the flags with two dashes.
 func help(out io.Writer, flags *flag.FlagSet) {
 	var b strings.Builder
 	b.WriteString(`oke-sign-provider tells Gatekeeper which images are signed, in OCI, by keys that
@@ -246,5 +246,5 @@ Usage: oke-sign-provider --cert-secret NAMESPACE/NAME
 		}
 		b.WriteString(strings.TrimRight(line, " ") + "\n")
 	})
-	_, _ = io.WriteString(out, b.String()) // who asked for help and closed the stream wants none
+	_, _ = io.WriteString(out, b.String()) // a closed stream is not an error of help
 }

@@ -64,8 +64,8 @@ func TestParse(t *testing.T) {
 			args: append([]string{"--config-file", "f"}, tls...), env: map[string]string{"OCI_CLI_CONFIG_FILE": "e"},
 			want: func(o *options) { o.who.ConfigFile = "f" },
 		},
-		"no certificate":                 {args: nil, err: "--tls-cert and --tls-key are required"},
-		"no key":                         {args: tls[:2], err: "--tls-cert and --tls-key are required"},
+		"no certificate":                 {args: nil, err: "set --cert-secret and --service, or --tls-cert and --tls-key"},
+		"no key":                         {args: tls[:2], err: "set --cert-secret and --service, or --tls-cert and --tls-key"},
 		"a name that nobody vouches for": {args: append([]string{"--client-name", "n"}, tls...), err: "--client-name without --client-ca"},
 		"a certificate of its own, for Gatekeeper": {
 			args: append([]string{"--client-ca-from-gatekeeper", "--gatekeeper-webhooks", "g"}, own...), env: map[string]string{"KUBERNETES_SERVICE_HOST": "10.96.0.1", "KUBERNETES_SERVICE_PORT": "6443"},
@@ -82,10 +82,10 @@ func TestParse(t *testing.T) {
 				o.who.Workload.KubernetesHost, o.fromGatekeeper, o.clientName = "10.96.0.1", true, "n"
 			},
 		},
-		"two certificates":                                   {args: append(own, tls...), env: pod, err: "give one or the other"},
+		"two certificates":                                   {args: append(own, tls...), env: pod, err: "set only one of the two"},
 		"a certificate for nobody":                           {args: own[:2], env: pod, err: "--cert-secret needs --service"},
 		"a service without a certificate":                    {args: append(own[2:4:4], tls...), env: pod, err: "--service without --cert-secret"},
-		"two CAs":                                            {args: append([]string{"--client-ca", "f", "--client-ca-from-gatekeeper"}, tls...), env: pod, err: "give one or the other"},
+		"two CAs":                                            {args: append([]string{"--client-ca", "f", "--client-ca-from-gatekeeper"}, tls...), env: pod, err: "set only one of the two"},
 		"Gatekeeper outside of a cluster":                    {args: append([]string{"--client-ca-from-gatekeeper"}, tls...), err: "KUBERNETES_SERVICE_HOST is not set"},
 		"its own outside of a cluster":                       {args: own, err: "KUBERNETES_SERVICE_HOST is not set"},
 		"a Secret without a namespace":                       {args: []string{"--cert-secret", "b", "--service", "a/c"}, env: pod, err: "want NAMESPACE/NAME"},

@@ -9,18 +9,18 @@ import (
 )
 
 const (
-	// A line for each decision would be a system call for each, and another process
-	// to be woken up. So lines are written together, a little later.
+	// A write for each verdict would cost a system call and wake up the reader. So
+	// lines are written together, a little later.
 	logDelay = 20 * time.Millisecond
-	logRoom  = 32 << 10 // as many bytes are written at once
-	// Where nobody reads the log, answers go on and lines are dropped.
+	logRoom  = 32 << 10 // bytes of one write
+	// If nothing reads the log, answers go on and lines are dropped.
 	maxHeld   = 1 << 20
-	logStuck  = 2 * time.Second // a write takes no longer where somebody reads
+	logStuck  = 2 * time.Second // the longest write of a log that is read
 	flushTime = time.Second
 )
 
-// lines collects what is written to it, and has one goroutine write it on. No caller
-// ever waits for whoever reads the log.
+// lines collects log lines, which one goroutine writes. No caller waits for the reader of
+// the log.
 type lines struct {
 	out  io.Writer
 	lost func(lines int64) // writes a line that says how many were dropped
@@ -30,7 +30,7 @@ type lines struct {
 
 	mu      sync.Mutex
 	held    []byte
-	missing int64     // lines dropped since that was said last
+	missing int64     // lines dropped since the last message about it
 	dropped int64     // lines dropped so far
 	since   time.Time // when the write that is under way began; zero if none is
 }
@@ -47,7 +47,7 @@ func newLines(out io.Writer, handler func(io.Writer) slog.Handler) *lines {
 	return l
 }
 
-// said appends to the lines that are held, by the one goroutine that holds l.mu.
+// said appends a line to the buffer. The caller holds l.mu.
 type said struct{ l *lines }
 
 func (s said) Write(p []byte) (int, error) {
@@ -55,7 +55,7 @@ func (s said) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Write holds one line until it is written, or drops it if too much is held.
+// Write buffers one line, or drops it if the buffer is full.
 func (l *lines) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -74,11 +74,11 @@ func (l *lines) Write(p []byte) (int, error) {
 func nudge(c chan<- struct{}) {
 	select {
 	case c <- struct{}{}:
-	default: // it knows
+	default: // it is awake already
 	}
 }
 
-// run writes until the end, and then what is left.
+// run writes batches until the end, and then the rest.
 func (l *lines) run() {
 	defer close(l.ended)
 	var spare []byte
@@ -91,13 +91,13 @@ func (l *lines) run() {
 		}
 		batch := l.take(spare)
 		if len(batch) > 0 {
-			_, _ = l.out.Write(batch) // it may fail, and then there is nowhere to say so
+			_, _ = l.out.Write(batch) // an error here could be reported nowhere
 		}
 		spare = l.wrote(batch)
 	}
 }
 
-// gather waits until there is enough to be worth a write, or long enough.
+// gather waits until the buffer is worth a write, or for a short time.
 func (l *lines) gather() {
 	delay := time.NewTimer(logDelay)
 	defer delay.Stop()
@@ -108,7 +108,7 @@ func (l *lines) gather() {
 	}
 }
 
-// take returns what is held, and holds what comes in spare from then on.
+// take returns the buffer and continues with spare.
 func (l *lines) take(spare []byte) []byte {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -126,14 +126,14 @@ func (l *lines) wrote(batch []byte) (spare []byte) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.since = time.Time{}
-	if cap(batch) > 4*logRoom { // once much was held
+	if cap(batch) > 4*logRoom { // after a burst
 		return nil
 	}
 	return batch[:0]
 }
 
-// Flush writes what is held, and gives up soon if nobody reads it. It is called once,
-// at the end.
+// Flush writes the buffer, and gives up soon if nothing reads the log. Call it once, at
+// the end.
 func (l *lines) Flush() {
 	close(l.end)
 	select {
@@ -142,7 +142,7 @@ func (l *lines) Flush() {
 	}
 }
 
-// Stuck says that nobody reads the log; empty if somebody does.
+// Stuck returns why the log is stuck, or "".
 func (l *lines) Stuck() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -152,7 +152,7 @@ func (l *lines) Stuck() string {
 	return fmt.Sprintf("nobody has read standard error for %s, and %d lines of the log were dropped", time.Since(l.since).Round(time.Second), l.dropped)
 }
 
-// Dropped is how many lines were dropped so far.
+// Dropped returns how many lines were dropped so far.
 func (l *lines) Dropped() int64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -76,8 +76,8 @@ func TestLines(t *testing.T) {
 	})
 }
 
-// Nobody waits for a log that nobody reads. What there is no room for is counted, and
-// told as soon as somebody reads again.
+// No caller waits for a log that nobody reads. Lines without room are counted, and the
+// count is logged as soon as somebody reads again.
 func TestLinesThatNobodyReads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		out := writes{open: make(chan struct{})}

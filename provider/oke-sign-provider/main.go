@@ -1,10 +1,9 @@
-// Command oke-sign-provider answers Gatekeeper's external data requests: is this
-// image signed, in OCI, by one of these keys, and what do scans say of it?
+// Command oke-sign-provider answers Gatekeeper's external data requests: is this image
+// signed in OCI by one of these keys, and what did scans find in it?
 //
-// It is the only place that knows all the parts: who asks OCI (principal), what
-// is asked (registry, vault, scanning), what decides (verdict, scan), what is
-// remembered (inside those two), and what speaks to Gatekeeper (server, certs). It decides nothing
-// itself.
+// Only this command knows all parts. ociauth signs in, and oci sends requests. registry,
+// vault and vulnscan ask OCI's services. checker and vulnreport gather and cache, verdict
+// decides, and server and certs talk to Gatekeeper. The command itself decides nothing.
 package main
 
 import (
@@ -26,21 +25,20 @@ import (
 // version is set by the linker for a release; nothing else writes to it.
 var version string
 
-// An answer leaves some garbage behind and nothing else. How much may lie about
-// before it is collected follows from what is kept, to which the ballast adds: it
-// is never touched, so it takes no memory, and has a provider that knows few images
-// collect a third as often. One that has just met a whole registry stays within
-// 64 MB, and 100 000 verdicts, some 50 MB, within 128.
+// Each answer leaves some garbage. The collector runs when the garbage reaches a share of
+// the live heap. The ballast raises the live heap without using memory, since nothing
+// touches it. A provider with few images in its cache therefore collects a third as
+// often. A provider that has just read a whole registry stays within 64 MB, and one with
+// 100 000 verdicts, some 50 MB, within 128 MB.
 const (
 	ballast = 16 << 20
-	garbage = 36 // per cent of what is kept
+	garbage = 36 // per cent of the live heap
 )
 
-// memoryLimit is the most that the runtime takes before it collects all the time: 85
-// per cent of what the container may, read from its cgroup, of version 1 or 2. The
-// ballast, which takes nothing, counts against it. Without a limit of the container
-// there is none here: a constant would have the process collect without end as soon
-// as something, such as many connections, is larger.
+// memoryLimit returns the runtime's memory limit: 85 per cent of the container's, which
+// it reads from the cgroup, version 1 or 2. The ballast uses no memory but counts, so it
+// is added. A container without a limit gets no limit here. A constant would make the
+// process collect without end as soon as something, such as many connections, exceeds it.
 func memoryLimit(read func() (uint64, error)) int64 {
 	limit, err := read()
 	if err != nil || limit > math.MaxInt64/2 {
@@ -58,7 +56,7 @@ func main() {
 		defer runtime.KeepAlive(make([]byte, ballast))
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	// The first signal asks to finish what was begun, the second kills.
+	// The first signal ends the program after the requests in flight. The second kills it.
 	context.AfterFunc(ctx, stop)
 	err := run(ctx, process{args: os.Args[1:], getenv: os.Getenv, stdout: os.Stdout, stderr: os.Stderr})
 	stop()
@@ -74,7 +72,7 @@ func main() {
 	}
 }
 
-// complain says why it ends, if somebody listens.
+// complain reports why the program ends.
 func complain(why string) {
 	said := make(chan struct{})
 	go func() {

@@ -10,7 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/http/pprof" //nolint:gosec // it registers itself with a mux that nobody serves
+	"net/http/pprof" //nolint:gosec // it registers with a mux that is not served
 	"runtime"
 	"runtime/debug"
 	"sync/atomic"
@@ -26,19 +26,19 @@ import (
 	"github.com/oke-sign/oke-sign/provider/server"
 )
 
-// reloadEvery is how often the certificate files are looked at. The kubelet
-// takes a minute to bring a changed Secret into a Pod, so this adds little.
+// reloadEvery is how often the certificate files are read. The kubelet takes a minute
+// to bring a changed Secret into a Pod, so this adds little.
 const reloadEvery = 5 * time.Second
 
-// process is what the program was started with.
+// process is the program's environment.
 type process struct {
 	args           []string
 	getenv         func(string) string
 	stdout, stderr io.Writer
 }
 
-// run is the program: it returns when ctx ends and what was begun is finished,
-// or when something it cannot go on without fails.
+// run is the program. It returns when ctx ends and all requests are answered, or when
+// a part fails that the program needs.
 func run(ctx context.Context, with process) error {
 	o, err := parse(with)
 	if err != nil {
@@ -84,20 +84,20 @@ type provider struct {
 	metrics *prometheus.Registry
 	observe func(oci.Attempt)
 	serving *certs.Serving
-	callers *certs.Callers                 // nil: anybody may ask
+	callers *certs.Callers                 // nil: every client may ask
 	keep    []func(context.Context)        // keep the certificates
-	trusts  func() error                   // why nobody could be let in; nil if somebody could
-	serves  func() error                   // why nobody could be answered
-	clients *clients                       // nil until somebody vouches for this process
+	trusts  func() error                   // why no client could connect; nil if clients can
+	serves  func() error                   // why no client could be answered; nil if clients can
+	clients *clients                       // nil until the program has signed in to OCI
 	answers atomic.Pointer[server.Handler] // nil as long
 
 	waits    atomic.Pointer[string] // what readiness waits for; nil when ready
 	stopping atomic.Bool
 }
 
-// providers are the Provider objects by which Gatekeeper asks. When all of them
-// are used up, a denial must still get out before the webhook's time-out, 5 s by
-// our values for Gatekeeper's chart.
+// providers are the Provider objects by which Gatekeeper asks. If all of their time-outs
+// pass, a denial must still leave before the webhook's time-out. Our values for
+// Gatekeeper's chart set 5 s.
 func providers() []certs.Provider {
 	return []certs.Provider{
 		{Name: "oke-sign", Path: server.SignaturesPath, Timeout: 2},
@@ -106,7 +106,7 @@ func providers() []certs.Provider {
 	}
 }
 
-// loadCertificates finds out which certificate to show and whose to accept.
+// loadCertificates chooses the serving certificate and the accepted clients.
 func (p *provider) loadCertificates() error {
 	var cluster *certs.Cluster
 	if p.inCluster() {
@@ -145,7 +145,7 @@ func (p *provider) loadCertificates() error {
 		p.callers = &file.Callers
 		reloads = append(reloads, file.Reload)
 	default:
-		p.log.Warn("whoever can connect may ask: neither --client-ca nor --client-ca-from-gatekeeper is given")
+		p.log.Warn("every client that can connect may ask: set --client-ca or --client-ca-from-gatekeeper")
 	}
 	if len(reloads) > 0 {
 		p.keep = append(p.keep, func(ctx context.Context) { certs.Watch(ctx, reloadEvery, p.log, reloads...) })
@@ -164,21 +164,21 @@ func (p *provider) serve(ctx context.Context) error {
 	}
 	questions := server.Limit(asks, server.MaxConnections, "questions", p.metrics)
 	probes := server.Limit(looks, server.MaxHealthConnections, "health", p.metrics)
-	defer questions.Close() //nolint:errcheck // closed already if anything was answered
+	defer questions.Close() //nolint:errcheck // closed already after the first answer
 	p.log.Info("serving", "version", build(), "addr", questions.Addr().String(), "healthAddr", probes.Addr().String(),
 		"paths", server.SignaturesPath+" "+server.ScansPath+" "+server.DigestsPath)
 
 	asked := server.HTTP(nil)
 	probed := server.HTTP(server.Health(p.alive, p.ready, p.lines.Stuck, p.metrics))
-	probed.IdleTimeout = 10 * time.Second // whoever reaches the port may connect, and probes do not come twice
+	probed.IdleTimeout = 10 * time.Second // any client may connect, and probes use a connection once
 	if p.pprof {
 		probed.Handler = withProfiles(probed.Handler)
-		probed.WriteTimeout = time.Minute // profiles take half a minute
+		probed.WriteTimeout = time.Minute // a profile takes half a minute
 	}
 	asked.ErrorLog = slog.NewLogLogger(p.log.Handler(), slog.LevelWarn)
 	probed.ErrorLog = asked.ErrorLog
 
-	told, accepted := ctx, make(chan struct{}) // closed when no further question is accepted
+	told, accepted := ctx, make(chan struct{}) // closed when no further connection is accepted
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return closed(probed.Serve(probes)) })
 	group.Go(func() error {
@@ -205,8 +205,8 @@ func (p *provider) serve(ctx context.Context) error {
 		<-ctx.Done()
 		p.stopping.Store(true)
 		if told.Err() != nil {
-			// Probes hear first that this one is not ready; questions are answered
-			// until that has got about.
+			// First the probes fail. Questions are answered until the Service has taken
+			// this replica out.
 			p.log.Info("shutting down", "answering", p.drainFor.String())
 			time.Sleep(p.drainFor)
 			p.settle(questions, accepted)
@@ -218,7 +218,7 @@ func (p *provider) serve(ctx context.Context) error {
 	return err
 }
 
-// handling returns the settings of the server.
+// handling returns the server's configuration.
 func (p *provider) handling() server.Config {
 	cfg := server.Config{
 		Signatures: server.Signatures{Check: p.clients.checker.Gather, Cached: p.clients.checker.Cached, Limits: server.Limits{Timeout: p.timeout}},
@@ -232,9 +232,8 @@ func (p *provider) handling() server.Config {
 	return cfg
 }
 
-// leaving tells callers, once the program is to stop, to ask elsewhere next time.
-// Closing their connections instead would lose the question that one of them is
-// just sending.
+// leaving tells callers to ask another replica next time, once the program stops.
+// Closing their connections instead would lose a question that is on its way.
 func (p *provider) leaving(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if p.stopping.Load() {
@@ -244,8 +243,8 @@ func (p *provider) leaving(h http.Handler) http.Handler {
 	})
 }
 
-// settle ends the listening and answers those who have a connection by then. Closed
-// or shut down at once, they would have asked in vain.
+// settle stops listening and answers the connections that exist by then. An immediate
+// close or shutdown would drop their questions.
 func (p *provider) settle(questions *server.Listener, accepted <-chan struct{}) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
@@ -254,15 +253,15 @@ func (p *provider) settle(questions *server.Listener, accepted <-chan struct{}) 
 	questions.Settle(ctx)
 }
 
-// finish lets the requests that are under way end, each within its budget, and
-// answers probes until then.
+// finish waits until the requests in flight end, each within its budget. It answers
+// probes until then.
 func (p *provider) finish(ctx context.Context, asked, probed *http.Server) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), p.timeout+2*time.Second)
 	defer cancel()
 	var errs []error
 	for _, s := range []*http.Server{asked, probed} {
 		err := s.Shutdown(ctx)
-		if errors.Is(err, context.DeadlineExceeded) { // somebody who asks nothing holds a connection
+		if errors.Is(err, context.DeadlineExceeded) { // a client without a question holds a connection
 			err = s.Close()
 		}
 		if err != nil {
@@ -272,8 +271,8 @@ func (p *provider) finish(ctx context.Context, asked, probed *http.Server) error
 	return errors.Join(errs...)
 }
 
-// join connects to OCI, if that has not been done. A cluster that vouches for nobody
-// now is no reason to exit: a new start would only come later than the next try.
+// join signs in to OCI, once. It does not exit when the cluster issues no token now: a
+// restart would take longer than the next try.
 func (p *provider) join(ctx context.Context) (fatal error) {
 	p.retry(ctx, func() error {
 		if p.clients != nil {
@@ -289,10 +288,10 @@ func (p *provider) join(ctx context.Context) (fatal error) {
 	return fatal
 }
 
-// discover has OCI say whose principal this is, even where --tenancy says it: one
-// that OCI does not take, or a wrong namespace, is better known before questions come
-// here in place of to a replica that can answer them. OCI not being there is no reason
-// to exit: what is asked meanwhile gets an answer that says so.
+// discover asks OCI for the namespace of the identity's tenancy, even if --tenancy gives
+// it. A rejected identity or a wrong namespace must show before questions come to this
+// replica in place of one that can answer them. An OCI that does not answer is no reason
+// to exit: questions get an answer that says so.
 func (p *provider) discover(ctx context.Context) {
 	p.retry(ctx, func() error {
 		own, err := p.clients.who.Namespace(ctx)
@@ -303,12 +302,12 @@ func (p *provider) discover(ctx context.Context) {
 	})
 	if ctx.Err() == nil {
 		p.waits.Store(nil)
-		p.log.Info("ready", "for", "OCI", "principal", p.clients.who.String())
+		p.log.Info("ready", "for", "OCI", "identity", p.clients.who.String())
 	}
 }
 
-// retry tries until there is no error any more or ctx ends, and lets readiness say
-// what the error is.
+// retry repeats try until it succeeds or ctx ends. Until then, readiness reports the
+// error.
 func (p *provider) retry(ctx context.Context, try func() error) {
 	for wait := time.Second; ; wait = min(2*wait, 30*time.Second) {
 		err := try()
@@ -344,7 +343,7 @@ func (p *provider) ready() error {
 	return cmp.Or(p.serves(), p.trusts())
 }
 
-// withProfiles adds the profiles of package pprof to what h serves.
+// withProfiles returns a handler that serves h and the profiles of package pprof.
 func withProfiles(h http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/", h)
@@ -362,7 +361,7 @@ func listen(ctx context.Context, addr, forWhom string) (net.Listener, error) {
 	return l, nil
 }
 
-// closed takes the one error away that says that all is well.
+// closed drops http.ErrServerClosed, which says that the server ended as intended.
 func closed(err error) error {
 	if errors.Is(err, http.ErrServerClosed) || errors.Is(err, net.ErrClosed) {
 		return nil
@@ -370,7 +369,7 @@ func closed(err error) error {
 	return err
 }
 
-// build is the version that the linker was told, or else what the go command
+// build returns the version that the linker set, or the one that the go command
 // recorded.
 func build() string {
 	if version != "" {

@@ -34,7 +34,7 @@ import (
 
 var cloud *ocitest.Cloud
 
-// asProgram has the test's binary be the program, in a process of its own.
+// asProgram makes the test's binary run the program, in a separate process.
 const asProgram = "OKE_SIGN_TEST_IS_THE_PROGRAM"
 
 func TestMain(m *testing.M) {
@@ -68,7 +68,7 @@ func start(t *testing.T, who *ocitest.User, flags ...string) *running {
 	return startIn(t, os.Getenv, append([]string{"--config-file", who.ConfigFile()}, flags...)...)
 }
 
-// startIn runs it in an environment of its own.
+// startIn runs the program in the given environment.
 func startIn(t *testing.T, getenv func(string) string, flags ...string) *running {
 	t.Helper()
 	r, own := prepare(t)
@@ -368,7 +368,7 @@ func TestClimbingKeyVersion(t *testing.T) {
 			if got := values(answer)[asked]; got != "false key-unusable " {
 				t.Errorf("got %+v", answer.Response)
 			}
-			asked = question(img.Ref(), evil.ID, mine.ID) // whoever lists the key means its honest signatures
+			asked = question(img.Ref(), evil.ID, mine.ID) // a policy lists a key for its honest signatures
 			if got := values(r.ask(asked))[asked]; got != "false key-unusable " {
 				t.Errorf("with the other key listed too: %s", got)
 			}
@@ -483,8 +483,8 @@ func TestBudget(t *testing.T) {
 	}
 }
 
-// Whoever may create a Pod makes up as many tags as they like. What OCI thinks of
-// that does not hold up a signature.
+// Anybody who may create a Pod can make up tags without end. If OCI throttles the calls
+// for tags, no signature is delayed.
 func TestTagsThatAreThrottled(t *testing.T) {
 	t.Parallel()
 	const lookups = "artifacts.LookupContainerImageByUri"
@@ -540,7 +540,7 @@ func TestNotReadyWithoutOCI(t *testing.T) {
 	until(t, "ready", func() bool { status, _ := r.get("/readyz"); return status == http.StatusOK })
 }
 
-// What all parts need to know is asked for once.
+// The parts of the program share one call for the namespace.
 func TestReadyByOneCall(t *testing.T) {
 	t.Parallel()
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
@@ -651,8 +651,8 @@ func TestDrain(t *testing.T) {
 	}
 }
 
-// Callers that come to the very end, each on a connection of its own, are answered or
-// refused at once: nobody who got a connection is left without an answer.
+// Callers that connect at the very end, each on a new connection, are answered or refused
+// at once. No caller with a connection is left without an answer.
 func TestNobodyIsLostAtTheEnd(t *testing.T) {
 	t.Parallel()
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
@@ -830,7 +830,8 @@ func TestWorkloadThatWaits(t *testing.T) {
 	}
 }
 
-// What no waiting mends ends it, then as well; and who waits can be told to stop.
+// An error that waiting cannot fix ends the program, even during the wait. A signal ends
+// the wait.
 func TestWorkloadThatWaitsInVain(t *testing.T) {
 	t.Parallel()
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
@@ -912,8 +913,8 @@ func TestRenewal(t *testing.T) {
 	}
 }
 
-// What is wrong with how it was started is said before it serves, with the flag
-// or the file to look at.
+// A wrong flag or file ends the program before it serves, with an error that names the
+// flag or the file.
 func TestStartRefused(t *testing.T) {
 	t.Parallel()
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
