@@ -1,8 +1,8 @@
-// Package image names images in OCI Registry: it parses references, tells OCI
-// Registry's hosts from all others, and knows OCI's regions.
+// Package image parses image references of OCI Registry, distinguishes OCI Registry's hosts
+// from all others, and has the table of OCI's regions.
 //
-// It is pure: it trusts nothing outside its own tables and does no I/O. It does
-// not resolve tags, and it says nothing about whether an image exists.
+// The package trusts only its own tables and does no I/O. It does not resolve tags, and
+// does not know whether an image exists.
 package image
 
 import (
@@ -12,18 +12,18 @@ import (
 	"strings"
 )
 
-// Class says which registry a reference leads to.
+// Class is the kind of registry to which a reference leads.
 //
-// The policies decide the same in Rego (policies/lib/ocir.rego); both are held
-// to policies/lib/testdata/references.json.
+// The policies decide the same in Rego (policies/lib/ocir.rego). The tests of both read
+// policies/lib/testdata/references.json.
 type Class uint8
 
 const (
-	// Ambiguous is a reference that does not parse, that may mean OCI Registry
-	// without saying so canonically, or that a container runtime may read as the
-	// id of an image already on the node. It is never admitted.
+	// Ambiguous is a reference that does not parse, that may mean OCI Registry in a
+	// form that is not canonical, or that a container runtime may read as the id of an
+	// image on the node. It is never admitted.
 	Ambiguous Class = iota
-	// Other is an image of another registry, Docker Hub's short names included.
+	// Other is an image of another registry, including Docker Hub's short names.
 	Other
 	// OCIRegistry is an image under one of OCI Registry's canonical hosts.
 	OCIRegistry
@@ -47,17 +47,17 @@ var (
 	ErrAmbiguous = errors.New("not a reference that can be relied on")
 )
 
-// Limits of a reference. A host is at most a DNS name and a port, a path at most
-// 255 bytes as the distribution specification has it; maxReference leaves room
-// for both with tag and digest.
+// Limits of a reference. A host has at most the length of a DNS name and a port. A path has
+// at most 255 bytes, as the distribution specification says. maxReference has room for
+// both with tag and digest.
 const (
 	maxReference = 1024
 	maxPath      = 255
 	maxTag       = 128
 )
 
-// Reference names an image in OCI Registry under a canonical host. References
-// are comparable; the zero value names nothing.
+// Reference is a parsed image reference of OCI Registry with a canonical host. References
+// are comparable. The zero Reference names nothing.
 type Reference struct {
 	region    Region
 	host      string
@@ -67,9 +67,9 @@ type Reference struct {
 	digest    string
 }
 
-// Parse reads a reference to an image of OCI Registry. The error is
-// ErrNotOCIRegistry for an image of another registry, and ErrAmbiguous for what
-// cannot be relied on to name one image of one registry.
+// Parse reads an image reference of OCI Registry. The error is ErrNotOCIRegistry for an
+// image of another registry, and ErrAmbiguous for a reference that readers could
+// understand in two ways.
 func Parse(s string) (Reference, error) {
 	ref, class, why := parse(s)
 	switch class {
@@ -82,38 +82,37 @@ func Parse(s string) (Reference, error) {
 	}
 }
 
-// Classify says which registry s leads to.
+// Classify returns the class of the reference s.
 func Classify(s string) Class {
 	_, class, _ := parse(s)
 	return class
 }
 
-// Region is where the image is stored.
+// Region returns the region that stores the image.
 func (r Reference) Region() Region { return r.region }
 
-// Host is the canonical registry host the reference was written with. One
-// registry answers under several, so it does not identify the image.
+// Host returns the canonical registry host of the reference. A registry has several hosts,
+// so the host does not identify the image.
 func (r Reference) Host() string { return r.host }
 
-// Namespace is the Object Storage namespace of the tenancy that owns the image.
+// Namespace returns the Object Storage namespace of the tenancy that owns the image.
 func (r Reference) Namespace() string { return r.namespace }
 
-// Repository is the name of the repository, without host and namespace, as
-// OCI's APIs and signed messages carry it. It may hold slashes.
+// Repository returns the name of the repository without host and namespace, as in OCI's
+// APIs and in signed messages. The name may have slashes.
 func (r Reference) Repository() string { return r.repo }
 
-// Tag is the tag, or empty. Beside a digest it has no effect.
+// Tag returns the tag, or "". A tag beside a digest has no effect.
 func (r Reference) Tag() string { return r.tag }
 
-// Digest is "sha256:" and 64 lower-case hexadecimal digits, or empty.
+// Digest returns "sha256:" and 64 lower-case hexadecimal digits, or "".
 func (r Reference) Digest() string { return r.digest }
 
-// Name is the reference without tag and digest.
+// Name returns the reference without tag and digest.
 func (r Reference) Name() string { return r.host + "/" + r.namespace + "/" + r.repo }
 
-// Identity is the reference without its tag, and under the same one of its
-// registry's hosts whichever it was written with: two references that pin the
-// same image have the same identity.
+// Identity returns the reference without its tag, with the same host for all hosts of a
+// registry. Two references that pin the same image have the same identity.
 func (r Reference) Identity() Reference {
 	if r != (Reference{}) {
 		r.host, r.tag = canonicalHost(r.region), ""
@@ -121,8 +120,8 @@ func (r Reference) Identity() Reference {
 	return r
 }
 
-// Effective is the reference as a node reads it: one with neither tag nor digest has
-// the tag latest.
+// Effective returns the reference as a node reads it: a reference without tag and digest
+// has the tag latest.
 func (r Reference) Effective() Reference {
 	if r != (Reference{}) && r.tag == "" && r.digest == "" {
 		r.tag = "latest"
@@ -139,7 +138,7 @@ func (r Reference) WithDigest(digest string) (Reference, error) {
 	return r, nil
 }
 
-// String is the canonical form; it parses back to the same reference.
+// String returns the canonical form, which parses to the same reference.
 func (r Reference) String() string {
 	if r == (Reference{}) {
 		return ""
@@ -154,8 +153,8 @@ func (r Reference) String() string {
 	return s
 }
 
-// ValidDigest reports whether s is "sha256:" and 64 lower-case hexadecimal
-// digits, the only digests that OCI Registry gives to images.
+// ValidDigest reports whether s is "sha256:" and 64 lower-case hexadecimal digits. OCI
+// Registry has no other digests.
 func ValidDigest(s string) bool {
 	hex, ok := strings.CutPrefix(s, "sha256:")
 	return ok && len(hex) == 64 && isHex(hex)
@@ -203,8 +202,8 @@ func parse(s string) (Reference, Class, string) {
 	return Reference{region, host, namespace, repo, tag, digest}, OCIRegistry, ""
 }
 
-// cutHost splits off the first component if it is a host by Docker's rule: it
-// holds a dot or a colon, or an upper-case letter, or is "localhost".
+// cutHost splits off the first component if it is a host by Docker's rule: it has a dot, a
+// colon or an upper-case letter, or is "localhost".
 func cutHost(name string) (host, rest string) {
 	first, rest, ok := strings.Cut(name, "/")
 	if !ok || first != "localhost" && !strings.ContainsAny(first, ".:") && first == strings.ToLower(first) {
@@ -221,11 +220,12 @@ func cutTag(rest string) (path, tag string, ok bool) {
 	return rest[:i], rest[i+1:], true
 }
 
-// resemblesOCIR errs on the side of ambiguity: a port or upper case reach the same
-// servers as the canonical host and would escape a comparison. Oracle lists
-// artifacts.<region>.oci.<domain> among the hosts that speak Docker's protocol
-// (Preparing for Container Registry), and a region of a customer's own has the
-// customer's domain, dual-stack and per-tenancy hosts have further labels.
+// resemblesOCIR reports whether a host may be a host of OCI Registry in a form that is not
+// canonical. In doubt it reports true: a host with a port or in upper case reaches the
+// same servers and would escape a comparison. Oracle lists
+// artifacts.<region>.oci.<domain> among the hosts that speak Docker's protocol (Preparing
+// for Container Registry). Dedicated regions have the customer's domain, and dual-stack
+// and per-tenancy hosts have further labels.
 func resemblesOCIR(host string) bool {
 	name, _, _ := strings.Cut(strings.ToLower(host), ":")
 	if name == "ocir.io" || strings.HasSuffix(name, ".ocir.io") {
@@ -265,7 +265,7 @@ func validPort(s string) bool {
 	return len(s) >= 2 && len(s) <= 6 && s[0] == ':' && all(s[1:], isDigit)
 }
 
-// validPath checks the path components of the distribution specification:
+// validPath reports whether a path has the components of the distribution specification:
 // lower-case words joined by ".", "_", "__" or any number of "-".
 func validPath(s string) bool {
 	if len(s) > maxPath {

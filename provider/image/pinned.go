@@ -6,10 +6,10 @@ import (
 	"strings"
 )
 
-// Pinned is one image of OCI Registry: where it is stored, and its digest. Two
-// references to the same image under different hosts or tags are equal when
-// pinned. Pinned is small, shares no memory with the text that it was read from,
-// and is fit for the key of a cache. The zero value is no image.
+// Pinned is one image of OCI Registry: its repository and its digest. References with
+// different hosts or tags that pin the same image have equal Pinned values. A Pinned is
+// small, shares no memory with the text that it was read from, and can be the key of a
+// cache. The zero Pinned is no image.
 type Pinned struct {
 	region Region
 	path   string // namespace/repository
@@ -27,8 +27,8 @@ func (r Reference) Pinned() (Pinned, bool) {
 	return p, true
 }
 
-// Reference returns p as a reference under the one host of its registry that all
-// realms have. It has no tag.
+// Reference returns p as a reference without tag. Its host is of the form that all realms
+// have.
 func (p Pinned) Reference() Reference {
 	if p.IsZero() {
 		return Reference{}
@@ -36,22 +36,22 @@ func (p Pinned) Reference() Reference {
 	return Reference{region: p.region, host: canonicalHost(p.region), namespace: p.Namespace(), repo: p.Repository(), digest: p.Digest()}
 }
 
-// Region is where the image is stored.
+// Region returns the region that stores the image.
 func (p Pinned) Region() Region { return p.region }
 
-// Namespace is the Object Storage namespace of the tenancy that owns the image.
+// Namespace returns the Object Storage namespace of the tenancy that owns the image.
 func (p Pinned) Namespace() string {
 	namespace, _, _ := strings.Cut(p.path, "/")
 	return namespace
 }
 
-// Repository is the name of the repository, without host and namespace.
+// Repository returns the name of the repository without host and namespace.
 func (p Pinned) Repository() string {
 	_, repo, _ := strings.Cut(p.path, "/")
 	return repo
 }
 
-// Digest is "sha256:" and 64 lower-case hexadecimal digits, or empty for no image.
+// Digest returns "sha256:" and 64 lower-case hexadecimal digits, or "" for no image.
 func (p Pinned) Digest() string {
 	if p.IsZero() {
 		return ""
@@ -62,7 +62,7 @@ func (p Pinned) Digest() string {
 // IsZero reports whether p is no image.
 func (p Pinned) IsZero() bool { return p == Pinned{} }
 
-// String is the canonical reference. It parses back to a reference that pins p.
+// String returns the canonical reference, which parses to a reference that pins p.
 func (p Pinned) String() string { return p.Reference().String() }
 
 func canonicalHost(r Region) string { return "ocir." + r.ID() + ".oci." + r.Domain() }

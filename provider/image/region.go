@@ -6,14 +6,13 @@ import (
 	"slices"
 )
 
-// Region is one region of Oracle Cloud Infrastructure. Regions are comparable, and
-// as small as a pointer, because every image and every key that is cached has one.
-// The zero value is no region.
+// Region is one region of Oracle Cloud Infrastructure. Regions are comparable, and as small
+// as a pointer, because every cached image and key has one. The zero Region is no region.
 type Region struct{ *facts }
 
 type facts struct{ key, id, realm string }
 
-// known returns what is known of r. The zero value has empty facts.
+// known returns the facts about r. The zero Region has empty facts.
 func (r Region) known() facts {
 	if r.facts == nil {
 		return facts{}
@@ -21,17 +20,16 @@ func (r Region) known() facts {
 	return *r.facts
 }
 
-// Key is the three-letter region key that registry hosts and older OCIDs carry:
-// "iad".
+// Key returns the three-letter region key in registry hosts and older OCIDs: "iad".
 func (r Region) Key() string { return r.known().key }
 
-// ID is the region identifier: "us-ashburn-1".
+// ID returns the region identifier: "us-ashburn-1".
 func (r Region) ID() string { return r.known().id }
 
-// Realm is the isolated group of regions that the region belongs to: "oc1".
+// Realm returns the isolated group of regions to which the region belongs: "oc1".
 func (r Region) Realm() string { return r.known().realm }
 
-// Domain is the second-level domain of the realm's service endpoints:
+// Domain returns the second-level domain of the realm's service endpoints:
 // "oraclecloud.com".
 func (r Region) Domain() string { return realmDomains[r.Realm()] }
 
@@ -40,9 +38,9 @@ func (r Region) IsZero() bool { return r == Region{} }
 
 func (r Region) String() string { return r.ID() }
 
-// ParseRegion finds a region by its identifier or its key, both in lower case,
-// as OCI writes them. A region that the table does not hold is refused: hosts
-// are only ever derived from the table.
+// ParseRegion finds a region by its identifier or its key, both in lower case as OCI writes
+// them. It rejects regions that are not in the table, because hosts are derived only from
+// the table.
 func ParseRegion(s string) (Region, error) {
 	if r, ok := byName[s]; ok {
 		return r, nil
@@ -50,11 +48,10 @@ func ParseRegion(s string) (Region, error) {
 	return Region{}, fmt.Errorf("unknown OCI region %.80q", s)
 }
 
-// Regions returns every region known, in the order of realm and identifier.
+// Regions returns all known regions, ordered by realm and identifier.
 func Regions() []Region { return slices.Clone(regions) }
 
-// Domains returns the domains that endpoints of OCI lie under, in the order of the
-// alphabet.
+// Domains returns the domains of OCI's endpoints in alphabetical order.
 func Domains() []string { return slices.Clone(domains) }
 
 var domains = func() []string {
@@ -68,8 +65,8 @@ var domains = func() []string {
 // <namespace>.objectstorage.<region>.oci.customer-oci.com.
 const dedicatedDomain = "customer-oci.com"
 
-// byName and the registry's hosts are derived from the table once; nothing
-// writes to them afterwards.
+// byName and the registry's hosts are derived from the table once. Nothing changes them
+// afterwards.
 var (
 	byName = func() map[string]Region {
 		m := make(map[string]Region, 2*len(regions))
