@@ -43,7 +43,7 @@ func checking(t *testing.T) (w *world, c *checker.Checker, check func(digit stri
 	return w, c, check, cached
 }
 
-// Whoever asks renews a key after half of its time at the earliest.
+// Callers refresh a key after half of its TTL at the earliest.
 func TestAKeyIsAskedForOnceAMinute(t *testing.T) {
 	w, c, check, _ := checking(t)
 	for _, step := range []struct {
@@ -97,7 +97,7 @@ func TestListedVersionsAreKnown(t *testing.T) {
 	}
 }
 
-// What is asked of OCI Vault depends on the records that name an allowed key.
+// Calls of OCI Vault depend on the records that name an allowed key.
 func TestKeysWithoutRecordsAreNotAskedFor(t *testing.T) {
 	w := newWorld(t)
 	a, b := w.addKey("a"), w.addKey("b")

@@ -499,7 +499,7 @@ func TestHowOldAnAnswerCanBe(t *testing.T) {
 			t.Errorf("got %+v", v)
 		}
 	})
-	t.Run("errors are not kept", func(t *testing.T) {
+	t.Run("errors are not cached", func(t *testing.T) {
 		w := newWorld(t)
 		a := w.addKey("a")
 		w.records = append(w.records, w.sign("a", ref))
@@ -527,7 +527,7 @@ func TestHowOldAnAnswerCanBe(t *testing.T) {
 			t.Errorf("calls %v", w.calls)
 		}
 	})
-	t.Run("an incomplete yes is not kept for long", func(t *testing.T) {
+	t.Run("an incomplete yes is cached only for a short time", func(t *testing.T) {
 		w, check := start(t)
 		w.records = append(w.records, w.sign("a", ref), w.sign("b", ref))
 		w.fail["Key a"] = errors.New("no")
@@ -609,7 +609,7 @@ func TestCallsDoNotGrow(t *testing.T) {
 	})
 }
 
-// What was read together with other images is believed for a yes and nothing else.
+// Records that were read with those of other images suffice for a yes only.
 func TestBulk(t *testing.T) {
 	ref, other := reference(t, "1"), reference(t, "2")
 	for name, test := range map[string]struct {
@@ -694,10 +694,10 @@ func TestTruncated(t *testing.T) {
 		truncated bool // as the registry says
 		want      bool
 	}{
-		"249":                       {249, false, false},
-		"250":                       {250, false, false},
-		"250 of more":               {250, true, true},
-		"251, whatever is promised": {251, false, true},
+		"249":                                {249, false, false},
+		"250":                                {250, false, false},
+		"250 of more":                        {250, true, true},
+		"251 although Images promises fewer": {251, false, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
@@ -789,7 +789,7 @@ func TestAPanicIsOneQuestionsError(t *testing.T) {
 				t.Errorf("got %+v, %v, told %v", v, err, told)
 			}
 			if v, ok := c.Cached(t.Context(), pin(t, reference(t, "1")), set(t, id)); ok {
-				t.Errorf("remembered: %+v", v)
+				t.Errorf("cached: %+v", v)
 			}
 			c.Wait()
 		})

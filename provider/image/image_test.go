@@ -203,14 +203,14 @@ func FuzzParse(f *testing.F) {
 				t.Errorf("%q: an error with a reference", s)
 			}
 			if strings.Contains(s, ".ocir.io/") && errors.Is(err, image.ErrNotOCIRegistry) && strings.Index(s, ".ocir.io/") < strings.IndexByte(s, '/') {
-				t.Errorf("%q: under ocir.io, and held to be another registry's", s)
+				t.Errorf("%q: under ocir.io, and classified as another registry", s)
 			}
 			return
 		}
 		if ref.String() != s {
 			t.Errorf("%q prints as %q", s, ref)
 		}
-		// What a request to OCI is made of holds nothing that could leave its place.
+		// The parts of a request to OCI have no characters that could leave their part.
 		if strings.ContainsAny(ref.Namespace()+ref.Repository()+ref.Tag(), "*?#%\\@ ") || strings.Contains(ref.Repository(), "..") {
 			t.Errorf("%q: %q, %q", s, ref.Namespace(), ref.Repository())
 		}

@@ -489,8 +489,8 @@ func TestBulkCosts(t *testing.T) {
 	})
 }
 
-// What changes after the lists were read changes no verdict for the worse, and
-// none for longer than it would without them.
+// A change after the lists were read makes no verdict worse, and delays a verdict no
+// longer than without lists.
 func TestHowOldWhatIsReadInBulkCanBe(t *testing.T) {
 	t.Run("a new image and a new signature count at once", func(t *testing.T) {
 		c := newCrowd(t, 3, 100)
@@ -573,8 +573,7 @@ func revoke(t *testing.T, tenancy *ocitest.Tenancy, id string) {
 	}
 }
 
-// A record that a look-up does not see, because the image was flooded, is none
-// that lists may find.
+// Lists do not find a record that a look-up does not see because the image was flooded.
 func TestBulkLooksNoFurtherThanALookUp(t *testing.T) {
 	c := newCrowd(t, 8, 100)
 	flooded := c.tenancy.NewImage("app")

@@ -217,7 +217,7 @@ func TestImagesThatCount(t *testing.T) {
 		"the image, deleted":                 {[]item{deleted}, 0, []int{0}},
 		"the image, deleted and then not":    {[]item{deleted, nil}, 0, []int{0}},
 		"an image of another repository":     {[]item{{"repositoryName": "other"}}, 0, nil},
-		"a digest that is none":              {[]item{nil, {"digest": "sha256:b"}}, 1, []int{0}},
+		"an invalid digest":                  {[]item{nil, {"digest": "sha256:b"}}, 1, []int{0}},
 		"another image with a long id":       {[]item{nil, {"id": strings.Repeat("i", 255), "digest": second}}, 1, []int{0, 1}},
 		"another image with an id too long":  {[]item{nil, {"id": strings.Repeat("i", 256), "digest": second}}, 1, []int{0}},
 		"another digest that has the one id": {[]item{nil, {"digest": second}}, 1, []int{0, 1}},

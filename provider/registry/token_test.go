@@ -51,8 +51,8 @@ func TestAccessToken(t *testing.T) {
 	}
 }
 
-// What is not a token is refused, and never told.
-func TestAccessTokenThatIsNone(t *testing.T) {
+// An invalid token is an error, and the error does not show it.
+func TestInvalidAccessTokens(t *testing.T) {
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
 	ref := parse(t, tenancy.NewImage("web", "v1").Ref())
 	c := client(t, tenancy.Admin(), registry.Config{})

@@ -24,7 +24,7 @@ import (
 	"github.com/oke-sign/oke-sign/provider/signature"
 )
 
-// limited serves over plain TCP with a bound on connections. Whoever sends the header
+// limited serves over plain TCP with a bound on connections. Clients that send the header
 // Stranger is not accepted.
 func limited(t *testing.T, most int, cfg server.Config) (addr string, registry *prometheus.Registry) {
 	t.Helper()
@@ -187,7 +187,7 @@ func TestBusyConnectionsStay(t *testing.T) {
 	until(t, "three requests are decided", func() bool { return deciding.Load() == 3 })
 	for range 5 {
 		if !closed(dial(t, addr), 10*time.Second) {
-			t.Error("a connection beyond the bound is held")
+			t.Error("a connection beyond the bound stays open")
 		}
 	}
 	close(release)

@@ -102,7 +102,7 @@ func TestValidReplacement(t *testing.T) {
 		"the image as it is":                       {tagged, tagged, true},
 		"an image of another registry as it is":    {"nginx", "nginx", true},
 		"a digest is added":                        {tagged, tagged + "@" + newest, true},
-		"a digest that is none":                    {tagged, tagged + "@sha256:ee44", false},
+		"an invalid digest":                        {tagged, tagged + "@sha256:ee44", false},
 		"another repository":                       {tagged, "iad.ocir.io/ns/other:v1@" + newest, false},
 		"another repository of the same beginning": {tagged, tagged + "0@" + newest, false},
 		"a digest for another registry's image":    {"nginx:1", "nginx:1@" + newest, false},

@@ -267,7 +267,7 @@ oke_sign_malformed_questions_total{endpoint="signatures"} 0
 	}
 }
 
-// Whatever is taken for a question about scans has one field for every reader.
+// An accepted question about scans has the same single field for every reader.
 func FuzzParseScanQuestion(f *testing.F) {
 	for _, s := range []string{askScan("a"), `{"image":"\ud83d\ude00"}`, `{"image":"a","Image":"b"}`, "", "null", ` {"image":"\u0061\/"} `, `{"image":"a","x":{}}`} {
 		f.Add(s)
@@ -314,7 +314,7 @@ func TestReportsThatContradictThemselves(t *testing.T) {
 		"fewer problems are counted than listed": {func(r *vulnreport.Report) { r.Counts[vulnreport.Critical] = 0 }, false},
 		"a severity is not counted":              {func(r *vulnreport.Report) { delete(r.Counts, vulnreport.High) }, false},
 		"the last severity is not counted":       {func(r *vulnreport.Report) { delete(r.Counts, vulnreport.Low) }, false},
-		"a problem has a severity of its own":    {func(r *vulnreport.Report) { r.Problems[0].Severity = "ODD" }, false},
+		"a problem has an unknown severity":      {func(r *vulnreport.Report) { r.Problems[0].Severity = "ODD" }, false},
 		"nobody says when the scan was":          {func(r *vulnreport.Report) { r.ScannedAt = "" }, false},
 		"there is a reason why nothing is known": {func(r *vulnreport.Report) { r.Reason = vulnreport.NotScanned }, false},
 		"nothing is known and nobody says why":   {func(r *vulnreport.Report) { r.Known = false }, false},

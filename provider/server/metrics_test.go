@@ -36,7 +36,7 @@ func seriesOf(t *testing.T, registry prometheus.Gatherer) map[string]float64 {
 	return series
 }
 
-// All series exist from the start, whatever is asked, and each endpoint has its own.
+// All series exist from the start, for any question, and each endpoint has its own series.
 func TestSeriesAreFixed(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	cfg := checking(signed)

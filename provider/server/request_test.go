@@ -243,8 +243,8 @@ func TestEscapesTakeNoMoreRoom(t *testing.T) {
 	}
 }
 
-// Whatever is taken for a question reads the same to encoding/json, and says the
-// same when it is written again.
+// An accepted question means the same to encoding/json, and the same when it is written
+// again.
 func FuzzParseQuestion(f *testing.F) {
 	for _, s := range []string{
 		ask(pinned, keyA), ask(pinned, keyA, keyB), `{"image":"\ud83d\ude00","keys":[]}`, `{"image":"a","Image":"b"}`, "", "null",
@@ -288,8 +288,8 @@ func FuzzParseQuestion(f *testing.F) {
 	})
 }
 
-// Whatever is taken for a request is valid JSON, within the limits, and holds
-// the keys that encoding/json finds in it, as far as that tells the fields apart.
+// An accepted request is valid JSON within the limits. It has the keys that encoding/json
+// finds, as far as encoding/json distinguishes the fields.
 func FuzzDecodeRequest(f *testing.F) {
 	const head = `{"apiVersion":"externaldata.gatekeeper.sh/v1beta1","kind":"ProviderRequest",`
 	for _, s := range []string{

@@ -46,12 +46,12 @@ import (
 
 const gatekeeper = "gatekeeper-webhook-service.gatekeeper-system.svc"
 
-// signed says yes to everything, so that whatever a test sees refused was
-// refused by the server.
+// answer is a verdict with a reason and a key.
 func answer(reason verdict.Reason, key string) checker.Answer {
 	return checker.Answer{Verdict: verdict.Verdict{Reason: reason, Key: key}}
 }
 
+// signed says yes to every question, so that each denial in a test is the server's.
 func signed(_ context.Context, _ image.Pinned, allowed signature.KeySet) (checker.Answer, error) {
 	return answer(verdict.Signed, allowed.Keys()[0].String()), nil
 }
@@ -467,8 +467,7 @@ func TestSlowBody(t *testing.T) {
 	}
 }
 
-// A request that took all of its time, whatever its check did, leaves its
-// connection fit for the next one.
+// A request that took all of its time leaves its connection usable for the next request.
 func TestConnectionOutlivesTheBudget(t *testing.T) {
 	release := make(chan struct{})
 	defer close(release)
@@ -500,7 +499,7 @@ func TestConnectionOutlivesTheBudget(t *testing.T) {
 	}
 }
 
-// Refusing costs little memory, whatever is refused.
+// Rejecting a request takes little memory.
 func TestRefusalIsCheap(t *testing.T) {
 	const head = `{"apiVersion":"externaldata.gatekeeper.sh/v1beta1","kind":"ProviderRequest",`
 	for name, tt := range map[string]struct {
@@ -602,8 +601,7 @@ func TestCheckThatDoesNotListen(t *testing.T) {
 		if want := fmt.Sprintf("\nand %d more", 39-shown); shown < 5 || !strings.HasSuffix(got, want) {
 			t.Errorf("systemError shows %d: %q, want it to end in %q", shown, got, want)
 		}
-		// What was under way goes on; what was not begun is not begun after the
-		// answer was given.
+		// Checks under way continue. No check begins after the answer.
 		close(release)
 		synctest.Wait()
 		if n := late.Load(); n != 4 {
@@ -638,7 +636,7 @@ func TestFanOut(t *testing.T) {
 	})
 }
 
-// Whatever goes wrong in a check, its image is named and the others are answered.
+// If a check fails, the answer names its image and answers the other questions.
 func TestCheckThatFails(t *testing.T) {
 	denied := answer(verdict.Unsigned, "")
 	denied.Detail, denied.RetryAfter = "no signature", 30*time.Second
@@ -839,7 +837,7 @@ func traced(ctx context.Context) (context.Context, func() string) {
 // request has OCI asked under ids for ctx.
 func request(ctx context.Context, ids string) { *ctx.Value(idsKey{}).(*string) = ids }
 
-// Labels come from fixed sets, whatever is asked (CVE-2026-49835).
+// Labels come from fixed sets, for any question (CVE-2026-49835).
 func TestLogAndMetrics(t *testing.T) {
 	var log bytes.Buffer
 	registry := prometheus.NewRegistry()

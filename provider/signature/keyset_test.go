@@ -33,7 +33,7 @@ func TestKeySet(t *testing.T) {
 		if !slices.Equal(s.Keys(), keys) || s.Len() != len(keys) {
 			t.Errorf("%q: got %s", listed, s)
 		}
-		// What it is written as reads back to the same set.
+		// The text of a set parses to the same set.
 		var again []signature.KeyID
 		for ocid := range strings.FieldsSeq(s.String()) {
 			id, err := signature.ParseKeyID(ocid)

@@ -97,7 +97,7 @@ func TestParseMessage(t *testing.T) {
 		"a comma before the end":         {good[:len(good)-1] + ",}", false},
 		"no value":                       {`{"a":}`, false},
 		"no value in the last field":     {good[:len(good)-1] + `,"a":}`, false},
-		"a value that is none":           {good[:len(good)-1] + `,"a":nul}`, false},
+		"an invalid value":               {good[:len(good)-1] + `,"a":nul}`, false},
 		"a known field without value":    {with(`"region":"us-ashburn-1"`, `"region":`), false},
 		"a number that no float holds":   {with(`{`, `{"a":1e999,`), true},
 		"a number before the object":     {"1e999 " + good, false},

@@ -177,7 +177,7 @@ func TestVerifyBindsEveryField(t *testing.T) {
 	})
 }
 
-// sign makes the record that m describes, whatever text its key signs.
+// sign makes the record that m describes. The key signs the given text.
 func sign(t *testing.T, priv *rsa.PrivateKey, m signature.Message, text []byte) signature.Record {
 	t.Helper()
 	h := crypto.SHA256.New()

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// equivalent holds the mutants that change nothing observable: the reason, by name.
+// equivalent has the reasons why mutants change nothing observable, by name.
 type equivalent map[string]string
 
 // readEquivalent reads pairs of lines: the mutant's name, then the reason, indented.
@@ -39,7 +39,7 @@ func readEquivalent(file string) (equivalent, error) {
 	return explained, nil
 }
 
-// check refuses an explanation of a mutant that does not exist any more.
+// check returns an error if an explanation names a mutant that does not exist.
 func (e equivalent) check(all []Mutant) error {
 	names := map[string]bool{}
 	for _, m := range all {

@@ -1,16 +1,16 @@
-// Command mutants takes defences out of the code that decides, one at a time, and runs
-// the tests that should notice. It changes no file of the tree.
+// Command mutants removes defences from the code that decides, one at a time, and runs the
+// tests that should fail. It changes no file of the tree.
 //
 // It mutates:
 //
 //   - the Rego of the policies, statement by statement, in a copy of the folder;
-//   - the Go packages in goPackages. All their mutants are compiled into the tests at
-//     once, each behind a switch that an environment variable turns on. A run without a
-//     mutant then shows which tests reach each mutant, and only those run.
+//   - the Go packages in goPackages. The tests are compiled once with all mutants, each
+//     behind a switch that an environment variable turns on. A run without a mutant
+//     shows which tests reach each mutant, and only these tests run for the mutant.
 //
-// A mutant that does not compile says nothing and is skipped. A mutant that no test
-// notices fails the run, unless equivalent.txt says why it changes nothing that
-// anybody could observe. So does a mutant that is explained there and noticed.
+// A mutant that does not compile is skipped. A mutant that no test notices fails the run,
+// unless equivalent.txt explains why nobody can observe the change. A mutant that
+// equivalent.txt explains and a test notices fails the run, too.
 package main
 
 import (
@@ -29,11 +29,11 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// goPackages are the packages whose defences are taken out.
+// goPackages are the packages whose defences are removed.
 var goPackages = []string{"image", "signature", "verdict", "checker", "server", "registry", "vault"}
 
-// testedBy are the packages whose tests should notice: the same, and the program that is
-// made of them.
+// testedBy are the packages whose tests should notice: goPackages, and the program that
+// uses them.
 var testedBy = append(slices.Clone(goPackages), "oke-sign-provider")
 
 // enough is the share of mutants that the tests have to notice.
@@ -51,7 +51,7 @@ func main() {
 
 func run(ctx context.Context) error {
 	n := flag.Int("n", 300, "how many mutants to try, drawn at random; 0 tries all")
-	seed := flag.Uint64("seed", 1, "what the draw is made from")
+	seed := flag.Uint64("seed", 1, "seed of the draw")
 	only := flag.String("only", "", "try only mutants whose name contains this `text`")
 	list := flag.Bool("list", false, "print the names of the mutants and try none")
 	workers := flag.Int("workers", runtime.GOMAXPROCS(0), "how many mutants to try at once")
@@ -85,7 +85,7 @@ func run(ctx context.Context) error {
 	return report(chosen, results, explained, took)
 }
 
-// tryAll tries the mutants and prints those that survive without an explanation.
+// tryAll tries the mutants and prints survivors without an explanation.
 func tryAll(ctx context.Context, chosen []Mutant, explained equivalent, workers int) ([]Outcome, time.Duration, error) {
 	began := time.Now()
 	t, err := newTrial(ctx, ".")
@@ -115,7 +115,7 @@ func tryAll(ctx context.Context, chosen []Mutant, explained equivalent, workers 
 	return results, time.Since(began), err
 }
 
-// report prints the figures, and fails if the tests notice too little.
+// report prints the figures, and returns an error if the tests notice too few mutants.
 func report(chosen []Mutant, results []Outcome, explained equivalent, took time.Duration) error {
 	count := map[Outcome]int{}
 	unexplained, wrong := 0, 0

@@ -199,7 +199,7 @@ func TestHalf(t *testing.T) {
 	}
 	defer trial.close()
 	trial.packages = []string{"./..."}
-	trial.patience = time.Second
+	trial.slack = time.Second
 
 	source, err := os.ReadFile(filepath.Join(root, "calc/calc.go"))
 	if err != nil {

@@ -12,21 +12,21 @@ import (
 	"time"
 )
 
-// Outcome is what the tests said of a mutant.
+// Outcome is the result of the tests of a mutant.
 type Outcome int
 
 // Outcomes.
 const (
 	noticed  Outcome = iota // a test failed
 	survived                // no test failed
-	unmet                   // survived, since no test comes to where it differs
+	unmet                   // survived, because no test reaches the change
 	unfit                   // the mutant does not compile
 )
 
 func (o Outcome) isSurvivor() bool { return o == survived || o == unmet }
 
-// remark is what to print about a mutant whose explanation says that nothing notices it,
-// or that has none. It is empty if all is as it should be.
+// remark returns what to print about a mutant with or without an explanation. It is empty
+// if the outcome is as expected.
 func (o Outcome) remark(explained bool) string {
 	switch {
 	case o == noticed && explained:
@@ -45,13 +45,13 @@ type trial struct {
 	root string // the module's folder
 	// packages are those whose tests are run on mutants of Go.
 	packages []string
-	// patience is how long a test of Go may take beyond ten times its usual time.
-	patience time.Duration
+	// slack is how long a test of Go may take beyond ten times its usual time.
+	slack time.Duration
 
 	unfit     map[int]bool      // mutants of Go, by number
 	reachedBy map[int][]*goTest // the same, the fastest test first
 
-	// programs returns an error if the programs that judge Rego could not be built.
+	// programs builds the programs that test Rego, once.
 	programs  func() error
 	policies  string // test binary of package policies
 	generator string // writes what is generated from the Rego
@@ -72,7 +72,7 @@ func newTrial(ctx context.Context, root string) (*trial, error) {
 	}
 	t := &trial{
 		dir: dir, root: root, packages: packages,
-		patience:  10 * time.Second,
+		slack:     10 * time.Second,
 		policies:  filepath.Join(dir, "policies.test"),
 		generator: filepath.Join(dir, "generate"),
 	}
@@ -104,7 +104,7 @@ func (t *trial) try(ctx context.Context, m Mutant) (Outcome, error) {
 	return t.tryGo(ctx, m)
 }
 
-// tryGo runs the tests that come to where the mutant differs.
+// tryGo runs the tests that reach the mutant.
 func (t *trial) tryGo(ctx context.Context, m Mutant) (Outcome, error) {
 	switch {
 	case t.unfit[m.number]:
@@ -113,8 +113,8 @@ func (t *trial) tryGo(ctx context.Context, m Mutant) (Outcome, error) {
 		return unmet, nil
 	}
 	for _, test := range t.reachedBy[m.number] {
-		// A mutant that makes a loop endless is noticed by it.
-		cmd := test.command(ctx, t.patience+10*test.took)
+		// The timeout notices a mutant that makes a loop endless.
+		cmd := test.command(ctx, t.slack+10*test.took)
 		cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d", switchVariable, m.number))
 		if result, err := outcome(ctx, cmd); err != nil || result != survived {
 			return result, err
@@ -170,7 +170,7 @@ func (t *trial) regoTests(ctx context.Context, folder string, args ...string) (O
 	return outcome(ctx, cmd)
 }
 
-// outcome runs tests. Only an end with an exit code says something about a mutant.
+// outcome runs tests. Only an exit code is an outcome; other errors are errors of the run.
 func outcome(ctx context.Context, cmd *exec.Cmd) (Outcome, error) {
 	err := cmd.Run()
 	var exit *exec.ExitError
