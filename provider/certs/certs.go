@@ -1,25 +1,23 @@
-// Package certs holds the provider's serving certificate and the CA of those who
-// may ask it, and renews both while the provider runs.
+// Package certs provides the provider's serving certificate and the CA of its clients,
+// and renews both while the provider runs.
 //
-// Each comes from files, or from the cluster that the provider runs in: the
-// certificate from a Secret that the provider's replicas keep themselves
-// (Rotator), and the CA from Gatekeeper's webhook configuration (Gatekeeper).
+// Each comes from files or from the provider's cluster. In the cluster, the provider's
+// replicas write the certificate into a Secret (Rotator), and the CA comes from
+// Gatekeeper's webhook configuration (Gatekeeper).
 //
-// It trusts the files or the objects it was given and nothing else: no system
-// roots, no name in a certificate's subject. A file that stops making sense
-// changes nothing: what was loaded last stays in force, and the reason is
-// reported.
+// The package trusts the given files or objects only: no system roots, and no name in a
+// certificate's subject. A file that becomes malformed changes nothing. The last good
+// content stays in force, and the reason is logged.
 //
-// Client certificates are requested during the handshake, where the client also
-// proves that it holds the key, but judged by Callers.Authorize on each request.
-// That is as strict as judging them in the handshake, as long as every request
-// passes through it, and better in two ways: a caller that is turned away is
-// told why in an answer that it can read, where TLS has a bare alert; and when
-// the CA changes, connections that are already open are judged by the new one.
+// The handshake requests a client certificate, and the client proves there that it has
+// the key. Callers.Authorize checks the certificate on each request. This is as strict as
+// a check in the handshake, as long as every request passes through it. It is better in
+// two ways. A rejected caller gets an answer with the reason, where TLS has a bare alert.
+// When the CA changes, the new CA also applies to open connections.
 //
 // # Rights in the cluster
 //
-// The service account needs these, all of them by name, and no others:
+// The service account needs these rights, all of them by name, and no others:
 //
 //	secrets                          get, update           the Secret of the certificate, in its namespace
 //	secrets                          create                there, unless the Secret exists, be it empty
@@ -27,9 +25,9 @@
 //	                                 get, create, patch    each Provider
 //	validatingwebhookconfigurations  get, list, watch      Gatekeeper's
 //
-// RBAC cannot bind the creation of Secrets to a name. Whoever installs the
-// provider had better make the Secret, empty, and leave that right out: the
-// provider fills it, and helm and Argo CD leave alone what they did not set.
+// RBAC cannot bind the creation of Secrets to a name. Create the Secret empty when you
+// install the provider, and omit that right. The provider fills the Secret, and helm and
+// Argo CD do not change fields that they did not set.
 package certs
 
 import (
@@ -49,16 +47,16 @@ import (
 	"time"
 )
 
-// maxFile bounds what is read of a file: certificates are a few kilobytes.
+// maxFile bounds the size of a file. Certificates have a few kilobytes.
 const maxFile = 1 << 20
 
-// TLS is the configuration of a server that shows certificate and asks its
-// callers for theirs. Judging them is left to Callers.Authorize.
+// TLS returns the configuration of a server that shows certificate and requests a
+// certificate from its callers. Callers.Authorize checks the callers.
 func TLS(certificate interface {
-	get(*tls.ClientHelloInfo) (*tls.Certificate, error) // a Serving, or what holds one
+	get(*tls.ClientHelloInfo) (*tls.Certificate, error) // a Serving, or a type that has one
 }) *tls.Config {
 	return &tls.Config{
-		MinVersion:     tls.VersionTLS13, // Gatekeeper speaks nothing older
+		MinVersion:     tls.VersionTLS13, // as Gatekeeper speaks
 		ClientAuth:     tls.RequestClientCert,
 		GetCertificate: certificate.get,
 		NextProtos:     []string{"http/1.1"},
@@ -70,7 +68,7 @@ type Serving struct {
 	current atomic.Pointer[tls.Certificate]
 }
 
-// NotAfter is when the certificate expires; zero while there is none.
+// NotAfter returns when the certificate expires, or zero without a certificate.
 func (s *Serving) NotAfter() time.Time {
 	if pair := s.current.Load(); pair != nil {
 		return pair.Leaf.NotAfter
@@ -78,7 +76,7 @@ func (s *Serving) NotAfter() time.Time {
 	return time.Time{}
 }
 
-// Ready says why no client could accept the certificate; nil if one could.
+// Ready returns why no client could accept the certificate, or nil.
 func (s *Serving) Ready() error {
 	switch at := s.NotAfter(); {
 	case at.IsZero():
@@ -104,7 +102,7 @@ type ServingFiles struct {
 	certFile, keyFile string
 
 	mu   sync.Mutex // held while loading
-	seen []byte     // the files' content when they were last looked at
+	seen []byte     // the files' content at the last look
 }
 
 // LoadServing reads a certificate chain and its private key, both PEM.
@@ -116,9 +114,8 @@ func LoadServing(certFile, keyFile string) (*ServingFiles, error) {
 	return s, nil
 }
 
-// Reload reads the files again and reports whether that made a difference.
-// Files that have not changed since the last look are not judged twice, whatever
-// came of it then.
+// Reload reads the files again and reports whether the certificate changed. It does not
+// parse files again that have not changed since the last look, good or bad.
 func (s *ServingFiles) Reload() (changed bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -136,8 +133,8 @@ func (s *ServingFiles) Reload() (changed bool, err error) {
 	}
 	s.seen = content
 
-	// While files are being replaced the certificate may already be the new one
-	// and the key still the old: they do not match, and the next look mends it.
+	// During a replacement of the files, the certificate may be new and the key old.
+	// Then they do not match, and the next look reads a matching pair.
 	pair, err := tls.X509KeyPair(cert, key)
 	if err != nil {
 		return false, fmt.Errorf("serving certificate %s with key %s: %w", s.certFile, s.keyFile, err)
@@ -146,31 +143,30 @@ func (s *ServingFiles) Reload() (changed bool, err error) {
 	return true, nil
 }
 
-// Callers are those who may ask: holders of a certificate for client
-// authentication that a trusted CA signed and, if a name is given, that carries
-// exactly that name among its DNS names. Nobody may as long as none is trusted.
+// Callers checks who may ask. A caller needs a certificate for client authentication
+// that a trusted CA signed. If a name is given, the certificate must have exactly that
+// DNS name. Without a trusted CA nobody may ask.
 type Callers struct {
 	trusted atomic.Pointer[[]trust] // newest first
 	known   atomic.Pointer[known]
 }
 
-// trust is whom to believe, and until when.
+// trust is a CA with its expiry as a trusted one.
 type trust struct {
 	pool  *x509.CertPool
 	name  string
-	until time.Time // zero: until something newer comes
+	until time.Time // zero: until a newer CA comes
 }
 
-// known is the caller that was let in last. Gatekeeper's replicas share one
-// certificate, so that this one place spares nearly every request a proof that
-// has been made before.
+// known is the caller that was accepted last. Gatekeeper's replicas share one
+// certificate, so this one entry spares nearly every request a second verification.
 type known struct {
 	leaf    []byte
 	trusted *[]trust
 	until   time.Time
 }
 
-// Authorize says why the peer of a connection may not ask; nil if it may.
+// Authorize returns why the peer of a connection may not ask, or nil.
 func (c *Callers) Authorize(conn *tls.ConnectionState) error {
 	if conn == nil || len(conn.PeerCertificates) == 0 {
 		return errors.New("no client certificate was presented")
@@ -199,9 +195,9 @@ func (c *Callers) Authorize(conn *tls.ConnectionState) error {
 	return err
 }
 
-// authorize returns until when the certificates prove what they do.
+// authorize verifies the certificates and returns until when they are valid.
 func (t trust) authorize(peer []*x509.Certificate, now time.Time) (time.Time, error) {
-	if t.pool == nil { // to Verify that means the system's roots, which anybody can get a certificate from
+	if t.pool == nil { // Verify would use the system's roots, which give anybody a certificate
 		return time.Time{}, errors.New("no CA of clients is known")
 	}
 	leaf, intermediates := peer[0], x509.NewCertPool()
@@ -217,7 +213,7 @@ func (t trust) authorize(peer []*x509.Certificate, now time.Time) (time.Time, er
 	if err != nil {
 		return time.Time{}, fmt.Errorf("the client certificate is not accepted: %w", err)
 	}
-	// VerifyHostname would let a wildcard stand for the name.
+	// VerifyHostname would accept a wildcard for the name.
 	if t.name != "" && !slices.Contains(leaf.DNSNames, t.name) {
 		return time.Time{}, fmt.Errorf("the client certificate is not accepted: it is for %.200q, not for %q", leaf.DNSNames, t.name)
 	}
@@ -230,7 +226,7 @@ func (t trust) authorize(peer []*x509.Certificate, now time.Time) (time.Time, er
 	return until, nil
 }
 
-// CallersFile are callers whose CA is in a file.
+// CallersFile is Callers with the CA in a file.
 type CallersFile struct {
 	Callers
 	file, name string
@@ -239,8 +235,8 @@ type CallersFile struct {
 	seen []byte
 }
 
-// LoadCallers reads the CA certificates, PEM, one or several of them. Gatekeeper
-// renews its CA without any overlap: have both in the file for a while.
+// LoadCallers reads one or more CA certificates in PEM. Gatekeeper renews its CA without
+// any overlap, so the file should have the old and the new one for a while.
 func LoadCallers(file, name string) (*CallersFile, error) {
 	c := &CallersFile{file: file, name: name}
 	if _, err := c.Reload(); err != nil {
@@ -269,17 +265,18 @@ func (c *CallersFile) Reload() (changed bool, err error) {
 	return true, nil
 }
 
-// parseBundle is stricter than AppendCertsFromPEM, which passes over whatever it
-// cannot read: half of a bundle would lock half of the callers out in silence.
+// parseBundle reads a bundle of certificates and rejects text that it cannot read.
+// AppendCertsFromPEM would skip such text, and half of a bundle would silently lock out
+// half of the callers.
 func parseBundle(content []byte) ([]*x509.Certificate, error) {
 	var list []*x509.Certificate
 	for blocks := bytes.Count(content, []byte("-----BEGIN ")); blocks > 0; blocks-- {
 		var block *pem.Block
-		if block, content = pem.Decode(content); block == nil { // which has passed over what it could not read
+		if block, content = pem.Decode(content); block == nil { // Decode skips text that is not PEM
 			return nil, errors.New("holds something that is not PEM")
 		}
 		if block.Type != "CERTIFICATE" {
-			return nil, fmt.Errorf("holds a %.40q, which has no place there", block.Type)
+			return nil, fmt.Errorf("holds a %.40q, which does not belong there", block.Type)
 		}
 		cert, err := x509.ParseCertificate(block.Bytes)
 		if err != nil {
@@ -301,9 +298,9 @@ func poolOf(list []*x509.Certificate) *x509.CertPool {
 	return pool
 }
 
-// Watch calls each reload every so often until ctx ends, and logs what came of
-// it. It asks instead of waiting for the kernel to tell: mounted Secrets change
-// by a symbolic link some folders up, which notifications miss.
+// Watch calls each reload in intervals until ctx ends, and logs the result. It polls,
+// since mounted Secrets change by a symbolic link some folders up, which file
+// notifications miss.
 func Watch(ctx context.Context, every time.Duration, log *slog.Logger, reloads ...func() (bool, error)) {
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()
@@ -320,8 +317,8 @@ func Watch(ctx context.Context, every time.Duration, log *slog.Logger, reloads .
 	}
 }
 
-// look reloads once and returns what it complained about, so that a file that
-// cannot be read is not complained about at every look.
+// look reloads once and returns the error that it logged, so that a bad file is logged
+// once and not at every look.
 func look(log *slog.Logger, reload func() (bool, error), last string) string {
 	changed, err := reload()
 	switch {
@@ -341,7 +338,7 @@ func readFile(name string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = f.Close() }() // it was only read
+	defer func() { _ = f.Close() }() // opened for reading
 	content, err := io.ReadAll(io.LimitReader(f, maxFile+1))
 	if err != nil {
 		return nil, err

@@ -19,29 +19,28 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// callTimeout is for one call to the API server that waits for nothing.
+// callTimeout bounds one call to the API server, watches excepted.
 const callTimeout = 10 * time.Second
 
-// Cluster is the cluster that the provider runs in, with the rights of its
-// service account.
+// Cluster is a client of the provider's cluster, with the rights of its service account.
 type Cluster struct {
 	core      coreclient.CoreV1Interface
 	admission admissionclient.AdmissionregistrationV1Interface
 	objects   dynamic.Interface
 }
 
-// NewCluster prepares the way to the API server at host and port. It asks it
-// nothing. The directory holds the service account's token and the cluster's
-// ca.crt, as Kubernetes mounts them; the token is read again when it rotates.
+// NewCluster returns a client of the API server at host and port. It sends no request.
+// The directory has the service account's token and the cluster's ca.crt, as Kubernetes
+// mounts them. The client reads the token again when it rotates.
 func NewCluster(host, port, dir string) (*Cluster, error) {
 	cfg := &rest.Config{
 		Host:            "https://" + net.JoinHostPort(host, port),
 		BearerTokenFile: filepath.Join(dir, "token"),
 		TLSClientConfig: rest.TLSClientConfig{CAFile: filepath.Join(dir, "ca.crt")},
 		UserAgent:       fieldManager,
-		// For few and small objects that somebody may want to read on the way.
+		// The objects are few and small, and people may want to read them in traces.
 		ContentConfig: rest.ContentConfig{ContentType: runtime.ContentTypeJSON, AcceptContentTypes: runtime.ContentTypeJSON},
-		// What a proxy is for lies outside of the cluster.
+		// A proxy leads out of the cluster.
 		Proxy:                     func(*http.Request) (*url.URL, error) { return nil, nil },
 		WarningHandlerWithContext: rest.NoWarnings{},
 	}
@@ -75,8 +74,8 @@ type Service struct {
 	Port int
 }
 
-// ParseService reads NAMESPACE/NAME or NAMESPACE/NAME:PORT; without one the port
-// is that of HTTPS.
+// ParseService reads NAMESPACE/NAME or NAMESPACE/NAME:PORT. The default port is that
+// of HTTPS.
 func ParseService(s string) (Service, error) {
 	where, number, given := strings.Cut(s, ":")
 	if !given {
@@ -90,7 +89,7 @@ func ParseService(s string) (Service, error) {
 	return Service{name, int(port)}, nil
 }
 
-// host is the name in the provider's URL, and in its certificate.
+// host returns the name in the provider's URL and in its certificate.
 func (s Service) host() string { return s.Name + "." + s.Namespace + ".svc" }
 
 func (s Service) url(path string) string {

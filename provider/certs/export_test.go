@@ -10,7 +10,7 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// Take is what Follow does with each configuration that it reads; nil is none.
+// Take does what Follow does with each configuration. Nil stands for a missing one.
 func (g *Gatekeeper) Take(config *admissionv1.ValidatingWebhookConfiguration) { g.take(config) }
 
 // Keep is one look of Run's.

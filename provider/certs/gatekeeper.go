@@ -19,27 +19,26 @@ import (
 )
 
 const (
-	// GatekeeperWebhooks is the ValidatingWebhookConfiguration that Gatekeeper's
-	// chart makes unless told another name.
+	// GatekeeperWebhooks is the default name of Gatekeeper's
+	// ValidatingWebhookConfiguration.
 	GatekeeperWebhooks = "gatekeeper-validating-webhook-configuration"
 	gatekeeperWebhook  = "validation.gatekeeper.sh"
 
-	// trustLonger is how long a CA is trusted that was replaced: Gatekeeper goes on
-	// showing its old certificate until the kubelet has brought it the new one.
+	// trustLonger is how long a replaced CA stays trusted. Gatekeeper shows its old
+	// certificate until the kubelet has brought the new one.
 	trustLonger = 15 * time.Minute
-	maxTrusted  = 4 // CAs at a time, of which all but one were replaced lately
+	maxTrusted  = 4 // CAs at a time: the current one and those that it replaced lately
 
 	maxBundle       = 64 << 10
 	maxCertificates = 16
-	watchFor        = 5 * time.Minute // then it is read anew
+	watchFor        = 5 * time.Minute // then Follow reads the object again
 )
 
-// Gatekeeper is the caller whose CA stands in its webhook configuration, which
-// everybody in the cluster may read and which holds no private key.
+// Gatekeeper is Callers with Gatekeeper's CA, which its webhook configuration has. That
+// object has no private key.
 //
-// The API server calls Gatekeeper under the name of the Service in the same
-// place, and Gatekeeper's one certificate, which it shows to providers too, is
-// for that name.
+// The API server calls Gatekeeper by the name of the Service in the same object.
+// Gatekeeper has one certificate, for that name, and shows it to providers too.
 type Gatekeeper struct {
 	Callers
 	cluster *Cluster
@@ -48,20 +47,19 @@ type Gatekeeper struct {
 	log     *slog.Logger
 
 	mu    sync.Mutex
-	lacks error  // why nothing newer is trusted
-	seen  string // what was trusted last
+	lacks error  // why no newer CA is trusted
+	seen  string // the newest trusted CA
 }
 
-// NewGatekeeper prepares to trust the CA in a ValidatingWebhookConfiguration and,
-// of those with a certificate by it, the one with this DNS name; an empty name
-// means that of the webhook's Service. Nobody is let in before Follow has found
-// the CA.
+// NewGatekeeper returns callers with a certificate by the CA of a
+// ValidatingWebhookConfiguration and with this DNS name. An empty name means that of the
+// webhook's Service. Nobody may ask before Follow has read the CA.
 func NewGatekeeper(cluster *Cluster, object, name string, log *slog.Logger) *Gatekeeper {
 	return &Gatekeeper{cluster: cluster, object: object, name: name, log: log, lacks: errors.New("it was not read yet")}
 }
 
-// Ready says why nobody may ask; nil if Gatekeeper may. A CA that disappeared is
-// trusted a while longer, like one that was replaced.
+// Ready returns why nobody may ask, or nil. A CA that disappeared stays trusted for a
+// while, as a replaced one does.
 func (g *Gatekeeper) Ready() error {
 	if trusted := g.trusted.Load(); trusted != nil {
 		for _, t := range *trusted {
@@ -75,11 +73,11 @@ func (g *Gatekeeper) Ready() error {
 	return fmt.Errorf("nobody may ask: ValidatingWebhookConfiguration %s: %w", g.object, g.lacks)
 }
 
-// Follow keeps to what the webhook configuration says until ctx ends. While the
-// API server does not answer, it keeps to what was read last.
+// Follow trusts the CA of the webhook configuration until ctx ends. While the API server
+// does not answer, the last CA stays trusted.
 //
-// It reads anew less and less often while watches fail or end at once, whether with
-// an error or not: else it would list several times a second.
+// While watches fail or end at once, with or without an error, it waits longer and longer
+// before it reads again. Otherwise it would list several times a second.
 func (g *Gatekeeper) Follow(ctx context.Context) {
 	const first, longest = 200 * time.Millisecond, 30 * time.Second
 	for wait := first; ; wait = min(2*wait, longest) {
@@ -114,12 +112,12 @@ func (g *Gatekeeper) unread(err error) {
 	}
 }
 
-// byName also makes the list one that a right by name allows.
+// byName selects the object by its name, so that a right by name allows the list.
 func (g *Gatekeeper) byName() metav1.ListOptions {
 	return metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector("metadata.name", g.object).String()}
 }
 
-// read returns the version from which on to watch.
+// read reads the object and returns the version to watch from.
 func (g *Gatekeeper) read(ctx context.Context) (version string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -136,7 +134,7 @@ func (g *Gatekeeper) read(ctx context.Context) (version string, err error) {
 	return list.ResourceVersion, nil
 }
 
-// watch takes what changes until the API server ends it, which is no error.
+// watch applies changes until the API server ends the watch, which is not an error.
 func (g *Gatekeeper) watch(ctx context.Context, version string) error {
 	ctx, cancel := context.WithTimeout(ctx, watchFor+callTimeout)
 	defer cancel()
@@ -163,8 +161,7 @@ func (g *Gatekeeper) watch(ctx context.Context, version string) error {
 	return nil
 }
 
-// take trusts what a configuration says from now on, and what was trusted
-// before a while longer.
+// take trusts the CA of a configuration from now on, and the previous CA for a while.
 func (g *Gatekeeper) take(config *admissionv1.ValidatingWebhookConfiguration) {
 	newest, about, err := g.trust(config)
 	g.mu.Lock()
@@ -199,7 +196,7 @@ func (g *Gatekeeper) take(config *admissionv1.ValidatingWebhookConfiguration) {
 	}
 }
 
-// trust reads a configuration; about tells whether it is another than before.
+// trust reads a configuration. The string about changes whenever the trust does.
 func (g *Gatekeeper) trust(config *admissionv1.ValidatingWebhookConfiguration) (t trust, about string, err error) {
 	if config == nil {
 		return trust{}, "", errors.New("it does not exist: is Gatekeeper installed?")
@@ -212,7 +209,7 @@ func (g *Gatekeeper) trust(config *admissionv1.ValidatingWebhookConfiguration) (
 	name := g.name
 	if name == "" {
 		if client.Service == nil {
-			return trust{}, "", errors.New("its webhook is at no Service: --client-name has to say whom to let in")
+			return trust{}, "", errors.New("its webhook names no Service: set --client-name to the DNS name of Gatekeeper's certificate")
 		}
 		name = client.Service.Name + "." + client.Service.Namespace + ".svc"
 		if len(validation.IsDNS1123Subdomain(name)) > 0 {
@@ -226,7 +223,7 @@ func (g *Gatekeeper) trust(config *admissionv1.ValidatingWebhookConfiguration) (
 	return trust{pool: poolOf(list), name: name}, name + "\n" + string(client.CABundle), nil
 }
 
-// parseAuthorities reads a bundle of a cluster's object.
+// parseAuthorities reads the bundle of an object of the cluster.
 func parseAuthorities(bundle []byte) ([]*x509.Certificate, error) {
 	switch {
 	case len(bundle) == 0:
@@ -243,7 +240,7 @@ func parseAuthorities(bundle []byte) ([]*x509.Certificate, error) {
 	}
 	for _, cert := range list {
 		if !cert.BasicConstraintsValid || !cert.IsCA {
-			return nil, fmt.Errorf("holds a certificate that is no CA's: %.200q", cert.Subject)
+			return nil, fmt.Errorf("holds a certificate that is not a CA: %.200q", cert.Subject)
 		}
 	}
 	return list, nil

@@ -79,7 +79,7 @@ func TestGatekeeper(t *testing.T) {
 			change: func(c *admissionv1.ValidatingWebhookConfiguration) {
 				c.Webhooks[1].ClientConfig.CABundle = issue(t, ours, pki.Leaf{Names: []string{gatekeeper}}).Cert
 			},
-			ready: "no CA's", want: "no CA of clients is known",
+			ready: "is not a CA", want: "no CA of clients is known",
 		},
 		"too many": {
 			change: func(c *admissionv1.ValidatingWebhookConfiguration) { c.Webhooks[1].ClientConfig.CABundle = many },
@@ -97,7 +97,7 @@ func TestGatekeeper(t *testing.T) {
 		},
 		"a webhook at a URL": {
 			change: func(c *admissionv1.ValidatingWebhookConfiguration) { c.Webhooks[1].ClientConfig.Service = nil },
-			ready:  "--client-name has to say whom to let in", want: "no CA of clients is known",
+			ready:  "set --client-name", want: "no CA of clients is known",
 		},
 		"a webhook at a URL, with a name": {
 			name:   gatekeeper,

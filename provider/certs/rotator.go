@@ -27,25 +27,25 @@ import (
 )
 
 const (
-	// fieldManager is who the API server takes the provider for when it writes:
-	// others who apply the same fields are told of a conflict.
+	// fieldManager names the provider to the API server, which reports a conflict to
+	// others that apply the same fields.
 	fieldManager = "oke-sign-provider"
 
 	life        = 90 * 24 * time.Hour
 	renewBefore = 30 * 24 * time.Hour
-	// skew is how far the clocks of two machines may be apart.
+	// skew is the largest difference between the clocks of two machines.
 	skew = time.Hour
-	// overlap is how long a CA stays published that has signed nothing newer:
-	// until after the slowest replica has stopped showing what it signed.
+	// overlap is how long an older CA stays published: until the slowest replica no
+	// more shows a certificate of it.
 	overlap    = time.Hour
 	maxOverlap = 4 // CAs published at a time
 
 	lookEvery = 5 * time.Second
-	// adoption is how long to wait for Gatekeeper to take in a new CA. What has not
-	// by then is gone, or starts and reads it first.
+	// adoption bounds the wait for Gatekeeper to read a new CA. A process that has not
+	// read it by then has ended, or starts and reads it first.
 	adoption = 30 * time.Second
-	// remakeEvery is how often a certificate may be made, should somebody else keep
-	// putting one into the Secret that is of no use.
+	// remakeEvery bounds how often a certificate is made, in case another program keeps
+	// writing useless ones into the Secret.
 	remakeEvery = time.Minute
 )
 
@@ -56,7 +56,7 @@ type Provider struct {
 	Timeout int // seconds that Gatekeeper waits, below the time-out of its webhook
 }
 
-// RotatorConfig says what a Rotator keeps.
+// RotatorConfig configures a Rotator.
 type RotatorConfig struct {
 	Cluster *Cluster
 	// Secret holds the certificate; all replicas share it. It need not exist.
@@ -68,37 +68,35 @@ type RotatorConfig struct {
 	Log       *slog.Logger
 }
 
-// Rotator makes the provider's serving certificate, renews it, and tells
-// Gatekeeper by which CA to know it. Every replica runs one, all do the same, and
-// none leads: they agree through the Secret, which is written only by who has
-// read its latest version.
+// Rotator makes and renews the provider's serving certificate, and gives Gatekeeper the
+// CA. Every replica runs a Rotator, and none leads. They agree through the Secret, since
+// the API server accepts a write only from a replica that read the latest version.
 //
-// Each certificate has a CA of its own, whose key is forgotten once it has signed.
-// The Secret holds the certificate, its key, and in ca.crt the CAs that Gatekeeper
-// is to trust, that of the certificate first, those before it for another hour. A
-// replica shows a certificate only once Gatekeeper has taken in its CA. Whatever
-// the Secret becomes, be it deleted, the old certificate is shown until then.
+// Each certificate has a new CA, whose key is dropped after it signed. The Secret has the
+// certificate, its key, and in ca.crt the CAs that Gatekeeper must trust: that of the
+// certificate first, and older ones for another hour. A replica shows a new certificate
+// only after Gatekeeper has read its CA. Until then it shows the old certificate, even if
+// the Secret is deleted.
 //
-// The certificates come from package rotator of cert-controller. Its own loop does
-// not fit: it replaces a CA at once, which refuses every request until Gatekeeper
-// has heard of it, wants the Secret to exist, to be mounted, and to be listed with
-// all others of its namespace, and overwrites Provider objects as a whole.
+// The certificates come from package rotator of cert-controller. Its loop does not fit.
+// It replaces a CA at once, so that every request fails until Gatekeeper has read the new
+// one. It needs the Secret to exist, to be mounted, and to be listed with all others of
+// its namespace. It overwrites Provider objects as a whole.
 type Rotator struct {
 	RotatorConfig
 	serving Serving
 	shown   *kept
 	maker   rotator.CertRotator
 
-	made    time.Time // the last certificate, by this replica
-	awaited string    // of what, since when, Gatekeeper's adoption is waited for
+	made    time.Time // when this replica made its last certificate
+	awaited string    // the state, and since when, that Gatekeeper must adopt
 	since   time.Time
 
 	mu    sync.Mutex
 	lacks error // why no newer certificate is shown
 }
 
-// NewRotator prepares to keep a certificate. There is none before Run has made or
-// found one.
+// NewRotator returns a Rotator without a certificate. Run makes or finds one.
 func NewRotator(cfg RotatorConfig) *Rotator {
 	return &Rotator{
 		RotatorConfig: cfg,
@@ -112,10 +110,10 @@ func NewRotator(cfg RotatorConfig) *Rotator {
 
 func serverAuth() *[]x509.ExtKeyUsage { return &[]x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} }
 
-// Serving is the certificate to show.
+// Serving returns the certificate to show.
 func (r *Rotator) Serving() *Serving { return &r.serving }
 
-// Ready says why Gatekeeper could not be answered; nil if it could.
+// Ready returns why Gatekeeper could not be answered, or nil.
 func (r *Rotator) Ready() error {
 	err := r.serving.Ready()
 	if err == nil {
@@ -129,7 +127,7 @@ func (r *Rotator) Ready() error {
 	return err
 }
 
-// Run keeps the certificate until ctx ends.
+// Run maintains the certificate until ctx ends.
 func (r *Rotator) Run(ctx context.Context) {
 	const first, longest = 500 * time.Millisecond, 30 * time.Second
 	for retry := first; ; {
@@ -155,7 +153,7 @@ func (r *Rotator) Run(ctx context.Context) {
 	}
 }
 
-// note logs what is in the way once, not at every look.
+// note logs an error once, not at every look.
 func (r *Rotator) note(err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -169,14 +167,14 @@ func (r *Rotator) note(err error) {
 	r.lacks = err
 }
 
-// notAdopted is that Gatekeeper has not yet taken in a Provider object.
+// notAdopted says that Gatekeeper has not yet read a Provider object.
 type notAdopted struct{ provider string }
 
 func (e notAdopted) Error() string {
 	return "Gatekeeper has not yet taken in Provider " + e.provider
 }
 
-// keep is one look at everything.
+// keep checks the Secret, the Provider objects and the certificate once.
 func (r *Rotator) keep(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -191,7 +189,7 @@ func (r *Rotator) keep(ctx context.Context) error {
 	shown := r.shown
 	current := shown != nil && shown.pair.Leaf.Equal(k.pair.Leaf)
 	bundle := k.cas
-	// Somebody may have replaced the Secret. Else all replicas publish the same.
+	// All replicas publish the same, unless somebody replaced the Secret.
 	if shown != nil && !slices.ContainsFunc(bundle, shown.cas[0].Equal) {
 		bundle = append(slices.Clone(bundle), shown.cas[0])
 	}
@@ -206,7 +204,7 @@ func (r *Rotator) keep(ctx context.Context) error {
 		if time.Since(r.since) < adoption {
 			return waits
 		}
-		r.Log.Warn("the serving certificate is shown all the same", "waited", adoption.String(), "error", waits)
+		r.Log.Warn("the serving certificate is shown nevertheless", "waited", adoption.String(), "error", waits)
 	}
 	r.serving.current.Store(&k.pair)
 	r.shown = &k
@@ -214,13 +212,13 @@ func (r *Rotator) keep(ctx context.Context) error {
 	return nil
 }
 
-// kept is what the Secret holds.
+// kept is the content of the Secret.
 type kept struct {
 	pair tls.Certificate
 	cas  []*x509.Certificate // that of the certificate first
 }
 
-// agree returns what the Secret holds, after putting there what it lacks.
+// agree returns the content of the Secret, after it adds what is missing.
 func (r *Rotator) agree(ctx context.Context, published []*unstructured.Unstructured) (kept, error) {
 	const tries = 3
 	secrets := r.Cluster.core.Secrets(r.Secret.Namespace)
@@ -255,11 +253,11 @@ func (r *Rotator) agree(ctx context.Context, published []*unstructured.Unstructu
 		}
 		lost = err // to another replica, which has done the same
 	}
-	return kept{}, fmt.Errorf("writing Secret %s: somebody else keeps writing it, too: %w", r.Secret, lost)
+	return kept{}, fmt.Errorf("writing Secret %s: another program keeps writing it: %w", r.Secret, lost)
 }
 
-// settle reads what the Secret holds. If that will not do, it changes the Secret
-// and says because of what.
+// settle reads the Secret. If the content does not suffice, it changes the Secret and
+// returns the reason.
 func (r *Rotator) settle(secret *corev1.Secret, published []*unstructured.Unstructured) (kept, string, error) {
 	now := time.Now()
 	k, err := r.read(secret, now)
@@ -278,7 +276,7 @@ func (r *Rotator) settle(secret *corev1.Secret, published []*unstructured.Unstru
 		return k, "", nil
 	}
 	if since := time.Since(r.made); since < remakeEvery {
-		return kept{}, "", fmt.Errorf("another certificate was made %s ago, and is wanted again: %s", since.Round(time.Second), because)
+		return kept{}, "", fmt.Errorf("a certificate was made %s ago, and another one is needed already: %s", since.Round(time.Second), because)
 	}
 	before := k.cas
 	for _, object := range published {
@@ -290,14 +288,14 @@ func (r *Rotator) settle(secret *corev1.Secret, published []*unstructured.Unstru
 	return kept{}, because, nil
 }
 
-// Names in the Secret, those of every Secret with a certificate.
+// Names in the Secret, as in every Secret of type kubernetes.io/tls.
 const (
 	keyCert = corev1.TLSCertKey
 	keyKey  = corev1.TLSPrivateKeyKey
 	keyCA   = "ca.crt"
 )
 
-// read holds what the Secret holds to what the provider needs.
+// read reads the Secret and checks that its content suffices.
 func (r *Rotator) read(secret *corev1.Secret, now time.Time) (k kept, err error) {
 	if k.cas, err = parseAuthorities(secret.Data[keyCA]); err != nil {
 		return kept{}, fmt.Errorf("its %s %w", keyCA, err)
@@ -311,7 +309,7 @@ func (r *Rotator) read(secret *corev1.Secret, now time.Time) (k kept, err error)
 	return k, nil
 }
 
-// fill puts a new certificate into the Secret, and keeps the CAs before it.
+// fill puts a new certificate into the Secret. The older CAs stay.
 func (r *Rotator) fill(secret *corev1.Secret, before []*x509.Certificate, now time.Time) error {
 	begin, end := now.Add(-skew), now.Add(life)
 	ca, err := r.maker.CreateCACert(begin, end)
@@ -347,7 +345,7 @@ func (r *Rotator) objects() dynamic.ResourceInterface {
 	return r.Cluster.objects.Resource(schema.GroupVersionResource{Group: "externaldata.gatekeeper.sh", Version: "v1beta1", Resource: "providers"})
 }
 
-// published reads the Provider objects; nil for one that is not there.
+// published reads the Provider objects. A missing object is nil.
 func (r *Rotator) published(ctx context.Context) ([]*unstructured.Unstructured, error) {
 	list := make([]*unstructured.Unstructured, len(r.Providers))
 	for i, p := range r.Providers {
@@ -362,8 +360,8 @@ func (r *Rotator) published(ctx context.Context) ([]*unstructured.Unstructured, 
 	return list, nil
 }
 
-// publish applies the Provider objects that are not as they should be. What it
-// returns first is whether Gatekeeper has yet to take one of them in.
+// publish applies the Provider objects that differ from the wanted ones. It returns a
+// reason as long as Gatekeeper has not read all of them.
 func (r *Rotator) publish(ctx context.Context, live []*unstructured.Unstructured, bundle []byte) (waits, err error) {
 	for i, p := range r.Providers {
 		spec := map[string]any{
@@ -392,7 +390,7 @@ func (r *Rotator) publish(ctx context.Context, live []*unstructured.Unstructured
 	return waits, nil
 }
 
-// holds reports whether an object says what it should.
+// holds reports whether an object is as wanted.
 func holds(object *unstructured.Unstructured, spec map[string]any) bool {
 	live, _, err := unstructured.NestedMap(object.Object, "spec")
 	if err != nil {
@@ -406,8 +404,7 @@ func holds(object *unstructured.Unstructured, spec map[string]any) bool {
 	return true
 }
 
-// authoritiesOf are the CAs of a Provider object as it is; none if they make no
-// sense.
+// authoritiesOf returns the CAs of a Provider object, or none if they are malformed.
 func authoritiesOf(object *unstructured.Unstructured) []*x509.Certificate {
 	if object == nil {
 		return nil
@@ -424,8 +421,8 @@ func authoritiesOf(object *unstructured.Unstructured) []*x509.Certificate {
 	return list
 }
 
-// adopted reports whether every process of Gatekeeper has seen the object as it
-// is now.
+// adopted reports whether every process of Gatekeeper has read this version of the
+// object.
 func adopted(object *unstructured.Unstructured) bool {
 	pods, _, err := unstructured.NestedSlice(object.Object, "status", "byPod")
 	for _, pod := range pods {

@@ -156,7 +156,7 @@ func TestRotatorFromNothing(t *testing.T) {
 	}
 }
 
-// Whoever installs the provider may make the Secret, and keep the right to make
+// The administrator may create the Secret at installation, and withhold the right to make
 // others.
 func TestRotatorFillsAnEmptySecret(t *testing.T) {
 	api := fakeapiserver.StartGuarded(t, slices.DeleteFunc(rights(), func(r string) bool { return strings.HasPrefix(r, "create") })...)
@@ -167,8 +167,8 @@ func TestRotatorFillsAnEmptySecret(t *testing.T) {
 	}
 }
 
-// What becomes of the Secret, requests go on being answered: the old certificate
-// is shown until Gatekeeper knows the CA of the new one, and both are published.
+// Requests are answered during each change of the Secret. The old certificate is shown
+// until Gatekeeper knows the CA of the new one, and both CAs are published.
 func TestRotation(t *testing.T) {
 	for name, change := range map[string]func(*testing.T, *fakeapiserver.Guarded){
 		"the Secret is deleted": func(_ *testing.T, api *fakeapiserver.Guarded) { api.Delete(secretPath) },
@@ -301,7 +301,7 @@ func TestSecretsThatAreNoGood(t *testing.T) {
 			}
 			bundle := secretOf(t, api).Data["ca.crt"]
 			api.Set(secretPath, secret)
-			expect(t, "it comes back", r.Keep(t.Context()), "another certificate was made")
+			expect(t, "it comes back", r.Keep(t.Context()), "another one is needed already")
 			expect(t, "Ready", r.Ready(), "")
 			expect(t, "what was made is shown", handshake(r, bundle), "")
 			r.Later()
@@ -332,8 +332,8 @@ func TestReplicasAgree(t *testing.T) {
 	}
 }
 
-// What somebody does to the Provider object does not last.
-func TestProvidersAreMended(t *testing.T) {
+// A change of a Provider object by somebody else does not last.
+func TestProvidersAreRestored(t *testing.T) {
 	for name, change := range map[string]func(*fakeapiserver.Guarded, provider){
 		"deleted":      func(api *fakeapiserver.Guarded, _ provider) { api.Delete(providerPath) },
 		"another CA":   func(api *fakeapiserver.Guarded, p provider) { p.Spec.CABundle = []byte("x"); api.Set(providerPath, p) },

@@ -206,7 +206,7 @@ func TestWorkloadsThatAreNone(t *testing.T) {
 		"a basic cluster":  {func(_ *ociauth.Config, w *ocitest.Workload) { w.Answer(403, "Forbidden") }, "only enhanced clusters have workload identity"},
 		"nothing":          {func(_ *ociauth.Config, w *ocitest.Workload) { w.Answer(200, "") }, "not a JSON string"},
 		"one byte":         {func(_ *ociauth.Config, w *ocitest.Workload) { w.Answer(200, `"`) }, "not a JSON string"},
-		"not base64":        {func(_ *ociauth.Config, w *ocitest.Workload) { w.Answer(200, `"!"`) }, "not base64"},
+		"not base64":       {func(_ *ociauth.Config, w *ocitest.Workload) { w.Answer(200, `"!"`) }, "not base64"},
 		"no JSON in it":    {func(_ *ociauth.Config, w *ocitest.Workload) { w.Answer(200, `"aGVsbG8="`) }, "not JSON in base64"},
 		"no session token": {func(_ *ociauth.Config, w *ocitest.Workload) { w.Answer(200, answer("x")) }, "no session token"},
 		"a header's end":   {func(_ *ociauth.Config, w *ocitest.Workload) { w.Answer(200, answer("ST$a\r\nb")) }, "not a valid token"},

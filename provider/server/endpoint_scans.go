@@ -53,8 +53,8 @@ func validReport(m *endpointMetrics, r vulnreport.Report) (vulnreport.Report, er
 		if r.Reason == known || !m.hasReason(string(r.Reason)) {
 			return vulnreport.Report{}, fmt.Errorf("internal error: nothing is known, for the reason %q", r.Reason)
 		}
-		if r.Kept > 0 {
-			r.Detail += retryNote(r.Kept)
+		if r.RetryAfter > 0 {
+			r.Detail += retryNote(r.RetryAfter)
 		}
 		return r, nil
 	}

@@ -59,7 +59,7 @@ func TestScans(t *testing.T) {
 		case "bad":
 			return found, nil
 		case "new":
-			return vulnreport.Report{Reason: vulnreport.NotScanned, Detail: "no scan of tag latest", Kept: 30 * time.Second}, nil
+			return vulnreport.Report{Reason: vulnreport.NotScanned, Detail: "no scan of tag latest", RetryAfter: 30 * time.Second}, nil
 		case "odd":
 			return vulnreport.Report{Known: true}, nil
 		case "odder":

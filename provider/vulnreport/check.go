@@ -16,8 +16,8 @@ import (
 	"github.com/oke-sign/oke-sign/provider/image"
 )
 
-// How long things are remembered. A newer scan is seen after at most knownFor,
-// the first one after at most unknownFor.
+// The TTLs of the cache. A newer scan shows after at most knownFor, and the first scan of
+// an image after at most unknownFor.
 const (
 	knownFor   = 10 * time.Minute
 	unknownFor = 30 * time.Second
@@ -25,59 +25,56 @@ const (
 
 // Limits of one gathering.
 const (
-	maxTags    = 10 // whose results are looked at
+	maxTags    = 10 // whose results are read
 	maxSkipped = 5  // results that are of another registry
 	parallel   = 4
 	reading    = 8 // problems of results, which may take some megabytes each
 )
 
-// maxBytes bounds what is remembered. That is enough for 100 000 images with 45
+// maxBytes bounds the cache. It is enough for 100 000 images with 45
 // problems each, and for 60 000 with as many as a report lists.
 const maxBytes = 128 << 20
 
-// Image is what the registry says of an image.
+// Image is what the registry knows about an image.
 type Image struct {
 	Tags          []Tag
 	CompartmentID string // of its repository
 }
 
-// ErrNoImage says that there is no such image, or that the principal may not read
-// it.
+// ErrNoImage says that the image does not exist or that the identity may not read it.
 var ErrNoImage = errors.New("no such image")
 
-// Config is where a Checker gets what it decides from. All functions are
-// required, are called by many goroutines at once, and report what they could
-// not find out as an error.
+// Config gives a Checker its sources. All functions are required and safe for concurrent
+// use. They return an error for anything that they could not find out.
 type Config struct {
 	// Covers reports whether the image is of a tenancy that the others can ask.
 	Covers func(image.Reference) bool
-	// Image returns the tags that point to the image that ref pins; ErrNoImage if
-	// there is none.
+	// Image returns the tags of the image that ref pins, or ErrNoImage.
 	Image func(ctx context.Context, ref image.Reference) (Image, error)
 	// Results returns the newest results of a tag of the image's repository, the
 	// newest first.
 	Results func(ctx context.Context, ref image.Reference, img Image, tag string) ([]Result, error)
 	// Problems returns the open problems that a result found, and the region of
-	// the registry that it is about, which is zero if nobody says.
+	// the registry that it is about, which is zero if unknown.
 	Problems func(ctx context.Context, ref image.Reference, id string) ([]Problem, image.Region, error)
 
-	// MaxImages bounds how many images are remembered; zero means 100 000. Their
+	// MaxImages bounds how many images are cached; zero means 100 000. Their
 	// reports take 128 MiB at most.
 	MaxImages int
 	// Loads is how many images are gathered at once, beside one for each request
 	// that has none; zero means 8.
 	Loads int
-	// Timeout bounds the gathering for one image, which goes on when nobody waits
-	// for it any more; zero means 15 seconds.
+	// Timeout bounds the gathering for one image, which continues after its callers
+	// left. Zero means 15 seconds.
 	Timeout time.Duration
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
-	// Panicked is told, if not nil, of a panic of one of the functions above: it is
-	// an error of the question that it was for, and of no other.
+	// Panicked is told, if not nil, of a panic in one of the functions above. The
+	// panic is an error of its question, and of no other.
 	Panicked func(*contain.PanicError)
 }
 
-// Checker says what scans say of images, and remembers it. It is safe for
+// Checker reports what scans found in images, and caches reports. It is safe for
 // concurrent use.
 type Checker struct {
 	cfg     Config
@@ -112,8 +109,8 @@ func New(cfg Config) *Checker {
 	return c
 }
 
-// Check says what scans say of the image that ref pins. An error means that it
-// could not be found out.
+// Check reports what scans found in the image that ref pins. An error means that the
+// report could not be made.
 func (c *Checker) Check(ctx context.Context, ref image.Reference) (Report, error) {
 	if r, settled := c.settle(ref); settled {
 		return r, nil
@@ -125,7 +122,7 @@ func (c *Checker) Check(ctx context.Context, ref image.Reference) (Report, error
 	return c.aged(g), nil
 }
 
-// Known is what Check would say, if that is in memory.
+// Known returns Check's report if it is in the cache.
 func (c *Checker) Known(ctx context.Context, ref image.Reference) (Report, bool) {
 	if r, settled := c.settle(ref); settled {
 		return r, true
@@ -138,12 +135,12 @@ func (c *Checker) aged(g gathered) Report {
 	r := g.report()
 	r.Age = c.cfg.Now().Sub(g.at)
 	if !r.Known {
-		r.Kept = unknownFor
+		r.RetryAfter = unknownFor
 	}
 	return r
 }
 
-// settle decides what needs no call.
+// settle reports on images that need no call.
 func (c *Checker) settle(ref image.Reference) (Report, bool) {
 	switch {
 	case ref.Digest() == "":
@@ -154,13 +151,13 @@ func (c *Checker) settle(ref image.Reference) (Report, bool) {
 	return Report{}, false
 }
 
-// Wait returns when no gathering is under way. Check must not be called any more.
+// Wait returns when no gathering is in flight. Do not call Check afterwards.
 func (c *Checker) Wait() { c.reports.Wait() }
 
-// Stats tells of the memory.
+// Stats returns the statistics of the cache.
 func (c *Checker) Stats() cache.Stats { return c.reports.Stats() }
 
-// gather finds out about one image.
+// gather makes the report of one image.
 func (c *Checker) gather(ctx context.Context, pinned string) (gathered, error) {
 	at := c.cfg.Now()
 	ref, err := image.Parse(pinned)
@@ -177,7 +174,7 @@ func (c *Checker) gather(ctx context.Context, pinned string) (gathered, error) {
 		after, err = c.image(ctx, ref)
 	}
 	if errors.Is(err, ErrNoImage) {
-		return remember(Report{Reason: ImageNotFound, Detail: "OCI Registry has no such image, or this principal may not read it"}, at), nil
+		return remember(Report{Reason: ImageNotFound, Detail: "OCI Registry has no such image, or this identity may not read it"}, at), nil
 	}
 	if err != nil {
 		return gathered{}, err

@@ -143,7 +143,7 @@ func TestMemory(t *testing.T) {
 			return c.Check(t.Context(), parse(t, strings.Replace(pinned, "repo@", "repo:tag@", 1)))
 		}
 		for range 3 {
-			if r, err := ask(); err != nil || r.Reason != vulnreport.NotScanned || r.Kept != 30*time.Second {
+			if r, err := ask(); err != nil || r.Reason != vulnreport.NotScanned || r.RetryAfter != 30*time.Second {
 				t.Fatal(r, err)
 			}
 		}

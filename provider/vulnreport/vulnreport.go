@@ -1,17 +1,15 @@
-// Package vulnreport decides what the scans of OCI Vulnerability Scanning say of an
-// image.
+// Package vulnreport decides which scan of OCI Vulnerability Scanning is about an image,
+// and reports its findings.
 //
-// The result of a scan names a repository and a tag and no digest, and tags move.
-// A result counts for an image only if its tag pointed to that image when the
-// scan began and has done so ever since; what is left is unknown, and an unknown
-// says why. Choose is that decision, Summarize what a result comes to; both are
-// pure. Checker gathers what they need, from functions that it is given, and
-// remembers it for a time.
+// The result of a scan names a repository and a tag but no digest, and tags move. A
+// result counts for an image only if its tag pointed to that image when the scan began,
+// and has done so since. Otherwise the report is unknown, with a reason. Choose makes this
+// decision, and Summarize makes a report of a result. Both are pure. Checker gathers what
+// they need, from functions in its Config, and caches it.
 //
-// Two things are taken for granted, because nothing in OCI's API could tell
-// otherwise: that a scan looks no earlier than it says it began, by a clock that
-// agrees with the registry's; and that the time of a tag is when it was last put
-// on the image.
+// The package assumes two things that OCI's API does not state. A scan reads its image no
+// earlier than the start that it reports, by a clock that agrees with the registry's. The
+// time of a tag is the time when the tag was last put on the image.
 package vulnreport
 
 import (
@@ -34,14 +32,14 @@ const (
 	Medium   Severity = "MEDIUM"
 	Low      Severity = "LOW"
 
-	none = "NONE" // of no consequence
+	none = "NONE" // does not count
 )
 
-// Severities returns them all, the worst first.
+// Severities returns the severities that count, the worst first.
 func Severities() []Severity { return []Severity{Critical, High, Medium, Low} }
 
 // ParseSeverity reads a severity as OCI writes it, and reports whether it counts.
-// One that is not known here counts as the worst.
+// An unknown severity counts as the worst.
 func ParseSeverity(s string) (Severity, bool) {
 	switch severity := Severity(s); {
 	case s == none:
@@ -57,38 +55,37 @@ func (s Severity) AtLeast(other Severity) bool {
 	return slices.Index(Severities(), s) <= slices.Index(Severities(), other)
 }
 
-// Open reports whether a problem in this state is one that the image has.
+// Open reports whether the image has a problem in this state.
 func Open(state string) bool { return state != "FIXED" && state != "NOT_APPLICABLE" }
 
-// Report is what is known of an image: what its newest scan found, or why there
-// is none. Its zero value says that nothing is known.
+// Report is what is known about an image: the findings of its newest scan, or a reason
+// why no scan counts. The zero value is an unknown report.
 type Report struct {
 	Known bool
 
-	// Of what is known.
+	// Fields of a known report.
 	ScannedAt string           // RFC 3339, UTC: when the scan ended, by OCI's clock
 	Counts    map[Severity]int // of open problems, each once; all severities are there
 	Problems  []Problem        // the worst first, and at most MaxProblems
 	Result    string           // the OCID of the result
 
-	// Of what is not.
+	// Fields of an unknown report.
 	Reason Reason
 	Detail string
 
-	// Kept is for how long a Checker gives the same unknown again before it looks
-	// anew.
-	Kept time.Duration
+	// RetryAfter is how long a Checker repeats this unknown report from its cache.
+	RetryAfter time.Duration
 	// Age is how long ago the gathering began.
 	Age time.Duration
 }
 
-// Problem is something that a scan found.
+// Problem is one finding of a scan.
 type Problem struct {
 	ID       string   `json:"id"`
 	Severity Severity `json:"severity"`
 }
 
-// MarshalJSON writes the fields that a report of its kind has, and no others.
+// MarshalJSON writes the fields of a known or of an unknown report only.
 func (r Report) MarshalJSON() ([]byte, error) {
 	if !r.Known {
 		return json.Marshal(struct {
@@ -112,27 +109,26 @@ func (r Report) MarshalJSON() ([]byte, error) {
 // Tag is a tag that points to an image.
 type Tag struct {
 	Name  string
-	Since time.Time // when it was put there; zero if that is not known
+	Since time.Time // when it was put on the image; zero if unknown
 }
 
-// Result is a scan of whatever a tag pointed to.
+// Result is a scan of the image that a tag pointed to.
 type Result struct {
 	ID                string
 	Tag               string
 	Started, Finished time.Time
 }
 
-// Choose finds the newest result that is of one image. before are the image's
-// tags as they were before the results were listed, and after those as they were
-// when that was done. Between the two a tag may have been to another image and
-// its scan among the results, so only a tag that is there both times, since the
-// same moment, has been there all the while.
+// Choose returns the newest result that is about one image. before are the image's tags
+// before the results were listed, and after the tags when the list was complete. In
+// between, a tag may have pointed to another image, whose scan is among the results. A
+// tag counts only if it is in both lists and has the same time in both.
 //
-// Where there is none, the report says why.
+// Without such a result, the report says why.
 func Choose(before, after []Tag, results []Result) (Result, Report) {
 	var newest Result
 	older := 0
-	var last Result // of other images, or perhaps so
+	var last Result // perhaps about another image
 	for _, r := range results {
 		i := slices.IndexFunc(after, func(t Tag) bool { return t.Name == r.Tag })
 		if i < 0 {
@@ -163,7 +159,7 @@ func Choose(before, after []Tag, results []Result) (Result, Report) {
 
 func (t Tag) same(other Tag) bool { return t.Name == other.Name && t.Since.Equal(other.Since) }
 
-// list names a few tags.
+// list returns the names of a few tags.
 func list(tags []Tag) string {
 	const most = 3
 	var names []string
@@ -183,8 +179,8 @@ const MaxProblems = 100
 // maxID bounds the name of a problem, in characters: a CVE has fewer than twenty.
 const maxID = 64
 
-// Summarize makes a report of a result and the open problems that it found. Of a
-// problem that is there several times the worst counts.
+// Summarize makes a report of a result and its open problems. Of a problem that occurs
+// several times, the worst severity counts.
 func Summarize(of Result, open []Problem) Report {
 	worst := make(map[string]Severity, len(open))
 	for _, p := range open {
@@ -204,15 +200,15 @@ func Summarize(of Result, open []Problem) Report {
 	slices.SortFunc(problems, func(a, b Problem) int {
 		return cmp.Or(cmp.Compare(slices.Index(Severities(), a.Severity), slices.Index(Severities(), b.Severity)), strings.Compare(a.ID, b.ID))
 	})
-	problems = slices.Clone(problems[:min(len(problems), MaxProblems)]) // what is remembered is small
+	problems = slices.Clone(problems[:min(len(problems), MaxProblems)]) // so that the cached report is small
 	for i := range problems {
 		problems[i].ID = strings.Clone(printable(problems[i].ID))
 	}
 	return Report{Known: true, ScannedAt: stamp(of.Finished), Counts: counts, Problems: problems, Result: of.ID}
 }
 
-// printable is a name that may stand in a message; one that may not is no name
-// that anybody ignores.
+// printable returns a problem's name if it is safe in a message. An unsafe name cannot
+// be the name in anybody's list of ignored problems.
 func printable(id string) string {
 	if id == "" {
 		return "(without a name)"

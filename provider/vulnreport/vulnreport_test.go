@@ -220,7 +220,7 @@ func TestSummarize(t *testing.T) {
 func TestJSON(t *testing.T) {
 	t.Parallel()
 	for want, r := range map[string]vulnreport.Report{
-		`{"known":false,"reason":"not-scanned","detail":"no scan since it was pushed"}`:                                       {Reason: vulnreport.NotScanned, Detail: "no scan since it was pushed", Kept: time.Minute},
+		`{"known":false,"reason":"not-scanned","detail":"no scan since it was pushed"}`:                                       {Reason: vulnreport.NotScanned, Detail: "no scan since it was pushed", RetryAfter: time.Minute},
 		`{"known":true,"scannedAt":"2021-12-21T07:12:00Z","counts":{"CRITICAL":0,"HIGH":0,"LOW":0,"MEDIUM":0},"problems":[]}`: vulnreport.Summarize(result("a", "latest", 11, 12), nil),
 		`{"known":true,"scannedAt":"2021-12-21T07:12:00Z","counts":{"CRITICAL":1,"HIGH":0,"LOW":0,"MEDIUM":0},"problems":[{"id":"CVE-2021-44228","severity":"CRITICAL"}]}`: vulnreport.Summarize(
 			result("a", "latest", 11, 12), []vulnreport.Problem{{"CVE-2021-44228", vulnreport.Critical}}),

@@ -16,9 +16,9 @@ import (
 	"github.com/oke-sign/oke-sign/provider/vulnreport"
 )
 
-// Problems returns the open problems that a result of the region found, and the
-// region of the registry that was scanned: the result's word, or its target's.
-// The region is zero where neither says.
+// Problems returns the open problems of a result in a region, and the region of the
+// scanned registry. The region comes from the result or its target, and is zero if
+// neither names it.
 func (c *Client) Problems(ctx context.Context, in image.Region, id string) ([]vulnreport.Problem, image.Region, error) {
 	get := call(in, "GetContainerScanResult", http.MethodGet, "/containerScanResults/{containerScanResultId}")
 	get.MaxAnswer = maxResult
@@ -58,8 +58,8 @@ func (c *Client) Problems(ctx context.Context, in image.Region, id string) ([]vu
 	return open, region, err
 }
 
-// whole holds what a result says of itself against the severities of the problems
-// that it lists: where it says more, something is missing from the list.
+// whole compares a result's own summary with the severities of the problems that it
+// lists. A summary that says more means that the list is not whole.
 func whole(get oci.Call, said *int, highest string, severities []string) error {
 	worst, bad := vulnreport.Severity(""), false
 	for _, s := range severities {
@@ -74,7 +74,7 @@ func whole(get oci.Call, said *int, highest string, severities []string) error {
 	return nil
 }
 
-// scanned is the region of the registry that a result is about.
+// scanned returns the region of the registry that a result is about.
 func (c *Client) scanned(ctx context.Context, in image.Region, url, target string) (image.Region, error) {
 	if url == "" && target != "" {
 		t, err := c.Target(ctx, in, target)
@@ -86,8 +86,8 @@ func (c *Client) scanned(ctx context.Context, in image.Region, url, target strin
 	return RegistryRegion(url), nil
 }
 
-// RegistryRegion is the region of the registry at an address such as
-// https://iad.ocir.io; zero if it is not one of OCI Registry's.
+// RegistryRegion returns the region of the registry at an address such as
+// https://iad.ocir.io, or zero for another registry.
 func RegistryRegion(url string) image.Region {
 	host := strings.TrimSuffix(strings.TrimPrefix(url, "https://"), "/")
 	ref, err := image.Parse(host + "/x/x:x")
@@ -121,7 +121,7 @@ type Package struct {
 	Location string // the first
 }
 
-// Findings returns all that a result of the region found, in OCI's order.
+// Findings returns all findings of a result in a region, in OCI's order.
 func (c *Client) Findings(ctx context.Context, in image.Region, id string) ([]Finding, error) {
 	if !isResult(id) {
 		return nil, fmt.Errorf("not the OCID of a result: %.120q", id)

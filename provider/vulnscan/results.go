@@ -15,10 +15,9 @@ import (
 	"github.com/oke-sign/oke-sign/provider/vulnreport"
 )
 
-// Results returns the newest results of a tag of the repository that ref is in,
-// the newest first. repository is the compartment in which the repository lies:
-// a principal that may not look into the whole tenancy has to find a result
-// there, or is told to say where else to look.
+// Results returns the newest results of a tag of ref's repository, the newest first. An
+// identity that may not list the whole tenancy searches the repository's compartment.
+// Without a result there, the error says so.
 func (c *Client) Results(ctx context.Context, ref image.Reference, repository, tag string) ([]vulnreport.Result, error) {
 	if len(c.cfg.Compartments) > 0 {
 		var all []vulnreport.Result
@@ -53,19 +52,19 @@ func (c *Client) Results(ctx context.Context, ref image.Reference, repository, t
 		}
 		denied = cmp.Or(denied, err)
 	}
-	// Results may lie in any compartment, so that none here says nothing.
-	return nil, fmt.Errorf("this principal may not list the scan results of the whole tenancy, and those of the repository's compartment have none of tag %s: %w", tag, denied)
+	// Results may be in any compartment, so an empty list here proves nothing.
+	return nil, fmt.Errorf("this identity may not list the scan results of the whole tenancy, and the repository's compartment has none of tag %s: %w", tag, denied)
 }
 
 func newestFirst(a, b vulnreport.Result) int { return b.Started.Compare(a.Started) }
 
-// place is a compartment alone, or with all that is below it.
+// place is a compartment, alone or with its child compartments.
 type place struct {
 	compartment string
 	below       bool
 }
 
-// The ways in which a result may name its image: Oracle's documents show none.
+// The ways in which a result may name its image. Oracle's documents do not show one.
 const (
 	byTag  = 1 // latest
 	byName = 2 // scan-test:latest
@@ -129,7 +128,7 @@ func (c *Client) list(ctx context.Context, ref image.Reference, in place, name s
 				return nil, from.Malformed("a result with the id %.120q, without one or without its times", r.ID)
 			}
 			r.Started, r.Finished = item.TimeStarted.Time, item.TimeFinished.Time
-			// The newest is taken from the front, so it had better be there.
+			// Callers take the first result as the newest.
 			if len(found) > 0 && r.Started.After(found[len(found)-1].Started) {
 				return nil, from.Malformed("results are not in the order that was asked for")
 			}

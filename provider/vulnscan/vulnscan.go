@@ -1,11 +1,10 @@
-// Package vulnscan speaks to OCI Vulnerability Scanning: it reads the results of
-// scans of container images, and makes the recipes and targets that cause them.
+// Package vulnscan is a client of OCI Vulnerability Scanning. It reads the results of
+// container scans, and makes the recipes and targets that cause scans.
 //
-// It contacts the service's host in the region of an image or of the principal,
-// both from package image's own table, and no other. What it promises is that an
-// answer is about what was asked, is bounded, and is whole. What it cannot
-// promise is which image a result is of: results name a tag. Package scan decides
-// that.
+// It contacts the service's host in the region of an image or of the identity. Both come
+// from package image's table. It promises that an answer is about the question, bounded
+// and whole. It cannot promise which image a result is about, since results name a tag.
+// Package vulnreport decides that.
 package vulnscan
 
 import (
@@ -23,29 +22,29 @@ import (
 	"github.com/oke-sign/oke-sign/provider/oci"
 )
 
-// ErrNotFound says that OCI has no such recipe, target, result or compartment, or
-// that this principal may not see it; OCI does not say which.
-var ErrNotFound = errors.New("not found, or this principal may not see it")
+// ErrNotFound says that a recipe, target, result or compartment does not exist or that
+// the identity may not see it. OCI does not say which.
+var ErrNotFound = errors.New("not found, or this identity may not see it")
 
 const (
 	basePath = "/20210215"
 	maxPages = 60
 
 	enough      = 10 // results of a tag
-	resultPages = 10 // that may be read to find them
+	resultPages = 10 // read at most to find them
 	// A problem takes some hundred bytes, and an old image has thousands.
 	maxResult = 8 << 20
-	// deniedRootTTL is how long a principal that may not look into the whole tenancy
-	// looks beside the image first. Being wrong costs a call.
+	// deniedRootTTL is how long an identity that may not list the whole tenancy lists
+	// the repository's compartment first. A wrong guess costs one call.
 	deniedRootTTL = 10 * time.Minute
 )
 
-// Config says where a Client looks for results.
+// Config says where a Client searches for results.
 type Config struct {
 	// Tenancy is the OCID of the tenancy that an image belongs to.
 	Tenancy func(context.Context, image.Reference) (string, error)
-	// Compartments are where to look, in place of the whole tenancy. Results lie
-	// in the compartment of the target, which need not be the repository's.
+	// Compartments replace the whole tenancy as the places to search. A result is in
+	// the compartment of its target, which may differ from the repository's.
 	Compartments []string
 }
 
@@ -71,7 +70,7 @@ func (d *deniedRoots) add(root string) {
 	d.until[root] = time.Now().Add(deniedRootTTL)
 }
 
-// Client asks as one principal. It is safe for concurrent use.
+// Client reads and writes as one identity. It is safe for concurrent use.
 type Client struct {
 	who *oci.Client
 	cfg Config
@@ -81,7 +80,7 @@ type Client struct {
 	denied deniedRoots
 }
 
-// New makes a Client. It asks OCI nothing.
+// New makes a Client. It sends no request.
 func New(who *oci.Client, cfg Config) *Client {
 	return &Client{who: who, cfg: cfg}
 }

@@ -46,19 +46,15 @@ var pending = []string{
 	"plugin/simulate",
 	"plugin/workload",
 	"provider/cache",
-	"provider/certs",
 	"provider/checker",
 	"provider/contain",
 	"provider/fair",
 	"provider/image",
-	"provider/oke-sign-provider",
 	"provider/registry",
 	"provider/server",
 	"provider/signature",
 	"provider/vault",
 	"provider/verdict",
-	"provider/vulnreport",
-	"provider/vulnscan",
 	"test/demo",
 	"test/fakeapiserver",
 	"test/oci-emulator",
@@ -68,7 +64,6 @@ var pending = []string{
 // pendingNames are the folders whose names are still to be changed to the glossary's.
 var pendingNames = []string{
 	"plugin/gatekeeper", "plugin/keyring",
-	"provider/cache", "provider/vulnreport",
 }
 
 // keptNames are terms of others.
