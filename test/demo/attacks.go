@@ -351,7 +351,7 @@ func (s *story) chapterReferences(ctx context.Context) error {
 		{"a final dot", "iad.ocir.io./" + name, "refused: ambiguous by 2"},
 		{"user information", "user@iad.ocir.io/" + name, "refused: ambiguous by 2"},
 		{"a scheme", "https://iad.ocir.io/" + name, "refused: ambiguous by 2"},
-		{"a region that is none", "xyz.ocir.io/" + name, "refused: ambiguous by 2"},
+		{"an unknown region", "xyz.ocir.io/" + name, "refused: ambiguous by 2"},
 		{"a letter of another alphabet", "iad.оcir.io/" + name, "refused: ambiguous by 2"},
 		{"the domain of another realm", "ocir.us-ashburn-1.oci.oraclecloud8.com/" + name, "refused: ambiguous by 2"},
 		{"two digests", "iad.ocir.io/" + name + "@" + digest, "refused: ambiguous by 2"},

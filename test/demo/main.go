@@ -55,7 +55,7 @@ const gatekeeperName = "gatekeeper-webhook-service.gatekeeper-system.svc"
 
 func demo(ctx context.Context, bin, switches string, all bool, out printer) (err error) {
 	began := time.Now()
-	// What the demo runs must not find a cluster that somebody works with.
+	// The demo's programs must not find the user's own cluster.
 	environ := slices.DeleteFunc(os.Environ(), func(e string) bool { return strings.HasPrefix(e, "KUBE") })
 	home, err := os.MkdirTemp("", "oke-sign-demo-")
 	if err != nil {

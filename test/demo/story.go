@@ -506,7 +506,7 @@ func (s *story) chapterTransplant(ctx context.Context) error {
 		return err
 	}
 	moved.Image = to
-	s.say("  Whoever may push to %s attaches scan-test's signature to it.", nginxLB)
+	s.say("  Anybody who may push to %s can attach scan-test's signature to it.", nginxLB)
 	if err := s.cloud.Attach(ctx, moved); err != nil {
 		return err
 	}

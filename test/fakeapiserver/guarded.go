@@ -123,7 +123,7 @@ func (s *Guarded) Manager(path string) string {
 	return s.managers[path]
 }
 
-// Set creates or replaces an object, whoever may.
+// Set creates or replaces an object, without a check of rights.
 func (s *Guarded) Set(path string, object any) {
 	s.tb.Helper()
 	data, err := json.Marshal(object)

@@ -426,7 +426,7 @@ func (s *Server) object(r *http.Request, of Resource, at types.NamespacedName, b
 		if err := o.UnmarshalJSON(body); err != nil {
 			return nil, apierrors.NewBadRequest(err.Error())
 		}
-		// As everywhere, the status has a path of its own.
+		// As in every API server, the status has a separate path.
 		stored := &unstructured.Unstructured{}
 		stored.SetGroupVersionKind(of.GroupVersionKind)
 		if err := s.client.Get(ctx, at, stored); err != nil {

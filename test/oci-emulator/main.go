@@ -1,8 +1,8 @@
-// Command oci-emulator plays the parts of Oracle Cloud Infrastructure that image
-// signing touches, for clients that do not know (package test/ocitest).
+// Command oci-emulator emulates the parts of Oracle Cloud Infrastructure that image
+// signing uses, for unmodified clients (package test/ocitest).
 //
-// It listens on loopback only, says on every answer that it is not Oracle Cloud,
-// and guards nothing of value: whoever reaches its port may do anything.
+// It listens on loopback only, and says in every answer that it is not Oracle Cloud. Every
+// program that reaches its port may do anything, so it must not protect anything of value.
 package main
 
 import (
@@ -33,10 +33,11 @@ func main() {
 	}
 }
 
-// errUse is a command line that was not understood; flag has said why.
+// errUse says that the command line is wrong. Package flag has printed the reason.
 var errUse = errors.New("wrong use")
 
-const usage = `oci-emulator plays Oracle Cloud Infrastructure for tests and demos. It is not Oracle Cloud.
+const usage = `oci-emulator emulates Oracle Cloud Infrastructure for tests and demos. It is not
+Oracle Cloud.
 
 It is an HTTPS proxy on loopback that answers for OCI's host names: Artifacts, Key
 Management, Vulnerability Scanning (of containers), Identity, Object Storage
@@ -78,7 +79,7 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) error {
 		return errUse
 	}
 	if flags.NArg() > 0 || cfg.Home == "" {
-		fmt.Fprintln(errOut, "oci-emulator: needs --home DIR and takes no arguments; --help says more") //nolint:errcheck // nowhere to report it
+		fmt.Fprintln(errOut, "oci-emulator: set --home DIR; it takes no arguments; run oci-emulator --help") //nolint:errcheck // nowhere to report it
 		return errUse
 	}
 	level := slog.LevelInfo

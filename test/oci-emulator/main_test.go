@@ -79,7 +79,7 @@ func TestHome(t *testing.T) {
 	home := filepath.Join(t.TempDir(), "a home's")
 	url, _ := start(t, "--listen", "127.0.0.1:0", "--home", home, "--seed", "demo")
 
-	// What a shell makes of env, and nothing of this test's environment.
+	// A shell's environment after env, without this test's own.
 	sh := exec.Command("/bin/sh", "-c", `. "$1" && env`, "sh", filepath.Join(home, "env"))
 	sh.Env = []string{"PATH=/usr/bin:/bin"}
 	b, err := sh.Output()

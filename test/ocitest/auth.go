@@ -22,8 +22,8 @@ import (
 // maxSkew is how far the clocks of a client and OCI may lie apart.
 const maxSkew = 5 * time.Minute
 
-// unauthenticated is the one answer to every request whose signature does not
-// hold. Why it does not is for whoever debugs; OCI keeps that to itself.
+// unauthenticated returns the answer to every request with a wrong signature. The reason
+// goes into the header for debugging. OCI does not give one.
 func unauthenticated(format string, args ...any) error {
 	return &failure{
 		status: 401, code: "NotAuthenticated",
@@ -32,8 +32,8 @@ func unauthenticated(format string, args ...any) error {
 	}
 }
 
-// authorization is a request's Authorization header, taken apart by name: every
-// SDK writes the parameters in an order of its own.
+// authorization is a request's Authorization header with its parameters by name. The SDKs
+// write the parameters in different orders.
 type authorization struct {
 	keyID     string
 	headers   []string
@@ -146,7 +146,7 @@ func signingString(r *http.Request, needed, headers []string, body []byte, now t
 		var value string
 		switch name {
 		case "(request-target)":
-			value = strings.ToLower(r.Method) + " " + r.RequestURI // as it came, never encoded anew
+			value = strings.ToLower(r.Method) + " " + r.RequestURI // as it came, never encoded again
 		case "host":
 			value = r.Host
 		case "content-length":

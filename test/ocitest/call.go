@@ -41,7 +41,7 @@ type failure struct {
 	status  int
 	code    string
 	message string
-	why     string // for whoever debugs; OCI itself would not say
+	why     string // for debugging; OCI would not say it
 	oauth   bool   // whether it is worded as RFC 6749 has it
 }
 
@@ -217,7 +217,7 @@ func requestID(client string) string {
 	var b [32]byte
 	rand.Read(b[:]) // never fails
 	own := strings.ToUpper(hex.EncodeToString(b[:16]) + "/" + hex.EncodeToString(b[16:]))
-	// OCI keeps what the caller sent in front of its own.
+	// OCI puts the caller's id in front of the id that it makes.
 	if client != "" && len(client) <= 98 && !strings.ContainsFunc(client, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		return client + "/" + own
 	}

@@ -5,7 +5,7 @@ import (
 	"slices"
 )
 
-// maxRecent bounds how many requests are remembered.
+// maxRecent bounds the list of requests.
 const maxRecent = 2000
 
 // Request is one that reached the cloud: where to, by whom, and what came of it.
@@ -55,7 +55,7 @@ func (c *Cloud) callsOf(tenancy string) map[string]int {
 	return maps.Clone(c.calls[tenancy])
 }
 
-// ResetCalls begins to count anew and forgets the requests so far.
+// ResetCalls clears the counts and the list of requests.
 func (c *Cloud) ResetCalls() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

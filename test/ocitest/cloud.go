@@ -93,7 +93,7 @@ type Cloud struct {
 	dealt int
 }
 
-// New starts a cloud. Whoever started it closes it.
+// New starts a cloud. The caller closes it.
 func New(cfg Config) (*Cloud, error) {
 	if err := cfg.complete(); err != nil {
 		return nil, err
@@ -149,8 +149,8 @@ func (cfg *Config) complete() error {
 	return cfg.Switches.Validate()
 }
 
-// listen refuses every address that another machine could reach: the emulator
-// believes whoever talks to it.
+// listen rejects every address that another machine could reach, since the emulator
+// trusts every client.
 func listen(addr string) (net.Listener, error) {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {

@@ -1,20 +1,17 @@
-// Package ocitest is Oracle Cloud Infrastructure in a box: the parts that image
-// signing touches, over their real wire protocol, for clients that do not know.
+// Package ocitest emulates the parts of Oracle Cloud Infrastructure that image signing
+// uses, over their real wire protocol, for unmodified clients.
 //
-// A [Cloud] is an HTTP CONNECT proxy on loopback that terminates TLS for OCI's
-// real host names under a certificate authority of its own. A client is pointed
-// at it from outside only, through HTTPS_PROXY and SSL_CERT_FILE (see
-// [Cloud.Env]), so production code needs no hook for tests and has none. Behind
-// it stand the Artifacts, Key Management, Identity and Object Storage APIs, of
-// Container Engine what there is to a cluster's image policy, and OCI Registry
-// itself. Request signatures and permissions are checked, keys are real keys and
-// signatures real signatures.
+// A [Cloud] is an HTTP CONNECT proxy on loopback. It terminates TLS for OCI's real host
+// names with a certificate authority that it makes. Environment variables alone lead a
+// client to it, HTTPS_PROXY and SSL_CERT_FILE (see [Cloud.Env]), so production code has no
+// hook for tests. The proxy serves the Artifacts, Key Management, Identity and Object
+// Storage APIs, OCI Registry, and the image policy of Container Engine's clusters. It
+// checks request signatures and permissions. Keys and signatures are real.
 //
-// What nobody outside Oracle knows about OCI is a switch ([Switches]), with two
-// presets opposite in everything, and README.md says how to find out.
+// Each behaviour of OCI that Oracle does not document is a switch ([Switches]). Two
+// presets are opposite in all of them. README.md says how to confirm a switch.
 //
-// It trusts whoever can reach its port, which is loopback, and it keeps private
-// keys in memory and in its state file in the clear: nothing in here may guard
-// anything of value. It never dials out, and answers for hosts that it does not
-// play as a proxy does when a name does not resolve.
+// It trusts every program that reaches its port, which is on loopback. Private keys are in
+// memory and, unencrypted, in its state file, so it must not protect anything of value. It
+// never dials out. For other hosts it answers as a proxy does for an unknown name.
 package ocitest

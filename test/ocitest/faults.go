@@ -256,7 +256,7 @@ func (f *activeFault) before(c *Cloud, r *http.Request, t breakable) bool {
 	return false
 }
 
-// answers reports whether the fault has an answer of its own.
+// answers reports whether the fault replaces the answer.
 func (f *activeFault) answers() bool { return f != nil && (f.Kind == Status || f.Kind == Body) }
 
 func (f *activeFault) answer(a answer) answer {

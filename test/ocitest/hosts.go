@@ -27,7 +27,7 @@ func withoutOCI(region string) bool {
 	}, region)
 }
 
-// fixedHosts are the names that exist in every region, whoever is a customer.
+// fixedHosts returns the names that exist in every region for all customers.
 func fixedHosts() map[string]endpoint {
 	hosts := map[string]endpoint{githubHost: {service: "github"}}
 	for _, r := range image.Regions() {

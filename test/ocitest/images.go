@@ -70,7 +70,7 @@ func imageRoutes() []route {
 	}
 }
 
-// newRepository is called by whoever has checked that it may be made.
+// newRepository makes a repository. The caller has checked the permission.
 func (w *world) newRepository(region, compartmentID, name string, sw Switches) (*repository, error) {
 	if !repositoryName().MatchString(name) || len(name) > 255 {
 		return nil, invalid("displayName: %.80q is no repository name", name)

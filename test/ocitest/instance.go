@@ -226,7 +226,7 @@ func (c *call) federate() (any, error) {
 	return map[string]string{"token": token}, err
 }
 
-// Instance is a compute instance with a metadata service of its own.
+// Instance is a compute instance with its metadata service.
 type Instance struct {
 	MetadataURL string // OCI_METADATA_BASE_URL
 

@@ -131,7 +131,7 @@ func (w *world) newKey(v *vault, compartmentID, name string, shape keyShape, mat
 	return k, nil
 }
 
-// newKeyVersion adds a version, of new material if there is none.
+// newKeyVersion adds a version. Without material it makes a new key.
 func (w *world) newKeyVersion(k *key, material []byte, sw Switches) (*keyVersion, error) {
 	origin := "EXTERNAL"
 	if material == nil {

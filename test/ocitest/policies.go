@@ -2,8 +2,8 @@ package ocitest
 
 import "cmp"
 
-// policy is an IAM policy that somebody made through the API. What a tenancy
-// began with is a policy of its root compartment without an entry of its own.
+// policy is an IAM policy that a client made through the API. The first statements of a
+// tenancy are a policy of its root compartment without an entry here.
 type policy struct {
 	born
 	Compartment string   `json:"compartment"` // that it is attached to

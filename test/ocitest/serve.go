@@ -18,7 +18,7 @@ import (
 	"github.com/oke-sign/oke-sign/provider/image"
 )
 
-// maxBody bounds a request to an API. OCI Registry has a bound of its own.
+// maxBody bounds a request to an API. OCI Registry has another bound.
 const maxBody = 1 << 20
 
 // route is one operation of one service.

@@ -18,8 +18,7 @@ import (
 	"github.com/oke-sign/oke-sign/provider/image"
 )
 
-// world is everything that the cloud holds, as it is saved. Whoever reads or
-// writes it holds Cloud.mu.
+// world is the state of the cloud, as it is saved. Hold Cloud.mu to read or write it.
 type world struct {
 	Tenancies    map[string]*tenancy         `json:"tenancies"`
 	Compartments map[string]*compartment     `json:"compartments"`

@@ -56,8 +56,6 @@ var pending = []string{
 	"provider/vault",
 	"provider/verdict",
 	"test/demo",
-	"test/fakeapiserver",
-	"test/oci-emulator",
 	"test/ocitest",
 }
 
