@@ -36,8 +36,8 @@ func main() {
 // errUse says that the command line is wrong. Package flag has printed the reason.
 var errUse = errors.New("wrong use")
 
-const usage = `oci-emulator emulates Oracle Cloud Infrastructure for tests and demos. It is not
-Oracle Cloud.
+const usage = `oci-emulator emulates Oracle Cloud Infrastructure for tests and demos.
+It is not Oracle Cloud.
 
 It is an HTTPS proxy on loopback that answers for OCI's host names: Artifacts, Key
 Management, Vulnerability Scanning (of containers), Identity, Object Storage
