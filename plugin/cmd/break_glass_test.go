@@ -30,10 +30,10 @@ func TestBreakGlassRefused(t *testing.T) {
 	}{
 		"done": {nil, nil, []string{`"result": "set"`}, 2},
 		"somebody else was faster": {nil, apierrors.NewConflict(resource, "web", errors.New("modified")),
-			[]string{"error: default/Deployment/web: somebody else has changed it meanwhile, so it was left as it is", "hint: run the command again"}, 2},
+			[]string{"error: default/Deployment/web: somebody else changed it in the meantime, so it was not changed", "hint: run the command again"}, 2},
 		"not allowed": {apierrors.NewForbidden(resource, "web", errors.New(`admission webhook "validation.gatekeeper.sh" denied the request: [glass] break-glass: not-allowed: only these`)), nil,
-			[]string{"error: default/Deployment/web: the cluster refuses it: ", "[glass] break-glass: not-allowed", "hint: the constraint OKEBreakGlass says who may"}, 1},
-		"no right": {apierrors.NewForbidden(resource, "web", errors.New("User cannot patch")), nil, []string{"hint: who breaks the glass needs the right to patch Deployments"}, 1},
+			[]string{"error: default/Deployment/web: the cluster denies it: ", "[glass] break-glass: not-allowed", "hint: the constraint OKEBreakGlass says who may"}, 1},
+		"no right": {apierrors.NewForbidden(resource, "web", errors.New("User cannot patch")), nil, []string{"hint: break-glass needs the right to patch Deployments"}, 1},
 	} {
 		server := fakeapiserver.Start(t)
 		kubeconfig, err := server.Kubeconfig(t.TempDir())

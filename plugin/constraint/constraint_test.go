@@ -168,7 +168,7 @@ func TestChangesAreNeverLaxer(t *testing.T) {
 			t.Fatalf("change %d ended elsewhere than at the policy", n)
 		}
 		for name, denied := range end {
-			if denied && !was[name] && !after.Refuses(&before) {
+			if denied && !was[name] && !after.Denies(&before) {
 				t.Fatalf("change %d refuses %s, and was said to refuse no more", n, name)
 			}
 		}
@@ -328,7 +328,7 @@ func TestByHand(t *testing.T) {
 		},
 		"two for Pods": {
 			samples: []string{signed + "one-key", signed + "other-key"},
-			unclear: "are for the same",
+			unclear: "have the same role",
 			others:  2,
 		},
 		"none on signatures": {samples: []string{digests + "workloads", glass + "restricted"}, others: 2},
@@ -388,7 +388,7 @@ spec: {match: {kinds: [{apiGroups: [""], kinds: [Pod]}]}}`,
 	}
 }
 
-// What a policy has no words for stays, and so do names.
+// A change preserves fields that a policy cannot express, and names.
 func TestByHandChanged(t *testing.T) {
 	objects := parse(t, `
 apiVersion: constraints.gatekeeper.sh/v1beta1
@@ -474,7 +474,7 @@ func TestKeeperOf(t *testing.T) {
 		`{labels: {team: a}, annotations: {kubectl.kubernetes.io/x: applied}}`: "",
 	} {
 		o := parse(t, "apiVersion: v1\nkind: X\nmetadata: "+text)[0]
-		if got := constraint.KeeperOf(o); got != want {
+		if got := constraint.ManagerOf(o); got != want {
 			t.Errorf("%s: %q, want %q", text, got, want)
 		}
 	}

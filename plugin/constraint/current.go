@@ -11,29 +11,29 @@ import (
 	"github.com/oke-sign/oke-sign/policies"
 )
 
-// Current is the policy of a cluster, and the constraints that it was read from.
+// Current is the policy of a cluster, and the constraints that hold it.
 type Current struct {
-	// Policy is nil if there is none, or none that is plain.
+	// Policy is nil without a policy, or if Unclear says why.
 	Policy *Policy
-	// Parts are the constraints that make it up.
+	// Parts are the constraints of the policy.
 	Parts []Part
-	// Guards are left of a change that was not made to its end.
+	// Guards are left from a change that stopped in the middle.
 	Guards []*unstructured.Unstructured
-	// Others are constraints of the same kinds that are no part of it.
+	// Others are constraints of the same kinds that are not part of the policy.
 	Others []*unstructured.Unstructured
-	// Drift are parts that do not say what the policy says, and parts that are
-	// missing or too many. The constraint on the signatures of Pods is the policy's
-	// word, and the next change brings the others in line.
+	// Drift names parts that differ from the policy, and parts that are missing or not
+	// needed. The constraint on the signatures of Pods defines the policy, and the next
+	// change adapts the others.
 	Drift []string
-	// Unclear says why the constraints cannot be taken for one policy. They were
-	// written by hand then, or by another tool, and a change would be a guess.
+	// Unclear is why the constraints do not form one policy. Somebody wrote them by hand
+	// or with another tool, and a change would be a guess.
 	Unclear string
 }
 
-// Read reads the policy from the constraints of a cluster. If the one on the
-// signatures of Pods has the label of the policy, the policy is what has it.
-// Otherwise the constraints were written by hand or by another tool, and are the
-// policy if they can be taken for one without a doubt.
+// Read reads the policy from the constraints of a cluster. If the constraint on the
+// signatures of Pods has the label, the labelled constraints are the policy. Otherwise
+// somebody wrote the constraints by hand or with another tool. They are the policy only if
+// they form exactly one.
 func Read(objects []*unstructured.Unstructured) Current {
 	var labelled, found, guards, others []*unstructured.Unstructured
 	for _, o := range objects {
@@ -63,7 +63,7 @@ func Read(objects []*unstructured.Unstructured) Current {
 	switch {
 	case c.Unclear != "":
 		c = Current{Unclear: c.Unclear, Others: found}
-	case c.Policy == nil: // what has the label is ours all the same
+	case c.Policy == nil: // labelled constraints stay parts
 		for _, p := range c.Parts {
 			if !managed(p.Object) {
 				c.Others = append(c.Others, p.Object)
@@ -79,8 +79,7 @@ func Read(objects []*unstructured.Unstructured) Current {
 	return c
 }
 
-// Apart is the policy without the constraints that somebody wrote himself, whether
-// they could be taken for it or not. They are no part of it then.
+// Apart reads the policy from labelled constraints only. All other constraints are Others.
 func Apart(objects []*unstructured.Unstructured) Current {
 	c := Read(slices.DeleteFunc(slices.Clone(objects), func(o *unstructured.Unstructured) bool { return !managed(o) }))
 	for _, o := range objects {
@@ -91,15 +90,15 @@ func Apart(objects []*unstructured.Unstructured) Current {
 	return c
 }
 
-// roleOf is the role of a constraint among all of the cluster: of its label, or as
-// its author may have meant it; "" for none.
+// roleOf returns the role of a constraint: by its label, or by its content and the other
+// constraints. It is "" for a constraint without a role.
 func roleOf(o *unstructured.Unstructured, all []*unstructured.Unstructured) Role {
 	said := read(o)
 	switch {
 	case managed(o):
 		return Role(o.GetLabels()[Label])
 	case !slices.Contains(Modes(), said.action) || field(o, "spec", "match", "name") != nil || said.scope.NamespaceSelector == "?" || said.scope.PodSelector == "?":
-		return "" // a scoped one, or one on a single object: the policy has no words for it
+		return "" // scoped, or for a single object: a policy cannot express it
 	case said.report:
 		return Report
 	case o.GetKind() == policies.BreakGlass:
@@ -109,13 +108,13 @@ func roleOf(o *unstructured.Unstructured, all []*unstructured.Unstructured) Role
 	case matches(o, false) && said.action != Deny && slices.ContainsFunc(all, func(other *unstructured.Unstructured) bool {
 		return other != o && other.GetKind() == o.GetKind() && matches(other, true) && read(other).action == Deny && !read(other).report
 	}):
-		return Workloads // a warning about everything beside what denies Pods
+		return Workloads // it warns of everything, beside a constraint that denies Pods
 	default:
 		return Pods
 	}
 }
 
-// matches reports whether a constraint is about Pods, or about anything else.
+// matches reports whether a constraint matches Pods, or any other kind.
 func matches(o *unstructured.Unstructured, pods bool) bool {
 	list, _ := field(o, "spec", "match", "kinds").([]any)
 	if len(list) == 0 {
@@ -135,23 +134,23 @@ func matches(o *unstructured.Unstructured, pods bool) bool {
 	return false
 }
 
-// assemble makes a policy of constraints that each have a role.
+// assemble makes a policy of constraints with roles.
 func assemble(objects []*unstructured.Unstructured) Current {
 	var c Current
-	by := make(map[place]*unstructured.Unstructured)
+	by := make(map[slot]*unstructured.Unstructured)
 	for _, o := range objects {
-		at := place{o.GetKind(), roleOf(o, objects)}
+		at := slot{o.GetKind(), roleOf(o, objects)}
 		switch {
 		case at.role != Pods && at.role != Workloads && at.role != Report:
 			c.Others = append(c.Others, o)
 		case by[at] != nil:
-			c.Unclear = fmt.Sprintf("%s and %s are for the same", Name(by[at]), Name(o))
+			c.Unclear = fmt.Sprintf("%s and %s have the same role", Name(by[at]), Name(o))
 		default:
 			by[at] = o
 			c.Parts = append(c.Parts, Part{at.kind, at.role, o})
 		}
 	}
-	main := by[place{policies.SignedImages, Pods}]
+	main := by[slot{policies.SignedImages, Pods}]
 	if main == nil || c.Unclear != "" {
 		return c
 	}
@@ -159,30 +158,30 @@ func assemble(objects []*unstructured.Unstructured) Current {
 	p := Policy{
 		Mode: said.action, Keys: said.keys, OtherRegistries: said.otherRegistries, ExemptImages: said.exemptImages,
 		Digests: None, BreakGlass: said.breakGlass, Scope: said.scope, Provider: said.provider,
-		WarnWorkloads: by[place{policies.SignedImages, Workloads}] != nil,
+		WarnWorkloads: by[slot{policies.SignedImages, Workloads}] != nil,
 	}
-	if digests := by[place{policies.ImageDigests, Pods}]; digests != nil {
+	if digests := by[slot{policies.ImageDigests, Pods}]; digests != nil {
 		p.Digests = read(digests).registries
 	}
-	if rules := by[place{policies.BreakGlass, Pods}]; rules != nil {
+	if rules := by[slot{policies.BreakGlass, Pods}]; rules != nil {
 		r := read(rules).rules
-		r.Report = by[place{policies.BreakGlass, Report}] != nil
+		r.Report = by[slot{policies.BreakGlass, Report}] != nil
 		p.BreakGlassRules = &r
 	}
 	c.Policy = &p
 	if !said.hasKeys {
-		c.Drift = append(c.Drift, Name(main)+" has no readable keys, and refuses every image that needs one")
+		c.Drift = append(c.Drift, Name(main)+" has no readable keys, and denies every image that needs a signature")
 	}
-	wanted := p.places()
-	slices.SortFunc(c.Parts, func(a, b Part) int { return slices.Index(wanted, a.place()) - slices.Index(wanted, b.place()) })
+	wanted := p.slots()
+	slices.SortFunc(c.Parts, func(a, b Part) int { return slices.Index(wanted, a.slot()) - slices.Index(wanted, b.slot()) })
 	for _, part := range c.Parts {
-		if !slices.Contains(wanted, part.place()) {
-			c.Drift = append(c.Drift, Name(part.Object)+" is too many")
+		if !slices.Contains(wanted, part.slot()) {
+			c.Drift = append(c.Drift, Name(part.Object)+" is not needed")
 			continue
 		}
 		o := part.Object.DeepCopy()
-		if p.write(part.place(), o); !same(o, part.Object) {
-			c.Drift = append(c.Drift, fmt.Sprintf("%s says otherwise than %s", Name(part.Object), Name(main)))
+		if p.write(part.slot(), o); !same(o, part.Object) {
+			c.Drift = append(c.Drift, fmt.Sprintf("%s differs from %s", Name(part.Object), Name(main)))
 		}
 	}
 	for _, at := range wanted {

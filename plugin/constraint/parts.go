@@ -12,26 +12,25 @@ import (
 	"github.com/oke-sign/oke-sign/policies"
 )
 
-// Label marks a constraint as part of the image policy; its value is the part's
-// role.
+// Label marks a constraint as part of the image policy. Its value is the role of the part.
 const Label = "oke-sign.dev/policy"
 
-// Group and Version are of all constraints.
+// Group and Version are the API group and version of all constraints.
 const (
 	Group   = "constraints.gatekeeper.sh"
 	Version = "v1beta1"
 )
 
-// Role is what a constraint is for in the policy. With its kind it is unique there.
+// Role is what a constraint does in the policy. A policy has at most one constraint of
+// each kind and role.
 type Role string
 
 // Roles.
 const (
-	Pods      Role = "pods"      // judges Pods, or says who may break the glass
-	Workloads Role = "workloads" // warns of workloads whose Pods would be refused
-	Report    Role = "report"    // warns of what is let in without a signature
-	// Guard is a copy of a constraint that is about to change, kept until the whole
-	// change is made.
+	Pods      Role = "pods"      // checks Pods, or limits who may use break-glass
+	Workloads Role = "workloads" // warns of workloads whose Pods would be denied
+	Report    Role = "report"    // warns of images that are admitted without a signature
+	// Guard is a copy of a constraint that exists while the constraint changes.
 	Guard Role = "guard"
 )
 
@@ -42,65 +41,64 @@ type Part struct {
 	Object *unstructured.Unstructured
 }
 
-// Name is the constraint as kubectl names it.
+// Name returns a constraint's kind and name, as kubectl shows them.
 func Name(o *unstructured.Unstructured) string { return o.GetKind() + "/" + o.GetName() }
 
-// place is a part without its constraint.
-type place struct {
+// slot is the kind and the role of a part.
+type slot struct {
 	kind string
 	role Role
 }
 
-func (p Part) place() place { return place{p.Kind, p.Role} }
+func (p Part) slot() slot { return slot{p.Kind, p.Role} }
 
-// name is what a new constraint is called. Denials show it.
-func (p place) name() string {
+// name returns the name of a new constraint. Denials show it.
+func (p slot) name() string {
 	if p.role == Pods {
 		return "image-policy"
 	}
 	return "image-policy-" + string(p.role)
 }
 
-// places are the parts that carry a policy. Those that refuse come first.
-func (p Policy) places() []place {
-	list := []place{{policies.SignedImages, Pods}}
+// slots returns the parts of a policy. Those that deny come first.
+func (p Policy) slots() []slot {
+	list := []slot{{policies.SignedImages, Pods}}
 	if p.Digests != None {
-		list = append(list, place{policies.ImageDigests, Pods})
+		list = append(list, slot{policies.ImageDigests, Pods})
 	}
 	if p.BreakGlassRules != nil {
-		list = append(list, place{policies.BreakGlass, Pods})
+		list = append(list, slot{policies.BreakGlass, Pods})
 	}
 	if p.WarnWorkloads {
-		list = append(list, place{policies.SignedImages, Workloads})
+		list = append(list, slot{policies.SignedImages, Workloads})
 		if p.Digests != None {
-			list = append(list, place{policies.ImageDigests, Workloads})
+			list = append(list, slot{policies.ImageDigests, Workloads})
 		}
 	}
 	if len(p.Keys) == 0 {
-		list = append(list, place{policies.SignedImages, Report})
+		list = append(list, slot{policies.SignedImages, Report})
 	}
 	if p.BreakGlassRules != nil && p.BreakGlassRules.Report {
-		list = append(list, place{policies.BreakGlass, Report})
+		list = append(list, slot{policies.BreakGlass, Report})
 	}
 	return list
 }
 
-// Kinds are the kinds of constraints that a policy may consist of.
+// Kinds returns the kinds of constraints in a policy.
 func Kinds() []string {
 	return []string{policies.SignedImages, policies.ImageDigests, policies.BreakGlass}
 }
 
-// Constraints are the policy as constraints of its own, as a cluster that has none
-// would get them.
+// Constraints returns new constraints that hold the policy.
 func (p Policy) Constraints() []*unstructured.Unstructured {
 	var list []*unstructured.Unstructured
-	for _, at := range p.places() {
+	for _, at := range p.slots() {
 		list = append(list, p.fresh(at))
 	}
 	return list
 }
 
-func (p Policy) fresh(at place) *unstructured.Unstructured {
+func (p Policy) fresh(at slot) *unstructured.Unstructured {
 	o := &unstructured.Unstructured{Object: map[string]any{}}
 	o.SetAPIVersion(Group + "/" + Version)
 	o.SetKind(at.kind)
@@ -108,7 +106,7 @@ func (p Policy) fresh(at place) *unstructured.Unstructured {
 	o.SetLabels(map[string]string{Label: string(at.role)})
 	set(o, kinds(at), "spec", "match", "kinds")
 	set(o, p.action(at.role), "spec", "enforcementAction")
-	// What is the default is said, for whoever reads it.
+	// Defaults are written, too, so that readers see them.
 	parameters := map[string]any{}
 	switch at.kind {
 	case policies.SignedImages:
@@ -121,8 +119,8 @@ func (p Policy) fresh(at place) *unstructured.Unstructured {
 	return o
 }
 
-// action is what a part does about violations. Warnings about workloads and reports
-// are never more than that.
+// action returns what a part does about violations. Parts for workloads and reports never
+// deny.
 func (p Policy) action(role Role) string {
 	if role != Pods && p.Mode == Deny {
 		return Warn
@@ -130,8 +128,8 @@ func (p Policy) action(role Role) string {
 	return p.Mode
 }
 
-// kinds are what a part is about.
-func kinds(at place) []any {
+// kinds returns the kinds that a part matches.
+func kinds(at slot) []any {
 	pods := map[string]any{"apiGroups": []any{""}, "kinds": []any{"Pod"}}
 	apps := []any{"DaemonSet", "Deployment", "ReplicaSet", "StatefulSet"}
 	if at.kind == policies.BreakGlass {
@@ -146,8 +144,8 @@ func kinds(at place) []any {
 	}
 	switch {
 	case at.kind == policies.BreakGlass:
-		// Workloads as strictly as Pods: whoever may create a Deployment unjudged
-		// breaks the glass through its controller.
+		// OKEBreakGlass must match workloads, too: otherwise a Deployment's controller
+		// uses break-glass for a user who may not.
 		return append([]any{pods}, workloads...)
 	case at.role == Workloads:
 		return workloads
@@ -177,22 +175,22 @@ func covers(o *unstructured.Unstructured, kinds []any) bool {
 	return true
 }
 
-// write makes a constraint say what the policy says, and changes nothing in it that
-// says so already. What it matches beside the scope, and what the policy does not
-// know, stays as it is.
-func (p Policy) write(at place, o *unstructured.Unstructured) {
+// write changes a constraint so that it holds the policy. It changes only fields that
+// differ. It does not change other criteria of the match, or parameters that the policy
+// does not know.
+func (p Policy) write(at slot, o *unstructured.Unstructured) {
 	old := read(o)
 	if action := p.action(at.role); old.action != action {
 		set(o, action, "spec", "enforcementAction")
 	}
-	// More may be matched than must be, but no less. About which workloads to warn is
-	// for the author of a constraint to say.
+	// The match may be wider than necessary, but not narrower. Authors of other
+	// constraints choose the workloads that they warn of.
 	if (managed(o) || at.role == Pods) && !covers(o, kinds(at)) {
 		set(o, kinds(at), "spec", "match", "kinds")
 	}
 	scope := p.Scope
 	if at.kind == policies.BreakGlass {
-		// A Deployment need not have the labels of its Pods, and would go unjudged.
+		// A Deployment need not have the labels of its Pods, and a selector would skip it.
 		scope.PodSelector = ""
 	}
 	list(o, scope.Namespaces, "spec", "match", "namespaces")
@@ -244,7 +242,7 @@ func (p Policy) write(at place, o *unstructured.Unstructured) {
 	}
 }
 
-// part is what one constraint says, its defaults filled in.
+// part is the content of one constraint, with defaults.
 type part struct {
 	action          string
 	scope           Scope
@@ -303,8 +301,8 @@ func field(o *unstructured.Unstructured, path ...string) any {
 	return value
 }
 
-// set makes what lies on the path an object if it is none: such a constraint is
-// broken, and mended by what is set.
+// set sets a field. It replaces values on the path that are not objects: such a constraint
+// is broken, and set repairs it.
 func set(o *unstructured.Unstructured, value any, path ...string) {
 	at := o.Object
 	for _, name := range path[:len(path)-1] {
@@ -318,8 +316,7 @@ func set(o *unstructured.Unstructured, value any, path ...string) {
 	at[path[len(path)-1]] = value
 }
 
-// list sets a list that has another meaning than the one there. An empty one is
-// left out.
+// list sets a list if it differs as a set. It removes the field for an empty list.
 func list(o *unstructured.Unstructured, values []string, path ...string) {
 	switch {
 	case sameSet(texts(o, path...), values):
@@ -333,20 +330,20 @@ func list(o *unstructured.Unstructured, values []string, path ...string) {
 func selector(o *unstructured.Unstructured, text string, path ...string) {
 	parsed, err := metav1.ParseToLabelSelector(text)
 	if err != nil {
-		return // a policy is validated before it is written
+		return // Validate has rejected it before
 	}
 	switch {
 	case selected(o, path...) == format(parsed):
 	case format(parsed) == "":
 		unstructured.RemoveNestedField(o.Object, path...)
 	default:
-		// A selector always converts.
+		// A selector converts without an error.
 		value, _ := runtime.DefaultUnstructuredConverter.ToUnstructured(parsed)
 		set(o, value, path...)
 	}
 }
 
-// selected is a label selector as text, "" if it selects everything.
+// selected returns a label selector as text, "" if it selects everything.
 func selected(o *unstructured.Unstructured, path ...string) string {
 	value, ok := field(o, path...).(map[string]any)
 	if !ok {
@@ -354,7 +351,7 @@ func selected(o *unstructured.Unstructured, path ...string) string {
 	}
 	var s metav1.LabelSelector
 	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(value, &s); err != nil {
-		return "?" // which parses as none
+		return "?" // not a valid selector
 	}
 	return format(&s)
 }

@@ -12,13 +12,13 @@ import (
 	"github.com/oke-sign/oke-sign/policies"
 )
 
-// Step is one constraint that is created, changed or deleted: Old is nil, neither
-// is, or New is.
+// Step creates, changes or deletes one constraint. Old is nil for a new constraint, New is
+// nil for a deleted one.
 type Step struct {
 	Old, New *unstructured.Unstructured
 }
 
-// Object is the constraint that the step is about, as it will be, or was last.
+// Object returns the constraint after the step, or before a deletion.
 func (s Step) Object() *unstructured.Unstructured {
 	if s.New == nil {
 		return s.Old
@@ -26,15 +26,15 @@ func (s Step) Object() *unstructured.Unstructured {
 	return s.New
 }
 
-// Plan are the steps from the constraints of a cluster to a policy, or to none if
-// policy is nil. Taken in their order, there is at no time anything let in that
-// both the policy before and the one after refuse: what refuses more comes first,
-// and what refuses less comes last. Where several constraints change in both ways,
-// copies of them as they were stand guard until all is done.
+// Plan returns the steps from the constraints of a cluster to a policy, or to no policy if
+// policy is nil. Between the steps, the cluster never admits anything that both the old and
+// the new policy deny: steps that deny more come first, and steps that deny less come last.
+// If several constraints change in both ways, copies of the old ones stay as guards until
+// the last step.
 //
-// How soon Gatekeeper follows each step is another matter, and takes seconds.
+// Gatekeeper needs some seconds to follow each step.
 func (c Current) Plan(policy *Policy) []Step {
-	var ordered [4][]Step // that refuse more, both, less, nothing
+	var ordered [4][]Step // that deny more, both more and less, less, the same
 	add := func(s Step) {
 		at := 3
 		switch more, less := s.effect(); {
@@ -47,10 +47,10 @@ func (c Current) Plan(policy *Policy) []Step {
 		}
 		ordered[at] = append(ordered[at], s)
 	}
-	var wanted []place
+	var wanted []slot
 	var adopted []Step
 	if policy != nil {
-		wanted = policy.places()
+		wanted = policy.slots()
 		adopted = c.adopt()
 	}
 	parts := slices.Clone(c.Parts)
@@ -59,7 +59,7 @@ func (c Current) Plan(policy *Policy) []Step {
 		parts[i].Object = s.New
 	}
 	for _, at := range wanted {
-		i := slices.IndexFunc(parts, func(p Part) bool { return p.place() == at })
+		i := slices.IndexFunc(parts, func(p Part) bool { return p.slot() == at })
 		if i < 0 {
 			add(Step{New: policy.fresh(at)})
 			continue
@@ -70,7 +70,7 @@ func (c Current) Plan(policy *Policy) []Step {
 		}
 	}
 	for _, part := range parts {
-		if !slices.Contains(wanted, part.place()) {
+		if !slices.Contains(wanted, part.slot()) {
 			add(Step{Old: part.Object})
 		}
 	}
@@ -92,8 +92,8 @@ func (c Current) Plan(policy *Policy) []Step {
 	return steps
 }
 
-// After are the constraints of the policy as they are when it is what is given: none,
-// if that is nil.
+// After returns the constraints after a change to the given policy. A nil policy has no
+// constraints.
 func (c Current) After(policy *Policy) []*unstructured.Unstructured {
 	if policy == nil {
 		return nil
@@ -110,19 +110,19 @@ func (c Current) After(policy *Policy) []*unstructured.Unstructured {
 			objects = append(objects, s.New)
 		}
 	}
-	places := policy.places()
+	slots := policy.slots()
 	slices.SortStableFunc(objects, func(a, b *unstructured.Unstructured) int {
 		at := func(o *unstructured.Unstructured) int {
-			return slices.Index(places, place{o.GetKind(), Role(o.GetLabels()[Label])})
+			return slices.Index(slots, slot{o.GetKind(), Role(o.GetLabels()[Label])})
 		}
 		return at(a) - at(b)
 	})
 	return objects
 }
 
-// adopt labels constraints that are the policy without a label, so that they still
-// are in the middle of a change, when they differ. The one on the signatures of Pods
-// is the last: from then on the label decides.
+// adopt labels the policy's constraints that have no label. Otherwise they would not form
+// one policy in the middle of a change, when they differ. The constraint on the signatures
+// of Pods gets its label last, because the label counts from then on.
 func (c Current) adopt() []Step {
 	var steps []Step
 	for _, p := range slices.Backward(c.Parts) {
@@ -140,8 +140,8 @@ func (c Current) adopt() []Step {
 	return steps
 }
 
-// Merged are steps with those about the same constraint taken together, in the order
-// in which they begin. Guards, which come and go, are left out.
+// Merged returns the steps with one step for each constraint, in the order of their first
+// steps. It skips guards that the change itself creates and deletes.
 func Merged(steps []Step) []Step {
 	var merged []Step
 	for _, s := range steps {
@@ -159,17 +159,17 @@ func Merged(steps []Step) []Step {
 
 func guard(o *unstructured.Unstructured) *unstructured.Unstructured {
 	g := Manifest(o)
-	g.SetName(place{o.GetKind(), Guard}.name())
+	g.SetName(slot{o.GetKind(), Guard}.name())
 	g.SetLabels(map[string]string{Label: string(Guard)})
 	g.SetAnnotations(nil)
 	return g
 }
 
-// Guards reports whether the step only puts up a guard or takes one down.
+// Guards reports whether the step creates or deletes a guard.
 func (s Step) Guards() bool { return s.Object().GetLabels()[Label] == string(Guard) }
 
-// effect is what a step changes about what is refused: whether something that was
-// let in no longer is, and the other way round.
+// effect reports whether a step makes the cluster deny more, and whether it makes the
+// cluster deny less. Both can be true.
 func (s Step) effect() (more, less bool) {
 	switch {
 	case s.Old == nil:
@@ -181,20 +181,20 @@ func (s Step) effect() (more, less bool) {
 	}
 }
 
-// Refuses reports whether the policy may refuse what before, the policy in its
-// place, lets in. Before is nil if there was none.
-func (p Policy) Refuses(before *Policy) bool {
+// Denies reports whether the policy could deny anything that the policy before admits. A
+// nil before admits everything.
+func (p Policy) Denies(before *Policy) bool {
 	if p.Mode != Deny {
 		return false
 	}
 	if before == nil {
 		return true
 	}
-	for _, at := range p.places() {
+	for _, at := range p.slots() {
 		if at.role != Pods {
 			continue
 		}
-		if !slices.Contains(before.places(), at) {
+		if !slices.Contains(before.slots(), at) {
 			return true
 		}
 		if more, _ := compare(at.kind, read(before.fresh(at)), read(p.fresh(at))); more {
@@ -204,14 +204,14 @@ func (p Policy) Refuses(before *Policy) bool {
 	return false
 }
 
-// compare is what is refused more and less after a constraint says something else.
-// Where that depends on the images, both are true.
+// compare reports whether a change of a constraint's content denies more, and whether it
+// denies less. Where that depends on the images, both are true.
 func compare(kind string, old, now part) (more, less bool) {
 	if old.action != Deny || now.action != Deny {
 		return old.action != Deny && now.action == Deny, old.action == Deny && now.action != Deny
 	}
 	note := func(m, l bool) { more, less = more || m, less || l }
-	// A wider scope refuses more. In it, nothing means everything.
+	// A wider scope denies more. An empty list means everything.
 	widened := func(old, now []string) (bool, bool) {
 		switch {
 		case sameSet(old, now):
@@ -231,10 +231,10 @@ func compare(kind string, old, now part) (more, less bool) {
 	note(chosen(old.scope.NamespaceSelector, now.scope.NamespaceSelector))
 	note(chosen(old.scope.PodSelector, now.scope.PodSelector))
 
-	// Of what lets something in, more refuses less.
+	// A longer list of exceptions denies less.
 	allowed := func(old, now []string) { note(!within(old, now), !within(now, old)) }
 	word := func(old, now, strict string) { note(old != now && now == strict, old != now && old == strict) }
-	// Of what lets in everything if it is empty.
+	// An empty list admits everything.
 	anybody := func(old, now []string) {
 		m, l := widened(old, now)
 		note(l, m)
@@ -260,8 +260,8 @@ func compare(kind string, old, now part) (more, less bool) {
 	return more, less
 }
 
-// keysOf are the keys that a constraint lists, and one that signs nothing if the
-// list is missing: unlike an empty one, that lets nothing in.
+// keysOf returns the keys of a constraint. A missing list admits nothing, unlike an empty
+// one, so keysOf returns a key that signs nothing for it.
 func keysOf(p part) []string {
 	if !p.hasKeys {
 		return []string{"none"}
@@ -283,7 +283,7 @@ func longest(p part) time.Duration {
 	if p.rules.MaxDuration == "" {
 		return 1<<63 - 1
 	}
-	d, _ := time.ParseDuration(p.rules.MaxDuration) // what does not parse lasts not at all
+	d, _ := time.ParseDuration(p.rules.MaxDuration) // an invalid duration counts as 0
 	return d
 }
 
@@ -293,8 +293,7 @@ func within(a, b []string) bool {
 	return !slices.ContainsFunc(a, func(s string) bool { return !set[s] })
 }
 
-// Manifest is a constraint as it would be written: without what the API server and
-// Gatekeeper add to it.
+// Manifest returns a constraint without the fields that the API server and Gatekeeper add.
 func Manifest(o *unstructured.Unstructured) *unstructured.Unstructured {
 	o = o.DeepCopy()
 	delete(o.Object, "status")
@@ -307,25 +306,25 @@ func Manifest(o *unstructured.Unstructured) *unstructured.Unstructured {
 	return o
 }
 
-// Same reports whether two states of a constraint say the same: Gatekeeper writes
-// its status again and again, and a change of that is nobody's edit.
+// Same reports whether two states of a constraint are equal without their status.
+// Gatekeeper writes the status often, and that is not an edit.
 func Same(a, b *unstructured.Unstructured) bool { return same(a, b) && a.GetUID() == b.GetUID() }
 
 func same(a, b *unstructured.Unstructured) bool {
 	return equality.Semantic.DeepEqual(Manifest(a).Object, Manifest(b).Object)
 }
 
-// KeeperOf names what keeps a constraint as a file somewhere says, if something
-// does: a change made in the cluster will be undone.
-func KeeperOf(o *unstructured.Unstructured) string {
+// ManagerOf returns the tool that manages a constraint from a file, or "". The tool
+// undoes changes in the cluster.
+func ManagerOf(o *unstructured.Unstructured) string {
 	if by := o.GetLabels()["app.kubernetes.io/managed-by"]; by != "" {
 		return by
 	}
 	for _, names := range []map[string]string{o.GetLabels(), o.GetAnnotations()} {
 		for name := range names {
-			for prefix, keeper := range map[string]string{"argocd.argoproj.io/": "Argo CD", "kustomize.toolkit.fluxcd.io/": "Flux", "helm.toolkit.fluxcd.io/": "Flux"} {
+			for prefix, manager := range map[string]string{"argocd.argoproj.io/": "Argo CD", "kustomize.toolkit.fluxcd.io/": "Flux", "helm.toolkit.fluxcd.io/": "Flux"} {
 				if strings.HasPrefix(name, prefix) {
-					return keeper
+					return manager
 				}
 			}
 		}
@@ -333,10 +332,10 @@ func KeeperOf(o *unstructured.Unstructured) string {
 	return ""
 }
 
-// Resource is the name of a kind of constraints in the API.
+// Resource returns the API resource of a kind of constraints.
 func Resource(kind string) string { return strings.ToLower(kind) }
 
-// String is the step in words.
+// String returns the step in words.
 func (s Step) String() string {
 	switch {
 	case s.Old == nil:

@@ -1,9 +1,9 @@
-// Package constraint holds the image policy of a cluster as one thing, however many
-// Gatekeeper constraints carry it: it reads the policy from constraints, writes it
-// into them, and orders the steps that lead from one to the other.
+// Package constraint represents the image policy of a cluster as one object, although
+// several Gatekeeper constraints hold it. It reads the policy from constraints, writes it
+// into them, and orders the steps of a change.
 //
-// It does no I/O. What it reads comes from a cluster and may have been written by
-// anybody; what it cannot express it says so of and leaves alone.
+// It does no I/O. Constraints are hostile input: anybody may have written them. It reports
+// constraints that a policy cannot express, and does not change them.
 package constraint
 
 import (
@@ -22,18 +22,18 @@ import (
 	"github.com/oke-sign/oke-sign/provider/signature"
 )
 
-// Modes of a policy: what becomes of an image that it forbids.
+// Modes of a policy: what happens to an image that it forbids.
 const (
-	Deny   = "deny"   // it is refused
-	Warn   = "warn"   // it is let in, and whoever sent it is warned
-	DryRun = "dryrun" // it is let in, and the audit counts it
+	Deny   = "deny"   // Gatekeeper denies it
+	Warn   = "warn"   // Gatekeeper admits it, and warns its sender
+	DryRun = "dryrun" // Gatekeeper admits it, and the audit counts it
 )
 
-// Modes returns all of them, the strictest first.
+// Modes returns all modes, the strictest first.
 func Modes() []string { return []string{Deny, Warn, DryRun} }
 
-// Words in policies, as the constraints' schemas have them. None is for digests
-// only, and no constraint has it: there is none then.
+// Values of a policy's fields, as in the schemas of the constraints. None is a value of
+// Digests only: the policy then has no OKEImageDigests constraint.
 const (
 	Allow       = "Allow"
 	Refuse      = "Deny"
@@ -44,30 +44,29 @@ const (
 	None        = "None"
 )
 
-// MaxKeys is how many keys a policy may list, ours as OKE's own.
+// MaxKeys is the most keys that a policy may list. The OKE image policy has the same limit.
 const MaxKeys = 5
 
-// Policy is an image policy: what images must be to run.
+// Policy is an image policy: which images may run.
 type Policy struct {
-	// Mode is what becomes of an image that the policy forbids.
+	// Mode is what happens to an image that the policy forbids.
 	Mode string `json:"mode"`
-	// Keys are the OCIDs of the keys that images of OCI Registry may be signed by.
-	// Without any, every image of OCI Registry may run.
+	// Keys are the OCIDs of the allowed keys. Without keys, every image of OCI Registry
+	// may run.
 	Keys []string `json:"keys"`
-	// OtherRegistries is what becomes of images of other registries: Deny or Allow.
+	// OtherRegistries is what happens to images of other registries: Deny or Allow.
 	OtherRegistries string `json:"otherRegistries"`
 	// ExemptImages need neither signature nor digest.
 	ExemptImages []string `json:"exemptImages"`
 	// Digests are the images that must be referenced by digest: All, OCIRegistry or
-	// None. A signature is of a digest, so those that need one need the other.
+	// None. A signature covers a digest, so a signed image must be pinned.
 	Digests string `json:"digests"`
-	// WarnWorkloads warns of workloads whose Pods would be refused.
+	// WarnWorkloads warns of workloads whose Pods would be denied.
 	WarnWorkloads bool `json:"warnWorkloads"`
-	// BreakGlass is whether the annotation on a Pod lifts the policy for images of
-	// OCI Registry: Honor or Ignore.
+	// BreakGlass is whether break-glass admits images of OCI Registry: Honor or Ignore.
 	BreakGlass string `json:"breakGlass"`
-	// BreakGlassRules say who may set it, and how. Without them anybody may, and
-	// nobody hears of it.
+	// BreakGlassRules limit who may use break-glass, and how. Without rules anybody may,
+	// and nothing reports the use.
 	BreakGlassRules *BreakGlassRules `json:"breakGlassRules,omitempty"`
 	// Scope is where the policy applies.
 	Scope Scope `json:"scope"`
@@ -75,8 +74,7 @@ type Policy struct {
 	Provider string `json:"provider"`
 }
 
-// BreakGlassRules say who may lift the policy for a Pod. If nobody is named,
-// anybody may.
+// BreakGlassRules limit who may use break-glass. If nobody is named, anybody may.
 type BreakGlassRules struct {
 	Users           []string `json:"users"`
 	Groups          []string `json:"groups"`
@@ -87,17 +85,17 @@ type BreakGlassRules struct {
 	Report          bool     `json:"report"`                // warn of every use
 }
 
-// Scope is where a policy applies: everywhere, if it is empty. What narrows it
-// narrows it further together with all else that does.
+// Scope is where a policy applies. An empty scope is the whole cluster, and an object must
+// satisfy every field that is set.
 type Scope struct {
 	Namespaces         []string `json:"namespaces"`         // these only; ends may be *
 	ExcludedNamespaces []string `json:"excludedNamespaces"` // not these; ends may be *
 	NamespaceSelector  string   `json:"namespaceSelector,omitempty"`
-	// PodSelector chooses by labels of the Pod, which whoever makes the Pod chooses.
+	// PodSelector selects by labels of the Pod, which the creator of the Pod chooses.
 	PodSelector string `json:"podSelector,omitempty"`
 }
 
-// Default is the policy that what is not said otherwise makes. It has no keys.
+// Default returns the policy with the default of every field. It has no keys.
 func Default() Policy {
 	return Policy{
 		Mode: Deny, OtherRegistries: Refuse, Digests: All, WarnWorkloads: true,
@@ -105,7 +103,7 @@ func Default() Policy {
 	}
 }
 
-// Clone is a policy that shares nothing with p.
+// Clone returns a deep copy of p.
 func (p Policy) Clone() Policy {
 	p.Keys, p.ExemptImages = slices.Clone(p.Keys), slices.Clone(p.ExemptImages)
 	p.Scope.Namespaces, p.Scope.ExcludedNamespaces = slices.Clone(p.Scope.Namespaces), slices.Clone(p.Scope.ExcludedNamespaces)
@@ -117,11 +115,11 @@ func (p Policy) Clone() Policy {
 	return p
 }
 
-// Duration is how long break-glass may last: minutes or hours.
+// duration is how long break-glass may last: minutes or hours.
 var duration = regexp.MustCompile(`^[1-9][0-9]{0,3}[mh]$`)
 
-// Validate says what is wrong with the policy, all of it. What only the schemas of
-// the constraints know, such as the spelling of an exempt image, is left to them.
+// Validate returns all errors of the policy. It does not check what the schemas of the
+// constraints check, such as the syntax of an exempt image.
 func (p Policy) Validate() error {
 	var wrong []error
 	word := func(field, value string, words ...string) {
@@ -134,7 +132,7 @@ func (p Policy) Validate() error {
 	word("digests", p.Digests, All, OCIRegistry, None)
 	word("breakGlass", p.BreakGlass, Honor, Ignore)
 	if len(p.Keys) > MaxKeys {
-		wrong = append(wrong, fmt.Errorf("%d keys are listed, and a policy holds %d at most", len(p.Keys), MaxKeys))
+		wrong = append(wrong, fmt.Errorf("%d keys are listed, and the most is %d", len(p.Keys), MaxKeys))
 	}
 	for i, key := range p.Keys {
 		if _, err := signature.ParseKeyID(key); err != nil {
@@ -149,7 +147,7 @@ func (p Policy) Validate() error {
 		}
 	}
 	if p.BreakGlass == Ignore && p.BreakGlassRules != nil {
-		wrong = append(wrong, errors.New("breakGlassRules are given, and breakGlass is Ignore: nobody can use it"))
+		wrong = append(wrong, errors.New("breakGlassRules have no effect: breakGlass is Ignore"))
 	}
 	if rules := p.BreakGlassRules; rules != nil && rules.MaxDuration != "" && !duration.MatchString(rules.MaxDuration) {
 		wrong = append(wrong, fmt.Errorf("breakGlassRules.maxDuration is %q, and must be minutes or hours, such as 8h", rules.MaxDuration))
@@ -160,16 +158,16 @@ func (p Policy) Validate() error {
 	return errors.Join(wrong...)
 }
 
-// wrongType is how the decoder words a value of the wrong type, with its own types.
+// wrongType matches the decoder's error about a value of the wrong type.
 var wrongType = regexp.MustCompile(`cannot unmarshal (\w+) into Go struct field (?:\.?Policy\.|\.)?([\w.]+) of type \*?(?:\w+\.)?(\S+)$`)
 
-// Parse reads a policy that YAML returned, as somebody may have changed it since.
-// Fields that are unknown or there twice are errors; so is a list of keys that is
-// left out, which must not come to mean that any image may run.
+// Parse reads a policy from text of YAML, perhaps after an edit. It rejects unknown and
+// duplicate fields. It also rejects a missing list of keys, which must not mean that every
+// image may run.
 func Parse(text []byte) (Policy, error) {
 	var given struct {
 		Policy
-		Keys *[]string `json:"keys"` // in the place of Policy's
+		Keys *[]string `json:"keys"` // hides Policy's
 	}
 	if err := yaml.UnmarshalStrict(text, &given); err != nil {
 		if m := wrongType.FindStringSubmatch(err.Error()); m != nil {
@@ -178,7 +176,7 @@ func Parse(text []byte) (Policy, error) {
 		return Policy{}, errors.New(strings.TrimPrefix(err.Error(), "error converting YAML to JSON: "))
 	}
 	if given.Keys == nil || *given.Keys == nil {
-		return Policy{}, errors.New("keys are missing; [] would let every image of OCI Registry run")
+		return Policy{}, errors.New("keys are missing; [] would admit every image of OCI Registry")
 	}
 	p := given.Policy
 	p.Keys = *given.Keys
@@ -188,7 +186,7 @@ func Parse(text []byte) (Policy, error) {
 	return p, nil
 }
 
-// YAML is the policy as one document, with every field that can be set.
+// YAML returns the policy as one document with all its fields.
 func (p Policy) YAML() ([]byte, error) {
 	p = p.Clone()
 	lists := []*[]string{&p.Keys, &p.ExemptImages, &p.Scope.Namespaces, &p.Scope.ExcludedNamespaces}
@@ -200,7 +198,7 @@ func (p Policy) YAML() ([]byte, error) {
 			*list = []string{}
 		}
 	}
-	// By way of nodes, which keep the order of the fields.
+	// Nodes preserve the order of the fields.
 	text, err := json.Marshal(p)
 	if err != nil {
 		return nil, err
@@ -217,7 +215,7 @@ func (p Policy) YAML() ([]byte, error) {
 	return b.Bytes(), err
 }
 
-// unfold writes objects and lists line by line, and words without quotes.
+// unfold puts every item on a line, and removes quotes.
 func unfold(n *yamlv3.Node) {
 	if len(n.Content) > 0 || n.Kind == yamlv3.ScalarNode {
 		n.Style = 0

@@ -18,14 +18,14 @@ import (
 	"github.com/oke-sign/oke-sign/plugin/workload"
 )
 
-// Names that Gatekeeper's chart gives, and that its code relies on.
+// Names of Gatekeeper's chart that its code relies on.
 const (
 	WebhookConfiguration = "gatekeeper-validating-webhook-configuration"
 	ValidationWebhook    = "validation.gatekeeper.sh"
 	IgnoreLabel          = "admission.gatekeeper.sh/ignore"
 )
 
-// ActsAt reports whether a constraint does something at admission.
+// ActsAt reports whether a constraint takes an action, such as deny, at admission.
 func ActsAt(c unstructured.Unstructured, what string) bool {
 	action, _, _ := unstructured.NestedString(c.Object, "spec", "enforcementAction")
 	if action != "scoped" {
@@ -63,7 +63,8 @@ func MatchesKind(c unstructured.Unstructured, group, kind string) bool {
 	return false
 }
 
-// ListConstraints are those of a kind; a kind that is not installed has none.
+// ListConstraints lists the constraints of a kind. A kind that is not installed has no
+// constraints.
 func ListConstraints(ctx context.Context, s *connect.Session, kind string) ([]workload.Document, error) {
 	list, err := List(ctx, s, Resource(kind))
 	if apierrors.IsNotFound(err) {
@@ -98,17 +99,18 @@ func List(ctx context.Context, s *connect.Session, of schema.GroupVersionResourc
 	return found, err
 }
 
-// What becomes of an image of which nothing is known. OKEScannedImages has the same.
+// Values of OKEScannedImages' parameter unknown: what happens to an image without a
+// known scan.
 const DenyUnknown, AllowUnknown = "Deny", "Allow"
 
-// Resource is the type of objects that constraints of a kind are.
+// Resource returns the resource of a kind of constraints.
 func Resource(kind string) schema.GroupVersionResource {
 	return schema.GroupVersionResource{Group: constraint.Group, Version: constraint.Version, Resource: constraint.Resource(kind)}
 }
 
-// Enforces reports whether a Pod of Gatekeeper, by what it says in a status, answers
-// the API server. The audit's Pod takes in the same objects and refuses nothing, and
-// is often the first to say so.
+// Enforces reports whether a Pod of Gatekeeper answers the API server, by its entry in a
+// status. The audit's Pod loads the same objects and denies nothing, and it is often the
+// first to report them.
 func Enforces(pod any) bool {
 	of, _ := pod.(map[string]any)
 	operations, said, _ := unstructured.NestedStringSlice(of, "operations")

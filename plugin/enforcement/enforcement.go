@@ -1,6 +1,7 @@
 // Package enforcement reads what a cluster enforces: the constraints of oke-sign,
-// Gatekeeper's webhook, and the namespaces that Gatekeeper leaves out. It changes
-// nothing. Parts that the user may not read are left out, with a remark.
+// Gatekeeper's webhook, and the namespaces that Gatekeeper exempts. It changes nothing.
+// It skips parts that the user may not read, and says so. Objects are hostile input: any
+// field may be missing or have the wrong type.
 package enforcement
 
 import (
@@ -26,17 +27,17 @@ import (
 	"github.com/oke-sign/oke-sign/policies"
 )
 
-// State is what a cluster enforces: constraints of oke-sign, and where
-// Gatekeeper is not asked at all.
+// State is what a cluster enforces: constraints of oke-sign, and the namespaces that
+// Gatekeeper does not check.
 type State struct {
 	workload.Input
-	Webhook  *admissionregistrationv1.ValidatingWebhook // nil if it is not there
-	Unknown  error                                      // why it could not be read
-	Excluded []string                                   // namespaces that Gatekeeper is configured to pass over; * at either end
+	Webhook  *admissionregistrationv1.ValidatingWebhook // nil: it does not exist
+	Unknown  error                                      // why the webhook could not be read
+	Excluded []string                                   // namespaces that Gatekeeper's Config exempts; a * may be at either end
 }
 
-// ErrNoConstraints says that a cluster enforces nothing of oke-sign.
-var ErrNoConstraints = errors.New("the cluster has no constraint of oke-sign, so nothing says which images may run")
+// ErrNoConstraints reports a cluster without a constraint of oke-sign.
+var ErrNoConstraints = errors.New("the cluster has no constraint of oke-sign, so every image may run")
 
 // Read reads what the cluster enforces.
 func Read(ctx context.Context, s *connect.Session) (State, error) {
@@ -49,21 +50,21 @@ func Read(ctx context.Context, s *connect.Session) (State, error) {
 		constraints = append(constraints, found...)
 	}
 	if len(constraints) == 0 {
-		return State{}, &cli.HintedError{What: ErrNoConstraints, Hint: "kubectl oke-sign doctor says what is missing"}
+		return State{}, &cli.HintedError{What: ErrNoConstraints, Hint: "kubectl oke-sign doctor shows what is missing"}
 	}
 	e, err := ReadScope(ctx, s, "")
 	e.Constraints = constraints
 	return e, err
 }
 
-// ReadScope are what the cluster enforces but for constraints: its namespaces, or
-// one of them, and where Gatekeeper is not asked. Who may not read one of it gets the
-// rest, and is told.
+// ReadScope reads where the cluster enforces constraints: its namespaces, or one of them,
+// and the namespaces that Gatekeeper does not check. It skips parts that the user may not
+// read, and says so.
 func ReadScope(ctx context.Context, s *connect.Session, namespace string) (e State, err error) {
 	e.Namespaces, err = listNamespaces(ctx, s, namespace)
 	switch {
 	case apierrors.IsForbidden(err):
-		s.Remark("you may not list namespaces; constraints that choose them by label cannot be judged")
+		s.Remark("you may not list namespaces, so constraints with a namespaceSelector cannot be simulated")
 	case err != nil:
 		return State{}, err
 	}
@@ -72,16 +73,16 @@ func ReadScope(ctx context.Context, s *connect.Session, namespace string) (e Sta
 	case ctx.Err() != nil:
 		return State{}, ctx.Err()
 	case apierrors.IsForbidden(e.Unknown):
-		s.Remark("you may not read Gatekeeper's webhook: namespaces that it leaves out are judged here all the same")
+		s.Remark("you may not read Gatekeeper's webhook, so namespaces that it exempts count as checked here")
 	case e.Unknown != nil:
-		s.Remark("whether Gatekeeper is asked could not be found out: %v", e.Unknown)
+		s.Remark("Gatekeeper's webhook could not be read: %v", e.Unknown)
 	case e.Webhook == nil:
-		s.Remark("Gatekeeper's webhook is not there: whatever is said here, nothing is refused (kubectl oke-sign doctor)")
+		s.Remark("Gatekeeper's webhook does not exist, so the cluster denies nothing; run kubectl oke-sign doctor")
 	}
 	configs, err := List(ctx, s, ConfigKind)
 	switch {
 	case apierrors.IsForbidden(err):
-		s.Remark("you may not read Gatekeeper's Config: namespaces that it leaves out are judged here all the same")
+		s.Remark("you may not read Gatekeeper's Config, so namespaces that it exempts count as checked here")
 	case err != nil && !apierrors.IsNotFound(err):
 		return State{}, fmt.Errorf("listing Gatekeeper's configuration: %w", err)
 	}
@@ -89,7 +90,7 @@ func ReadScope(ctx context.Context, s *connect.Session, namespace string) (e Sta
 	return e, nil
 }
 
-// listNamespaces are the namespaces by name, or one of them.
+// listNamespaces returns the namespaces by name, or one of them.
 func listNamespaces(ctx context.Context, s *connect.Session, only string) (map[string]*corev1.Namespace, error) {
 	found := make(map[string]*corev1.Namespace)
 	client, err := s.Kube.Typed()
@@ -116,7 +117,8 @@ func listNamespaces(ctx context.Context, s *connect.Session, only string) (map[s
 	return found, nil
 }
 
-// ReadWebhook is the webhook that constraints are enforced by, or nil if it is not there.
+// ReadWebhook returns the webhook that enforces constraints. It is nil if it does not
+// exist.
 func ReadWebhook(ctx context.Context, s *connect.Session) (*admissionregistrationv1.ValidatingWebhook, error) {
 	client, err := s.Kube.Typed()
 	if err != nil {
@@ -125,10 +127,11 @@ func ReadWebhook(ctx context.Context, s *connect.Session) (*admissionregistratio
 	return FindWebhook(client.AdmissionregistrationV1().ValidatingWebhookConfigurations().Get(ctx, WebhookConfiguration, metav1.GetOptions{}))
 }
 
-// ConfigKind is the type of Gatekeeper's own configuration.
+// ConfigKind is the resource of Gatekeeper's Config.
 var ConfigKind = schema.GroupVersionResource{Group: "config.gatekeeper.sh", Version: "v1alpha1", Resource: "configs"}
 
-// ExcludedNamespaces are those that Gatekeeper's webhook is configured to pass over.
+// ExcludedNamespaces returns the namespaces that Gatekeeper's Config exempts from the
+// webhook.
 func ExcludedNamespaces(configs []unstructured.Unstructured) []string {
 	var found []string
 	for _, c := range configs {
@@ -145,8 +148,8 @@ func ExcludedNamespaces(configs []unstructured.Unstructured) []string {
 	return found
 }
 
-// FindWebhook finds the webhook that constraints are enforced by. That it is not
-// there is an answer.
+// FindWebhook returns the webhook that enforces constraints. It is nil, without an error,
+// if it does not exist.
 func FindWebhook(c *admissionregistrationv1.ValidatingWebhookConfiguration, err error) (*admissionregistrationv1.ValidatingWebhook, error) {
 	if apierrors.IsNotFound(err) {
 		return nil, nil
@@ -162,7 +165,7 @@ func FindWebhook(c *admissionregistrationv1.ValidatingWebhookConfiguration, err 
 	return nil, nil
 }
 
-// WhyNotAsked says why Gatekeeper is not asked about a namespace, or "".
+// WhyNotAsked returns why Gatekeeper does not check a namespace, or "".
 func (e State) WhyNotAsked(namespace string) string {
 	for _, pattern := range e.Excluded {
 		if wildcard.Wildcard(pattern).Matches(namespace) {
@@ -173,10 +176,10 @@ func (e State) WhyNotAsked(namespace string) string {
 	if e.Webhook == nil || n == nil {
 		return ""
 	}
-	return leftOut(e.Webhook, n)
+	return exemptBy(e.Webhook, n)
 }
 
-func leftOut(webhook *admissionregistrationv1.ValidatingWebhook, n *corev1.Namespace) string {
+func exemptBy(webhook *admissionregistrationv1.ValidatingWebhook, n *corev1.Namespace) string {
 	chosen, err := metav1.LabelSelectorAsSelector(webhook.NamespaceSelector)
 	if err != nil || webhook.NamespaceSelector == nil || chosen.Matches(labels.Set(n.Labels)) {
 		return ""
@@ -184,5 +187,5 @@ func leftOut(webhook *admissionregistrationv1.ValidatingWebhook, n *corev1.Names
 	if _, ok := n.Labels[IgnoreLabel]; ok {
 		return "the namespace has the label " + IgnoreLabel
 	}
-	return "Gatekeeper's webhook leaves the namespace out"
+	return "Gatekeeper's webhook exempts the namespace"
 }

@@ -106,7 +106,7 @@ func TestWhyNotAsked(t *testing.T) {
 	}{
 		"a namespace as others":         {enforcement.State{Webhook: &admissionregistrationv1.ValidatingWebhook{NamespaceSelector: ignore}}, "shop", ""},
 		"the label":                     {enforcement.State{Webhook: &admissionregistrationv1.ValidatingWebhook{NamespaceSelector: ignore}}, "kube-system", "the namespace has the label admission.gatekeeper.sh/ignore"},
-		"a selector of somebody else":   {enforcement.State{Webhook: &admissionregistrationv1.ValidatingWebhook{NamespaceSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"policy": "on"}}}}, "shop", "Gatekeeper's webhook leaves the namespace out"},
+		"a selector of somebody else":   {enforcement.State{Webhook: &admissionregistrationv1.ValidatingWebhook{NamespaceSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"policy": "on"}}}}, "shop", "Gatekeeper's webhook exempts the namespace"},
 		"no selector":                   {enforcement.State{Webhook: &admissionregistrationv1.ValidatingWebhook{}}, "kube-system", ""},
 		"no webhook to ask":             {enforcement.State{}, "kube-system", ""},
 		"excluded by name":              {enforcement.State{Excluded: []string{"shop"}}, "shop", "Gatekeeper's Config excludes the namespace"},

@@ -89,10 +89,10 @@ func TestRead(t *testing.T) {
 			objects:    []string{signedImages, webhooks, `{apiVersion: constraints.gatekeeper.sh/v1beta1, kind: OKEBreakGlass, metadata: {name: glass}, spec: {}}`},
 			constraint: []string{"OKESignedImages/signed", "OKEBreakGlass/glass"}, namespaces: 2, webhook: true,
 		},
-		"no constraint": {objects: []string{webhooks}, wantErr: "the cluster has no constraint of oke-sign, so nothing says which images may run"},
+		"no constraint": {objects: []string{webhooks}, wantErr: "the cluster has no constraint of oke-sign, so every image may run"},
 		"no webhook": {
 			objects: []string{signedImages}, constraint: []string{"OKESignedImages/signed"}, namespaces: 2,
-			wantTold: "Gatekeeper's webhook is not there: whatever is said here, nothing is refused (kubectl oke-sign doctor)\n",
+			wantTold: "Gatekeeper's webhook does not exist, so the cluster denies nothing; run kubectl oke-sign doctor\n",
 		},
 		"no right to list constraints": {
 			objects: []string{signedImages, webhooks}, path: "/apis/constraints.gatekeeper.sh", code: http.StatusForbidden, reason: metav1.StatusReasonForbidden,
@@ -100,7 +100,7 @@ func TestRead(t *testing.T) {
 		},
 		"no right to list namespaces": {
 			objects: []string{signedImages, webhooks}, path: "/api/v1/namespaces", code: http.StatusForbidden, reason: metav1.StatusReasonForbidden,
-			wantTold:   "you may not list namespaces; constraints that choose them by label cannot be judged\n",
+			wantTold:   "you may not list namespaces, so constraints with a namespaceSelector cannot be simulated\n",
 			constraint: []string{"OKESignedImages/signed"}, webhook: true,
 		},
 		"namespaces cannot be listed": {
@@ -109,17 +109,17 @@ func TestRead(t *testing.T) {
 		},
 		"no right to read the webhook": {
 			objects: []string{signedImages, webhooks}, path: ofWebhook, code: http.StatusForbidden, reason: metav1.StatusReasonForbidden,
-			wantTold:   "you may not read Gatekeeper's webhook: namespaces that it leaves out are judged here all the same\n",
+			wantTold:   "you may not read Gatekeeper's webhook, so namespaces that it exempts count as checked here\n",
 			constraint: []string{"OKESignedImages/signed"}, namespaces: 2,
 		},
 		"the webhook cannot be read": {
 			objects: []string{signedImages, webhooks}, path: ofWebhook, code: http.StatusInternalServerError, reason: metav1.StatusReasonInternalError,
-			wantTold:   "whether Gatekeeper is asked could not be found out: not for you\n",
+			wantTold:   "Gatekeeper's webhook could not be read: not for you\n",
 			constraint: []string{"OKESignedImages/signed"}, namespaces: 2,
 		},
 		"no right to read the Config": {
 			objects: []string{signedImages, webhooks, config}, path: ofConfig, code: http.StatusForbidden, reason: metav1.StatusReasonForbidden,
-			wantTold:   "you may not read Gatekeeper's Config: namespaces that it leaves out are judged here all the same\n",
+			wantTold:   "you may not read Gatekeeper's Config, so namespaces that it exempts count as checked here\n",
 			constraint: []string{"OKESignedImages/signed"}, namespaces: 2, webhook: true,
 		},
 		"no Config in the cluster": {
@@ -223,7 +223,7 @@ func TestReadSignedImages(t *testing.T) {
 			[]string{constraint("b", `enforcementAction: warn, parameters: {keys: []}`), constraint("a", `enforcementAction: scoped, parameters: {keys: []}`)},
 			[]string{"a scoped []", "b warn []"}, "",
 		},
-		"no list of keys":             {[]string{constraint("signed", `parameters: {}`)}, nil, "OKESignedImages/signed: it says no keys, and so refuses every image of OCI Registry"},
+		"no list of keys":             {[]string{constraint("signed", `parameters: {}`)}, nil, "OKESignedImages/signed: it has no list of keys, and denies every image of OCI Registry"},
 		"a key that is none":          {[]string{constraint("signed", `parameters: {keys: [x]}`)}, nil, "OKESignedImages/signed: not the OCID of a key"},
 		"keys that are no list":       {[]string{constraint("signed", `parameters: {keys: x}`)}, nil, "OKESignedImages/signed: "},
 		"a specification that is one": {[]string{`{apiVersion: constraints.gatekeeper.sh/v1beta1, kind: OKESignedImages, metadata: {name: signed}, spec: x}`}, nil, "OKESignedImages/signed: "},

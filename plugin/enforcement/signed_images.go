@@ -22,22 +22,21 @@ import (
 	"github.com/oke-sign/oke-sign/provider/signature"
 )
 
-// SignedImages is a constraint of the cluster that lists the keys by which images
-// must be signed.
+// SignedImages is a constraint of the cluster with its allowed keys.
 type SignedImages struct {
 	Name   string
 	Action string            // deny, warn, dryrun or scoped
-	Keys   []signature.KeyID // none: any image of OCI Registry is admitted
+	Keys   []signature.KeyID // none: the constraint admits every image of OCI Registry
 	match  match.Match
 }
 
 func (c SignedImages) String() string { return policies.SignedImages + "/" + c.Name }
 
-// refuses reports whether the constraint keeps anything out.
-func (c SignedImages) refuses() bool { return c.Action == "deny" || c.Action == "scoped" }
+// denies reports whether the constraint can deny a Pod.
+func (c SignedImages) denies() bool { return c.Action == "deny" || c.Action == "scoped" }
 
-// ReadSignedImages reads the constraints of the cluster that say what must be signed.
-// A cluster without any has none, whether or not the policies are installed.
+// ReadSignedImages reads the OKESignedImages constraints of the cluster, sorted by name.
+// A cluster without the templates has no constraints.
 func ReadSignedImages(ctx context.Context, s *connect.Session) ([]SignedImages, error) {
 	if !s.Kube.Leads() {
 		return nil, connect.ErrNoCluster
@@ -79,7 +78,7 @@ func parseSignedImages(item unstructured.Unstructured) (SignedImages, error) {
 		return SignedImages{}, err
 	}
 	if text.Spec.Parameters.Keys == nil {
-		return SignedImages{}, errors.New("it says no keys, and so refuses every image of OCI Registry")
+		return SignedImages{}, errors.New("it has no list of keys, and denies every image of OCI Registry")
 	}
 	c := SignedImages{Name: item.GetName(), Action: cmp.Or(text.Spec.EnforcementAction, "deny"), match: text.Spec.Match}
 	for _, s := range text.Spec.Parameters.Keys {
@@ -95,18 +94,18 @@ func parseSignedImages(item unstructured.Unstructured) (SignedImages, error) {
 	return c, nil
 }
 
-// Decisive are those constraints that refuse, or all if none does: a policy that
-// is only being tried must not change what an enforced one says.
+// Decisive returns the constraints that deny, or all if no constraint denies. A policy on
+// trial must not change the result of an enforced one.
 func Decisive(all []SignedImages) []SignedImages {
-	refusing := slices.DeleteFunc(slices.Clone(all), func(c SignedImages) bool { return !c.refuses() })
-	if len(refusing) == 0 {
+	denying := slices.DeleteFunc(slices.Clone(all), func(c SignedImages) bool { return !c.denies() })
+	if len(denying) == 0 {
 		return all
 	}
-	return refusing
+	return denying
 }
 
-// Covers reports whether the constraint matches an object or the Pods that come
-// of it, as Gatekeeper matches them.
+// Covers reports whether Gatekeeper would match the constraint with an object or with the
+// Pods that the object creates.
 func (c SignedImages) Covers(object *unstructured.Unstructured, namespace *corev1.Namespace) (bool, error) {
 	for _, o := range append([]*unstructured.Unstructured{object}, manifest.Pods(object)...) {
 		ok, err := match.Matches(&c.match, &match.Matchable{Object: o, Namespace: namespace, Source: mutationtypes.SourceTypeOriginal})
@@ -120,7 +119,7 @@ func (c SignedImages) Covers(object *unstructured.Unstructured, namespace *corev
 	return false, nil
 }
 
-// ConstraintNames lists constraints for people.
+// ConstraintNames returns the names of constraints as one text for people.
 func ConstraintNames(constraints []SignedImages) string {
 	var list []string
 	for _, c := range constraints {

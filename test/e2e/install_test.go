@@ -173,7 +173,7 @@ func (i *installation) firstSteps(t *testing.T) {
 	began := time.Now()
 	home.ready(t, 4*time.Minute, "web", "1/1")
 	t.Logf("it ran %.0f s after its image was signed", time.Since(began).Seconds())
-	okeSign(t, "doctor").succeeds(t).says(t, "the image policy holds")
+	okeSign(t, "doctor").succeeds(t).says(t, "the image policy is enforced")
 }
 
 // withoutRights runs the provider before its service account has rights in OCI. OCI

@@ -22,8 +22,8 @@ func TestBreakGlassByThePlugin(t *testing.T) {
 
 	plugin("explain", "deployment/web-deployment").fails(t, s.name+"/Deployment/web-deployment: refused", "unsigned: no signature", "kubectl oke-sign sign "+unsigned+" --key "+imageKey.ID)
 	breakGlass := []string{"break-glass", "deployment/web-deployment", "--reason", "incident 4711", "--yes", "--for"}
-	plugin(append(breakGlass, "2h")...).fails(t, "the cluster refuses it", "break-glass: too-long")
-	plugin(append(breakGlass, "30m")...).succeeds(t).says(t, "its Pods are made anew")
+	plugin(append(breakGlass, "2h")...).fails(t, "the cluster denies it", "break-glass: too-long")
+	plugin(append(breakGlass, "30m")...).succeeds(t).says(t, "its Pods restart")
 	s.ready(t, soon, "web-deployment", "1/1")
 
 	var list []struct {
@@ -64,9 +64,9 @@ func TestDoctorFindsNothing(t *testing.T) {
 	}
 	for _, f := range found {
 		switch {
-		case f.State == "holds", f.State == "skipped" && f.Check == "OKE's own policy":
+		case f.State == "holds", f.State == "skipped" && f.Check == "OKE image policy":
 		// Other tests change these at the same time.
-		case f.Check == "what runs may run", f.Check == "answers", f.Check == "audit lists all", strings.HasPrefix(f.Check, "constraints "), f.Check == "break-glass is held", f.Check == "keys", f.Check == "scans":
+		case f.Check == "running images", f.Check == "answers", f.Check == "audit lists all", strings.HasPrefix(f.Check, "constraints "), f.Check == "break-glass is limited", f.Check == "keys", f.Check == "scans":
 		case f.State == "warns" && (f.Check == "gatekeeper runs" || strings.HasPrefix(f.Check, "provider")):
 		default:
 			t.Errorf("%s %s: %s", f.Check, f.State, f.Detail)

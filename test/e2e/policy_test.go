@@ -17,7 +17,7 @@ func TestPolicyCommands(t *testing.T) {
 	s.applyAll(t, workload("Deployment", "runs", unsigned, nil)).succeeds(t)
 
 	okeSign(t, "policy", "set", "--new", "--key", "image-key", "--namespaces", s.name).
-		fails(t, "Deployment/runs", "unsigned", "the change would refuse 1 workload that runs,")
+		fails(t, "Deployment/runs", "unsigned", "the change would deny 1 workload that runs,")
 	okeSign(t, "policy", "set", "--new", "--key", "image-key", "--namespaces", s.name, "--mode", "warn").succeeds(t)
 	policy := func() (p struct {
 		Policy struct {

@@ -79,7 +79,7 @@ func TestClusterPolicyByThePlugin(t *testing.T) {
 	}
 	// Other tests cause other findings at the same time, but this one is always there.
 	r = okeSign(t, "doctor", "--cluster", clusters["demo"])
-	r.says(t, "OKE's own policy", "on as well: a Pod needs the consent of both")
+	r.says(t, "OKE image policy", "on as well: a Pod must satisfy both")
 
 	imported := policy("import", "--action", "dryrun").succeeds(t)
 	s.pipe(t, imported.stdout, "apply", "--dry-run=server", "-f", "-").succeeds(t).

@@ -1,5 +1,6 @@
-// Package breakglass has kubectl oke-sign break-glass: it sets, ends and lists the
-// annotation that lets a workload run without signatures.
+// Package breakglass has kubectl oke-sign break-glass: it sets, ends and lists break-glass,
+// the annotation that lets a workload run without signatures. The cluster decides who may
+// set it, by OKEBreakGlass. The package does not check that itself.
 package breakglass
 
 import (
@@ -46,21 +47,20 @@ func New(s *connect.Session) *cobra.Command {
 	o := &breakGlassOptions{Session: s}
 	cmd := &cobra.Command{
 		Use:   "break-glass TYPE/NAME... --reason TEXT --for TIME",
-		Short: "Let unsigned images of OCI Registry run, for a time",
-		Long: `Let a workload run images of OCI Registry that the image policy would refuse,
-signed or not, for a time and with a reason. Images of other registries stay
-refused.
+		Short: "Let unsigned images of OCI Registry run for a limited time",
+		Long: `Let a workload run any image of OCI Registry, signed or not, for a limited time
+and with a reason. Images of other registries stay denied.
 
-It is an annotation on the Pod. On a workload such as a Deployment it is put
-into the template of its Pods, which are made anew, and so come up. On a Pod it
-counts for what is changed in that Pod: kubectl debug, or another image. A Pod
-that was refused is not there to be annotated.
+The command sets annotations. On a workload such as a Deployment it sets them
+in the template of the Pods, and the Pods restart under break-glass. On a Pod
+it covers later changes of that Pod: kubectl debug, or another image. A denied
+Pod does not exist, so it cannot get annotations.
 
-Who may do it, and for how long, is up to the constraint OKEBreakGlass: without
-one, whoever may write the workload. When the time is over no new Pod starts;
-those that run go on until they end.
+The constraint OKEBreakGlass limits who may use break-glass, and for how long.
+Without one, everybody who may write the workload may use it. After the time no
+new Pod starts; running Pods run on until they end.
 
-On a terminal the command asks; elsewhere it needs --yes.`,
+At a terminal the command asks before it acts; elsewhere it needs --yes.`,
 		Example: `  kubectl oke-sign break-glass deployment/web -n shop --reason "INC-4711: key disabled" --for 2h
 
   # Who runs without signatures, and until when?
@@ -77,8 +77,8 @@ On a terminal the command asks; elsewhere it needs --yes.`,
 			return o.run(cmd.Context(), args)
 		},
 	}
-	cmd.Flags().StringVar(&o.reason, "reason", "", "`TEXT` that says why, for those who look later.")
-	cmd.Flags().DurationVar(&o.duration, "for", 0, "`TIME` until new Pods are refused again, such as 30m or 8h.")
+	cmd.Flags().StringVar(&o.reason, "reason", "", "`TEXT` that gives the reason, such as a ticket.")
+	cmd.Flags().DurationVar(&o.duration, "for", 0, "`TIME` until the image policy applies again, such as 30m or 8h.")
 	o.bind(cmd)
 	cmd.AddCommand(newList(s), newEnd(s))
 	return cmd
@@ -88,12 +88,12 @@ func newEnd(s *connect.Session) *cobra.Command {
 	o := &breakGlassOptions{Session: s, end: true}
 	cmd := &cobra.Command{
 		Use:   "end TYPE/NAME...",
-		Short: "Hold a workload to the image policy again",
-		Long: `Take break-glass away from a workload or a Pod. The Pods of a workload are made
-anew, and refused if their images are: kubectl oke-sign break-glass
-list -o wide shows which images nothing else lets in.
+		Short: "End break-glass for a workload",
+		Long: `End break-glass for a workload or a Pod. The Pods of a workload restart, and the
+image policy applies to them again: kubectl oke-sign break-glass list -o wide
+shows the images that only break-glass admits.
 
-On a terminal the command asks; elsewhere it needs --yes.`,
+At a terminal the command asks before it acts; elsewhere it needs --yes.`,
 		Example: `  kubectl oke-sign break-glass end deployment/web -n shop`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := o.validate(cmd, args); err != nil {
@@ -108,11 +108,11 @@ On a terminal the command asks; elsewhere it needs --yes.`,
 
 func (o *breakGlassOptions) bind(cmd *cobra.Command) {
 	cmd.Flags().BoolVarP(&o.yes, "yes", "y", false, "Do it without asking.")
-	cmd.Flags().BoolVar(&o.dryRun, "dry-run", false, "Have the cluster judge the change, and change nothing.")
+	cmd.Flags().BoolVar(&o.dryRun, "dry-run", false, "Let the cluster check the change, and change nothing.")
 	o.out.Bind(cmd.Flags())
 }
 
-// maxReason bounds what is kept with an object, in bytes.
+// maxReason bounds the reason, which the API server stores with the object, in bytes.
 const maxReason = 1000
 
 func (o *breakGlassOptions) validate(cmd *cobra.Command, args []string) error {
@@ -123,19 +123,19 @@ func (o *breakGlassOptions) validate(cmd *cobra.Command, args []string) error {
 	}
 	switch {
 	case len(args) == 0:
-		return cli.Usage("no workload named", "name one, such as deployment/web; kubectl oke-sign break-glass list -A shows those under break-glass")
+		return cli.Usage("no workload is named", "name one, such as deployment/web; kubectl oke-sign break-glass list -A shows those under break-glass")
 	case o.end:
 	case strings.TrimSpace(o.reason) == "":
 		return cli.Usage("--reason is missing", `say why, such as --reason "INC-4711: key disabled"`)
 	case len(o.reason) > maxReason:
-		return cli.Usage(fmt.Sprintf("--reason has %d bytes, and %d are kept", len(o.reason), maxReason), "name the ticket that says it all")
+		return cli.Usage(fmt.Sprintf("--reason has %d bytes, and %d is the most", len(o.reason), maxReason), "shorten it, and name the ticket")
 	case o.duration == 0 && !cmd.Flags().Changed("for"):
-		return cli.Usage("--for is missing", "say for how long, such as --for 2h")
+		return cli.Usage("--for is missing", "give the time, such as --for 2h")
 	case o.duration < time.Minute:
-		return cli.Usage(fmt.Sprintf("--for %s is over before a Pod has started", o.duration), "use a minute at least, such as --for 30m")
+		return cli.Usage(fmt.Sprintf("--for %s is too short for a Pod to start", o.duration), "use a minute at least, such as --for 30m")
 	}
 	if !o.yes && !o.dryRun && !o.Interactive() {
-		return cli.Usage("there is nobody to ask", "add --yes to do it, or --dry-run to see whether it would be allowed")
+		return cli.Usage("no terminal to ask at", "add --yes to do it, or --dry-run to see whether it would be allowed")
 	}
 	return cmp.Or(o.ValidateFlags(), o.out.Validate())
 }
@@ -190,17 +190,17 @@ func (o *breakGlassOptions) run(ctx context.Context, args []string) error {
 // change is a change of an object's annotations.
 type change struct {
 	of     workload.Document
-	at     []string // the metadata that it changes
+	at     []string // the path to the metadata of the Pods
 	helper *resource.Helper
-	patch  map[string]any // nil: there is nothing to change
-	means  string         // for the person who is asked
+	patch  map[string]any // nil: nothing to change
+	means  string         // the effect, for the question at the terminal
 	until  string
 	reason string
 	done   string
 }
 
-// plan finds the objects, and lets the cluster judge each change before any is
-// made.
+// plan finds the objects, and lets the cluster check every change by a dry run before the
+// first one is made.
 func (o *breakGlassOptions) plan(ctx context.Context, args []string) ([]change, error) {
 	namespace, err := o.Kube.CurrentNamespace()
 	if err != nil {
@@ -238,7 +238,7 @@ func (o *breakGlassOptions) plan(ctx context.Context, args []string) ([]change, 
 	return changes, nil
 }
 
-// bounded runs what knows no deadline itself, as long as there is time.
+// bounded runs work, which takes no context, until the context ends.
 func bounded(ctx context.Context, work func() error) error {
 	done := make(chan error, 1)
 	go func() { done <- work() }()
@@ -254,15 +254,15 @@ func (o *breakGlassOptions) change(of workload.Document) (change, error) {
 	c := change{of: of}
 	var ok bool
 	if c.at, ok = manifest.PodMetadata(of.Object); !ok {
-		return c, &cli.HintedError{What: fmt.Errorf("%s makes no Pods by a template of its own", of.Name()), Hint: "name what makes the Pods, such as deployment/web"}
+		return c, &cli.HintedError{What: fmt.Errorf("%s has no template of Pods", of.Name()), Hint: "name the workload that creates the Pods, such as deployment/web"}
 	}
 	if owner := workload.Controller(of.Object); owner != workload.NameOf(of.Object) && (of.Object.GetKind() != "Pod" || o.end) {
-		return c, &cli.HintedError{What: fmt.Errorf("%s belongs to %s/%s, which would undo the change or pass it over", of.Name(), owner.Kind, owner.Name),
+		return c, &cli.HintedError{What: fmt.Errorf("%s belongs to %s/%s, which would undo or ignore the change", of.Name(), owner.Kind, owner.Name),
 			Hint: fmt.Sprintf("name %s/%s", strings.ToLower(owner.Kind), owner.Name)}
 	}
 	if of.Object.GetKind() == "Job" {
 		return c, &cli.HintedError{What: fmt.Errorf("the template of %s cannot be changed once it is made", of.Name()),
-			Hint: "put the annotations " + simulate.BreakGlassAnnotation + `: "true", ` + simulate.ReasonAnnotation + " and " + simulate.UntilAnnotation + " into its manifest, and make it anew"}
+			Hint: "put the annotations " + simulate.BreakGlassAnnotation + `: "true", ` + simulate.ReasonAnnotation + " and " + simulate.UntilAnnotation + " into its manifest, delete it, and create it again"}
 	}
 	annotations := map[string]any{simulate.BreakGlassAnnotation: "true", simulate.ReasonAnnotation: o.reason, simulate.UntilAnnotation: cli.Timestamp(time.Now().Add(o.duration))}
 	if o.end {
@@ -291,28 +291,29 @@ func (o *breakGlassOptions) means(of workload.Document, c change) string {
 	owner := workload.Controller(of.Object)
 	switch {
 	case o.end && pod:
-		return name + ": what is changed in it from now on is held to the image policy. It runs on."
+		return name + ": the image policy applies to its changes from now on. The Pod runs on."
 	case o.end:
-		return name + ": its Pods are made anew, and held to the image policy."
+		return name + ": its Pods restart, and the image policy applies to them."
 	case pod && owner != workload.NameOf(of.Object):
-		return fmt.Sprintf("%s: until %s it may be given images of OCI Registry, signed or not. Pods that %s/%s makes are not helped: name that for them.", name, c.until, owner.Kind, owner.Name)
+		return fmt.Sprintf("%s: until %s it may be given images of OCI Registry, signed or not. This does not cover other Pods of %s/%s: name it instead to cover them.", name, c.until, owner.Kind, owner.Name)
 	case pod:
 		return fmt.Sprintf("%s: until %s it may be given images of OCI Registry, signed or not.", name, c.until)
 	default:
-		return fmt.Sprintf("%s: its Pods are made anew, and until %s they may run images of OCI Registry, signed or not.", name, c.until)
+		return fmt.Sprintf("%s: its Pods restart, and until %s they may run images of OCI Registry, signed or not.", name, c.until)
 	}
 }
 
-// tellLimits says of constraints and images that break-glass does nothing about.
+// tellLimits reports constraints that ignore break-glass, and images that it does not
+// admit.
 func (o *breakGlassOptions) tellLimits(ctx context.Context, changes []change) {
 	for _, kind := range []string{policies.SignedImages, policies.ImageDigests, policies.ScannedImages} {
 		found, err := enforcement.ListConstraints(ctx, o.Session, kind)
 		if err != nil {
-			continue // who may not list constraints can break the glass all the same
+			continue // break-glass needs no right to list constraints
 		}
 		for _, c := range found {
 			if honor, _, _ := unstructured.NestedString(c.Object.Object, "spec", "parameters", "breakGlass"); honor == "Ignore" {
-				o.Remark("constraint %s/%s ignores break-glass, and refuses what it refused before", kind, c.Object.GetName())
+				o.Remark("constraint %s/%s ignores break-glass, and still denies images", kind, c.Object.GetName())
 			}
 		}
 	}
@@ -320,15 +321,15 @@ func (o *breakGlassOptions) tellLimits(ctx context.Context, changes []change) {
 		images, _ := manifest.Images(c.of.Object)
 		for _, i := range images {
 			if image.Classify(i.Ref) != image.OCIRegistry {
-				o.Remark("%s: %s is no image of OCI Registry, and break-glass does not help it", c.of.Name(), cli.Printable(i.Ref))
+				o.Remark("%s: %s is not an image of OCI Registry, so break-glass does not admit it", c.of.Name(), cli.Printable(i.Ref))
 			}
 		}
 	}
 }
 
-var errChanged = errors.New("somebody else has changed it meanwhile, so it was left as it is")
+var errChanged = errors.New("somebody else changed it in the meantime, so it was not changed")
 
-// write patches the object if it has the version.
+// write patches the object if it still has the version.
 func (c change) write(version string, dry bool) error {
 	if err := unstructured.SetNestedField(c.patch, version, "metadata", "resourceVersion"); err != nil {
 		return err
@@ -341,8 +342,8 @@ func (c change) write(version string, dry bool) error {
 	return err
 }
 
-// same reports whether an object has all that the change was decided on: it is the very
-// object, with the same owners, spec and annotations of its Pods.
+// same reports whether an object is unchanged in all that the change depends on: its UID,
+// owners, spec, and the annotations of its Pods.
 func (c change) same(object *unstructured.Unstructured) bool {
 	old, annotations := c.of.Object, append(slices.Clone(c.at), "annotations")
 	was, _, _ := unstructured.NestedFieldNoCopy(old.Object, annotations...)
@@ -352,8 +353,8 @@ func (c change) same(object *unstructured.Unstructured) bool {
 		equality.Semantic.DeepEqual(old.GetOwnerReferences(), object.GetOwnerReferences())
 }
 
-// apply makes the change, if the object is still as it was looked at. Controllers write
-// the status all the time, so that a change of nothing else is no reason to give up.
+// apply makes the change if the object is still the same. Controllers write the status
+// often, so a conflict over nothing else is tried again.
 func (c change) apply(ctx context.Context, dry bool) error {
 	latest := c.of.Object
 	err := bounded(ctx, func() error {
@@ -379,9 +380,9 @@ func (c change) apply(ctx context.Context, dry bool) error {
 	case apierrors.IsConflict(err), errors.Is(err, errChanged):
 		return &cli.HintedError{What: errChanged, Hint: "run the command again"}
 	case apierrors.IsForbidden(err) && strings.Contains(err.Error(), "admission webhook"):
-		return &cli.HintedError{What: fmt.Errorf("the cluster refuses it: %w", err), Hint: "the constraint OKEBreakGlass says who may, why and for how long: kubectl get okebreakglass -o yaml"}
+		return &cli.HintedError{What: fmt.Errorf("the cluster denies it: %w", err), Hint: "OKEBreakGlass limits who may use break-glass, and for how long: kubectl get okebreakglass -o yaml"}
 	case apierrors.IsForbidden(err):
-		return &cli.HintedError{What: err, Hint: "who breaks the glass needs the right to patch " + c.of.Object.GetKind() + "s"}
+		return &cli.HintedError{What: err, Hint: "break-glass needs the right to patch " + c.of.Object.GetKind() + "s"}
 	}
 	return err
 }

@@ -38,13 +38,12 @@ func newList(s *connect.Session) *cobra.Command {
 	o := &breakGlassListOptions{Session: s}
 	cmd := &cobra.Command{
 		Use:   "list [-A]",
-		Short: "List what is under break-glass, since when and until when",
-		Long: `List the workloads and Pods under break-glass: until when, why, by which tool it
-was set, how many Pods run so, and which of their images nothing else would let
-in. Those whose time is over are listed too: their Pods run on, and no new one
-starts.
+		Short: "List workloads and Pods under break-glass",
+		Long: `List the workloads and Pods under break-glass: until when, why, set by which
+tool, how many Pods run so, and which images only break-glass admits. Expired
+uses are listed too: their Pods run on, and no new Pod starts.
 
-The API server keeps which tool set an annotation, and not which person; its
+The API server stores which tool set an annotation, but not which person. Its
 audit log has both.`,
 		Example: `  kubectl oke-sign break-glass list -A
 
@@ -58,13 +57,13 @@ audit log has both.`,
 			return o.run(cmd.Context())
 		},
 	}
-	cmd.Flags().BoolVarP(&o.allNamespaces, "all-namespaces", "A", false, "List those of all namespaces.")
+	cmd.Flags().BoolVarP(&o.allNamespaces, "all-namespaces", "A", false, "List the uses in all namespaces.")
 	cmd.Flags().StringVarP(&o.selector, "selector", "l", "", "Label `SELECTOR` of workloads and Pods.")
 	o.out.Bind(cmd.Flags())
 	return cmd
 }
 
-// use is an object under break-glass, with what is known of it.
+// use is a break-glass use: an object and what is known about it.
 type use struct {
 	workload.ObjectName
 	State      string               `json:"state"` // in-use, expired, no-end, no-effect
@@ -73,7 +72,7 @@ type use struct {
 	SetBy      string               `json:"setBy,omitempty"` // the field manager
 	Since      string               `json:"since,omitempty"`
 	Pods       int                  `json:"pods"`
-	Images     []string             `json:"images"` // that nothing else lets in; null if that was not judged
+	Images     []string             `json:"images"` // that only break-glass admits; null: unknown
 	Violations []workload.Violation `json:"violations,omitempty"`
 	Error      string               `json:"error,omitempty"`
 
@@ -83,8 +82,8 @@ type use struct {
 var useColumns = []cli.Column{{Name: "object"}, {Name: "state"}, {Name: "until"}, {Name: "pods"}, {Name: "images"},
 	{Name: "set by", Wide: true}, {Name: "since", Wide: true}, {Name: "against it", Wide: true}, {Name: "reason"}}
 
-// workloadKinds are the kinds in whose templates Kubernetes itself finds Pods.
-// ReplicaSets and Jobs that others make repeat what those say.
+// workloadKinds are Kubernetes' kinds with a template of Pods. ReplicaSets and Jobs of
+// another workload repeat its template, and the list skips them.
 var workloadKinds = []schema.GroupVersionResource{
 	{Group: "apps", Version: "v1", Resource: "deployments"},
 	{Group: "apps", Version: "v1", Resource: "statefulsets"},
@@ -136,14 +135,14 @@ func (o *breakGlassListOptions) results(ctx context.Context) ([]cli.Result, erro
 	for i, pod := range pods {
 		objects[i] = pod.Object
 		at := slices.IndexFunc(found, func(u *use) bool { return u.ObjectName == workloads[i] })
-		if at < 0 { // a Pod by itself, or of a workload that no longer says so
-			found = append(found, o.withoutAnnotation(ctx, pod))
+		if at < 0 { // a Pod without a workload, or with one that is not under break-glass now
+			found = append(found, o.singlePod(ctx, pod))
 			at = len(found) - 1
 		}
 		of[i] = found[at]
 		of[i].Pods++
 	}
-	if err := o.judge(ctx, objects, of); err != nil {
+	if err := o.simulate(ctx, objects, of); err != nil {
 		return nil, err
 	}
 	slices.SortFunc(found, func(a, b *use) int {
@@ -154,14 +153,14 @@ func (o *breakGlassListOptions) results(ctx context.Context) ([]cli.Result, erro
 		results[i] = o.result(*u)
 	}
 	if len(hidden) > 0 {
-		err = &cli.HintedError{What: fmt.Errorf("you may not list %s: of those, only what Pods that run say is known", strings.Join(hidden, ", ")),
-			Hint: "one that runs no Pod now may be under break-glass; you need the right to list them"}
+		err = &cli.HintedError{What: fmt.Errorf("you may not list %s: only running Pods show break-glass there", strings.Join(hidden, ", ")),
+			Hint: "ask for the right to list them: one without Pods may be under break-glass"}
 	}
 	return results, err
 }
 
-// annotated are the workloads whose templates say something of break-glass, and the
-// resources that may not be listed.
+// annotated returns the workloads whose templates have the annotation, and the resources
+// that the user may not list.
 func (o *breakGlassListOptions) annotated(ctx context.Context, namespace string) (found []*use, hidden []string, err error) {
 	client, err := o.Kube.Objects()
 	if err != nil {
@@ -191,7 +190,7 @@ func (o *breakGlassListOptions) annotated(ctx context.Context, namespace string)
 	return found, hidden, nil
 }
 
-// useOf is what an object says of break-glass, or nil.
+// useOf returns the break-glass use that an object declares, or nil.
 func useOf(object *unstructured.Unstructured) *use {
 	at, ok := manifest.PodMetadata(object)
 	if !ok {
@@ -216,7 +215,7 @@ func useOf(object *unstructured.Unstructured) *use {
 	return u
 }
 
-// setBy is the field manager that set the annotation, and when.
+// setBy returns the field manager that set the annotation, and when.
 func setBy(object *unstructured.Unstructured, at []string) (manager, since string) {
 	for _, entry := range object.GetManagedFields() {
 		var fields map[string]any
@@ -237,9 +236,9 @@ func setBy(object *unstructured.Unstructured, at []string) (manager, since strin
 	return manager, since
 }
 
-// withoutAnnotation is a Pod that stands for itself. Who set the annotation is not among what
-// is kept of Pods.
-func (o *breakGlassListOptions) withoutAnnotation(ctx context.Context, pod workload.Document) *use {
+// singlePod returns the use of a Pod without an annotated workload. It reads the Pod
+// again, because RunningPods drops managed fields, which name the field manager.
+func (o *breakGlassListOptions) singlePod(ctx context.Context, pod workload.Document) *use {
 	object := pod.Object
 	if client, err := o.Kube.Objects(); err == nil {
 		full, err := client.Resource(schema.GroupVersionResource{Version: "v1", Resource: "pods"}).Namespace(object.GetNamespace()).Get(ctx, object.GetName(), metav1.GetOptions{})
@@ -250,21 +249,21 @@ func (o *breakGlassListOptions) withoutAnnotation(ctx context.Context, pod workl
 	return useOf(object)
 }
 
-// judge finds out which images nothing but break-glass lets in.
-func (o *breakGlassListOptions) judge(ctx context.Context, pods []*unstructured.Unstructured, of []*use) error {
+// simulate finds the images that only break-glass admits.
+func (o *breakGlassListOptions) simulate(ctx context.Context, pods []*unstructured.Unstructured, of []*use) error {
 	if len(pods) == 0 {
 		return nil
 	}
 	e, err := enforcement.Read(ctx, o.Session)
-	if err != nil { // what is under break-glass is known without it
+	if err != nil { // the list itself needs no simulation
 		none := errors.Is(err, enforcement.ErrNoConstraints)
 		if none {
-			o.Remark("which images need it was not judged: %v", err)
+			o.Remark("the images that need it are unknown: %v", err)
 		}
 		for _, u := range of {
 			u.Images = nil
 			if !none {
-				u.err = cli.SharedError(fmt.Errorf("which images need break-glass was not judged: %w", err))
+				u.err = cli.SharedError(fmt.Errorf("the images that need break-glass are unknown: %w", err))
 			}
 		}
 		return nil
@@ -280,11 +279,11 @@ func (o *breakGlassListOptions) judge(ctx context.Context, pods []*unstructured.
 			u := of[n]
 			u.err = cmp.Or(u.err, s.Err)
 			for _, image := range images {
-				lifted := slices.ContainsFunc(s.WithoutBreakGlass.Denied, func(v gatekeeper.Violation) bool {
+				needed := slices.ContainsFunc(s.WithoutBreakGlass.Denied, func(v gatekeeper.Violation) bool {
 					same := func(w gatekeeper.Violation) bool { return simulate.NewViolation("", v) == simulate.NewViolation("", w) }
 					return v.Details["subject"] == image.Ref && !slices.ContainsFunc(s.Decision.Denied, same)
 				})
-				if lifted && !slices.Contains(u.Images, image.Ref) {
+				if needed && !slices.Contains(u.Images, image.Ref) {
 					u.Images = append(u.Images, image.Ref)
 				}
 			}

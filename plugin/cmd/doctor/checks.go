@@ -1,29 +1,29 @@
 package doctor
 
-// check is one thing that can make enforcement not hold.
+// check looks at one part of the installation.
 type check struct {
 	name string
 	look func(*facts) []finding
 }
 
-// checks are all of them, from what everything hangs on to the details.
+// checks lists all checks. The parts that all others depend on come first.
 func checks() []check {
 	return []check{
 		{"gatekeeper runs", checkGatekeeper},
 		{"gatekeeper version", checkVersion},
 		{"webhook fails closed", checkFailurePolicy},
 		{"webhook sees everything", checkRules},
-		{"namespaces left out", checkNamespaces},
+		{"unchecked namespaces", checkNamespaces},
 		{"exempt namespaces", checkExempt},
 		{"labels of namespaces", checkNamespaceLabels},
 		{"external data", checkExternalData},
 		{"response cache", checkResponseCache},
 		{"templates", checkTemplates},
 		{"constraints enforce", checkEffect},
-		{"constraints are taken in", checkConstraintStatus},
-		{"break-glass is held", checkBreakGlass},
+		{"constraints are loaded", checkConstraintStatus},
+		{"break-glass is limited", checkBreakGlass},
 		{"providers", checkProviders},
-		{"providers answer what is asked", checkAnswerers},
+		{"provider endpoints", checkEndpoints},
 		{"provider is ready", checkBackends},
 		{"provider certificate", checkCertificates},
 		{"answers", checkAudit},
@@ -32,12 +32,12 @@ func checks() []check {
 		{"scans", checkScans},
 		{"tags are pinned", checkPins},
 		{"clocks", checkClock},
-		{"OKE's own policy", checkOKE},
-		{"what runs may run", checkRunning},
+		{"OKE image policy", checkOKE},
+		{"running images", checkRunning},
 	}
 }
 
-// run does all checks.
+// run runs all checks.
 func (f *facts) run() []finding {
 	var found []finding
 	for _, c := range checks() {

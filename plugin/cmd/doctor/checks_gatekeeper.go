@@ -34,17 +34,17 @@ func checkGatekeeper(f *facts) []finding {
 		}
 		switch isWebhook := d.Spec.Template.Labels["gatekeeper.sh/operation"] == "webhook"; {
 		case d.Status.ReadyReplicas == 0 && isWebhook:
-			found = append(found, fails(command, "%s has no ready Pod: with failurePolicy Fail nothing can be created, with Ignore everything can", d.Name))
+			found = append(found, fails(command, "%s has no ready Pod: failurePolicy Fail then denies every object, and Ignore admits every object", d.Name))
 		case d.Status.ReadyReplicas == 0:
 			found = append(found, warns(command, "%s has no ready Pod", d.Name))
 		case isWebhook && wanted < 2:
-			found = append(found, warns(f.upgradeGatekeeper("replicas=3"), "%s has one replica: while its node is drained, nothing can be created", d.Name))
+			found = append(found, warns(f.upgradeGatekeeper("replicas=3"), "%s has one replica: while its node is drained, no object can be created", d.Name))
 		default:
 			found = append(found, holds("%s: %d of %d Pods ready", d.Name, d.Status.ReadyReplicas, wanted))
 		}
 	}
 	if len(f.operations("audit")) == 0 {
-		found = append(found, warns(helmInstall, "no audit runs: nobody lists what ran before the policy came"))
+		found = append(found, warns(helmInstall, "no audit runs: images that ran before the policy are not reported"))
 	}
 	return found
 }
@@ -62,11 +62,11 @@ func checkVersion(f *facts) []finding {
 			update := "helm upgrade gatekeeper gatekeeper/gatekeeper -n " + d.Namespace + " --values gatekeeper-values.yaml"
 			switch {
 			case err != nil:
-				found = append(found, warns("name Gatekeeper's version in the tag of its image", "%s says no version", cli.Printable(c.Image)))
+				found = append(found, warns("use an image of Gatekeeper whose tag is its version", "%s has no version in its tag", cli.Printable(c.Image)))
 			case v.LessThan(version.MustParseSemantic(oldestGatekeeper)):
-				found = append(found, fails(update, "%s asks no providers unless told to, and cannot read the templates", tag))
+				found = append(found, fails(update, "%s does not ask providers by default, and cannot load the templates", tag))
 			case v.LessThan(version.MustParseSemantic(testedGatekeeper)):
-				found = append(found, warns(update, "%s is older than %s, with which the policies are tested", tag, testedGatekeeper))
+				found = append(found, warns(update, "%s is older than %s, the version that the policies are tested with", tag, testedGatekeeper))
 			default:
 				found = append(found, holds("%s", tag))
 			}
@@ -81,24 +81,24 @@ func checkFailurePolicy(f *facts) []finding {
 	case err != nil:
 		return []finding{unknown(err)}
 	case w == nil:
-		return []finding{fails(helmInstall, "the webhook %s is not there: nothing is ever refused", enforcement.ValidationWebhook)}
+		return []finding{fails(helmInstall, "the webhook %s does not exist, so no object is denied", enforcement.ValidationWebhook)}
 	}
 	var found []finding
 	if w.FailurePolicy == nil || *w.FailurePolicy == admissionregistrationv1.Fail {
 		found = append(found, holds("failurePolicy Fail"))
 	} else {
 		found = append(found, fails(f.upgradeGatekeeper("validatingWebhookFailurePolicy=Fail"),
-			"failurePolicy is %s: what Gatekeeper cannot judge in time is admitted", *w.FailurePolicy))
+			"failurePolicy is %s: the API server admits objects when Gatekeeper does not answer in time", *w.FailurePolicy))
 	}
 	if len(w.ClientConfig.CABundle) == 0 {
-		found = append(found, fails(fmt.Sprintf("kubectl -n %s rollout restart deployment", f.gatekeeperNamespace()), "the webhook has no caBundle, so no call of it succeeds"))
+		found = append(found, fails(fmt.Sprintf("kubectl -n %s rollout restart deployment", f.gatekeeperNamespace()), "the webhook has no caBundle, so every call to it fails"))
 	}
 	return found
 }
 
-// judgedResources are those that name images, by their group. A subresource is not
-// part of *.
-var judgedResources = map[string][]string{
+// checkedResources are the resources that contain images, by API group. The resource *
+// of a webhook's rule does not include subresources.
+var checkedResources = map[string][]string{
 	"":      {"pods", "pods/ephemeralcontainers", "replicationcontrollers"},
 	"apps":  {"deployments", "replicasets", "statefulsets", "daemonsets"},
 	"batch": {"jobs", "cronjobs"},
@@ -110,33 +110,33 @@ func checkRules(f *facts) []finding {
 		return []finding{unknown(err)}
 	}
 	if w == nil {
-		return nil // said already
+		return nil // another check reports it
 	}
 	var found []finding
 	for _, group := range []string{"", "apps", "batch"} {
-		for _, resource := range judgedResources[group] {
+		for _, resource := range checkedResources[group] {
 			for _, operation := range []admissionregistrationv1.OperationType{admissionregistrationv1.Create, admissionregistrationv1.Update} {
 				if resource == "pods/ephemeralcontainers" && operation == admissionregistrationv1.Create {
-					continue // there is no such request
+					continue // no such request exists
 				}
 				if slices.ContainsFunc(w.Rules, func(r admissionregistrationv1.RuleWithOperations) bool { return covers(r, group, resource, operation) }) {
 					continue
 				}
-				fix := "add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or leave those out"
+				fix := "add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or remove that value"
 				if group == "" && resource != "replicationcontrollers" {
-					found = append(found, fails(fix, "the webhook is not asked about %s of %s: images get in that way", operation, resource))
+					found = append(found, fails(fix, "the webhook is not asked about %s of %s, so images are not checked there", operation, resource))
 				} else {
-					found = append(found, warns(fix, "the webhook is not asked about %s of %s: nobody is warned of them, and break-glass is not held there", operation, resource))
+					found = append(found, warns(fix, "the webhook is not asked about %s of %s, so nobody is warned, and break-glass is not limited there", operation, resource))
 				}
 			}
 		}
 	}
 	if s := w.ObjectSelector; s != nil && len(s.MatchLabels)+len(s.MatchExpressions) > 0 {
-		found = append(found, fails("remove objectSelector from the webhook", "the webhook leaves objects out by their labels, which whoever makes them chooses"))
+		found = append(found, fails("remove objectSelector from the webhook", "the webhook skips objects by their labels, and the creator of an object chooses its labels"))
 	}
 	for _, c := range w.MatchConditions {
 		if c.Name != "nothing-a-cluster-lives-by" {
-			found = append(found, warns("read it, and remove it if it can leave a Pod out", "the webhook has the condition %s of its own", cli.Printable(c.Name)))
+			found = append(found, warns("read it, and remove it if it can skip a Pod", "the webhook has the unknown condition %s", cli.Printable(c.Name)))
 		}
 	}
 	if len(found) == 0 {
@@ -145,8 +145,9 @@ func checkRules(f *facts) []finding {
 	return found
 }
 
-// checkNamespaces finds namespaces that Gatekeeper is not asked about, or passes
-// over. What the cluster and Gatekeeper live by has to be among them.
+// checkNamespaces finds namespaces that Gatekeeper does not check. kube-system and the
+// namespaces of Gatekeeper and the provider must be among them: otherwise an outage of
+// Gatekeeper would keep these from starting again.
 func checkNamespaces(f *facts) []finding {
 	w, err := f.validation()
 	if err = cmp.Or(err, f.namespaces.err); err != nil {
@@ -175,16 +176,16 @@ func checkNamespaces(f *facts) []finding {
 	}
 	switch {
 	case len(others) > 0 && f.providers.err != nil:
-		found = append(found, unknown(fmt.Errorf("any image runs in %s, unless the provider does: %w", strings.Join(others, ", "), f.providers.err)))
+		found = append(found, unknown(fmt.Errorf("any image runs in %s, unless the provider runs there: %w", strings.Join(others, ", "), f.providers.err)))
 	case len(others) > 0:
-		found = append(found, fails("remove the label "+enforcement.IgnoreLabel+", the entry of the Config, or the namespace from validatingWebhookExemptNamespacesLabels",
+		found = append(found, fails("remove the label "+enforcement.IgnoreLabel+", the entry in the Config, or the namespace in validatingWebhookExemptNamespacesLabels",
 			"any image runs in %s", strings.Join(others, ", ")))
 	}
 	if len(expected) > 0 {
-		found = append(found, holds("as intended: %s; whoever may make Pods there is held by nothing", strings.Join(expected, ", ")))
+		found = append(found, holds("as intended: %s; the policy does not apply there, so restrict who may create Pods", strings.Join(expected, ", ")))
 	}
 	if len(found) == 0 && w != nil {
-		found = append(found, warns("use the exemptions of gatekeeper-values.yaml", "no namespace: if Gatekeeper is down, nothing in kube-system can be mended"))
+		found = append(found, warns("use the exemptions of gatekeeper-values.yaml", "no namespace is exempt: while Gatekeeper is down, no Pod of kube-system can start"))
 	}
 	return found
 }
@@ -196,18 +197,18 @@ func checkExternalData(f *facts) []finding {
 	for _, d := range f.gatekeeper.is {
 		for _, value := range flagsOf(d.Spec.Template.Spec, "enable-external-data") {
 			if on, err := strconv.ParseBool(value); err != nil || !on {
-				return []finding{fails(f.upgradeGatekeeper("enableExternalData=true"), "%s runs with --enable-external-data=%s: it asks no provider, and refuses every image of OCI Registry", d.Name, value)}
+				return []finding{fails(f.upgradeGatekeeper("enableExternalData=true"), "%s runs with --enable-external-data=%s: it asks no provider, and denies every image of OCI Registry", d.Name, value)}
 			}
 		}
 	}
 	if len(f.gatekeeper.is) == 0 {
-		return nil // said already
+		return nil // another check reports it
 	}
 	return []finding{holds("on")}
 }
 
-// longestCache is how long Gatekeeper may keep answers before it tells on how long
-// a disabled key still counts.
+// longestCache is the longest TTL without a warning. A disabled key still counts for
+// the TTL of Gatekeeper's cache.
 const longestCache = time.Minute
 
 func checkResponseCache(f *facts) []finding {
@@ -223,7 +224,7 @@ func checkResponseCache(f *facts) []finding {
 			}
 		}
 		if ttl > longestCache {
-			found = append(found, warns(f.upgradeGatekeeper("externaldataProviderResponseCacheTTL=30s"), "Gatekeeper keeps answers for %s: so much longer a disabled key counts, and a new signature does not", ttl))
+			found = append(found, warns(f.upgradeGatekeeper("externaldataProviderResponseCacheTTL=30s"), "Gatekeeper caches answers for %s: for that time a disabled key still counts, and a new signature does not", ttl))
 		} else {
 			found = append(found, holds("%s", ttl))
 		}
@@ -231,8 +232,8 @@ func checkResponseCache(f *facts) []finding {
 	return found
 }
 
-// Gatekeeper has asked providers unless told otherwise since oldest; tested is the
-// version that the policies are tested with.
+// Gatekeeper asks external data providers by default since oldestGatekeeper. The
+// policies are tested with testedGatekeeper.
 const (
 	oldestGatekeeper = "v3.11.0"
 	testedGatekeeper = "v3.23.0"

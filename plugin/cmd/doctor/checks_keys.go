@@ -26,22 +26,23 @@ func checkKeys(f *facts) []finding {
 			}
 		}
 		name := cli.Clip(cmp.Or(k.key.Name, signature.Short(k.id)), 60)
-		list := "kubectl oke-sign keys list -o wide shows which keys there are"
+		list := "kubectl oke-sign keys list -o wide shows all keys"
+		remove := "kubectl oke-sign policy remove-key " + cli.Clip(k.id, 255)
 		switch {
 		case k.err != nil:
 			x := unknown(fmt.Errorf("%s: %w", name, k.err))
 			x.Fix = list
 			found = append(found, x)
 		case k.realm != "":
-			found = append(found, warns(list, "%s lies in another realm than %s, and no principal reaches both: what it signed is refused", name, k.realm))
+			found = append(found, warns(list, "%s is in another realm than %s, and no identity reaches both: images that it signed are denied", name, k.realm))
 		case k.key.Missing:
-			found = append(found, warns(list, "%s is not found, or you may not read it: what it signed is refused if the provider may not either", name))
+			found = append(found, warns(list, "%s does not exist, or you may not read it: images that it signed are denied unless the provider may read it", name))
 		case state.State != verdict.Enabled:
-			found = append(found, warns("enable it in OCI Vault, or take it off the list", "%s is %s: what it signed is refused", name, cli.Clip(state.State, 40)))
+			found = append(found, warns("enable it in OCI Vault; or "+remove, "%s is %s: images that it signed are denied", name, cli.Clip(state.State, 40)))
 		case state.Algorithm != "RSA":
-			found = append(found, warns("take it off the list", "%s is an %s key, which signs no images", name, cli.Clip(state.Algorithm, 20)))
+			found = append(found, warns(remove, "%s is an %s key, which cannot sign images", name, cli.Clip(state.Algorithm, 20)))
 		case enabled == 0:
-			found = append(found, warns("enable a version in OCI Vault", "%s has no enabled version: what it signed is refused", name))
+			found = append(found, warns("enable a version in OCI Vault", "%s has no enabled version: images that it signed are denied", name))
 		default:
 			found = append(found, holds("%s", name))
 		}

@@ -23,41 +23,41 @@ func TestKeys(t *testing.T) {
 			"holds: ?[2Jkey",
 		}},
 		"a disabled key": {vaultKey(func(k *doctor.Key) { k.Key.State = "DISABLED" }), []string{
-			"warns: image-key is DISABLED: what it signed is refused",
-			"-> enable it in OCI Vault, or take it off the list",
+			"warns: image-key is DISABLED: images that it signed are denied",
+			"-> enable it in OCI Vault; or kubectl oke-sign policy remove-key " + soundKey,
 		}},
 		"a state of hostile shape": {vaultKey(func(k *doctor.Key) { k.Key.State = "\x1b[2J" + strings.Repeat("x", 500) }), []string{
-			"warns: image-key is ?[2Jxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx…: what it signed is refused",
-			"-> enable it in OCI Vault, or take it off the list",
+			"warns: image-key is ?[2Jxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx…: images that it signed are denied",
+			"-> enable it in OCI Vault; or kubectl oke-sign policy remove-key " + soundKey,
 		}},
 		"a key of another algorithm": {vaultKey(func(k *doctor.Key) { k.Key.Algorithm = "AES" }), []string{
-			"warns: image-key is an AES key, which signs no images",
-			"-> take it off the list",
+			"warns: image-key is an AES key, which cannot sign images",
+			"-> kubectl oke-sign policy remove-key " + soundKey,
 		}},
 		"no enabled version": {vaultKey(func(k *doctor.Key) { k.Key.Versions[0].State = "DISABLED" }), []string{
-			"warns: image-key has no enabled version: what it signed is refused",
+			"warns: image-key has no enabled version: images that it signed are denied",
 			"-> enable a version in OCI Vault",
 		}},
 		"no version": {vaultKey(func(k *doctor.Key) { k.Key.Versions = nil }), []string{
-			"warns: image-key has no enabled version: what it signed is refused",
+			"warns: image-key has no enabled version: images that it signed are denied",
 			"-> enable a version in OCI Vault",
 		}},
 		"a key that is not found": {vaultKey(func(k *doctor.Key) { k.Key = vault.MasterKey{Missing: true} }), []string{
-			"warns: …v3t6jcf64a is not found, or you may not read it: what it signed is refused if the provider may not either",
-			"-> kubectl oke-sign keys list -o wide shows which keys there are",
+			"warns: …v3t6jcf64a does not exist, or you may not read it: images that it signed are denied unless the provider may read it",
+			"-> kubectl oke-sign keys list -o wide shows all keys",
 		}},
 		"a key of another realm": {vaultKey(func(k *doctor.Key) { k.Key, k.Realm = vault.MasterKey{}, "oc2" }), []string{
-			"warns: …v3t6jcf64a lies in another realm than oc2, and no principal reaches both: what it signed is refused",
-			"-> kubectl oke-sign keys list -o wide shows which keys there are",
+			"warns: …v3t6jcf64a is in another realm than oc2, and no identity reaches both: images that it signed are denied",
+			"-> kubectl oke-sign keys list -o wide shows all keys",
 		}},
 		"a key that could not be read": {vaultKey(func(k *doctor.Key) { k.Key, k.Err = vault.MasterKey{}, broken }), []string{
 			"unknown: …v3t6jcf64a: Internal error occurred: etcd is gone",
-			"-> kubectl oke-sign keys list -o wide shows which keys there are",
+			"-> kubectl oke-sign keys list -o wide shows all keys",
 		}},
 		"two keys": {all(vaultKey(healthy), vaultKey(func(k *doctor.Key) { k.Key.Name, k.Key.State = "second", "PENDING_DELETION" })), []string{
 			"holds: image-key",
-			"warns: second is PENDING_DELETION: what it signed is refused",
-			"-> enable it in OCI Vault, or take it off the list",
+			"warns: second is PENDING_DELETION: images that it signed are denied",
+			"-> enable it in OCI Vault; or kubectl oke-sign policy remove-key " + soundKey,
 		}},
 		"OCI cannot be asked": {unread("keys", errors.New("no configuration")), []string{
 			"unknown: no configuration",
@@ -84,7 +84,7 @@ func TestClocks(t *testing.T) {
 		}},
 		"the time could not be read": {unread("clock", broken), []string{
 			"unknown: Internal error occurred: etcd is gone",
-			"-> try again; the error says what was in the way",
+			"-> try again; if it stays, fix the cause that the error names",
 		}},
 	})
 }

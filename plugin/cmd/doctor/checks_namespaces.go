@@ -19,22 +19,21 @@ import (
 	"github.com/oke-sign/oke-sign/policies"
 )
 
-// checkNamespaceLabels finds out whether the owner of a namespace can label it so that
-// Gatekeeper or a constraint skips it.
+// checkNamespaceLabels checks that the owner of a namespace cannot exempt it by a label.
 func checkNamespaceLabels(f *facts) []finding {
 	if f.labels.err != nil {
 		return []finding{unknown(f.labels.err)}
 	}
 	install := "helm upgrade oke-sign charts/oke-sign -n " + f.providerNamespace() + " --reset-then-reuse-values --set namespaceLabels.enabled=true"
-	const hole = "the owner of a namespace can take it out of the image policy through namespaces/status"
+	const hole = "the owner of a namespace can exempt it from the image policy through namespaces/status"
 	guard := f.labels.is
 	switch {
 	case !guard.served:
 		return []finding{fails("upgrade the cluster to Kubernetes 1.30 or newer", "the API server has no ValidatingAdmissionPolicies: %s", hole)}
 	case guard.policy == nil:
-		return []finding{fails(install, "the ValidatingAdmissionPolicy %s is not there: %s", labelGuardName, hole)}
+		return []finding{fails(install, "the ValidatingAdmissionPolicy %s does not exist: %s", labelGuardName, hole)}
 	case guard.binding == nil:
-		return []finding{fails(install, "the ValidatingAdmissionPolicyBinding %s is not there, so its policy refuses nothing: %s", labelGuardName, hole)}
+		return []finding{fails(install, "the ValidatingAdmissionPolicyBinding %s does not exist, so its policy denies nothing: %s", labelGuardName, hole)}
 	}
 	weak, err := weakGuard(guard)
 	if err != nil {
@@ -46,13 +45,12 @@ func checkNamespaceLabels(f *facts) []finding {
 	}
 	if len(found) == 0 {
 		names, _ := mayIgnore(guard.policy)
-		found = append(found, holds("guarded by the API server; the label %s may go to %s", enforcement.IgnoreLabel, strings.Join(names, ", ")))
+		found = append(found, holds("guarded by the API server; the label %s is allowed on %s", enforcement.IgnoreLabel, strings.Join(names, ", ")))
 	}
 	return found
 }
 
-// weakGuard says what keeps a policy and its binding from refusing what those of this
-// release refuse.
+// weakGuard returns how a policy and its binding are weaker than those of this release.
 func weakGuard(guard labelGuard) ([]string, error) {
 	var want admissionregistrationv1.ValidatingAdmissionPolicy
 	if err := yaml.UnmarshalStrict(policies.NamespaceLabels, &want); err != nil {
@@ -80,7 +78,7 @@ func weakGuard(guard labelGuard) ([]string, error) {
 		say(!there, "the variable %s of policy %s is not that of this release", v.Name, labelGuardName)
 	}
 	_, err := mayIgnore(guard.policy)
-	say(err != nil, "the variable exempt of policy %s is no list of names", labelGuardName)
+	say(err != nil, "the variable exempt of policy %s is not a list of names", labelGuardName)
 
 	binding := guard.binding.Spec
 	say(binding.PolicyName != labelGuardName, "binding %s is for policy %s", labelGuardName, cli.Printable(binding.PolicyName))
@@ -90,7 +88,7 @@ func weakGuard(guard labelGuard) ([]string, error) {
 	return found, nil
 }
 
-// unmatched says which requests a policy does not see.
+// unmatched returns the requests that a policy does not see.
 func unmatched(match *admissionregistrationv1.MatchResources) []string {
 	if match == nil {
 		return []string{"policy " + labelGuardName + " matches nothing"}
@@ -99,7 +97,7 @@ func unmatched(match *admissionregistrationv1.MatchResources) []string {
 	rest := *match
 	rest.ResourceRules = nil
 	if !matchesAll(&rest) {
-		found = append(found, "policy "+labelGuardName+" chooses by labels or leaves resources out")
+		found = append(found, "policy "+labelGuardName+" selects by labels or excludes resources")
 	}
 	for _, of := range []struct {
 		resource  string
@@ -117,13 +115,13 @@ func unmatched(match *admissionregistrationv1.MatchResources) []string {
 	return found
 }
 
-// matchesAll reports whether a match leaves nothing out.
+// matchesAll reports whether a match excludes nothing.
 func matchesAll(m *admissionregistrationv1.MatchResources) bool {
 	empty := func(s *metav1.LabelSelector) bool { return s == nil || len(s.MatchLabels)+len(s.MatchExpressions) == 0 }
 	return empty(m.NamespaceSelector) && empty(m.ObjectSelector) && len(m.ResourceRules)+len(m.ExcludeResourceRules) == 0
 }
 
-// mayIgnore are the namespaces that may get the label by which Gatekeeper skips them.
+// mayIgnore returns the namespaces that the policy lets have Gatekeeper's ignore label.
 func mayIgnore(policy *admissionregistrationv1.ValidatingAdmissionPolicy) (names []string, err error) {
 	for _, v := range policy.Spec.Variables {
 		if v.Name == "exempt" {
@@ -133,8 +131,8 @@ func mayIgnore(policy *admissionregistrationv1.ValidatingAdmissionPolicy) (names
 	return names, err
 }
 
-// exemptNames are the namespaces that are exempt by name, each with what exempts it.
-// Names with a wildcard are not among them.
+// exemptNames returns the namespaces that are exempt by name, each with the settings
+// that exempt it. It skips names with a wildcard.
 func (f *facts) exemptNames() map[string][]string {
 	found := make(map[string][]string)
 	add := func(by string, names ...string) {
@@ -167,8 +165,8 @@ func (f *facts) exemptNames() map[string][]string {
 	return found
 }
 
-// checkExempt finds exempt names that belong to nobody, and names of the installation
-// that lead elsewhere.
+// checkExempt finds exempt names of namespaces that do not exist, and exempt default
+// names of an installation that uses other names.
 func checkExempt(f *facts) []finding {
 	if err := cmp.Or(f.namespaces.err, f.constraints.err); err != nil {
 		return []finding{unknown(err)}
@@ -181,7 +179,7 @@ func checkExempt(f *facts) []finding {
 		switch {
 		case !slices.ContainsFunc(f.namespaces.is, func(n corev1.Namespace) bool { return n.Name == name }):
 			found = append(found, fails("kubectl create namespace "+name+", or "+remove,
-				"namespace %s is exempt and does not exist: anybody who may create it runs any image there", name))
+				"namespace %s is exempt and does not exist: anybody who may create it can run any image there", name))
 		case name == "oke-sign" && len(f.backends) > 0 && !f.isBackend(name):
 			found = append(found, fails(remove+", and exempt "+f.providerNamespace(),
 				"namespace %s is exempt, and the provider runs in %s", name, f.providerNamespace()))
@@ -202,8 +200,8 @@ func checkExempt(f *facts) []finding {
 	return found
 }
 
-// isBackend reports whether a provider runs in a namespace, or may: what stands
-// behind an address could not be seen.
+// isBackend reports whether a provider runs in a namespace, or could run there because
+// doctor could not follow its address.
 func (f *facts) isBackend(namespace string) bool {
 	for _, b := range f.backends {
 		if b.namespace == namespace || b.namespace == "" {
@@ -213,8 +211,7 @@ func (f *facts) isBackend(namespace string) bool {
 	return false
 }
 
-// chosenByLabel finds labels, other than those that are guarded, by which Gatekeeper's
-// webhook skips namespaces.
+// chosenByLabel finds unguarded labels by which Gatekeeper's webhook skips namespaces.
 func (f *facts) chosenByLabel() []finding {
 	w, err := f.validation()
 	if err != nil || w == nil || w.NamespaceSelector == nil {
@@ -229,7 +226,7 @@ func (f *facts) chosenByLabel() []finding {
 	for _, key := range slices.Compact(keys) {
 		if key != enforcement.IgnoreLabel && key != corev1.LabelMetadataName {
 			found = append(found, warns("exempt namespaces by kubernetes.io/metadata.name",
-				"Gatekeeper's webhook chooses namespaces by the label %s: whoever may label a Namespace, such as its owner, takes it out", cli.Printable(key)))
+				"Gatekeeper's webhook chooses namespaces by the label %s, so the owner of a Namespace can exempt it", cli.Printable(key)))
 		}
 	}
 	return found

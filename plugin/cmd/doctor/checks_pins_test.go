@@ -9,19 +9,19 @@ func TestTagsArePinned(t *testing.T) {
 		}},
 		"no rule": {gone(pin), nil},
 		"no webhook": {gone(mutation), []string{
-			"warns: the webhook mutation.gatekeeper.sh is not there: no tag is pinned, and Pods are refused for theirs",
+			"warns: the webhook mutation.gatekeeper.sh does not exist: no tag is pinned, and Pods with tags are denied",
 			"-> helm upgrade gatekeeper gatekeeper/gatekeeper -n gatekeeper-system --reuse-values --set disableMutation=false",
 		}},
 		"another webhook": {at(mutation, "other", "webhooks,0,name"), []string{
-			"warns: the webhook mutation.gatekeeper.sh is not there: no tag is pinned, and Pods are refused for theirs",
+			"warns: the webhook mutation.gatekeeper.sh does not exist: no tag is pinned, and Pods with tags are denied",
 			"-> helm upgrade gatekeeper gatekeeper/gatekeeper -n gatekeeper-system --reuse-values --set disableMutation=false",
 		}},
 		"a rule that refuses without an answer": {at(pin, "Fail", "spec,parameters,assign,externalData,failurePolicy"), []string{
-			"warns: Assign/pin refuses Pods while the provider has no answer, also under break-glass and whatever the policy's mode",
+			"warns: Assign/pin denies Pods while the provider does not answer, in every mode of the policy and under break-glass",
 			`-> kubectl patch assign pin --type merge -p '{"spec":{"parameters":{"assign":{"externalData":{"failurePolicy":"Ignore"}}}}}'`,
 		}},
 		"a rule that uses a default without an answer": {at(pin, "UseDefault", "spec,parameters,assign,externalData,failurePolicy"), []string{
-			"warns: Assign/pin refuses Pods while the provider has no answer, also under break-glass and whatever the policy's mode",
+			"warns: Assign/pin denies Pods while the provider does not answer, in every mode of the policy and under break-glass",
 			`-> kubectl patch assign pin --type merge -p '{"spec":{"parameters":{"assign":{"externalData":{"failurePolicy":"Ignore"}}}}}'`,
 		}},
 		"a rule with an error": {at(pin, []any{map[string]any{"errors": []any{map[string]any{"message": "conflict"}}}}, "status,byPod"), []string{
@@ -30,15 +30,15 @@ func TestTagsArePinned(t *testing.T) {
 		}},
 		"a rule of hostile shape": {at(pin, "oke-sign-digests", "spec,parameters,assign,externalData"), nil},
 		"no Provider": {gone(digests), []string{
-			"warns: there is no Provider oke-sign-digests, which Assign/pin asks: no tag is pinned, and Pods are refused for theirs",
+			"warns: Assign/pin asks the Provider oke-sign-digests, which does not exist: no tag is pinned, and Pods with tags are denied",
 			"-> install the provider with the chart oke-sign",
 		}},
 		"a Provider that leads elsewhere": {at(digests, "https://oke-sign.oke-sign.svc:8443/v1/signatures", "spec,url"), []string{
-			"warns: oke-sign-digests leads to /v1/signatures, and what tags point to is answered under /v1/digests: no tag is pinned, and Pods are refused for theirs",
+			"warns: oke-sign-digests has the path /v1/signatures, and the provider resolves tags at /v1/digests: no tag is pinned, and Pods with tags are denied",
 			`-> kubectl patch provider oke-sign-digests --type merge -p '{"spec":{"url":"https://oke-sign.oke-sign.svc:8443/v1/digests"}}'`,
 		}},
 		"a Provider without time-out": {at(digests, nil, "spec,timeout"), []string{
-			"warns: oke-sign-digests has no time-out, which Gatekeeper takes for 0: every question fails at once",
+			"warns: oke-sign-digests has no time-out, so every request fails at once",
 			`-> kubectl patch provider oke-sign-digests --type merge -p '{"spec":{"timeout":1}}'`,
 		}},
 		"a Provider of another name": {all(func(w *world) {
@@ -46,24 +46,24 @@ func TestTagsArePinned(t *testing.T) {
 			w.Objects["Provider/own"].SetName("own")
 			delete(w.Objects, digests)
 		}, at(pin, "own", "spec,parameters,assign,externalData,provider"), at("Provider/own", int64(3), "spec,timeout")), []string{
-			"warns: own has a time-out of 3 s, and the webhook one of 3 s: a slow answer ends the webhook, not the question",
+			"warns: the time-out of own is 3 s, and the webhook's is 3 s: a slow answer ends the webhook's call without a reason",
 			`-> kubectl patch provider own --type merge -p '{"spec":{"timeout":1}}'`,
 		}},
 		"two rules that ask one Provider": {all(add("{apiVersion: mutations.gatekeeper.sh/v1, kind: Assign, metadata: {name: second}, spec: {parameters: {assign: {externalData: {provider: oke-sign-digests, failurePolicy: Ignore}}}}}"), at(digests, nil, "spec,timeout")), []string{
-			"warns: oke-sign-digests has no time-out, which Gatekeeper takes for 0: every question fails at once",
+			"warns: oke-sign-digests has no time-out, so every request fails at once",
 			`-> kubectl patch provider oke-sign-digests --type merge -p '{"spec":{"timeout":1}}'`,
 		}},
 		"rules may not be listed": {unread("Assign", forbidden), []string{
 			"unknown: objects is forbidden: you may not",
-			"-> you need the right to read it",
+			"-> ask for the right to read it",
 		}},
 		"Providers may not be listed": {all(unread("Provider", forbidden)), []string{
 			"unknown: objects is forbidden: you may not",
-			"-> you need the right to read it",
+			"-> ask for the right to read it",
 		}},
 		"the webhook may not be read": {unread("MutatingWebhookConfiguration", forbidden), []string{
 			"unknown: objects is forbidden: you may not",
-			"-> you need the right to read it",
+			"-> ask for the right to read it",
 		}},
 	})
 }

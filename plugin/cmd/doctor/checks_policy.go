@@ -44,9 +44,9 @@ func checkTemplates(f *facts) []finding {
 		case len(errs) > 0:
 			found = append(found, fails(apply, "Gatekeeper cannot use %s: %s", kind, errs[0]))
 		case !created:
-			found = append(found, fails(apply, "Gatekeeper has not taken %s in", kind))
+			found = append(found, fails(apply, "Gatekeeper has not loaded %s", kind))
 		case recorded && !same:
-			found = append(found, fails(apply, "%s is the template for recorded verdicts, which belongs into CI: it refuses every image that needs one", kind))
+			found = append(found, fails(apply, "%s is the template for recorded verdicts in CI: in a cluster it denies every image that needs a verdict", kind))
 		case !same:
 			found = append(found, warns(apply, "%s is not the template of this release", kind))
 		default:
@@ -56,8 +56,8 @@ func checkTemplates(f *facts) []finding {
 	return found
 }
 
-// sameCode compares the Rego of a template with this release's, and with that for
-// recorded verdicts.
+// sameCode reports whether a template has the Rego of this release, and whether it has
+// the Rego for recorded verdicts.
 func sameCode(t unstructured.Unstructured, kind string) (same, recorded bool) {
 	is := func(embedded embed.FS, file string) bool {
 		text, err := embedded.ReadFile(file)
@@ -91,7 +91,7 @@ func checkEffect(f *facts) []finding {
 			continue
 		}
 		signed = append(signed, c)
-		if !refusesPods(c) {
+		if !deniesPods(c) {
 			continue
 		}
 		denying = append(denying, c)
@@ -99,25 +99,25 @@ func checkEffect(f *facts) []finding {
 		edit := "kubectl edit " + strings.ToLower(name)
 		switch keys, listed, _ := unstructured.NestedSlice(c.Object, "spec", "parameters", "keys"); {
 		case !listed:
-			found = append(found, fails(edit, "%s has no list of keys, and refuses every image of OCI Registry", name))
+			found = append(found, fails(edit, "%s has no list of keys, and denies every image of OCI Registry", name))
 		case len(keys) == 0:
-			found = append(found, warns(edit, "%s lists no key: any image of OCI Registry may run, signed or not", name))
+			found = append(found, warns(edit, "%s lists no key, so every image of OCI Registry may run, signed or not", name))
 		}
 		for _, narrow := range narrowed(c) {
-			found = append(found, warns(edit, "%s is not about everything: %s", name, narrow))
+			found = append(found, warns(edit, "%s does not cover all Pods: %s", name, narrow))
 		}
 	}
 	switch {
 	case len(signed) == 0:
-		return []finding{fails("kubectl oke-sign policy set --key KEY", "no constraint asks for signatures")}
+		return []finding{fails("kubectl oke-sign policy set --key KEY", "no constraint requires signatures")}
 	case len(denying) == 0:
-		return []finding{fails("set enforcementAction: deny in a constraint that matches Pods", "%s of kind OKESignedImages, and none refuses Pods", cli.Count(len(signed), "constraint"))}
+		return []finding{fails("set enforcementAction: deny in a constraint that matches Pods, with kubectl edit okesignedimages", "%s of kind OKESignedImages, but none denies Pods", cli.Count(len(signed), "constraint"))}
 	}
 	var names []string
 	for _, c := range denying {
 		names = append(names, c.GetName())
 	}
-	return append([]finding{holds("Pods are refused by %s", strings.Join(names, ", "))}, found...)
+	return append([]finding{holds("%s denies Pods", strings.Join(names, ", "))}, found...)
 }
 
 func checkConstraintStatus(f *facts) []finding {
@@ -150,15 +150,15 @@ func checkConstraintStatus(f *facts) []finding {
 	return found
 }
 
-// breakGlassKinds are the kinds that bring an annotation onto a Pod.
+// breakGlassKinds are the kinds whose objects set annotations of Pods.
 var breakGlassKinds = []struct{ group, kind string }{
 	{"", "Pod"}, {"", "PodTemplate"}, {"", "ReplicationController"},
 	{"apps", "ControllerRevision"}, {"apps", "DaemonSet"}, {"apps", "Deployment"}, {"apps", "ReplicaSet"}, {"apps", "StatefulSet"},
 	{"batch", "CronJob"}, {"batch", "Job"},
 }
 
-// checkBreakGlass finds ways round the constraint that says who may break the
-// glass: a kind or a namespace that it is not about, or an action that only warns.
+// checkBreakGlass finds ways around OKEBreakGlass, which limits who may use break-glass:
+// kinds or namespaces that it does not cover, and actions that only warn.
 func checkBreakGlass(f *facts) []finding {
 	if f.constraints.err != nil {
 		return []finding{unknown(f.constraints.err)}
@@ -190,19 +190,19 @@ func checkBreakGlass(f *facts) []finding {
 	case !honoured:
 		return []finding{holds("the policy ignores the annotation")}
 	case len(rules) == 0 && len(idle) > 0:
-		return []finding{fails("set enforcementAction: deny in it", "OKEBreakGlass/%s refuses nobody", idle[0].GetName())}
+		return []finding{fails("set enforcementAction: deny in it", "OKEBreakGlass/%s denies nobody", idle[0].GetName())}
 	case len(rules) == 0:
-		return []finding{warns("kubectl apply -f a constraint of kind OKEBreakGlass", "anybody who may make a Pod may lift the policy with an annotation, without a reason or an end")}
+		return []finding{warns("create a constraint of kind OKEBreakGlass: kubectl oke-sign policy set --break-glass-group GROUP", "anybody who may create a Pod may use break-glass, without a reason and without an end")}
 	}
 	worse := warns
 	if who {
-		worse = fails // whom it keeps out gets in there
+		worse = fails // the limit can be avoided
 	}
 	var found []finding
-	// A constraint that leaves something out holds nobody there, whatever its kinds.
+	// A constraint with a narrower match limits nobody outside it, whatever its kinds.
 	whole := slices.DeleteFunc(slices.Clone(rules), func(c unstructured.Unstructured) bool { return len(narrowed(c)) > 0 })
 	if len(whole) == 0 {
-		found = append(found, worse("remove it from spec.match", "OKEBreakGlass/%s leaves something out: %s", rules[0].GetName(), narrowed(rules[0])[0]))
+		found = append(found, worse("remove it from spec.match", "OKEBreakGlass/%s does not cover everything: %s", rules[0].GetName(), narrowed(rules[0])[0]))
 	} else {
 		rules = whole
 	}
@@ -213,7 +213,7 @@ func checkBreakGlass(f *facts) []finding {
 		}
 	}
 	if len(missing) > 0 {
-		found = append(found, worse("add the kinds to spec.match.kinds", "OKEBreakGlass is not about %s: the annotation gets in through them", strings.Join(missing, ", ")))
+		found = append(found, worse("add the kinds to spec.match.kinds", "OKEBreakGlass does not cover %s: break-glass is not limited there", strings.Join(missing, ", ")))
 	}
 	found = append(found, looseRules(rules)...)
 	if len(found) == 0 {
@@ -222,7 +222,7 @@ func checkBreakGlass(f *facts) []finding {
 	return found
 }
 
-// looseRules finds what lets a break-glass that was allowed once be used again.
+// looseRules finds rules that let an old break-glass use start other Pods or images.
 func looseRules(rules []unstructured.Unstructured) []finding {
 	patch := func(parameters string) string {
 		return fmt.Sprintf(`kubectl patch okebreakglass %s --type merge -p '{"spec":{"parameters":%s}}'`, rules[0].GetName(), parameters)
@@ -238,17 +238,17 @@ func looseRules(rules []unstructured.Unstructured) []finding {
 	var found []finding
 	if !limited {
 		found = append(found, warns(patch(`{"maxDuration":"8h"}`),
-			"OKEBreakGlass/%s sets no maxDuration: whoever may scale an old ReplicaSet starts its Pods under break-glass again, at any time", rules[0].GetName()))
+			"OKEBreakGlass/%s sets no maxDuration: scaling an old ReplicaSet starts its Pods under break-glass again, at any time", rules[0].GetName()))
 	}
 	if !pinned {
 		found = append(found, warns(patch(`{"requireDigest":true}`),
-			"OKEBreakGlass/%s does not require digests: a Pod under break-glass runs what its tag names when the Pod starts", rules[0].GetName()))
+			"OKEBreakGlass/%s does not require digests: a Pod under break-glass runs whatever image its tag names when it starts", rules[0].GetName()))
 	}
 	return found
 }
 
-// checkAudit reads what Gatekeeper itself heard when it audited what runs. What the
-// provider does not find and you do, it has no right to read.
+// checkAudit reads the answers that Gatekeeper's audit got. If the user finds an image or
+// a key that the provider does not find, the provider lacks the right to read it.
 func checkAudit(f *facts) []finding {
 	if f.constraints.err != nil {
 		return []finding{unknown(f.constraints.err)}
@@ -278,30 +278,30 @@ func checkAudit(f *facts) []finding {
 	var found []finding
 	switch {
 	case strings.Contains(silent, "NotAuthorizedOrNotFound"):
-		found = append(found, fails(f.grant(), "OCI lets the provider read nothing: %s", cli.Clip(silent, 256)))
+		found = append(found, fails(f.grant(), "the provider may not read from OCI: %s", cli.Clip(silent, 256)))
 	case silent != "":
 		found = append(found, fails(f.logs(), "the last audit got no answer: %s", cli.Clip(silent, 256)))
 	}
 	if unread != "" {
-		found = append(found, fails(f.grant(), "the provider has no right in OCI to read what you can: %s", unread))
+		found = append(found, fails(f.grant(), "the provider may not read what you may read in OCI: %s", unread))
 	}
 	if late != "" { // an audit asks about all images at once, and scans are given less time than that takes
-		found = append(found, warns("wait for another audit or two; then "+f.logs(), "the last audit got no answer about scans: %s", cli.Clip(late, 256)))
+		found = append(found, warns("wait for the next audit; then "+f.logs(), "the last audit got no answer about scans: %s", cli.Clip(late, 256)))
 	}
 	if unseen != "" {
-		found = append(found, warns(f.grant()+"; other tenancies it takes with --tenancy", "the provider does not see an image that runs: %s", cli.Clip(unseen, 256)))
+		found = append(found, warns(f.grant()+"; for another tenancy give the provider --tenancy", "the provider does not find an image that runs: %s", cli.Clip(unseen, 256)))
 	}
 	switch {
 	case len(found) > 0:
 	case audited:
-		found = append(found, holds("the last audit had all of them"))
+		found = append(found, holds("the last audit got all answers"))
 	case len(f.constraints.is) > 0:
-		found = append(found, warns("wait a minute, and look whether the audit runs", "no audit has asked yet"))
+		found = append(found, warns("wait a minute, then run kubectl oke-sign doctor again", "no audit has finished yet"))
 	}
 	return found
 }
 
-// checkAuditList finds constraints whose list of violations Gatekeeper has cut.
+// checkAuditList finds constraints whose list of violations Gatekeeper truncated.
 func checkAuditList(f *facts) []finding {
 	if f.constraints.err != nil {
 		return []finding{unknown(f.constraints.err)}
@@ -323,12 +323,12 @@ func checkAuditList(f *facts) []finding {
 	return found
 }
 
-// unreadable is what a violation says that the provider does not find in OCI, if
-// you do; or "".
+// unreadable returns the repository or key that the provider does not find and the user
+// does, or "".
 func (f *facts) unreadable(message string) string {
 	if strings.Contains(message, ": image-not-found: ") {
 		for _, s := range f.running.is {
-			// The audit cuts messages; the name comes before the digest.
+			// The audit truncates messages. The name comes before the digest.
 			name, _, _ := strings.Cut(s.Image, "@")
 			seen := s.Verdict != nil && s.Verdict.Reason != verdict.ImageNotFound && s.Verdict.Reason != verdict.NotCovered
 			if seen && strings.Contains(message, ": "+name+"@") {
@@ -346,7 +346,7 @@ func (f *facts) unreadable(message string) string {
 	return ""
 }
 
-// grant is the command that prints what the provider has to be let do in OCI.
+// grant returns the command that prints the IAM statements for the provider.
 func (f *facts) grant() string {
 	command := "kubectl oke-sign iam"
 	for _, name := range slices.Sorted(maps.Keys(f.backends)) {
@@ -366,8 +366,8 @@ func (f *facts) grant() string {
 	return command + " prints the statements for the provider"
 }
 
-// checkOKE finds OKE's own policy on beside ours: a Pod needs the consent of both
-// then, and who looks for the reason of a refusal has two places to look.
+// checkOKE warns of an enabled OKE image policy beside oke-sign's. A Pod must then
+// satisfy both, and either can be the reason of a denial.
 func checkOKE(f *facts) []finding {
 	switch c := f.oke.is; {
 	case f.oke.err != nil:
@@ -375,18 +375,18 @@ func checkOKE(f *facts) []finding {
 		x.Fix = "check --cluster, and that a policy lets you `read clusters`"
 		return []finding{x}
 	case c == nil:
-		return []finding{{State: stateSkipped, Detail: "nothing says which OKE cluster this is, so whether OKE's own policy is on as well was not looked at", Fix: "kubectl oke-sign doctor --cluster OCID looks"}}
+		return []finding{{State: stateSkipped, Detail: "the kubeconfig does not name an OKE cluster, so the OKE image policy was not checked", Fix: "kubectl oke-sign doctor --cluster OCID checks it"}}
 	case !c.Policy.Enabled:
 		return []finding{holds("off")}
-	case !slices.ContainsFunc(f.constraints.is, refusesPods):
-		return []finding{holds("on, and the only one that refuses")}
+	case !slices.ContainsFunc(f.constraints.is, deniesPods):
+		return []finding{holds("on, and oke-sign denies nothing")}
 	default:
-		return []finding{warns("switch one of them off when you trust the other: kubectl oke-sign cluster-policy disable --cluster "+c.ID.String(),
-			"on as well: a Pod needs the consent of both; %s", f.compareOKE())}
+		return []finding{warns("disable one of them when you trust the other: kubectl oke-sign cluster-policy disable --cluster "+c.ID.String(),
+			"on as well: a Pod must satisfy both; %s", f.compareOKE())}
 	}
 }
 
-// compareOKE says how the keys of OKE's own policy and of ours differ.
+// compareOKE returns how the keys of the OKE image policy and of oke-sign differ.
 func (f *facts) compareOKE() string {
 	ours := simulate.Keys(enforcedBy(f.constraints.is))
 	var theirs []string
@@ -404,43 +404,43 @@ func (f *facts) compareOKE() string {
 	}
 	switch onlyTheirs, onlyOurs := alone(theirs, ours), alone(ours, theirs); {
 	case len(theirs) == 0:
-		return "it lists no key, and lets in every image of OCI Registry"
+		return "OKE's lists no key, and admits every image of OCI Registry"
 	case onlyTheirs == "" && onlyOurs == "":
 		return "both list the same keys"
 	case onlyOurs == "":
-		return "only it lists " + onlyTheirs
+		return "only OKE's lists " + onlyTheirs
 	case onlyTheirs == "":
 		return "only ours lists " + onlyOurs
 	default:
-		return "only it lists " + onlyTheirs + ", and only ours " + onlyOurs
+		return "only OKE's lists " + onlyTheirs + ", and only ours " + onlyOurs
 	}
 }
 
-// checkRunning finds what would not come up again. What Oracle keeps for a cluster's
-// add-ons lies in a tenancy of Oracle's.
+// checkRunning finds images that would be denied when their Pods restart. Images of a
+// cluster's add-ons are in a tenancy of Oracle.
 func checkRunning(f *facts) []finding {
 	if f.running.err != nil {
 		return []finding{unknown(f.running.err)}
 	}
-	var refused, foreign []string
+	var denied, elsewhere []string
 	for _, s := range f.running.is {
 		if s.Result != simulate.RefusedImage {
 			continue
 		}
 		name, _, _ := strings.Cut(s.Image, "@")
 		if slices.ContainsFunc(s.Violations, func(v workload.Violation) bool { return v.Reason == string(verdict.NotCovered) }) {
-			foreign = append(foreign, name)
+			elsewhere = append(elsewhere, name)
 		} else {
-			refused = append(refused, name)
+			denied = append(denied, name)
 		}
 	}
 	var found []finding
-	if len(foreign) > 0 {
-		found = append(found, warns("give the provider the tenancy if it is yours, copy them into yours and sign them, or exempt just these: exemptImages: ["+cli.Clip(strings.Join(foreign, ", "), 600)+"]",
-			"running from other tenancies, and refused if made anew (%s): %s", cli.Count(len(foreign), "image"), cli.Clip(strings.Join(foreign, ", "), 300)))
+	if len(elsewhere) > 0 {
+		found = append(found, warns("give the provider --tenancy if the tenancy is yours; or copy and sign the images; or exempt them: exemptImages: ["+cli.Clip(strings.Join(elsewhere, ", "), 600)+"]",
+			"%s from other tenancies would be denied when their Pods restart: %s", cli.Count(len(elsewhere), "image"), cli.Clip(strings.Join(elsewhere, ", "), 300)))
 	}
-	if len(refused) > 0 {
-		found = append(found, warns("kubectl oke-sign status -A", "running, and refused if made anew (%s): %s", cli.Count(len(refused), "image"), cli.Clip(strings.Join(refused, ", "), 300)))
+	if len(denied) > 0 {
+		found = append(found, warns("kubectl oke-sign status -A", "%s would be denied when their Pods restart: %s", cli.Count(len(denied), "image"), cli.Clip(strings.Join(denied, ", "), 300)))
 	}
 	if len(found) == 0 {
 		found = append(found, holds("%s", cli.Count(len(f.running.is), "image")))

@@ -38,7 +38,7 @@ func TestTemplates(t *testing.T) {
 			"holds: OKEScannedImages",
 		}},
 		"a template that Gatekeeper has not taken in": {at("ConstraintTemplate/okesignedimages", false, "status,created"), []string{
-			"fails: Gatekeeper has not taken OKESignedImages in",
+			"fails: Gatekeeper has not loaded OKESignedImages",
 			"-> kubectl apply -f policies/okesignedimages/template.yaml",
 			"holds: OKEImageDigests",
 			"holds: OKEBreakGlass",
@@ -47,12 +47,12 @@ func TestTemplates(t *testing.T) {
 		"a template without a status": {at("ConstraintTemplate/okebreakglass", nil, "status"), []string{
 			"holds: OKESignedImages",
 			"holds: OKEImageDigests",
-			"fails: Gatekeeper has not taken OKEBreakGlass in",
+			"fails: Gatekeeper has not loaded OKEBreakGlass",
 			"-> kubectl apply -f policies/okebreakglass/template.yaml",
 			"holds: OKEScannedImages",
 		}},
 		"a status of hostile shape": {at("ConstraintTemplate/okesignedimages", map[string]any{"created": "yes", "byPod": []any{"a", int64(1), map[string]any{"errors": "x"}}}, "status"), []string{
-			"fails: Gatekeeper has not taken OKESignedImages in",
+			"fails: Gatekeeper has not loaded OKESignedImages",
 			"-> kubectl apply -f policies/okesignedimages/template.yaml",
 			"holds: OKEImageDigests",
 			"holds: OKEBreakGlass",
@@ -80,7 +80,7 @@ func TestTemplates(t *testing.T) {
 			"holds: OKEScannedImages",
 		}},
 		"a template for recorded verdicts": {recorded, []string{
-			"fails: OKESignedImages is the template for recorded verdicts, which belongs into CI: it refuses every image that needs one",
+			"fails: OKESignedImages is the template for recorded verdicts in CI: in a cluster it denies every image that needs a verdict",
 			"-> kubectl apply -f policies/okesignedimages/template.yaml",
 			"holds: OKEImageDigests",
 			"holds: OKEBreakGlass",
@@ -88,7 +88,7 @@ func TestTemplates(t *testing.T) {
 		}},
 		"templates may not be listed": {unread("ConstraintTemplate", forbidden), []string{
 			"unknown: objects is forbidden: you may not",
-			"-> you need the right to read it",
+			"-> ask for the right to read it",
 		}},
 		"constraints may not be listed, which no template needs": {unread("constraints", forbidden), []string{
 			"holds: OKESignedImages",
@@ -102,116 +102,116 @@ func TestTemplates(t *testing.T) {
 func TestConstraintsEnforce(t *testing.T) {
 	told(t, "constraints enforce", map[string]row{
 		"a sound cluster": {sound, []string{
-			"holds: Pods are refused by signed",
+			"holds: signed denies Pods",
 		}},
 		"no constraint": {gone(signed), []string{
-			"fails: no constraint asks for signatures",
+			"fails: no constraint requires signatures",
 			"-> kubectl oke-sign policy set --key KEY",
 		}},
 		"only warnings": {at(signed, "warn", "spec,enforcementAction"), []string{
-			"fails: 1 constraint of kind OKESignedImages, and none refuses Pods",
-			"-> set enforcementAction: deny in a constraint that matches Pods",
+			"fails: 1 constraint of kind OKESignedImages, but none denies Pods",
+			"-> set enforcementAction: deny in a constraint that matches Pods, with kubectl edit okesignedimages",
 		}},
 		"only the audit": {all(at(signed, "scoped", "spec,enforcementAction"), at(signed, []any{map[string]any{"action": "deny", "enforcementPoints": []any{map[string]any{"name": "audit.gatekeeper.sh"}}}}, "spec,scopedEnforcementActions")), []string{
-			"fails: 1 constraint of kind OKESignedImages, and none refuses Pods",
-			"-> set enforcementAction: deny in a constraint that matches Pods",
+			"fails: 1 constraint of kind OKESignedImages, but none denies Pods",
+			"-> set enforcementAction: deny in a constraint that matches Pods, with kubectl edit okesignedimages",
 		}},
 		"workloads only": {at(signed, []any{"Deployment"}, "spec,match,kinds,0,kinds"), []string{
-			"fails: 1 constraint of kind OKESignedImages, and none refuses Pods",
-			"-> set enforcementAction: deny in a constraint that matches Pods",
+			"fails: 1 constraint of kind OKESignedImages, but none denies Pods",
+			"-> set enforcementAction: deny in a constraint that matches Pods, with kubectl edit okesignedimages",
 		}},
 		"no key": {at(signed, []any{}, "spec,parameters,keys"), []string{
-			"holds: Pods are refused by signed",
-			"warns: OKESignedImages/signed lists no key: any image of OCI Registry may run, signed or not",
+			"holds: signed denies Pods",
+			"warns: OKESignedImages/signed lists no key, so every image of OCI Registry may run, signed or not",
 			"-> kubectl edit okesignedimages/signed",
 		}},
 		"no list of keys": {at(signed, nil, "spec,parameters,keys"), []string{
-			"holds: Pods are refused by signed",
-			"fails: OKESignedImages/signed has no list of keys, and refuses every image of OCI Registry",
+			"holds: signed denies Pods",
+			"fails: OKESignedImages/signed has no list of keys, and denies every image of OCI Registry",
 			"-> kubectl edit okesignedimages/signed",
 		}},
 		"no parameters": {at(signed, nil, "spec,parameters"), []string{
-			"holds: Pods are refused by signed",
-			"fails: OKESignedImages/signed has no list of keys, and refuses every image of OCI Registry",
+			"holds: signed denies Pods",
+			"fails: OKESignedImages/signed has no list of keys, and denies every image of OCI Registry",
 			"-> kubectl edit okesignedimages/signed",
 		}},
 		"keys that are no list": {at(signed, "ocid1.key", "spec,parameters,keys"), []string{
-			"holds: Pods are refused by signed",
-			"fails: OKESignedImages/signed has no list of keys, and refuses every image of OCI Registry",
+			"holds: signed denies Pods",
+			"fails: OKESignedImages/signed has no list of keys, and denies every image of OCI Registry",
 			"-> kubectl edit okesignedimages/signed",
 		}},
 		"some Pods": {at(signed, map[string]any{"matchLabels": map[string]any{"a": "b"}}, "spec,match,labelSelector"), []string{
-			"holds: Pods are refused by signed",
-			`warns: OKESignedImages/signed is not about everything: only objects with {"matchLabels":{"a":"b"}}, which whoever makes a Pod chooses`,
+			"holds: signed denies Pods",
+			`warns: OKESignedImages/signed does not cover all Pods: only objects with {"matchLabels":{"a":"b"}}, and the creator of a Pod chooses its labels`,
 			"-> kubectl edit okesignedimages/signed",
 		}},
 		"some namespaces": {at(signed, []any{"prod", "shop"}, "spec,match,namespaces"), []string{
-			"holds: Pods are refused by signed",
-			`warns: OKESignedImages/signed is not about everything: only namespaces ["prod","shop"]`,
+			"holds: signed denies Pods",
+			`warns: OKESignedImages/signed does not cover all Pods: only namespaces ["prod","shop"]`,
 			"-> kubectl edit okesignedimages/signed",
 		}},
 		"namespaces by label": {at(signed, map[string]any{"matchLabels": map[string]any{"env": "prod"}}, "spec,match,namespaceSelector"), []string{
-			"holds: Pods are refused by signed",
-			`warns: OKESignedImages/signed is not about everything: only namespaces with {"matchLabels":{"env":"prod"}}, and whoever may label a Namespace, such as its owner, takes it out`,
+			"holds: signed denies Pods",
+			`warns: OKESignedImages/signed does not cover all Pods: only namespaces with {"matchLabels":{"env":"prod"}}, so the owner of a Namespace can exempt it`,
 			"-> kubectl edit okesignedimages/signed",
 		}},
 		"all but some namespaces": {at(signed, []any{"kube-system"}, "spec,match,excludedNamespaces"), []string{
-			"holds: Pods are refused by signed",
-			`warns: OKESignedImages/signed is not about everything: not namespaces ["kube-system"]`,
+			"holds: signed denies Pods",
+			`warns: OKESignedImages/signed does not cover all Pods: not namespaces ["kube-system"]`,
 			"-> kubectl edit okesignedimages/signed",
 		}},
 		"objects of one name": {at(signed, "web", "spec,match,name"), []string{
-			"holds: Pods are refused by signed",
-			`warns: OKESignedImages/signed is not about everything: only objects called "web"`,
+			"holds: signed denies Pods",
+			`warns: OKESignedImages/signed does not cover all Pods: only objects named "web"`,
 			"-> kubectl edit okesignedimages/signed",
 		}},
 		"objects of any name": {at(signed, "*", "spec,match,name"), []string{
-			"holds: Pods are refused by signed",
+			"holds: signed denies Pods",
 		}},
 		"objects that are generated only": {at(signed, "Generated", "spec,match,source"), []string{
-			"holds: Pods are refused by signed",
-			`warns: OKESignedImages/signed is not about everything: only what is "Generated"`,
+			"holds: signed denies Pods",
+			`warns: OKESignedImages/signed does not cover all Pods: only objects of source "Generated"`,
 			"-> kubectl edit okesignedimages/signed",
 		}},
 		"objects of any source": {at(signed, "All", "spec,match,source"), []string{
-			"holds: Pods are refused by signed",
+			"holds: signed denies Pods",
 		}},
 		"cluster-wide objects only": {at(signed, "Cluster", "spec,match,scope"), []string{
-			"holds: Pods are refused by signed",
-			`warns: OKESignedImages/signed is not about everything: only "Cluster" objects`,
+			"holds: signed denies Pods",
+			`warns: OKESignedImages/signed does not cover all Pods: only "Cluster" objects`,
 			"-> kubectl edit okesignedimages/signed",
 		}},
 		"namespaced objects only": {at(signed, "Namespaced", "spec,match,scope"), []string{
-			"holds: Pods are refused by signed",
+			"holds: signed denies Pods",
 		}},
 		"an empty choice": {at(signed, map[string]any{}, "spec,match,labelSelector"), []string{
-			"holds: Pods are refused by signed",
+			"holds: signed denies Pods",
 		}},
 		"a choice longer than a screen": {at(signed, []any{strings.Repeat("x", 500)}, "spec,match,namespaces"), []string{
-			"holds: Pods are refused by signed",
-			"warns: OKESignedImages/signed is not about everything: only namespaces [\"" + strings.Repeat("x", 181) + "…",
+			"holds: signed denies Pods",
+			"warns: OKESignedImages/signed does not cover all Pods: only namespaces [\"" + strings.Repeat("x", 181) + "…",
 			"-> kubectl edit okesignedimages/signed",
 		}},
 		"a match that is none": {at(signed, "Pod", "spec,match"), []string{
-			"holds: Pods are refused by signed",
+			"holds: signed denies Pods",
 		}},
 		"a specification that is none": {at(signed, "deny", "spec"), []string{
-			"holds: Pods are refused by signed",
-			"fails: OKESignedImages/signed has no list of keys, and refuses every image of OCI Registry",
+			"holds: signed denies Pods",
+			"fails: OKESignedImages/signed has no list of keys, and denies every image of OCI Registry",
 			"-> kubectl edit okesignedimages/signed",
 		}},
 		"one that denies beside one that warns": {add("{apiVersion: constraints.gatekeeper.sh/v1beta1, kind: OKESignedImages, metadata: {name: trial}, spec: {enforcementAction: warn, parameters: {keys: []}}}"), []string{
-			"holds: Pods are refused by signed",
+			"holds: signed denies Pods",
 		}},
 		"constraints may not be listed": {unread("constraints", forbidden), []string{
 			"unknown: objects is forbidden: you may not",
-			"-> you need the right to read it",
+			"-> ask for the right to read it",
 		}},
 	})
 }
 
 func TestConstraintsAreTakenIn(t *testing.T) {
-	told(t, "constraints are taken in", map[string]row{
+	told(t, "constraints are loaded", map[string]row{
 		"a sound cluster": {sound, []string{
 			"holds: 2 constraints",
 		}},
@@ -238,7 +238,7 @@ func TestConstraintsAreTakenIn(t *testing.T) {
 		"no constraint, of which another check tells": {all(gone(signed), gone(glass)), nil},
 		"constraints may not be listed": {unread("constraints", forbidden), []string{
 			"unknown: objects is forbidden: you may not",
-			"-> you need the right to read it",
+			"-> ask for the right to read it",
 		}},
 	})
 }
@@ -246,7 +246,7 @@ func TestConstraintsAreTakenIn(t *testing.T) {
 func TestAnswers(t *testing.T) {
 	told(t, "answers", map[string]row{
 		"a sound cluster": {sound, []string{
-			"holds: the last audit had all of them",
+			"holds: the last audit got all answers",
 		}},
 		"no answer": {at(signed, []any{map[string]any{"message": "containers/c: no-answer: could not find out"}}, "status,violations"), []string{
 			"fails: the last audit got no answer: containers/c: no-answer: could not find out",
@@ -257,65 +257,65 @@ func TestAnswers(t *testing.T) {
 			"-> kubectl -n signing logs deployment/oke-sign",
 		}},
 		"OCI lets the provider read nothing": {at(signed, []any{map[string]any{"message": "containers/c: no-answer: 404 NotAuthorizedOrNotFound"}}, "status,violations"), []string{
-			"fails: OCI lets the provider read nothing: containers/c: no-answer: 404 NotAuthorizedOrNotFound",
+			"fails: the provider may not read from OCI: containers/c: no-answer: 404 NotAuthorizedOrNotFound",
 			"-> kubectl oke-sign iam --cluster OCID --workload oke-sign/oke-sign prints the statements",
 		}},
 		"an image that the provider does not see": {at(signed, []any{map[string]any{"message": "containers/c: image-not-found: x"}}, "status,violations"), []string{
-			"warns: the provider does not see an image that runs: containers/c: image-not-found: x",
-			"-> kubectl oke-sign iam --cluster OCID --workload oke-sign/oke-sign prints the statements; other tenancies it takes with --tenancy",
+			"warns: the provider does not find an image that runs: containers/c: image-not-found: x",
+			"-> kubectl oke-sign iam --cluster OCID --workload oke-sign/oke-sign prints the statements; for another tenancy give the provider --tenancy",
 		}},
 		"an image of another tenancy": {at(signed, []any{map[string]any{"message": "containers/c: not-covered: x"}}, "status,violations"), []string{
-			"warns: the provider does not see an image that runs: containers/c: not-covered: x",
-			"-> kubectl oke-sign iam --cluster OCID --workload oke-sign/oke-sign prints the statements; other tenancies it takes with --tenancy",
+			"warns: the provider does not find an image that runs: containers/c: not-covered: x",
+			"-> kubectl oke-sign iam --cluster OCID --workload oke-sign/oke-sign prints the statements; for another tenancy give the provider --tenancy",
 		}},
 		"an image that you see and the provider does not": {all(at(signed, []any{map[string]any{"message": "containers/c: image-not-found: no such image: iad.ocir.io/idwpqivumvev/shop@sha256:00"}}, "status,violations"), running("iad.ocir.io/idwpqivumvev/shop@sha256:00", simulate.RefusedImage, verdict.KeyNotAllowed)), []string{
-			"fails: the provider has no right in OCI to read what you can: repository iad.ocir.io/idwpqivumvev/shop",
+			"fails: the provider may not read what you may read in OCI: repository iad.ocir.io/idwpqivumvev/shop",
 			"-> kubectl oke-sign iam --cluster OCID --workload oke-sign/oke-sign prints the statements",
 		}},
 		"an image that you do not see either": {all(at(signed, []any{map[string]any{"message": "containers/c: image-not-found: no such image: iad.ocir.io/idwpqivumvev/shop@sha256:00"}}, "status,violations"), running("iad.ocir.io/idwpqivumvev/shop@sha256:00", simulate.RefusedImage, verdict.ImageNotFound)), []string{
-			"warns: the provider does not see an image that runs: containers/c: image-not-found: no such image: iad.ocir.io/idwpqivumvev/shop@sha256:00",
-			"-> kubectl oke-sign iam --cluster OCID --workload oke-sign/oke-sign prints the statements; other tenancies it takes with --tenancy",
+			"warns: the provider does not find an image that runs: containers/c: image-not-found: no such image: iad.ocir.io/idwpqivumvev/shop@sha256:00",
+			"-> kubectl oke-sign iam --cluster OCID --workload oke-sign/oke-sign prints the statements; for another tenancy give the provider --tenancy",
 		}},
 		"a key that you see and the provider does not": {all(at(signed, []any{map[string]any{"message": "containers/c: key-unusable: OCI Vault does not find key " + soundKey + ": iad"}}, "status,violations"), vaultKey(healthy)), []string{
-			"fails: the provider has no right in OCI to read what you can: key image-key",
+			"fails: the provider may not read what you may read in OCI: key image-key",
 			"-> kubectl oke-sign iam --cluster OCID --workload oke-sign/oke-sign prints the statements",
 		}},
 		"a key that you do not see either": {all(at(signed, []any{map[string]any{"message": "containers/c: key-unusable: OCI Vault does not find key " + soundKey + ": iad"}}, "status,violations"), vaultKey(func(k *doctor.Key) { k.Key.Missing = true })), []string{
-			"holds: the last audit had all of them",
+			"holds: the last audit got all answers",
 		}},
 		"no answer about scans": {all(add("{apiVersion: constraints.gatekeeper.sh/v1beta1, kind: OKEScannedImages, metadata: {name: scanned}, spec: {}, status: {violations: [{message: 'containers/c: no-answer: late'}]}}")), []string{
 			"warns: the last audit got no answer about scans: containers/c: no-answer: late",
-			"-> wait for another audit or two; then kubectl -n oke-sign logs deployment/oke-sign",
+			"-> wait for the next audit; then kubectl -n oke-sign logs deployment/oke-sign",
 		}},
 		"a denial as it should be": {at(signed, []any{map[string]any{"message": "containers/c: key-not-allowed: x"}}, "status,violations"), []string{
-			"holds: the last audit had all of them",
+			"holds: the last audit got all answers",
 		}},
 		"a message longer than a line, with an escape sequence": {at(signed, []any{map[string]any{"message": "\x1b[2J: no-answer: " + strings.Repeat("x", 500)}}, "status,violations"), []string{
 			"fails: the last audit got no answer: ?[2J: no-answer: " + strings.Repeat("x", 238) + "…",
 			"-> kubectl -n oke-sign logs deployment/oke-sign",
 		}},
 		"violations of hostile shape": {at(signed, []any{"no-answer", int64(1), map[string]any{"message": int64(1)}}, "status,violations"), []string{
-			"holds: the last audit had all of them",
+			"holds: the last audit got all answers",
 		}},
 		"a list that is none": {at(signed, "no-answer", "status,violations"), []string{
-			"holds: the last audit had all of them",
+			"holds: the last audit got all answers",
 		}},
 		"no audit so far": {at(signed, nil, "status,auditTimestamp"), []string{
-			"warns: no audit has asked yet",
-			"-> wait a minute, and look whether the audit runs",
+			"warns: no audit has finished yet",
+			"-> wait a minute, then run kubectl oke-sign doctor again",
 		}},
 		"no constraint, of which another check tells": {all(gone(signed), gone(glass)), nil},
 		"nodes sign in for the provider": {all(at(signed, []any{map[string]any{"message": "containers/c: not-covered: x"}}, "status,violations"), auth("instance_principal")), []string{
-			"warns: the provider does not see an image that runs: containers/c: not-covered: x",
-			"-> kubectl oke-sign iam prints the statements; they are for the dynamic group of the nodes; other tenancies it takes with --tenancy",
+			"warns: the provider does not find an image that runs: containers/c: not-covered: x",
+			"-> kubectl oke-sign iam prints the statements; they are for the dynamic group of the nodes; for another tenancy give the provider --tenancy",
 		}},
 		"nobody knows how the provider signs in": {all(at(signed, []any{map[string]any{"message": "containers/c: not-covered: x"}}, "status,violations"), auth("other")), []string{
-			"warns: the provider does not see an image that runs: containers/c: not-covered: x",
-			"-> kubectl oke-sign iam prints the statements for the provider; other tenancies it takes with --tenancy",
+			"warns: the provider does not find an image that runs: containers/c: not-covered: x",
+			"-> kubectl oke-sign iam prints the statements for the provider; for another tenancy give the provider --tenancy",
 		}},
 		"constraints may not be listed": {unread("constraints", forbidden), []string{
 			"unknown: objects is forbidden: you may not",
-			"-> you need the right to read it",
+			"-> ask for the right to read it",
 		}},
 	})
 }
@@ -340,42 +340,42 @@ func TestAuditListsAll(t *testing.T) {
 		"no total":             {at(signed, nil, "status,totalViolations"), nil},
 		"constraints may not be listed": {unread("constraints", forbidden), []string{
 			"unknown: objects is forbidden: you may not",
-			"-> you need the right to read it",
+			"-> ask for the right to read it",
 		}},
 	})
 }
 
 func TestOKEPolicy(t *testing.T) {
-	told(t, "OKE's own policy", map[string]row{
+	told(t, "OKE image policy", map[string]row{
 		"nothing says which cluster it is": {sound, []string{
-			"skipped: nothing says which OKE cluster this is, so whether OKE's own policy is on as well was not looked at",
-			"-> kubectl oke-sign doctor --cluster OCID looks",
+			"skipped: the kubeconfig does not name an OKE cluster, so the OKE image policy was not checked",
+			"-> kubectl oke-sign doctor --cluster OCID checks it",
 		}},
 		"off": {okePolicy(false), []string{
 			"holds: off",
 		}},
 		"on, and ours refuses nothing": {all(okePolicy(true), at(signed, "warn", "spec,enforcementAction")), []string{
-			"holds: on, and the only one that refuses",
+			"holds: on, and oke-sign denies nothing",
 		}},
 		"on, with the same keys": {okePolicy(true, soundKey), []string{
-			"warns: on as well: a Pod needs the consent of both; both list the same keys",
-			"-> switch one of them off when you trust the other: kubectl oke-sign cluster-policy disable --cluster ocid1.cluster.oc1.iad.aaaaaaaaprod",
+			"warns: on as well: a Pod must satisfy both; both list the same keys",
+			"-> disable one of them when you trust the other: kubectl oke-sign cluster-policy disable --cluster ocid1.cluster.oc1.iad.aaaaaaaaprod",
 		}},
 		"on, with another key": {okePolicy(true, otherKey), []string{
-			"warns: on as well: a Pod needs the consent of both; only it lists …v3t6jother, and only ours …v3t6jcf64a",
-			"-> switch one of them off when you trust the other: kubectl oke-sign cluster-policy disable --cluster ocid1.cluster.oc1.iad.aaaaaaaaprod",
+			"warns: on as well: a Pod must satisfy both; only OKE's lists …v3t6jother, and only ours …v3t6jcf64a",
+			"-> disable one of them when you trust the other: kubectl oke-sign cluster-policy disable --cluster ocid1.cluster.oc1.iad.aaaaaaaaprod",
 		}},
 		"on, with one key more": {okePolicy(true, soundKey, otherKey), []string{
-			"warns: on as well: a Pod needs the consent of both; only it lists …v3t6jother",
-			"-> switch one of them off when you trust the other: kubectl oke-sign cluster-policy disable --cluster ocid1.cluster.oc1.iad.aaaaaaaaprod",
+			"warns: on as well: a Pod must satisfy both; only OKE's lists …v3t6jother",
+			"-> disable one of them when you trust the other: kubectl oke-sign cluster-policy disable --cluster ocid1.cluster.oc1.iad.aaaaaaaaprod",
 		}},
 		"on, with one key less": {all(okePolicy(true, soundKey), at(signed, []any{soundKey, otherKey}, "spec,parameters,keys")), []string{
-			"warns: on as well: a Pod needs the consent of both; only ours lists …v3t6jother",
-			"-> switch one of them off when you trust the other: kubectl oke-sign cluster-policy disable --cluster ocid1.cluster.oc1.iad.aaaaaaaaprod",
+			"warns: on as well: a Pod must satisfy both; only ours lists …v3t6jother",
+			"-> disable one of them when you trust the other: kubectl oke-sign cluster-policy disable --cluster ocid1.cluster.oc1.iad.aaaaaaaaprod",
 		}},
 		"on, without a key": {okePolicy(true), []string{
-			"warns: on as well: a Pod needs the consent of both; it lists no key, and lets in every image of OCI Registry",
-			"-> switch one of them off when you trust the other: kubectl oke-sign cluster-policy disable --cluster ocid1.cluster.oc1.iad.aaaaaaaaprod",
+			"warns: on as well: a Pod must satisfy both; OKE's lists no key, and admits every image of OCI Registry",
+			"-> disable one of them when you trust the other: kubectl oke-sign cluster-policy disable --cluster ocid1.cluster.oc1.iad.aaaaaaaaprod",
 		}},
 		"it may not be read": {unread("oke", errors.New("reading cluster x: 404")), []string{
 			"unknown: reading cluster x: 404",
@@ -385,7 +385,7 @@ func TestOKEPolicy(t *testing.T) {
 }
 
 func TestWhatRunsMayRun(t *testing.T) {
-	told(t, "what runs may run", map[string]row{
+	told(t, "running images", map[string]row{
 		"nothing runs": {sound, []string{
 			"holds: 0 images",
 		}},
@@ -393,26 +393,26 @@ func TestWhatRunsMayRun(t *testing.T) {
 			"holds: 2 images",
 		}},
 		"an image that is refused": {running("iad.ocir.io/idwpqivumvev/a@sha256:00", simulate.RefusedImage, verdict.KeyNotAllowed), []string{
-			"warns: running, and refused if made anew (1 image): iad.ocir.io/idwpqivumvev/a",
+			"warns: 1 image would be denied when their Pods restart: iad.ocir.io/idwpqivumvev/a",
 			"-> kubectl oke-sign status -A",
 		}},
 		"an image of another tenancy": {running("iad.ocir.io/oracle/a@sha256:00", simulate.RefusedImage, verdict.NotCovered), []string{
-			"warns: running from other tenancies, and refused if made anew (1 image): iad.ocir.io/oracle/a",
-			"-> give the provider the tenancy if it is yours, copy them into yours and sign them, or exempt just these: exemptImages: [iad.ocir.io/oracle/a]",
+			"warns: 1 image from other tenancies would be denied when their Pods restart: iad.ocir.io/oracle/a",
+			"-> give the provider --tenancy if the tenancy is yours; or copy and sign the images; or exempt them: exemptImages: [iad.ocir.io/oracle/a]",
 		}},
 		"both": {all(running("iad.ocir.io/idwpqivumvev/a:1", simulate.RefusedImage, verdict.KeyNotAllowed), running("iad.ocir.io/oracle/b@sha256:00", simulate.RefusedImage, verdict.NotCovered)), []string{
-			"warns: running from other tenancies, and refused if made anew (1 image): iad.ocir.io/oracle/b",
-			"-> give the provider the tenancy if it is yours, copy them into yours and sign them, or exempt just these: exemptImages: [iad.ocir.io/oracle/b]",
-			"warns: running, and refused if made anew (1 image): iad.ocir.io/idwpqivumvev/a:1",
+			"warns: 1 image from other tenancies would be denied when their Pods restart: iad.ocir.io/oracle/b",
+			"-> give the provider --tenancy if the tenancy is yours; or copy and sign the images; or exempt them: exemptImages: [iad.ocir.io/oracle/b]",
+			"warns: 1 image would be denied when their Pods restart: iad.ocir.io/idwpqivumvev/a:1",
 			"-> kubectl oke-sign status -A",
 		}},
 		"a name longer than a line, with an escape sequence": {running("\x1b[2J"+strings.Repeat("x", 500), simulate.RefusedImage, verdict.KeyNotAllowed), []string{
-			"warns: running, and refused if made anew (1 image): ?[2J" + strings.Repeat("x", 295) + "…",
+			"warns: 1 image would be denied when their Pods restart: ?[2J" + strings.Repeat("x", 295) + "…",
 			"-> kubectl oke-sign status -A",
 		}},
 		"what runs could not be read": {unread("running", broken), []string{
 			"unknown: Internal error occurred: etcd is gone",
-			"-> try again; the error says what was in the way",
+			"-> try again; if it stays, fix the cause that the error names",
 		}},
 	})
 }

@@ -30,11 +30,11 @@ func checkProviders(f *facts) []finding {
 	for _, name := range slices.Sorted(maps.Keys(wanted)) {
 		p := f.provider(name)
 		if p == nil {
-			found = append(found, fails("install the provider with the chart oke-sign", "there is no Provider %s, which %s asks: every image of OCI Registry is refused", name, wanted[name]))
+			found = append(found, fails("install the provider with the chart oke-sign", "%[2]s asks the Provider %[1]s, which does not exist: every image of OCI Registry is denied", name, wanted[name]))
 			continue
 		}
 		before := len(found)
-		found = append(found, checkProvider(f, *p, answererOf(wanted[name]), limit)...)
+		found = append(found, checkProvider(f, *p, endpointOf(wanted[name]), limit)...)
 		seconds, _, _ := unstructured.NestedInt64(p.Object, "spec", "timeout")
 		total += int(seconds)
 		if len(found) == before {
@@ -42,12 +42,12 @@ func checkProviders(f *facts) []finding {
 		}
 	}
 	if len(wanted) > 1 && total >= limit {
-		found = append(found, warns(f.upgradeGatekeeper(fmt.Sprintf("validatingWebhookTimeoutSeconds=%d", total+2)), "the Providers may take %d s together, and the webhook has %d s: it may end without a reason", total, limit))
+		found = append(found, warns(f.upgradeGatekeeper(fmt.Sprintf("validatingWebhookTimeoutSeconds=%d", total+2)), "the time-outs of the Providers add up to %d s, and the webhook's is %d s: a denial may have no reason", total, limit))
 	}
 	return found
 }
 
-func checkProvider(f *facts, p unstructured.Unstructured, by answerer, limit int) []finding {
+func checkProvider(f *facts, p unstructured.Unstructured, by endpoint, limit int) []finding {
 	name := p.GetName()
 	patch := func(spec string) string {
 		return fmt.Sprintf("kubectl patch provider %s --type merge -p '{\"spec\":%s}'", name, spec)
@@ -55,23 +55,23 @@ func checkProvider(f *facts, p unstructured.Unstructured, by answerer, limit int
 	var found []finding
 	address, _, _ := unstructured.NestedString(p.Object, "spec", "url")
 	if u, err := url.Parse(address); err != nil || u.Scheme != "https" || u.Host == "" {
-		found = append(found, fails(patch(fmt.Sprintf(`{"url":%q}`, f.address(by.path))), "%s has the address %q, and only https is asked", name, cli.Clip(address, 100)))
+		found = append(found, fails(patch(fmt.Sprintf(`{"url":%q}`, f.address(by.path))), "%s has the address %q, and Gatekeeper asks only https addresses", name, cli.Clip(address, 100)))
 	}
 	if authorities, err := bundle(p); err != nil {
-		found = append(found, fails("restart the provider, which writes it, or give it with the chart's caBundle", "%s: caBundle: %v", name, err))
+		found = append(found, fails("restart the provider, which writes the caBundle, or set caBundle of the chart oke-sign", "%s: caBundle: %v", name, err))
 	} else if end := authorities[0].NotAfter; end.Before(f.now.Add(30 * 24 * time.Hour)) {
 		state := warns
 		if end.Before(f.now) {
 			state = fails
 		}
-		found = append(found, state("renew the provider's certificate and its CA", "%s: the CA ends %s", name, cli.Timestamp(end)))
+		found = append(found, state("renew the CA with cert-manager, or restart the provider if it makes its certificate", "%s: the CA expires %s", name, cli.Timestamp(end)))
 	}
 	wait := fmt.Sprintf(`{"timeout":%d}`, by.timeout)
 	switch seconds, _, _ := unstructured.NestedInt64(p.Object, "spec", "timeout"); {
 	case seconds <= 0:
-		found = append(found, fails(patch(wait), "%s has no time-out, which Gatekeeper takes for 0: every question fails at once", name))
+		found = append(found, fails(patch(wait), "%s has no time-out, so every request fails at once", name))
 	case int(seconds) >= limit:
-		found = append(found, fails(patch(wait), "%s has a time-out of %d s, and the webhook one of %d s: a slow answer ends the webhook, not the question", name, seconds, limit))
+		found = append(found, fails(patch(wait), "the time-out of %s is %d s, and the webhook's is %d s: a slow answer ends the webhook's call without a reason", name, seconds, limit))
 	}
 	for _, e := range statusErrors(p) {
 		found = append(found, fails("kubectl get provider "+name+" -o yaml", "Gatekeeper cannot use %s: %s", name, e))
@@ -84,7 +84,7 @@ func checkProvider(f *facts, p unstructured.Unstructured, by answerer, limit int
 		}
 	}
 	if !ok || len(pods) == 0 {
-		found = append(found, warns("kubectl get provider "+name+" -o yaml", "no Pod of Gatekeeper says that it knows %s", name))
+		found = append(found, warns("kubectl get provider "+name+" -o yaml", "no Pod of Gatekeeper reports the Provider %s", name))
 	}
 	return found
 }
@@ -96,7 +96,7 @@ func checkBackends(f *facts) []finding {
 		if b.err != nil {
 			x := unknown(fmt.Errorf("%s: %w", name, b.err))
 			if errors.Is(b.err, errNoService) {
-				x.Fix = "look at what answers there; doctor follows addresses of the form SERVICE.NAMESPACE.svc"
+				x.Fix = "check that address yourself; doctor checks addresses of the form SERVICE.NAMESPACE.svc"
 			}
 			found = append(found, x)
 			continue
@@ -110,8 +110,8 @@ func checkBackends(f *facts) []finding {
 			}
 		}
 		if b.unserved != "" {
-			found = append(found, fails(fmt.Sprintf("kubectl -n %s get service; the chart oke-sign makes it", b.namespace),
-				"%s: nobody answers at %s.%s: %s; every image of OCI Registry is refused", name, b.service, b.namespace, b.unserved))
+			found = append(found, fails(fmt.Sprintf("kubectl -n %s get service; the chart oke-sign creates it", b.namespace),
+				"%s: nothing answers at %s.%s: %s; every image of OCI Registry is denied", name, b.service, b.namespace, b.unserved))
 			continue
 		}
 		logs := fmt.Sprintf("kubectl -n %s get pods; %s", b.namespace, f.logs())
@@ -120,9 +120,9 @@ func checkBackends(f *facts) []finding {
 		}
 		switch ready {
 		case 0:
-			found = append(found, fails(logs, "%s: none of %s is ready, so nobody answers and every image of OCI Registry is refused", name, cli.Count(len(b.pods), "Pod")))
+			found = append(found, fails(logs, "%s: none of %s is ready, so every image of OCI Registry is denied", name, cli.Count(len(b.pods), "Pod")))
 		case 1:
-			found = append(found, warns(fmt.Sprintf("kubectl -n %s scale deployment oke-sign --replicas=2", b.namespace), "%s: one Pod is ready, and no other if its node goes", name))
+			found = append(found, warns(fmt.Sprintf("kubectl -n %s scale deployment oke-sign --replicas=2", b.namespace), "%s: one Pod is ready, so a lost node leaves no Pod", name))
 		default:
 			found = append(found, holds("%s: %d Pods", name, ready))
 		}
@@ -135,12 +135,12 @@ func checkCertificates(f *facts) []finding {
 	for _, p := range f.providers.is {
 		b, ok := f.backends[p.GetName()]
 		if !ok || b.err != nil {
-			continue // said already
+			continue // another check reports it
 		}
 		if b.chain.err != nil {
 			x := unknown(fmt.Errorf("%s: %w", p.GetName(), b.chain.err))
 			if errors.Is(b.chain.err, errNoCertificate) {
-				x.Fix = fmt.Sprintf("kubectl -n %s get secrets; renew the one that the provider's Pods mount", b.namespace)
+				x.Fix = fmt.Sprintf("kubectl -n %s get secrets, and renew the Secret that the provider's Pods mount", b.namespace)
 			}
 			found = append(found, x)
 			continue
@@ -150,7 +150,7 @@ func checkCertificates(f *facts) []finding {
 		}
 		authorities, err := bundle(p)
 		if err != nil {
-			continue // said already
+			continue // another check reports it
 		}
 		roots, between := x509.NewCertPool(), x509.NewCertPool()
 		for _, c := range authorities {
@@ -162,16 +162,16 @@ func checkCertificates(f *facts) []finding {
 		address, _, _ := unstructured.NestedString(p.Object, "spec", "url")
 		u, err := url.Parse(address)
 		if err != nil {
-			continue // said already
+			continue // another check reports it
 		}
 		leaf := b.chain.is[0]
-		renew := "renew it: cert-manager does by itself, and so does the provider when it makes its own"
+		renew := "renew it with cert-manager, or restart the provider if it makes its certificate"
 		_, err = leaf.Verify(x509.VerifyOptions{Roots: roots, Intermediates: between, DNSName: u.Hostname(), CurrentTime: f.now})
 		switch {
 		case err != nil:
 			found = append(found, fails(renew, "Gatekeeper does not accept the certificate of %s: %v", p.GetName(), err))
 		case leaf.NotAfter.Before(f.now.Add(7 * 24 * time.Hour)):
-			found = append(found, warns(renew, "the certificate of %s ends %s", p.GetName(), cli.Timestamp(leaf.NotAfter)))
+			found = append(found, warns(renew, "the certificate of %s expires %s", p.GetName(), cli.Timestamp(leaf.NotAfter)))
 		default:
 			found = append(found, holds("%s: until %s", p.GetName(), cli.Timestamp(leaf.NotAfter)))
 		}

@@ -17,33 +17,33 @@ import (
 	"github.com/oke-sign/oke-sign/provider/image"
 )
 
-// checkAnswerers finds Providers that lead to the answers to another question, or
-// that are given up before the provider gives up.
-func checkAnswerers(f *facts) []finding {
+// checkEndpoints finds Providers with the path of another endpoint, and Providers whose
+// time-out is shorter than the provider's.
+func checkEndpoints(f *facts) []finding {
 	var found []finding
 	seen := make(map[string]bool)
 	for _, c := range f.constraints.is {
 		if c.GetKind() != policies.SignedImages && c.GetKind() != policies.ScannedImages {
 			continue
 		}
-		by := answererOf(c.GetKind())
+		by := endpointOf(c.GetKind())
 		name, _, _ := unstructured.NestedString(c.Object, "spec", "parameters", "provider")
 		name = cmp.Or(name, by.provider)
 		p := f.provider(name)
 		if p == nil || seen[c.GetKind()+name] {
-			continue // said already
+			continue // another check reports it
 		}
 		seen[c.GetKind()+name] = true
-		found = append(found, checkAnswerer(f, *p, c, by)...)
+		found = append(found, checkEndpoint(f, *p, c, by)...)
 	}
 	return found
 }
 
-func checkAnswerer(f *facts, p, c unstructured.Unstructured, by answerer) []finding {
+func checkEndpoint(f *facts, p, c unstructured.Unstructured, by endpoint) []finding {
 	address, _, _ := unstructured.NestedString(p.Object, "spec", "url")
 	u, err := url.Parse(address)
 	if err != nil {
-		return nil // said already
+		return nil // another check reports it
 	}
 	if u.Path != by.path {
 		u.Path = by.path
@@ -51,7 +51,7 @@ func checkAnswerer(f *facts, p, c unstructured.Unstructured, by answerer) []find
 		if p.GetName() != by.provider { // it may be right for others
 			fix = fmt.Sprintf(`kubectl patch %s %s --type merge -p '{"spec":{"parameters":{"provider":%q}}}'`, strings.ToLower(c.GetKind()), c.GetName(), by.provider)
 		}
-		return []finding{fails(fix, "%s leads to %s, and what %s/%s asks is answered under %s: every image of OCI Registry is refused",
+		return []finding{fails(fix, "%s has the address %s, and %s/%s needs the path %s: every image of OCI Registry is denied",
 			p.GetName(), cli.Clip(address, 100), c.GetKind(), c.GetName(), by.path)}
 	}
 	seconds, _, _ := unstructured.NestedInt64(p.Object, "spec", "timeout")
@@ -65,15 +65,15 @@ func checkAnswerer(f *facts, p, c unstructured.Unstructured, by answerer) []find
 	}
 	if limit := time.Duration(seconds) * time.Second; limit > 0 && within >= limit {
 		return []finding{warns(fmt.Sprintf("set --%s of the provider below %s, as the chart does", by.flag, limit),
-			"the provider takes up to %s for an answer, and Gatekeeper waits %s for %s: what is late is lost, and all that was in time with it", within, limit, p.GetName())}
+			"the provider may answer after %s, and Gatekeeper waits %s for %s: a late answer loses all answers of the request", within, limit, p.GetName())}
 	}
 	return []finding{holds("%s: within %s of %d s", p.GetName(), within, seconds)}
 }
 
-// checkScans finds what makes constraints on scans refuse nothing, or everything.
+// checkScans finds constraints on scans that deny nothing, or nearly everything.
 func checkScans(f *facts) []finding {
 	if f.constraints.err != nil {
-		return nil // said already
+		return nil // another check reports it
 	}
 	var found []finding
 	asked, denies := 0, false
@@ -88,32 +88,32 @@ func checkScans(f *facts) []finding {
 			why, fix := "its action is "+action, fmt.Sprintf("kubectl patch %s %s --type merge -p '{\"spec\":{\"enforcementAction\":\"deny\"}}'", strings.ToLower(c.GetKind()), c.GetName())
 			switch {
 			case enforcement.ActsAt(c, "deny"):
-				why, fix = "it is not about Pods", "kubectl edit "+strings.ToLower(name)
-			case enforcement.ActsAt(c, "warn"): // perhaps by a scoped action
+				why, fix = "it does not match Pods", "kubectl edit "+strings.ToLower(name)
+			case enforcement.ActsAt(c, "warn"): // an action may be scoped
 				why = "it only warns"
 			}
-			found = append(found, warns(fix, "%s refuses no Pod: %s", name, why))
+			found = append(found, warns(fix, "%s denies no Pod: %s", name, why))
 			continue
 		}
 		unknown, _, _ := unstructured.NestedString(c.Object, "spec", "parameters", "unknown")
 		denies = denies || unknown != enforcement.AllowUnknown
 		for _, narrow := range narrowed(c) {
-			found = append(found, warns("kubectl edit "+strings.ToLower(name), "%s is not about everything: %s", name, narrow))
+			found = append(found, warns("kubectl edit "+strings.ToLower(name), "%s does not cover all Pods: %s", name, narrow))
 		}
 	}
 	if asked == 0 {
-		return []finding{holds("no constraint asks for them")}
+		return []finding{holds("no constraint requires scans")}
 	}
 	if x, ok := unscanned(f.running.is); ok && denies {
 		found = append(found, x)
 	}
 	if len(found) == 0 {
-		found = append(found, holds("asked for by %s", cli.Count(asked, "constraint")))
+		found = append(found, holds("required by %s", cli.Count(asked, "constraint")))
 	}
 	return found
 }
 
-// unscanned is a finding if scans are known of no image that runs, or of few.
+// unscanned returns a finding if an image that runs has no known scan.
 func unscanned(running []*simulate.ImageStatus) (finding, bool) {
 	all, known := 0, 0
 	why := make(map[string]int)
@@ -136,6 +136,6 @@ func unscanned(running []*simulate.ImageStatus) (finding, bool) {
 		reasons = append(reasons, fmt.Sprintf("%d %s", n, reason))
 	}
 	slices.Sort(reasons)
-	return warns("kubectl oke-sign scan setup --compartment OCID has the images of a compartment scanned; kubectl oke-sign scan results pods -A says why of each",
-		"no scan is known of %d of %s that run, and they are refused if made anew: %s", all-known, cli.Count(all, "image"), strings.Join(reasons, ", ")), true
+	return warns("kubectl oke-sign scan setup --compartment OCID scans the images of a compartment; kubectl oke-sign scan results pods -A shows the reason for each",
+		"%d of %s that run have no known scan, and would be denied when their Pods restart: %s", all-known, cli.Count(all, "image"), strings.Join(reasons, ", ")), true
 }

@@ -28,26 +28,26 @@ func New(s *connect.Session) *cobra.Command {
 	o := &doctorOptions{Session: s}
 	cmd := &cobra.Command{
 		Use:   "doctor",
-		Short: "Find out whether the cluster enforces its image policy, and what to mend",
-		Long: `Look for everything that can make the image policy not hold: Gatekeeper, its
-webhook and its settings, exempt namespaces and who may label one, templates and
-constraints, the Provider objects, the provider behind them and its certificate,
-keys, scans, how tags are pinned, clocks, OKE's own policy beside it, and what runs
-already. Each finding comes with what to do.
+		Short: "Check that the cluster enforces its image policy, and say what to fix",
+		Long: `Check everything that can keep the image policy from being enforced: Gatekeeper,
+its webhook and its settings, exempt namespaces and who may label one,
+templates and constraints, the Provider objects, the provider behind them and
+its certificate, keys, scans, how tags are pinned, clocks, the OKE image policy
+beside it, and the images that run. Each finding says what to do.
 
-  fails     the policy does not hold, or keeps everything out
-  warns     it holds, and something weakens it
-  unknown   the check could not be done
-  skipped   it needs to be told where to look
-  holds     shown with --all
+  fails     the policy is not enforced, or denies everything
+  warns     the policy is enforced, and something weakens it
+  unknown   the check could not read what it needs
+  skipped   the check needs a flag, such as --cluster
+  holds     nothing to do; shown with --all
 
-Nothing is changed. Needed are the right to get and list Namespaces, Pods,
+doctor changes nothing. It needs the rights to get and list Namespaces, Pods,
 Deployments, Gatekeeper's objects and constraints, and to get webhook
 configurations, ValidatingAdmissionPolicies, their bindings and the provider's
-Secret. A check that may not read is unknown. OCI is asked as you.
+Secret. A check without its right is unknown. doctor asks OCI as you.
 
-Exit code 0: the policy holds. 3: it does not, whatever else is unknown. 1: a
-check could not be done, and none of the others fails.`,
+Exit code 0: the policy is enforced. 3: a check fails. 1: no check fails, and a
+check is unknown.`,
 		Example: `  kubectl oke-sign doctor
 
   # For a pipeline
@@ -61,7 +61,7 @@ check could not be done, and none of the others fails.`,
 		},
 	}
 	o.cluster.Bind(cmd.Flags())
-	cmd.Flags().BoolVar(&o.all, "all", false, "Show what holds, too.")
+	cmd.Flags().BoolVar(&o.all, "all", false, "Show the checks that hold, too.")
 	o.out.Bind(cmd.Flags())
 	return cmd
 }
@@ -104,15 +104,15 @@ func (o *doctorOptions) run(ctx context.Context) error {
 	}
 	switch {
 	case tally[stateFails] > 0:
-		o.Remark("the image policy does not hold: %d fail, %d warn, %d unknown, %d hold", tally[stateFails], tally[stateWarns], tally[stateUnknown], tally[stateHolds])
+		o.Remark("the image policy is not enforced: %d fail, %d warn, %d unknown, %d hold", tally[stateFails], tally[stateWarns], tally[stateUnknown], tally[stateHolds])
 	case tally[stateUnknown] > 0:
-		o.Remark("whether the image policy holds is not known: %d unknown, %d warn, %d hold", tally[stateUnknown], tally[stateWarns], tally[stateHolds])
+		o.Remark("the image policy may not be enforced: %d unknown, %d warn, %d hold", tally[stateUnknown], tally[stateWarns], tally[stateHolds])
 	default:
-		o.Remark("the image policy holds: %d warn, %d hold", tally[stateWarns], tally[stateHolds])
+		o.Remark("the image policy is enforced: %d warn, %d hold", tally[stateWarns], tally[stateHolds])
 	}
 	err = o.Finish(o.out, doctorColumns, results)
 	if errors.Is(err, cli.ErrFailed) && tally[stateFails] > 0 && ctx.Err() == nil {
-		return cli.ErrNo // what fails is known, and nothing that is unknown could mend it
+		return cli.ErrNo // a check fails, whatever the unknown ones would say
 	}
 	return err
 }

@@ -24,12 +24,12 @@ import (
 	"github.com/oke-sign/oke-sign/provider/vault"
 )
 
-// facts are what checks look at: objects as they were read, each with the error
-// that it could not be.
+// facts are the input of the checks: objects as the cluster returned them, or the error
+// of reading them.
 type facts struct {
 	now         time.Time
 	apiTime     fact[time.Time]
-	webhooks    fact[*admissionregistrationv1.ValidatingWebhookConfiguration] // nil if it is not there
+	webhooks    fact[*admissionregistrationv1.ValidatingWebhookConfiguration] // nil: it does not exist
 	gatekeeper  fact[[]appsv1.Deployment]
 	namespaces  fact[[]corev1.Namespace]
 	labels      fact[labelGuard]
@@ -38,11 +38,11 @@ type facts struct {
 	constraints fact[[]unstructured.Unstructured]
 	providers   fact[[]unstructured.Unstructured]
 	assigns     fact[[]unstructured.Unstructured]
-	mutation    fact[*admissionregistrationv1.MutatingWebhook] // nil if it is not there
+	mutation    fact[*admissionregistrationv1.MutatingWebhook] // nil: it does not exist
 	backends    map[string]backend                             // by Provider
 	keys        fact[[]keyFact]
 	running     fact[[]*simulate.ImageStatus]
-	oke         fact[*okecluster.Cluster] // nil: nothing says which one it is
+	oke         fact[*okecluster.Cluster] // nil: no flag or kubeconfig names the cluster
 }
 
 type fact[T any] struct {
@@ -50,23 +50,23 @@ type fact[T any] struct {
 	err error
 }
 
-// backend is what stands behind a Provider's address.
+// backend is the Service and the Pods at a Provider's address.
 type backend struct {
 	namespace string
 	service   string
-	unserved  string // why nobody answers there, whatever runs
+	unserved  string // why nothing answers there, whatever runs
 	pods      []corev1.Pod
-	unready   map[string]string // what a Pod says of why it is not ready
+	unready   map[string]string // by Pod: why it is not ready
 	chain     fact[[]*x509.Certificate]
 	err       error
 }
 
-// errNoService says of an address that it leads out of the cluster, or nowhere.
-var errNoService = errors.New("is no Service of the cluster, so who answers there cannot be seen")
+// errNoService reports a Provider's address that names no Service of the cluster.
+var errNoService = errors.New("is no Service of the cluster, so doctor cannot check it")
 
 type keyFact struct {
 	id    string
-	realm string // in which it cannot be, for it lies in another
+	realm string // the user's realm, if the key is in another one
 	key   vault.MasterKey
 	err   error
 }
@@ -75,7 +75,7 @@ func (f *facts) validation() (*admissionregistrationv1.ValidatingWebhook, error)
 	return enforcement.FindWebhook(f.webhooks.is, f.webhooks.err)
 }
 
-// gatekeeperNamespace is where the webhook's service is.
+// gatekeeperNamespace returns the namespace of the webhook's Service.
 func (f *facts) gatekeeperNamespace() string {
 	if w, err := f.validation(); err == nil && w != nil && w.ClientConfig.Service != nil {
 		return w.ClientConfig.Service.Namespace
@@ -83,7 +83,7 @@ func (f *facts) gatekeeperNamespace() string {
 	return "gatekeeper-system"
 }
 
-// operations are Gatekeeper's Deployments that do something.
+// operations returns Gatekeeper's Deployments that run an operation, such as audit.
 func (f *facts) operations(what string) []appsv1.Deployment {
 	var found []appsv1.Deployment
 	for _, d := range f.gatekeeper.is {
@@ -94,15 +94,15 @@ func (f *facts) operations(what string) []appsv1.Deployment {
 	return found
 }
 
-// labelGuard is the ValidatingAdmissionPolicy that guards the labels of namespaces,
-// and the binding that enforces it. Both are nil where they are not there.
+// labelGuard is the ValidatingAdmissionPolicy that guards the labels of namespaces, and
+// the binding that enforces it. Either is nil if it does not exist.
 type labelGuard struct {
 	served  bool // the API server has such policies
 	policy  *admissionregistrationv1.ValidatingAdmissionPolicy
 	binding *admissionregistrationv1.ValidatingAdmissionPolicyBinding
 }
 
-// provider is the Provider with a name, or nil.
+// provider returns the Provider of a name, or nil.
 func (f *facts) provider(name string) *unstructured.Unstructured {
 	i := slices.IndexFunc(f.providers.is, func(p unstructured.Unstructured) bool { return p.GetName() == name })
 	if i < 0 {
@@ -111,7 +111,8 @@ func (f *facts) provider(name string) *unstructured.Unstructured {
 	return &f.providers.is[i]
 }
 
-// wantedProviders are the Providers that constraints name, with one that does.
+// wantedProviders returns the names of the Providers that constraints use, each with
+// one of these constraints.
 func (f *facts) wantedProviders() map[string]string {
 	found := make(map[string]string)
 	for _, c := range f.constraints.is {
@@ -124,7 +125,7 @@ func (f *facts) wantedProviders() map[string]string {
 	return found
 }
 
-// providerNamespace is where the provider runs, as far as that is known.
+// providerNamespace returns the namespace of the provider, or the chart's default.
 func (f *facts) providerNamespace() string {
 	for _, name := range slices.Sorted(maps.Keys(f.backends)) {
 		if n := f.backends[name].namespace; n != "" {
@@ -134,7 +135,8 @@ func (f *facts) providerNamespace() string {
 	return "oke-sign"
 }
 
-// address is where the provider answers under a path, as far as that is known.
+// address returns the provider's URL of a path. The chart's names fill in for unknown
+// ones.
 func (f *facts) address(path string) string {
 	service := "oke-sign"
 	for _, name := range slices.Sorted(maps.Keys(f.backends)) {
@@ -145,17 +147,17 @@ func (f *facts) address(path string) string {
 	return fmt.Sprintf("https://%s.%s.svc:8443%s", service, f.providerNamespace(), path)
 }
 
-// logs is the command that shows what the provider says.
+// logs returns the command that shows the provider's log.
 func (f *facts) logs() string {
 	return "kubectl -n " + f.providerNamespace() + " logs deployment/oke-sign"
 }
 
-// upgradeGatekeeper is the command that sets a value of Gatekeeper's chart.
+// upgradeGatekeeper returns the command that sets a value of Gatekeeper's chart.
 func (f *facts) upgradeGatekeeper(value string) string {
 	return "helm upgrade gatekeeper gatekeeper/gatekeeper -n " + f.gatekeeperNamespace() + " --reuse-values --set " + value
 }
 
-// Gatekeeper's webhook that changes objects, and one kind of its rules for that.
+// Names of Gatekeeper's webhook that changes objects.
 const (
 	mutationConfiguration = "gatekeeper-mutating-webhook-configuration"
 	mutationWebhook       = "mutation.gatekeeper.sh"
@@ -163,11 +165,11 @@ const (
 
 var assignKind = schema.GroupVersionResource{Group: "mutations.gatekeeper.sh", Version: "v1", Resource: "assign"}
 
-// pin is a rule by which Gatekeeper puts digests in the place of tags.
+// pin is a rule of Gatekeeper that replaces tags by digests.
 type pin struct {
 	rule          unstructured.Unstructured
-	provider      string                     // that it asks
-	asked         *unstructured.Unstructured // the Provider, or nil if it is not there
+	provider      string                     // the name of its Provider
+	asked         *unstructured.Unstructured // its Provider; nil: it does not exist
 	failurePolicy string
 }
 
@@ -179,14 +181,14 @@ func (f *facts) pins() []pin {
 		x.provider, _ = data["provider"].(string)
 		x.failurePolicy, _ = data["failurePolicy"].(string)
 		x.asked = f.provider(x.provider)
-		if x.provider == digestAnswerer.provider || x.asked != nil && pathOf(*x.asked) == digestAnswerer.path {
+		if x.provider == digestEndpoint.provider || x.asked != nil && pathOf(*x.asked) == digestEndpoint.path {
 			found = append(found, x)
 		}
 	}
 	return found
 }
 
-// pathOf is the path of a Provider's address.
+// pathOf returns the path of a Provider's address.
 func pathOf(p unstructured.Unstructured) string {
 	address, _, _ := unstructured.NestedString(p.Object, "spec", "url")
 	u, err := url.Parse(address)
@@ -196,25 +198,25 @@ func pathOf(p unstructured.Unstructured) string {
 	return u.Path
 }
 
-// labelGuardName is the name that the chart oke-sign gives to policy and binding.
+// labelGuardName is the name of the policy and its binding in the chart oke-sign.
 const labelGuardName = "oke-sign-namespace-labels"
 
-// answerer is how constraints of a kind have the provider asked.
-type answerer struct {
-	provider string // its name, unless a constraint says otherwise
+// An endpoint is how constraints of a kind ask the provider.
+type endpoint struct {
+	provider string // the Provider's name, unless a constraint names another
 	path     string
-	timeout  int // seconds that the Provider is given
+	timeout  int // of the Provider, in seconds
 	flag     string
-	within   time.Duration // in which it answers, unless the flag says otherwise
+	within   time.Duration // the flag's default: the provider answers in this time
 }
 
-// digestAnswerer is how the provider is asked for the digests of tags.
-var digestAnswerer = answerer{provider: "oke-sign-digests", path: "/v1/digests", timeout: 1}
+// digestEndpoint resolves tags to digests.
+var digestEndpoint = endpoint{provider: "oke-sign-digests", path: "/v1/digests", timeout: 1}
 
-// answererOf is the one for a kind, or for a constraint KIND/NAME.
-func answererOf(constraint string) answerer {
+// endpointOf returns the endpoint for a kind, or for a constraint KIND/NAME.
+func endpointOf(constraint string) endpoint {
 	if kind, _, _ := strings.Cut(constraint, "/"); kind == policies.ScannedImages {
-		return answerer{"oke-sign-scans", "/v1/scans", 1, "scan-timeout", 300 * time.Millisecond}
+		return endpoint{"oke-sign-scans", "/v1/scans", 1, "scan-timeout", 300 * time.Millisecond}
 	}
-	return answerer{"oke-sign", "/v1/signatures", 2, "timeout", 1300 * time.Millisecond}
+	return endpoint{"oke-sign", "/v1/signatures", 2, "timeout", 1300 * time.Millisecond}
 }

@@ -13,13 +13,13 @@ import (
 // States of a finding.
 const (
 	stateHolds   = "holds"
-	stateWarns   = "warns"   // enforcement holds, and something weakens it
-	stateFails   = "fails"   // enforcement does not hold
-	stateUnknown = "unknown" // the check could not be done
-	stateSkipped = "skipped" // the check needs to be told where to look
+	stateWarns   = "warns"   // the policy is enforced, and something weakens it
+	stateFails   = "fails"   // the policy is not enforced, or denies everything
+	stateUnknown = "unknown" // the check could not read what it needs
+	stateSkipped = "skipped" // the check needs a flag
 )
 
-// finding is the outcome of a check.
+// finding is one outcome of a check, and what to do about it.
 type finding struct {
 	Check  string `json:"check"`
 	State  string `json:"state"`
@@ -42,12 +42,12 @@ func warns(fix, format string, args ...any) finding {
 }
 
 func unknown(err error) finding {
-	fix := "try again; the error says what was in the way"
+	fix := "try again; if it stays, fix the cause that the error names"
 	switch {
 	case apierrors.IsForbidden(err):
-		fix = "you need the right to read it"
+		fix = "ask for the right to read it"
 	case errors.Is(err, context.DeadlineExceeded):
-		fix = "try again, perhaps with a longer --timeout"
+		fix = "try again with a longer --timeout"
 	}
 	return finding{State: stateUnknown, Detail: cli.Clip(err.Error(), 400), Fix: fix, err: err}
 }

@@ -32,8 +32,8 @@ import (
 	"github.com/oke-sign/oke-sign/provider/signature"
 )
 
-// gather reads what the checks look at. Only a cluster that cannot be reached at
-// all is an error; what else cannot be read is for the checks to say.
+// gather reads the facts. It fails only when it cannot reach the cluster, or when the
+// time is over. Any other error becomes part of the facts, and checks report it.
 func gather(ctx context.Context, s *connect.Session) (*facts, error) {
 	client, err := s.Kube.Typed()
 	if err != nil {
@@ -89,8 +89,8 @@ func gather(ctx context.Context, s *connect.Session) (*facts, error) {
 	return f, ctx.Err()
 }
 
-// part gives what asks OCI a part of the time, if that is limited: while OCI does
-// not answer, what the cluster says is worth telling all the more.
+// part bounds a question to OCI by a part of --timeout. While OCI does not answer,
+// doctor still has the time to report on the cluster.
 func part[T any](ctx context.Context, limit time.Duration, look func(context.Context) fact[T]) fact[T] {
 	if limit == 0 {
 		return look(ctx)
@@ -99,13 +99,13 @@ func part[T any](ctx context.Context, limit time.Duration, look func(context.Con
 	defer cancel()
 	f := look(within)
 	if f.err != nil && within.Err() != nil && ctx.Err() == nil {
-		f.err = fmt.Errorf("OCI has not answered within %s of --timeout: %w", limit, f.err)
+		f.err = fmt.Errorf("OCI did not answer within %s of --timeout: %w", limit, f.err)
 	}
 	return f
 }
 
-// withOperations gives Deployments that name no operation of Gatekeeper's in their
-// labels the one that they are called by.
+// withOperations labels Deployments without an operation by their names. Manifests
+// older than Gatekeeper's chart have no such label.
 func withOperations(found []appsv1.Deployment) []appsv1.Deployment {
 	for i, d := range found {
 		if d.Spec.Template.Labels["gatekeeper.sh/operation"] != "" {
@@ -120,7 +120,7 @@ func withOperations(found []appsv1.Deployment) []appsv1.Deployment {
 	return found
 }
 
-// clock is the time by the API server's clock, to the second.
+// clock returns the time by the API server's clock, to the second.
 func clock(ctx context.Context, s *connect.Session) (time.Time, error) {
 	config, err := s.Kube.ToRESTConfig()
 	if err != nil {
@@ -142,11 +142,11 @@ func clock(ctx context.Context, s *connect.Session) (time.Time, error) {
 	if err != nil {
 		return time.Time{}, err
 	}
-	defer response.Body.Close() //nolint:errcheck // nothing of it is read
+	defer response.Body.Close() //nolint:errcheck // nothing reads the body
 	return http.ParseTime(response.Header.Get("Date"))
 }
 
-// found are all objects of a kind; one that is not installed has none.
+// found lists all objects of a kind. A kind that is not installed has no objects.
 func found(ctx context.Context, s *connect.Session, of schema.GroupVersionResource) (f fact[[]unstructured.Unstructured]) {
 	f.is, f.err = enforcement.List(ctx, s, of)
 	if apierrors.IsNotFound(f.err) {
@@ -155,7 +155,7 @@ func found(ctx context.Context, s *connect.Session, of schema.GroupVersionResour
 	return f
 }
 
-// backend follows the address of a Provider to its Service, Pods and certificate.
+// readBackend follows the address of a Provider to its Service, Pods and certificate.
 func readBackend(ctx context.Context, client kubernetes.Interface, p unstructured.Unstructured) backend {
 	b := backend{unready: make(map[string]string)}
 	address, _, _ := unstructured.NestedString(p.Object, "spec", "url")
@@ -194,23 +194,23 @@ func readBackend(ctx context.Context, client kubernetes.Interface, p unstructure
 	return b
 }
 
-// unserved says why nobody answers at an address of a Service, which is nil if it is
-// not there, or "".
+// unserved returns why nothing answers at an address of a Service, or "". A nil Service
+// does not exist.
 func unserved(service *corev1.Service, at *url.URL) string {
 	port := cmp.Or(at.Port(), "443")
 	switch {
 	case service == nil:
-		return "there is no such Service"
+		return "the Service does not exist"
 	case len(service.Spec.Selector) == 0:
-		return "the Service chooses no Pods"
+		return "the Service selects no Pods"
 	case !slices.ContainsFunc(service.Spec.Ports, func(p corev1.ServicePort) bool { return fmt.Sprint(p.Port) == port }):
 		return "the Service has no port " + port
 	}
 	return ""
 }
 
-// askReady asks a Pod itself why it is not ready, through the API server: its
-// health address wants no client certificate, as the one for questions does.
+// askReady asks a Pod why it is not ready, through the API server. The health port
+// needs no client certificate, unlike the port for requests.
 func askReady(ctx context.Context, client kubernetes.Interface, pod corev1.Pod, fallback string) string {
 	for _, c := range pod.Spec.Containers {
 		for _, port := range c.Ports {
@@ -224,7 +224,7 @@ func askReady(ctx context.Context, client kubernetes.Interface, pod corev1.Pod, 
 			said, ok := apierrors.StatusCause(err, metav1.CauseTypeUnexpectedServerResponse)
 			switch {
 			case err == nil:
-				return "it answers now, and Kubernetes has not noticed yet"
+				return "it answers now, but Kubernetes has not seen it yet"
 			case ok:
 				return said.Message
 			case !apierrors.IsForbidden(err): // such as a Pod that the API server does not reach
@@ -235,8 +235,8 @@ func askReady(ctx context.Context, client kubernetes.Interface, pod corev1.Pod, 
 	return fallback
 }
 
-// served is the certificate that a provider's Pods show, as far as it lies in a
-// Secret that they mount.
+// served returns the certificate that a provider's Pods serve, if they mount it from a
+// Secret.
 func served(ctx context.Context, client kubernetes.Interface, pods []corev1.Pod) ([]*x509.Certificate, error) {
 	for _, pod := range pods {
 		for _, v := range pod.Spec.Volumes {
@@ -255,7 +255,7 @@ func served(ctx context.Context, client kubernetes.Interface, pods []corev1.Pod)
 	return nil, nil
 }
 
-// readLabelGuard reads the policy and the binding, each by its name.
+// readLabelGuard reads the ValidatingAdmissionPolicy and its binding, each by its name.
 func readLabelGuard(ctx context.Context, client kubernetes.Interface) (f fact[labelGuard]) {
 	served, err := client.Discovery().ServerResourcesForGroupVersion(admissionregistrationv1.SchemeGroupVersion.String())
 	if err != nil {
@@ -314,7 +314,7 @@ func keyFacts(ctx context.Context, s *connect.Session, constraints []unstructure
 	return f
 }
 
-// runningFacts judges what runs now.
+// runningFacts simulates admission of the Pods that run.
 func runningFacts(ctx context.Context, s *connect.Session, policy bool) (f fact[[]*simulate.ImageStatus]) {
 	if !policy {
 		return f
@@ -343,7 +343,7 @@ func runningFacts(ctx context.Context, s *connect.Session, policy bool) (f fact[
 	return f
 }
 
-// okeFacts reads the policy that OKE itself has.
+// okeFacts reads the OKE image policy.
 func okeFacts(ctx context.Context, s *connect.Session, id okecluster.ID) (f fact[*okecluster.Cluster]) {
 	c, err := s.Connect(ctx)
 	if err != nil {
@@ -357,7 +357,7 @@ func okeFacts(ctx context.Context, s *connect.Session, id okecluster.ID) (f fact
 	return f
 }
 
-// mutating finds the webhook that pins tags; nil if it is not there.
+// mutating returns the webhook that pins tags, or nil.
 func mutating(c *admissionregistrationv1.MutatingWebhookConfiguration) *admissionregistrationv1.MutatingWebhook {
 	i := slices.IndexFunc(c.Webhooks, func(w admissionregistrationv1.MutatingWebhook) bool { return w.Name == mutationWebhook })
 	if i < 0 {

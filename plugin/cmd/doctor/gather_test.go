@@ -64,43 +64,43 @@ func failing(path string, code int, reason, message string) func(http.ResponseWr
 func unknowns(found []doctor.Finding) map[string]string {
 	all := make(map[string]string)
 	for _, x := range found {
-		if x.State == "unknown" && x.Check != "keys" && x.Check != "what runs may run" {
+		if x.State == "unknown" && x.Check != "keys" && x.Check != "running images" {
 			all[x.Check] = x.Detail + " -> " + x.Fix
 		}
 	}
 	return all
 }
 
-// What may not be read makes unknown what depends on it, and nothing else.
+// A missing right makes only those checks unknown that need it.
 func TestGatherWithoutRights(t *testing.T) {
-	const may = "you may not -> you need the right to read it"
+	const may = "you may not -> ask for the right to read it"
 	for name, tc := range map[string]struct {
 		path string
 		want map[string]string
 	}{
 		"everything may be read": {"/nothing", map[string]string{}},
 		"the webhook": {"/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations", map[string]string{
-			"webhook fails closed": may, "webhook sees everything": may, "namespaces left out": may, "exempt namespaces": may,
+			"webhook fails closed": may, "webhook sees everything": may, "unchecked namespaces": may, "exempt namespaces": may,
 		}},
 		"Gatekeeper's Deployments": {"/apis/apps/v1/namespaces/gatekeeper-system/deployments", map[string]string{
 			"gatekeeper runs": may, "gatekeeper version": may, "external data": may, "response cache": may, "exempt namespaces": may,
 		}},
 		"namespaces": {"/api/v1/namespaces", map[string]string{
-			"namespaces left out": may, "exempt namespaces": may,
+			"unchecked namespaces": may, "exempt namespaces": may,
 			"provider is ready": "oke-sign: " + may, // its Service is in one
 		}},
 		"the policy that guards labels": {"/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies", map[string]string{"labels of namespaces": may, "exempt namespaces": may}},
 		"its binding":                   {"/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings", map[string]string{"labels of namespaces": may, "exempt namespaces": may}},
-		"Gatekeeper's Config":           {"/apis/config.gatekeeper.sh", map[string]string{"namespaces left out": may, "exempt namespaces": may}},
+		"Gatekeeper's Config":           {"/apis/config.gatekeeper.sh", map[string]string{"unchecked namespaces": may, "exempt namespaces": may}},
 		"templates":                     {"/apis/templates.gatekeeper.sh", map[string]string{"templates": may}},
 		"Providers": {"/apis/externaldata.gatekeeper.sh", map[string]string{
 			"providers": may, "tags are pinned": may,
-			"namespaces left out": "any image runs in oke-sign (Gatekeeper's webhook leaves the namespace out), unless the provider does: " + may,
+			"unchecked namespaces": "any image runs in oke-sign (Gatekeeper's webhook exempts the namespace), unless the provider runs there: " + may,
 		}},
 		"rules of pinning":      {"/apis/mutations.gatekeeper.sh", map[string]string{"tags are pinned": may}},
 		"the webhook that pins": {"/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations", map[string]string{"tags are pinned": may}},
 		"constraints": {"/apis/constraints.gatekeeper.sh", map[string]string{
-			"exempt namespaces": listing, "constraints enforce": listing, "constraints are taken in": listing, "break-glass is held": listing, "providers": listing, "answers": listing, "audit lists all": listing,
+			"exempt namespaces": listing, "constraints enforce": listing, "constraints are loaded": listing, "break-glass is limited": listing, "providers": listing, "answers": listing, "audit lists all": listing,
 		}},
 		"the provider's Service": {"/api/v1/namespaces/oke-sign/services", map[string]string{"provider is ready": "oke-sign: " + may}},
 		"the provider's Pods":    {"/api/v1/namespaces/oke-sign/pods", map[string]string{"provider is ready": "oke-sign: " + may}},
@@ -125,7 +125,7 @@ func TestGatherWithoutRights(t *testing.T) {
 	}
 }
 
-const listing = "listing constraints of kind OKESignedImages: you may not -> you need the right to read it"
+const listing = "listing constraints of kind OKESignedImages: you may not -> ask for the right to read it"
 
 // An API server that fails at one thing is no lack of rights, and what it does not say
 // is not taken for an answer.
@@ -136,7 +136,7 @@ func TestGatherFromABrokenServer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := map[string]string{"templates": "etcd is gone -> try again; the error says what was in the way"}
+	want := map[string]string{"templates": "etcd is gone -> try again; if it stays, fix the cause that the error names"}
 	if diff := cmp.Diff(want, unknowns(found)); diff != "" {
 		t.Error(diff)
 	}
@@ -204,36 +204,36 @@ func TestGatherFollowsAProvider(t *testing.T) {
 		want   []string
 	}{
 		"an address outside of the cluster": {at(provider, "https://sign.example.com/v1/signatures", "spec,url"), nil, "provider is ready", []string{
-			"unknown: oke-sign: sign.example.com is no Service of the cluster, so who answers there cannot be seen",
-			"-> look at what answers there; doctor follows addresses of the form SERVICE.NAMESPACE.svc",
+			"unknown: oke-sign: sign.example.com is no Service of the cluster, so doctor cannot check it",
+			"-> check that address yourself; doctor checks addresses of the form SERVICE.NAMESPACE.svc",
 		}},
 		"a name without a namespace": {at(provider, "https://oke-sign/v1/signatures", "spec,url"), nil, "provider is ready", []string{
-			"unknown: oke-sign: oke-sign is no Service of the cluster, so who answers there cannot be seen",
-			"-> look at what answers there; doctor follows addresses of the form SERVICE.NAMESPACE.svc",
+			"unknown: oke-sign: oke-sign is no Service of the cluster, so doctor cannot check it",
+			"-> check that address yourself; doctor checks addresses of the form SERVICE.NAMESPACE.svc",
 		}},
 		"the full name of the Service": {at(provider, "https://oke-sign.oke-sign.svc.cluster.local:8443/v1/signatures", "spec,url"), nil, "provider is ready", []string{"holds: oke-sign: 2 Pods"}},
 		"a Service that is not there": {at(provider, "https://sign.shop.svc/v1/signatures", "spec,url"), nil, "provider is ready", []string{
-			"fails: oke-sign: nobody answers at sign.shop: there is no such Service; every image of OCI Registry is refused",
-			"-> kubectl -n shop get service; the chart oke-sign makes it",
+			"fails: oke-sign: nothing answers at sign.shop: the Service does not exist; every image of OCI Registry is denied",
+			"-> kubectl -n shop get service; the chart oke-sign creates it",
 		}},
 		"port 443, which the Service does not have": {at(provider, "https://oke-sign.oke-sign.svc/v1/signatures", "spec,url"), nil, "provider is ready", []string{
-			"fails: oke-sign: nobody answers at oke-sign.oke-sign: the Service has no port 443; every image of OCI Registry is refused",
-			"-> kubectl -n oke-sign get service; the chart oke-sign makes it",
+			"fails: oke-sign: nothing answers at oke-sign.oke-sign: the Service has no port 443; every image of OCI Registry is denied",
+			"-> kubectl -n oke-sign get service; the chart oke-sign creates it",
 		}},
 		"a Pod that says why it is not ready": {notReady, func(w http.ResponseWriter, _ *http.Request) {
 			http.Error(w, "no principal: 401", http.StatusServiceUnavailable)
 		}, "provider is ready", []string{
 			"warns: oke-sign-1 is not ready: no principal: 401",
 			"-> kubectl -n oke-sign logs oke-sign-1",
-			"warns: oke-sign: one Pod is ready, and no other if its node goes",
+			"warns: oke-sign: one Pod is ready, so a lost node leaves no Pod",
 			"-> kubectl -n oke-sign scale deployment oke-sign --replicas=2",
 		}},
 		"a Pod that has become ready": {notReady, func(w http.ResponseWriter, _ *http.Request) {
 			_, _ = io.WriteString(w, "ok\n")
 		}, "provider is ready", []string{
-			"warns: oke-sign-1 is not ready: it answers now, and Kubernetes has not noticed yet",
+			"warns: oke-sign-1 is not ready: it answers now, but Kubernetes has not seen it yet",
 			"-> kubectl -n oke-sign logs oke-sign-1",
-			"warns: oke-sign: one Pod is ready, and no other if its node goes",
+			"warns: oke-sign: one Pod is ready, so a lost node leaves no Pod",
 			"-> kubectl -n oke-sign scale deployment oke-sign --replicas=2",
 		}},
 		"a Pod that nobody may ask": {notReady, func(w http.ResponseWriter, r *http.Request) {
@@ -241,7 +241,7 @@ func TestGatherFollowsAProvider(t *testing.T) {
 		}, "provider is ready", []string{
 			"warns: oke-sign-1 is not ready: Running",
 			"-> kubectl -n oke-sign logs oke-sign-1",
-			"warns: oke-sign: one Pod is ready, and no other if its node goes",
+			"warns: oke-sign: one Pod is ready, so a lost node leaves no Pod",
 			"-> kubectl -n oke-sign scale deployment oke-sign --replicas=2",
 		}},
 		"a Pod that the API server does not reach": {notReady, func(w http.ResponseWriter, r *http.Request) {
@@ -249,13 +249,13 @@ func TestGatherFollowsAProvider(t *testing.T) {
 		}, "provider is ready", []string{
 			"warns: oke-sign-1 is not ready: error trying to reach service: connection refused",
 			"-> kubectl -n oke-sign logs oke-sign-1",
-			"warns: oke-sign: one Pod is ready, and no other if its node goes",
+			"warns: oke-sign: one Pod is ready, so a lost node leaves no Pod",
 			"-> kubectl -n oke-sign scale deployment oke-sign --replicas=2",
 		}},
 		"a Pod without a port for its health": {all(notReady, at("Pod/oke-sign-1", nil, "spec,containers,0,ports")), nil, "provider is ready", []string{
 			"warns: oke-sign-1 is not ready: Running",
 			"-> kubectl -n oke-sign logs oke-sign-1",
-			"warns: oke-sign: one Pod is ready, and no other if its node goes",
+			"warns: oke-sign: one Pod is ready, so a lost node leaves no Pod",
 			"-> kubectl -n oke-sign scale deployment oke-sign --replicas=2",
 		}},
 		"Pods that mount no Secret": {all(at("Pod/oke-sign-1", nil, "spec,volumes"), at("Pod/oke-sign-2", nil, "spec,volumes")), nil, "provider certificate", nil},
@@ -266,8 +266,8 @@ func TestGatherFollowsAProvider(t *testing.T) {
 				map[string]any{"name": "b", "secret": map[string]any{"secretName": "other"}},
 				map[string]any{"name": "c", "secret": map[string]any{"secretName": "oke-sign-tls"}},
 			}, "spec,volumes")), nil, "provider certificate", []string{
-			"warns: the certificate of oke-sign ends TIME",
-			"-> renew it: cert-manager does by itself, and so does the provider when it makes its own",
+			"warns: the certificate of oke-sign expires TIME",
+			"-> renew it with cert-manager, or restart the provider if it makes its certificate",
 		}},
 		"a Deployment of Gatekeeper without labels counts by its name": {
 			all(at(manager, nil, "spec,template,metadata"), at(audit, nil, "spec,template,metadata")), nil, "gatekeeper runs", []string{

@@ -20,7 +20,7 @@ import (
 	"github.com/oke-sign/oke-sign/policies"
 )
 
-// statusErrors are what Gatekeeper's Pods complain of.
+// statusErrors returns the errors that Gatekeeper's Pods report in a status.
 func statusErrors(o unstructured.Unstructured) []string {
 	var found []string
 	pods, _, _ := unstructured.NestedSlice(o.Object, "status", "byPod")
@@ -36,30 +36,30 @@ func statusErrors(o unstructured.Unstructured) []string {
 	return found
 }
 
-// narrowed says what a constraint is not about.
+// narrowed returns how a constraint's match excludes objects, one line for each field.
 func narrowed(c unstructured.Unstructured) []string {
 	var found []string
 	match, _, _ := unstructured.NestedMap(c.Object, "spec", "match")
 	for _, field := range []struct{ name, text string }{
-		{"namespaces", "only namespaces %s"}, {"excludedNamespaces", "not namespaces %s"}, {"namespaceSelector", "only namespaces with %s, and whoever may label a Namespace, such as its owner, takes it out"},
-		{"labelSelector", "only objects with %s, which whoever makes a Pod chooses"}, {"name", "only objects called %s"},
-		{"source", "only what is %s"}, {"scope", "only %s objects"},
+		{"namespaces", "only namespaces %s"}, {"excludedNamespaces", "not namespaces %s"}, {"namespaceSelector", "only namespaces with %s, so the owner of a Namespace can exempt it"},
+		{"labelSelector", "only objects with %s, and the creator of a Pod chooses its labels"}, {"name", "only objects named %s"},
+		{"source", "only objects of source %s"}, {"scope", "only %s objects"},
 	} {
 		value := match[field.name]
 		empty, isMap := value.(map[string]any)
 		if value == nil || isMap && len(empty) == 0 || value == "*" || value == "" || value == "All" || field.name == "scope" && value == "Namespaced" {
 			continue
 		}
-		text, err := json.Marshal(value) // as it is written in the constraint
+		text, err := json.Marshal(value) // YAML of the constraint would span lines
 		if err != nil {
-			text = []byte("a value that cannot be shown")
+			text = []byte("an invalid value")
 		}
 		found = append(found, cli.Clip(fmt.Sprintf(field.text, text), 200))
 	}
 	return found
 }
 
-// flagsOf are the values of a flag in the arguments of a Pod's containers.
+// flagsOf returns the values of a flag in the arguments of a Pod's containers.
 func flagsOf(pod corev1.PodSpec, name string) []string {
 	var found []string
 	for _, c := range pod.Containers {
@@ -78,11 +78,13 @@ func flagsOf(pod corev1.PodSpec, name string) []string {
 	return found
 }
 
-// refusesPods reports whether a constraint asks for signatures of what runs.
-func refusesPods(c unstructured.Unstructured) bool {
+// deniesPods reports whether a constraint denies Pods without signatures.
+func deniesPods(c unstructured.Unstructured) bool {
 	return c.GetKind() == policies.SignedImages && enforcement.ActsAt(c, "deny") && enforcement.MatchesKind(c, "", "Pod")
 }
 
+// covers reports whether a rule of a webhook or a policy matches an operation on a
+// resource. Resource * does not include subresources.
 func covers(r admissionregistrationv1.RuleWithOperations, group, resource string, operation admissionregistrationv1.OperationType) bool {
 	parent, sub, isSub := strings.Cut(resource, "/")
 	names := []string{resource, "*/*"}
@@ -100,11 +102,11 @@ func covers(r admissionregistrationv1.RuleWithOperations, group, resource string
 		slices.ContainsFunc(names, func(name string) bool { return slices.Contains(r.Resources, name) })
 }
 
-// bundle are the authorities of a Provider.
+// bundle returns the CA certificates of a Provider.
 func bundle(p unstructured.Unstructured) ([]*x509.Certificate, error) {
 	encoded, _, _ := unstructured.NestedString(p.Object, "spec", "caBundle")
 	if encoded == "" {
-		return nil, errors.New("it is empty, so no connection is made")
+		return nil, errors.New("it is empty, so Gatekeeper connects to nothing")
 	}
 	text, err := base64.StdEncoding.DecodeString(encoded)
 	if err != nil {
@@ -113,14 +115,15 @@ func bundle(p unstructured.Unstructured) ([]*x509.Certificate, error) {
 	return certificates(text)
 }
 
-// errNoCertificate says that a text is no list of certificates.
+// errNoCertificate reports a text without a valid certificate.
 var errNoCertificate = errors.New("it holds no certificate in PEM")
 
+// certificates parses the certificates of a PEM text.
 func certificates(text []byte) ([]*x509.Certificate, error) {
 	var found []*x509.Certificate
 	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
 		if block.Type != "CERTIFICATE" {
-			continue // as Go's TLS does, with which Gatekeeper and the provider read it
+			continue // Gatekeeper and the provider skip other blocks, as Go's TLS does
 		}
 		c, err := x509.ParseCertificate(block.Bytes)
 		if err != nil {
@@ -134,7 +137,7 @@ func certificates(text []byte) ([]*x509.Certificate, error) {
 	return found, nil
 }
 
-// enforcedBy is what constraints enforce, without what leaves namespaces out.
+// enforcedBy returns the constraints as a state without namespaces and webhook.
 func enforcedBy(constraints []unstructured.Unstructured) (e enforcement.State) {
 	for i := range constraints {
 		e.Constraints = append(e.Constraints, workload.Document{Object: &constraints[i]})

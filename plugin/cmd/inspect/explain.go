@@ -39,24 +39,24 @@ func NewExplain(s *connect.Session) *cobra.Command {
 	o := &explainOptions{Session: s}
 	cmd := &cobra.Command{
 		Use:   "explain (TYPE/NAME|IMAGE)...",
-		Short: "Explain step by step why something may run here, or may not",
-		Long: `Explain what the cluster's policy makes of a workload, a Pod or an image, step
-by step: whether Gatekeeper is asked, which constraints are about it, what each
-of them says, which signatures each image has, whether they hold, what its newest
-scan found where that matters, and what to do.
+		Short: "Explain step by step why an image or a workload may run, or not",
+		Long: `Explain step by step what the image policy says about a workload, a Pod or an
+image: whether Gatekeeper is asked, which constraints match and what each of
+them says, which signatures each image has and whether they count, what its
+newest scan found if a constraint requires scans, and what to do.
 
-A workload is judged with the Pods that it makes; an image as the only one of a
-Pod in the namespace. OCI is asked as you: that the provider in the cluster may
-read less is for kubectl oke-sign doctor.
+explain simulates a workload with the Pods that it creates, and an image as the
+only one of a Pod in the namespace. It asks OCI as you. The provider in the
+cluster may be allowed to read less: kubectl oke-sign doctor checks that.
 
-Exit code 0: it may run. 3: it would be refused. 1: it could not be found out.`,
+Exit code 0: it may run. 3: it would be denied. 1: the answer is unknown.`,
 		Example: `  kubectl oke-sign explain deployment/web -n shop
 
   # Before it is deployed
   kubectl oke-sign explain ` + cli.ExampleTag + ` -n shop`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
-				return cli.Usage("nothing to explain", "name a workload, a Pod or an image: kubectl oke-sign explain deployment/web")
+				return cli.Usage("no object or image is named", "name a workload, a Pod or an image: kubectl oke-sign explain deployment/web")
 			}
 			if err := cmp.Or(o.ValidateFlags(), o.out.Validate()); err != nil {
 				return err
@@ -68,11 +68,11 @@ Exit code 0: it may run. 3: it would be refused. 1: it could not be found out.`,
 	return cmd
 }
 
-// explanation is the decision on an object.
+// explanation is the simulated admission of an object, with all that led to it.
 type explanation struct {
 	Target      string                `json:"target"`
 	Result      string                `json:"result"`
-	NotAsked    string                `json:"notAsked,omitempty"` // why Gatekeeper is not
+	NotAsked    string                `json:"notAsked,omitempty"` // why Gatekeeper is not asked
 	Constraints []explainedConstraint `json:"constraints"`
 	Images      []explainedImage      `json:"images"`
 	ToDo        []string              `json:"toDo,omitempty"`
@@ -90,13 +90,13 @@ type explainedImage struct {
 	Image      string              `json:"image"`
 	Registry   string              `json:"registry"`
 	Pinned     bool                `json:"pinned"`
-	Ambiguity  string              `json:"ambiguity,omitempty"` // why nobody can rely on the reference
+	Ambiguity  string              `json:"ambiguity,omitempty"` // in which two ways readers could understand the reference
 	Verdicts   []explainedAnswer   `json:"verdicts,omitempty"`
 	Signatures []keyring.Signature `json:"signatures,omitempty"`
-	Scan       *explainedScan      `json:"scan,omitempty"` // if a constraint asked for it
+	Scan       *explainedScan      `json:"scan,omitempty"` // if a constraint requires scans
 }
 
-// allowed are the keys that constraints on the image list.
+// allowed returns the allowed keys of the image, of all constraints.
 func (i explainedImage) allowed() []string {
 	var keys []string
 	for _, a := range i.Verdicts {
@@ -105,15 +105,15 @@ func (i explainedImage) allowed() []string {
 	return keys
 }
 
-// explainedAnswer is what OCI said to the question of a constraint.
+// explainedAnswer is OCI's answer to one question of a constraint.
 type explainedAnswer struct {
 	Keys    []string         `json:"keys"`
-	Names   []string         `json:"keyNames,omitempty"` // of the keys; "" for one that is not known
+	Names   []string         `json:"keyNames,omitempty"` // of the keys; "" if unknown
 	Verdict *verdict.Verdict `json:"verdict,omitempty"`
 	Error   string           `json:"error,omitempty"`
 }
 
-// explainedScan is what scans say of an image.
+// explainedScan is what is known about an image's scan.
 type explainedScan struct {
 	Report *vulnreport.Report `json:"report,omitempty"`
 	Error  string             `json:"error,omitempty"`
@@ -143,7 +143,7 @@ func (o *explainOptions) run(ctx context.Context, args []string) error {
 	if failed != nil {
 		w.ask = func(context.Context, string, []string) (map[string]any, error) { return nil, failed }
 	} else if len(questions) > 0 {
-		// That it connects was just seen.
+		// The questions above connected the same way, so this succeeds.
 		if w.cloud, failed = o.ConnectImages(ctx); failed == nil {
 			w.examiner = keyring.NewRecordVerifier(w.cloud, sync.OnceValue(func() *keyring.Inventory { return keyring.NewInventory(ctx, o.Session, w.cloud) }), w.allowed()...)
 		}
@@ -156,7 +156,7 @@ func (o *explainOptions) run(ctx context.Context, args []string) error {
 	return o.Finish(o.out, explainColumns, results)
 }
 
-// subjects are the objects that arguments name, and a Pod for each image.
+// subjects returns the objects that arguments name, and a Pod for each image.
 func (o *explainOptions) subjects(ctx context.Context, args []string) ([]workload.Document, error) {
 	namespace, err := o.Kube.CurrentNamespace()
 	if err != nil {
@@ -169,8 +169,8 @@ func (o *explainOptions) subjects(ctx context.Context, args []string) ([]workloa
 			named = append(named, arg)
 			continue
 		}
-		if workload.IsWord(arg) && o.Kube.Knows(arg) { // taken for an image of that name, it might be allowed
-			return nil, &cli.HintedError{What: fmt.Errorf("%s is a type of objects, and none of them is named", arg),
+		if workload.IsWord(arg) && o.Kube.Knows(arg) { // as an image reference it could be allowed
+			return nil, &cli.HintedError{What: fmt.Errorf("%s is a type of objects, and no object is named", arg),
 				Hint: fmt.Sprintf("name one, such as %s/NAME; kubectl oke-sign status shows all Pods that run", arg)}
 		}
 		pod := &unstructured.Unstructured{Object: map[string]any{
@@ -187,7 +187,7 @@ func (o *explainOptions) subjects(ctx context.Context, args []string) ([]workloa
 	return append(subjects, found...), err
 }
 
-// explainer knows what was asked, and explains with it.
+// explainer has the answers to all questions, and explains with them.
 type explainer struct {
 	*explainOptions
 	e        enforcement.State
@@ -259,7 +259,7 @@ func (w *explainer) explain(ctx context.Context, of workload.Document) cli.Resul
 	return r
 }
 
-// constraint judges by one constraint alone.
+// constraint simulates one constraint alone.
 func (w *explainer) constraint(ctx context.Context, of, c workload.Document) (explainedConstraint, error) {
 	said := explainedConstraint{Kind: c.Object.GetKind(), Name: c.Object.GetName(), Answer: "passes"}
 	engine, err := gatekeeper.New(gatekeeper.Config{Ask: w.ask})
@@ -295,8 +295,8 @@ func (w *explainer) constraint(ctx context.Context, of, c workload.Document) (ex
 	return said, nil
 }
 
-// image is what there is to know of an image: the answers to what constraints
-// asked, and the signatures that these were made of.
+// image returns the answers to the questions about an image, and the signatures behind
+// these answers.
 func (w *explainer) image(ctx context.Context, i manifest.Image) explainedImage {
 	x := explainedImage{Place: i.Place(), Image: i.Ref, Registry: image.Classify(i.Ref).String()}
 	_, digest, _ := strings.Cut(i.Ref, "@")
@@ -326,16 +326,16 @@ func (w *explainer) image(ctx context.Context, i manifest.Image) explainedImage 
 	}
 	records, _, err := w.cloud.Registry.Records(ctx, ref)
 	if err != nil {
-		return x // the verdict says so
+		return x // the verdict has the error
 	}
 	for _, rec := range records[:min(len(records), maxShownRecords)] {
-		s, _ := keyring.SignatureOf(ctx, w.examiner, ref, rec) // what is not known of it stands in it
+		s, _ := keyring.SignatureOf(ctx, w.examiner, ref, rec) // s says what is unknown
 		x.Signatures = append(x.Signatures, s)
 	}
 	return x
 }
 
-// names are what keys that constraints list are called, as far as OCI tells.
+// names returns the names of keys in OCI Vault, "" for an unknown one.
 func (w *explainer) names(ctx context.Context, keys []string) []string {
 	if w.examiner == nil {
 		return nil
@@ -345,7 +345,7 @@ func (w *explainer) names(ctx context.Context, keys []string) []string {
 	for i, key := range keys {
 		group.Go(func() error {
 			if id, err := signature.ParseKeyID(key); err == nil {
-				found, _ := w.examiner.Keys.Get(ctx, id) // the verdict says what is not known of it
+				found, _ := w.examiner.Keys.Get(ctx, id) // the verdict has the error
 				names[i] = found.Name
 			}
 			return nil
@@ -362,8 +362,7 @@ func explainScan(a simulate.Answer) *explainedScan {
 	return &explainedScan{Error: cli.Clip(fmt.Sprint(a.Err), 1000)}
 }
 
-// row is which scan is known, how old it is and the worst that it found, or why none
-// is known.
+// row returns the scan, its age and its worst problems, or why no scan is known.
 func (s *explainedScan) row() []string {
 	if s.Report == nil {
 		return []string{"  scanned", "unknown", s.Error}
@@ -387,11 +386,11 @@ func (s *explainedScan) row() []string {
 	return []string{"  scanned " + r.ScannedAt + age, simulate.SeverityCounts(r.Counts), strings.Join(worst, ", ")}
 }
 
-// maxShownRecords bounds the records of an image that are gone into.
+// maxShownRecords bounds the signature records of an image that explain verifies.
 const maxShownRecords = 20
 
 func (w *explainer) allowed() []signature.KeyID {
-	keys, _ := keyring.ParseIDs(simulate.Keys(w.e)) // what is none of OCI Vault's, the schema refuses
+	keys, _ := keyring.ParseIDs(simulate.Keys(w.e)) // the schema denies other values
 	return keys
 }
 
@@ -421,7 +420,7 @@ func (w *explainer) rows(x explanation) [][]string {
 			why := ""
 			switch {
 			case !slices.Contains(i.allowed(), s.Key):
-				why = "no constraint on it lists the key"
+				why = "no constraint allows the key"
 			case s.Holds != "yes":
 				why = s.Reason + ": " + s.Detail
 			}
@@ -464,7 +463,7 @@ func (w *explainer) rows(x explanation) [][]string {
 			if n > 0 {
 				name, answer = "", ""
 			}
-			// Constraints have words of their own for the same fault.
+			// Two constraints may report one fault in different words.
 			why := v.Message
 			if w.out.Format != "wide" {
 				why = cli.Brief(why)
@@ -488,42 +487,42 @@ func (w *explainer) rows(x explanation) [][]string {
 	return rows
 }
 
-// policyReason is the reason of a violation that a policy finds itself, and not in a
-// verdict or a report of scans.
+// policyReason is a reason that the Rego finds itself. Verdicts and reports of scans have
+// their reasons elsewhere.
 type policyReason string
 
 const (
-	ambiguousImage policyReason = "ambiguous"
-	noAnswerCame   policyReason = "no-answer"
-	noKeysListed   policyReason = "no-keys"
-	glassExpired   policyReason = "expired"
-	glassNoReason  policyReason = "no-reason"
-	glassNoEnd     policyReason = "no-end"
-	glassBadEnd    policyReason = "bad-end"
-	glassTooLong   policyReason = "too-long"
-	glassNoEffect  policyReason = "no-effect"
-	tooManyImages  policyReason = "too-many-images"
-	scanProblems   policyReason = "problems"
-	scanTooOld     policyReason = "scan-too-old"
+	ambiguousImage     policyReason = "ambiguous"
+	noAnswerCame       policyReason = "no-answer"
+	noKeysListed       policyReason = "no-keys"
+	breakGlassExpired  policyReason = "expired"
+	breakGlassNoReason policyReason = "no-reason"
+	breakGlassNoEnd    policyReason = "no-end"
+	breakGlassBadEnd   policyReason = "bad-end"
+	breakGlassTooLong  policyReason = "too-long"
+	breakGlassNoEffect policyReason = "no-effect"
+	tooManyImages      policyReason = "too-many-images"
+	scanProblems       policyReason = "problems"
+	scanTooOld         policyReason = "scan-too-old"
 )
 
 var policyRemedies = map[policyReason]string{
-	ambiguousImage: "write the image as <region key>.ocir.io/<namespace>/<repository>@sha256:<digest>",
-	noAnswerCame:   "kubectl oke-sign doctor finds out why nobody answers",
-	noKeysListed:   "give the constraint keys; [] would admit every image of OCI Registry",
-	glassExpired:   "kubectl oke-sign break-glass TYPE/NAME --reason TEXT --for TIME begins anew, and break-glass end ends it",
-	glassNoReason:  "give the reason: kubectl oke-sign break-glass TYPE/NAME --reason TEXT --for TIME",
-	glassNoEnd:     "give it an end: kubectl oke-sign break-glass TYPE/NAME --reason TEXT --for TIME",
-	glassBadEnd:    "give it an end: kubectl oke-sign break-glass TYPE/NAME --reason TEXT --for TIME",
-	glassTooLong:   "give it an earlier end: kubectl oke-sign break-glass TYPE/NAME --reason TEXT --for TIME",
-	glassNoEffect:  "kubectl oke-sign break-glass end TYPE/NAME takes the annotation away",
-	tooManyImages:  "split the object into several with fewer images",
-	scanProblems:   "kubectl oke-sign scan results IMAGE shows them and the versions that mend them: build the image with those; or list the ids in the constraint: ignore: [CVE-...]",
-	scanTooOld:     "push the image again under its tag, which has it scanned anew; kubectl oke-sign scan target list shows whether its repository still is",
+	ambiguousImage:     "write the image as <region key>.ocir.io/<namespace>/<repository>@sha256:<digest>",
+	noAnswerCame:       "kubectl oke-sign doctor shows why the provider does not answer",
+	noKeysListed:       "give the constraint keys; [] would admit every image of OCI Registry",
+	breakGlassExpired:  "kubectl oke-sign break-glass TYPE/NAME --reason TEXT --for TIME starts a new time, and break-glass end ends it",
+	breakGlassNoReason: "give the reason: kubectl oke-sign break-glass TYPE/NAME --reason TEXT --for TIME",
+	breakGlassNoEnd:    "give it an end: kubectl oke-sign break-glass TYPE/NAME --reason TEXT --for TIME",
+	breakGlassBadEnd:   "give it an end: kubectl oke-sign break-glass TYPE/NAME --reason TEXT --for TIME",
+	breakGlassTooLong:  "give it an earlier end: kubectl oke-sign break-glass TYPE/NAME --reason TEXT --for TIME",
+	breakGlassNoEffect: "kubectl oke-sign break-glass end TYPE/NAME removes the annotation",
+	tooManyImages:      "split the object into several with fewer images",
+	scanProblems:       "kubectl oke-sign scan results IMAGE shows them and the versions that fix them: build the image with those; or list the IDs in the constraint: ignore: [CVE-...]",
+	scanTooOld:         "push the image again under its tag, which starts a new scan; kubectl oke-sign scan target list shows whether its repository is scanned",
 }
 
-// remedy says what to do about a reason that a constraint of a kind gave. IMAGE
-// stands for the image, KEY for a key that the constraint lists.
+// remedy returns what to do about a reason of a constraint. IMAGE stands for the image,
+// KEY for an allowed key.
 func remedy(kind, reason string) string {
 	answered := verdict.Reason(reason).Meaning().Remedy
 	if kind == policies.ScannedImages {
@@ -532,15 +531,15 @@ func remedy(kind, reason string) string {
 	return cmp.Or(answered, policyRemedies[policyReason(reason)])
 }
 
-// exemption says how an image of another registry is exempt. A name without a host
-// never is: each node decides which registry it means.
+// exemption returns how to exempt an image of another registry. A name without a host
+// cannot be exempt: each node decides which registry it means.
 func exemption(ref string) string {
 	name, _, _ := strings.Cut(ref, "@")
 	if tag := strings.LastIndexByte(name, ':'); tag > strings.LastIndexByte(name, '/') {
 		name = name[:tag]
 	}
 	if host, _, ok := strings.Cut(name, "/"); !ok || !strings.ContainsAny(host, ".:") {
-		return "; only one that is written with its registry can be exempt"
+		return "; to exempt it, write the reference with its registry"
 	}
 	return ", or exempt it: exemptImages: [" + name + "]"
 }
@@ -548,7 +547,7 @@ func exemption(ref string) string {
 func (w *explainer) remediation(x explanation) []string {
 	var found []string
 	if w.e.Webhook == nil && w.e.Unknown == nil {
-		found = append(found, "kubectl oke-sign doctor says why Gatekeeper is not asked")
+		found = append(found, "kubectl oke-sign doctor shows why Gatekeeper is not asked")
 	}
 	if x.NotAsked != "" {
 		return found

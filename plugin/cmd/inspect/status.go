@@ -1,5 +1,6 @@
-// Package inspect has the commands that say how images stand in a cluster: status and
-// explain.
+// Package inspect has the commands status and explain. They simulate what the cluster
+// would do with the images that run or that are named. They change nothing, and no result
+// is a promise: the cluster decides.
 package inspect
 
 import (
@@ -30,7 +31,7 @@ type statusOptions struct {
 	selector      string
 	out           cli.Output
 
-	scans bool // a constraint asks for them
+	scans bool // a constraint requires scans
 }
 
 // NewStatus makes the command.
@@ -38,26 +39,25 @@ func NewStatus(s *connect.Session) *cobra.Command {
 	o := &statusOptions{Session: s}
 	cmd := &cobra.Command{
 		Use:   "status [-A]",
-		Short: "Show the images that run, who signed them, and what lets them run",
-		Long: `Show every image that runs in a namespace, or in all: whether it is pinned to a
-digest, by which key and when it was signed, what its newest scan found where a
-constraint asks for that, and what would become of it if its Pods were made again
-now:
+		Short: "Show the images that run, who signed them, and why they may run",
+		Long: `Show every image that runs in a namespace, or in all: whether it is pinned, by
+which key and when it was signed, what its newest scan found if a constraint
+requires scans, and what would happen if its Pods restarted now:
 
-  allowed      let in
-  exempt       let in by an exemption of the policy, and only by that
-  break-glass  let in by the break-glass annotation, and only by that
-  warned       let in, with a warning, or counted by a dry run
-  refused      kept out; so is an image beside which another part of the Pod is
-  unmatched    no constraint is about the Pod
-  not-asked    Gatekeeper leaves the namespace out
-  unknown      could not be found out
+  allowed      admitted
+  exempt       admitted only by an exemption of the policy
+  break-glass  admitted only under break-glass
+  warned       admitted with a warning, or counted by a dry run
+  refused      denied, or in a Pod of which another part is denied
+  unmatched    no constraint matches the Pod
+  not-asked    Gatekeeper exempts the namespace
+  unknown      a question had no answer
 
-The Pods are judged here, with Gatekeeper's own engine, by the constraints of
-the cluster; OCI is asked as you, about each image once. Of an image without a
-digest, what runs is asked about, as the node names it.
+status simulates the Pods here, with the Gatekeeper engine and the cluster's
+constraints. It asks OCI as you, once about each image. For an image without a
+digest it asks about the digest that the node reports.
 
-Exit code 0: all is shown. 1: something could not be found out.`,
+Exit code 0: all is known. 1: something is unknown.`,
 		Example: `  kubectl oke-sign status -A
 
   # What a new policy, or a node that fails, would cost
@@ -79,7 +79,7 @@ Exit code 0: all is shown. 1: something could not be found out.`,
 var statusColumns = []cli.Column{{Name: "image"}, {Name: "pods"}, {Name: "pinned"}, {Name: "signed"}, {Name: "key"}, {Name: "signed at", Wide: true},
 	{Name: "signed by", Wide: true}, {Name: "scan", Wide: true}, {Name: "result"}, {Name: "workloads", Wide: true}, {Name: "why"}}
 
-// columns are those to show: what scans say where it matters, or is asked for.
+// columns returns the columns. The scan is a wide one unless a constraint requires scans.
 func (o *statusOptions) columns() []cli.Column {
 	columns := slices.Clone(statusColumns)
 	for i := range columns {
@@ -119,7 +119,7 @@ func (o *statusOptions) results(ctx context.Context) ([]cli.Result, error) {
 	if len(pods) == 0 {
 		what := "no Pod"
 		if o.selector != "" {
-			what = "no Pod that -l chooses"
+			what = "no Pod that -l selects"
 		}
 		o.Remark("%s runs in %s", what, cmp.Or(namespace, "any namespace"))
 		return nil, nil
@@ -156,8 +156,8 @@ func (o *statusOptions) results(ctx context.Context) ([]cli.Result, error) {
 	return results, nil
 }
 
-// nameKeys finds the names of keys and, where it is shown, who signed. Neither
-// proves anything, and what cannot be found out is left out.
+// nameKeys looks up the names of keys and, if the format shows it, who signed. Neither
+// proves anything, so it skips unknown ones.
 func (o *statusOptions) nameKeys(ctx context.Context, found []*simulate.ImageStatus) {
 	if !slices.ContainsFunc(found, func(s *simulate.ImageStatus) bool { return s.Verdict != nil && s.Verdict.Signed() }) {
 		return
@@ -233,7 +233,7 @@ func (o *statusOptions) result(s simulate.ImageStatus) cli.Result {
 	return r
 }
 
-// scanSummary says how the images stand by their scans.
+// scanSummary counts the images by the worst problem of their scans.
 func scanSummary(found []*simulate.ImageStatus) string {
 	worst := make(map[string]string) // by image
 	for _, s := range found {
@@ -261,7 +261,7 @@ func scanSummary(found []*simulate.ImageStatus) string {
 	return fmt.Sprintf("%s of OCI Registry, by the worst problem that scans found: %s", cli.Count(len(worst), "image"), cmp.Or(strings.Join(parts, ", "), "-"))
 }
 
-// summary says how things stand to whoever must answer for them.
+// summary counts the images by signature, and the Pods by what would happen to them.
 func summary(j simulate.Simulation, found []*simulate.ImageStatus, pods int) (ofImages, ofPods string) {
 	images, worst := make(map[string]string), make(map[string]int)
 	for _, s := range found {
@@ -274,7 +274,7 @@ func summary(j simulate.Simulation, found []*simulate.ImageStatus, pods int) (of
 		case s.Signed() == "no":
 			word = "not signed"
 		case s.Registry == image.OCIRegistry.String():
-			word = "of which it is not known"
+			word = "unknown"
 		}
 		images[cmp.Or(s.Running, s.Image)] = word
 	}
@@ -305,9 +305,9 @@ func summary(j simulate.Simulation, found []*simulate.ImageStatus, pods int) (of
 		return strings.Join(parts, ", ")
 	}
 	again := map[string]int{
-		"let in": worst[simulate.AllowedImage], "let in with a warning": worst[simulate.WarnedImage], "under break-glass": worst[simulate.BreakGlassImage], "exempt": worst[simulate.ExemptImage],
-		"refused": worst[simulate.RefusedImage], "not known": worst[simulate.UnknownImage], "that nobody asks about": worst[simulate.OutsideImage] + worst[simulate.UnmatchedImage],
+		"admitted": worst[simulate.AllowedImage], "admitted with a warning": worst[simulate.WarnedImage], "under break-glass": worst[simulate.BreakGlassImage], "exempt": worst[simulate.ExemptImage],
+		"denied": worst[simulate.RefusedImage], "not known": worst[simulate.UnknownImage], "not checked": worst[simulate.OutsideImage] + worst[simulate.UnmatchedImage],
 	}
-	return fmt.Sprintf("%s: %s", cli.Count(len(images), "image"), list(tally, "signed", "not signed", "of which it is not known", "of other registries", "with an ambiguous name")),
-		fmt.Sprintf("%s, if they were made again now: %s", cli.Count(pods, "Pod"), list(again, "let in", "let in with a warning", "under break-glass", "exempt", "refused", "not known", "that nobody asks about"))
+	return fmt.Sprintf("%s: %s", cli.Count(len(images), "image"), list(tally, "signed", "not signed", "unknown", "of other registries", "with an ambiguous name")),
+		fmt.Sprintf("%s, if they restarted now: %s", cli.Count(pods, "Pod"), list(again, "admitted", "admitted with a warning", "under break-glass", "exempt", "denied", "not known", "not checked"))
 }

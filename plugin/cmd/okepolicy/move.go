@@ -23,7 +23,7 @@ import (
 	"github.com/oke-sign/oke-sign/provider/signature"
 )
 
-// importedName is of the constraints that stand for OKE's own policy.
+// importedName is the name of the constraints of an import.
 const importedName = "oke-cluster-policy"
 
 type clusterImportOptions struct {
@@ -36,14 +36,15 @@ func newImport(s *connect.Session) *cobra.Command {
 	o := &clusterImportOptions{clusterPolicyOptions: clusterPolicyOptions{Session: s}}
 	cmd := &cobra.Command{
 		Use:   "import",
-		Short: "Make Gatekeeper's policy from OKE's",
-		Long: `Print the constraints that ask in Gatekeeper for what OKE's policy asks for: the
-same keys, digests instead of tags, the break-glass annotation honoured, and
-images of other registries left alone. They are called ` + importedName + `.
+		Short: "Convert the OKE image policy into constraints",
+		Long: `Print constraints for Gatekeeper with the same effect as the OKE image policy:
+the same keys, digests instead of tags, break-glass honored, and images of other
+registries allowed. Their name is ` + importedName + `.
 
-With --apply they are put into the cluster, in place of those of an import
-before. OKE's policy is left as it is; while both are on, both refuse.`,
-		Example: `  # Try it without refusing anything, look at the audit, and then mean it
+With --apply the command puts them into the cluster, and replaces those of an
+earlier import. It does not change the OKE image policy. While both are on, a
+Pod must satisfy both.`,
+		Example: `  # Try it without denying anything, read the audit, then enforce it
   kubectl oke-sign cluster-policy import --action dryrun --apply
   kubectl oke-sign cluster-policy import --action deny --apply
 
@@ -62,8 +63,8 @@ before. OKE's policy is left as it is; while both are on, both refuse.`,
 	}
 	flags := cmd.Flags()
 	o.cluster.Bind(flags)
-	flags.StringVar(&o.action, "action", "deny", "What the constraints do about a violation: deny, warn or dryrun, an `ACTION` of Gatekeeper's.")
-	flags.BoolVar(&o.apply, "apply", false, "Put them into the cluster of the kubeconfig context.")
+	flags.StringVar(&o.action, "action", "deny", "Gatekeeper's `ACTION` on a violation: deny, warn or dryrun.")
+	flags.BoolVar(&o.apply, "apply", false, "Put the constraints into the cluster of the kubeconfig context.")
 	flags.BoolVarP(&o.yes, "yes", "y", false, "Do not ask.")
 	flags.BoolVar(&o.allowAny, "allow-any", false, "Import a policy that lists no key and admits every image of OCI Registry.")
 	return cmd
@@ -71,10 +72,10 @@ before. OKE's policy is left as it is; while both are on, both refuse.`,
 
 func (o *clusterImportOptions) move(ctx context.Context, _ *connect.Cloud, _ *okecluster.Client, found okecluster.Cluster) error {
 	if len(found.Policy.Keys) == 0 && !o.allowAny {
-		return cli.Usage("OKE's policy lists no key: it admits every image of OCI Registry, signed or not, and so would Gatekeeper's", "list keys with cluster-policy set --key OCID first, or add --allow-any if that is what is wanted")
+		return cli.Usage("the OKE image policy lists no key: it admits every image of OCI Registry, signed or not, and so would the constraints", "list keys with cluster-policy set --key OCID first, or add --allow-any if you want that")
 	}
 	if !found.Policy.Enabled {
-		o.Remark("OKE's policy is off; what it would ask for is imported")
+		o.Remark("the OKE image policy is off; its rules are imported anyway")
 	}
 	constraints := imported(found.Policy, o.action)
 	if !o.apply {
@@ -101,7 +102,7 @@ func (o *clusterImportOptions) move(ctx context.Context, _ *connect.Cloud, _ *ok
 		}
 	}
 	if !o.Kube.Leads() {
-		return &cli.HintedError{What: connect.ErrNoCluster, Hint: "leave --apply out to print the constraints"}
+		return &cli.HintedError{What: connect.ErrNoCluster, Hint: "run the command without --apply to print the constraints"}
 	}
 	objects, err := o.Kube.Objects()
 	if err != nil {
@@ -113,7 +114,7 @@ func (o *clusterImportOptions) move(ctx context.Context, _ *connect.Cloud, _ *ok
 			err = fmt.Errorf("applying %s/%s: %w", c.GetKind(), c.GetName(), err)
 		}
 		if apierrors.IsNotFound(err) {
-			return &cli.HintedError{What: err, Hint: "the ConstraintTemplates have to be installed first; run the same command again after"}
+			return &cli.HintedError{What: err, Hint: "install the ConstraintTemplates of oke-sign first, then run the command again"}
 		}
 		if err != nil {
 			return err
@@ -123,13 +124,13 @@ func (o *clusterImportOptions) move(ctx context.Context, _ *connect.Cloud, _ *ok
 		}
 	}
 	if found.Policy.Enabled {
-		o.Remark("OKE's own policy is still on; kubectl oke-sign cluster-policy disable switches it off")
+		o.Remark("the OKE image policy is still on; kubectl oke-sign cluster-policy disable switches it off")
 	}
 	return nil
 }
 
-// imported are the constraints that ask for what OKE's policy asks for. They are no
-// part of the cluster's own image policy, and have not its label.
+// imported returns constraints with the effect of the OKE image policy. They are not part
+// of oke-sign's image policy, and do not have its label.
 func imported(p okecluster.Policy, action string) []*unstructured.Unstructured {
 	same := constraint.Policy{
 		Mode: action, OtherRegistries: constraint.Allow, Digests: constraint.OCIRegistry,
@@ -154,12 +155,12 @@ func newExport(s *connect.Session) *cobra.Command {
 	from := ""
 	cmd := &cobra.Command{
 		Use:   "export",
-		Short: "Put the keys of Gatekeeper's policy into OKE's",
-		Long: `Put the keys of the cluster's OKESignedImages constraint into OKE's policy, and
-leave whether that is on as it is. What OKE's policy cannot say is said and left
-out: where a constraint matches, what it exempts, what it asks of other
-registries. It waits as cluster-policy set does.`,
-		Example: `  # Back to OKE's own policy
+		Short: "Copy the keys of the image policy to the OKE image policy",
+		Long: `Copy the keys of the cluster's OKESignedImages constraint to the OKE image policy,
+which stays on or off. The OKE image policy has no match, no exemptions and no
+rule for other registries. The command names such settings and skips them. It
+waits as cluster-policy set does.`,
+		Example: `  # Back to the OKE image policy
   kubectl oke-sign cluster-policy export && kubectl oke-sign cluster-policy enable`,
 		Args: cli.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -183,7 +184,7 @@ registries. It waits as cluster-policy set does.`,
 	return cmd
 }
 
-// exported are the keys that Gatekeeper's policy lists.
+// exported returns the keys of the OKESignedImages constraints.
 func (o *clusterPolicyOptions) exported(ctx context.Context, name string) ([]signature.KeyID, error) {
 	all, err := enforcement.ReadSignedImages(ctx, o.Session)
 	if err != nil {
@@ -195,16 +196,16 @@ func (o *clusterPolicyOptions) exported(ctx context.Context, name string) ([]sig
 		all = enforcement.Decisive(all)
 	}
 	if len(all) == 0 {
-		return nil, &cli.HintedError{What: errors.New("the cluster has no such OKESignedImages constraint"), Hint: "kubectl get okesignedimages shows those there are"}
+		return nil, &cli.HintedError{What: errors.New("the cluster does not have that OKESignedImages constraint"), Hint: "kubectl get okesignedimages lists all"}
 	}
 	for _, c := range all[1:] {
 		if !slices.Equal(c.Keys, all[0].Keys) {
-			return nil, cli.Usage(fmt.Sprintf("%s list different keys, and OKE's policy has one list", enforcement.ConstraintNames(all)), "name one with --constraint NAME")
+			return nil, cli.Usage(fmt.Sprintf("%s list different keys, and the OKE image policy has one list", enforcement.ConstraintNames(all)), "name one with --constraint NAME")
 		}
 	}
 	if len(all[0].Keys) == 0 && !o.allowAny {
-		return nil, cli.Usage(all[0].String()+" lists no key: with its list OKE's policy would admit every image of OCI Registry, signed or not", "add --allow-any if that is what is wanted")
+		return nil, cli.Usage(all[0].String()+" lists no key: with that list the OKE image policy would admit every image of OCI Registry, signed or not", "add --allow-any if you want that")
 	}
-	o.Remark("the keys of %s; OKE's policy is for the whole cluster, exempts nothing and leaves other registries alone", enforcement.ConstraintNames(all))
+	o.Remark("the keys of %s; the OKE image policy is for the whole cluster, exempts nothing and ignores other registries", enforcement.ConstraintNames(all))
 	return all[0].Keys, nil
 }

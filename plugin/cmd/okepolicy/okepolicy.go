@@ -1,6 +1,6 @@
-// Package okepolicy has kubectl oke-sign cluster-policy, for the OKE image policy: the
-// verification that OKE itself offers, and moves between that and oke-sign's image
-// policy.
+// Package okepolicy has kubectl oke-sign cluster-policy. It reads and changes the OKE image
+// policy, and converts between that and oke-sign's image policy. OKE applies a change
+// itself, minutes later.
 package okepolicy
 
 import (
@@ -26,13 +26,13 @@ import (
 func New(s *connect.Session) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "cluster-policy",
-		Short: "Read and change the image verification policy that OKE itself has",
-		Long: `Read and change the image verification policy that OKE itself has: one switch
-and up to five keys for the whole cluster. A change takes OKE several minutes,
-in which the cluster goes on working.
+		Short: "Read and change the OKE image policy, and move to oke-sign and back",
+		Long: `Read and change the OKE image policy, OKE's own image verification: one switch
+and up to five keys for the whole cluster. OKE needs several minutes for a
+change. The cluster works in the meantime.
 
-The cluster is that of --cluster, or the one that the kubeconfig context in use
-gets its tokens for.`,
+--cluster names the cluster. The default is the cluster whose tokens the current
+kubeconfig context gets.`,
 
 		SuggestionsMinimumDistance: 2,
 		DisableFlagsInUseLine:      true,
@@ -46,7 +46,7 @@ gets its tokens for.`,
 	return cmd
 }
 
-// clusterPolicy is OKE's own policy as it is shown.
+// clusterPolicy is the OKE image policy as the commands print it.
 type clusterPolicy struct {
 	Cluster string             `json:"cluster"`
 	Name    string             `json:"name"`
@@ -64,7 +64,7 @@ type clusterPolicyKey struct {
 
 var clusterPolicyColumns = []cli.Column{{Name: "cluster"}, {Name: "state"}, {Name: "policy"}, {Name: "key"}, {Name: "id"}, {Name: "usable"}}
 
-// showCluster prints a policy with what is known of its keys.
+// showCluster prints a policy with the names and states of its keys.
 func showCluster(ctx context.Context, s *connect.Session, c *connect.Cloud, out cli.Output, found okecluster.Cluster) error {
 	v := clusterPolicy{Cluster: found.ID.String(), Name: found.Name, State: found.State, Enabled: found.Policy.Enabled, Keys: []clusterPolicyKey{}}
 	policy := "off"
@@ -127,7 +127,7 @@ func newGet(s *connect.Session) *cobra.Command {
 	o := &clusterPolicyOptions{Session: s}
 	cmd := &cobra.Command{
 		Use:     "get",
-		Short:   "Show OKE's policy, and whether its keys can be used",
+		Short:   "Show the OKE image policy, and whether its keys can be used",
 		Example: `  kubectl oke-sign cluster-policy get --cluster $CLUSTER -o json`,
 		Args:    cli.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -147,8 +147,8 @@ func newGet(s *connect.Session) *cobra.Command {
 // bindChange adds the flags of every change.
 func (o *clusterPolicyOptions) bindChange(flags *pflag.FlagSet) {
 	o.cluster.Bind(flags)
-	flags.BoolVar(&o.allowAny, "allow-any", false, "Let the policy admit every image of OCI Registry, which it does when it is on and lists no key.")
-	flags.BoolVar(&o.dryRun, "dry-run", false, "Say what would change, and change nothing.")
+	flags.BoolVar(&o.allowAny, "allow-any", false, "Allow a policy that is on and lists no key. It admits every image of OCI Registry.")
+	flags.BoolVar(&o.dryRun, "dry-run", false, "Show the change, and change nothing.")
 	flags.BoolVarP(&o.yes, "yes", "y", false, "Do not ask.")
 	flags.BoolVar(&o.noWait, "no-wait", false, "Do not wait until OKE has made the change.")
 	o.out.Bind(flags)
@@ -158,10 +158,10 @@ func newSet(s *connect.Session) *cobra.Command {
 	o := &clusterPolicyOptions{Session: s}
 	cmd := &cobra.Command{
 		Use:   "set --key OCID[,OCID]",
-		Short: "Replace the keys of OKE's policy",
-		Long: `Replace the keys of OKE's policy by up to five others. Whether the policy is on
-is left as it is. It waits until OKE has made the change, 45 minutes unless
---timeout says otherwise.`,
+		Short: "Replace the keys of the OKE image policy",
+		Long: `Replace the keys of the OKE image policy by up to five others. The policy stays
+on or off. The command waits until OKE has made the change, up to 45 minutes or
+--timeout.`,
 		Example: `  kubectl oke-sign cluster-policy set --cluster $CLUSTER --key $KEY1,$KEY2`,
 		Args:    cli.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -169,7 +169,7 @@ is left as it is. It waits until OKE has made the change, 45 minutes unless
 				return err
 			}
 			if !cmd.Flags().Changed("key") && !o.allowAny {
-				return cli.Usage("--key is missing", "name the keys; --allow-any takes all away, and then the policy admits every image of OCI Registry")
+				return cli.Usage("--key is missing", "name the keys; --allow-any removes all, and then the policy admits every image of OCI Registry")
 			}
 			return o.change(cmd, func(p okecluster.Policy) okecluster.Policy {
 				p.Keys = o.allowed
@@ -184,14 +184,14 @@ is left as it is. It waits until OKE has made the change, 45 minutes unless
 
 func newSwitch(s *connect.Session, on bool) *cobra.Command {
 	o := &clusterPolicyOptions{Session: s}
-	use, short, long := "disable", "Switch OKE's policy off", "Switch OKE's policy off. Its keys stay, for the day it is switched on again."
+	use, short, long := "disable", "Switch the OKE image policy off", "Switch the OKE image policy off. Its keys stay."
 	if on {
-		use, short, long = "enable", "Switch OKE's policy on", "Switch OKE's policy on, with the keys that it lists."
+		use, short, long = "enable", "Switch the OKE image policy on", "Switch the OKE image policy on, with its keys."
 	}
 	cmd := &cobra.Command{
 		Use:     use,
 		Short:   short,
-		Long:    long + " It\nwaits until OKE has made the change, 45 minutes unless --timeout says otherwise.",
+		Long:    long + "\nThe command waits until OKE has made the change, up to 45 minutes or --timeout.",
 		Example: "  kubectl oke-sign cluster-policy " + use + " --cluster $CLUSTER",
 		Args:    cli.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -205,7 +205,7 @@ func newSwitch(s *connect.Session, on bool) *cobra.Command {
 	return cmd
 }
 
-// work reads the cluster and does something with it.
+// work reads the cluster and calls do with it.
 func (o *clusterPolicyOptions) work(ctx context.Context, do func(context.Context, *connect.Cloud, *okecluster.Client, okecluster.Cluster) error) error {
 	id, err := o.cluster.Find(o.Session)
 	if err != nil {
@@ -232,13 +232,13 @@ func (o *clusterPolicyOptions) work(ctx context.Context, do func(context.Context
 	if err == nil || errors.As(err, &wrong) || errors.Is(err, cli.ErrNo) {
 		return err
 	}
-	if o.out.Format == "" { // what is printed otherwise is to be put into a file
+	if o.out.Format == "" { // import prints manifests, and errors must not mix with these
 		return cli.StopCause(ctx, err)
 	}
 	return o.Finish(o.out, clusterPolicyColumns, cli.AllFailed([]string{""}, cli.StopCause(ctx, err)))
 }
 
-// change makes another policy of the one there is.
+// change replaces the policy by what to returns.
 func (o *clusterPolicyOptions) change(cmd *cobra.Command, to func(okecluster.Policy) okecluster.Policy) (err error) {
 	if f := cmd.Flag("timeout"); !f.Changed {
 		o.Timeout = 45 * time.Minute
@@ -247,7 +247,7 @@ func (o *clusterPolicyOptions) change(cmd *cobra.Command, to func(okecluster.Pol
 		return err
 	}
 	if len(o.allowed) > okecluster.MaxKeys {
-		return cli.Usage(fmt.Sprintf("--key lists %d keys, and a policy holds %d at most", len(o.allowed), okecluster.MaxKeys), "leave out those that are not used any more")
+		return cli.Usage(fmt.Sprintf("--key lists %d keys, and a policy holds %d at most", len(o.allowed), okecluster.MaxKeys), "leave out unused keys")
 	}
 	if err := cmp.Or(o.ValidateFlags(), o.out.Validate()); err != nil {
 		return err
@@ -259,15 +259,15 @@ func (o *clusterPolicyOptions) change(cmd *cobra.Command, to func(okecluster.Pol
 
 func (o *clusterPolicyOptions) apply(ctx context.Context, c *connect.Cloud, client *okecluster.Client, found okecluster.Cluster, want okecluster.Policy) error {
 	if want.Equal(found.Policy) {
-		o.Remark("nothing to change: the policy is that already")
+		o.Remark("nothing to change: the policy is already as requested")
 		return showCluster(ctx, o.Session, c, o.out, found)
 	}
 	if want.Enabled && len(want.Keys) == 0 && !o.allowAny {
-		return cli.Usage("the policy would be on and list no key: every image of OCI Registry would be admitted, signed or not", "name keys with cluster-policy set --key OCID, or add --allow-any if that is what is wanted")
+		return cli.Usage("the policy would be on and list no key: every image of OCI Registry would be admitted, signed or not", "name keys with cluster-policy set --key OCID, or add --allow-any if you want that")
 	}
 	for _, id := range want.Keys {
 		if slices.Contains(found.Policy.Keys, id) && (!want.Enabled || found.Policy.Enabled) {
-			continue // no worse than it was
+			continue // the change makes this key no worse
 		}
 		key, err := c.Vault.MasterKey(ctx, id)
 		if err == nil {
@@ -294,13 +294,13 @@ func (o *clusterPolicyOptions) apply(ctx context.Context, c *connect.Cloud, clie
 	}
 	work, err := client.Update(ctx, found, want)
 	if errors.Is(err, okecluster.ErrChanged) {
-		return &cli.HintedError{What: err, Hint: "nothing was changed; look at it with cluster-policy get, and try again"}
+		return &cli.HintedError{What: err, Hint: "nothing was changed; check kubectl oke-sign cluster-policy get, and try again"}
 	}
 	if err != nil {
 		return err
 	}
 	if o.noWait {
-		o.Remark("the change is under way, as work request %s", work)
+		o.Remark("the change runs in OKE as work request %s", work)
 		return nil
 	}
 	if err := o.follow(ctx, client, found, work); err != nil {
@@ -313,7 +313,7 @@ func (o *clusterPolicyOptions) apply(ctx context.Context, c *connect.Cloud, clie
 	return showCluster(ctx, o.Session, c, o.out, now)
 }
 
-// difference says what a change of policy is, line by line.
+// difference returns the change of a policy, line by line.
 func difference(from, to okecluster.Policy) []string {
 	word := map[bool]string{false: "off", true: "on"}
 	var lines []string
@@ -333,12 +333,12 @@ func difference(from, to okecluster.Policy) []string {
 	return lines
 }
 
-// follow waits until a change is made and the cluster is active again.
+// follow waits until OKE has made the change and the cluster is active again.
 func (o *clusterPolicyOptions) follow(ctx context.Context, client *okecluster.Client, found okecluster.Cluster, work string) error {
 	err := o.Poll(ctx, "cluster "+found.Name, func() (string, bool, error) {
 		w, err := client.Work(ctx, found.ID, work)
 		if err == nil && w.Failed() {
-			err = fmt.Errorf("OKE did not make the change: work request %s is %s: %s", work, w.Status, cmp.Or(strings.Join(w.Errors, "; "), "it says no reason"))
+			err = fmt.Errorf("OKE did not make the change: work request %s is %s: %s", work, w.Status, cmp.Or(strings.Join(w.Errors, "; "), "no reason given"))
 		}
 		return strings.ToLower(w.Status), w.Over(), err
 	})
@@ -349,7 +349,7 @@ func (o *clusterPolicyOptions) follow(ctx context.Context, client *okecluster.Cl
 		})
 	}
 	if ctx.Err() != nil {
-		return &cli.HintedError{What: fmt.Errorf("the change goes on in OKE, as work request %s", work), Hint: "kubectl oke-sign cluster-policy get shows when it is made"}
+		return &cli.HintedError{What: fmt.Errorf("the change still runs in OKE as work request %s", work), Hint: "kubectl oke-sign cluster-policy get shows the result"}
 	}
 	return err
 }

@@ -26,35 +26,35 @@ import (
 	"github.com/oke-sign/oke-sign/provider/signature"
 )
 
-// changeOptions are what all changes of the policy share.
+// changeOptions are the flags that all changes of the policy share.
 type changeOptions struct {
 	*connect.Session
 	yes      bool
 	preview  bool
 	gitops   bool
 	allowAny bool
-	apart    bool // from constraints that somebody wrote himself
+	apart    bool // from constraints that this command does not manage
 	files    []string
 	dryRun   string
 	out      cli.Output
 }
 
 func (o *changeOptions) bind(flags *pflag.FlagSet) {
-	flags.BoolVarP(&o.yes, "yes", "y", false, "Do not ask, and do not look first whether it refuses what runs.")
-	flags.BoolVar(&o.preview, "preview", false, "List what the change would refuse of what runs, and change nothing.")
+	flags.BoolVarP(&o.yes, "yes", "y", false, "Do not ask, and do not check first what the change would deny.")
+	flags.BoolVar(&o.preview, "preview", false, "List the running workloads that the change would deny, and change nothing.")
 	flags.BoolVar(&o.gitops, "gitops", false, "Print the manifests of the changed policy, and change nothing.")
-	flags.StringVar(&o.dryRun, "dry-run", "none", "`HOW` far to go: none (change it), server (have the change checked) or client (show it).")
+	flags.StringVar(&o.dryRun, "dry-run", "none", "`HOW` far to go: none (change it), server (let the cluster check it) or client (show it).")
 	flags.Lookup("dry-run").NoOptDefVal = "client"
 	o.out.Bind(flags)
 }
 
-// bindFiles adds the flag of changes that can be made to manifests.
+// bindFiles adds the flag of changes that work on manifests.
 func (o *changeOptions) bindFiles(flags *pflag.FlagSet) {
-	flags.StringArrayVarP(&o.files, "filename", "f", nil, "`FILE` or directory with the constraints to change, in the place of the cluster's; with --gitops. May be repeated.")
+	flags.StringArrayVarP(&o.files, "filename", "f", nil, "`FILE` or directory with the constraints to change, instead of the cluster's; needs --gitops. May be repeated.")
 }
 
 func (o *changeOptions) bindAllowAny(flags *pflag.FlagSet) {
-	flags.BoolVar(&o.allowAny, "allow-any", false, "Let every image of OCI Registry run, signed or not: a policy without keys.")
+	flags.BoolVar(&o.allowAny, "allow-any", false, "Admit every image of OCI Registry, signed or not: a policy without keys.")
 }
 
 func (o *changeOptions) validate(cmd *cobra.Command) error {
@@ -62,16 +62,16 @@ func (o *changeOptions) validate(cmd *cobra.Command) error {
 		return cli.Usage(fmt.Sprintf("--dry-run %q is not known", o.dryRun), "use --dry-run none, server or client")
 	}
 	if o.gitops && (o.preview || o.dryRun != "none") {
-		return cli.Usage("--gitops excludes --preview and --dry-run", "use one of them: --gitops changes nothing either")
+		return cli.Usage("--gitops excludes --preview and --dry-run", "use one of them: --gitops also changes nothing")
 	}
 	if len(o.files) > 0 && !o.gitops {
-		return cli.Usage("-f names manifests, and no command changes those in their files", "add --gitops, which prints them changed")
+		return cli.Usage("-f names manifests, which no command changes in place", "add --gitops, which prints the changed manifests")
 	}
 	return cmp.Or(clusterWide(cmd), o.ValidateFlags(), o.out.Validate())
 }
 
-// editing makes the policy that is to be of the one that is: nil for none. It may ask
-// a person, and so has no deadline.
+// editing returns the new policy, or nil for no policy. It may ask the user, so it has no
+// deadline.
 type editing func(ctx context.Context, before Enforced) (*constraint.Policy, error)
 
 func (o *changeOptions) change(ctx context.Context, edit editing) error {
@@ -88,7 +88,7 @@ func (o *changeOptions) changed(ctx context.Context, edit editing) error {
 		return err
 	}
 	if after != nil && len(after.Keys) == 0 && !o.allowAny && (before.Policy == nil || len(before.Policy.Keys) > 0) {
-		return cli.Usage("without a key, the policy would let every image of OCI Registry run, signed or not", "name a key, or add --allow-any if that is what you want")
+		return cli.Usage("without a key, the policy would admit every image of OCI Registry, signed or not", "name a key, or add --allow-any if you want that")
 	}
 	steps := before.Plan(after)
 	o.showDiff(before, after, steps)
@@ -114,8 +114,8 @@ func (o *changeOptions) changed(ctx context.Context, edit editing) error {
 		return o.printChanges(steps)
 	}
 	for _, s := range constraint.Merged(steps) {
-		if keeper := constraint.KeeperOf(s.Object()); keeper != "" {
-			o.Remark("%s is kept by %s, which may undo the change; --gitops prints the manifests for it", constraint.Name(s.Object()), keeper)
+		if manager := constraint.ManagerOf(s.Object()); manager != "" {
+			o.Remark("%s is managed by %s, which may undo the change; --gitops prints the manifests to change there", constraint.Name(s.Object()), manager)
 		}
 	}
 	if !o.yes {
@@ -142,9 +142,8 @@ func (o *changeOptions) changed(ctx context.Context, edit editing) error {
 	return nil
 }
 
-// now is the policy as it is, if it can be changed: the cluster's, or that in the files
-// that are named. Manifests alone can be printed without either; they are those of a
-// new policy then.
+// now returns the current policy, of the cluster or of the files of -f. Without either,
+// --gitops starts a new policy.
 func (o *changeOptions) now(ctx context.Context) (Enforced, error) {
 	ctx, cancel := o.WithTimeout(ctx)
 	defer cancel()
@@ -158,7 +157,7 @@ func (o *changeOptions) now(ctx context.Context) (Enforced, error) {
 		}
 	case o.gitops && !o.Kube.Leads():
 		p.place = "without a cluster, or -f FILE, there is"
-		o.Remark("no kubeconfig names a cluster, and no -f a policy: nothing but what is said here goes into this one")
+		o.Remark("no kubeconfig names a cluster, and -f no policy: this is a new policy, made of the flags alone")
 	default:
 		p, err = ReadPolicy(ctx, o.Session)
 	}
@@ -171,7 +170,7 @@ func (o *changeOptions) now(ctx context.Context) (Enforced, error) {
 	return p, cli.StopCause(ctx, err)
 }
 
-// policyFiles are the constraints of these kinds in the files that are named.
+// policyFiles returns the constraints of these kinds in the files of -f.
 func (o *changeOptions) policyFiles(ctx context.Context, kinds ...string) ([]*unstructured.Unstructured, error) {
 	documents, err := workload.ReadFiles(ctx, o.Streams.In, o.files, true)
 	if err != nil {
@@ -184,26 +183,26 @@ func (o *changeOptions) policyFiles(ctx context.Context, kinds ...string) ([]*un
 		}
 	}
 	if len(objects) == 0 {
-		return nil, cli.Usage("no constraint of the image policy found in what -f names", "kubectl oke-sign policy set --gitops prints some")
+		return nil, cli.Usage("the files of -f have no constraint of the image policy", "kubectl oke-sign policy set --gitops prints some")
 	}
 	return objects, nil
 }
 
-// warnOf says of a policy that is not what its name promises that it is not.
+// warnOf warns of a policy that denies less than its name promises.
 func warnOf(t *cli.Terminal, p constraint.Policy) {
 	if len(p.Keys) == 0 {
-		t.Remark("WARNING: the policy lists no key: every image of OCI Registry may run, signed or not")
+		t.Remark("WARNING: the policy lists no key, so every image of OCI Registry may run, signed or not")
 	}
 	if p.Mode != constraint.Deny {
-		t.Remark("nothing is refused: the policy's mode is %s", p.Mode)
+		t.Remark("nothing is denied: the policy's mode is %s", p.Mode)
 	}
 	if p.Scope.PodSelector != "" {
-		t.Remark("whoever makes a Pod chooses its labels, and so whether the policy applies to it")
+		t.Remark("the creator of a Pod chooses its labels, and so whether the policy applies")
 	}
 }
 
-// showDiff shows what becomes of the policy. Constraints are shown themselves where
-// they did not say what the policy says.
+// showDiff shows the change of the policy. It also shows the constraints if they drifted
+// from the policy.
 func (o *changeOptions) showDiff(before Enforced, after *constraint.Policy, steps []constraint.Step) {
 	text := func(p *constraint.Policy) string {
 		if p == nil {
@@ -222,13 +221,12 @@ func (o *changeOptions) showDiff(before Enforced, after *constraint.Policy, step
 		o.Remark("%s", strings.TrimSuffix(line, "\n"))
 	}
 	if len(steps) == 0 {
-		o.Remark("nothing to change: the policy is so already")
+		o.Remark("nothing to change: the policy is already as requested")
 	}
 }
 
-// besides says which constraints that are no part of the policy do other than it does
-// from now on: those that go on refusing when it ends, and those on scans that still
-// do not when it begins.
+// besides names constraints outside the policy that differ from its new mode: those that
+// still deny after it ends, and those on scans that deny nothing after it begins.
 func (o *changeOptions) besides(before Enforced, after *constraint.Policy) {
 	enforced := after != nil && after.Mode == constraint.Deny
 	if enforced && before.Policy != nil && before.Policy.Mode == constraint.Deny {
@@ -243,9 +241,9 @@ func (o *changeOptions) besides(before Enforced, after *constraint.Policy) {
 		change := fmt.Sprintf(`kubectl patch %s %s --type merge -p '{"spec":{"enforcementAction":%q}}'`, constraint.Resource(c.GetKind()), c.GetName(), action)
 		switch {
 		case !enforced && denies:
-			o.Remark("%s is no part of the policy, and goes on refusing; %s ends that", constraint.Name(c), change)
+			o.Remark("%s is not part of the policy, and still denies; %s ends that", constraint.Name(c), change)
 		case enforced && !denies && c.GetKind() == policies.ScannedImages:
-			o.Remark("%s is no part of the policy, and refuses nothing; %s has it do so", constraint.Name(c), change)
+			o.Remark("%s is not part of the policy, and denies nothing; %s has it do so", constraint.Name(c), change)
 		}
 	}
 }
@@ -258,8 +256,7 @@ func manifestText(object *unstructured.Unstructured) string {
 	return string(text)
 }
 
-// printManifests prints the constraints of the policy after the change, whether the
-// change touches them or not.
+// printManifests prints all constraints of the policy after the change.
 func (o *changeOptions) printManifests(before Enforced, after *constraint.Policy) error {
 	items := []any{}
 	var text strings.Builder
@@ -278,17 +275,17 @@ func (o *changeOptions) printManifests(before Enforced, after *constraint.Policy
 	return err
 }
 
-// look refuses a change that would refuse what runs, or of which that could not be
-// found out.
+// look returns an error for a change that would deny running workloads, or whose effect
+// is unknown.
 func (o *changeOptions) look(ctx context.Context, before Enforced, after *constraint.Policy) error {
-	if after == nil || !after.Refuses(before.Policy) {
+	if after == nil || !after.Denies(before.Policy) {
 		return nil
 	}
 	bounded, cancel := o.WithTimeout(ctx)
 	defer cancel()
 	p, err := previewChange(bounded, o.Session, "", before.After(before.Policy), before.After(after))
 	if err != nil {
-		return &cli.HintedError{What: fmt.Errorf("looking whether the change refuses what runs: %w", cli.StopCause(bounded, err)), Hint: "nothing was changed; --yes changes the policy without a look"}
+		return &cli.HintedError{What: fmt.Errorf("checking running workloads: %w", cli.StopCause(bounded, err)), Hint: "nothing was changed; --yes changes the policy without this check"}
 	}
 	newly, unknown := p.only(true, resultRefused), p.only(false, resultUnknown)
 	if len(newly) == 0 && len(unknown) == 0 {
@@ -299,15 +296,15 @@ func (o *changeOptions) look(ctx context.Context, before Enforced, after *constr
 		return err
 	}
 	if len(unknown) > 0 {
-		return &cli.HintedError{What: fmt.Errorf("whether the change refuses %s could not be found out", running(len(unknown))),
-			Hint: "nothing was changed; --yes changes the policy all the same"}
+		return &cli.HintedError{What: fmt.Errorf("it is unknown whether the change would deny %s", running(len(unknown))),
+			Hint: "nothing was changed; --yes changes the policy anyway"}
 	}
-	what := fmt.Errorf("the change would refuse %s, as soon as their Pods are made anew", running(len(newly)))
+	what := fmt.Errorf("the change would deny %s, when their Pods restart", running(len(newly)))
 	cli.Complain(o.Streams.ErrOut, what, "nothing was changed; sign or exempt their images, use --mode warn first, or add --yes")
 	return fmt.Errorf("%w: %w", cli.ErrNo, what)
 }
 
-// running is a number of workloads that run.
+// running returns a number of running workloads as a text.
 func running(n int) string {
 	if n == 1 {
 		return "1 workload that runs"
@@ -315,8 +312,8 @@ func running(n int) string {
 	return cli.Count(n, "workload") + " that run"
 }
 
-// apply takes the steps, after the API server and Gatekeeper have checked every one
-// of them; with dry, no more than that.
+// apply makes all steps, after the API server and Gatekeeper have checked each one by a
+// dry run. With dry it stops after the checks.
 func apply(ctx context.Context, client dynamic.Interface, steps []constraint.Step, dry bool) error {
 	for _, s := range constraint.Merged(steps) {
 		if err := take(ctx, client, s, []string{metav1.DryRunAll}); err != nil {
@@ -341,18 +338,18 @@ func apply(ctx context.Context, client dynamic.Interface, steps []constraint.Ste
 					left = append(left, s.String())
 				}
 			}
-			return &cli.HintedError{What: fmt.Errorf("the change was not made to its end: %w; done: %s; not done: %s", err, strings.Join(done, ", "), strings.Join(left, ", ")),
-				Hint: "make the change again: it goes on from here. Until then nothing is let in that both the old and the new policy refuse"}
+			return &cli.HintedError{What: fmt.Errorf("the change stopped in the middle: %w; done: %s; not done: %s", err, strings.Join(done, ", "), strings.Join(left, ", ")),
+				Hint: "make the change again to finish it; until then the cluster admits nothing that both the old and the new policy deny"}
 		}
 	}
 	return nil
 }
 
-// maxTries is how often a write is tried against Gatekeeper, which writes the status
-// of constraints whenever it likes.
+// maxTries bounds the tries of a write. Gatekeeper writes the status of constraints at any
+// time, which causes conflicts.
 const maxTries = 10
 
-// take takes a step, unless somebody has changed the constraint since it was read.
+// take makes a step, unless somebody changed the constraint since it was read.
 func take(ctx context.Context, client dynamic.Interface, s constraint.Step, dry []string) error {
 	of := client.Resource(enforcement.Resource(s.Object().GetKind()))
 	version, name := "", s.Object().GetName()
@@ -392,11 +389,11 @@ func take(ctx context.Context, client dynamic.Interface, s constraint.Step, dry 
 		}
 		version = latest.GetResourceVersion()
 	}
-	return fmt.Errorf("%s: its status changes faster than it can be written", s)
+	return fmt.Errorf("%s: its status changes too often to write it; try again", s)
 }
 
 func changedMeanwhile(s constraint.Step) error {
-	return &cli.HintedError{What: fmt.Errorf("%s: somebody else has changed it in the meantime", s), Hint: "look at it with kubectl oke-sign policy get, and make the change again"}
+	return &cli.HintedError{What: fmt.Errorf("%s: somebody else changed it in the meantime", s), Hint: "check kubectl oke-sign policy get, and make the change again"}
 }
 
 // madeChange is a change of a constraint.
@@ -433,8 +430,8 @@ func (o *changeOptions) printChanges(steps []constraint.Step) error {
 	return out.Print(o.Streams.Out, d)
 }
 
-// addable are the keys that are named, by OCID or name, each checked to be one that
-// signs images. Those that the policy lists already are not asked about.
+// addable returns the keys that are named, by OCID or name, after OCI Vault confirmed that
+// each can sign images. It does not ask about keys that the policy already lists.
 func addable(ctx context.Context, s *connect.Session, named []string, listed []string) ([]string, error) {
 	ctx, cancel := s.WithTimeout(ctx)
 	defer cancel()
@@ -451,7 +448,7 @@ func addable(ctx context.Context, s *connect.Session, named []string, listed []s
 			if c == nil {
 				var err error
 				if c, err = s.Connect(ctx); err != nil {
-					return nil, &cli.HintedError{What: fmt.Errorf("looking at key %s: %w", name, cli.StopCause(ctx, err)), Hint: "a key is added only once OCI Vault says that it can sign images"}
+					return nil, &cli.HintedError{What: fmt.Errorf("looking at key %s: %w", name, cli.StopCause(ctx, err)), Hint: "OCI Vault must confirm that a key can sign images before it is added"}
 				}
 			}
 			key, err := usable(ctx, s, c, name)
@@ -467,7 +464,7 @@ func addable(ctx context.Context, s *connect.Session, named []string, listed []s
 	return found, nil
 }
 
-// usable is the key that is named, if it can sign images.
+// usable returns the key that is named, if it can sign images.
 func usable(ctx context.Context, s *connect.Session, c *connect.Cloud, name string) (signature.KeyID, error) {
 	id, err := keyring.Find(ctx, s, c, name)
 	if err != nil {
@@ -484,5 +481,5 @@ func sixth(keys []string) error {
 	if len(keys) <= constraint.MaxKeys {
 		return nil
 	}
-	return cli.Usage(fmt.Sprintf("the policy would list %d keys, and holds %d at most", len(keys), constraint.MaxKeys), "remove one first: kubectl oke-sign policy remove-key KEY")
+	return cli.Usage(fmt.Sprintf("the policy would list %d keys, and the most is %d", len(keys), constraint.MaxKeys), "remove one first: kubectl oke-sign policy remove-key KEY")
 }

@@ -25,8 +25,8 @@ import (
 	"github.com/oke-sign/oke-sign/policies"
 )
 
-// Enforced is the image policy of a cluster, and the kinds of constraints that the
-// cluster does not know; or a policy in manifests.
+// Enforced is the image policy of a cluster or of manifests, with the kinds of constraints
+// that the cluster lacks.
 type Enforced struct {
 	constraint.Current
 	found   []*unstructured.Unstructured // all constraints of oke-sign's kinds
@@ -58,14 +58,13 @@ func ReadPolicy(ctx context.Context, s *connect.Session) (Enforced, error) {
 	return p, nil
 }
 
-// scans are the constraints on what scans found. They are no part of the policy, and
-// refuse what they refuse whatever it says.
+// scans returns the constraints on scans. They are not part of the policy, and deny
+// images whatever the policy says.
 func (p Enforced) scans() []*unstructured.Unstructured {
 	return slices.DeleteFunc(slices.Clone(p.found), func(o *unstructured.Unstructured) bool { return o.GetKind() != policies.ScannedImages })
 }
 
-// installed is an error that says what the cluster lacks for constraints of the
-// kinds.
+// installed returns an error if the cluster lacks templates for kinds of constraints.
 func (p Enforced) installed(ctx context.Context, client dynamic.Interface, kinds ...string) error {
 	var lacking []string
 	for _, kind := range kinds {
@@ -78,23 +77,23 @@ func (p Enforced) installed(ctx context.Context, client dynamic.Interface, kinds
 	}
 	templates := schema.GroupVersionResource{Group: "templates.gatekeeper.sh", Version: "v1", Resource: "constrainttemplates"}
 	if _, err := client.Resource(templates).List(ctx, metav1.ListOptions{Limit: 1}); apierrors.IsNotFound(err) {
-		return &cli.HintedError{What: errors.New("the cluster has no Gatekeeper, and nothing that could enforce an image policy"),
+		return &cli.HintedError{What: errors.New("the cluster has no Gatekeeper, which enforces the image policy"),
 			Hint: "install Gatekeeper with oke-sign's gatekeeper-values.yaml, then oke-sign itself"}
 	}
 	return &cli.HintedError{What: fmt.Errorf("the cluster has no ConstraintTemplate for %s", strings.Join(lacking, ", ")),
-		Hint: "install oke-sign in the cluster; its templates are among it. Just installed, they take some seconds"}
+		Hint: "install oke-sign in the cluster with its chart; new templates need some seconds"}
 }
 
-// plain is an error if the constraints cannot be taken for one policy.
+// plain returns an error if the constraints do not form one policy.
 func (p Enforced) plain() error {
 	if p.Unclear == "" {
 		return nil
 	}
-	return &cli.HintedError{What: fmt.Errorf("the constraints are not one policy: %s", p.Unclear),
-		Hint: "kubectl oke-sign policy set --new makes a policy beside them; or label those that are one: " + constraint.Label + "=pods, =workloads or =report"}
+	return &cli.HintedError{What: fmt.Errorf("the constraints do not form one policy: %s", p.Unclear),
+		Hint: "kubectl oke-sign policy set --new makes a policy beside them; or label the constraints that form one: " + constraint.Label + "=pods, =workloads or =report"}
 }
 
-// existing is the policy, or an error that says there is none.
+// existing returns the policy, or an error if no policy exists.
 func (p Enforced) existing() (constraint.Policy, error) {
 	if p.Policy == nil {
 		return constraint.Policy{}, &cli.HintedError{What: errors.New(cmp.Or(p.place, "the cluster has") + " no image policy"), Hint: "kubectl oke-sign policy set --key KEY makes one"}
@@ -102,34 +101,34 @@ func (p Enforced) existing() (constraint.Policy, error) {
 	return p.Policy.Clone(), nil
 }
 
-// clusterWide refuses -n for what has no namespace: a policy that was meant for one
-// would hold in all.
+// clusterWide rejects -n. A user who wants a policy for one namespace would otherwise get
+// one for the whole cluster.
 func clusterWide(cmd *cobra.Command) error {
 	if cmd.Flags().Changed("namespace") {
-		return cli.Usage("-n is given, and the image policy is the whole cluster's", "say where it applies with policy set --namespaces or --exclude-namespaces")
+		return cli.Usage("-n does not apply: the image policy is for the whole cluster", "choose namespaces with policy set --namespaces or --exclude-namespaces")
 	}
 	return nil
 }
 
-// notEnforced are the reasons for which a policy does not hold, as far as the
-// constraints and Gatekeeper's webhook show.
+// notEnforced returns why the cluster does not enforce a policy, by the constraints and by
+// Gatekeeper's webhook.
 func notEnforced(ctx context.Context, s *connect.Session, p Enforced) []string {
 	var why []string
 	switch {
 	case p.Unclear != "":
 		return []string{p.Unclear}
 	case p.Policy == nil:
-		return []string{"there is no policy"}
+		return []string{"no policy exists"}
 	}
 	if p.Policy.Mode != constraint.Deny {
 		why = append(why, "its mode is "+p.Policy.Mode)
 	}
 	if len(p.Policy.Keys) == 0 {
-		why = append(why, "it lists no key: every image of OCI Registry may run, signed or not")
+		why = append(why, "it lists no key, so every image of OCI Registry may run, signed or not")
 	}
 	why = append(why, p.Drift...)
 	if len(p.Guards) > 0 {
-		why = append(why, "a change was not made to its end; make it again")
+		why = append(why, "an earlier change stopped in the middle; make it again")
 	}
 	hook, err := enforcement.ReadWebhook(ctx, s)
 	var asked []string
@@ -144,24 +143,24 @@ func notEnforced(ctx context.Context, s *connect.Session, p Enforced) []string {
 	}
 	for _, problem := range slices.Sorted(maps.Keys(behind)) {
 		if names := behind[problem]; len(names) == len(p.Parts) {
-			why = append(why, "none of its constraints is taken up by "+problem)
+			why = append(why, "none of its constraints is loaded by "+problem)
 		} else {
-			why = append(why, fmt.Sprintf("%s: not taken up by %s", strings.Join(names, ", "), problem))
+			why = append(why, fmt.Sprintf("%s: not loaded by %s", strings.Join(names, ", "), problem))
 		}
 	}
 	switch {
 	case err != nil:
-		why = append(why, fmt.Sprintf("not known: Gatekeeper's webhook could not be read: %v", err))
+		why = append(why, fmt.Sprintf("unknown: Gatekeeper's webhook could not be read: %v", err))
 	case hook == nil:
 		why = append(why, "Gatekeeper's webhook is not installed")
 	case hook.FailurePolicy != nil && *hook.FailurePolicy == admissionregistrationv1.Ignore:
-		why = append(why, "Gatekeeper's failurePolicy is Ignore: what it cannot judge in time is let in")
+		why = append(why, "Gatekeeper's failurePolicy is Ignore: the API server admits objects when Gatekeeper does not answer in time")
 	}
 	return why
 }
 
-// reviewers are the names of the Pods that the API server asks by a webhook: those
-// that are ready. There are none if it is not a Service that it asks.
+// reviewers returns the names of the ready Pods behind a webhook's Service. A webhook
+// without a Service has no such Pods.
 func reviewers(ctx context.Context, session *connect.Session, hook *admissionregistrationv1.ValidatingWebhook) ([]string, error) {
 	service := hook.ClientConfig.Service
 	if service == nil {
@@ -186,8 +185,8 @@ func reviewers(ctx context.Context, session *connect.Session, hook *admissionreg
 	return names, nil
 }
 
-// lagging is the part of Gatekeeper that does not enforce a constraint as it is now,
-// or "". A Pod that is asked and has said nothing yet of the constraint may not know it.
+// lagging returns the part of Gatekeeper that does not enforce the current state of a
+// constraint, or "". A Pod that has not reported the constraint may not know it.
 func lagging(o *unstructured.Unstructured, asked []string) string {
 	pods, _, _ := unstructured.NestedSlice(o.Object, "status", "byPod")
 	switch {

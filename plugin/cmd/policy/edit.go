@@ -27,9 +27,9 @@ func newEdit(s *connect.Session, editor string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "edit",
 		Short: "Edit the image policy in an editor",
-		Long: `Edit the image policy as one small YAML document, in the editor that KUBE_EDITOR
-or EDITOR names, or vi. What is wrong with it is shown there, and it is opened
-again. An edit that could not be made is kept in a file.`,
+		Long: `Edit the image policy as one small YAML document, in the editor of KUBE_EDITOR or
+EDITOR, or in vi. If the edit is not valid, the editor opens again and shows the
+errors. An edit that could not be applied stays in a file.`,
 		Example: `  kubectl oke-sign policy edit
 
   KUBE_EDITOR="code --wait" kubectl oke-sign policy edit --preview`,
@@ -47,11 +47,11 @@ again. An edit that could not be made is kept in a file.`,
 	return cmd
 }
 
-const editHelp = `# The image policy. Lines that begin with # are left out; an empty file gives up.
+const editHelp = `# The image policy. Lines that begin with # are ignored; an empty file cancels.
 `
 
 func (o *policyEditOptions) run(ctx context.Context) error {
-	var kept string // the file with an edit that was not made
+	var draft string // the file with an edit that was not applied
 	err := o.changed(ctx, func(ctx context.Context, before Enforced) (*constraint.Policy, error) {
 		p, err := before.existing()
 		if err != nil {
@@ -65,18 +65,18 @@ func (o *policyEditOptions) run(ctx context.Context) error {
 		if err != nil {
 			return nil, err
 		}
-		kept = file.Name()
+		draft = file.Name()
 		if err := file.Close(); err != nil {
 			return nil, err
 		}
-		return o.edit(ctx, kept, text, p)
+		return o.edit(ctx, draft, text, p)
 	})
 	switch {
-	case kept == "":
+	case draft == "":
 	case err == nil || errors.Is(err, errNotEdited):
-		err = errors.Join(err, os.Remove(kept))
+		err = errors.Join(err, os.Remove(draft))
 	default:
-		o.Remark("the edit is kept in %s", kept)
+		o.Remark("the edit is saved in %s", draft)
 	}
 	if errors.Is(err, errNotEdited) {
 		o.Remark("%v; nothing was changed", errNotEdited)
@@ -87,11 +87,11 @@ func (o *policyEditOptions) run(ctx context.Context) error {
 
 var errNotEdited = errors.New("the policy was not edited")
 
-// edit has a person edit the text in a file until it is a policy.
+// edit opens the editor until the text is a valid policy.
 func (o *policyEditOptions) edit(ctx context.Context, file string, text []byte, before constraint.Policy) (*constraint.Policy, error) {
 	shown := append([]byte(editHelp), text...)
 	var mistake error
-	var wrong []byte // what was written last time
+	var wrong []byte // the last rejected text
 	for {
 		if err := os.WriteFile(file, shown, 0o600); err != nil {
 			return nil, err
@@ -107,8 +107,8 @@ func (o *policyEditOptions) edit(ctx context.Context, file string, text []byte, 
 		switch {
 		case len(bytes.TrimSpace(plain)) == 0, mistake == nil && bytes.Equal(plain, text):
 			return nil, errNotEdited
-		case mistake != nil && bytes.Equal(plain, wrong): // given up, or a program that writes what it always does
-			return nil, fmt.Errorf("the policy was not mended: %w", mistake)
+		case mistake != nil && bytes.Equal(plain, wrong): // the user gave up, or a program writes the same text each time
+			return nil, fmt.Errorf("the policy was not fixed: %w", mistake)
 		}
 		p, err := constraint.Parse(plain)
 		if err == nil {
@@ -131,7 +131,7 @@ func (o *policyEditOptions) edit(ctx context.Context, file string, text []byte, 
 	}
 }
 
-// sound checks what only OCI and the schemas of the constraints know.
+// sound checks a policy against OCI and against the schemas of the constraints.
 func (o *policyEditOptions) sound(ctx context.Context, p, before constraint.Policy) error {
 	if err := schemasAccept(ctx, p); err != nil {
 		return err
@@ -152,7 +152,7 @@ func uncommented(text []byte) []byte {
 
 // open opens a file in the user's editor and waits for it to be closed.
 func (o *policyEditOptions) open(ctx context.Context, file string) error {
-	// The shell, too, is on the terminal, and outlives an interrupt that is the editor's.
+	// The shell shares the terminal, and survives an interrupt that is for the editor.
 	command := []string{"sh", "-c", "trap : INT; " + o.editor + ` "$1"`, "sh", file}
 	if runtime.GOOS == "windows" {
 		command = append(strings.Fields(o.editor), file)

@@ -28,13 +28,13 @@ func newGet(s *connect.Session) *cobra.Command {
 	o := &policyGetOptions{Session: s}
 	cmd := &cobra.Command{
 		Use:   "get",
-		Short: "Show the image policy, and whether it holds",
-		Long: `Show the image policy, the constraints that carry it, and whether it holds: the
-keys with their names and states, as far as OCI tells you, and how many running
-objects go against it, as Gatekeeper's audit last counted them. What scans must
-have found, which constraints of their own say, is shown beside it.
+		Short: "Show the image policy, and whether it is enforced",
+		Long: `Show the image policy, its constraints, and whether it is enforced: the keys
+with their names and states in OCI Vault, and how many running objects violate
+it, as Gatekeeper's last audit counted them. Constraints on scans, of kind
+OKEScannedImages, are shown beside it.
 
-Exit code 0: there is a policy. 3: there is none. 1: it could not be found out.`,
+Exit code 0: the policy exists. 3: no policy exists. 1: the answer is unknown.`,
 		Example: `  kubectl oke-sign policy get
 
   # The policy alone, as policy edit shows it
@@ -53,17 +53,17 @@ Exit code 0: there is a policy. 3: there is none. 1: it could not be found out.`
 
 // shownPolicy is the policy as policy get shows it.
 type shownPolicy struct {
-	Policy      *constraint.Policy `json:"policy"` // null: there is none
+	Policy      *constraint.Policy `json:"policy"` // null: no policy exists
 	Keys        []shownKey         `json:"keys"`
 	Enforced    bool               `json:"enforced"`
-	Problems    []string           `json:"problems"`   // why it is not enforced, or not as it says
+	Problems    []string           `json:"problems"`   // why it is not enforced, or not fully
 	Violations  *int64             `json:"violations"` // of running objects; null: not counted yet
 	Constraints []shownConstraint  `json:"constraints"`
-	Scans       []shownScans       `json:"scans"`  // what scans must have found besides
-	Others      []shownConstraint  `json:"others"` // of the same kinds, no part of it
+	Scans       []shownScans       `json:"scans"`  // constraints on scans
+	Others      []shownConstraint  `json:"others"` // of the same kinds, not part of it
 }
 
-// shownScans is a constraint on what scans found, which is no part of the policy.
+// shownScans is a constraint on scans, which is not part of the policy.
 type shownScans struct {
 	shownConstraint
 	MaxSeverity string   `json:"maxSeverity"`
@@ -82,7 +82,7 @@ func scansAs(o *unstructured.Unstructured) shownScans {
 	return s
 }
 
-// String says what becomes of images under the constraint.
+// String returns what happens to images under the constraint.
 func (s shownScans) String() string {
 	does := map[string]string{constraint.Warn: "warned of", constraint.DryRun: "counted"}[s.Action]
 	text := fmt.Sprintf("%s with problems of severity %s or worse", cmp.Or(does, "refused"), s.MaxSeverity)
@@ -142,7 +142,7 @@ func (o *policyGetOptions) run(ctx context.Context) error {
 		c := shownAs(part.Object)
 		c.Role = string(part.Role)
 		s.Constraints = append(s.Constraints, c)
-		// Workloads are counted by their Pods.
+		// The Pods of workloads count, and not the workloads.
 		if part.Role == constraint.Pods && c.Violations != nil {
 			if s.Violations == nil {
 				s.Violations = new(int64)
@@ -183,7 +183,7 @@ func shownAs(o *unstructured.Unstructured) shownConstraint {
 	return c
 }
 
-// describeKeys asks OCI about keys, and says why if it cannot.
+// describeKeys asks OCI about keys, and reports why it cannot.
 func (o *policyGetOptions) describeKeys(ctx context.Context, ids []string) []shownKey {
 	keys := make([]shownKey, len(ids))
 	for i, id := range ids {
@@ -194,7 +194,7 @@ func (o *policyGetOptions) describeKeys(ctx context.Context, ids []string) []sho
 	}
 	c, err := o.Connect(ctx)
 	if err != nil {
-		o.Remark("names and states of keys are not known: %v", err)
+		o.Remark("names and states of keys are unknown: %v", err)
 		return keys
 	}
 	failed := make([]error, len(ids))
@@ -231,7 +231,7 @@ func shownFrom(key vault.MasterKey) shownKey {
 	return shownKey{ID: key.ID.String(), Name: key.Name, State: cmp.Or(key.State, "NOT_FOUND"), Usable: &usable, Reason: reason}
 }
 
-// data is the policy as a list of what it says.
+// data returns the policy as a table of settings.
 func (s shownPolicy) data(wide bool) cli.Document {
 	d := cli.Document{Value: s, Columns: []cli.Column{{Name: "setting"}, {Name: "value"}}}
 	var rows [][]string
@@ -325,7 +325,7 @@ func (s shownPolicy) data(wide bool) cli.Document {
 	return d
 }
 
-// resourceName is a constraint as kubectl prints and takes it.
+// resourceName returns a constraint's name as kubectl prints and accepts it.
 func resourceName(kind, name string) string {
 	return constraint.Resource(kind) + "." + constraint.Group + "/" + name
 }

@@ -22,8 +22,8 @@ func newEnable(s *connect.Session) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "enable",
 		Short: "Enforce the image policy",
-		Long: `Enforce the image policy: what it forbids is refused, or only warned of with
---mode warn. The same as policy set --mode deny.`,
+		Long: `Enforce the image policy: deny what it forbids, or only warn with --mode warn.
+The same as policy set --mode deny.`,
 		Example: `  kubectl oke-sign policy enable --preview
   kubectl oke-sign policy enable`,
 		Args: cli.NoArguments,
@@ -34,7 +34,7 @@ func newEnable(s *connect.Session) *cobra.Command {
 			return o.run(cmd)
 		},
 	}
-	cmd.Flags().StringVar(&o.mode, "mode", constraint.Deny, "What becomes of an image that is forbidden, a `MODE`: deny or warn.")
+	cmd.Flags().StringVar(&o.mode, "mode", constraint.Deny, "What happens to a forbidden image, a `MODE`: deny or warn.")
 	o.bind(cmd.Flags())
 	o.bindFiles(cmd.Flags())
 	return cmd
@@ -44,11 +44,11 @@ func newDisable(s *connect.Session) *cobra.Command {
 	o := &policyModeOptions{changeOptions: changeOptions{Session: s}, mode: constraint.DryRun}
 	cmd := &cobra.Command{
 		Use:   "disable",
-		Short: "Refuse nothing any longer, but keep the image policy",
-		Long: `Refuse nothing any longer, but keep the image policy: the audit goes on counting
-what it would forbid. policy enable brings it back. The same as policy set
---mode dryrun. Constraints that are no part of it, such as those on scans, are
-left as they are, and those that go on refusing are named.`,
+		Short: "Stop enforcing the image policy, but keep it",
+		Long: `Stop enforcing the image policy, but keep it: the audit still counts what it
+would deny. policy enable enforces it again. The same as policy set --mode
+dryrun. Constraints that are not part of the policy, such as those on scans,
+stay as they are. The command names those that still deny.`,
 		Example: `  kubectl oke-sign policy disable`,
 		Args:    cli.NoArguments,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return o.run(cmd) },
@@ -74,14 +74,14 @@ func newDelete(s *connect.Session) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "delete",
 		Short: "Delete the image policy",
-		Long: `Delete the constraints that carry the image policy. Others stay, even of the
-same kinds, and those that go on refusing are named. policy disable keeps the
-policy, and only ends its enforcement.`,
+		Long: `Delete the constraints of the image policy. Other constraints stay, even of the
+same kinds. The command names those that still deny. policy disable stops the
+enforcement, but keeps the policy.`,
 		Example: `  kubectl oke-sign policy delete`,
 		Args:    cli.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if o.gitops {
-				return cli.Usage("--gitops has nothing to print of a policy that is deleted", "delete its manifests")
+				return cli.Usage("--gitops cannot print a deleted policy", "delete its manifests from the repository")
 			}
 			if err := o.validate(cmd); err != nil {
 				return err
@@ -90,7 +90,7 @@ policy, and only ends its enforcement.`,
 				if len(before.Parts)+len(before.Guards) == 0 {
 					return nil, errors.New("the cluster has no image policy to delete")
 				}
-				return nil, nil //nolint:nilnil // no policy is what is wanted
+				return nil, nil //nolint:nilnil // nil means no policy
 			})
 		},
 	}

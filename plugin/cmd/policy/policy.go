@@ -1,5 +1,6 @@
 // Package policy has kubectl oke-sign policy: it shows, previews and changes the image
-// policy of a cluster or of manifests.
+// policy of a cluster or of manifests. The cluster checks every change by a dry run, and
+// package constraint orders the steps. It does not install Gatekeeper or templates.
 package policy
 
 import (
@@ -17,16 +18,16 @@ func New(s *connect.Session, getenv func(string) string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "policy",
 		Short: "Read, change and preview the cluster's image policy",
-		Long: `Read, change and preview the cluster's image policy: which keys must have signed
-an image for it to run, where, and what becomes of all others.
+		Long: `Read, change and preview the cluster's image policy: the keys that must have
+signed an image, where the policy applies, and what happens to other images.
 
-The policy is one thing here, however many Gatekeeper constraints carry it.
-Every change is shown, asked about at a terminal, held against what runs, and
-made as a whole; somebody else's edit in the meantime is never lost.
+The commands treat the policy as one object, although several Gatekeeper
+constraints hold it. They show every change, ask at a terminal, check the Pods
+that run, and change all constraints or none. They never overwrite an edit that
+somebody else made in the meantime.
 
-What scans must have found is said by constraints of their own, of kind
-OKEScannedImages: get shows them, preview counts them in, and no command here
-changes them.`,
+Constraints of kind OKEScannedImages say what scans must have found. get and
+preview show them, and no command here changes them.`,
 		Example: `  # Only images signed by this key run from now on
   kubectl oke-sign policy set --key image-key
 

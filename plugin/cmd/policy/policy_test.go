@@ -35,7 +35,7 @@ func TestTakenUp(t *testing.T) {
 			"metadata": map[string]any{"generation": int64(2)}, "status": map[string]any{"byPod": tc.pods},
 		}}
 		if got := policy.Lagging(o, strings.Fields(tc.asked)); got != tc.want {
-			t.Errorf("%s: not taken up by %q, want %q", name, got, tc.want)
+			t.Errorf("%s: not loaded by %q, want %q", name, got, tc.want)
 		}
 	}
 }

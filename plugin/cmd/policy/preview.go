@@ -30,23 +30,22 @@ func newPreview(s *connect.Session) *cobra.Command {
 	o := &policyPreviewOptions{changeOptions: changeOptions{Session: s}}
 	cmd := &cobra.Command{
 		Use:   "preview [--key KEY]... [--mode MODE] [...]",
-		Short: "List what the image policy would refuse of what runs now",
-		Long: `List what the image policy would refuse of what runs now, and why: the policy as
-it is, as the flags of policy set would make it, or as constraints in files have
-it. Every other command that changes the policy has --preview for the same. What
-the constraints on scans refuse, OKEScannedImages, is among it.
+		Short: "List the running workloads that the image policy would deny",
+		Long: `List the running workloads that the image policy would deny, and why: the policy
+of the cluster, the policy that the flags of policy set would make, or the policy
+in files. Every other command that changes the policy has --preview for the
+same. Denials by constraints on scans, OKEScannedImages, are listed too.
 
-Running Pods are judged as if they were made anew, and so are the Pods that
-Deployments, StatefulSets, DaemonSets and CronJobs would make. OCI is asked as
-you, not as the provider in the cluster. What Gatekeeper is told to leave out is
-left out.
+preview simulates a restart of running Pods, and new Pods of Deployments,
+StatefulSets, DaemonSets and CronJobs. It asks OCI as you, not as the provider
+in the cluster. It skips namespaces that Gatekeeper exempts.
 
-Exit code 0: nothing would be refused. 3: something would be. 1: it could not be
-found out.`,
-		Example: `  # What would be refused if the policy that only warns were enforced?
+Exit code 0: nothing would be denied. 3: something would be. 1: the answer is
+unknown.`,
+		Example: `  # What would the policy deny if it were enforced?
   kubectl oke-sign policy preview --mode deny
 
-  # Does a merge request's policy refuse what runs in the shop?
+  # Does the policy of a merge request deny anything that runs in the shop?
   kubectl oke-sign policy preview -f policy/ -n shop`,
 		Args: cli.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -54,7 +53,7 @@ found out.`,
 				return err
 			}
 			if len(o.files) > 0 && (o.given() || o.allowAny) {
-				return cli.Usage("-f names a whole policy, and flags would change it", "leave one or the other out")
+				return cli.Usage("-f names a whole policy, which excludes flags that change one", "use -f or the flags")
 			}
 			namespace := ""
 			if cmd.Flags().Changed("namespace") {
@@ -63,7 +62,7 @@ found out.`,
 			return cli.WithErrorDocument(&o.Terminal, &o.out, func() error { return o.run(cmd.Context(), namespace) })
 		},
 	}
-	cmd.Flags().StringArrayVarP(&o.files, "filename", "f", nil, "`FILE` or directory with the constraints of a policy, in the place of the cluster's; so with those on scans. May be repeated.")
+	cmd.Flags().StringArrayVarP(&o.files, "filename", "f", nil, "`FILE` or directory with the constraints of a policy, instead of the cluster's; the same for those on scans. May be repeated.")
 	o.policyFlags.bind(cmd.Flags())
 	o.bindAllowAny(cmd.Flags())
 	o.out.Bind(cmd.Flags())
@@ -97,7 +96,7 @@ func (o *policyPreviewOptions) run(ctx context.Context, namespace string) error 
 		if len(scans) == 0 {
 			scans = before.scans()
 		}
-		return o.foreseen(ctx, namespace, o.out, slices.Concat(is, before.scans()), slices.Concat(objects, scans))
+		return o.previewed(ctx, namespace, o.out, slices.Concat(is, before.scans()), slices.Concat(objects, scans))
 	}
 	before, err := o.now(ctx)
 	if err != nil {
@@ -109,7 +108,7 @@ func (o *policyPreviewOptions) run(ctx context.Context, namespace string) error 
 			_, err := before.existing()
 			return err
 		}
-		return o.foreseen(ctx, namespace, o.out, nil, is)
+		return o.previewed(ctx, namespace, o.out, nil, is)
 	}
 	after, err := (&policySetOptions{o.changeOptions, o.policyFlags}).edit(ctx, before)
 	if err != nil {
@@ -118,13 +117,13 @@ func (o *policyPreviewOptions) run(ctx context.Context, namespace string) error 
 	return o.showPreview(ctx, namespace, o.out, before, after)
 }
 
-// showPreview prints what a change of the policy would refuse.
+// showPreview prints what a change of the policy would deny.
 func (o *changeOptions) showPreview(ctx context.Context, namespace string, out cli.Output, before Enforced, after *constraint.Policy) error {
 	scans := before.scans()
-	return o.foreseen(ctx, namespace, out, slices.Concat(before.After(before.Policy), scans), slices.Concat(before.After(after), scans))
+	return o.previewed(ctx, namespace, out, slices.Concat(before.After(before.Policy), scans), slices.Concat(before.After(after), scans))
 }
 
-func (o *changeOptions) foreseen(ctx context.Context, namespace string, out cli.Output, before, after []*unstructured.Unstructured) error {
+func (o *changeOptions) previewed(ctx context.Context, namespace string, out cli.Output, before, after []*unstructured.Unstructured) error {
 	ctx, cancel := o.WithTimeout(ctx)
 	defer cancel()
 	p, err := previewChange(ctx, o.Session, namespace, before, after)
@@ -154,17 +153,17 @@ const (
 	resultUnknown = "unknown"
 )
 
-// workloadPreview is what becomes of a workload when its Pods are made anew.
+// workloadPreview is what would happen to a workload when its Pods restart.
 type workloadPreview struct {
 	Workload   workload.ObjectName  `json:"workload"`
 	Pods       int                  `json:"pods"` // that run
 	Result     string               `json:"result"`
-	New        bool                 `json:"new"` // the policy as it is lets it in
+	New        bool                 `json:"new"` // the current policy admits it
 	Violations []workload.Violation `json:"violations"`
 	Error      string               `json:"error,omitempty"`
 }
 
-// previewResult is what becomes of everything that runs.
+// previewResult is what would happen to everything that runs.
 type previewResult struct {
 	workloads  []workloadPreview
 	pods       int
@@ -182,8 +181,8 @@ func (p previewResult) only(news bool, result string) []workloadPreview {
 	return list
 }
 
-// previewChange judges everything that runs in a namespace, or in all if it is "", under
-// the constraints after, and finds out what those before let in.
+// previewChange simulates everything that runs in a namespace, or in all if it is "",
+// under the constraints after. It compares the result with the constraints before.
 func previewChange(ctx context.Context, s *connect.Session, namespace string, before, after []*unstructured.Unstructured) (previewResult, error) {
 	e, err := enforcement.ReadScope(ctx, s, namespace)
 	if err != nil {
@@ -281,11 +280,11 @@ func documentsOf(objects []*unstructured.Unstructured) []workload.Document {
 	return documents
 }
 
-// noAnswer is the reason of a violation that comes of not knowing.
+// noAnswer is the reason of a violation without an answer of the provider.
 const noAnswer = "no-answer"
 
-// previewPod says what becomes of a Pod under the first policy, and whether that is news
-// to the second.
+// previewPod returns what happens to a Pod under the first policy, and whether the second
+// one differs.
 func previewPod(ctx context.Context, j *simulate.Engines, pod *unstructured.Unstructured) workloadPreview {
 	d, err := j.Review(ctx, 0, pod)
 	if err != nil {
@@ -308,14 +307,14 @@ func previewPod(ctx context.Context, j *simulate.Engines, pod *unstructured.Unst
 	return w
 }
 
-// worse is the result that outweighs the other. A Pod that is refused for one
-// reason is refused, whatever could not be found out beside it.
+// worse returns the result that outweighs the other. A Pod that is denied for one reason
+// is denied, whatever else is unknown.
 func worse(a, b string) string {
 	order := []string{resultAllowed, resultCounted, resultWarned, resultUnknown, resultRefused}
 	return order[max(slices.Index(order, a), slices.Index(order, b))]
 }
 
-// worsen adds what becomes of another Pod of the workload.
+// worsen adds the result of another Pod of the workload.
 func (w *workloadPreview) worsen(other workloadPreview) {
 	w.Result, w.New, w.Error = worse(w.Result, other.Result), w.New || other.New, cmp.Or(w.Error, other.Error)
 	for _, v := range other.Violations {
@@ -325,7 +324,7 @@ func (w *workloadPreview) worsen(other workloadPreview) {
 	}
 }
 
-// data shows workloads by namespace.
+// data returns the workloads as a table, by namespace.
 func (p previewResult) data(workloads []workloadPreview, wide bool) cli.Document {
 	d := cli.Document{Columns: []cli.Column{{Name: "workload"}, {Name: "pods"}, {Name: "result"}, {Name: "constraint", Wide: true}, {Name: "message"}}, Names: []string{}}
 	if workloads == nil {

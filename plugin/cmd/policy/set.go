@@ -20,7 +20,7 @@ import (
 	"github.com/oke-sign/oke-sign/provider/vault"
 )
 
-// policyFlags are what a policy can be set to.
+// policyFlags are the flags that set a policy.
 type policyFlags struct {
 	flags *pflag.FlagSet
 
@@ -33,27 +33,27 @@ func (f *policyFlags) bind(flags *pflag.FlagSet) {
 	f.flags = flags
 	p, r := &f.policy, &f.rules
 	flags.StringSliceVar(&f.keys, "key", nil, "`KEY`s whose signatures count, by OCID or name, five at most. May be repeated.")
-	flags.StringVar(&p.Mode, "mode", "", "What becomes of an image that is forbidden, a `MODE`: deny (refused), warn, or dryrun (counted). A new policy denies.")
-	flags.StringVar(&p.OtherRegistries, "other-registries", "", "What becomes of images of other registries, a `WORD`: Deny, as in a new policy, or Allow.")
+	flags.StringVar(&p.Mode, "mode", "", "What happens to a forbidden image, a `MODE`: deny, warn, or dryrun (only counted). A new policy denies.")
+	flags.StringVar(&p.OtherRegistries, "other-registries", "", "What happens to images of other registries, a `WORD`: Deny, as in a new policy, or Allow.")
 	flags.StringSliceVar(&p.ExemptImages, "exempt-image", nil, "Images that need neither signature nor digest, a `PATTERN` such as docker.io/library/**. May be repeated.")
 	flags.StringVar(&p.Digests, "digests", "", "`WHICH` images must be referenced by digest: All, as in a new policy, OCIRegistry or None.")
-	flags.BoolVar(&p.WarnWorkloads, "warn-workloads", false, "Warn of workloads whose Pods would be refused. A new policy does.")
-	flags.StringVar(&p.BreakGlass, "break-glass", "", "Whether the break-glass annotation lifts the policy for a Pod, a `WORD`: Honor, as in a new policy, or Ignore.")
-	flags.StringSliceVar(&r.Users, "break-glass-user", nil, "`USER`s who may break the glass; if nobody is named, anybody may. May be repeated.")
+	flags.BoolVar(&p.WarnWorkloads, "warn-workloads", false, "Warn of workloads whose Pods would be denied. A new policy does.")
+	flags.StringVar(&p.BreakGlass, "break-glass", "", "Whether the policy honors break-glass, a `WORD`: Honor, as in a new policy, or Ignore.")
+	flags.StringSliceVar(&r.Users, "break-glass-user", nil, "`USER`s who may use break-glass; if nobody is named, anybody may. May be repeated.")
 	flags.StringSliceVar(&r.Groups, "break-glass-group", nil, "`GROUP`s whose members may. May be repeated.")
 	flags.StringSliceVar(&r.ServiceAccounts, "break-glass-account", nil, "Service accounts that may, as `NS/NAME`. May be repeated.")
-	flags.BoolVar(&r.RequireReason, "break-glass-reason", false, "Require a reason for breaking the glass.")
+	flags.BoolVar(&r.RequireReason, "break-glass-reason", false, "Require a reason for break-glass.")
 	flags.BoolVar(&r.RequireDigest, "break-glass-digest", false, "Require images under break-glass to be referenced by digest.")
-	flags.StringVar(&r.MaxDuration, "break-glass-max", "", "`TIME` for which the glass may be broken at most, such as 90m or 8h.")
+	flags.StringVar(&r.MaxDuration, "break-glass-max", "", "Longest `TIME` of a break-glass use, such as 90m or 8h.")
 	flags.BoolVar(&r.Report, "break-glass-report", false, "Warn of every use of break-glass. A new policy does.")
-	flags.StringSliceVar(&p.Scope.Namespaces, "namespaces", nil, "`NAMESPACES` that the policy is for, such as prod,shop-*; all unless given.")
-	flags.StringSliceVar(&p.Scope.ExcludedNamespaces, "exclude-namespaces", nil, "`NAMESPACES` that the policy is not for.")
-	flags.StringVar(&p.Scope.NamespaceSelector, "namespace-selector", "", "Label `SELECTOR` for the namespaces that the policy is for.")
-	flags.StringVar(&p.Scope.PodSelector, "pod-selector", "", "Label `SELECTOR` for the Pods that the policy is for. Who makes a Pod chooses its labels.")
+	flags.StringSliceVar(&p.Scope.Namespaces, "namespaces", nil, "`NAMESPACES` that the policy applies to, such as prod,shop-*; all unless given.")
+	flags.StringSliceVar(&p.Scope.ExcludedNamespaces, "exclude-namespaces", nil, "`NAMESPACES` that the policy does not apply to.")
+	flags.StringVar(&p.Scope.NamespaceSelector, "namespace-selector", "", "Label `SELECTOR` for the namespaces that the policy applies to.")
+	flags.StringVar(&p.Scope.PodSelector, "pod-selector", "", "Label `SELECTOR` for the Pods that the policy applies to. The creator of a Pod chooses its labels.")
 	flags.StringVar(&p.Provider, "provider", "", "`NAME` of the Provider that Gatekeeper asks; oke-sign unless given.")
 }
 
-// given reports whether any of the flags is.
+// given reports whether the command line has any of the flags.
 func (f *policyFlags) given() bool {
 	changed := false
 	own := pflag.NewFlagSet("", pflag.ContinueOnError)
@@ -86,8 +86,8 @@ func (f *policyFlags) validate() error {
 	return nil
 }
 
-// applyTo is a policy with what the flags say in the place of what it said. Keys must
-// have been found.
+// applyTo returns the policy with the values of the flags. The caller has looked up the
+// keys.
 func (f *policyFlags) applyTo(p constraint.Policy, keys []string) (constraint.Policy, error) {
 	rules := constraint.BreakGlassRules{Report: true}
 	if p.BreakGlassRules != nil {
@@ -160,21 +160,21 @@ func newSet(s *connect.Session) *cobra.Command {
 	o := &policySetOptions{changeOptions: changeOptions{Session: s}}
 	cmd := &cobra.Command{
 		Use:   "set [--key KEY]... [--mode MODE] [...]",
-		Short: "Make an image policy, or change what it says",
-		Long: `Make an image policy, or change what it says. What is not named stays as it is;
-a list that is named takes the place of the one there, and an empty one ends it.
-With --gitops, -f names manifests whose policy is changed in place of the
-cluster's; and where no kubeconfig names a cluster, a new policy is printed.
+		Short: "Make an image policy, or change its settings",
+		Long: `Make an image policy, or change its settings. Settings without a flag stay as
+they are. A list replaces the old list, and an empty list removes it. With
+--gitops, -f names manifests whose policy is changed instead of the cluster's.
+If no kubeconfig names a cluster, --gitops prints a new policy.
 
-A change that would refuse what runs needs --yes. So does one of which that
-cannot be found out. A policy without keys lets every image of OCI Registry run,
-and is made with --allow-any only.`,
-		Example: `  # Only what image-key signed may run: look first, then warn, then refuse
+A change that would deny running workloads needs --yes. A change whose effect is
+unknown needs it too. A policy without keys admits every image of OCI Registry,
+and needs --allow-any.`,
+		Example: `  # Only images signed by image-key may run: preview, then warn, then deny
   kubectl oke-sign policy set --key image-key --preview
   kubectl oke-sign policy set --key image-key --mode warn
   kubectl oke-sign policy enable
 
-  # Leave some namespaces out, and let the SRE group break the glass for a day
+  # Exempt some namespaces, and let the SRE group use break-glass for a day
   kubectl oke-sign policy set --exclude-namespaces kube-system,dev-* \
     --break-glass-group sre --break-glass-max 24h --break-glass-reason \
     --break-glass-digest
@@ -200,7 +200,7 @@ and is made with --allow-any only.`,
 	o.changeOptions.bind(cmd.Flags())
 	o.bindFiles(cmd.Flags())
 	o.bindAllowAny(cmd.Flags())
-	cmd.Flags().BoolVar(&o.apart, "new", false, "Make a policy of its own beside constraints that somebody wrote himself.")
+	cmd.Flags().BoolVar(&o.apart, "new", false, "Make a new policy beside constraints that are not managed by this command.")
 	return cmd
 }
 
@@ -228,8 +228,8 @@ func (o *policySetOptions) edit(ctx context.Context, before Enforced) (*constrai
 	return &p, err
 }
 
-// schemasAccept checks a policy by the schemas of its constraints, as the API server
-// would.
+// schemasAccept checks a policy against the schemas of its constraints, as the API server
+// does.
 func schemasAccept(ctx context.Context, p constraint.Policy) error {
 	e, err := gatekeeper.New(gatekeeper.Config{})
 	if err != nil {
@@ -245,10 +245,10 @@ func newAddKey(s *connect.Session) *cobra.Command {
 	o := &policyKeyOptions{changeOptions{Session: s}}
 	cmd := &cobra.Command{
 		Use:   "add-key KEY...",
-		Short: "Let signatures by another key count",
-		Long: `Let signatures by another key count as well, named by OCID or by name. A policy
-holds five keys at most. OCI Vault is asked first whether the key can sign
-images.`,
+		Short: "Add keys to the image policy",
+		Long: `Add keys to the image policy, by OCID or by name. Signatures by any of its keys
+count. A policy has at most five keys. The command first asks OCI Vault whether
+the key can sign images.`,
 		Example: `  kubectl oke-sign policy add-key release-key`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := o.validate(cmd, args); err != nil {
@@ -269,7 +269,7 @@ images.`,
 					err = sixth(p.Keys)
 				}
 				if len(before.Policy.Keys) == 0 {
-					o.Remark("the policy lists no key now, and any image of OCI Registry may run; from here on only signed ones may")
+					o.Remark("the policy lists no key now, so every image of OCI Registry may run; after this change only signed ones may")
 				}
 				return &p, err
 			})
@@ -282,7 +282,7 @@ images.`,
 
 func (o *policyKeyOptions) validate(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 || slices.Contains(args, "") {
-		return cli.Usage("no key named", "for instance kubectl oke-sign policy "+cmd.Name()+" release-key")
+		return cli.Usage("no key is named", "for instance kubectl oke-sign policy "+cmd.Name()+" release-key")
 	}
 	return o.changeOptions.validate(cmd)
 }
@@ -291,10 +291,10 @@ func newRemoveKey(s *connect.Session) *cobra.Command {
 	o := &policyKeyOptions{changeOptions{Session: s}}
 	cmd := &cobra.Command{
 		Use:   "remove-key KEY...",
-		Short: "Let signatures by a key count no longer",
-		Long: `Let signatures by a key count no longer, named by OCID or by name. The last key
-is removed with --allow-any only: a policy without keys lets every image of OCI
-Registry run.`,
+		Short: "Remove keys from the image policy",
+		Long: `Remove keys from the image policy, by OCID or by name. Signatures by a removed key
+do not count. Removing the last key needs --allow-any: a policy without keys
+admits every image of OCI Registry.`,
 		Example: `  kubectl oke-sign policy remove-key release-key`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := o.validate(cmd, args); err != nil {
@@ -317,8 +317,8 @@ Registry run.`,
 	return cmd
 }
 
-// listed are the keys of a policy that are named. A key that OCI no longer has can
-// be named by its OCID only.
+// listed returns the keys of a policy that are named. Only its OCID can name a key that
+// OCI has deleted.
 func (o *policyKeyOptions) listed(ctx context.Context, named, keys []string) ([]string, error) {
 	ctx, cancel := o.WithTimeout(ctx)
 	defer cancel()
@@ -350,7 +350,7 @@ func (o *policyKeyOptions) listed(ctx context.Context, named, keys []string) ([]
 		case len(ids) > 1:
 			return nil, &cli.HintedError{What: fmt.Errorf("%d keys of the policy are named %q: %s", len(ids), name, strings.Join(ids, ", ")), Hint: "name one by its OCID"}
 		case len(ids) == 0:
-			return nil, &cli.HintedError{What: fmt.Errorf("the policy does not list key %q", name), Hint: "kubectl oke-sign policy get shows those that it lists; one that OCI no longer has is named by its OCID"}
+			return nil, &cli.HintedError{What: fmt.Errorf("the policy does not list key %q", name), Hint: "kubectl oke-sign policy get shows those that it lists; name a key that OCI has deleted by its OCID"}
 		default:
 			found = append(found, ids[0])
 		}
