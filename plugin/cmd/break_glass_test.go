@@ -32,7 +32,7 @@ func TestBreakGlassRefused(t *testing.T) {
 		"somebody else was faster": {nil, apierrors.NewConflict(resource, "web", errors.New("modified")),
 			[]string{"error: default/Deployment/web: somebody else changed it in the meantime, so it was not changed", "hint: run the command again"}, 2},
 		"not allowed": {apierrors.NewForbidden(resource, "web", errors.New(`admission webhook "validation.gatekeeper.sh" denied the request: [glass] break-glass: not-allowed: only these`)), nil,
-			[]string{"error: default/Deployment/web: the cluster denies it: ", "[glass] break-glass: not-allowed", "hint: the constraint OKEBreakGlass says who may"}, 1},
+			[]string{"error: default/Deployment/web: the cluster denies it: ", "[glass] break-glass: not-allowed", "hint: OKEBreakGlass limits who may"}, 1},
 		"no right": {apierrors.NewForbidden(resource, "web", errors.New("User cannot patch")), nil, []string{"hint: break-glass needs the right to patch Deployments"}, 1},
 	} {
 		server := fakeapiserver.Start(t)
@@ -97,14 +97,14 @@ func TestBreakGlassWhileTheStatusChanges(t *testing.T) {
 		changed [2]string // of the object while it is looked at
 		code    int
 	}{
-		"the status":             {object: deployment},
-		"the status of a Pod":    {object: pod},
-		"the image":              {deployment, [2]string{"web:v1", "web:v2"}, 1},
-		"the image of a Pod":     {pod, [2]string{"web:v1", "web:v2"}, 1},
-		"an annotation":          {deployment, [2]string{`{"a": "b"}`, `{"a": "b", "oracle.image-policy.k8s.io/break-glass": "true"}`}, 1},
-		"an annotation of a Pod": {pod, [2]string{`{"a": "b"}`, `{"a": "b", "oracle.image-policy.k8s.io/break-glass": "true"}`}, 1},
-		"the object, made anew":  {deployment, [2]string{`"uid": "u"`, `"uid": "v"`}, 1},
-		"the owner":              {deployment, [2]string{`"uid": "u"`, `"uid": "u", "ownerReferences": [{"apiVersion": "x/v1", "kind": "Rollout", "name": "web", "uid": "w", "controller": true}]`}, 1},
+		"the status":                {object: deployment},
+		"the status of a Pod":       {object: pod},
+		"the image":                 {deployment, [2]string{"web:v1", "web:v2"}, 1},
+		"the image of a Pod":        {pod, [2]string{"web:v1", "web:v2"}, 1},
+		"an annotation":             {deployment, [2]string{`{"a": "b"}`, `{"a": "b", "oracle.image-policy.k8s.io/break-glass": "true"}`}, 1},
+		"an annotation of a Pod":    {pod, [2]string{`{"a": "b"}`, `{"a": "b", "oracle.image-policy.k8s.io/break-glass": "true"}`}, 1},
+		"the object, created again": {deployment, [2]string{`"uid": "u"`, `"uid": "v"`}, 1},
+		"the owner":                 {deployment, [2]string{`"uid": "u"`, `"uid": "u", "ownerReferences": [{"apiVersion": "x/v1", "kind": "Rollout", "name": "web", "uid": "w", "controller": true}]`}, 1},
 	} {
 		server := fakeapiserver.Start(t)
 		kubeconfig, err := server.Kubeconfig(t.TempDir())
@@ -148,7 +148,7 @@ func TestBreakGlassWhileTheStatusChanges(t *testing.T) {
 		if code != tc.code || written != 1-tc.code {
 			t.Errorf("%s changed: exit code %d, %d changes made, want %d: %s", name, code, written, tc.code, errOut)
 		}
-		if tc.code == 1 && !strings.Contains(errOut.String(), "somebody else has changed it meanwhile") {
+		if tc.code == 1 && !strings.Contains(errOut.String(), "somebody else changed it in the meantime") {
 			t.Errorf("%s changed: said %s", name, errOut)
 		}
 	}

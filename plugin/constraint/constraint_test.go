@@ -316,7 +316,7 @@ func TestByHand(t *testing.T) {
 		},
 		"all": {
 			samples: []string{signed + "one-key", signed + "workloads", digests + "all", glass + "restricted", glass + "report"},
-			unclear: "OKEImageDigests/image-digests says otherwise than OKESignedImages/signed-images; OKEImageDigests/image-policy-workloads is missing",
+			unclear: "OKEImageDigests/image-digests differs from OKESignedImages/signed-images; OKEImageDigests/image-policy-workloads is missing",
 			others:  5,
 		},
 		"without digests": {
@@ -344,7 +344,7 @@ apiVersion: constraints.gatekeeper.sh/v1beta1
 kind: OKEBreakGlass
 metadata: {name: pods-only}
 spec: {match: {kinds: [{apiGroups: [""], kinds: [Pod]}]}, parameters: {groups: [sre]}}`,
-			unclear: "OKEBreakGlass/pods-only says otherwise",
+			unclear: "OKEBreakGlass/pods-only differs",
 			others:  2,
 		},
 		"a scoped action": {
@@ -441,12 +441,12 @@ func TestParse(t *testing.T) {
 		"null keys":            {"keys:\n  - " + key(1) + "\n", "keys: null\n", "keys are missing"},
 		"a key by name":        {key(1), "image-key", "not the OCID of a key"},
 		"a key twice":          {"- " + key(1), "- " + key(1) + "\n  - " + key(1), "listed twice"},
-		"six keys":             {"- " + key(1), "- " + key(1) + "\n  - a\n  - b\n  - c\n  - d\n  - e", "6 keys are listed, and a policy holds 5 at most"},
+		"six keys":             {"- " + key(1), "- " + key(1) + "\n  - a\n  - b\n  - c\n  - d\n  - e", "6 keys are listed, and the most is 5"},
 		"a field misspelt":     {"mode: deny", "moed: deny", `unknown field "moed"`},
 		"a field twice":        {"mode: deny", "mode: deny\nmode: warn", `key "mode" already set`},
 		"a mode misspelt":      {"mode: deny", "mode: denny", `mode is "denny", and must be deny or warn or dryrun`},
 		"a selector":           {"scope:", "scope:\n  podSelector: 'a in ('", "scope.podSelector: "},
-		"rules for nobody":     {"breakGlass: Honor", "breakGlass: Ignore", "nobody can use it"},
+		"rules for nobody":     {"breakGlass: Honor", "breakGlass: Ignore", "breakGlassRules have no effect"},
 		"a duration":           {"report: true", "report: true\n  maxDuration: 8 hours", `breakGlassRules.maxDuration is "8 hours"`},
 		"no provider":          {"provider: oke-sign", "provider: ''", "provider is missing"},
 		"other registries":     {"otherRegistries: Deny", "otherRegistries: No", "otherRegistries"},

@@ -61,7 +61,8 @@ Without one, everybody who may write the workload may use it. After the time no
 new Pod starts; running Pods run on until they end.
 
 At a terminal the command asks before it acts; elsewhere it needs --yes.`,
-		Example: `  kubectl oke-sign break-glass deployment/web -n shop --reason "INC-4711: key disabled" --for 2h
+		Example: `  kubectl oke-sign break-glass deployment/web -n shop --for 2h \
+    --reason "INC-4711: key disabled"
 
   # Who runs without signatures, and until when?
   kubectl oke-sign break-glass list -A

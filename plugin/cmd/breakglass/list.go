@@ -48,7 +48,8 @@ audit log has both.`,
 		Example: `  kubectl oke-sign break-glass list -A
 
   # What to clean up
-  kubectl oke-sign break-glass list -A -o json | jq '.[] | select(.state == "expired")'`,
+  kubectl oke-sign break-glass list -A -o json |
+    jq '.[] | select(.state == "expired")'`,
 		Args: cli.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := cmp.Or(workload.CheckSelector(o.selector), o.ValidateFlags(), o.out.Validate()); err != nil {

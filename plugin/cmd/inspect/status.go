@@ -61,7 +61,8 @@ Exit code 0: all is known. 1: something is unknown.`,
 		Example: `  kubectl oke-sign status -A
 
   # What a new policy, or a node that fails, would cost
-  kubectl oke-sign status -A -o json | jq '.[] | select(.result == "refused") | .workloads'`,
+  kubectl oke-sign status -A -o json |
+    jq '.[] | select(.result == "refused") | .workloads'`,
 		Args: cli.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := cmp.Or(workload.CheckSelector(o.selector), o.ValidateFlags(), o.out.Validate()); err != nil {

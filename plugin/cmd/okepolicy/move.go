@@ -156,12 +156,13 @@ func newExport(s *connect.Session) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "export",
 		Short: "Copy the keys of the image policy to the OKE image policy",
-		Long: `Copy the keys of the cluster's OKESignedImages constraint to the OKE image policy,
-which stays on or off. The OKE image policy has no match, no exemptions and no
-rule for other registries. The command names such settings and skips them. It
-waits as cluster-policy set does.`,
+		Long: `Copy the keys of the cluster's OKESignedImages constraint to the OKE image
+policy, which stays on or off. The OKE image policy has no match, no exemptions
+and no rule for other registries. The command skips such settings, and says so.
+It waits as cluster-policy set does.`,
 		Example: `  # Back to the OKE image policy
-  kubectl oke-sign cluster-policy export && kubectl oke-sign cluster-policy enable`,
+  kubectl oke-sign cluster-policy export
+  kubectl oke-sign cluster-policy enable`,
 		Args: cli.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := cmp.Or(cli.NotEmpty(cmd, "constraint"), o.ValidateFlags(), o.out.Validate()); err != nil {

@@ -27,9 +27,9 @@ func newEdit(s *connect.Session, editor string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "edit",
 		Short: "Edit the image policy in an editor",
-		Long: `Edit the image policy as one small YAML document, in the editor of KUBE_EDITOR or
-EDITOR, or in vi. If the edit is not valid, the editor opens again and shows the
-errors. An edit that could not be applied stays in a file.`,
+		Long: `Edit the image policy as one small YAML document, in the editor of KUBE_EDITOR
+or EDITOR, or in vi. If the edit is not valid, the editor opens again and shows
+the errors. An edit that could not be applied stays in a file.`,
 		Example: `  kubectl oke-sign policy edit
 
   KUBE_EDITOR="code --wait" kubectl oke-sign policy edit --preview`,

@@ -32,9 +32,9 @@ func newPreview(s *connect.Session) *cobra.Command {
 		Use:   "preview [--key KEY]... [--mode MODE] [...]",
 		Short: "List the running workloads that the image policy would deny",
 		Long: `List the running workloads that the image policy would deny, and why: the policy
-of the cluster, the policy that the flags of policy set would make, or the policy
-in files. Every other command that changes the policy has --preview for the
-same. Denials by constraints on scans, OKEScannedImages, are listed too.
+of the cluster, the policy that the flags of policy set would make, or the
+policy in files. Every other command that changes the policy has --preview for
+the same. Denials by constraints on scans, OKEScannedImages, are listed too.
 
 preview simulates a restart of running Pods, and new Pods of Deployments,
 StatefulSets, DaemonSets and CronJobs. It asks OCI as you, not as the provider

@@ -292,8 +292,8 @@ func newRemoveKey(s *connect.Session) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "remove-key KEY...",
 		Short: "Remove keys from the image policy",
-		Long: `Remove keys from the image policy, by OCID or by name. Signatures by a removed key
-do not count. Removing the last key needs --allow-any: a policy without keys
+		Long: `Remove keys from the image policy, by OCID or by name. Signatures by a removed
+key do not count. Removing the last key needs --allow-any: a policy without keys
 admits every image of OCI Registry.`,
 		Example: `  kubectl oke-sign policy remove-key release-key`,
 		RunE: func(cmd *cobra.Command, args []string) error {
