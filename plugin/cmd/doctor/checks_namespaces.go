@@ -188,7 +188,7 @@ func checkExempt(f *facts) []finding {
 				"namespace %s is exempt, and Gatekeeper runs in %s", name, f.gatekeeperNamespace()))
 		}
 	}
-	found = append(found, f.chosenByLabel()...)
+	found = append(found, chosenByLabel(f)...)
 	_, unread := f.validation()
 	unread = cmp.Or(unread, f.configs.err, f.gatekeeper.err, f.labels.err)
 	switch {
@@ -212,7 +212,7 @@ func (f *facts) isBackend(namespace string) bool {
 }
 
 // chosenByLabel finds unguarded labels by which Gatekeeper's webhook skips namespaces.
-func (f *facts) chosenByLabel() []finding {
+func chosenByLabel(f *facts) []finding {
 	w, err := f.validation()
 	if err != nil || w == nil || w.NamespaceSelector == nil {
 		return nil

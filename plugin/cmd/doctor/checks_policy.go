@@ -263,7 +263,7 @@ func checkAudit(f *facts) []finding {
 		for _, v := range violations {
 			v, _ := v.(map[string]any)
 			message, _ := v["message"].(string)
-			switch what := f.unreadable(message); {
+			switch what := unreadable(f, message); {
 			case what != "":
 				unread = cmp.Or(unread, what)
 			case strings.Contains(message, ": no-answer: ") && c.GetKind() == policies.ScannedImages:
@@ -278,18 +278,18 @@ func checkAudit(f *facts) []finding {
 	var found []finding
 	switch {
 	case strings.Contains(silent, "NotAuthorizedOrNotFound"):
-		found = append(found, fails(f.grant(), "the provider may not read from OCI: %s", cli.Clip(silent, 256)))
+		found = append(found, fails(grant(f), "the provider may not read from OCI: %s", cli.Clip(silent, 256)))
 	case silent != "":
 		found = append(found, fails(f.logs(), "the last audit got no answer: %s", cli.Clip(silent, 256)))
 	}
 	if unread != "" {
-		found = append(found, fails(f.grant(), "the provider may not read what you may read in OCI: %s", unread))
+		found = append(found, fails(grant(f), "the provider may not read what you may read in OCI: %s", unread))
 	}
 	if late != "" { // an audit asks about all images at once, and scans are given less time than that takes
 		found = append(found, warns("wait for the next audit; then "+f.logs(), "the last audit got no answer about scans: %s", cli.Clip(late, 256)))
 	}
 	if unseen != "" {
-		found = append(found, warns(f.grant()+"; for another tenancy give the provider --tenancy", "the provider does not find an image that runs: %s", cli.Clip(unseen, 256)))
+		found = append(found, warns(grant(f)+"; for another tenancy give the provider --tenancy", "the provider does not find an image that runs: %s", cli.Clip(unseen, 256)))
 	}
 	switch {
 	case len(found) > 0:
@@ -325,7 +325,7 @@ func checkAuditList(f *facts) []finding {
 
 // unreadable returns the repository or key that the provider does not find and the user
 // does, or "".
-func (f *facts) unreadable(message string) string {
+func unreadable(f *facts, message string) string {
 	if strings.Contains(message, ": image-not-found: ") {
 		for _, s := range f.running.is {
 			// The audit truncates messages. The name comes before the digest.
@@ -347,7 +347,7 @@ func (f *facts) unreadable(message string) string {
 }
 
 // grant returns the command that prints the IAM statements for the provider.
-func (f *facts) grant() string {
+func grant(f *facts) string {
 	command := "kubectl oke-sign iam"
 	for _, name := range slices.Sorted(maps.Keys(f.backends)) {
 		for _, pod := range f.backends[name].pods {
@@ -382,12 +382,12 @@ func checkOKE(f *facts) []finding {
 		return []finding{holds("on, and oke-sign denies nothing")}
 	default:
 		return []finding{warns("disable one of them when you trust the other: kubectl oke-sign cluster-policy disable --cluster "+c.ID.String(),
-			"on as well: a Pod must satisfy both; %s", f.compareOKE())}
+			"on as well: a Pod must satisfy both; %s", compareOKE(f))}
 	}
 }
 
 // compareOKE returns how the keys of the OKE image policy and of oke-sign differ.
-func (f *facts) compareOKE() string {
+func compareOKE(f *facts) string {
 	ours := simulate.Keys(enforcedBy(f.constraints.is))
 	var theirs []string
 	for _, k := range f.oke.is.Policy.Keys {
