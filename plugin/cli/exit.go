@@ -1,9 +1,9 @@
-// Package cli has what any command-line program needs: exit codes, errors with a hint,
+// Package cli has what any command-line program needs: exit codes, errors with hints,
 // output formats, tables, progress and questions. It knows nothing of OCI, clusters or
 // the rest of the project.
 //
-// All text that it prints for people passes through Printable: names and messages come
-// from others, and a terminal obeys some characters.
+// The package trusts no text. Names and messages come from others, and a terminal
+// executes escape sequences in them. Printable replaces these in all text for people.
 package cli
 
 import (
@@ -11,18 +11,19 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"unicode/utf8"
 )
 
-// Exit codes. Of several targets the worst decides: what could not be found out
-// outweighs a no, and a no outweighs a yes.
+// Exit codes. Of several targets the worst decides: a failure outranks a no, and a no
+// outranks a yes.
 const (
 	ExitDone   = 0 // yes, or done
-	ExitFailed = 1 // could not find out, or could not do
-	ExitUsage  = 2 // wrong use; nothing was asked or done
-	ExitNo     = 3 // found out, and the answer is no
+	ExitFailed = 1 // the command failed, or could not find the answer
+	ExitUsage  = 2 // wrong use; the command did nothing
+	ExitNo     = 3 // the answer is no
 )
 
-// UsageError is wrong use: what is wrong with the command line, and what to do
+// UsageError is wrong use: what is wrong with the command line, and what to type
 // instead.
 type UsageError struct{ what, hint string }
 
@@ -31,7 +32,7 @@ func (e *UsageError) Error() string { return e.what }
 // Usage returns a UsageError.
 func Usage(what, hint string) error { return &UsageError{what, hint} }
 
-// HintedError is an error that knows what to do about it.
+// HintedError is an error with a hint: what the user can do about it.
 type HintedError struct {
 	What error
 	Hint string
@@ -41,15 +42,16 @@ func (e *HintedError) Error() string { return e.What.Error() }
 
 func (e *HintedError) Unwrap() error { return e.What }
 
-// Outcomes that the command has already told.
-var (
-	ErrInterrupted = errors.New("interrupted")
+// ErrInterrupted is the error of a command that the user stopped.
+var ErrInterrupted = errors.New("interrupted")
 
+// Outcomes of a command that has already printed why.
+var (
 	ErrFailed = errors.New("could not find out or failed")
 	ErrNo     = errors.New("the answer is no")
 )
 
-// Report tells an error to a person, and returns the exit code for it.
+// Report prints an error for people, and returns its exit code.
 func Report(w io.Writer, err error) int {
 	var wrong *UsageError
 	var refused *HintedError
@@ -72,12 +74,38 @@ func Report(w io.Writer, err error) int {
 	}
 }
 
-// Complain writes an error and a hint. That it cannot is not worth a word:
-// there is nowhere left to put it.
+// Complain writes an error and its hints, each line of hint a hint. It ignores write
+// errors: standard error is the last resort.
 func Complain(w io.Writer, err error, hint string) {
-	// Errors that are joined have a line each.
-	_, _ = fmt.Fprintf(w, "error: %s\n", Printable(strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", "; ")))
-	for line := range strings.Lines(hint) { // one thing to type each
-		_, _ = fmt.Fprintf(w, "hint: %s\n", Printable(strings.TrimSuffix(line, "\n")))
+	// Joined errors have a line each.
+	tell(w, "error: ", strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", "; "))
+	for line := range strings.Lines(hint) {
+		prose, command, found := strings.Cut(strings.TrimSuffix(line, "\n"), ": kubectl ")
+		if !found {
+			tell(w, "hint: ", prose)
+			continue
+		}
+		tell(w, "hint: ", prose+":", "kubectl "+command)
 	}
 }
+
+// tell writes a text after a label. At a terminal the text wraps between words, below
+// its beginning. The command is for copying: it follows the text, and never wraps.
+func tell(w io.Writer, label, text string, command ...string) {
+	lines := []string{Printable(text)}
+	rest := Printable(strings.Join(command, " "))
+	indent := strings.Repeat(" ", len(label))
+	if width := terminalWidth(w) - len(label); width >= leastText {
+		lines = broken(lines[0], width, nowhere)
+		if last := len(lines) - 1; rest != "" && utf8.RuneCountInString(lines[last])+1+utf8.RuneCountInString(rest) > width {
+			lines, rest = append(lines, rest), ""
+		}
+	}
+	if rest != "" {
+		lines[len(lines)-1] += " " + rest
+	}
+	_, _ = fmt.Fprintf(w, "%s%s\n", label, strings.Join(lines, "\n"+indent))
+}
+
+// leastText is the width in characters below which text is left to the terminal to wrap.
+const leastText = 24

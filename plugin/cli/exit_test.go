@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/oke-sign/oke-sign/plugin/cli"
 )
 
@@ -67,6 +69,29 @@ func TestStopCause(t *testing.T) {
 		defer cancel()
 		if _, ok := ctx.Deadline(); ok {
 			t.Error("--timeout 0 has a deadline")
+		}
+	}
+}
+
+// At a terminal errors and hints wrap between words. A command to copy stays whole.
+func TestComplainAtATerminal(t *testing.T) {
+	const image = "iad.ocir.io/idwpqivumvev/project01/web@sha256:0123456789abcdef"
+	for name, tc := range map[string]struct {
+		columns   uint16
+		err, hint string
+		want      string
+	}{
+		"short":                          {60, "no such key", "keys list", "error: no such key\nhint: keys list\n"},
+		"long":                           {40, "signing web: OCI Vault answered 401 NotAuthenticated", "the session has expired; sign in again", "error: signing web: OCI Vault answered\n       401 NotAuthenticated\nhint: the session has expired; sign in\n      again\n"},
+		"a word, too long":               {40, "signing " + image + ": 404", "", "error: signing\n       " + image + ":\n       404\n"},
+		"a command to copy":              {40, "no key", "this looks like Cloud Shell: kubectl oke-sign sign web --auth instance_obo_user", "error: no key\nhint: this looks like Cloud Shell:\n      kubectl oke-sign sign web --auth instance_obo_user\n"},
+		"a command that fits its line":   {80, "no key", "this looks like Cloud Shell: kubectl oke-sign sign web", "error: no key\nhint: this looks like Cloud Shell: kubectl oke-sign sign web\n"},
+		"a terminal too narrow for text": {20, "no such key in region us-ashburn-1", "", "error: no such key in region us-ashburn-1\n"},
+	} {
+		tty, shown := screen(t, tc.columns)
+		cli.Complain(tty, errors.New(tc.err), tc.hint)
+		if diff := cmp.Diff(tc.want, shown()); diff != "" {
+			t.Errorf("%s:\n%s", name, diff)
 		}
 	}
 }

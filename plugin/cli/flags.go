@@ -5,9 +5,26 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
-// NoArguments refuses what is neither a command nor wanted.
+// BindYes adds --yes. skips says what the command skips besides its question, if
+// anything.
+func BindYes(flags *pflag.FlagSet, yes *bool, skips string) {
+	usage := "Do not ask for confirmation"
+	if skips != "" {
+		usage += ", and skip " + skips
+	}
+	flags.BoolVarP(yes, "yes", "y", false, usage+".")
+}
+
+// BindDryRun adds --dry-run.
+func BindDryRun(flags *pflag.FlagSet, dryRun *bool) {
+	flags.BoolVar(dryRun, "dry-run", false, "Show what the command would do, and change nothing.")
+}
+
+// NoArguments rejects arguments: unknown commands, and arguments of a command that
+// takes none.
 func NoArguments(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
@@ -22,16 +39,16 @@ func NoArguments(cmd *cobra.Command, args []string) error {
 	return Usage(fmt.Sprintf("%s takes no arguments, got %q", cmd.CommandPath(), args[0]), "see "+cmd.CommandPath()+" --help")
 }
 
-// NotEmpty refuses a flag that is given and empty, as by a variable that nobody
-// set: what leaving it out means is not what was meant.
+// NotEmpty rejects a flag with an empty value. In a script, the value is mostly a
+// variable that is not set, and the flag's default is not what the author meant.
 func NotEmpty(cmd *cobra.Command, name string) error {
 	if f := cmd.Flags().Lookup(name); f.Changed && strings.Trim(f.Value.String(), "[]") == "" {
-		return Usage("--"+name+" is given, and empty", "leave it out, or look where the value comes from")
+		return Usage("--"+name+" is empty", "give it a value, or omit the flag; in a script, check that the variable is set")
 	}
 	return nil
 }
 
-// NewGroup is a command that only holds others.
+// NewGroup makes a command that only has subcommands.
 func NewGroup(use, short, long string) *cobra.Command {
 	return &cobra.Command{
 		Use: use, Short: short, Long: long,

@@ -40,7 +40,7 @@ func TestCommandLines(t *testing.T) {
 		"an argument that is not taken": {[]string{"version", "web"}, "error: prog version takes no arguments, got \"web\"\nhint: see prog version --help\n"},
 		"a word that a terminal obeys":  {[]string{"\x1b[2J"}, "error: no command \"\\x1b[2J\"\nhint: see prog --help\n"},
 		"a flag with a value":           {[]string{"version", "-o", "json"}, ""},
-		"a flag that is empty":          {[]string{"version", "-o", ""}, "error: --output is given, and empty\nhint: leave it out, or look where the value comes from\n"},
+		"a flag that is empty":          {[]string{"version", "-o", ""}, "error: --output is empty\nhint: give it a value, or omit the flag; in a script, check that the variable is set\n"},
 	} {
 		root := tree()
 		root.SetArgs(tc.args)

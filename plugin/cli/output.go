@@ -17,19 +17,22 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// Formats are the values of -o that every command takes.
+// Formats are the values of -o of every command.
 var Formats = []string{"table", "wide", "json", "yaml", "name"}
 
-// Output is the format that data is printed in.
+// FormatsAnd returns Formats and more formats.
+func FormatsAnd(more ...string) []string { return slices.Concat(Formats, more) }
+
+// Output is the output format of a command.
 type Output struct {
 	Format  string
-	Nothing string // is said of a title without rows, if not the usual
+	Nothing string // replaces "no signatures" below a title without rows
 }
 
 // Bind adds -o with the values of Formats.
 func (o *Output) Bind(flags *pflag.FlagSet) { o.BindFormats(flags, Formats) }
 
-// BindFormats binds the flag of a command that has formats of its own as well.
+// BindFormats adds -o with other formats.
 func (o *Output) BindFormats(flags *pflag.FlagSet, formats []string) {
 	flags.StringVarP(&o.Format, "output", "o", "table", "`FORMAT` of the output: "+strings.Join(formats, ", ")+".")
 }
@@ -42,7 +45,7 @@ func (o *Output) ValidateFormats(formats []string) error {
 	if slices.Contains(formats, o.Format) {
 		return nil
 	}
-	return Usage(fmt.Sprintf("--output %q is no format", o.Format), "use -o "+strings.Join(formats, ", -o "))
+	return Usage(fmt.Sprintf("unknown format --output %q", o.Format), "use -o "+strings.Join(formats, ", -o "))
 }
 
 // Document is what a command found out, in the three forms it can be printed in.

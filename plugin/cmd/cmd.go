@@ -2,10 +2,9 @@
 // and version. It is the only package that knows all commands. Each group of commands
 // has a package below this one, and no group imports another.
 //
-// A command prints its data to Out, in the format that -o asks for, and remarks to
-// ErrOut. Commands decide nothing about signatures: packages signature and verdict do,
-// as they do for the provider in the cluster, so that both say the same of an image.
-// The package neither exits nor reads the environment; its caller does.
+// A command prints its data to Out, in the format of -o, and remarks to ErrOut. Packages
+// signature and verdict decide about signatures, here and in the provider, so both give
+// the same verdict. The package neither exits nor reads the environment; its caller does.
 package cmd
 
 import (
@@ -32,22 +31,22 @@ import (
 	"github.com/oke-sign/oke-sign/provider/contain"
 )
 
-// Config is what the commands are given by their caller.
+// Config is what the caller gives the commands.
 type Config struct {
 	// Args are the command line's words after the program's name.
 	Args []string
-	// Streams are where data, remarks and input go and come from.
+	// Streams are the input, the output for data, and the output for remarks.
 	Streams genericiooptions.IOStreams
 	// Getenv reads the environment: OCI's variables that name a configuration
 	// file and a profile.
 	Getenv func(string) string
-	// ConfigDir is the directory of the user's own configuration files, such as
-	// ~/.config; empty if there is none, and then nothing is kept.
+	// ConfigDir is the directory of the user's configuration files, such as ~/.config.
+	// Without one, commands store nothing.
 	ConfigDir string
 	// Version is the released version, or empty for what the build recorded.
 	Version string
-	// Interrupts are those that end the context which Run is given. They are held off
-	// while an editor is open; nil has nothing to hold off.
+	// Interrupts end the context of Run. Commands hold them while an editor is open; nil
+	// holds nothing.
 	Interrupts *cli.Interrupts
 }
 
@@ -55,14 +54,14 @@ type Config struct {
 func Run(ctx context.Context, cfg Config) (code int) {
 	defer func() {
 		if p := recover(); p != nil {
-			// Not the runtime's way out: it would print a stack, and exit as for wrong use.
-			// Nor what the code that panicked has to say, which may hold a secret.
-			cli.Complain(cfg.Streams.ErrOut, &contain.PanicError{Value: p}, "this is a mistake in kubectl oke-sign; please report it with the command")
+			// The runtime would print a stack, and exit with the code of wrong use. The
+			// panic's value may contain a secret, so PanicError hides it.
+			cli.Complain(cfg.Streams.ErrOut, &contain.PanicError{Value: p}, "this is a bug in kubectl oke-sign; please report it with the command")
 			code = cli.ExitFailed
 		}
 	}()
 	if len(cfg.Args) > 0 && (cfg.Args[0] == cobra.ShellCompRequestCmd || cfg.Args[0] == cobra.ShellCompNoDescRequestCmd) {
-		cfg.Streams.ErrOut = io.Discard // it would land in the middle of a line
+		cfg.Streams.ErrOut = io.Discard // remarks would appear in the middle of a line
 	}
 	root := New(cfg)
 	root.SetArgs(cfg.Args)
@@ -75,8 +74,8 @@ func Run(ctx context.Context, cfg Config) (code int) {
 	return cli.Report(cfg.Streams.ErrOut, err)
 }
 
-// failing keeps the first error of a writer, for those who do not look: cobra, which
-// prints help and candidates of completion.
+// failing records the first error of a writer. cobra, which prints help and completion
+// candidates, ignores write errors.
 type failing struct {
 	io.Writer
 	err error
@@ -96,17 +95,18 @@ func New(cfg Config) *cobra.Command {
 	}
 	root := &cobra.Command{
 		Use:   "kubectl-oke_sign",
-		Short: "Sign and verify container images in OCI Registry",
-		Long: `Sign container images in OCI Registry with keys of OCI Vault, and find out which
-are signed, by the same rules that oke-sign enforces in a cluster.`,
-		Example: `  # Which keys can sign images, and why can the others not?
+		Short: "Sign container images in OCI Registry, and enforce signatures in OKE",
+		Long: `Sign container images in OCI Registry with keys of OCI Vault. Verify them by the
+rules that oke-sign enforces in a cluster, and manage the cluster's image
+policy.`,
+		Example: `  # List the keys, and which can sign images
   kubectl oke-sign keys list
 
-  # Choose one, and sign the image that a tag points to now
+  # Choose a default key, and sign the image that a tag points to now
   kubectl oke-sign keys use image-key
   kubectl oke-sign sign ` + cli.ExampleTag + ` --resolve
 
-  # Which signatures does it have, and what is its digest?
+  # Show the image's signatures and its digest
   kubectl oke-sign signatures ` + cli.ExampleTag + ``,
 		Annotations:       map[string]string{cobra.CommandDisplayNameAnnotation: "kubectl oke-sign"},
 		SilenceErrors:     true,
@@ -128,52 +128,54 @@ are signed, by the same rules that oke-sign enforces in a cluster.`,
 		return cli.Usage(err.Error(), "see "+cmd.CommandPath()+" --help")
 	})
 	g.Bind(root.PersistentFlags(), cfg.Getenv)
-	root.AddCommand(
-		signing.NewSign(g),
-		signing.NewVerify(g),
-		signing.NewSignatures(g),
-		keys.New(g),
-		policy.New(g, cfg.Getenv),
-		ci.NewCheck(g),
-		ci.NewVerdicts(g),
-		ci.NewPin(g),
-		scan.New(g),
-		inspect.NewStatus(g),
-		breakglass.New(g),
-		okepolicy.New(g),
-		iam.New(g),
-		newRegistryToken(g),
-		inspect.NewExplain(g),
-		newCompletion(g),
-		doctor.New(g),
-		newVersion(g, cfg.Version),
-	)
+	for _, group := range []struct {
+		title    string
+		commands []*cobra.Command
+	}{
+		{"Sign:", []*cobra.Command{keys.New(g), signing.NewSign(g), signing.NewVerify(g), signing.NewSignatures(g)}},
+		{"Enforce:", []*cobra.Command{policy.New(g, cfg.Getenv), breakglass.New(g), okepolicy.New(g)}},
+		{"Inspect:", []*cobra.Command{doctor.New(g), inspect.NewStatus(g), inspect.NewExplain(g), scan.New(g)}},
+		{"CI:", []*cobra.Command{ci.NewCheck(g), ci.NewVerdicts(g), ci.NewPin(g)}},
+		{otherCommands, []*cobra.Command{iam.New(g), newRegistryToken(g), newCompletion(g), newVersion(g, cfg.Version)}},
+	} {
+		root.AddGroup(&cobra.Group{ID: group.title, Title: group.title})
+		for _, c := range group.commands {
+			c.GroupID = group.title
+			root.AddCommand(c)
+		}
+	}
 	completion{g}.add(root)
 	return root
 }
 
-// usageTemplate is cobra's, less the flags that all commands share under each of
-// them, and folded for 80 columns.
+// otherCommands is the title of the last group of commands.
+const otherCommands = "Other:"
+
+// usageTemplate is cobra's template, wrapped at 80 columns. It leaves out the flags that
+// all commands share, except at the root.
 const usageTemplate = `Usage:
   {{if .HasAvailableSubCommands}}{{.CommandPath}} COMMAND{{else}}{{.UseLine}}{{end}}{{if .HasExample}}
 
 Examples:
-{{.Example}}{{end}}{{if .HasAvailableSubCommands}}
+{{.Example}}{{end}}{{if .HasAvailableSubCommands}}{{$cmds := .Commands}}{{range $group := .Groups}}
 
-Commands:{{range .Commands}}{{if or .IsAvailableCommand (eq .Name "help")}}
-  {{rpad .Name .NamePadding}} {{.Short}}{{end}}{{end}}{{end}}{{if .HasAvailableLocalFlags}}
+{{.Title}}{{range $cmds}}{{if and (eq .GroupID $group.ID) (or .IsAvailableCommand (eq .Name "help"))}}
+  {{rpad .Name .NamePadding}} {{.Short}}{{end}}{{end}}{{else}}
+
+Commands:{{range $cmds}}{{if .IsAvailableCommand}}
+  {{rpad .Name .NamePadding}} {{.Short}}{{end}}{{end}}{{end}}{{end}}{{if .HasAvailableLocalFlags}}
 
 Flags:
 {{.LocalFlags.FlagUsagesWrapped 80 | trimTrailingWhitespaces}}{{end}}
 
-{{if .HasParent}}{{.Root.CommandPath}} --help lists the flags that all commands share.{{else}}All that kubectl's own flags say about the cluster can be said here as well,
-such as --as, --server and --token.{{end}}
+{{if .HasParent}}{{.Root.CommandPath}} --help lists the flags that all commands share.{{else}}The commands take kubectl's own flags for the cluster too, such as --as,
+--server and --token.{{end}}
 `
 
-// newHelp is cobra's help command, for which asking about what there is not is
-// wrong use.
+// newHelp makes cobra's help command. Here help for an unknown command is wrong use.
 func newHelp() *cobra.Command {
 	return &cobra.Command{
+		GroupID:               otherCommands,
 		Use:                   "help COMMAND",
 		Short:                 "Show the help of a command",
 		DisableFlagsInUseLine: true,

@@ -25,7 +25,7 @@ import (
 	"github.com/oke-sign/oke-sign/provider/signature"
 )
 
-// kubectlCompletion is what kubectl runs to complete a plugin's command line.
+// kubectlCompletion is the script that kubectl runs to complete a plugin's command line.
 const kubectlCompletion = `#!/bin/sh
 # kubectl_complete-oke_sign: completes "kubectl oke-sign" for kubectl.
 exec kubectl oke-sign __complete "$@"
@@ -45,13 +45,13 @@ func newCompletion(s *connect.Session) *cobra.Command {
 	names := []string{"bash", "zsh", "fish", "powershell", "kubectl"}
 	return &cobra.Command{
 		Use:   "completion (bash|zsh|fish|powershell|kubectl)",
-		Short: "Print a script that completes command lines",
+		Short: "Print a shell completion script",
 		Long: `Print a script that completes command lines, with keys, images and workloads.
 
-That of kubectl completes "kubectl oke-sign" wherever kubectl itself is completed:
-put it on the PATH as kubectl_complete-oke_sign, and make it executable. A link of
-that name to this program does the same. The others are for the program by its
-own name, kubectl-oke_sign.`,
+The script for kubectl completes "kubectl oke-sign" in every shell that
+completes kubectl. Put it on the PATH as kubectl_complete-oke_sign, and make it
+executable. A link of that name to this program does the same. The scripts for
+shells are for the program's own name, kubectl-oke_sign.`,
 		Example: `  kubectl oke-sign completion kubectl > ~/bin/kubectl_complete-oke_sign
   chmod +x ~/bin/kubectl_complete-oke_sign
 
@@ -69,8 +69,8 @@ own name, kubectl-oke_sign.`,
 	}
 }
 
-// completionTime bounds what completion may ask of OCI and of the cluster: who
-// waits for it is in the middle of a line.
+// completionTime bounds requests of completion to OCI and the cluster: the user waits
+// in the middle of a line.
 const completionTime = 2 * time.Second
 
 type completer = func(cmd *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective)
@@ -96,11 +96,11 @@ func (g completion) add(cmd *cobra.Command) {
 	}
 	switch path {
 	case "scan results":
-		flags["output"] = fixed(append(slices.Clone(cli.Formats), "sarif")...)
+		flags["output"] = fixed(cli.FormatsAnd("sarif")...)
 	case "sign", "policy set", "policy preview":
 		flags["key"] = g.found(g.keyNames)
 	case "iam":
-		flags["output"], flags["for"] = fixed(iam.Formats...), fixed(iam.Places...)
+		flags["output"], flags["for"] = fixed(cli.FormatsAnd("terraform")...), fixed(iam.Environments...)
 		for _, name := range []string{"cluster", "workload", "signers", "dynamic-group", "runs-in", "project", "branch", "issuer", "audience", "repository"} {
 			flags[name] = cobra.NoFileCompletions
 		}

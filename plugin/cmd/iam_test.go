@@ -184,13 +184,13 @@ func (tf terraform) strings(kind, name string) []string {
 func TestIAMRefusesWhatWouldSayMore(t *testing.T) {
 	for _, flag := range []string{"signers", "dynamic-group", "project", "branch", "issuer", "audience", "runs-in"} {
 		around := map[string]string{"signers": "%", "dynamic-group": "%", "project": "octo/%", "branch": "%", "issuer": "https://%", "audience": "%", "runs-in": "ocid1.compartment.oc1..%"}[flag]
-		surroundings := "github"
+		environment := "github"
 		if slices.Contains([]string{"dynamic-group", "runs-in"}, flag) {
-			surroundings = "instance"
+			environment = "instance"
 		}
 		for _, bad := range []string{`a"b`, "a'b", "a b", "a}b", "a{b", "a\nb", "a\x01group\x02", "${x}", "a,b", "a*b", "a\\b", "é", strings.Repeat("a", 300)} {
 			streams, _, out, errOut := genericiooptions.NewTestIOStreams()
-			args := []string{"iam", "--for", surroundings, "--" + flag, strings.ReplaceAll(around, "%", bad)}
+			args := []string{"iam", "--for", environment, "--" + flag, strings.ReplaceAll(around, "%", bad)}
 			code := cmd.Run(t.Context(), cmd.Config{Args: args, Streams: streams, Getenv: func(string) string { return "" }})
 			if code != 2 || out.Len() > 0 || !strings.HasPrefix(errOut.String(), "error: --"+flag) {
 				t.Errorf("%q: exit code %d, %s%s", args, code, out, errOut)

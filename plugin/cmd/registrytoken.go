@@ -21,13 +21,13 @@ func newRegistryToken(s *connect.Session) *cobra.Command {
 	o := &registryTokenOptions{Session: s}
 	return &cobra.Command{
 		Use:   "registry-token HOST",
-		Short: "Print a token with which container tools sign in to OCI Registry",
-		Long: `Print a token with which docker, podman, buildah and the like sign in to OCI
-Registry as you, under the user name BEARER_TOKEN. No auth token has to be stored:
-a pipeline pushes with the identity that it signs with.
+		Short: "Print a token for docker login to OCI Registry",
+		Long: `Print a token with which docker, podman and buildah sign in to OCI Registry with
+your identity, as user BEARER_TOKEN. A pipeline pushes with the identity that it
+signs with, and stores no auth token.
 
-The token is a secret, and OCI lets it end after a while. It does what you may do.
-Pipe it into the tool, as below, and nothing shows it.`,
+The token is a secret with all your rights. OCI lets it expire after a while.
+Pipe it into the tool, as below, so that nothing shows it.`,
 		Example: `  kubectl oke-sign registry-token iad.ocir.io |
     docker login --username BEARER_TOKEN --password-stdin iad.ocir.io`,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -41,11 +41,11 @@ Pipe it into the tool, as below, and nothing shows it.`,
 
 func (o *registryTokenOptions) validate(args []string) error {
 	if len(args) != 1 {
-		return cli.Usage("kubectl oke-sign registry-token takes the host of a registry", "for instance kubectl oke-sign registry-token iad.ocir.io")
+		return cli.Usage("kubectl oke-sign registry-token takes one registry host", "for instance kubectl oke-sign registry-token iad.ocir.io")
 	}
 	ref, err := image.Parse(args[0] + "/namespace/repository:tag")
 	if err != nil || ref.Region().IsZero() || ref.Host() != args[0] {
-		return cli.Usage(fmt.Sprintf("%.120q is no host of OCI Registry", args[0]), "for instance iad.ocir.io, or ocir.us-ashburn-1.oci.oraclecloud.com")
+		return cli.Usage(fmt.Sprintf("%.120q is not a host of OCI Registry", args[0]), "for instance iad.ocir.io, or ocir.us-ashburn-1.oci.oraclecloud.com")
 	}
 	o.region = ref.Region()
 	return o.ValidateFlags()

@@ -42,10 +42,10 @@ func newVersion(s *connect.Session, version string) *cobra.Command {
 	o := &versionOptions{Session: s, version: version}
 	cmd := &cobra.Command{
 		Use:   "version",
-		Short: "Print the versions of this program and of what the cluster has",
+		Short: "Print the versions of this program and of the cluster's parts",
 		Long: `Print the version of this program and, if a kubeconfig leads to a cluster, of
-the provider, of Gatekeeper and of the ConstraintTemplates there, and say what
-does not fit together. The cluster is given ` + clusterTime.String() + `.`,
+the provider, of Gatekeeper and of the ConstraintTemplates there, and say which
+versions do not fit. The cluster has ` + clusterTime.String() + ` to answer.`,
 		Example: `  kubectl oke-sign version --client
   kubectl oke-sign version -o json`,
 		Args: cli.NoArguments,

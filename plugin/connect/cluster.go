@@ -15,11 +15,11 @@ type ClusterFlag struct{ OCID string }
 
 // Bind adds --cluster.
 func (f *ClusterFlag) Bind(flags *pflag.FlagSet) {
-	flags.StringVar(&f.OCID, "cluster", "", "`OCID` of the cluster; that of the kubeconfig context unless given.")
+	flags.StringVar(&f.OCID, "cluster", "", "`OCID` of the OKE cluster. Default: the cluster of the kubeconfig context.")
 }
 
-// Find is the cluster that is meant. A kubeconfig of OKE's has the OCID among the
-// arguments of the command that gets tokens.
+// Find returns the cluster of --cluster, or of the kubeconfig context. A kubeconfig of
+// OKE has the OCID among the arguments of the command that gets tokens.
 func (f *ClusterFlag) Find(s *Session) (okecluster.ID, error) {
 	const hint = "name it with --cluster OCID"
 	if f.OCID != "" {

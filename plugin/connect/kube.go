@@ -18,23 +18,23 @@ import (
 	"github.com/oke-sign/oke-sign/plugin/cli"
 )
 
-// ErrNoCluster says that no kubeconfig leads to a cluster.
+// ErrNoCluster says that no kubeconfig names a cluster.
 var ErrNoCluster = errors.New("no kubeconfig names a cluster")
 
-// Kube is the cluster that kubectl's own flags and kubeconfig lead to. Nothing
-// is read before a command asks for something.
+// Kube is the cluster of kubectl's own flags and kubeconfig. It reads nothing before a
+// command asks for a client.
 type Kube struct {
 	*genericclioptions.ConfigFlags
 }
 
-// NewKube leaves out what kubectl has for debugging and for old clusters.
+// NewKube makes a Kube without kubectl's flags for debugging and for old clusters.
 func NewKube(errOut io.Writer) *Kube {
 	k := &Kube{genericclioptions.NewConfigFlags(true)}
 	f := k.ConfigFlags
 	f.CacheDir, f.DisableCompression, f.ImpersonateUID, f.ImpersonateUserExtra = nil, nil, nil, nil
 	f.WrapConfigFn = func(c *rest.Config) *rest.Config {
 		c.UserAgent = "kubectl-oke_sign"
-		c.QPS, c.Burst = 50, 300 // the client's own bound, kubectl's; the server has another
+		c.QPS, c.Burst = 50, 300 // kubectl's bound of a client; the server has its own
 		c.WarningHandler = rest.NewWarningWriter(errOut, rest.WarningWriterOptions{Deduplicate: true})
 		lost := !k.names() && c.BearerTokenFile == ""
 		c.Wrap(func(next http.RoundTripper) http.RoundTripper { return hinting{k, lost, next} })
@@ -43,16 +43,16 @@ func NewKube(errOut io.Writer) *Kube {
 	return k
 }
 
-// hinting says of requests that got no answer what to do about it.
+// hinting adds a hint to the error of a request without an answer.
 type hinting struct {
 	kube *Kube
-	lost bool // nothing leads to a cluster
+	lost bool // nothing names a cluster
 	http.RoundTripper
 }
 
 func (h hinting) RoundTrip(r *http.Request) (*http.Response, error) {
 	if h.lost {
-		return nil, &cli.HintedError{What: errors.New("there is no kubeconfig"), Hint: "name one with --kubeconfig or the variable KUBECONFIG"}
+		return nil, &cli.HintedError{What: errors.New("there is no kubeconfig"), Hint: "name one with --kubeconfig, or set KUBECONFIG"}
 	}
 	answer, err := h.RoundTripper.RoundTrip(r)
 	if err == nil || r.Context().Err() != nil {
@@ -62,18 +62,17 @@ func (h hinting) RoundTrip(r *http.Request) (*http.Response, error) {
 	if name, _ := h.kube.ContextName(); name != "" && *h.kube.APIServer == "" {
 		of = "context " + name
 	}
-	return nil, &cli.HintedError{What: err, Hint: "is the cluster there, and does " + of + " lead to it?"}
+	return nil, &cli.HintedError{What: err, Hint: "check that the cluster runs, and that " + of + " has its address"}
 }
 
-// bind adds kubectl's flags. Help lists those that people type; it would be all
-// about the others otherwise.
+// bind adds kubectl's flags. Help lists only those that people type often.
 func (k *Kube) bind(flags *pflag.FlagSet) {
 	own := pflag.NewFlagSet("", pflag.ContinueOnError)
 	k.AddFlags(own)
 	for name, usage := range map[string]string{
-		"context":    "Kubeconfig context `NAME` to use, instead of the current one.",
-		"kubeconfig": "Kubeconfig `FILE`; as for kubectl unless given.",
-		"namespace":  "`NAMESPACE` to work in, instead of the context's.",
+		"context":    "Kubeconfig context `NAME`. Default: the current context.",
+		"kubeconfig": "Kubeconfig `FILE`. Default: as for kubectl.",
+		"namespace":  "`NAMESPACE` to work in. Default: the context's.",
 	} {
 		own.Lookup(name).Usage = usage
 	}
@@ -83,13 +82,13 @@ func (k *Kube) bind(flags *pflag.FlagSet) {
 	flags.AddFlagSet(own)
 }
 
-// CurrentNamespace is the one to work in: of -n, or of the context.
+// CurrentNamespace returns the namespace of -n, or of the context.
 func (k *Kube) CurrentNamespace() (string, error) {
 	namespace, _, err := k.ToRawKubeConfigLoader().Namespace()
 	return namespace, Unreachable(err)
 }
 
-// ContextName is the name of the context in use, or "" outside of any.
+// ContextName returns the name of the current context, or "" without one.
 func (k *Kube) ContextName() (string, error) {
 	raw, err := k.ToRawKubeConfigLoader().RawConfig()
 	if err != nil {
@@ -101,23 +100,24 @@ func (k *Kube) ContextName() (string, error) {
 	return raw.CurrentContext, nil
 }
 
-// Leads reports whether a kubeconfig, a flag or the Pod that this runs in leads to
-// a cluster. Kubernetes' own client would try port 8080 of this machine.
+// Leads reports whether a kubeconfig, a flag or the Pod of this process names a cluster.
+// Without one, Kubernetes' client would try port 8080 of this machine.
 func (k *Kube) Leads() bool {
 	if k.names() {
 		return true
 	}
 	config, err := k.ToRESTConfig()
-	return err != nil || config.BearerTokenFile != "" // of the Pod's service account
+	return err != nil || config.BearerTokenFile != "" // the token of the Pod's service account
 }
 
-// names reports whether a kubeconfig or a flag names a cluster, or ought to.
+// names reports whether a kubeconfig or a flag names a cluster. A kubeconfig that cannot
+// be read counts.
 func (k *Kube) names() bool {
 	raw, err := k.ToRawKubeConfigLoader().RawConfig()
 	return err != nil || len(raw.Clusters) > 0 || *k.APIServer != ""
 }
 
-// Objects is a client for objects of any kind.
+// Objects returns a client for objects of any kind.
 func (k *Kube) Objects() (dynamic.Interface, error) {
 	config, err := k.ToRESTConfig()
 	if err != nil {
@@ -126,7 +126,7 @@ func (k *Kube) Objects() (dynamic.Interface, error) {
 	return dynamic.NewForConfig(config)
 }
 
-// Typed is a client for what Kubernetes itself defines.
+// Typed returns a client for Kubernetes' built-in kinds.
 func (k *Kube) Typed() (kubernetes.Interface, error) {
 	config, err := k.ToRESTConfig()
 	if err != nil {
@@ -135,8 +135,7 @@ func (k *Kube) Typed() (kubernetes.Interface, error) {
 	return kubernetes.NewForConfig(config)
 }
 
-// Knows reports whether the cluster has a type of objects of this name, as kubectl
-// would take it.
+// Knows reports whether the cluster has a resource type of this name, by kubectl's rules.
 func (k *Kube) Knows(resource string) bool {
 	mapper, err := k.ToRESTMapper()
 	if err != nil {
@@ -146,18 +145,18 @@ func (k *Kube) Knows(resource string) bool {
 	return err == nil
 }
 
-// Builder finds objects as kubectl does: by TYPE/NAME, label and namespace.
+// Builder returns kubectl's finder of objects: by TYPE/NAME, label and namespace.
 func (k *Kube) Builder() *resource.Builder {
 	return resource.NewBuilder(k).Unstructured().ContinueOnError().Flatten()
 }
 
-// Unreachable says of an error in finding the cluster what to do about it.
+// Unreachable adds a hint to an error about the kubeconfig.
 func Unreachable(err error) error {
 	if err == nil {
 		return nil
 	}
-	return &cli.HintedError{What: fmt.Errorf("finding the cluster: %w", err), Hint: "check the kubeconfig, or name another with --kubeconfig or --context"}
+	return &cli.HintedError{What: fmt.Errorf("finding the cluster: %w", err), Hint: "check the kubeconfig, or use another with --kubeconfig or --context"}
 }
 
-// FieldManager is the name under which the plugin changes objects of a cluster.
+// FieldManager is the field manager of the plugin's changes in a cluster.
 const FieldManager = "kubectl-oke_sign"

@@ -1,8 +1,10 @@
-// Package keyring finds master keys of OCI Vault as a person names them, says which of
-// them can sign images, and verifies signature records for display.
+// Package keyring finds master keys of OCI Vault by OCID, by name or by a choice at the
+// terminal. It says which of them can sign images, and verifies signature records for
+// display.
 //
-// A record names its key by the word of its uploader. The package asks OCI only for keys
-// that the user named and for keys of vaults that OCI lists as the user's.
+// The package does not trust signature records: their uploaders choose the keys that they
+// name. It looks up only keys that the user named, and keys of vaults that OCI lists as
+// the user's. Package verdict decides; this package changes nothing in OCI.
 package keyring
 
 import (
@@ -12,6 +14,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/spf13/pflag"
+
 	"github.com/oke-sign/oke-sign/plugin/cli"
 	"github.com/oke-sign/oke-sign/plugin/connect"
 	"github.com/oke-sign/oke-sign/provider/signature"
@@ -19,7 +23,12 @@ import (
 	"github.com/oke-sign/oke-sign/provider/verdict"
 )
 
-// KindOf is a key's algorithm and length as people say it: "RSA 2048".
+// BindKeys adds --key for the OCIDs of several keys. ParseIDs reads them.
+func BindKeys(flags *pflag.FlagSet, ocids *[]string, which string) {
+	flags.StringSliceVar(ocids, "key", nil, "`OCID`s of "+which+". May be repeated.")
+}
+
+// KindOf returns a key's algorithm and length for people: "RSA 2048".
 func KindOf(k vault.Key) string {
 	switch {
 	case k.CurveID != "":
@@ -31,31 +40,31 @@ func KindOf(k vault.Key) string {
 	}
 }
 
-// WhyUseless says why a key cannot sign images, or "". What can never sign comes
-// before what only cannot sign now.
+// WhyUseless returns why a key cannot sign images, or "". Reasons that last come before
+// those that may change.
 func WhyUseless(k vault.Key) string {
 	switch {
 	case k.Protection == "EXTERNAL":
-		return "it is kept outside OCI Vault"
+		return "stored outside OCI Vault"
 	case k.Algorithm == "AES":
 		return "AES keys cannot sign"
 	case k.Algorithm == "ECDSA":
-		return "OCI Registry knows RSA only"
+		return "OCI Registry takes RSA only"
 	case k.Algorithm != "RSA":
 		return "not an RSA key"
 	case k.State == "PENDING_DELETION" || k.State == "SCHEDULING_DELETION":
-		return "about to be deleted"
+		return "scheduled for deletion"
 	case k.State != verdict.Enabled:
 		return "not enabled"
 	}
 	return ""
 }
 
-// HintOCIDs is the hint for a key whose name is not enough.
+// HintOCIDs is the hint for a key that must be named by OCID.
 const HintOCIDs = "kubectl oke-sign keys list -o wide shows the OCIDs of keys"
 
-// Find is the key that a user means: by OCID, by name, or, at a terminal, the
-// one that is picked when nothing is said.
+// Find returns the key of an OCID or of a name. Without either, it asks the user to pick
+// a key.
 func Find(ctx context.Context, s *connect.Session, c *connect.Cloud, key string) (signature.KeyID, error) {
 	if strings.HasPrefix(key, "ocid1.") {
 		return signature.ParseKeyID(key)
@@ -72,7 +81,7 @@ func Find(ctx context.Context, s *connect.Session, c *connect.Cloud, key string)
 		}
 	}
 	switch {
-	// A key that could not be listed may have the name too.
+	// A key that OCI could not list may have the same name.
 	case len(found.Failed) > 0:
 		return signature.KeyID{}, &cli.HintedError{What: fmt.Errorf("looking for a key named %q: %w", key, found.Failed[0]), Hint: "name the key by its OCID"}
 	case len(named) == 0 && found.ListError() != nil:
@@ -89,7 +98,7 @@ func Find(ctx context.Context, s *connect.Session, c *connect.Cloud, key string)
 	return named[0].ID, nil
 }
 
-// pickKey asks which of the keys that can sign images is meant.
+// pickKey asks the user for one of the keys that can sign images.
 func pickKey(ctx context.Context, s *connect.Session, found *Inventory) (signature.KeyID, error) {
 	var usable []FoundKey
 	var choices []string
@@ -104,11 +113,11 @@ func pickKey(ctx context.Context, s *connect.Session, found *Inventory) (signatu
 		choices = append(choices, fmt.Sprintf("%-*s  vault %s  %s", width, k.Name, k.Vault.Name, k.ID.Short()))
 	}
 	for _, err := range found.Failed {
-		s.Remark("not all keys could be listed: %v", err)
+		s.Remark("could not list all keys: %v", err)
 	}
 	if len(usable) == 0 {
 		return signature.KeyID{}, cmp.Or(found.ListError(), error(&cli.HintedError{
-			What: fmt.Errorf("no key in region %s can sign images", found.cloud.Who.Region()), Hint: "kubectl oke-sign keys list says why; keys create makes one",
+			What: fmt.Errorf("no key in region %s can sign images", found.cloud.Who.Region()), Hint: "kubectl oke-sign keys list says why; kubectl oke-sign keys create creates a key",
 		}))
 	}
 	i, err := s.Pick(ctx, "Key to sign with", choices)
@@ -118,32 +127,31 @@ func pickKey(ctx context.Context, s *connect.Session, found *Inventory) (signatu
 	return usable[i].ID, nil
 }
 
-// SigningKeyError says why a key cannot sign images, and what to do instead.
+// SigningKeyError returns an error if a key cannot sign images, with a hint.
 func SigningKeyError(key vault.MasterKey) error {
 	name := fmt.Sprintf("key %s (%s)", key.Name, key.ID.Short())
 	const others = "kubectl oke-sign keys list shows the keys that can"
 	switch {
 	case key.Missing:
-		return &cli.HintedError{What: fmt.Errorf("OCI Vault has no key %s, or you may not read it", key.ID), Hint: "check --key, and that a policy lets you `use keys`"}
+		return &cli.HintedError{What: fmt.Errorf("OCI Vault has no key %s, or you may not read it", key.ID), Hint: "check --key, and that an IAM policy lets you `use keys`"}
 	case key.Protection == "EXTERNAL":
-		return &cli.HintedError{What: fmt.Errorf("%s is kept outside OCI Vault, and cannot sign images", name), Hint: others}
+		return &cli.HintedError{What: fmt.Errorf("%s is stored outside OCI Vault, and cannot sign images", name), Hint: others}
 	case key.Algorithm == "AES":
 		return &cli.HintedError{What: fmt.Errorf("%s is an AES key, and AES keys cannot sign", name), Hint: "sign with an RSA key; " + others}
 	case key.Algorithm == "ECDSA":
-		return &cli.HintedError{What: fmt.Errorf("%s is an ECDSA key, and OCI Registry knows signatures by RSA keys only", name), Hint: "sign with an RSA key; " + others}
+		return &cli.HintedError{What: fmt.Errorf("%s is an ECDSA key, and OCI Registry takes signatures of RSA keys only", name), Hint: "sign with an RSA key; " + others}
 	case key.Algorithm != "RSA":
-		return &cli.HintedError{What: fmt.Errorf("%s is no RSA key, and only those sign images", name), Hint: others}
+		return &cli.HintedError{What: fmt.Errorf("%s is not an RSA key, and only RSA keys sign images", name), Hint: others}
 	case key.State == "PENDING_DELETION" || key.State == "SCHEDULING_DELETION" || key.State == "DELETING" || key.State == "DELETED":
-		return &cli.HintedError{What: fmt.Errorf("%s is %s, and signatures by it would not hold", name, key.State), Hint: "sign with another key, or cancel the deletion in OCI Vault"}
+		return &cli.HintedError{What: fmt.Errorf("%s is %s, and its signatures would not hold", name, key.State), Hint: "sign with another key, or cancel the deletion in OCI Vault"}
 	case key.State != verdict.Enabled:
 		return &cli.HintedError{What: fmt.Errorf("%s is %s", name, key.State), Hint: "enable it in OCI Vault, or sign with another key"}
 	}
 	return nil
 }
 
-// ParseIDs reads the keys of --key, each once. Names are for signing: what an
-// image must be signed by is told by OCID, because a name belongs to whoever
-// gave it to a key last.
+// ParseIDs reads the OCIDs of --key, each once. It takes no names: everybody who may
+// rename a key of theirs can take a name, so a name is no basis for trust.
 func ParseIDs(ocids []string) ([]signature.KeyID, error) {
 	var ids []signature.KeyID
 	for _, s := range ocids {

@@ -16,28 +16,28 @@ import (
 	"github.com/oke-sign/oke-sign/provider/vault"
 )
 
-// Inventory is a look over compartments for vaults and keys.
+// Inventory is the vaults and keys of compartments, as far as the user may list them.
 type Inventory struct {
 	cloud        *connect.Cloud
 	Compartments []oci.Compartment
-	named        bool // by the user, who will want to know of each that is not readable
+	named        bool // with --compartment: then one that may not be listed is an error
 
 	mu     sync.Mutex
 	Vaults []vault.Vault
 	Keys   []FoundKey
 	Failed []error
-	Closed map[string]bool // compartments that are not readable
+	Closed map[string]bool // compartments that the user may not list
 }
 
-// FoundKey is a master key and where it was found.
+// FoundKey is a master key with its vault and compartment.
 type FoundKey struct {
 	vault.Key
 	Vault       vault.Vault
-	Compartment string // by name, if known
+	Compartment string // the name, if known
 }
 
-// NewInventory finds the vaults of the region, in the compartments of --compartment or
-// in all.
+// NewInventory finds the vaults of the region in the compartments of --compartment, or in
+// all compartments.
 func NewInventory(ctx context.Context, session *connect.Session, c *connect.Cloud) *Inventory {
 	s := &Inventory{cloud: c, named: len(session.Compartments) > 0, Closed: make(map[string]bool)}
 	for _, id := range session.Compartments {
@@ -70,15 +70,15 @@ func NewInventory(ctx context.Context, session *connect.Session, c *connect.Clou
 	return s
 }
 
-// has reports whether the vault of a key is among those that were found.
+// has reports whether the inventory has the vault of a key.
 func (s *Inventory) has(id signature.KeyID) bool {
 	return id.Region() == s.cloud.Who.Region() && slices.ContainsFunc(s.Vaults, func(v vault.Vault) bool {
 		return strings.HasPrefix(v.ManagementEndpoint, "https://"+id.VaultExtension()+"-management.")
 	})
 }
 
-// note remembers what was not found out. In a tree that was walked, compartments
-// of other people are passed over, and counted.
+// note records an error. Without --compartment, it only counts compartments that the user
+// may not list: they are other people's.
 func (s *Inventory) note(in oci.Compartment, err error) {
 	switch {
 	case err == nil:
@@ -89,19 +89,19 @@ func (s *Inventory) note(in oci.Compartment, err error) {
 	}
 }
 
-// ListError is the error of a survey that could look into nothing, or nil.
+// ListError returns an error if the user may list none of the compartments.
 func (s *Inventory) ListError() error {
 	if len(s.Closed) == 0 || len(s.Closed) < len(s.Compartments) {
 		return nil
 	}
 	return &cli.HintedError{
 		What: fmt.Errorf("you may not list vaults or keys in any of %s of region %s", cli.Count(len(s.Compartments), "compartment"), s.cloud.Who.Region()),
-		Hint: "ask for a policy that lets you `inspect vaults` and `inspect keys`, or name a compartment with --compartment",
+		Hint: "ask for an IAM policy that lets you `inspect vaults` and `inspect keys`, or name a compartment with --compartment",
 	}
 }
 
-// List finds the keys of the vaults in the compartments: OCI lets a key lie in
-// another compartment than its vault, and lists keys by both.
+// List finds the keys of the vaults. A key may be in another compartment than its vault,
+// and OCI lists keys by vault and compartment.
 func (s *Inventory) List(ctx context.Context) {
 	group := cli.Limited()
 	for _, v := range s.Vaults {
@@ -124,8 +124,8 @@ func (s *Inventory) List(ctx context.Context) {
 	})
 }
 
-// Describe adds what lists leave out: the length of each key. Who may list a
-// key may not always read it, and it is listed all the same.
+// Describe adds the length of each key, which lists of OCI leave out. A key that the user
+// may list and not read stays without a length.
 func (s *Inventory) Describe(ctx context.Context) {
 	failed := make([]error, len(s.Keys))
 	group := cli.Limited()

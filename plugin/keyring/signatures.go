@@ -9,8 +9,8 @@ import (
 	"github.com/oke-sign/oke-sign/provider/signature"
 )
 
-// Signature is a record. Description and metadata are told of a message
-// only once its signature has been verified: before, they are anybody's.
+// Signature is a signature record for people. It has the description and metadata of the
+// signed message only if the signature verifies: otherwise anybody may have written them.
 type Signature struct {
 	ID          string `json:"id"`
 	Holds       string `json:"holds"` // yes, no, unknown
@@ -26,9 +26,8 @@ type Signature struct {
 	Metadata    string `json:"metadata,omitempty"`
 }
 
-// SignatureOf is one record, and what there is to say about it. A key that cannot be
-// asked for leaves this record unknown, and the others as they are; the error
-// says why.
+// SignatureOf verifies a record and describes it. If the verifier cannot look up the key,
+// Holds is "unknown", and the error says why.
 func SignatureOf(ctx context.Context, e *RecordVerifier, ref image.Reference, rec signature.Record) (Signature, error) {
 	s := Signature{
 		ID: rec.ID, Key: rec.KeyID, KeyVersion: rec.KeyVersionID, Algorithm: rec.Algorithm,
@@ -44,7 +43,7 @@ func SignatureOf(ctx context.Context, e *RecordVerifier, ref image.Reference, re
 		s.Holds, s.Reason, s.Detail = "no", string(verdict.Reason), verdict.Detail
 	default:
 		s.Holds = "yes"
-		// It has just been verified, so it decodes and parses.
+		// The signature verifies, so the message decodes and parses.
 		text, _ := base64.StdEncoding.DecodeString(rec.Message)
 		if m, err := signature.ParseMessage(text); err == nil {
 			s.Description, s.Metadata = m.Description, m.Metadata

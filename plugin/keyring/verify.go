@@ -18,25 +18,26 @@ import (
 	"github.com/oke-sign/oke-sign/provider/verdict"
 )
 
-// RecordVerifier holds records against the keys that they name.
+// RecordVerifier verifies signature records with the keys that they name.
 //
-// A record's key is its uploader's word, and asking OCI Vault for it would make
-// us call at a vault that the uploader chose. They could have put it up to learn
-// from its audit log who looks at the image, or let everybody read a key in it
-// that is called as one of ours. So only keys that the user has named are asked
-// for, and keys of vaults that OCI lists as the user's own; and of the latter
-// maxKeys at most, however many the records name, because OCI Vault answers ten
-// reads a second for the whole tenancy.
+// The uploader of a record chooses the key that it names. Looking up this key would send
+// a request to a vault that an attacker may own. Its audit log would show who looks at
+// the image. A key there that everybody may read could have the name of one of ours.
+// So the verifier looks up only keys that the user named, and keys of vaults that OCI
+// lists as the user's own.
+//
+// Of the latter it looks up maxKeys at most, because OCI Vault answers ten reads a second
+// for the whole tenancy.
 type RecordVerifier struct {
 	named  []signature.KeyID
-	own    func() *Inventory // the user's vaults
+	own    func() *Inventory // the user's vaults; nil means none
 	Keys   *cache.Cache[signature.KeyID, lookedUp]
 	public *cache.Cache[keyVersion, *rsa.PublicKey]
-	budget chan struct{} // one token for each key that may still be asked for
+	budget chan struct{} // a token for each key that may still be looked up
 }
 
-// lookedUp is a key, or why there is none. A command asks once for each key:
-// what failed for one record will not do better for the next.
+// lookedUp is a key, or the error of its lookup. A command looks up each key once: an
+// error for one record repeats for the next.
 type lookedUp struct {
 	vault.MasterKey
 	err error
@@ -49,15 +50,16 @@ type keyVersion struct {
 
 const maxKeys = 20
 
+// Reasons for not looking up a key that the user did not name.
 var (
-	ErrTooManyKeys  = fmt.Errorf("the records name more than %d keys, and this one was not looked up", maxKeys)
-	ErrForeignVault = errors.New("its key lies in none of the vaults that you may list; --key names a key to look up")
+	ErrTooManyKeys = fmt.Errorf("the records name more than %d keys, and this one was not looked up", maxKeys)
+	ErrOtherVault  = errors.New("its key is in none of the vaults that you may list; to look it up, name it with --key")
 )
 
-// NewRecordVerifier makes an examiner that asks for the named keys, and for those of the
-// vaults that survey finds. Without survey, it asks for the named ones only.
-func NewRecordVerifier(c *connect.Cloud, survey func() *Inventory, named ...signature.KeyID) *RecordVerifier {
-	e := &RecordVerifier{named: named, own: survey, budget: make(chan struct{}, maxKeys)}
+// NewRecordVerifier makes a verifier that looks up the named keys, and keys of the vaults
+// of own. If own is nil, it looks up the named keys only.
+func NewRecordVerifier(c *connect.Cloud, own func() *Inventory, named ...signature.KeyID) *RecordVerifier {
+	e := &RecordVerifier{named: named, own: own, budget: make(chan struct{}, maxKeys)}
 	for range maxKeys {
 		e.budget <- struct{}{}
 	}
@@ -81,20 +83,20 @@ func NewRecordVerifier(c *connect.Cloud, survey func() *Inventory, named ...sign
 	return e
 }
 
-// admit says whether a key may be asked for.
+// admit returns an error if the verifier must not look up a key.
 func (e *RecordVerifier) admit(id signature.KeyID) error {
 	if slices.Contains(e.named, id) {
 		return nil
 	}
 	if e.own == nil {
-		return ErrForeignVault
+		return ErrOtherVault
 	}
 	found := e.own()
 	if !found.has(id) {
 		if len(found.Failed) > 0 {
 			return found.Failed[0]
 		}
-		return ErrForeignVault
+		return ErrOtherVault
 	}
 	select {
 	case <-e.budget:
@@ -104,12 +106,12 @@ func (e *RecordVerifier) admit(id signature.KeyID) error {
 	}
 }
 
-// Verify says whether a record proves what it claims about the image that ref
-// pins, under the key that it names, and returns that key as far as it is known.
+// Verify returns the verdict on the image that ref pins, as if the record were its only
+// one and the record's key the only allowed key. It returns the key as far as it is known.
 func (e *RecordVerifier) Verify(ctx context.Context, ref image.Reference, rec signature.Record) (verdict.Verdict, vault.MasterKey, error) {
 	id, err := signature.ParseKeyID(rec.KeyID)
 	if err != nil {
-		return verdict.Verdict{Reason: verdict.KeyUnusable, Detail: "it names no key of OCI Vault"}, vault.MasterKey{}, nil
+		return verdict.Verdict{Reason: verdict.KeyUnusable, Detail: "the record names no key of OCI Vault"}, vault.MasterKey{}, nil
 	}
 	if rec.State != signature.StateAvailable {
 		return verdict.Verdict{Reason: verdict.Unsigned, Detail: "the record is " + cli.Clip(rec.State, 40)}, vault.MasterKey{}, nil
@@ -121,9 +123,9 @@ func (e *RecordVerifier) Verify(ctx context.Context, ref image.Reference, rec si
 	key, state := found.MasterKey, found.Decisive()
 	version, err := signature.ParseKeyVersionID(rec.KeyVersionID)
 	if err != nil {
-		return verdict.Verdict{Reason: verdict.KeyUnusable, Detail: "it names no version of its key"}, key, nil
+		return verdict.Verdict{Reason: verdict.KeyUnusable, Detail: "the record names no version of its key"}, key, nil
 	}
-	// Only a version that Vault lists has a public key to ask for.
+	// Only a version that OCI Vault lists has a public key.
 	if why := state.Unusable(version); why != "" {
 		return verdict.Verdict{Reason: verdict.KeyUnusable, Detail: why}, key, nil
 	}
@@ -141,7 +143,7 @@ func (e *RecordVerifier) Verify(ctx context.Context, ref image.Reference, rec si
 	return v, key, err
 }
 
-// Check asks decides whether the image that ref pins is signed by one of keys.
+// Check returns the verdict on the image that ref pins, with keys as the allowed keys.
 func Check(ctx context.Context, decides *checker.Checker, ref image.Reference, keys []signature.KeyID) (verdict.Verdict, error) {
 	allowed, err := signature.NewKeySet(keys...)
 	if err != nil {

@@ -168,12 +168,12 @@ func TestVerifyAsksForKnownKeysOnly(t *testing.T) {
 	}{
 		"a key of the user's vault": {key: own, own: inventory},
 		"a vault of the same name in a region of others": {
-			key: own, own: inventory, want: keyring.ErrForeignVault, as: strings.Replace(own.ID, ".iad.", ".phx.", 1),
+			key: own, own: inventory, want: keyring.ErrOtherVault, as: strings.Replace(own.ID, ".iad.", ".phx.", 1),
 		},
 		"a named key": {key: own, named: []signature.KeyID{keyID(t, own.ID)}},
-		"a key that is not named, of no inventory": {key: own, named: []signature.KeyID{keyID(t, trap.ID)}, want: keyring.ErrForeignVault},
-		"a key of the attacker's vault":            {key: trap, own: inventory, want: keyring.ErrForeignVault},
-		"a vault that the user may not list": {key: own, want: keyring.ErrForeignVault, own: func() *keyring.Inventory {
+		"a key that is not named, of no inventory": {key: own, named: []signature.KeyID{keyID(t, trap.ID)}, want: keyring.ErrOtherVault},
+		"a key of the attacker's vault":            {key: trap, own: inventory, want: keyring.ErrOtherVault},
+		"a vault that the user may not list": {key: own, want: keyring.ErrOtherVault, own: func() *keyring.Inventory {
 			return keyring.NewInventory(t.Context(), empty.session, empty.cloud)
 		}},
 	} {
@@ -279,7 +279,7 @@ func TestSignatureOf(t *testing.T) {
 			r.Message = base64.StdEncoding.EncodeToString([]byte(strings.Replace(message, "nightly", "release", 1)))
 		}, with(func(s *keyring.Signature) { s.Holds, s.Reason = "no", "bad-signature" }), false},
 		"a key that may not be looked up": {t.Context(), func(r *signature.Record) { r.KeyID, r.KeyVersionID = own.ID, own.Version() }, with(func(s *keyring.Signature) {
-			s.Holds, s.Key, s.KeyName, s.KeyVersion, s.Detail = "unknown", own.ID, "", own.Version(), keyring.ErrForeignVault.Error()
+			s.Holds, s.Key, s.KeyName, s.KeyVersion, s.Detail = "unknown", own.ID, "", own.Version(), keyring.ErrOtherVault.Error()
 		}), true},
 		"a time that OCI does not give": {t.Context(), func(r *signature.Record) { r.TimeCreated = time.Time{} }, with(func(s *keyring.Signature) {
 			s.Holds, s.Description, s.Metadata, s.SignedAt = "yes", "nightly", `{"ticket":7}`, ""

@@ -13,27 +13,27 @@ import (
 	"github.com/oke-sign/oke-sign/provider/vulnreport"
 )
 
-// ErrNotAsked is the system error of a policy that nobody answers.
+// ErrNotAsked is the system error of a simulation without a source of verdicts.
 var ErrNotAsked = errors.New("nobody was asked; add --live, --verdicts FILE or --provider URL")
 
-// Answer is a question and what came of it.
+// Answer is a question with its answer or its error.
 type Answer struct {
 	Question question
-	Value    any // a verdict, or what scans say
+	Value    any // a verdict.Verdict, or a vulnreport.Report
 	Err      error
 }
 
-// Asker answers questions of policies, in their order. Each answer has its own error.
+// Asker answers questions of constraints, in their order. Each answer has its own error.
 type Asker func(ctx context.Context, questions []string) ([]Answer, error)
 
-// OCI asks OCI, as the user, what the provider would.
+// OCI returns an Asker that asks OCI as the provider does, with the user's identity.
 func OCI(s *connect.Session) Asker {
 	return func(ctx context.Context, questions []string) ([]Answer, error) { return askOCI(ctx, s, questions) }
 }
 
 func askOCI(ctx context.Context, s *connect.Session, questions []string) ([]Answer, error) {
 	if len(questions) == 0 {
-		return nil, nil // nothing that needs OCI
+		return nil, nil // without a question, nobody has to sign in
 	}
 	cloud, err := s.ConnectImages(ctx)
 	if err != nil {
@@ -82,8 +82,8 @@ func askOne(ctx context.Context, decides *checker.Checker, scans *vulnreport.Che
 	return a
 }
 
-// FromAnswers answers with what OCI said. What could not be found out is the
-// system error, as the provider has it.
+// FromAnswers returns a provider that gives these answers. The errors of answers become
+// its system error, as with the provider in a cluster.
 func FromAnswers(answers []Answer) func(context.Context, string, []string) (map[string]any, error) {
 	values, failed := make(map[string]any), make(map[string]error)
 	for _, a := range answers {

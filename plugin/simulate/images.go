@@ -16,19 +16,19 @@ import (
 	"github.com/oke-sign/oke-sign/provider/vulnreport"
 )
 
-// ImageStatus is an image that runs, in Pods of which the same becomes.
+// ImageStatus is a running image, in Pods with the same simulated result.
 type ImageStatus struct {
 	Image      string                `json:"image"`
-	Running    string                `json:"running,omitempty"` // by its digest, where the Pod names none
+	Running    string                `json:"running,omitempty"` // the pinned reference that the node reports, if Image has a tag
 	Registry   string                `json:"registry"`          // oci-registry, other, ambiguous
 	Pinned     bool                  `json:"pinned"`
-	Verdict    *verdict.Verdict      `json:"verdict,omitempty"` // on the keys of all constraints
-	Scan       *vulnreport.Report    `json:"scan,omitempty"`    // where a constraint asks for scans
+	Verdict    *verdict.Verdict      `json:"verdict,omitempty"` // with the keys of all constraints as allowed keys
+	Scan       *vulnreport.Report    `json:"scan,omitempty"`    // if a constraint requires scans
 	KeyName    string                `json:"keyName,omitempty"`
 	SignedBy   string                `json:"signedBy,omitempty"`
 	Result     string                `json:"result"`
-	NotAsked   string                `json:"notAsked,omitempty"`   // why Gatekeeper is not
-	Violations []workload.Violation  `json:"violations,omitempty"` // in one of the Pods; lifted by what lets it in
+	NotAsked   string                `json:"notAsked,omitempty"`   // why Gatekeeper does not see the Pods
+	Violations []workload.Violation  `json:"violations,omitempty"` // in one of the Pods; of an admitted image, those that its exemption lifts
 	Pods       int                   `json:"pods"`
 	Workloads  []workload.ObjectName `json:"workloads"`
 	Error      string                `json:"error,omitempty"`
@@ -36,8 +36,8 @@ type ImageStatus struct {
 	Err error `json:"-"`
 }
 
-// RunningDigests are, by the reference of a Pod's image that has no digest, what a
-// node says it runs for it.
+// RunningDigests returns the pinned references that the node reports for images of a Pod
+// without a digest, by image reference.
 func RunningDigests(pod *unstructured.Unstructured) map[string]string {
 	found := make(map[string]string)
 	images, _ := manifest.Images(pod)
@@ -50,7 +50,7 @@ func RunningDigests(pod *unstructured.Unstructured) map[string]string {
 		for _, item := range list {
 			status, _ := item.(map[string]any)
 			id, _ := status["imageID"].(string)
-			// Some runtimes put a scheme before it.
+			// Some container runtimes put a scheme before the reference.
 			if _, after, ok := strings.Cut(id, "://"); ok {
 				id = after
 			}
@@ -62,7 +62,7 @@ func RunningDigests(pod *unstructured.Unstructured) map[string]string {
 	return found
 }
 
-// ImageStatuses sorts what was judged by image: first what is worst.
+// ImageStatuses returns the images of a simulation, those with the worst result first.
 func ImageStatuses(j Simulation, pods []workload.Document, workloads []workload.ObjectName) []*ImageStatus {
 	type group struct{ image, running, result string }
 	by := make(map[group]*ImageStatus)
@@ -114,7 +114,7 @@ func ImageStatuses(j Simulation, pods []workload.Document, workloads []workload.
 
 func (s *ImageStatus) fail(err error) { s.Err = cmp.Or(s.Err, err) }
 
-// describe is what there is to say about an image whoever runs it.
+// describe returns the part of a status that is the same in every Pod.
 func describe(j Simulation, ref, running string) *ImageStatus {
 	s := &ImageStatus{Image: ref, Running: running, Registry: image.Classify(ref).String(), Workloads: []workload.ObjectName{}}
 	_, digest, _ := strings.Cut(ref, "@")
@@ -136,7 +136,7 @@ func describe(j Simulation, ref, running string) *ImageStatus {
 	return s
 }
 
-// SeverityCounts is how many problems there are of each severity.
+// SeverityCounts formats the number of problems of each severity.
 func SeverityCounts(counts map[vulnreport.Severity]int) string {
 	var parts []string
 	for _, s := range vulnreport.Severities() {
@@ -147,26 +147,26 @@ func SeverityCounts(counts map[vulnreport.Severity]int) string {
 	return cmp.Or(strings.Join(parts, ", "), "nothing found")
 }
 
-// Signed is yes, no, unknown, or - if no key could have signed the image.
+// Signed returns yes, no, unknown, or - if there is no question about the image.
 func (s *ImageStatus) Signed() string {
 	switch {
 	case s.Verdict == nil && s.Err != nil && s.Registry == image.OCIRegistry.String():
 		return "unknown"
 	case s.Verdict == nil:
-		return "-" // no key to ask about, or nothing that a key could sign
+		return "-" // no allowed key, or an image that cannot be signed
 	case s.Verdict.Signed():
 		return "yes"
 	}
 	return "no"
 }
 
-// Scanned is what the newest scan found, in short.
+// Scanned summarizes what the newest scan found.
 func (s *ImageStatus) Scanned() string {
 	switch {
 	case s.Scan == nil && s.Err != nil && s.Registry == image.OCIRegistry.String():
 		return "unknown"
 	case s.Scan == nil:
-		return "-" // nobody asks, or nothing that OCI scans
+		return "-" // no constraint requires scans, or OCI does not scan the image
 	case !s.Scan.Known:
 		return string(s.Scan.Reason)
 	}

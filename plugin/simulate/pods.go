@@ -1,8 +1,9 @@
-// Package simulate says what Gatekeeper would decide about objects and Pods, with
-// Gatekeeper's own engine in process and with verdicts that OCI gives the user.
+// Package simulate says what Gatekeeper would do with objects and Pods. It runs the
+// Gatekeeper engine in process, with verdicts that OCI gives to the user.
 //
-// It is a simulation: the provider's cache, its rights and its network are not part of
-// it. What cannot be found out is unknown, and never allowed.
+// The simulation trusts the constraints of the cluster and the answers of OCI. It does
+// not include the provider's cache, rights and network. A question without an answer makes
+// the result unknown, never allowed.
 package simulate
 
 import (
@@ -24,38 +25,39 @@ import (
 	"github.com/oke-sign/oke-sign/provider/image"
 )
 
-// Annotations of break-glass. OKEBreakGlass has the same.
+// Annotations of break-glass, as in the template OKEBreakGlass.
 const (
 	BreakGlassAnnotation = "oracle.image-policy.k8s.io/break-glass"
 	ReasonAnnotation     = "oke-sign.dev/break-glass-reason"
 	UntilAnnotation      = "oke-sign.dev/break-glass-until"
 )
 
-// PodGroup is Pods that no constraint can tell apart, and what
-// would become of them if they were made again now.
+// PodGroup is a group of Pods that no constraint can tell apart, with what Gatekeeper
+// would decide if the Pods were created again now.
 type PodGroup struct {
-	Pods              []int // which of the Pods that were judged
+	Pods              []int // indexes of the simulated Pods
 	Pod               *unstructured.Unstructured
-	outside           string // why Gatekeeper is not asked about them
+	outside           string // why Gatekeeper does not see the Pods
 	Decision          gatekeeper.Decision
-	withoutExemptions gatekeeper.Decision // without exemptions and break-glass, by constraints on images alone
+	withoutExemptions gatekeeper.Decision // without exemptions and break-glass, of the constraints on images
 	WithoutBreakGlass gatekeeper.Decision // without break-glass
 	Err               error
 }
 
-// Simulation is Pods under what is enforced, and what OCI said of their images.
+// Simulation is what Gatekeeper would decide about Pods, and what OCI answered about their
+// images.
 type Simulation struct {
 	Groups []PodGroup
-	// signed are the answers, by the image as it is referenced, to whether any key
-	// of any constraint has signed it.
+	// signed has the verdicts with the keys of all constraints, by image reference.
 	signed map[string]Answer
-	// scans are the same to what scans say of it; nil where no constraint asks.
+	// Scans has the reports of scans, by image reference. It is nil if no constraint
+	// requires scans.
 	Scans map[string]Answer
 }
 
-// Pods judges Pods. What constraints ask OCI is asked once, however many Pods
-// and constraints ask it, and Pods that differ in nothing that they could see are
-// judged once. further are references of images to ask about besides.
+// Pods simulates Pods. It asks each question once, however many Pods and constraints have
+// it, and simulates each group of Pods once. further are more image references to ask
+// about.
 func Pods(ctx context.Context, t *cli.Terminal, ask Asker, e enforcement.State, pods []*unstructured.Unstructured, further ...string) (Simulation, error) {
 	j := Simulation{Groups: GroupPods(e, pods), signed: make(map[string]Answer)}
 	constraintsAlone := withoutExemptions(e)
@@ -69,7 +71,7 @@ func Pods(ctx context.Context, t *cli.Terminal, ask Asker, e enforcement.State, 
 				unexempted.Manifests = append(unexempted.Manifests, workload.Document{Object: withoutBreakGlass(s.Pod)})
 			}
 		}
-		images, _ := manifest.Images(s.Pod) // what cannot be read, the policy refuses
+		images, _ := manifest.Images(s.Pod) // the constraints deny what cannot be read
 		for _, image := range images {
 			further = append(further, image.Ref)
 		}
@@ -117,8 +119,8 @@ func Pods(ctx context.Context, t *cli.Terminal, ask Asker, e enforcement.State, 
 	return j, decide(ctx, t, &j, p, unexempted, FromAnswers(answers))
 }
 
-// decide judges every group under the constraints, and under the same without
-// exemptions.
+// decide simulates every group, under the constraints and under the same constraints
+// without exemptions.
 func decide(ctx context.Context, t *cli.Terminal, j *Simulation, p, unexempted workload.Input, ask func(context.Context, string, []string) (map[string]any, error)) error {
 	both, err := NewEngines(ctx, ask, p, unexempted)
 	if err != nil {
@@ -150,7 +152,7 @@ func decide(ctx context.Context, t *cli.Terminal, j *Simulation, p, unexempted w
 	return ctx.Err()
 }
 
-// GroupPods puts Pods together that no constraint could tell apart.
+// GroupPods groups Pods that no constraint can tell apart.
 func GroupPods(e enforcement.State, pods []*unstructured.Unstructured) []PodGroup {
 	named := slices.ContainsFunc(e.Constraints, func(c workload.Document) bool {
 		name, _, _ := unstructured.NestedFieldNoCopy(c.Object.Object, "spec", "match", "name")
@@ -202,7 +204,7 @@ func chooses(e enforcement.State) func(label string) bool {
 	}
 }
 
-// withoutExemptions are the constraints on images, without what lets an image in as it is.
+// withoutExemptions returns the constraints on images without their exemptions.
 func withoutExemptions(e enforcement.State) []workload.Document {
 	var found []workload.Document
 	for _, c := range e.Constraints {
@@ -224,7 +226,7 @@ func exempts(e enforcement.State) bool {
 	})
 }
 
-// underBreakGlass reports whether the Pod has the break-glass annotation, whatever it says.
+// underBreakGlass reports whether the Pod has the break-glass annotation, with any value.
 func (s *PodGroup) underBreakGlass() bool {
 	_, ok := s.Pod.GetAnnotations()[BreakGlassAnnotation]
 	return ok
@@ -241,12 +243,12 @@ func withoutBreakGlass(pod *unstructured.Unstructured) *unstructured.Unstructure
 	return pod
 }
 
-// of are the constraints of a kind.
+// of returns the constraints of a kind.
 func of(e enforcement.State, kind string) []workload.Document {
 	return slices.DeleteFunc(slices.Clone(e.Constraints), func(c workload.Document) bool { return c.Object.GetKind() != kind })
 }
 
-// Keys are all that constraints list.
+// Keys returns the keys of all constraints, sorted, each once.
 func Keys(e enforcement.State) []string {
 	var keys []string
 	for _, c := range of(e, policies.SignedImages) {
@@ -257,22 +259,22 @@ func Keys(e enforcement.State) []string {
 	return slices.Compact(keys)
 }
 
-// What becomes of an image in a Pod that is made again, the worst first.
+// Results for an image in a Pod that is created again, the worst first.
 const (
-	UnknownImage    = "unknown"     // could not be found out
-	RefusedImage    = "refused"     //
-	WarnedImage     = "warned"      // let in, and whoever sends it is warned
-	BreakGlassImage = "break-glass" // let in by the annotation alone
-	ExemptImage     = "exempt"      // let in by an exemption alone
-	OutsideImage    = "not-asked"   // Gatekeeper is not asked about the namespace
-	UnmatchedImage  = "unmatched"   // no constraint is about the Pod
+	UnknownImage    = "unknown"     // a question has no answer
+	RefusedImage    = "refused"     // denied
+	WarnedImage     = "warned"      // admitted with a warning, or reported by the audit
+	BreakGlassImage = "break-glass" // admitted only by the annotation
+	ExemptImage     = "exempt"      // admitted only by an exemption
+	OutsideImage    = "not-asked"   // Gatekeeper does not see the namespace
+	UnmatchedImage  = "unmatched"   // no constraint matches the Pod
 	AllowedImage    = "allowed"
 )
 
 // ImageResults are the results for an image, the worst first.
 var ImageResults = []string{UnknownImage, RefusedImage, WarnedImage, BreakGlassImage, ExemptImage, OutsideImage, UnmatchedImage, AllowedImage}
 
-// ResultOf says what becomes of an image, and why.
+// ResultOf returns the result for an image, and the violations behind it.
 func (s *PodGroup) ResultOf(ref string) (string, []workload.Violation) {
 	switch {
 	case s.outside != "":
@@ -290,13 +292,13 @@ func (s *PodGroup) ResultOf(ref string) (string, []workload.Violation) {
 	}
 	denied := about("deny", s.Decision.Denied)
 	for _, v := range s.Decision.Denied {
-		// Against the Pod as a whole, such as a break-glass that has run out.
+		// A violation of the Pod as a whole, such as an expired break-glass.
 		if place, _ := v.Details["place"].(string); !strings.Contains(place, "/") {
 			denied = append(denied, NewViolation("deny", v))
 		}
 	}
 	warned := append(about("warn", s.Decision.Warnings), about("dryrun", s.Decision.DryRun)...)
-	switch glass, exempt := about("lifted", s.WithoutBreakGlass.Denied), about("lifted", s.withoutExemptions.Denied); {
+	switch broken, exempt := about("lifted", s.WithoutBreakGlass.Denied), about("lifted", s.withoutExemptions.Denied); {
 	case slices.ContainsFunc(denied, func(v workload.Violation) bool { return v.Reason == "no-answer" }):
 		return UnknownImage, denied
 	case len(denied) > 0:
@@ -305,8 +307,8 @@ func (s *PodGroup) ResultOf(ref string) (string, []workload.Violation) {
 		return UnmatchedImage, nil
 	case len(warned) > 0:
 		return WarnedImage, warned
-	case len(glass) > 0:
-		return BreakGlassImage, glass
+	case len(broken) > 0:
+		return BreakGlassImage, broken
 	case len(exempt) > 0:
 		return ExemptImage, exempt
 	}

@@ -14,23 +14,23 @@ import (
 	"github.com/oke-sign/oke-sign/plugin/manifest"
 )
 
-// Verdicts that were recorded, as the recorded templates read them.
+// RecordName and RecordKey are the ConfigMap and its key that the recorded templates read.
 const RecordName, RecordKey = "oke-sign-verdicts", "verdicts.json"
 
-// RecordedVerdict is a verdict as a record has it, with the question that it answers.
+// RecordedVerdict is a question and its verdict in a record.
 type RecordedVerdict struct {
 	Question question `json:"question"`
 	Verdict  any      `json:"verdict"`
 }
 
-// question is what a policy asks about an image: whether one of the keys has
-// signed it, or, without keys, what scans say of it.
+// question is the question of a constraint about an image. With keys, it asks for a
+// verdict; without, for a report of scans.
 type question struct {
 	Image string   `json:"image"`
 	Keys  []string `json:"keys,omitempty"`
 }
 
-// key is the question as a policy spells it.
+// key returns the question in the form that constraints send.
 func (q question) key() string {
 	if q.Keys != nil {
 		return gatekeeper.Question(q.Image, q.Keys)
@@ -38,7 +38,8 @@ func (q question) key() string {
 	return gatekeeper.ScanQuestion(q.Image)
 }
 
-// ReadRecord reads a record of verdicts. Two verdicts on one question are none.
+// ReadRecord reads a record of verdicts. It rejects a record with two verdicts on one
+// question.
 func ReadRecord(in io.Reader, file string) (map[string]any, error) {
 	text, err := cli.ReadFile(in, file)
 	if err != nil {

@@ -20,7 +20,7 @@ import (
 	"github.com/oke-sign/oke-sign/policies"
 )
 
-// Load puts the templates and constraints of a policy into an engine.
+// Load puts the constraints of an input, and their templates, into a Gatekeeper engine.
 func Load(ctx context.Context, p workload.Input, e *gatekeeper.Engine) error {
 	for _, kind := range policies.Kinds() {
 		if !slices.ContainsFunc(p.Constraints, func(c workload.Document) bool { return c.Object.GetKind() == kind }) {
@@ -46,8 +46,8 @@ func Load(ctx context.Context, p workload.Input, e *gatekeeper.Engine) error {
 	return nil
 }
 
-// Review judges an object as it would be when somebody creates it, and the Pods
-// that come of it: constraints mostly match Pods, and manifests hold workloads.
+// Review returns what Gatekeeper decides when somebody creates an object, and the Pods
+// that the object makes. Most constraints match Pods, and most manifests are workloads.
 func Review(ctx context.Context, p workload.Input, e *gatekeeper.Engine, object *unstructured.Unstructured) (gatekeeper.Decision, error) {
 	object = object.DeepCopy()
 	if object.GetNamespace() == "" && HoldsImages(object) {
@@ -70,9 +70,8 @@ func Review(ctx context.Context, p workload.Input, e *gatekeeper.Engine, object 
 	return all, nil
 }
 
-// matchable fails if it cannot be told whether the constraints match an object,
-// because one selects namespaces by their labels and the object's is not known.
-// Gatekeeper refuses such an object, but in a cluster it knows the namespace.
+// matchable returns an error if a constraint selects namespaces by labels, and the labels
+// of the object's namespace are not known. In a cluster, Gatekeeper knows the namespace.
 func matchable(p workload.Input, object *unstructured.Unstructured) error {
 	name := object.GetNamespace()
 	if name == "" || p.Namespaces[name] != nil {
@@ -106,7 +105,7 @@ func HoldsImages(object *unstructured.Unstructured) bool {
 	return ok && err == nil || len(manifest.Pods(object)) > 0
 }
 
-// Questions are what the policy would ask about the manifests.
+// Questions returns the questions of the constraints about the manifests, sorted.
 func Questions(ctx context.Context, p workload.Input) ([]string, error) {
 	var mu sync.Mutex
 	seen := make(map[string]bool)
@@ -145,10 +144,10 @@ func Questions(ctx context.Context, p workload.Input) ([]string, error) {
 	return questions, nil
 }
 
-// ObjectResult is what would become of an object.
+// ObjectResult is the simulated result for an object.
 type ObjectResult struct {
 	File       string               `json:"file"`
-	Line       int                  `json:"line"` // of the object's first field
+	Line       int                  `json:"line"` // the line of the object's first field
 	Object     workload.ObjectName  `json:"object"`
 	Result     string               `json:"result"` // allowed, warned, refused, unknown, unmatched
 	Violations []workload.Violation `json:"violations"`
@@ -157,7 +156,7 @@ type ObjectResult struct {
 	Lines manifest.Lines `json:"-"`
 }
 
-// Add adds violations. What a workload and its Pod are both told is said once.
+// Add adds violations, each once: a workload and its Pod often have the same.
 func (c *ObjectResult) Add(action string, violations []gatekeeper.Violation) {
 	for _, v := range violations {
 		place, _ := v.Details["place"].(string)
@@ -170,7 +169,7 @@ func (c *ObjectResult) Add(action string, violations []gatekeeper.Violation) {
 	}
 }
 
-// AllQuestions are what policies ask about their manifests.
+// AllQuestions returns the questions of several inputs.
 func AllQuestions(ctx context.Context, of ...workload.Input) (map[string]bool, error) {
 	seen := make(map[string]bool)
 	for _, p := range of {
@@ -185,13 +184,13 @@ func AllQuestions(ctx context.Context, of ...workload.Input) (map[string]bool, e
 	return seen, nil
 }
 
-// Engines are policies in Gatekeeper's engine, one for each.
+// Engines are Gatekeeper engines, one for each input.
 type Engines struct {
 	policies []workload.Input
 	engines  []*gatekeeper.Engine
 }
 
-// NewEngines makes an engine for each input. ask answers the questions of their policies.
+// NewEngines makes an engine for each input. ask answers the questions of constraints.
 func NewEngines(ctx context.Context, ask func(context.Context, string, []string) (map[string]any, error), of ...workload.Input) (*Engines, error) {
 	j := &Engines{policies: of}
 	for _, p := range of {
@@ -208,7 +207,7 @@ func NewEngines(ctx context.Context, ask func(context.Context, string, []string)
 	return j, nil
 }
 
-// Review judges a Pod under one of the policies.
+// Review returns what Gatekeeper decides about a Pod under input n.
 func (j *Engines) Review(ctx context.Context, n int, pod *unstructured.Unstructured) (gatekeeper.Decision, error) {
 	return Review(ctx, j.policies[n], j.engines[n], pod)
 }
@@ -220,7 +219,8 @@ func (j *Engines) Close() {
 	}
 }
 
-// NewViolation is a violation of Gatekeeper's engine under an action: deny, warn, dryrun.
+// NewViolation makes a violation for people from one of the Gatekeeper engine. action is
+// deny, warn or dryrun.
 func NewViolation(action string, v gatekeeper.Violation) workload.Violation {
 	reason, _ := v.Details["reason"].(string)
 	return workload.Violation{Kind: v.Kind, Constraint: v.Constraint, Action: action, Reason: reason, Message: v.Message}

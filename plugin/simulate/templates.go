@@ -12,7 +12,8 @@ import (
 	"github.com/oke-sign/oke-sign/plugin/workload"
 )
 
-// EachTemplate calls f for each Pod that a workload would make.
+// EachTemplate calls f for the Pods that the workloads of a namespace would make, or those
+// of all namespaces.
 func EachTemplate(ctx context.Context, s *connect.Session, namespace string, f func(workload, pod *unstructured.Unstructured)) error {
 	client, err := s.Kube.Objects()
 	if err != nil {

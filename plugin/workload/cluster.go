@@ -14,7 +14,7 @@ import (
 	"k8s.io/client-go/tools/pager"
 )
 
-// EachObject calls f for each object of a list, which is read page by page.
+// EachObject lists objects page by page, and calls f for each.
 func EachObject(ctx context.Context, client dynamic.Interface, of schema.GroupVersionResource, namespace string, options metav1.ListOptions, f func(*unstructured.Unstructured) error) error {
 	objects := client.Resource(of).Namespace(namespace)
 	pages := pager.New(func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {

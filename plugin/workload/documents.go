@@ -12,14 +12,14 @@ import (
 	"github.com/oke-sign/oke-sign/plugin/manifest"
 )
 
-// Document is an object, and where it stands.
+// Document is an object and its position in a file.
 type Document struct {
 	File   string
 	Object *unstructured.Unstructured
 	Lines  manifest.Lines // in the file
 }
 
-// Name is the object as kubectl names it, with its namespace before it.
+// Name returns kubectl's name of the object, after its namespace.
 func (d Document) Name() string {
 	name := d.Object.GetKind() + "/" + cmp.Or(d.Object.GetName(), d.Object.GetGenerateName()+"*")
 	if namespace := d.Object.GetNamespace(); namespace != "" {
@@ -28,17 +28,17 @@ func (d Document) Name() string {
 	return name
 }
 
-// At is a line of its file, as editors and logs make a link of it.
+// At returns FILE:LINE, which editors and logs turn into a link.
 func (d Document) At(line int) string { return fmt.Sprintf("%s:%d", d.File, line) }
 
-// Input is what is judged, and by what.
+// Input is the manifests and constraints of a simulation.
 type Input struct {
 	Manifests   []Document
 	Constraints []Document
 	Namespaces  map[string]*corev1.Namespace
 }
 
-// ObjectName is what names an object of a cluster.
+// ObjectName identifies an object of a cluster.
 type ObjectName struct {
 	APIVersion string `json:"apiVersion"`
 	Kind       string `json:"kind"`
@@ -46,24 +46,24 @@ type ObjectName struct {
 	Name       string `json:"name"`
 }
 
-// Violation is what one constraint has against an object.
+// Violation is a violation of a constraint by an object.
 type Violation struct {
 	Kind       string `json:"kind"` // of the constraint
 	Constraint string `json:"constraint"`
 	Action     string `json:"action"` // deny, warn, dryrun
 	Reason     string `json:"reason,omitempty"`
 	Message    string `json:"message"`
-	Line       int    `json:"line,omitempty"` // of the image, or of the object, in a file
+	Line       int    `json:"line,omitempty"` // the line of the image or of the object in a file
 }
 
-// NameOf is the name of an object.
+// NameOf returns the name of an object.
 func NameOf(o object) ObjectName {
 	version, kind := o.GroupVersionKind().ToAPIVersionAndKind()
 	return ObjectName{version, kind, o.GetNamespace(), o.GetName()}
 }
 
-// Controller is what controls an object, or the object itself. A Pod that the node
-// made by itself says that the node controls it, and is its own.
+// Controller returns the controller of an object, or the object itself without one. A
+// static Pod names its node as controller; Controller returns the Pod.
 func Controller(o object) ObjectName {
 	owner := metav1.GetControllerOf(o)
 	if owner == nil || owner.Kind == "Node" {
@@ -72,7 +72,8 @@ func Controller(o object) ObjectName {
 	return ObjectName{owner.APIVersion, owner.Kind, o.GetNamespace(), owner.Name}
 }
 
-// Brief is a violation without the image and its place, which stand beside it.
+// Brief returns the message without the image and its place, which tables show in other
+// columns.
 func (v Violation) Brief(ref string) string {
 	text := strings.TrimSuffix(v.Message, ": "+ref)
 	if place, rest, ok := strings.Cut(text, ": "); ok && strings.Contains(place, "/") {
@@ -81,7 +82,7 @@ func (v Violation) Brief(ref string) string {
 	return text
 }
 
-// Title is the object as kubectl names it, with its namespace before it.
+// Title returns kubectl's name of the object, after its namespace.
 func (n ObjectName) Title() string {
 	if n.Namespace == "" {
 		return n.Kind + "/" + n.Name

@@ -22,7 +22,7 @@ import (
 	"github.com/oke-sign/oke-sign/policies"
 )
 
-// ManifestFlags name what is judged, and by what.
+// ManifestFlags are the flags for manifests and constraints.
 type ManifestFlags struct {
 	files       []string
 	constraints []string
@@ -30,11 +30,11 @@ type ManifestFlags struct {
 
 // Bind adds -f and --constraints.
 func (m *ManifestFlags) Bind(flags *pflag.FlagSet) {
-	flags.StringArrayVarP(&m.files, "filename", "f", nil, "`FILE` or directory of manifests to judge, or - for standard input. May be repeated.")
-	flags.StringArrayVar(&m.constraints, "constraints", nil, "`FILE` or directory of constraints, if they are not among the manifests. May be repeated.")
+	BindFiles(flags, &m.files, "manifests to check")
+	flags.StringArrayVar(&m.constraints, "constraints", nil, "`FILE` or directory with constraints that are not among the manifests. May be repeated.")
 }
 
-// Validate rejects flags that name no manifests.
+// Validate rejects arguments, and flags without manifests.
 func (m *ManifestFlags) Validate(args []string) error {
 	switch {
 	case len(args) > 0:
@@ -45,7 +45,7 @@ func (m *ManifestFlags) Validate(args []string) error {
 	return nil
 }
 
-// Read reads all files. Constraints of kinds that are not ours are left out.
+// Read reads all files. It skips constraints of other projects' kinds.
 func (m *ManifestFlags) Read(ctx context.Context, s *connect.Session) (Input, error) {
 	p := Input{Namespaces: make(map[string]*corev1.Namespace)}
 	judged, err := ReadFiles(ctx, s.Streams.In, m.files, true)
@@ -65,7 +65,7 @@ func (m *ManifestFlags) Read(ctx context.Context, s *connect.Session) (Input, er
 		case group == constraint.Group:
 			left++
 		case i >= len(judged):
-			continue // templates and the like beside the constraints
+			continue // objects beside the constraints, such as templates
 		default:
 			p.Manifests = append(p.Manifests, found)
 		}
@@ -78,19 +78,19 @@ func (m *ManifestFlags) Read(ctx context.Context, s *connect.Session) (Input, er
 		}
 	}
 	if left > 0 {
-		s.Remark("%s of other policies left out", cli.Count(left, "constraint"))
+		s.Remark("%s of other policies skipped", cli.Count(left, "constraint"))
 	}
 	if len(p.Constraints) == 0 {
 		return Input{}, cli.Usage("no constraint of oke-sign found", "name a file or directory of constraints with --constraints")
 	}
-	if len(p.Manifests) == 0 { // such as what is left of a renderer that failed
-		return Input{}, &cli.HintedError{What: errors.New("no object to judge"), Hint: "name manifests with -f; what renders them may have failed and written nothing"}
+	if len(p.Manifests) == 0 { // for example after a failed renderer
+		return Input{}, &cli.HintedError{What: errors.New("no object to check"), Hint: "name manifests with -f; if a program renders them, check that it did not fail"}
 	}
 	return p, nil
 }
 
-// ReadFiles reads manifests; "-" is in. Directories are read with what lies deeper in them if
-// recursive is set.
+// ReadFiles reads manifests from files and directories. "-" is in. It reads subdirectories
+// if recursive is set.
 func ReadFiles(ctx context.Context, in io.Reader, paths []string, recursive bool) ([]Document, error) {
 	var found []Document
 	for _, path := range paths {
@@ -107,7 +107,7 @@ func ReadFiles(ctx context.Context, in io.Reader, paths []string, recursive bool
 			}
 			located, err := manifest.Locate(text)
 			if err != nil {
-				return nil, &cli.HintedError{What: fmt.Errorf("%s: %w", file, err), Hint: "every file must hold Kubernetes objects; of charts and kustomizations check what they render"}
+				return nil, &cli.HintedError{What: fmt.Errorf("%s: %w", file, err), Hint: "every file must have Kubernetes objects; render charts and kustomizations first"}
 			}
 			for _, l := range located {
 				found = append(found, Document{file, l.Object, l.Lines})
@@ -117,8 +117,8 @@ func ReadFiles(ctx context.Context, in io.Reader, paths []string, recursive bool
 	return found, nil
 }
 
-// ManifestsBelow are the files of a directory that hold manifests by their name:
-// by what it ends in, or one of other names.
+// ManifestsBelow returns the files of a directory with the extension of manifests, or with
+// one of other names.
 func ManifestsBelow(dir string, recursive bool, names ...string) ([]string, error) {
 	var files []string
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
@@ -133,7 +133,7 @@ func ManifestsBelow(dir string, recursive bool, names ...string) ([]string, erro
 		return nil
 	})
 	if err == nil && len(files) == 0 {
-		err = fmt.Errorf("%s holds no .yaml, .yml or .json file", dir)
+		err = fmt.Errorf("%s has no .yaml, .yml or .json file", dir)
 	}
 	return files, err
 }

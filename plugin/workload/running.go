@@ -16,13 +16,11 @@ import (
 	"github.com/oke-sign/oke-sign/plugin/connect"
 )
 
-// pageSize is how many objects a list asks the API server for at once, as kubectl
-// does.
+// pageSize is the number of objects of a list's page, as in kubectl.
 const pageSize = 500
 
-// RunningPods are the Pods that run, or have yet to, in a namespace, or in all if
-// it is "". Each is cut down to what says which images it has and why it may have
-// them: thousands of Pods are little to hold.
+// RunningPods returns the running and pending Pods of a namespace, or of all namespaces if
+// it is "". Each has only the fields that Slim keeps, because a cluster has thousands.
 func RunningPods(ctx context.Context, s *connect.Session, namespace, selector string) ([]Document, error) {
 	client, err := s.Kube.Objects()
 	if err != nil {
@@ -42,19 +40,18 @@ func RunningPods(ctx context.Context, s *connect.Session, namespace, selector st
 	return found, nil
 }
 
-// kept are the fields of a Pod that its images, and what constraints say of them,
-// depend on.
-var kept = map[string][]string{
+// needed are the fields of a Pod that decide about its images: for constraints, and for
+// people.
+var needed = map[string][]string{
 	"metadata": {"name", "generateName", "namespace", "uid", "labels", "annotations", "ownerReferences", "creationTimestamp", "deletionTimestamp"},
 	"spec":     {"initContainers", "containers", "ephemeralContainers", "volumes"},
 	"status":   {"phase", "startTime", "initContainerStatuses", "containerStatuses", "ephemeralContainerStatuses"},
 }
 
-// Slim is a Pod with the fields of kept alone: of thousands of Pods the rest is not worth
-// its memory.
+// Slim returns a Pod with the needed fields only, to save memory.
 func Slim(pod *unstructured.Unstructured) *unstructured.Unstructured {
 	small := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "v1", "kind": "Pod"}}
-	for part, fields := range kept {
+	for part, fields := range needed {
 		from, _ := pod.Object[part].(map[string]any)
 		to := choose(from, fields...)
 		for field, value := range to {
@@ -62,13 +59,13 @@ func Slim(pod *unstructured.Unstructured) *unstructured.Unstructured {
 			if !ok {
 				continue
 			}
-			if field == "volumes" { // a Pod's token lies in one with a name of its own
+			if field == "volumes" { // the volume of a Pod's token has a name that no other Pod has
 				list = slices.DeleteFunc(list, imageless)
 			}
 			for i, item := range list {
 				item, ok := item.(map[string]any)
 				switch {
-				case !ok: // left as it is, for whoever reads it to stumble over
+				case !ok: // stays, so that its reader fails
 				case part == "spec":
 					list[i] = choose(item, "name", "image")
 				case part == "status":
@@ -88,7 +85,7 @@ func Slim(pod *unstructured.Unstructured) *unstructured.Unstructured {
 	return small
 }
 
-// imageless reports whether a volume is none of an image.
+// imageless reports whether a volume has no image.
 func imageless(volume any) bool {
 	v, ok := volume.(map[string]any)
 	return ok && v["image"] == nil
@@ -104,17 +101,16 @@ func choose(from map[string]any, fields ...string) map[string]any {
 	return to
 }
 
-// between are the owners of Pods that mostly have an owner themselves, which is
-// what people know.
+// between are the owners of Pods that mostly have an owner themselves. People know the
+// latter.
 var between = map[string]schema.GroupVersionResource{
 	"ReplicaSet": {Group: "apps", Version: "v1", Resource: "replicasets"},
 	"Job":        {Group: "batch", Version: "v1", Resource: "jobs"},
 }
 
-// Workloads are, one for each of the Pods, the workload that people know it by: the
-// Deployment, not its ReplicaSet, or the Pod itself if nothing controls it. Where
-// ReplicaSets or Jobs may not be listed, those themselves are named. The Pods are
-// of the namespace, or of any if it is "".
+// Workloads returns the workload of each Pod: the Deployment, not its ReplicaSet, or the
+// Pod itself if nothing controls it. If the user may not list ReplicaSets or Jobs, it
+// returns these. The Pods are of the namespace, or of any namespace if it is "".
 func Workloads(ctx context.Context, s *connect.Session, namespace string, pods []Document) ([]ObjectName, error) {
 	found := make([]ObjectName, len(pods))
 	wanted := make(map[string]map[ObjectName]ObjectName) // by kind
@@ -156,7 +152,7 @@ func Workloads(ctx context.Context, s *connect.Session, namespace string, pods [
 			return nil
 		})
 		if apierrors.IsForbidden(err) {
-			s.Remark("you may not list %s: Pods are shown under their %s", between[kind].Resource, kind)
+			s.Remark("you may not list %s: the workload of their Pods is shown as %s", between[kind].Resource, kind)
 		} else if err != nil {
 			return nil, fmt.Errorf("listing %s: %w", between[kind].Resource, err)
 		}
@@ -169,7 +165,7 @@ func Workloads(ctx context.Context, s *connect.Session, namespace string, pods [
 	return found, nil
 }
 
-// object is what has a kind and metadata.
+// object is anything with a kind and metadata.
 type object interface {
 	metav1.Object
 	GroupVersionKind() schema.GroupVersionKind

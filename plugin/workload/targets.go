@@ -1,5 +1,8 @@
-// Package workload finds images and the objects that hold them: by name and selector in
-// a cluster, in files and directories, and as references on the command line.
+// Package workload finds images and the objects that use them: by name and selector in a
+// cluster, in files and directories, and as references on the command line.
+//
+// Objects and files are input of others. An object in which an image may be hidden is an
+// error, and so is a selection without any image. The package decides nothing about images.
 package workload
 
 import (
@@ -21,7 +24,27 @@ import (
 	"github.com/oke-sign/oke-sign/plugin/manifest"
 )
 
-// TargetFlags name images by what holds them: manifests, or objects of the
+// BindFiles adds -f. what says which files the command reads.
+func BindFiles(flags *pflag.FlagSet, files *[]string, what string) {
+	flags.StringArrayVarP(files, "filename", "f", nil, "`FILE` or directory with "+what+", or - for standard input. May be repeated.")
+}
+
+// BindRecursive adds -R.
+func BindRecursive(flags *pflag.FlagSet, recursive *bool) {
+	flags.BoolVarP(recursive, "recursive", "R", true, "Read subdirectories too.")
+}
+
+// BindSelector adds -l. of says what the labels are of.
+func BindSelector(flags *pflag.FlagSet, selector *string, of string) {
+	flags.StringVarP(selector, "selector", "l", "", "Label `SELECTOR` of the "+of+".")
+}
+
+// BindAllNamespaces adds -A.
+func BindAllNamespaces(flags *pflag.FlagSet, all *bool) {
+	flags.BoolVarP(all, "all-namespaces", "A", false, "Look in all namespaces.")
+}
+
+// TargetFlags name images by the objects that use them, in manifests or in the
 // cluster. Images themselves are arguments.
 type TargetFlags struct {
 	Files         []string
@@ -29,20 +52,20 @@ type TargetFlags struct {
 	recursive     bool
 	selector      string
 	allNamespaces bool
-	namespace     *string // of -n, which commands share; nil where types are not told from images
+	namespace     *string // the value of -n; nil if the flags are not bound
 }
 
 // Bind adds the flags that choose targets: -f, -k, -l and -A.
 func (t *TargetFlags) Bind(flags *pflag.FlagSet, k *connect.Kube) {
 	t.namespace = k.Namespace
-	flags.StringArrayVarP(&t.Files, "filename", "f", nil, "`FILE` or directory of manifests with images, or - for standard input. May be repeated.")
-	flags.StringVarP(&t.Kustomize, "kustomize", "k", "", "`DIR` of a kustomization with images.")
-	flags.BoolVarP(&t.recursive, "recursive", "R", true, "Read what lies deeper in directories, too.")
-	flags.StringVarP(&t.selector, "selector", "l", "", "Label `SELECTOR` for objects of the cluster.")
-	flags.BoolVarP(&t.allNamespaces, "all-namespaces", "A", false, "Look for objects in all namespaces.")
+	BindFiles(flags, &t.Files, "manifests that use images")
+	flags.StringVarP(&t.Kustomize, "kustomize", "k", "", "`DIR` of a kustomization that uses images.")
+	BindRecursive(flags, &t.recursive)
+	BindSelector(flags, &t.selector, "cluster's objects")
+	BindAllNamespaces(flags, &t.allNamespaces)
 }
 
-// Validate checks the arguments and flags; what is an example of the command.
+// Validate checks the arguments and flags. what is an example of the command.
 func (t *TargetFlags) Validate(args []string, what string) error {
 	switch {
 	case t.Choose() && slices.ContainsFunc(args, IsObject):
@@ -55,7 +78,7 @@ func (t *TargetFlags) Validate(args []string, what string) error {
 	return CheckSelector(t.selector)
 }
 
-// CheckSelector refuses what is no label selector.
+// CheckSelector rejects a text that is not a label selector.
 func CheckSelector(text string) error {
 	if _, err := labels.Parse(text); err != nil {
 		return cli.Usage(fmt.Sprintf("-l %q is no label selector: %v", text, err), "for instance -l app=web, or -l 'tier in (web, api)'")
@@ -63,18 +86,17 @@ func CheckSelector(text string) error {
 	return nil
 }
 
-// Choose reports whether flags choose among the objects of a cluster.
+// Choose reports whether -l or -A select objects of the cluster.
 func (t *TargetFlags) Choose() bool { return t.selector != "" || t.allNamespaces }
 
-// IsObject tells TYPE/NAME, an object of the cluster, from an image. An image of
-// OCI Registry has two slashes at least, and what is written with one and neither
-// tag nor digest is hardly meant as an image at all.
+// IsObject reports whether an argument is TYPE/NAME, an object of the cluster. An image
+// of OCI Registry has at least two slashes, and images with one mostly have a tag.
 func IsObject(arg string) bool {
 	return strings.Count(arg, "/") == 1 && !strings.ContainsAny(arg, "@:")
 }
 
-// IsType tells TYPE from an image, which a word alone is as long as -n, -l and -A say
-// nothing: whoever writes nginx should hear that it is none of OCI Registry.
+// IsType reports whether an argument is TYPE. A single word is a type only with -n, -l or
+// -A; otherwise it is an image, so that nginx is reported as not of OCI Registry.
 func (t *TargetFlags) IsType(arg string) bool {
 	return IsWord(arg) && (t.Choose() || t.namespace != nil && *t.namespace != "")
 }
@@ -82,21 +104,20 @@ func (t *TargetFlags) IsType(arg string) bool {
 // IsWord reports whether an argument is neither TYPE/NAME nor an image reference.
 func IsWord(arg string) bool { return arg != "" && !strings.ContainsAny(arg, "/@:") }
 
-// Target is an image with the places that name it, or an image by itself.
+// Target is an image with the objects that use it, if any.
 type Target struct {
 	Image string
 	Users []Use
 }
 
-// Use is an object that names an image.
+// Use is a use of an image by an object.
 type Use struct {
 	Document
-	Place string // in it, such as containers/web
+	Place string // in the object, such as containers/web
 }
 
-// Find collects the images that arguments and flags name, each once, in the order
-// in which they were found. That objects were found and no image in them is an
-// error: it is not what was asked for.
+// Find collects the images that arguments and flags name, each once, in their order. No
+// image at all is an error: a check of nothing must not succeed.
 func (t *TargetFlags) Find(ctx context.Context, s *connect.Session, args []string) ([]Target, error) {
 	var found []Target
 	at := make(map[string]int)
@@ -115,7 +136,7 @@ func (t *TargetFlags) Find(ctx context.Context, s *connect.Session, args []strin
 			named = append(named, arg)
 		} else {
 			if IsWord(arg) {
-				s.Remark("%s is taken for an image; objects are named %s/NAME, or all of a namespace by %s with -n, -l or -A", arg, arg, arg)
+				s.Remark("%s is taken for an image; name an object as %s/NAME, or all of a namespace as %s with -n, -l or -A", arg, arg, arg)
 			}
 			add(arg)
 		}
@@ -127,7 +148,7 @@ func (t *TargetFlags) Find(ctx context.Context, s *connect.Session, args []strin
 	for _, d := range documents {
 		images, err := manifest.Images(d.Object)
 		if err != nil {
-			return nil, &cli.HintedError{What: fmt.Errorf("%s: %w", d.Name(), err), Hint: "an image could hide there, so nothing was done"}
+			return nil, &cli.HintedError{What: fmt.Errorf("%s: %w", d.Name(), err), Hint: "an image may be hidden there, so the command did nothing"}
 		}
 		for _, i := range images {
 			n := add(i.Ref)
@@ -135,18 +156,18 @@ func (t *TargetFlags) Find(ctx context.Context, s *connect.Session, args []strin
 		}
 	}
 	if len(found) == 0 && len(documents) == 0 && len(named) == 0 {
-		return nil, &cli.HintedError{What: errors.New("no object is there that was named"), Hint: "what renders the manifests may have failed and written nothing"}
+		return nil, &cli.HintedError{What: errors.New("no object found"), Hint: "if a program renders the manifests, check that it did not fail"}
 	}
 	if len(found) == 0 && len(documents) == 0 {
-		return nil, &cli.HintedError{What: errors.New("no object is there that was named"), Hint: "check the labels of -l, and the namespace of -n; -A looks in all"}
+		return nil, &cli.HintedError{What: errors.New("no object found"), Hint: "check the labels of -l and the namespace of -n; -A looks in all namespaces"}
 	}
 	if len(found) == 0 {
-		return nil, &cli.HintedError{What: errors.New("no image found in what was named"), Hint: "Pods and what makes Pods name images"}
+		return nil, &cli.HintedError{What: errors.New("no image found in the objects"), Hint: "name Pods, or objects that make Pods"}
 	}
 	return found, nil
 }
 
-// ImagesOf are the targets without what names them.
+// ImagesOf returns the images of targets.
 func ImagesOf(targets []Target) []string {
 	images := make([]string, len(targets))
 	for i, t := range targets {
@@ -155,7 +176,7 @@ func ImagesOf(targets []Target) []string {
 	return images
 }
 
-// documents are the objects that flags and arguments name.
+// documents returns the objects that flags and arguments name.
 func (t *TargetFlags) documents(ctx context.Context, s *connect.Session, named []string) ([]Document, error) {
 	all, err := ReadFiles(ctx, s.Streams.In, t.Files, t.recursive)
 	if err != nil {
@@ -175,7 +196,7 @@ func (t *TargetFlags) documents(ctx context.Context, s *connect.Session, named [
 	return append(all, running...), err
 }
 
-// kustomized are the objects that a kustomization renders to.
+// kustomized returns the objects that a kustomization renders.
 func kustomized(dir string) ([]Document, error) {
 	built, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), dir)
 	if err != nil {
@@ -196,7 +217,7 @@ func kustomized(dir string) ([]Document, error) {
 	return documents, nil
 }
 
-// Running are objects of the cluster.
+// Running returns the objects of the cluster that arguments and flags select.
 func (t *TargetFlags) Running(ctx context.Context, s *connect.Session, named []string) ([]Document, error) {
 	namespace, err := s.Kube.CurrentNamespace()
 	if err != nil {
@@ -218,7 +239,7 @@ func (t *TargetFlags) Running(ctx context.Context, s *connect.Session, named []s
 			return nil
 		})
 	}
-	// The builder knows no deadline.
+	// The builder takes no context.
 	done := make(chan error, 1)
 	go func() {
 		var objects []string
@@ -238,7 +259,7 @@ func (t *TargetFlags) Running(ctx context.Context, s *connect.Session, named []s
 	select {
 	case err := <-done:
 		if err != nil {
-			return nil, fmt.Errorf("looking into the cluster: %w", err)
+			return nil, fmt.Errorf("reading the cluster: %w", err)
 		}
 		return documents, nil
 	case <-ctx.Done():

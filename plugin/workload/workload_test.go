@@ -142,7 +142,7 @@ func TestReadFiles(t *testing.T) {
 		"standard input":              {[]string{"-", "a.yaml"}, false, "piped a b", ""},
 		"what is deeper":              {[]string{"deeper"}, true, "c", ""},
 		"a directory, and no deeper":  {[]string{"."}, false, "a b", ""},
-		"a directory without any":     {[]string{"empty"}, true, "", "holds no .yaml"},
+		"a directory without any":     {[]string{"empty"}, true, "", "has no .yaml"},
 		"a file that is no manifest":  {[]string{"broken"}, true, "", "broken"},
 		"a file that is not there":    {[]string{"gone.yaml"}, false, "", "no such file"},
 		"a file that is not manifest": {[]string{"a.yaml", "README.md"}, false, "", "README.md"},

@@ -25,7 +25,7 @@ func TestSignByThePlugin(t *testing.T) {
 	if r := plugin("", "signatures", "replicasets", "-A", "-l", "app=web-deployment", "-o", "json").succeeds(t); !strings.Contains(r.stdout, unsigned) {
 		t.Errorf("the ReplicaSet is not found in all namespaces:\n%s%s", r.stdout, r.stderr)
 	}
-	plugin("", "sign", "deployments", "-l", "app=none", "--key", "image-key").fails(t, "no object is there that was named")
+	plugin("", "sign", "deployments", "-l", "app=none", "--key", "image-key").fails(t, "no object found")
 	plugin("", "verify", "deployment/web-deployment", "replicasets", "-l", "app=web-deployment").fails(t, "an object is named, and -l or -A would choose others")
 	plugin("", "verify", "replicasets", "-l", "app=web-deployment").succeeds(t)
 	var images []struct {

@@ -43,27 +43,28 @@ func NewCheck(s *connect.Session) *cobra.Command {
 	o := &checkOptions{Session: s}
 	cmd := &cobra.Command{
 		Use:   "check -f FILE|DIR|- [--constraints FILE|DIR]",
-		Short: "Find out what a cluster would refuse, before it does",
-		Long: `Judge manifests with Gatekeeper's own engine and the policies of oke-sign, as a
-cluster with these constraints would. Of a workload, the Pods that come of it
-are judged too, because that is what constraints mostly match. Containers where
-no kind of workload that is known has them are not judged: that is an error.
+		Short: "Check what a cluster would deny, before it does",
+		Long: `Check manifests with the Gatekeeper engine and the policies of oke-sign, as a
+cluster with these constraints would. The command also checks the Pods that a
+workload makes, because most constraints match Pods. Containers at a place that
+no known kind of workload has are an error.
 
-Verdicts on signatures and scans come from OCI, asked as you (--live), from a
-record that kubectl oke-sign verdicts made (--verdicts), or from a provider
-(--provider). Who asks is not known here: OKEBreakGlass judges all but that.
+Verdicts on signatures and scans come from OCI, with your identity (--live),
+from a record of kubectl oke-sign verdicts (--verdicts), or from a provider
+(--provider). The command does not know who will send the request: it checks
+everything of OKEBreakGlass but the user.
 
-Exit code 0: everything would be admitted. 3: something would be refused. 1: it
-could not be found out. With -o name, what would be admitted is printed, and
-nothing else.`,
+Exit code 0: the cluster would admit everything. 3: it would deny something. 1:
+the command failed. -o name prints only the objects that would be admitted.`,
 		Example: `  kubectl oke-sign check -f deploy/ --constraints policy/ --live
 
-  # What a chart renders
+  # The objects that a chart renders
   helm template web | kubectl oke-sign check -f - --constraints policy/ \
     --verdicts verdicts.yaml
 
-  # For a code hosting service, which shows it beside the lines
-  kubectl oke-sign check -f deploy/ --constraints policy/ --live -o sarif > check.sarif`,
+  # For a code hosting service, which shows findings beside the lines
+  kubectl oke-sign check -f deploy/ --constraints policy/ --live \
+    -o sarif > check.sarif`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := o.complete(); err != nil {
 				return err
@@ -78,11 +79,11 @@ nothing else.`,
 	o.manifests.Bind(flags)
 	flags.StringVar(&o.verdicts, "verdicts", "", "`FILE` with recorded verdicts.")
 	flags.BoolVar(&o.live, "live", false, "Ask OCI for verdicts.")
-	flags.StringVar(&o.provider, "provider", "", "`URL` of a running provider to ask, such as https://localhost:8443.")
+	flags.StringVar(&o.provider, "provider", "", "`URL` of a running provider, such as https://localhost:8443.")
 	flags.StringVar(&o.ca, "ca", "", "`FILE` with the CA of the provider, in PEM.")
-	flags.StringVar(&o.cert, "cert", "", "`FILE` with the certificate to show to the provider, in PEM.")
-	flags.StringVar(&o.key, "key", "", "`FILE` with the key of --cert, in PEM.")
-	flags.StringVarP(&o.out.Format, "output", "o", "table", "`FORMAT` of the output: "+strings.Join(cli.Formats, ", ")+", sarif.")
+	flags.StringVar(&o.cert, "cert", "", "`FILE` with the client certificate for the provider, in PEM.")
+	flags.StringVar(&o.key, "key", "", "`FILE` with the TLS key of --cert, in PEM.")
+	o.out.BindFormats(flags, cli.FormatsAnd("sarif"))
 	return cmd
 }
 
@@ -91,7 +92,7 @@ func (o *checkOptions) complete() (err error) {
 		o.address, err = url.Parse(o.provider)
 	}
 	if err != nil || o.address != nil && (o.address.Scheme != "https" || o.address.Host == "" || o.address.Path != "" && o.address.Path != "/") {
-		return cli.Usage(fmt.Sprintf("--provider %q is no address", o.provider), "use https://HOST:PORT; policies know the paths")
+		return cli.Usage(fmt.Sprintf("--provider %q is not a URL", o.provider), "use https://HOST:PORT, without a path")
 	}
 	return nil
 }
@@ -107,21 +108,16 @@ func (o *checkOptions) validate(args []string) error {
 	case ways > 1:
 		return cli.Usage("--live, --verdicts and --provider exclude each other", "use one of them")
 	case o.provider != "" && o.ca == "":
-		return cli.Usage("--ca is missing", "name the file with the CA that the Provider object has as caBundle")
+		return cli.Usage("--ca is missing", "name the file with the caBundle of the Provider object")
 	case o.provider == "" && o.ca+o.cert+o.key != "":
-		return cli.Usage("--ca, --cert and --key are for --provider", "add --provider URL, or leave them out")
+		return cli.Usage("--ca, --cert and --key need --provider", "add --provider URL, or omit them")
 	case (o.cert == "") != (o.key == ""):
 		return cli.Usage("--cert and --key belong together", "use both, or neither")
 	}
 	if err := o.manifests.Validate(args); err != nil {
 		return err
 	}
-	if o.out.Format != "sarif" {
-		if err := o.out.Validate(); err != nil {
-			return cli.Usage(err.Error(), "use -o "+strings.Join(cli.Formats, ", -o ")+", -o sarif")
-		}
-	}
-	return o.ValidateFlags()
+	return cmp.Or(o.out.ValidateFormats(cli.FormatsAnd("sarif")), o.ValidateFlags())
 }
 
 var checkColumns = []cli.Column{{Name: "object"}, {Name: "result"}, {Name: "file"}, {Name: "constraint", Wide: true}, {Name: "message"}}

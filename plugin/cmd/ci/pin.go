@@ -37,21 +37,22 @@ func NewPin(s *connect.Session) *cobra.Command {
 	o := &pinOptions{Session: s}
 	cmd := &cobra.Command{
 		Use:   "pin (IMAGE|-f FILE|DIR|-)...",
-		Short: "Write digests in place of tags",
-		Long: `Write the digest that each tag points to now into manifests, in place of the
-tag. Nothing else in a file changes, not a byte: comments, order and anchors
-stay, in YAML, JSON and the images of a kustomization. With -f - what comes in
-goes out pinned. Of images named here, the reference to use is printed.
+		Short: "Replace tags by digests in manifests",
+		Long: `Replace each tag in manifests by the digest that it points to now. Nothing else
+in a file changes: comments, order and anchors stay, in YAML, JSON and the
+images of a kustomization. -f - reads standard input and prints it pinned. For
+images as arguments, the command prints the pinned references.
 
-OCI Registry is asked, as you. Other registries are not; their images are left,
-and told. A file with a tag that cannot be resolved is not written at all.
-Templates of Helm are refused: pin what they render, or their values by hand.
+The command asks OCI Registry, with your identity. It asks no other registry,
+leaves images of others as they are, and names them. It does not write a file
+with a tag that it cannot resolve. It rejects templates of Helm: pin the
+manifests that they render, or the values by hand.
 
-Exit code 0: done. 1: something could not be done. 3, with --check: an image has
-no digest. --check alone asks nobody and writes nothing.`,
+Exit code 0: done. 1: the command failed for some image. 3, with --check: an
+image has no digest. --check alone asks nothing and writes nothing.`,
 		Example: `  kubectl oke-sign pin -f deploy/
 
-  # What would change, with v1.4 still to be read beside the digest
+  # Show what would change, and keep the tag before the digest
   kubectl oke-sign pin -f deploy/ --diff --keep-tags
 
   # In a pipeline
@@ -67,11 +68,11 @@ no digest. --check alone asks nobody and writes nothing.`,
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringArrayVarP(&o.files, "filename", "f", nil, "`FILE` or directory of manifests and kustomizations, or - for standard input. May be repeated.")
-	flags.BoolVarP(&o.recursive, "recursive", "R", true, "Read what lies deeper in directories, too.")
-	flags.BoolVar(&o.check, "check", false, "Only find out whether every image has a digest.")
+	workload.BindFiles(flags, &o.files, "manifests and kustomizations")
+	workload.BindRecursive(flags, &o.recursive)
+	flags.BoolVar(&o.check, "check", false, "Only check that every image has a digest.")
 	flags.BoolVar(&o.diff, "diff", false, "Print what would change, and write nothing.")
-	flags.BoolVar(&o.keepTags, "keep-tags", false, "Write NAME:TAG@DIGEST: the tag is for people, and nodes pass over it.")
+	flags.BoolVar(&o.keepTags, "keep-tags", false, "Write NAME:TAG@DIGEST. The tag is for people; nodes ignore it.")
 	flags.StringVar(&o.registries, "registries", "All", "`WHOSE` images --check is about: All or OCIRegistry, as in OKEImageDigests.")
 	o.out.Bind(flags)
 	return cmd
@@ -81,15 +82,15 @@ func (o *pinOptions) validate(args []string, formatted bool) error {
 	piped := slices.Contains(o.files, "-")
 	switch {
 	case len(args) == 0 && len(o.files) == 0:
-		return cli.Usage("nothing to pin", "name manifests, such as kubectl oke-sign pin -f deploy/, or an image, whose digest is then printed")
+		return cli.Usage("nothing to pin", "name manifests, such as kubectl oke-sign pin -f deploy/, or an image")
 	case len(args) > 0 && len(o.files) > 0:
 		return cli.Usage("images and -f exclude each other", "pin one after the other")
 	case piped && len(o.files) > 1:
 		return cli.Usage("-f - excludes other files", "pin them in a second command")
 	case piped && formatted && !o.check:
-		return cli.Usage("-o is for lists, and -f - prints the manifests", "leave -o out")
+		return cli.Usage("-o and -f - exclude each other: -f - prints manifests", "omit -o")
 	case o.diff && (formatted || len(args) > 0):
-		return cli.Usage("--diff shows files and knows no -o", "leave one of them out")
+		return cli.Usage("--diff is for files, and has no -o", "omit --diff or -o, and name files with -f")
 	case o.registries != "All" && o.registries != "OCIRegistry":
 		return cli.Usage(fmt.Sprintf("--registries %q is not known", o.registries), "use --registries All or --registries OCIRegistry")
 	}
@@ -194,7 +195,7 @@ func (o *pinOptions) read(ctx context.Context, args []string) ([]pinning, error)
 		}
 	}
 	if objects == 0 { // such as what is left of a renderer that failed
-		return nil, &cli.HintedError{What: errors.New("no object to pin"), Hint: "name manifests with -f; what renders them may have failed and written nothing"}
+		return nil, &cli.HintedError{What: errors.New("no object to pin"), Hint: "name manifests with -f; if a program renders them, check that it did not fail"}
 	}
 	settle(work)
 	return work, nil

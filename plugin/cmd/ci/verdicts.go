@@ -27,20 +27,22 @@ func NewVerdicts(s *connect.Session) *cobra.Command {
 	o := &verdictsOptions{Session: s}
 	cmd := &cobra.Command{
 		Use:   "verdicts -f FILE|DIR|- [--constraints FILE|DIR]",
-		Short: "Record verdicts on images, for checks that cannot ask OCI",
-		Long: `Ask OCI what constraints would ask about the images in manifests, and write the
-answers down: a ConfigMap that gator reads beside the recorded templates,
-conftest as data, and kubectl oke-sign check with --verdicts.
+		Short: "Record verdicts on images, for checks without OCI",
+		Long: `Ask OCI for the verdicts that constraints need about the images in manifests,
+and print them as a ConfigMap. gator reads it with the recorded templates,
+conftest reads it as data, and kubectl oke-sign check reads it with --verdicts.
 
-A record says what was true when it was made. In a cluster it admits nothing.
+A record says what was true when it was made. It admits nothing in a cluster.
 
-Exit code 0: the record answers every question. 1: something could not be found
-out, and is not in it.`,
+Exit code 0: the record answers every question. 1: OCI gave no answer to some
+questions, and they are not in the record.`,
 		Example: `  kubectl oke-sign verdicts -f deploy/ --constraints policy/ > verdicts.yaml
 
-  # Where OCI cannot be reached
-  gator test -f policies/expansion.yaml -f recorded-templates/ -f policy/ -f deploy/ -f verdicts.yaml
-  conftest test --policy policies/conftest --data verdicts.yaml --data constraints.yaml deploy/`,
+  # Without access to OCI
+  gator test -f policies/expansion.yaml -f recorded-templates/ -f policy/ \
+    -f deploy/ -f verdicts.yaml
+  conftest test --policy policies/conftest --data verdicts.yaml \
+    --data constraints.yaml deploy/`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := o.validate(args); err != nil {
 				return err

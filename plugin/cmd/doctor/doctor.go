@@ -28,7 +28,7 @@ func New(s *connect.Session) *cobra.Command {
 	o := &doctorOptions{Session: s}
 	cmd := &cobra.Command{
 		Use:   "doctor",
-		Short: "Check that the cluster enforces its image policy, and say what to fix",
+		Short: "Check that the cluster enforces its image policy",
 		Long: `Check everything that can keep the image policy from being enforced: Gatekeeper,
 its webhook and its settings, exempt namespaces and who may label one,
 templates and constraints, the Provider objects, the provider behind them and

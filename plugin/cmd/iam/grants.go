@@ -44,21 +44,21 @@ func (g grants) or(value, word string) string {
 
 // in makes a statement for each compartment, or for the tenancy.
 func (g grants) in(statements ...string) []string {
-	places := []string{"tenancy"}
+	scopes := []string{"tenancy"}
 	if len(g.Compartments) > 0 {
-		places = nil
+		scopes = nil
 		for _, c := range g.Compartments {
 			if strings.HasPrefix(c, "ocid1.tenancy.") {
-				places = append(places, "tenancy")
+				scopes = append(scopes, "tenancy")
 			} else {
-				places = append(places, "compartment id "+c)
+				scopes = append(scopes, "compartment id "+c)
 			}
 		}
 	}
 	var all []string
 	for _, s := range statements {
-		for _, place := range places {
-			all = append(all, fmt.Sprintf(s, place))
+		for _, scope := range scopes {
+			all = append(all, fmt.Sprintf(s, scope))
 		}
 	}
 	return all

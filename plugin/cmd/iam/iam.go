@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"regexp"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -22,7 +21,7 @@ import (
 
 type iamOptions struct {
 	*connect.Session
-	surroundings string
+	environment  string
 	cluster      string
 	workload     string
 	signers      string
@@ -45,18 +44,18 @@ type iamOptions struct {
 func New(s *connect.Session) *cobra.Command {
 	o := &iamOptions{Session: s}
 	cmd := &cobra.Command{
-		Use:   "iam [--for SURROUNDINGS] [--cluster OCID] [--signers GROUP]",
-		Short: "Print what verifying and signing need in OCI's IAM",
-		Long: `Print statements for policies of OCI's IAM: what OKE's own image policy needs,
-what the scanning service needs, and the least that the provider of oke-sign and
-people who sign need.
+		Use:   "iam [--for ENVIRONMENT] [--cluster OCID]",
+		Short: "Print the IAM statements that verifying and signing need",
+		Long: `Print statements for OCI IAM policies: those of the OKE image policy, those of
+the scanning service, and the least that the provider and signers need. The
+command asks OCI nothing and changes nothing.
 
-With --cluster alone, those of OKE's own policy are printed; with --workload,
-the least for the provider that runs as this service account of the cluster;
-with --signers, the least for a group that signs. Without any, all are printed,
-with words in capitals to fill in. Nothing is asked of OCI, and nothing is changed.
+With --cluster alone, it prints those of the OKE image policy; with --workload,
+the least for a provider with this service account of the cluster; with
+--signers, the least for a group that signs. Without any, it prints all, with
+words in capitals to fill in.
 
-With --for, it prints what signing needs in these surroundings:
+With --for, it prints what signing needs in this environment:
   cloud-shell  statements for a group of people
   devops       dynamic groups of build and deployment pipelines, and statements
   instance     a dynamic group of compute instances, and statements
@@ -64,15 +63,15 @@ With --for, it prints what signing needs in these surroundings:
   github       an application, a service user and an Identity Propagation
   gitlab       Trust of an identity domain, and statements for their group
 
---compartment, --repository and --key narrow what the statements allow. A list
-of repositories narrows what can be read there; OCI lists images and signatures
-by compartment only, and that takes a right on the compartment.
+--compartment, --repository and --key narrow what the statements allow.
+--repository narrows what can be read. It cannot narrow lists: OCI lists images
+and signatures by compartment, which takes a right on the compartment.
 
 -o terraform prints resources of Oracle's Terraform provider. A word in capitals
 becomes a variable.`,
 		Example: `  kubectl oke-sign iam --cluster $CLUSTER
 
-  # For the provider, which verifies with two keys, and in one compartment
+  # For the provider, with two keys, in one compartment
   kubectl oke-sign iam --cluster $CLUSTER --workload oke-sign/oke-sign \
     --compartment $COMPARTMENT --key $KEY1,$KEY2
 
@@ -80,7 +79,7 @@ becomes a variable.`,
   kubectl oke-sign iam --for github --project octo/web --branch main \
     --compartment $COMPARTMENT --key $KEY1 -o terraform > iam.tf
 
-  # The statements alone, for a command that makes the policy
+  # The statements alone, for a command that creates the policy
   kubectl oke-sign iam --cluster $CLUSTER -o name`,
 		Args: cli.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -98,24 +97,21 @@ becomes a variable.`,
 }
 
 func (o *iamOptions) bind(flags *pflag.FlagSet) {
-	flags.StringVar(&o.surroundings, "for", "", "`SURROUNDINGS` that sign: "+strings.Join(Places, ", ")+".")
+	flags.StringVar(&o.environment, "for", "", "`ENVIRONMENT` that signs: "+strings.Join(Environments, ", ")+".")
 	flags.StringVar(&o.cluster, "cluster", "", "`OCID` of the OKE cluster.")
-	flags.StringVar(&o.workload, "workload", "", "`NAMESPACE/NAME` of the provider's service account in the cluster; with --for workload, of the jobs'.")
+	flags.StringVar(&o.workload, "workload", "", "`NAMESPACE/NAME` of the provider's service account in the cluster, or of the jobs' with --for workload.")
 	flags.StringVar(&o.signers, "signers", "", "`GROUP` of people or pipelines that sign.")
-	flags.StringVar(&o.dynamicGroup, "dynamic-group", "oke-sign", "`NAME` of the dynamic group to make, for instance and devops.")
+	flags.StringVar(&o.dynamicGroup, "dynamic-group", "oke-sign", "`NAME` of the dynamic group to create, with --for instance or devops.")
 	flags.StringVar(&o.runsIn, "runs-in", "", "`OCID` of the compartment of the instances or pipelines, or of the one instance.")
 	flags.StringVar(&o.project, "project", "", "`OWNER/NAME` of the GitHub repository or GitLab project whose jobs sign.")
 	flags.StringVar(&o.branch, "branch", "main", "`NAME` of the branch whose jobs sign.")
-	flags.StringVar(&o.issuer, "issuer", "", "`URL` that issues the jobs' tokens, unless it is GitHub's or GitLab's own.")
-	flags.StringVar(&o.audience, "audience", "", "`AUDIENCE` of the jobs' tokens; of GitHub's, https:// and the host of the identity domain unless OCI_OIDC_AUDIENCE says otherwise.")
-	flags.StringSliceVar(&o.keys, "key", nil, "`OCID`s of the only keys to allow.")
-	flags.StringSliceVar(&o.repositories, "repository", nil, "`NAME`s of the only repositories to allow, such as project01/web or project01*.")
-	flags.BoolVar(&o.scans, "scans", false, "Add what the provider needs where images must have been scanned (OKEScannedImages).")
-	o.out.BindFormats(flags, Formats)
+	flags.StringVar(&o.issuer, "issuer", "", "`URL` of the jobs' token issuer. Default: that of GitHub or GitLab.")
+	flags.StringVar(&o.audience, "audience", "", "`AUDIENCE` of the jobs' tokens. GitHub's is OCI_OIDC_AUDIENCE, or https:// and the host of the identity domain.")
+	keyring.BindKeys(flags, &o.keys, "the only keys to allow")
+	flags.StringSliceVar(&o.repositories, "repository", nil, "`NAME`s of the only repositories to allow, such as project01/web or project01*. May be repeated.")
+	flags.BoolVar(&o.scans, "scans", false, "Add what the provider needs for OKEScannedImages.")
+	o.out.BindFormats(flags, cli.FormatsAnd("terraform"))
 }
-
-// Formats are those of all commands, and Terraform's.
-var Formats = append(slices.Clone(cli.Formats), "terraform")
 
 func (o *iamOptions) complete(cmd *cobra.Command) (err error) {
 	for _, name := range []string{"for", "cluster", "workload", "signers", "dynamic-group", "runs-in", "project", "branch", "issuer", "audience", "key", "repository"} {
@@ -153,7 +149,7 @@ func (o *iamOptions) validate() error {
 				"an asterisk stands for slashes too: write 'project01*' for all below project01")
 		}
 	}
-	return cmp.Or(o.validateFor(), o.ValidateFlags(), o.out.ValidateFormats(Formats))
+	return cmp.Or(o.validateFor(), o.ValidateFlags(), o.out.ValidateFormats(cli.FormatsAnd("terraform")))
 }
 
 const lowerLetters = "abcdefghijklmnopqrstuvwxyz0123456789"
@@ -193,7 +189,7 @@ func (o *iamOptions) run() error {
 
 // needs are all that the flags ask for.
 func (o *iamOptions) needs() []iamNeed {
-	if o.surroundings != "" {
+	if o.environment != "" {
 		return o.needsFor()
 	}
 	var all []iamNeed

@@ -102,7 +102,7 @@ func (o *iamOptions) terraform(all []iamNeed) string {
 		h.block(`variable "`+name+`"`, []attribute{{"type", "string"}, {"description", quoted(means)}}, nil)
 	}
 	variable("tenancy_ocid", "OCID of the tenancy")
-	if o.surroundings == "github" || o.surroundings == "gitlab" {
+	if o.environment == "github" || o.environment == "gitlab" {
 		variable("identity_domain_url", "URL of the identity domain")
 	}
 	for _, word := range o.blanks {
@@ -117,7 +117,7 @@ func (o *iamOptions) terraform(all []iamNeed) string {
 			before = append(before, made)
 		}
 	}
-	h.policy("oke-sign"+strings.TrimSuffix("-"+o.surroundings, "-"), policy, before)
+	h.policy("oke-sign"+strings.TrimSuffix("-"+o.environment, "-"), policy, before)
 	return h.text.String()
 }
 

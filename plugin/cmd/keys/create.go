@@ -32,18 +32,17 @@ func newCreate(s *connect.Session) *cobra.Command {
 	o := &keysCreateOptions{Session: s}
 	cmd := &cobra.Command{
 		Use:   "create [NAME] --vault NAME|OCID",
-		Short: "Make a key that can sign images, and its vault if there is none",
-		Long: `Make an RSA key in OCI Vault that can sign images, called image-key unless NAME
-says otherwise, and the vault if there is none of its name. What is there
-already is left as it is, so the command can be run again after it was
-interrupted. It waits until the key can be used, 15 minutes unless --timeout
-says otherwise.
+		Short: "Create a key that can sign images, and its vault if it is missing",
+		Long: `Create an RSA key in OCI Vault that can sign images. Its name is image-key
+unless NAME says otherwise. If no vault has the name of --vault, the command
+creates the vault too. It changes nothing that exists, so you can run it again
+after an interrupt. It waits until the key is enabled: 15 minutes, or --timeout.
 
-A vault that has to be made lies in the compartment of --compartment, and shares
-its hardware with others. A key lies in the compartment of its vault.`,
+A new vault is created in the compartment of --compartment, and shares its
+hardware with other customers. A key is created in the compartment of its vault.`,
 		Example: `  kubectl oke-sign keys create --vault image-vault --compartment $COMPARTMENT
 
-  # What would be made?
+  # Show what the command would create
   kubectl oke-sign keys create release-key --vault image-vault --dry-run`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			retryNewVault(o.Session, cmd)
@@ -55,9 +54,9 @@ its hardware with others. A key lies in the compartment of its vault.`,
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&o.vault, "vault", "", "`NAME` or OCID of the vault.")
-	flags.IntVar(&o.bits, "bits", 4096, "Length of the key in `BITS`: 2048, 3072 or 4096.")
-	flags.StringVar(&o.protection, "protection", "HSM", "Where the key is kept and used, `HSM` or SOFTWARE.")
-	flags.BoolVar(&o.dryRun, "dry-run", false, "Say what would be made, and make nothing.")
+	flags.IntVar(&o.bits, "bits", 4096, "Key length in `BITS`: 2048, 3072 or 4096.")
+	flags.StringVar(&o.protection, "protection", "HSM", "Where OCI Vault stores and uses the key: `HSM` or SOFTWARE.")
+	cli.BindDryRun(flags, &o.dryRun)
 	o.out.Bind(flags)
 	return cmd
 }

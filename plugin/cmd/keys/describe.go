@@ -28,9 +28,10 @@ func newDescribe(s *connect.Session) *cobra.Command {
 	o := &keysDescribeOptions{Session: s}
 	cmd := &cobra.Command{
 		Use:   "describe KEY",
-		Short: "Show one key with its versions, and which policies list it",
-		Long: `Show one key, by name or OCID: its versions, whether it can sign images and why
-not, and which policies of the cluster list it, if a cluster can be reached.`,
+		Short: "Show a key, its versions, and which constraints list it",
+		Long: `Show one key, by name or OCID: its versions, whether it can sign images or why
+not, and which constraints of the cluster list it. The command works without a
+cluster too.`,
 		Example: `  kubectl oke-sign keys describe image-key`,
 		Args:    oneKey,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -44,7 +45,7 @@ not, and which policies of the cluster list it, if a cluster can be reached.`,
 	return cmd
 }
 
-// oneKey wants one key as the argument, and one that could be.
+// oneKey rejects arguments that are not one key.
 func oneKey(cmd *cobra.Command, args []string) error {
 	if len(args) != 1 || args[0] == "" {
 		return cli.Usage(cmd.CommandPath()+" takes one key, by name or OCID", "kubectl oke-sign keys list shows the keys")
@@ -62,12 +63,12 @@ func keyArgument(key string) error {
 	return nil
 }
 
-// describedKey is a key as keys describe shows it.
+// describedKey is a key with everything about it.
 type describedKey struct {
 	listedKey
 	Versions []listedVersion `json:"versions"`
-	Default  bool            `json:"default"`            // of the context in use
-	Policies []listingPolicy `json:"policies,omitempty"` // of the cluster, which list it
+	Default  bool            `json:"default"`            // of the current context
+	Policies []listingPolicy `json:"policies,omitempty"` // constraints of the cluster that list it
 }
 
 type listedVersion struct {
@@ -141,7 +142,7 @@ func (o *keysDescribeOptions) describe(ctx context.Context, name string) (cli.Re
 	r := cli.Result{Names: []string{v.ID}}
 	chosen, in, err := o.DefaultKey()
 	if err != nil {
-		r.Notes = append(r.Notes, "the default key is not known: "+err.Error())
+		r.Notes = append(r.Notes, "could not read the default key: "+err.Error())
 	} else if chosen == id {
 		v.Default = true
 		rows = append(rows, []string{"Default", connect.InContext(in)})
@@ -150,7 +151,7 @@ func (o *keysDescribeOptions) describe(ctx context.Context, name string) (cli.Re
 	switch {
 	case errors.Is(err, connect.ErrNoCluster):
 	case err != nil:
-		r.Notes = append(r.Notes, "which policies list the key is not known: "+err.Error())
+		r.Notes = append(r.Notes, "could not read which constraints list the key: "+err.Error())
 	}
 	for _, k := range constraints {
 		if slices.Contains(k.Keys, id) {
@@ -159,7 +160,7 @@ func (o *keysDescribeOptions) describe(ctx context.Context, name string) (cli.Re
 		}
 	}
 	if len(v.Policies) > 0 && !v.Usable {
-		r.Notes = append(r.Notes, "images that only this key has signed are refused under these policies")
+		r.Notes = append(r.Notes, "these policies deny images that only this key has signed")
 	}
 	r.Value, r.Rows = v, rows
 	return r, nil

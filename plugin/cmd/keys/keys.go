@@ -9,18 +9,9 @@ import (
 	"github.com/oke-sign/oke-sign/plugin/connect"
 )
 
-// New makes the command and those below it.
+// New makes the command with its subcommands.
 func New(s *connect.Session) *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "keys",
-		Short: "Find, choose and make the keys that sign images",
-
-		SuggestionsMinimumDistance: 2,
-		DisableFlagsInUseLine:      true,
-
-		Args: cli.NoArguments,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-	}
+	cmd := cli.NewGroup("keys", "Find, choose and create the keys that sign images", "")
 	cmd.AddCommand(newList(s), newDescribe(s), newUse(s), newCreate(s))
 	return cmd
 }

@@ -20,13 +20,13 @@ func newList(s *connect.Session) *cobra.Command {
 	o := &keysListOptions{Session: s}
 	cmd := &cobra.Command{
 		Use:   "list",
-		Short: "List the keys of all vaults, and say which can sign images",
-		Long: `List the keys of all vaults in the region of the profile, and say which can sign
+		Short: "List the keys of all vaults, and which can sign images",
+		Long: `List the keys of all vaults in the profile's region, and say which can sign
 images and why the others cannot.
 
-It looks in every compartment of the tenancy that you may see. In a large one,
---compartment is faster: it names the compartments to look in, those of the
-vaults and those of the keys.`,
+The command looks in every compartment of the tenancy that you may see. In a
+large tenancy --compartment is faster: name the compartments of the vaults and
+those of the keys.`,
 		Example: `  kubectl oke-sign keys list
 
   # The OCIDs of the keys that can sign images
@@ -43,7 +43,7 @@ vaults and those of the keys.`,
 	return cmd
 }
 
-// listedKey is a key as keys list shows it.
+// listedKey is a key in the list.
 type listedKey struct {
 	ID            string `json:"id"`
 	Name          string `json:"name"`
@@ -86,7 +86,7 @@ func (o *keysListOptions) run(ctx context.Context) error {
 	}
 	outcome := o.Finish(o.out, columns, results)
 	if n := len(s.Closed); n > 0 {
-		o.Remark("%s could not be looked into: you may not list vaults or keys there", cli.Count(n, "compartment"))
+		o.Remark("%s skipped: you may not list vaults or keys there", cli.Count(n, "compartment"))
 	}
 	if len(s.Keys) == 0 && len(s.Failed) == 0 {
 		o.Remark("no keys found in %s, region %s", cli.Count(len(s.Compartments), "compartment"), c.Who.Region())
@@ -94,7 +94,7 @@ func (o *keysListOptions) run(ctx context.Context) error {
 	return outcome
 }
 
-// asListed is a key as lists show it.
+// asListed returns a key for the list.
 func asListed(f keyring.FoundKey) listedKey {
 	k := listedKey{
 		ID: f.ID.String(), Name: f.Name, Vault: f.Vault.Name, VaultID: cmp.Or(f.Vault.ID, f.VaultID),

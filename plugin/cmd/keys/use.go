@@ -20,14 +20,14 @@ func newUse(s *connect.Session) *cobra.Command {
 	o := &keysUseOptions{Session: s}
 	cmd := &cobra.Command{
 		Use:   "use (KEY|--unset)",
-		Short: "Choose the key that images are signed with unless another is named",
-		Long: `Choose the key, by name or OCID, that kubectl oke-sign sign takes when --key is
-left out. It holds for the kubeconfig context in use, or for the one of
---context, and is kept in a file of your own. Without KEY, a person at a
-terminal is asked.
+		Short: "Choose the default key of kubectl oke-sign sign",
+		Long: `Choose the key, by name or OCID, that kubectl oke-sign sign uses without --key.
+The choice is for the current kubeconfig context, or for the one of --context.
+It is stored in a file in your configuration directory. Without KEY, the command
+asks you if it runs at a terminal.
 
-It chooses what signs, and nothing about what is trusted: verify takes its keys
-from --key or from the cluster's policy.`,
+The choice changes nothing about trust: verify takes its keys from --key or from
+the cluster's image policy.`,
 		Example: `  kubectl oke-sign keys use image-key
   kubectl oke-sign keys use --unset --context staging`,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -37,7 +37,7 @@ from --key or from the cluster's policy.`,
 			return o.run(cmd.Context(), args)
 		},
 	}
-	cmd.Flags().BoolVar(&o.unset, "unset", false, "Choose none.")
+	cmd.Flags().BoolVar(&o.unset, "unset", false, "Remove the choice.")
 	o.out.Bind(cmd.Flags())
 	return cmd
 }
@@ -47,9 +47,9 @@ func (o *keysUseOptions) validate(args []string) error {
 	case len(args) > 1 || len(args) == 1 && args[0] == "":
 		return cli.Usage("kubectl oke-sign keys use takes one key, by name or OCID", "kubectl oke-sign keys list shows the keys")
 	case o.unset && len(args) > 0:
-		return cli.Usage("a key is named, and --unset would choose none", "leave one of them out")
+		return cli.Usage("KEY and --unset exclude each other", "omit one of them")
 	case !o.unset && len(args) == 0 && !o.Interactive():
-		return cli.Usage("no key named", "kubectl oke-sign keys list shows which keys can sign images")
+		return cli.Usage("KEY is missing", "kubectl oke-sign keys list shows which keys can sign images")
 	case len(args) > 0:
 		if err := keyArgument(args[0]); err != nil {
 			return err
@@ -95,13 +95,13 @@ func (o *keysUseOptions) choose(ctx context.Context, args []string) (*chosenKey,
 	}
 	if o.unset {
 		if _, ok := d.Contexts[in]; !ok {
-			o.Remark("no key was chosen %s", connect.InContext(in))
+			o.Remark("there is no default key %s", connect.InContext(in))
 			return nil, nil
 		}
 		if err := o.ChangeDefaults(func(d *connect.Defaults) { delete(d.Contexts, in) }); err != nil {
 			return nil, err
 		}
-		o.Remark("no key is chosen %s any more", connect.InContext(in))
+		o.Remark("removed the default key %s", connect.InContext(in))
 		return nil, nil
 	}
 	c, err := o.Connect(ctx)

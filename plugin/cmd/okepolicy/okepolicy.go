@@ -26,7 +26,7 @@ import (
 func New(s *connect.Session) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "cluster-policy",
-		Short: "Read and change the OKE image policy, and move to oke-sign and back",
+		Short: "Read and change the OKE image policy, and move to or from it",
 		Long: `Read and change the OKE image policy, OKE's own image verification: one switch
 and up to five keys for the whole cluster. OKE needs several minutes for a
 change. The cluster works in the meantime.

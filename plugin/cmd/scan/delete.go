@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -22,14 +23,14 @@ type scanDeleteOptions struct {
 	ids []string
 }
 
-// deleted is what was deleted.
+// deleted is a deleted recipe or target.
 type deleted struct {
 	ID    string `json:"id"`
 	State string `json:"state"`
 }
 
-// newScanDelete is the command that deletes recipes or targets, told apart by
-// what deletes one and says in which state it is.
+// newScanDelete makes the command that deletes recipes or targets. remove deletes one,
+// and state reads its state.
 func newScanDelete(s *connect.Session, kind, more string,
 	remove func(ctx context.Context, c *connect.Cloud, id string) error,
 	state func(ctx context.Context, c *connect.Cloud, id string) (string, error),
@@ -39,7 +40,7 @@ func newScanDelete(s *connect.Session, kind, more string,
 		Use:     "delete OCID...",
 		Short:   "Delete scan " + kind + "s",
 		Long:    fmt.Sprintf("Delete scan %ss, and wait until they are gone. %s", kind, more),
-		Example: fmt.Sprintf("  kubectl oke-sign scan %[1]s delete ocid1.vsscontainerscan%[1]s.oc1.iad.aaaa...", kind),
+		Example: fmt.Sprintf("  kubectl oke-sign scan %s delete $%s", kind, strings.ToUpper(kind)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.ids = args
 			if err := cmp.Or(ids(args, kind), o.ValidateFlags(), o.out.Validate()); err != nil {

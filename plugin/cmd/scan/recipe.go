@@ -14,7 +14,7 @@ import (
 	"github.com/oke-sign/oke-sign/provider/vulnscan"
 )
 
-// listedRecipe is a recipe as it is shown.
+// listedRecipe is a recipe in the output.
 type listedRecipe struct {
 	ID            string `json:"id"`
 	Name          string `json:"name"`
@@ -36,54 +36,14 @@ func showRecipe(r vulnscan.Recipe) cli.Result {
 	return cli.Result{Value: v, Names: []string{r.ID}, Rows: [][]string{{r.Name, r.State, r.Level, first, r.CompartmentID, v.Created, r.ID}}}
 }
 
-type recipeListOptions struct {
-	*connect.Session
-	out cli.Output
-}
-
 func newRecipeList(s *connect.Session) *cobra.Command {
-	o := &recipeListOptions{Session: s}
-	cmd := &cobra.Command{
-		Use:   "list",
-		Short: "List scan recipes",
-		Long: `List the scan recipes of the compartments of --compartment, or of all
-compartments of the region that you may look into.`,
-		Example: `  kubectl oke-sign scan recipe list`,
-		Args:    cli.NoArguments,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := cmp.Or(o.ValidateFlags(), o.out.Validate()); err != nil {
-				return err
-			}
-			return o.run(cmd.Context())
-		},
-	}
-	o.out.Bind(cmd.Flags())
-	return cmd
-}
-
-func (o *recipeListOptions) run(ctx context.Context) error {
-	ctx, cancel := o.WithTimeout(ctx)
-	defer cancel()
-	c, err := o.Connect(ctx)
-	var found []vulnscan.Recipe
-	if err == nil {
-		found, err = everywhere(ctx, o.Session, c, func(ctx context.Context, compartment string) ([]vulnscan.Recipe, error) {
+	return listing[vulnscan.Recipe]{
+		kind: "recipe", columns: recipeColumns, show: showRecipe,
+		list: func(ctx context.Context, c *connect.Cloud, compartment string) ([]vulnscan.Recipe, error) {
 			return c.Scanning.Recipes(ctx, c.Who.Region(), compartment)
-		})
-	}
-	results := make([]cli.Result, 0, len(found))
-	for _, r := range found {
-		if r.State != vulnscan.Deleted {
-			results = append(results, showRecipe(r))
-		}
-	}
-	switch {
-	case err != nil:
-		results = append(results, cli.Result{Err: cli.StopCause(ctx, err)})
-	case len(results) == 0:
-		o.Remark("there is no scan recipe")
-	}
-	return o.Finish(o.out, recipeColumns, results)
+		},
+		state: func(r vulnscan.Recipe) string { return r.State },
+	}.command(s)
 }
 
 type recipeCreateOptions struct {
@@ -99,8 +59,9 @@ func newRecipeCreate(s *connect.Session) *cobra.Command {
 	o := &recipeCreateOptions{Session: s}
 	cmd := &cobra.Command{
 		Use:   "create NAME --compartment OCID",
-		Short: "Make a scan recipe",
-		Long:  `Make a scan recipe of level STANDARD, the only one that scans, in a compartment.`,
+		Short: "Create a scan recipe",
+		Long: `Create a scan recipe in a compartment. Its level is STANDARD, the only level
+that scans.`,
 		Example: `  kubectl oke-sign scan recipe create scan-recipe \
     --compartment ocid1.compartment.oc1..aaaa...`,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -120,7 +81,7 @@ func newRecipeCreate(s *connect.Session) *cobra.Command {
 
 func (o *recipeCreateOptions) complete(args []string) (err error) {
 	if len(args) != 1 || args[0] == "" {
-		return cli.Usage("one name is wanted", "for instance kubectl oke-sign scan recipe create scan-recipe")
+		return cli.Usage("kubectl oke-sign scan recipe create takes one name", "for instance kubectl oke-sign scan recipe create scan-recipe")
 	}
 	o.name = args[0]
 	o.compartment, err = o.Compartment()
@@ -131,13 +92,18 @@ func (o *recipeCreateOptions) validate() error {
 	return cmp.Or(checkImageCount(o.imageCount), o.ValidateFlags(), o.out.Validate())
 }
 
+// bindRepositories adds --repository.
+func bindRepositories(flags *pflag.FlagSet, names *[]string) {
+	flags.StringSliceVar(names, "repository", nil, "`NAME`s of the repositories to scan, without host and namespace. May be repeated.")
+}
+
 func bindImageCount(flags *pflag.FlagSet, n *int) {
-	flags.IntVar(n, "image-count", 0, "`NUMBER` of images of each repository that a new recipe has scanned at first; left to OCI if 0.")
+	flags.IntVar(n, "image-count", 0, "`NUMBER` of existing images of each repository to scan at first; OCI decides if it is 0.")
 }
 
 func checkImageCount(n int) error {
 	if n < 0 {
-		return cli.Usage(fmt.Sprintf("--image-count %d is less than none", n), "leave it out, or give a number of images")
+		return cli.Usage(fmt.Sprintf("--image-count %d is negative", n), "omit it, or give a number of images")
 	}
 	return nil
 }
@@ -157,7 +123,7 @@ func (o *recipeCreateOptions) run(ctx context.Context) error {
 }
 
 func newRecipeDelete(s *connect.Session) *cobra.Command {
-	return newScanDelete(s, "recipe", "A recipe that a\ntarget uses stays: delete the target first.",
+	return newScanDelete(s, "recipe", "OCI\nkeeps a recipe that a target uses: delete the target first.",
 		func(ctx context.Context, c *connect.Cloud, id string) error {
 			return c.Scanning.DeleteRecipe(ctx, c.Who.Region(), id)
 		},

@@ -35,27 +35,26 @@ func newScanResults(s *connect.Session) *cobra.Command {
 	o := &scanResultsOptions{Session: s, out: cli.Output{Nothing: "no problems"}}
 	cmd := &cobra.Command{
 		Use:   "results (IMAGE|TYPE/NAME|-f FILE|-A)...",
-		Short: "See what scans have found in images",
-		Long: `See what the newest scan of each image has found: images named here, those of
-objects in the cluster, or those in manifests; of all Pods with -A, or with -l,
-alone. The worst problems come first and of those the newest, with where to read
-about them, the packages they are in, and the versions that mend them.
+		Short: "Show what scans found in images",
+		Long: `Show what the newest scan of each image found. Name the images, the objects that
+use them, or manifests; -A or -l alone is all Pods. The worst problems come
+first, the newest of them first, with a link, their packages, and the versions
+that fix them.
 
-Results of scans name a tag, and tags move. A result is shown only if its scan
-began when the tag pointed to this very image, and the tag has done so ever
-since; where there is none, it says why nothing is known. An image that is named
-by tag is looked up first; of a Pod that runs, what its node says it runs.
+Results of scans name a tag, and tags move. The command shows a result only if
+the tag pointed to this image when its scan began, and has since. Otherwise it
+says why nothing is known. It looks up the digest of a tag first; of a running
+Pod, it takes the digest that the node reports.
 
 Exit code 0: done. With --fail-on, 3: an image has such a problem, or nothing is
-known of it. 1: it could not be found out. With -o name, the images that pass are
-printed.`,
+known about it. 1: the command failed. -o name prints the images that pass.`,
 		Example: `  kubectl oke-sign scan results ` + cli.ExampleTag + `
 
-  # All that runs in the cluster
+  # All running images of the cluster
   kubectl oke-sign scan results -A --fail-on CRITICAL --unknown Allow
 
-  # In a pipeline, and for the security tab of a code hosting service
-  kubectl oke-sign scan results -f manifests/ --fail-on HIGH -o sarif > scan.sarif`,
+  # In a pipeline, with the security tab of a code hosting service
+  kubectl oke-sign scan results -f deploy/ --fail-on HIGH -o sarif > scan.sarif`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.complete()
 			args = o.everything(args)
@@ -67,11 +66,11 @@ printed.`,
 	}
 	flags := cmd.Flags()
 	o.targets.Bind(flags, s.Kube)
-	flags.StringVar(&o.failOn, "fail-on", "", "`SEVERITY` of problems that fail the command, and worse ones: LOW, MEDIUM, HIGH or CRITICAL.")
-	flags.StringSliceVar(&o.ignore, "ignore", nil, "`ID`s of problems that do not fail it. May be repeated.")
-	flags.StringVar(&o.unknown, "unknown", enforcement.DenyUnknown, "Whether an image of which nothing is known fails it, as one of another registry, a `WORD`: Deny, or Allow to let it pass.")
-	flags.BoolVar(&o.all, "all", false, "Show what is fixed, does not apply or is of no consequence, too.")
-	flags.StringVarP(&o.out.Format, "output", "o", "table", "`FORMAT` of the output: "+strings.Join(cli.Formats, ", ")+", sarif.")
+	flags.StringVar(&o.failOn, "fail-on", "", "Least `SEVERITY` of problems that fail the command: LOW, MEDIUM, HIGH or CRITICAL.")
+	flags.StringSliceVar(&o.ignore, "ignore", nil, "`ID`s of problems that do not fail the command. May be repeated.")
+	flags.StringVar(&o.unknown, "unknown", enforcement.DenyUnknown, "Whether an image fails if nothing is known about it, a `WORD`: Deny or Allow.")
+	flags.BoolVar(&o.all, "all", false, "Show problems that are fixed, do not apply or have no severity too.")
+	o.out.BindFormats(flags, cli.FormatsAnd("sarif"))
 	return cmd
 }
 
@@ -105,7 +104,7 @@ func (o *scanResultsOptions) validate(args []string) error {
 			return cli.Usage(fmt.Sprintf("%q: %v", s, err), "write it as <region>.ocir.io/<namespace>/<repository>:<tag> or @sha256:<digest>")
 		}
 		if ref.Tag() == "" && ref.Digest() == "" {
-			return cli.Usage(fmt.Sprintf("%q names neither a tag nor a digest", s), "add :latest, or the tag that is meant")
+			return cli.Usage(fmt.Sprintf("%q names neither a tag nor a digest", s), "add a tag, such as :latest, or a digest")
 		}
 	}
 	switch {
@@ -114,16 +113,11 @@ func (o *scanResultsOptions) validate(args []string) error {
 	case o.unknown != enforcement.DenyUnknown && o.unknown != enforcement.AllowUnknown:
 		return cli.Usage(fmt.Sprintf("--unknown %q is not known", o.unknown), "use --unknown Deny or Allow")
 	case len(o.ignore) > 0 && o.failOn == "":
-		return cli.Usage("--ignore is for --fail-on", "add --fail-on HIGH, or leave it out")
+		return cli.Usage("--ignore needs --fail-on", "add --fail-on HIGH, or omit --ignore")
 	case o.unknown == enforcement.AllowUnknown && o.failOn == "":
-		return cli.Usage("--unknown is for --fail-on", "add --fail-on HIGH, or leave it out")
+		return cli.Usage("--unknown needs --fail-on", "add --fail-on HIGH, or omit --unknown")
 	}
-	if o.out.Format != "sarif" {
-		if err := o.out.Validate(); err != nil {
-			return cli.Usage(err.Error(), "use -o "+strings.Join(cli.Formats, ", -o ")+", -o sarif")
-		}
-	}
-	return o.ValidateFlags()
+	return cmp.Or(o.out.ValidateFormats(cli.FormatsAnd("sarif")), o.ValidateFlags())
 }
 
 // scanSubject is an image whose scan is wanted, and what names it.

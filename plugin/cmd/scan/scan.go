@@ -9,14 +9,14 @@ import (
 	"github.com/oke-sign/oke-sign/plugin/connect"
 )
 
-// New makes the command and those below it.
+// New makes the command with its subcommands.
 func New(s *connect.Session) *cobra.Command {
-	cmd := cli.NewGroup("scan", "Have images scanned, and see what was found", `Have OCI Vulnerability Scanning look for known problems in images of OCI
-Registry, and see what it found. The constraint OKEScannedImages keeps what has
-known problems out of a cluster.`)
-	recipe := cli.NewGroup("recipe", "List, make and delete scan recipes", "A recipe says how images are scanned.")
+	cmd := cli.NewGroup("scan", "Set up scans of images, and show what they found", `Set up OCI Vulnerability Scanning for images of OCI Registry, and show the known
+problems that it found. The constraint OKEScannedImages denies images with known
+problems in a cluster.`)
+	recipe := cli.NewGroup("recipe", "List, create and delete scan recipes", "A recipe says how OCI scans images.")
 	recipe.AddCommand(newRecipeList(s), newRecipeCreate(s), newRecipeDelete(s))
-	target := cli.NewGroup("target", "List, make and delete scan targets", "A target says which images are scanned, by which recipe.")
+	target := cli.NewGroup("target", "List, create and delete scan targets", "A target says which images OCI scans, and by which recipe.")
 	target.AddCommand(newTargetList(s), newTargetCreate(s), newTargetDelete(s))
 	cmd.AddCommand(newScanSetup(s), newScanResults(s), recipe, target)
 	return cmd

@@ -76,7 +76,7 @@ func everywhere[T any](ctx context.Context, s *connect.Session, c *connect.Cloud
 			Hint: "ask for a policy that lets you `inspect vss-family`, or name a compartment with --compartment",
 		}
 	case closed > 0:
-		s.Remark("%s could not be looked into: you may not list this there", cli.Count(closed, "compartment"))
+		s.Remark("%s skipped: you may not list this there", cli.Count(closed, "compartment"))
 	}
 	return slices.Concat(found...), errors.Join(errs...)
 }

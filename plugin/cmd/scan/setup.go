@@ -33,20 +33,20 @@ func newScanSetup(s *connect.Session) *cobra.Command {
 	o := &scanSetupOptions{Session: s}
 	cmd := &cobra.Command{
 		Use:   "setup --compartment OCID [--repository NAME]",
-		Short: "Have images scanned from now on",
-		Long: `Do all that is needed to have the images of a compartment scanned: check the two
-policy statements that let the service read them, and make the repositories, a
-recipe and a target if they are not there yet. It waits until the target is
-active; what is there already is left as it is, so that it may be run again.
+		Short: "Set up scans of a compartment's images",
+		Long: `Set up scans of the images of a compartment. The command checks the two policy
+statements that let the service read the images. It creates the repositories, a
+recipe and a target if they are missing, and waits until the target is active.
+It changes nothing that exists, so you can run it again.
 
-Without --repository, all repositories of the compartment are scanned, those of
-later too. Statements are printed and not added, because that takes an
-administrator; while one is missing, no target is made.
+Without --repository, OCI scans all repositories of the compartment, later ones
+included. Adding statements takes an administrator, so the command only prints
+them. While a statement is missing, it creates no target.
 
-Exit code 0: images are scanned. 3: they are not, as a statement is missing.`,
-		Example: `  kubectl oke-sign scan setup --compartment ocid1.compartment.oc1..aaaa... \
-    --repository scan-test`,
-		Args: cli.NoArguments,
+Exit code 0: OCI scans the images. 3: it does not, because a statement is
+missing.`,
+		Example: `  kubectl oke-sign scan setup --compartment $COMPARTMENT --repository scan-test`,
+		Args:    cli.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := cmp.Or(cli.NotEmpty(cmd, "repository"), cli.NotEmpty(cmd, "recipe"), cli.NotEmpty(cmd, "target"), o.complete()); err != nil {
 				return err
@@ -58,11 +58,11 @@ Exit code 0: images are scanned. 3: they are not, as a statement is missing.`,
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringSliceVar(&o.repositories, "repository", nil, "`NAME`s of the repositories to scan, without host and namespace. May be repeated.")
+	bindRepositories(flags, &o.repositories)
 	flags.StringVar(&o.recipe, "recipe", "scan-recipe", "`NAME` of the recipe.")
 	bindImageCount(flags, &o.imageCount)
-	flags.StringVar(&o.target, "target", "scan-target", "`NAME` of the target, if one has to be made.")
-	flags.BoolVar(&o.noPolicy, "no-policy", false, "Leave the check of the policy statements out.")
+	flags.StringVar(&o.target, "target", "scan-target", "`NAME` of the target to create if there is none.")
+	flags.BoolVar(&o.noPolicy, "no-policy", false, "Skip the check of the policy statements.")
 	o.out.Bind(flags)
 	return cmd
 }

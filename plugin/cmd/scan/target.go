@@ -13,7 +13,7 @@ import (
 	"github.com/oke-sign/oke-sign/provider/vulnscan"
 )
 
-// listedTarget is a target as it is shown.
+// listedTarget is a target in the output.
 type listedTarget struct {
 	ID            string   `json:"id"`
 	Name          string   `json:"name"`
@@ -48,54 +48,14 @@ func repositoriesOf(t vulnscan.Target) string {
 	return cli.Clip(strings.Join(t.Repositories, ","), 60)
 }
 
-type targetListOptions struct {
-	*connect.Session
-	out cli.Output
-}
-
 func newTargetList(s *connect.Session) *cobra.Command {
-	o := &targetListOptions{Session: s}
-	cmd := &cobra.Command{
-		Use:   "list",
-		Short: "List scan targets",
-		Long: `List the scan targets of the compartments of --compartment, or of all
-compartments of the region that you may look into.`,
-		Example: `  kubectl oke-sign scan target list -o wide`,
-		Args:    cli.NoArguments,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := cmp.Or(o.ValidateFlags(), o.out.Validate()); err != nil {
-				return err
-			}
-			return o.run(cmd.Context())
-		},
-	}
-	o.out.Bind(cmd.Flags())
-	return cmd
-}
-
-func (o *targetListOptions) run(ctx context.Context) error {
-	ctx, cancel := o.WithTimeout(ctx)
-	defer cancel()
-	c, err := o.Connect(ctx)
-	var found []vulnscan.Target
-	if err == nil {
-		found, err = everywhere(ctx, o.Session, c, func(ctx context.Context, compartment string) ([]vulnscan.Target, error) {
+	return listing[vulnscan.Target]{
+		kind: "target", columns: targetColumns, show: showTarget,
+		list: func(ctx context.Context, c *connect.Cloud, compartment string) ([]vulnscan.Target, error) {
 			return c.Scanning.Targets(ctx, c.Who.Region(), compartment)
-		})
-	}
-	results := make([]cli.Result, 0, len(found))
-	for _, t := range found {
-		if t.State != vulnscan.Deleted {
-			results = append(results, showTarget(t))
-		}
-	}
-	switch {
-	case err != nil:
-		results = append(results, cli.Result{Err: cli.StopCause(ctx, err)})
-	case len(results) == 0:
-		o.Remark("there is no scan target")
-	}
-	return o.Finish(o.out, targetColumns, results)
+		},
+		state: func(t vulnscan.Target) string { return t.State },
+	}.command(s)
 }
 
 type targetCreateOptions struct {
@@ -113,11 +73,14 @@ type targetCreateOptions struct {
 func newTargetCreate(s *connect.Session) *cobra.Command {
 	o := &targetCreateOptions{Session: s}
 	cmd := &cobra.Command{
-		Use:   "create NAME --compartment OCID --recipe OCID [--repository NAME]",
-		Short: "Make a scan target",
-		Long: `Make a scan target in the compartment of the repositories, and wait until it is
-active. Without --repository, all repositories of the compartment are scanned,
-those of later too.`,
+		Use: "create NAME --compartment OCID --recipe OCID",
+
+		DisableFlagsInUseLine: true,
+
+		Short: "Create a scan target",
+		Long: `Create a scan target in the compartment of the repositories, and wait until it
+is active. Without --repository, OCI scans all repositories of the compartment,
+later ones included.`,
 		Example: `  kubectl oke-sign scan target create scan-target \
     --compartment ocid1.compartment.oc1..aaaa... \
     --recipe ocid1.vsscontainerscanrecipe.oc1.iad.aaaa... --repository scan-test`,
@@ -132,9 +95,9 @@ those of later too.`,
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&o.recipe, "recipe", "", "`OCID` of the recipe to scan by.")
-	flags.StringSliceVar(&o.repositories, "repository", nil, "`NAME`s of the repositories to scan, without host and namespace. May be repeated.")
-	flags.StringVar(&o.url, "url", "", "`URL` of the registry; that of the region if not given.")
+	flags.StringVar(&o.recipe, "recipe", "", "`OCID` of the recipe.")
+	bindRepositories(flags, &o.repositories)
+	flags.StringVar(&o.url, "url", "", "`URL` of the registry. Default: the registry of the region.")
 	flags.StringVar(&o.description, "description", "", "`TEXT` that describes the target.")
 	o.out.Bind(flags)
 	return cmd
@@ -142,7 +105,7 @@ those of later too.`,
 
 func (o *targetCreateOptions) complete(args []string) (err error) {
 	if len(args) != 1 || args[0] == "" {
-		return cli.Usage("one name is wanted", "for instance kubectl oke-sign scan target create scan-target")
+		return cli.Usage("kubectl oke-sign scan target create takes one name", "for instance kubectl oke-sign scan target create scan-target")
 	}
 	o.name = args[0]
 	o.compartment, err = o.Compartment()
@@ -154,7 +117,7 @@ func (o *targetCreateOptions) validate() error {
 	case o.recipe == "":
 		return cli.Usage("--recipe is missing", "kubectl oke-sign scan recipe list shows the OCIDs of recipes")
 	case o.url != "" && vulnscan.RegistryRegion(o.url).IsZero():
-		return cli.Usage(fmt.Sprintf("--url %q is not the address of OCI Registry", o.url), "for instance --url https://iad.ocir.io, or leave it out")
+		return cli.Usage(fmt.Sprintf("--url %q is not the address of OCI Registry", o.url), "omit it, or write it as https://iad.ocir.io")
 	}
 	return cmp.Or(ids([]string{o.recipe}, "recipe"), parseRepositories(o.repositories), o.ValidateFlags(), o.out.Validate())
 }
@@ -180,7 +143,7 @@ func (o *targetCreateOptions) run(ctx context.Context) error {
 }
 
 func newTargetDelete(s *connect.Session) *cobra.Command {
-	return newScanDelete(s, "target", "What scans have\nfound before stays to be seen.",
+	return newScanDelete(s, "target", "The\nresults of earlier scans stay readable.",
 		func(ctx context.Context, c *connect.Cloud, id string) error {
 			return c.Scanning.DeleteTarget(ctx, c.Who.Region(), id)
 		},

@@ -49,24 +49,26 @@ func NewSign(s *connect.Session) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "sign (IMAGE|TYPE/NAME|-f FILE)... [--key OCID|NAME]",
 		Short: "Sign images with a key of OCI Vault",
-		Long: `Sign images in OCI Registry with an RSA key of OCI Vault: images named here,
-those of objects in the cluster, or those in manifests.
+		Long: `Sign images in OCI Registry with an RSA key of OCI Vault. Name the images, the
+objects of the cluster that use them, or manifests.
 
-Without --key it is the key that kubectl oke-sign keys use has chosen for the
-kubeconfig context in use; with none chosen, a person at a terminal is asked.
+Without --key, the command uses the default key that kubectl oke-sign keys use
+has set for the kubeconfig context. Without a default key, it asks you if it
+runs at a terminal.
 
 The signed message is byte for byte that of Oracle's own command,
-` + "`oci artifacts container image-signature sign-upload`" + `. Everything is checked
-before anything is signed: if one image of several cannot be signed, none is. A
-signature is verified before it is uploaded. An image that the key has signed
-before is left as it is, so a command that stopped half way can be run again.`,
-		Example: `  kubectl oke-sign sign ` + cli.ExampleTag + ` --resolve --key image-key
+` + "`oci artifacts container image-signature sign-upload`" + `. The command checks all
+images first, and signs none if it cannot sign one. It verifies each signature
+before the upload. It skips images that the key has signed before, so you can
+run it again after an interrupt.`,
+		Example: `  kubectl oke-sign sign ` + cli.ExampleTag + ` \
+    --resolve --key image-key
 
-  # All that a Deployment runs, after a look at what would be signed
+  # All images of a Deployment, after a look at what would be signed
   kubectl oke-sign sign deployment/web -n shop --dry-run
 
-  # By the key's OCID, with what should be known about the image later
-  kubectl oke-sign sign $IMAGE --key ` + cli.ExampleKey + ` \
+  # By the key's OCID, with a signed description and metadata
+  kubectl oke-sign sign $IMAGE --key $KEY \
     --description "nightly build" --metadata '{"buildNumber":"123"}'`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.anyAlgorithm = !cmd.Flags().Changed("algorithm")
@@ -85,15 +87,15 @@ before is left as it is, so a command that stopped half way can be run again.`,
 	}
 	flags := cmd.Flags()
 	o.targets.Bind(flags, s.Kube)
-	flags.StringVar(&o.key, "key", "", "Key to sign with: its `OCID`, or its name if no other key has it.")
-	flags.StringVar(&o.version, "key-version", "", "`OCID` of the version of the key; the current one unless given.")
+	flags.StringVar(&o.key, "key", "", "Signing key: its `OCID`, or its name if no other key has the name.")
+	flags.StringVar(&o.version, "key-version", "", "`OCID` of the key version. Default: the current version.")
 	flags.StringVar(&o.algorithm, "algorithm", string(signature.SHA256), "Signature algorithm `NAME`: SHA_224_RSA_PKCS_PSS, SHA_256_…, SHA_384_… or SHA_512_….")
 	flags.StringVar(&o.description, "description", "", "`TEXT` that is signed with the image.")
 	flags.StringVar(&o.metadata, "metadata", "", "`JSON` that is signed with the image.")
 	flags.BoolVar(&o.resolve, "resolve", false, "Sign the image that a tag points to now.")
-	flags.BoolVar(&o.skipOthers, "skip-others", false, "Pass over images of other registries that objects or manifests name, which cannot be signed.")
-	flags.BoolVar(&o.dryRun, "dry-run", false, "Say what would be signed, and sign nothing.")
-	flags.BoolVar(&o.force, "force", false, "Make another signature where the key has signed before.")
+	flags.BoolVar(&o.skipOthers, "skip-others", false, "Skip images of other registries in objects and manifests.")
+	cli.BindDryRun(flags, &o.dryRun)
+	flags.BoolVar(&o.force, "force", false, "Sign images that the key has signed before again.")
 	o.out.Bind(flags)
 	return cmd
 }
@@ -113,7 +115,7 @@ func (o *signOptions) complete(args []string) error {
 	if o.version != "" {
 		id, err := signature.ParseKeyVersionID(o.version)
 		if err != nil {
-			return cli.Usage("--key-version: "+err.Error(), "leave it out to sign with the key's current version")
+			return cli.Usage("--key-version: "+err.Error(), "omit it to sign with the key's current version")
 		}
 		o.versionID = id
 	}
@@ -325,7 +327,7 @@ func (o *signOptions) before(ctx context.Context, s *signer, ref image.Reference
 			!o.anyAlgorithm && rec.Algorithm != string(s.algorithm) {
 			continue
 		}
-		v, _, err := s.examiner.Verify(ctx, ref, rec)
+		v, _, err := s.verifier.Verify(ctx, ref, rec)
 		if err != nil {
 			return nil, err
 		}

@@ -32,24 +32,26 @@ func NewSignatures(s *connect.Session) *cobra.Command {
 	o := &signaturesOptions{Session: s}
 	cmd := &cobra.Command{
 		Use:   "signatures (IMAGE|TYPE/NAME|-f FILE)...",
-		Short: "List the signatures of images, and say which hold",
-		Long: `List the signatures that images have, those named here, those of objects in
-the cluster, or those in manifests: when and by whom they were made, and whether
-each holds, which is to say that it verifies with the key it names, that the key
-is enabled, and that it is about exactly this image. Keys are looked up in the
-vaults that you may list, and those of --key.
+		Short: "List the signatures of images, and which hold",
+		Long: `List the signatures of images, when and by whom they were made, and whether each
+holds. Name the images, the objects of the cluster that use them, or manifests.
 
-An image named by tag is looked up first, and shown with its digest. That a
-signature holds does not make its key one to be trusted, because whoever may
-push can attach signatures: for that there is kubectl oke-sign verify. With
--o name, the OCIDs of the signatures are printed.`,
+A signature holds if it verifies with the key that it names, this key is
+enabled, and the signed message is about exactly this image. The command looks
+up keys in the vaults that you may list, and the keys of --key. It looks up the
+digest of a tag first, and shows it.
+
+A signature that holds is no reason to trust its key: everybody who may push can
+attach signatures. kubectl oke-sign verify checks keys that you trust. -o name
+prints the OCIDs of the signatures.`,
 		Example: `  kubectl oke-sign signatures ` + cli.ExampleTag + `
 
-  # Of what runs, with who made each signature and why it does not hold
+  # Of running Pods, with who made each signature and why it does not hold
   kubectl oke-sign signatures pods -n shop -l app=web -o wide
 
   # The digest that a tag points to now
-  kubectl oke-sign signatures ` + cli.ExampleTag + ` -o json | jq -r '.[].digest'`,
+  kubectl oke-sign signatures ` + cli.ExampleTag + ` \
+    -o json | jq -r '.[].digest'`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := o.complete(args); err != nil {
 				return err
@@ -61,7 +63,7 @@ push can attach signatures: for that there is kubectl oke-sign verify. With
 		},
 	}
 	o.targets.Bind(cmd.Flags(), s.Kube)
-	cmd.Flags().StringSliceVar(&o.keys, "key", nil, "`OCID`s of keys to verify with that lie in vaults you may not list.")
+	keyring.BindKeys(cmd.Flags(), &o.keys, "keys to look up in vaults that you may not list")
 	o.out.Bind(cmd.Flags())
 	return cmd
 }
@@ -87,7 +89,7 @@ func tagOrDigest(s string) (image.Reference, *cli.HintedError) {
 		return ref, &cli.HintedError{What: fmt.Errorf("%q: %w", s, err), Hint: "write it as <region>.ocir.io/<namespace>/<repository>:<tag> or @sha256:<digest>"}
 	}
 	if ref.Tag() == "" && ref.Digest() == "" {
-		return ref, &cli.HintedError{What: fmt.Errorf("%q names neither a tag nor a digest", s), Hint: "add :latest, or the tag that is meant"}
+		return ref, &cli.HintedError{What: fmt.Errorf("%q names neither a tag nor a digest", s), Hint: "add a tag, such as :latest, or a digest"}
 	}
 	return ref, nil
 }
@@ -157,7 +159,7 @@ func (o *signaturesOptions) list(ctx context.Context, c *connect.Cloud, e *keyri
 		if err != nil {
 			note := cli.Brief(v.Reference) + ": " + s.Detail
 			switch {
-			case !errors.Is(err, keyring.ErrForeignVault) && !errors.Is(err, keyring.ErrTooManyKeys):
+			case !errors.Is(err, keyring.ErrOtherVault) && !errors.Is(err, keyring.ErrTooManyKeys):
 				r.PartialErr = cmp.Or(r.PartialErr, err)
 			case !slices.Contains(r.Notes, note):
 				r.Notes = append(r.Notes, note)

@@ -22,15 +22,15 @@ import (
 // signer signs with one version of one key.
 type signer struct {
 	*connect.Cloud
-	examiner  *keyring.RecordVerifier
+	verifier  *keyring.RecordVerifier
 	key       vault.MasterKey
 	version   signature.KeyVersionID
 	public    *rsa.PublicKey
 	algorithm signature.Algorithm
 }
 
-// signer finds the key and the version to sign with, and refuses those that
-// cannot sign images.
+// signer finds the key and the version to sign with. It rejects those that cannot sign
+// images.
 func (o *signOptions) signer(ctx context.Context) (*signer, error) {
 	c, err := o.ConnectImages(ctx)
 	if err != nil {
@@ -41,9 +41,9 @@ func (o *signOptions) signer(ctx context.Context) (*signer, error) {
 		return nil, err
 	}
 	for _, ref := range o.refs {
-		// Oracle's own tools look for the key in the vaults of one region only.
+		// Oracle's own tools look for the key in one region only.
 		if ref.Region() != id.Region() {
-			return nil, cli.Usage(fmt.Sprintf("key %s lies in a vault of %s, and %s in %s", id.Short(), id.Region(), ref.Name(), ref.Region()),
+			return nil, cli.Usage(fmt.Sprintf("key %s is in region %s, and %s in %s", id.Short(), id.Region(), ref.Name(), ref.Region()),
 				"sign with a key of the image's region: Oracle's own tools would not find this one when they verify")
 		}
 	}
@@ -62,10 +62,10 @@ func (o *signOptions) signer(ctx context.Context) (*signer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &signer{Cloud: c, examiner: keyring.NewRecordVerifier(c, nil, id), key: key, version: version, public: public, algorithm: signature.Algorithm(o.algorithm)}, nil
+	return &signer{Cloud: c, verifier: keyring.NewRecordVerifier(c, nil, id), key: key, version: version, public: public, algorithm: signature.Algorithm(o.algorithm)}, nil
 }
 
-// chooseKey puts the user's default key in the place of a --key that is not given.
+// chooseKey sets the key to the user's default if --key is missing.
 func (o *signOptions) chooseKey() error {
 	if o.key != "" {
 		return nil
@@ -83,12 +83,12 @@ func (o *signOptions) chooseKey() error {
 	return nil
 }
 
-// pick is the version to sign with. One that is not listed or not enabled would
-// make signatures that nobody accepts.
+// pick returns the version to sign with. Nobody accepts signatures of a version that is
+// not listed or not enabled, so pick rejects it.
 func (o *signOptions) pick(key vault.MasterKey) (signature.KeyVersionID, error) {
 	id, hint := key.Current, "name an enabled version with --key-version, or rotate the key in OCI Vault"
 	if !o.versionID.IsZero() {
-		id, hint = o.versionID, "leave --key-version out to sign with the key's current version"
+		id, hint = o.versionID, "omit --key-version to sign with the key's current version"
 	}
 	for _, v := range key.Versions {
 		switch {
@@ -102,12 +102,11 @@ func (o *signOptions) pick(key vault.MasterKey) (signature.KeyVersionID, error) 
 	return signature.KeyVersionID{}, &cli.HintedError{What: fmt.Errorf("version %s is not one of key %s (%s)", id, key.Name, key.ID.Short()), Hint: hint}
 }
 
-// uploadTimeout bounds an upload that has begun. It is not broken off when the
-// command is: nobody would know whether it took place.
+// uploadTimeout bounds an upload. An interrupt does not stop an upload that has begun,
+// because then its outcome would be unknown.
 const uploadTimeout = 15 * time.Second
 
-// sign makes one signature, makes sure that it proves what it should, and only
-// then stores it.
+// sign makes one signature, verifies it, and then uploads it.
 func (s *signer) sign(ctx context.Context, j job) (signature.Record, error) {
 	message := j.message.Encode()
 	sig, err := s.Vault.Sign(ctx, s.key.ID, s.version, s.algorithm, message)
@@ -133,8 +132,8 @@ func (s *signer) sign(ctx context.Context, j job) (signature.Record, error) {
 		Message: message, Signature: sig,
 	})
 	if refused, ok := errors.AsType[*oci.Error](err); ok && refused.Status == http.StatusConflict {
-		// Whoever may push can put a broken record in the way of an honest one.
-		return signature.Record{}, &cli.HintedError{What: err, Hint: "kubectl oke-sign signatures shows which record is in the way; delete it, or sign with another --algorithm"}
+		// Everybody who may push can upload a broken record that blocks a genuine one.
+		return signature.Record{}, &cli.HintedError{What: err, Hint: "kubectl oke-sign signatures IMAGE shows the record that blocks this one; delete it, or sign with another --algorithm"}
 	}
 	return rec, err
 }

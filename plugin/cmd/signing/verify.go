@@ -36,29 +36,30 @@ func NewVerify(s *connect.Session) *cobra.Command {
 	o := &verifyOptions{Session: s}
 	cmd := &cobra.Command{
 		Use:   "verify (IMAGE|TYPE/NAME|-f FILE)... [--key OCID]...",
-		Short: "Find out whether images are signed by the right key",
-		Long: `Find out whether each image is signed by at least one of up to five keys: images
-named here, those of objects in the cluster, or those in manifests.
+		Short: "Verify that images are signed by a key that you trust",
+		Long: `Verify that each image is signed by at least one of up to five keys. Name the
+images, the objects of the cluster that use them, or manifests.
 
-Without --key the keys are those of the cluster's policy, its OKESignedImages
-constraints: of an object's images, the constraints that match the object or its
-Pods. What a constraint exempts is judged all the same; what a cluster would
-admit is for kubectl oke-sign check to say.
+Without --key, the keys are those of the cluster's OKESignedImages constraints.
+For the images of an object, they are those of the constraints that match the
+object or its Pods. The command verifies exempt images too; kubectl oke-sign
+check says what a cluster would admit.
 
-The answer is the one that oke-sign gives in a cluster: the signature must
-verify with a key that is enabled now, and be about exactly this digest,
+The verdict is the one that oke-sign gives in a cluster. The signature must
+verify with a key that is enabled now. It must be about exactly this digest,
 repository, key and key version.
 
-Exit code 0: all are signed. 3: one is not. 1: it could not be found out. With
--o name, the images that are signed are printed, and no others.`,
-		Example: `  kubectl oke-sign verify ` + cli.ExampleTag + ` --resolve \
-    --key ` + cli.ExampleKey + `
+Exit code 0: all images are signed. 3: one is not. 1: the command failed. -o
+name prints only the signed images.`,
+		Example: `  kubectl oke-sign verify ` + cli.ExampleTag + ` \
+    --resolve --key $KEY
 
-  # All that a Deployment runs, by the policy of its cluster
+  # All images of a Deployment, by the policy of its cluster
   kubectl oke-sign verify deployment/web -n shop
 
-  # In a pipeline: what is not signed, and why
-  kubectl oke-sign verify $IMAGES --key $KEY -o json | jq '.[] | select(.signed != true)'`,
+  # In a pipeline: the images that are not signed, and why
+  kubectl oke-sign verify $IMAGES --key $KEY -o json |
+    jq '.[] | select(.signed != true)'`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := cmp.Or(cli.NotEmpty(cmd, "key"), o.complete()); err != nil {
 				return err
@@ -70,8 +71,8 @@ Exit code 0: all are signed. 3: one is not. 1: it could not be found out. With
 		},
 	}
 	o.targets.Bind(cmd.Flags(), s.Kube)
-	cmd.Flags().StringSliceVar(&o.keys, "key", nil, "`OCID`s of the keys to accept, one to five, instead of the cluster's policy. May be repeated.")
-	cmd.Flags().BoolVar(&o.resolve, "resolve", false, "Judge the image that a tag points to now.")
+	keyring.BindKeys(cmd.Flags(), &o.keys, "the keys to accept, one to five, instead of those of the cluster's policy")
+	cmd.Flags().BoolVar(&o.resolve, "resolve", false, "Verify the image that a tag points to now.")
 	o.out.Bind(cmd.Flags())
 	return cmd
 }

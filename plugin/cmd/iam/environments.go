@@ -14,11 +14,11 @@ import (
 	"github.com/oke-sign/oke-sign/provider/oci"
 )
 
-// Places are where jobs and people sign, as --for names them.
-var Places = []string{"cloud-shell", "devops", "github", "gitlab", "instance", "workload"}
+// Environments are the values of --for: where jobs and people sign.
+var Environments = []string{"cloud-shell", "devops", "github", "gitlab", "instance", "workload"}
 
-// flagsFor are the flags that say more about some surroundings, beside those that
-// fit all. Under "" are those of the command without --for.
+// flagsFor are the flags of single environments. Those of the command without --for are
+// under "".
 var flagsFor = map[string][]string{
 	"":            {"cluster", "workload", "signers", "scans"},
 	"cloud-shell": {"signers"},
@@ -29,29 +29,29 @@ var flagsFor = map[string][]string{
 	"workload":    {"cluster", "workload"},
 }
 
-// fitting refuses flags that say nothing about the surroundings, since what they
-// would narrow is not printed.
+// fitting rejects flags of other environments: the command does not print what they
+// would narrow.
 func (o *iamOptions) fitting(cmd *cobra.Command) error {
-	fit, known := flagsFor[o.surroundings]
+	fit, known := flagsFor[o.environment]
 	if !known {
-		return cli.Usage(fmt.Sprintf("--for %.120q is not known", o.surroundings), "use --for "+strings.Join(Places, ", --for "))
+		return cli.Usage(fmt.Sprintf("--for %.120q is not known", o.environment), "use --for "+strings.Join(Environments, ", --for "))
 	}
 	for _, name := range []string{"cluster", "workload", "signers", "scans", "dynamic-group", "runs-in", "project", "branch", "issuer", "audience"} {
 		if !cmd.Flags().Changed(name) || slices.Contains(fit, name) {
 			continue
 		}
-		if o.surroundings == "" {
-			return cli.Usage("--"+name+" is of surroundings, and --for is missing", "add --for "+strings.Join(takers(name), " or --for "))
+		if o.environment == "" {
+			return cli.Usage("--"+name+" needs --for", "add --for "+strings.Join(takers(name), " or --for "))
 		}
-		return cli.Usage("--"+name+" says nothing about --for "+o.surroundings, "leave it out; --for "+o.surroundings+" takes --"+strings.Join(fit, ", --"))
+		return cli.Usage("--"+name+" is not for --for "+o.environment, "omit it; --for "+o.environment+" takes --"+strings.Join(fit, ", --"))
 	}
 	return nil
 }
 
-// takers are the surroundings that a flag says something about.
+// takers returns the environments of a flag.
 func takers(flag string) []string {
 	var all []string
-	for _, s := range Places {
+	for _, s := range Environments {
 		if slices.Contains(flagsFor[s], flag) {
 			all = append(all, s)
 		}
@@ -81,9 +81,9 @@ func (o *iamOptions) validateFor() error {
 	switch {
 	case !plainName.MatchString(o.dynamicGroup):
 		return cli.Usage(fmt.Sprintf("--dynamic-group %.120q is no name of a dynamic group", o.dynamicGroup), "for instance --dynamic-group build-runners")
-	case o.runsIn != "" && !o.isPlace(o.runsIn):
+	case o.runsIn != "" && !o.isEnvironmentOCID(o.runsIn):
 		return cli.Usage(fmt.Sprintf("--runs-in %.120q is not the OCID of a compartment", o.runsIn), "it begins with ocid1.compartment., or with ocid1.instance. for --for instance")
-	case o.project != "" && (!projectPath.MatchString(o.project) || o.surroundings == "github" && strings.Count(o.project, "/") != 1):
+	case o.project != "" && (!projectPath.MatchString(o.project) || o.environment == "github" && strings.Count(o.project, "/") != 1):
 		return cli.Usage(fmt.Sprintf("--project %.120q is not OWNER/NAME", o.project), "for instance --project octo/web")
 	case !branchName.MatchString(o.branch):
 		return cli.Usage(fmt.Sprintf("--branch %.120q is no name of a branch", o.branch), "for instance --branch main")
@@ -95,10 +95,11 @@ func (o *iamOptions) validateFor() error {
 	return nil
 }
 
-// isPlace reports whether s is the OCID of where the surroundings can be.
-func (o *iamOptions) isPlace(s string) bool {
+// isEnvironmentOCID reports whether s is the OCID of a compartment, or of an instance
+// with --for instance.
+func (o *iamOptions) isEnvironmentOCID(s string) bool {
 	kinds := []string{"ocid1.compartment.", "ocid1.tenancy."}
-	if o.surroundings == "instance" {
+	if o.environment == "instance" {
 		kinds = append(kinds, "ocid1.instance.")
 	}
 	return oci.Segment(s) && slices.ContainsFunc(kinds, func(kind string) bool { return strings.HasPrefix(s, kind) })
@@ -164,9 +165,9 @@ func (n iamNeed) lines() []string {
 	return []string{n.Statement}
 }
 
-// needsFor are what signing needs in the surroundings of --for.
+// needsFor returns what signing needs in the environment of --for.
 func (o *iamOptions) needsFor() []iamNeed {
-	switch o.surroundings {
+	switch o.environment {
 	case "cloud-shell":
 		group := "Allow group " + o.grants().or(o.signers, "GROUP")
 		return append(statements("Cloud Shell, with a way to the internet to download the plugin",
@@ -204,7 +205,7 @@ func (g grants) forDevOps() []iamNeed {
 // forTokens is for jobs whose service gives them a token that an identity domain
 // trusts.
 func (g grants) forTokens() []iamNeed {
-	name := "oke-sign-" + g.surroundings
+	name := "oke-sign-" + g.environment
 	trust := &propagationTrust{
 		Name: name, Type: "JWT", Issuer: g.issuer,
 		ClientClaimName: "aud", ClientClaimValues: []string{g.or(g.audience, "AUDIENCE")},
@@ -212,7 +213,7 @@ func (g grants) forTokens() []iamNeed {
 	}
 	owner, project, _ := strings.Cut(g.project, "/")
 	path := g.or(owner, "OWNER") + "/" + g.or(project, "NAME")
-	if g.surroundings == "github" {
+	if g.environment == "github" {
 		trust.Issuer = cmp.Or(g.issuer, "https://token.actions.githubusercontent.com")
 		trust.PublicKeyEndpoint = trust.Issuer + "/.well-known/jwks"
 		trust.Rule = `sub eq "repo:` + path + `:ref:refs/heads/` + g.branch + `"`
