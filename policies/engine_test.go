@@ -285,7 +285,7 @@ func TestAProviderThatIsNotThere(t *testing.T) {
 			if diff := cmp.Diff([]string{"containers/c0: no-answer"}, reasons(d.Denied)); diff != "" {
 				t.Error(diff)
 			}
-			if _, ok := e.Remembered("oke-sign", gatekeeper.Question(goodImage, []string{keyA})); ok {
+			if _, ok := e.Cached("oke-sign", gatekeeper.Question(goodImage, []string{keyA})); ok {
 				t.Error("a missing answer is cached")
 			}
 		})

@@ -5,8 +5,8 @@ import (
 	"errors"
 )
 
-// WithErrorDocument runs a command that may fail before it has data. Where JSON or YAML is wanted,
-// there is some all the same.
+// WithErrorDocument calls run. If run fails before it prints data and -o is json or yaml,
+// WithErrorDocument prints a document with the error.
 func WithErrorDocument(t *Terminal, out *Output, run func() error) error {
 	written := &countingWriter{Writer: t.Streams.Out}
 	t.Streams.Out = written

@@ -57,7 +57,7 @@ type Document struct {
 	nothing  string // is said of a block without rows
 }
 
-// Section is a part of a table under a title of its own, or without one.
+// Section is a part of a table, with or without a title.
 type Section struct {
 	Title string
 	Rows  [][]string

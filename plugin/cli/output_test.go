@@ -12,8 +12,7 @@ import (
 	"github.com/oke-sign/oke-sign/plugin/cli"
 )
 
-// Whatever a record holds, json and yaml carry it whole, and neither has
-// anything in it that a terminal would obey.
+// JSON and YAML carry every record unchanged, without control characters of terminals.
 func FuzzPrinted(f *testing.F) {
 	f.Add("a\x1b[2J\u009b\u202e\U000e0041\u2028\n\"'\\")
 	f.Fuzz(func(t *testing.T, s string) {

@@ -75,7 +75,7 @@ func TestForEach(t *testing.T) {
 	}
 }
 
-// What is told of many targets is told once, and never more than a screen of it.
+// An error that many targets share is printed once, and errors fill at most a screen.
 func TestComplaints(t *testing.T) {
 	streams, _, _, errOut := genericiooptions.NewTestIOStreams()
 	terminal := cli.Terminal{Streams: streams}

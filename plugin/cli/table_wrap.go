@@ -11,8 +11,8 @@ import (
 	"golang.org/x/term"
 )
 
-// terminalWidth is how many characters fit on a line of the terminal that is written
-// to, or 0 if it is none or does not say.
+// terminalWidth returns the number of columns of the terminal behind w. It returns 0 if
+// w is not a terminal or does not report its size.
 func terminalWidth(w io.Writer) int {
 	if counting, ok := w.(*countingWriter); ok {
 		w = counting.Writer
@@ -159,8 +159,8 @@ func writeCells(b *bytes.Buffer, cells [][]string, widths []int) {
 	}
 }
 
-// Where a word that is longer than a line may break. What does not stays whole, and
-// the terminal, which wraps it, can still copy it.
+// Places at which a word that is longer than a line may break. Other words stay whole:
+// the terminal wraps them, and users can still copy them.
 const (
 	nowhere  = iota
 	inNames  // after parts of an image's name

@@ -247,7 +247,7 @@ next:
 	return shown, more
 }
 
-// Confirm asks. What is not a yes is a no.
+// Confirm asks a question. Every answer but yes is a no.
 func (t *Terminal) Confirm(ctx context.Context, question string) error {
 	_, _ = fmt.Fprintf(t.Streams.ErrOut, "%s [y/N] ", Printable(question))
 	answer, err := t.readLine(ctx)

@@ -108,8 +108,7 @@ func TestPick(t *testing.T) {
 	}
 }
 
-// A question reads one line. The next lines are for whoever asks next, such as an
-// editor.
+// A question reads one line. The next lines are for the next reader, such as an editor.
 func TestQuestionsReadOneLine(t *testing.T) {
 	streams, in, _, _ := genericiooptions.NewTestIOStreams()
 	in.WriteString("2\nyes\nrest")

@@ -17,8 +17,8 @@ import (
 	"github.com/oke-sign/oke-sign/test/fakeapiserver"
 )
 
-// What the cluster refuses is not done, and an object that somebody else has
-// changed since it was looked at is left alone.
+// A change that the cluster denies is not made. An object that somebody has changed since
+// the command read it stays as it is.
 func TestBreakGlassRefused(t *testing.T) {
 	web := `{"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web", "namespace": "default", "resourceVersion": "7"},
 		"spec": {"template": {"spec": {"containers": [{"name": "c", "image": "iad.ocir.io/ns/web:v1"}]}}}}`
@@ -84,8 +84,8 @@ func TestBreakGlassRefused(t *testing.T) {
 	}
 }
 
-// Whoever breaks the glass does it while something goes wrong, and controllers write
-// the status of the workload all the while. That is no change of what was decided on.
+// During an incident, controllers keep writing the status of a workload. Break-glass
+// succeeds nevertheless.
 func TestBreakGlassWhileTheStatusChanges(t *testing.T) {
 	const deployment = `{"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web", "namespace": "default", "uid": "u", "resourceVersion": "%d"},
 		"spec": {"replicas": 1, "template": {"metadata": {"annotations": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "iad.ocir.io/ns/web:v1"}]}}},

@@ -52,7 +52,7 @@ func TestInterrupted(t *testing.T) {
 	}
 }
 
-// What is piped in may never end, and the command does when it is asked to.
+// A command that reads from a pipe ends when it is interrupted.
 func TestInterruptedWhileReading(t *testing.T) {
 	const key = "ocid1.key.oc1.iad.b5q4c5lnaahik.abuwcljsvk4scpx3vkf56a2my7mh573jpwj2jexepk2qwjoqqnv3t6jcf64a"
 	for _, args := range []string{
@@ -82,7 +82,7 @@ func (r endless) Read([]byte) (int, error) {
 	return 0, r.Err()
 }
 
-// Whoever pipes help somewhere hears that it did not arrive.
+// A command fails if its help cannot be written.
 func TestHelpIsNotLost(t *testing.T) {
 	for _, args := range []string{"--help", "", "help sign", "policy", "sign -h", "__complete si"} {
 		streams, _, _, errOut := genericiooptions.NewTestIOStreams()

@@ -79,7 +79,8 @@ type completer = func(cmd *cobra.Command, args []string, word string) ([]string,
 type completion struct{ *connect.Session }
 
 // add teaches all commands below to complete what flags and arguments
-// of their names take. What cannot be found out has no candidates, and no words.
+// of their names take. A failed request gives no
+// candidates and prints nothing.
 func (g completion) add(cmd *cobra.Command) {
 	for _, below := range cmd.Commands() {
 		g.add(below)

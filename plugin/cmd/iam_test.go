@@ -24,8 +24,8 @@ func iamOutput(t *testing.T, args ...string) string {
 	return out.String()
 }
 
-// What Terraform would make is what the command prints for people: the same
-// statements, rules and names, once its variables are filled in.
+// Terraform would make the statements, rules and names that the command prints for people,
+// once its variables have values.
 func TestTerraformSaysTheSame(t *testing.T) {
 	const cluster, compartment = "ocid1.cluster.oc1.iad.aaaa", "ocid1.compartment.oc1..aaaa"
 	for _, args := range [][]string{

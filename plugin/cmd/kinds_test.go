@@ -58,8 +58,8 @@ metadata: {name: web}
 spec: {containers: [{name: web, image: %q}]}
 `
 
-// Whoever signs in by any of the ways lists keys, signs, verifies and judges
-// manifests, in the environment that the place itself has.
+// With each auth kind, users list keys, sign, verify and check manifests, in the
+// environment of the place that has this auth kind.
 func TestEveryWayToSignIn(t *testing.T) {
 	cloud := ocitest.Start(t, ocitest.Config{Seed: "demo"})
 	kinds := ociauth.Kinds()

@@ -45,7 +45,7 @@ func crowd(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 // stumble METHOD PATH [CODE]: the cluster answers such requests, dry runs apart, whose
-// path ends like that, with the code, 502 unless given; "stumble clear": no longer.
+// path ends like that, with the code, 502 unless given; "stumble clear" ends it.
 func stumble(ts *testscript.TestScript, _ bool, args []string) {
 	if args[0] == "clear" {
 		of(ts).cluster.Before(nil)
@@ -151,8 +151,8 @@ func atTerminal(ts *testscript.TestScript, size *pty.Winsize, args []string) {
 	}
 }
 
-// blur FILE NEW: keys and digests, which differ too, have names in NEW instead. What
-// they are is not compared.
+// blur FILE NEW: keys and digests, which differ too, have names in NEW instead, so
+// that their values are not compared.
 func blur(ts *testscript.TestScript, _ bool, args []string) {
 	replace(ts, args, []named{
 		{`@sha256:[0-9a-f]{12}(…|[0-9a-f]{52})`, "@<digest>"},

@@ -37,8 +37,8 @@ import (
 var update = flag.Bool("update", false, "write what commands print into the scripts' golden files")
 
 // TestMain makes the test binary the command as well: scripts run it as a
-// process of its own, which reads proxy and certificates from its environment
-// exactly as the real one does.
+// separate process, which reads proxy and certificates from its environment exactly as the
+// real one does.
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"kubectl-oke_sign": func() {
 		var interrupts cli.Interrupts
@@ -55,8 +55,8 @@ func TestMain(m *testing.M) {
 	}})
 }
 
-// TestScripts runs every script against an OCI of its own: a tenancy with a
-// vault of four keys and two repositories of two images each, nothing signed.
+// TestScripts runs each script against a new tenancy. It has a vault of four keys and two
+// repositories of two images each, without signatures.
 func TestScripts(t *testing.T) {
 	material, err := newMaterial()
 	if err != nil {
@@ -275,7 +275,7 @@ func push(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Setenv(args[2], of(ts).tenancy.NewImage(args[0], args[1]).Ref())
 }
 
-// fault JSON: requests go wrong; "fault clear": they no longer do.
+// fault JSON: requests fail; "fault clear" ends that.
 func fault(ts *testscript.TestScript, _ bool, args []string) {
 	if args[0] == "clear" {
 		of(ts).cloud.ClearFaults()
@@ -498,8 +498,8 @@ func iam(ts *testscript.TestScript, _ bool, args []string) {
 	w := of(ts)
 	admin := ts.Getenv("OCI_CONFIG_FILE")
 	defer ts.Setenv("OCI_CONFIG_FILE", admin)
-	// What OCI wants for looking an image up is not known, nor where it says which
-	// registry was scanned; the statements hold whichever it is.
+	// It is unknown which permission OCI wants for looking up an image, and where it says
+	// which registry was scanned. The statements work in each case.
 	lookup, url := w.tenancy.Switches().LookupPermission, w.tenancy.Switches().ResultURL
 	for left := range len(statements) + 1 {
 		if left > 0 && strings.Contains(statements[left-1], "{REPOSITORY_READ}") && lookup != "REPOSITORY_READ" {

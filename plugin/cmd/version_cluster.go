@@ -32,8 +32,8 @@ type component struct {
 	Detail  string `json:"detail,omitempty"`
 }
 
-// clusterVersions are those that a cluster has. Parts that are not there are none;
-// those of which it could not be found out have no version.
+// clusterVersions are the versions of a cluster's parts. It omits missing parts. A part
+// that could not be read has no version.
 type clusterVersions struct {
 	Kubernetes string      `json:"kubernetes,omitempty"`
 	Provider   *component  `json:"provider,omitempty"`
@@ -59,7 +59,7 @@ func (v *clusterVersions) components() []component {
 	return append(all, v.Templates...)
 }
 
-// inCluster asks the cluster. What could be found out is returned with an error.
+// inCluster asks the cluster. With an error it returns the versions that it could read.
 func inCluster(ctx context.Context, s *connect.Session) (*clusterVersions, error) {
 	client, err := s.Kube.Typed()
 	if err != nil {

@@ -53,7 +53,7 @@ func (s *Session) ReadDefaults() (Defaults, error) {
 		d, err = parseDefaults(text)
 	}
 	if err != nil {
-		return Defaults{}, &cli.HintedError{What: fmt.Errorf("%s: %w", file, err), Hint: "mend the file or remove it, and choose anew with kubectl oke-sign keys use"}
+		return Defaults{}, &cli.HintedError{What: fmt.Errorf("%s: %w", file, err), Hint: "fix or remove the file, and choose a key with kubectl oke-sign keys use"}
 	}
 	return d, nil
 }

@@ -1,7 +1,7 @@
 // Package gatekeeper runs Gatekeeper's own engine in process: the client and the Rego
 // driver of frameworks/constraint, Gatekeeper's target handler, and its external
-// data client, wired as Gatekeeper's manager wires them. What passes or fails here
-// does so in a cluster with the same templates, constraints and providers.
+// data client, wired as Gatekeeper's manager wires them. The engine decides as a
+// cluster with the same templates, constraints and providers does.
 //
 // It trusts the templates and constraints it is given and nothing that it
 // reviews. It is not a webhook: there is no API server in front of it, so objects
@@ -56,9 +56,9 @@ type Config struct {
 	// Gatekeeper's --external-data-provider-response-cache-ttl. Ages are counted
 	// in whole seconds. Zero means DefaultMemory; less than zero, no memory.
 	Memory time.Duration
-	// Ask answers questions in the place of all providers, outside a cluster. What
-	// it leaves out has no answer; an error is the providers' system error, beside
-	// what could be answered. It may be called from several goroutines.
+	// Ask answers questions in place of all providers, outside a cluster. A question
+	// without a value in the map has no answer. An error becomes the providers' system
+	// error, beside the answers. Several goroutines may call Ask.
 	Ask func(ctx context.Context, provider string, questions []string) (map[string]any, error)
 }
 
@@ -217,8 +217,8 @@ type Provider struct {
 	Timeout time.Duration
 }
 
-// AddProvider adds or replaces a provider. What a former one of that name has
-// answered is still remembered, as in Gatekeeper.
+// AddProvider adds or replaces a provider. The answers of a replaced provider stay in the
+// cache, as in Gatekeeper.
 func (e *Engine) AddProvider(p Provider) error {
 	if p.Timeout < time.Second || p.Timeout%time.Second != 0 {
 		return fmt.Errorf("adding provider %s: a timeout is whole seconds, not %s", p.Name, p.Timeout)
@@ -253,9 +253,9 @@ type Answer struct {
 	Received time.Time // in whole seconds
 }
 
-// Remembered returns the answer that would be used again without asking the
+// Cached returns the answer that would be used again without asking the
 // provider.
-func (e *Engine) Remembered(provider, question string) (Answer, bool) {
+func (e *Engine) Cached(provider, question string) (Answer, bool) {
 	if e.answers == nil {
 		return Answer{}, false
 	}

@@ -174,7 +174,7 @@ func TestReviewTellsTheUserAndTheNamespace(t *testing.T) {
 	}
 }
 
-func TestAnswersAreRememberedAsLongAsSaid(t *testing.T) {
+func TestAnswersAreCachedForTheirTTL(t *testing.T) {
 	for name, tc := range map[string]struct {
 		memory time.Duration
 		want   string
@@ -196,15 +196,15 @@ func TestAnswersAreRememberedAsLongAsSaid(t *testing.T) {
 			if got := len(p.Requests()); got != tc.asked {
 				t.Errorf("%d requests, want %d", got, tc.asked)
 			}
-			answer, ok := e.Remembered("p", "k")
+			answer, ok := e.Cached("p", "k")
 			if want := tc.asked == 1; ok != want || ok && answer.Value != "first" {
-				t.Errorf("Remembered = %v, %v", answer, ok)
+				t.Errorf("Cached = %v, %v", answer, ok)
 			}
 		})
 	}
 }
 
-func TestFailuresAreNotRemembered(t *testing.T) {
+func TestFailuresAreNotCached(t *testing.T) {
 	p := gatekeepertest.Start(t, func([]string) (int, string) {
 		return http.StatusOK, gatekeepertest.Response("OCI is unreachable")
 	})
@@ -213,7 +213,7 @@ func TestFailuresAreNotRemembered(t *testing.T) {
 	if got := answered(t, review(t, e, gatekeeper.Request{Object: pod(t)})); got.SystemError != "OCI is unreachable" {
 		t.Errorf("got %q", got.SystemError)
 	}
-	if answer, ok := e.Remembered("p", "k"); ok {
+	if answer, ok := e.Cached("p", "k"); ok {
 		t.Errorf("remembers %v", answer)
 	}
 	p.Answer(value("yes"))

@@ -148,8 +148,8 @@ func TestVerifyOtherImages(t *testing.T) {
 	}
 }
 
-// Whoever uploads a record chooses the key that it names. OCI is asked only for keys
-// that the user named, and for keys of the user's own vaults.
+// The uploader of a signature record chooses the key that it names. The command asks OCI
+// only for keys that the user named, and for keys of the user's own vaults.
 func TestVerifyAsksForKnownKeysOnly(t *testing.T) {
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
 	own := newRSA(t, tenancy.NewVault("vault", ""), "image-key")

@@ -25,7 +25,7 @@ var containerFields = []string{"initContainers", "containers", "ephemeralContain
 // Images are the images that an object brings to nodes, by its own spec or by the
 // templates of pods in it, in the order in which they stand there. Objects are
 // read by their shape, as the policies read them; one without pods has none. A
-// list that is none, and a container without an image, are errors.
+// field that should be a list, and a container without an image, are errors.
 func Images(object *unstructured.Unstructured) ([]Image, error) {
 	found, err := places(object.Object)
 	if err != nil {
@@ -144,7 +144,7 @@ func dotted(path []any) string {
 	return strings.Join(steps, ".")
 }
 
-// below is a path continued, in an array of its own.
+// below returns a copy of path with more steps.
 func below(path []any, steps ...any) []any { return append(slices.Clip(path), steps...) }
 
 func holdsContainers(spec map[string]any) bool {

@@ -1,6 +1,6 @@
 // Package manifest reads Kubernetes manifests strictly: the objects in a file, the
-// Pods that come of them, and the images that those name. What it cannot read is
-// an error and never passed over: behind it an image could hide.
+// Pods that come of them, and the images that those name. Everything
+// that it cannot read is an error, because an image could hide behind it.
 package manifest
 
 import (
@@ -72,7 +72,7 @@ func overridden(text []byte) ([]byte, bool) {
 }
 
 // readAlike reports whether all readers find the same fields in a node and in what
-// is below it. What an alias stands for is looked at where it is written.
+// is below it. It reads the value of an alias where the value stands.
 func readAlike(node *yamlv3.Node) bool {
 	if node.Kind == yamlv3.MappingNode {
 		if _, ok := fields(node); !ok {

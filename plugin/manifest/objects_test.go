@@ -73,8 +73,7 @@ func TestObjects(t *testing.T) {
 	}
 }
 
-// What kubectl and every other reader of YAML takes for the same is read, and where
-// they differ nothing is.
+// Fields that all readers of YAML understand alike are read, and others are an error.
 func TestMergedFields(t *testing.T) {
 	const head = "apiVersion: v1\nkind: Pod\nmetadata: {name: x}\nspec:\n  containers:\n  - &a {name: a, image: i, env: &e {x: y}}\n"
 	for name, tc := range map[string]struct {

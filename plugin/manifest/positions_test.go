@@ -72,7 +72,7 @@ func TestLocate(t *testing.T) {
 	}
 }
 
-// What cannot be found is where the object is, and never an error.
+// An image that cannot be found gets the line of its object, and no error.
 func TestLocateWhatIsNotThere(t *testing.T) {
 	const long = "a-name-of-a-container-that-is-longer-than-forty-characters"
 	text := "# c\n" + pod + "x\n  - name: none\n  - name: " + long + "-1\n    image: w\n  - name: " + long + "-2\n    image: z\n"
@@ -134,7 +134,7 @@ func TestLocateManyBehindMany(t *testing.T) {
 	}
 }
 
-// Whatever is read is located at lines that there are.
+// Each image has a line that exists.
 func FuzzLocate(f *testing.F) {
 	f.Add([]byte("{apiVersion: v1, kind: List, items: [{apiVersion: v1, kind: Pod, spec: &s {containers: [{image: x}]}}, {apiVersion: v1, kind: Pod, spec: *s}]}"))
 	f.Add([]byte("\ufeff---\r\napiVersion: v1\rkind: Pod\u2028spec:\u0085 {containers: [{image: x}, {<<: {image: y}}, {\"<<\": z}]}\n---\n"))

@@ -189,8 +189,7 @@ func TestPinSharedWithOthers(t *testing.T) {
 	}
 }
 
-// What pinning writes differs from what was there in values of images only, by
-// what Kubernetes' own reader finds in both.
+// Pinning changes only the values of images, as Kubernetes' own reader reads them.
 func FuzzPin(f *testing.F) {
 	for _, seed := range []string{
 		pod + tagged + "\n", pod + "&a 'x'\n  - image: *a\n", "\ufeff" + pod + ">-\r\n      x\r\n",

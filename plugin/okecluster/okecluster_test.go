@@ -59,7 +59,7 @@ func TestUpdate(t *testing.T) {
 	if err != nil || during.State != "UPDATING" || during.Policy.Enabled {
 		t.Errorf("during the update: %+v, %v", during, err)
 	}
-	// What was read before somebody else's change cannot undo it.
+	// A policy that was read before another user's change cannot undo the change.
 	if _, err := c.Update(t.Context(), before, okecluster.Policy{}); !errors.Is(err, okecluster.ErrChanged) {
 		t.Errorf("an update of what has changed: %v", err)
 	}

@@ -36,8 +36,7 @@ func session(t *testing.T, configFile string) (*connect.Session, *bytes.Buffer) 
 	return s, errOut
 }
 
-// Each question has an answer or an error of its own. What OCI does not say is never
-// a yes.
+// Each question has its own answer or error. A missing answer of OCI is never a yes.
 func TestOCI(t *testing.T) {
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
 	key := tenancy.NewVault("vault", "").NewKey("image-key", ocitest.RSA2048)

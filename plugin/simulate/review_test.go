@@ -198,7 +198,7 @@ func TestObjectResult(t *testing.T) {
 	}
 }
 
-// What is not known of an image is never shown as a yes, or as nothing found.
+// An unknown verdict or scan is never shown as a yes or as a scan without problems.
 func TestColumns(t *testing.T) {
 	failed := errors.New("503")
 	scan := func(counts map[vulnreport.Severity]int) *vulnreport.Report {

@@ -76,8 +76,8 @@ func pod(name, annotations string, images ...string) string {
 		name, annotations, strings.Join(containers, ", "))
 }
 
-// What becomes of an image is what Gatekeeper would decide, and never better than what
-// is known.
+// The result for an image is Gatekeeper's decision, and never better than the known
+// verdict.
 func TestPods(t *testing.T) {
 	const glass = `oracle.image-policy.k8s.io/break-glass: "true"`
 	shop := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop"}}
@@ -259,7 +259,7 @@ func TestReadRecord(t *testing.T) {
 	}
 }
 
-// What an unanswered question comes to is an error, whatever else was answered.
+// An unanswered question is an error, whatever the answers to others are.
 func TestFromAnswers(t *testing.T) {
 	q := func(image string) string { return fmt.Sprintf(`{"image":%q,"keys":[%q]}`, image, key) }
 	questions := []string{q(signed), q(broken)}

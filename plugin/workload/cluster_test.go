@@ -182,8 +182,8 @@ func TestFindInCluster(t *testing.T) {
 	}
 }
 
-// Owners are shown as far as the user may see them. What fails for another reason is an
-// error: a Pod under the wrong name would be looked for in vain.
+// Owners are shown as far as the user may see them. Every other failure is an error,
+// because nobody would find a Pod under a wrong name.
 func TestWorkloadsOfOthers(t *testing.T) {
 	owner := func(version, kind, name string) string {
 		return fmt.Sprintf("ownerReferences: [{apiVersion: %s, kind: %s, name: %s, uid: u, controller: true}]", version, kind, name)

@@ -82,7 +82,7 @@ func TestNames(t *testing.T) {
 	}
 }
 
-// What stands beside a message is left out of it, and nothing else.
+// A short message omits only what stands beside it.
 func TestBrief(t *testing.T) {
 	for message, want := range map[string]string{
 		"containers/web: unsigned: no signature: img:1": "unsigned: no signature",

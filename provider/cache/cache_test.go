@@ -139,7 +139,7 @@ func TestAgeCountsFromTheStartOfTheLoad(t *testing.T) {
 	})
 }
 
-// What a load brings may be older than the load, and is never younger.
+// A loaded value may be older than its load, and never younger.
 func TestAgeThatAValueTells(t *testing.T) {
 	for name, tt := range map[string]struct {
 		before, want time.Duration // the load, and how long after it the value is served
@@ -615,8 +615,8 @@ func TestHungLoadsKeepNoRoom(t *testing.T) {
 	})
 }
 
-// Who leaves a load before its end learns what has gone wrong in it so far, also
-// in what it waits for itself, and also if somebody else began that.
+// A caller that gives up before a load ends gets the errors of the load so far. They
+// include errors of work that the load waits for, even if another caller started it.
 func TestReportProgress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		refusal := errors.New("429 (opc-request-id abc)")

@@ -15,8 +15,7 @@ import (
 	"github.com/oke-sign/oke-sign/provider/verdict"
 )
 
-// Whatever is gathered, the decision on what is cached of it is the decision on the
-// whole.
+// The decision on cached evidence equals the decision on the evidence as gathered.
 func TestCompactEvidenceDecidesTheSame(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	pick := func(n int) int { return r.IntN(n) }

@@ -191,7 +191,7 @@ func parse(s string) (Reference, Class, string) {
 	region, canonical := byHost[host]
 	if !canonical {
 		if resemblesOCIR(host) {
-			return Reference{}, Ambiguous, fmt.Sprintf("the host %.80q looks like OCI Registry's and is none of its canonical ones", host)
+			return Reference{}, Ambiguous, fmt.Sprintf("the host %.80q looks like a host of OCI Registry but is not a canonical one", host)
 		}
 		return Reference{}, Other, ""
 	}

@@ -30,8 +30,7 @@ func nth(t *testing.T, repository string, n int) image.Reference {
 
 const entry = 256 + len("id") + len("sha256:") + 64 // bytes that one image takes
 
-// An inventory is dropped after half a minute. What is read for it after that counts
-// for nothing.
+// An inventory is dropped after half a minute. Pages that arrive later have no effect.
 func TestInventoriesAreDropped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := registry.NewInventories(time.Now)

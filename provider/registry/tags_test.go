@@ -39,8 +39,8 @@ func TestTags(t *testing.T) {
 	}
 }
 
-// A rollout asks for one tag many times at once. What OCI did not answer is asked
-// for again.
+// A rollout asks for one tag many times at once. After an error the next caller asks
+// again.
 func TestTagsAreAskedForOnce(t *testing.T) {
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
 	img := tenancy.NewImage("team/app", "v1")

@@ -134,8 +134,8 @@ func TestNothingIsEscapedThatNeedNotBe(t *testing.T) {
 	}
 }
 
-// An answer is bounded. What it has no room for is an image without an answer, and
-// the system error says so.
+// An answer is bounded. An image that does not fit has no answer, and the system error
+// says so.
 func TestLargeAnswers(t *testing.T) {
 	problems := make([]vulnreport.Problem, vulnreport.MaxProblems)
 	for i := range problems {

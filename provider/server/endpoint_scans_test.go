@@ -141,9 +141,8 @@ func TestScansAreTheirCallersOnly(t *testing.T) {
 	}
 }
 
-// TestSlowScansDelayNoSignature: scans that hang take none of the time and none of
-// the places of questions about signatures, and are answered within a time of
-// their own.
+// Scans that hang use neither the time nor the slots of questions about signatures. Their
+// own timeout bounds them.
 func TestSlowScansDelayNoSignature(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})

@@ -539,7 +539,7 @@ func FuzzParseEndpoint(f *testing.F) {
 			}
 			return
 		}
-		// What parses prints back the same, and lies where it must.
+		// A parsed endpoint prints back the same, within Oracle's domain.
 		again, err := vault.ParseEndpoint(region, got.String())
 		if err != nil || again != got || !strings.HasSuffix(got.String(), ".oraclecloud.com") {
 			t.Errorf("%q: %s, %v", s, got, err)
@@ -681,7 +681,7 @@ func TestVaultsAndTheirKeys(t *testing.T) {
 	})
 }
 
-// What is created goes through passing states, and what is asked twice is made once.
+// A new vault passes through transient states. A repeated request makes no second one.
 func TestCreate(t *testing.T) {
 	w := newWorld(t, ocitest.TenancyConfig{})
 	made, err := w.c.CreateVault(t.Context(), "fresh", w.ID)

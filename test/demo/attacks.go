@@ -551,7 +551,7 @@ func (s *story) remembered(image string, keys ...ociclient.Key) string {
 	for _, k := range keys {
 		ids = append(ids, k.ID)
 	}
-	if _, ok := s.cluster.engine.Remembered("oke-sign", gatekeeper.Question(image, ids)); ok {
+	if _, ok := s.cluster.engine.Cached("oke-sign", gatekeeper.Question(image, ids)); ok {
 		return "an answer"
 	}
 	return "nothing"

@@ -164,8 +164,8 @@ func (c *cluster) create(ctx context.Context, object *unstructured.Unstructured,
 	})
 }
 
-// apply creates the object that the text describes, as alice. What a Deployment
-// asks for, the controllers then create.
+// apply creates the object that the text describes, as alice. For a Deployment it then
+// creates the ReplicaSet and Pods, as the controllers do.
 func (c *cluster) apply(ctx context.Context, text string) (outcome, error) {
 	object, err := manifest.Object([]byte(text))
 	if err != nil {

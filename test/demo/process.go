@@ -18,8 +18,8 @@ import (
 	"github.com/creack/pty"
 )
 
-// process is a program of the demo that keeps running. What it writes to
-// standard error is kept, to be shown if it fails.
+// process is a program of the demo that keeps running. Its last lines on standard error
+// are shown if it fails.
 type process struct {
 	name string
 	cmd  *exec.Cmd

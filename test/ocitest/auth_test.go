@@ -295,7 +295,7 @@ func (k keyOf) PrivateRSAKey() (*rsa.PrivateKey, error) { return k.key, nil }
 
 func TestSessionsRunOut(t *testing.T) {
 	t.Parallel()
-	// A cloud of its own, whose clock moves on.
+	// A separate cloud, because its clock moves.
 	now := time.Now()
 	own := ocitest.Start(t, ocitest.Config{Now: func() time.Time { return now }, Seed: "bare"})
 	client := clientFor(t, own)

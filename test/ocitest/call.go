@@ -84,7 +84,7 @@ func required(fields ...string) error {
 
 func oneOf(name, value string, allowed ...string) error {
 	if value != "" && !slices.Contains(allowed, value) {
-		return invalid("%s: %.80q is none of %s", name, value, strings.Join(allowed, ", "))
+		return invalid("%s: %.80q is not one of %s", name, value, strings.Join(allowed, ", "))
 	}
 	return nil
 }

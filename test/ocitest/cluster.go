@@ -133,7 +133,7 @@ type proxymux struct {
 	cloud   *Cloud
 	account serviceAccount
 	dir     string // with token and ca.crt, as Kubernetes mounts them
-	host    string // a loopback address of its own
+	host    string // a loopback address that no other cluster has
 	server  *http.Server
 	wait    sync.WaitGroup
 
@@ -248,7 +248,7 @@ func (p *proxymux) serve(w http.ResponseWriter, r *http.Request) {
 // Workload is a Pod's service account in an enhanced OKE cluster, and the
 // endpoint of that cluster which exchanges the account's token for one of OCI's.
 type Workload struct {
-	Host string // KUBERNETES_SERVICE_HOST, a loopback address of its own
+	Host string // KUBERNETES_SERVICE_HOST, a loopback address that no other cluster has
 	Dir  string // with token and ca.crt, as Kubernetes mounts them
 
 	tenancy *Tenancy

@@ -92,7 +92,7 @@ func TestInstanceAndResource(t *testing.T) {
 	}
 }
 
-// vouched is a workload as the emulator's page makes it, with a key of its own.
+// vouched is a workload with its own key, as the emulator's page makes it.
 type vouched struct {
 	common.ConfigurationProvider
 	token string
@@ -203,7 +203,7 @@ func TestWorkloadRights(t *testing.T) {
 	}
 }
 
-// What the page refuses to vouch for, it says.
+// The page says why it rejects a workload.
 func TestWorkloadRefused(t *testing.T) {
 	t.Parallel()
 	cluster := cloud.NewTenancy(t, ocitest.TenancyConfig{}).NewCluster("prod", "").ID

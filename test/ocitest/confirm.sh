@@ -7,7 +7,7 @@
 # KEY is an RSA key and IMAGE an image that nobody relies on: the key is disabled
 # and enabled again, the image is signed and its signatures are deleted. LIMITED
 # is a profile of a user who may only `inspect repos` in the image's compartment,
-# which must lie below the root. What is not given is not asked.
+# which must be below the root. Checks that need a missing variable are skipped.
 #
 # In a pipeline, an instance or Cloud Shell it also says what the place itself has.
 # There REGISTRY=iad.ocir.io asks whether OCI Registry accepts the token that

@@ -41,7 +41,7 @@ func parseScheme(name string) (scheme, error) {
 	}
 	h, ok := hashes[bits]
 	if !ok {
-		return scheme{}, invalid("signingAlgorithm: %.60q is none that is known", name)
+		return scheme{}, invalid("signingAlgorithm: %.60q is unknown", name)
 	}
 	s.hash = h
 	return s, nil

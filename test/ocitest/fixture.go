@@ -19,7 +19,7 @@ import (
 //
 // Go reads HTTPS_PROXY and SSL_CERT_FILE once in a process, so a test that uses
 // clients in its own process needs [Main] instead; this one is for tests that
-// start programs with [Cloud.Env], and for clients with a transport of their own.
+// start programs with [Cloud.Env], and for clients with their own transport.
 func Start(tb testing.TB, cfg Config) *Cloud {
 	tb.Helper()
 	c, err := New(cfg)
@@ -72,8 +72,8 @@ type TenancyConfig struct {
 	Switches  *Switches // the cloud's if nil
 }
 
-// Tenancy is a customer of the cloud, for one test. What it makes lands in the
-// root compartment unless said otherwise; what fails, fails the test.
+// Tenancy is a customer of the cloud, for one test. It makes resources in the root
+// compartment unless a field names another. Every failure fails the test.
 type Tenancy struct {
 	ID        string
 	Namespace string
@@ -207,8 +207,8 @@ func (u *User) DockerConfig() string {
 
 // NewActor makes a resource that acts for itself, in a compartment, the root if
 // empty. Its kind is that of OCI's OCIDs: "instance" for a compute instance, which
-// [User.NewInstance] starts, "devopsbuildpipeline" and the like for what
-// [User.NewResource] gives a token. It may do what statements say of its dynamic
+// [User.NewInstance] starts, "devopsbuildpipeline" or another kind for a
+// resource that gets a token from [User.NewResource]. It may do what statements say of its dynamic
 // groups.
 func (t *Tenancy) NewActor(kind, compartmentID string) *User {
 	t.tb.Helper()
@@ -465,7 +465,7 @@ func (t *Tenancy) repository(name string) *repository {
 }
 
 // CopyTo pushes the same manifest, and so the same digest, to another repository
-// of the tenancy. In OCI that is another image, with signatures of its own.
+// of the tenancy. In OCI that is another image, with separate signatures.
 func (i *Image) CopyTo(repository string) *Image {
 	t := i.tenancy
 	t.tb.Helper()

@@ -299,7 +299,7 @@ func (p *pull) repository(reading bool) (string, error) {
 		}
 		return "", denied
 	}
-	// What is not there is found missing only by those who could see or make it.
+	// Only those who could see or make a repository learn that it does not exist.
 	making := t.CreateOnFirstPush && cl.may("REPOSITORY_CREATE", t.ID, "target.repo.name", p.name)
 	if reading || p.r.Method == http.MethodDelete {
 		if making || cl.may(permission, t.ID, "target.repo.name", p.name) {

@@ -26,9 +26,8 @@ func login(t *ocitest.Tenancy, u *ocitest.User) remote.Option {
 	return remote.WithAuth(authn.FromConfig(authn.AuthConfig{Username: t.Namespace + "/" + u.Name, Password: u.AuthToken}))
 }
 
-// apart gives a test connections of its own. A push that is refused gives up its
-// other requests, and net/http may tell the cause to whoever is handed one of
-// their connections next.
+// apart gives a test separate connections. A denied push cancels its other requests, and
+// net/http may report the cancellation to the next user of their connections.
 func apart(tb testing.TB) remote.Option {
 	tb.Helper()
 	own := remote.DefaultTransport.(*http.Transport).Clone()
@@ -121,7 +120,7 @@ func TestPushAndPull(t *testing.T) {
 	if *got.Digest != digest || len(got.Layers) != 2 || len(got.Versions) != 2 || *got.CreatedBy != admin.ID || *got.PullCount == 0 {
 		t.Errorf("image %v, want digest %s, two layers, two versions, pulled", got, digest)
 	}
-	// What is deleted there is gone here.
+	// An image that the API deletes is gone from the registry.
 	if _, err := c.artifacts.DeleteContainerImage(context.Background(), artifacts.DeleteContainerImageRequest{ImageId: got.Id}); err != nil {
 		t.Fatal(err)
 	}

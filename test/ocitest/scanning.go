@@ -42,8 +42,8 @@ type scanTarget struct {
 	lifecycle
 }
 
-// scan is one that was queued and is not over. What it looks at is what its tag
-// points to when it begins.
+// scan is a queued or running scan. It reads the image that its tag points to when it
+// begins.
 type scan struct {
 	Target     string    `json:"target"`
 	Repository string    `json:"repository"` // OCID

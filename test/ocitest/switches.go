@@ -55,7 +55,7 @@ type Switches struct {
 	// "gone", or "listed" with their lifecycle state.
 	DeletedRecords string `json:"deletedRecords"`
 	// IndexChildren says whether the manifests inside a pushed image index are
-	// images of their own: "listed" or "hidden".
+	// separate images: "listed" or "hidden".
 	IndexChildren string `json:"indexChildren"`
 	// DotDot says what becomes of ".." in a path: "refused" or "normalised".
 	DotDot string `json:"dotDot"`
@@ -262,7 +262,7 @@ func (s Switches) Validate() error {
 			continue
 		}
 		if got := v.Field(i).String(); !slices.Contains(allowed[name], got) {
-			return fmt.Errorf("switch %s: %q is none of %s", name, got, strings.Join(allowed[name], ", "))
+			return fmt.Errorf("switch %s: %q is not one of %s", name, got, strings.Join(allowed[name], ", "))
 		}
 	}
 	return nil

@@ -65,7 +65,7 @@ func TestAuthTokens(t *testing.T) {
 	}
 }
 
-// What the walk-through does with a cluster beyond its image policy.
+// The walk-through also reads and changes other settings of a cluster.
 func TestClusterWalkThrough(t *testing.T) {
 	t.Parallel()
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})

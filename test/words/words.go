@@ -18,7 +18,7 @@ var openers = regexp.MustCompile(`^(?:What|Whatever|Whoever|Whose|Who|Whichever|
 
 // phrases are old words, negated riddles, and words with a better one in the glossary.
 var phrases = regexp.MustCompile(`(?i)\b(?:` + strings.Join([]string{
-	`all the same`, `anew`, `had better`, `is none`, `are none`, `lies in`, `mend(?:s|ed)?`,
+	`all the same`, `anew`, `had better`, `(?:is|are) none of`, `lies in`, `mend(?:s|ed)?`,
 	`no longer`, `not but`, `of (?:its|their) own`, `the like`, `whoever`,
 	`break(?:s|ing)? the glass`, `under (?:the )?glass`, `glassed`,
 	`doubtful`, `foresees?`, `foreseen`, `foresight`,
@@ -38,7 +38,7 @@ func Find(name string, text []byte) ([]Finding, error) {
 	prose, err := read(name, string(text))
 	for _, block := range prose {
 		for sentence := range sentences(block.text) {
-			word := phrases.FindString(sentence)
+			word := phrases.FindString(strings.ReplaceAll(sentence, "no longer than", ""))
 			if word == "" && block.kind == statement && !strings.HasSuffix(strings.TrimRight(sentence, ";"), "?") {
 				word = openers.FindString(sentence)
 			}

@@ -241,8 +241,8 @@ func settle(work []pinning) {
 	}
 }
 
-// resolve asks for the digest of each tag once. What fails is noted at every image
-// that needs it.
+// resolve asks for the digest of each tag once. It notes a failure at every image that
+// needs the tag.
 func (o *pinOptions) resolve(ctx context.Context, work []pinning) map[string]string {
 	refs := make(map[string]image.Reference)
 	var names []string
@@ -401,7 +401,7 @@ func (o *pinOptions) result(p pinnedImage) cli.Result {
 	if o.check {
 		r.Denied = p.Result == "tag" || p.Result == "pinned" || p.Result == "left" && o.registries == "All" && p.ref == (image.Reference{}) && image.Classify(p.Image) == image.Other
 	} else if p.Result == "tag" { // nothing can be asked about it
-		r.PartialErr = &cli.HintedError{What: errors.New(p.Detail), Hint: "write it as host/path:tag, for OCI Registry under one of its own hosts"}
+		r.PartialErr = &cli.HintedError{What: errors.New(p.Detail), Hint: "write it as host/path:tag; for OCI Registry use one of its host names"}
 	}
 	if p.Pinned != "" {
 		r.Names = []string{p.Pinned}

@@ -84,7 +84,7 @@ func everywhere[T any](ctx context.Context, s *connect.Session, c *connect.Cloud
 // pollEvery is how often OCI is asked how far it is.
 const pollEvery = time.Second
 
-// await asks until done says so. What takes long is told.
+// await polls until done reports true, and shows progress.
 func await(ctx context.Context, s *connect.Session, what string, done func() (bool, error)) error {
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()

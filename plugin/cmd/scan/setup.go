@@ -148,7 +148,7 @@ func (o *scanSetupOptions) makeRepositories(ctx context.Context, c *connect.Clou
 			s.Result = "made"
 			found, err = c.Registry.CreateRepository(ctx, c.Who.Region(), o.compartment, name)
 			if refused, ok := errors.AsType[*oci.Error](err); ok && refused.Status == http.StatusConflict {
-				err = &cli.HintedError{What: err, Hint: "names of repositories are unique in a tenancy: this one lies in another compartment, which is the one to name with --compartment"}
+				err = &cli.HintedError{What: err, Hint: "names of repositories are unique in a tenancy: this one is in another compartment; name that with --compartment"}
 			}
 		}
 		if err != nil {

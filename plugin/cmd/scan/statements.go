@@ -13,10 +13,10 @@ import (
 // scanService is what policies call the service that scans images.
 const scanService = "vulnerability-scanning-service"
 
-// scanPolicies says of the two statements that the service needs for the
-// repositories of a compartment whether they are there: in a policy of the
-// compartment or of one that it lies in. What could not be found out is unknown
-// unless another policy settles it, and the error says why.
+// scanPolicies reports whether the two statements exist that the service needs for the
+// repositories of a compartment. It reads the policies of the compartment and of its
+// parents. A policy that it cannot read makes the result unknown, with an error, unless
+// another policy has the statement.
 func scanPolicies(ctx context.Context, c *connect.Cloud, compartment string) ([]setupStep, error) {
 	line, err := c.Who.Lineage(ctx, compartment)
 	failed := []error{err}

@@ -122,8 +122,8 @@ func (o *signOptions) complete(args []string) error {
 	return nil
 }
 
-// parse reads an image that is to be signed. What is wrong with it is not an
-// error like others: of an argument it is wrong use, of a manifest it is not.
+// parse reads an image to sign. It returns a hinted error, because a wrong argument is
+// wrong usage and a wrong image in a manifest is not.
 func (o *signOptions) parse(s string) (image.Reference, *cli.HintedError) {
 	ref, err := image.Parse(s)
 	switch {

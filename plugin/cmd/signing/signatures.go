@@ -178,8 +178,8 @@ func (o *signaturesOptions) list(ctx context.Context, c *connect.Cloud, e *keyri
 // records beyond it are shown without.
 const maxSigners = 50
 
-// signers asks who made the records, which lists of OCI leave out. What cannot
-// be found out is left out too: it is a word of OCI's, and proves nothing.
+// signers returns who made the records, which lists of OCI omit. It omits a signer that
+// OCI does not tell: the name comes from OCI and proves nothing.
 func (o *signaturesOptions) signers(ctx context.Context, c *connect.Cloud, ref image.Reference, records []signature.Record) []string {
 	who := make([]string, len(records))
 	if o.out.Format == "table" || o.out.Format == "name" {
