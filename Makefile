@@ -60,6 +60,7 @@ bin/tools/freeze: test/tools/freeze/go.mod test/tools/freeze/go.sum
 .PHONY: test
 test: $(CONFTEST) $(GATOR) $(HELM) ## every test that needs no cluster, under both presets for unknown behaviour of OCI
 	$(RACE) ./provider/... ./test/ocitest/...
+	go test -run '^TestMemory' ./provider/server
 	OKE_SIGN_TOOLS=$(CURDIR)/bin/tools go test ./plugin/... ./policies/... ./charts/... $$(go list ./test/... | grep -v -e /test/ocitest -e /test/e2e)
 	OKE_SIGN_TEST_OCI=lenient $(RACE) ./provider/registry/... ./provider/vulnscan/... ./provider/vault/... ./provider/oci/... ./provider/ociauth/... ./provider/oke-sign-provider/... ./test/ocitest/...
 	OKE_SIGN_TEST_OCI=lenient go test ./plugin/... $$(go list ./test/... | grep -v -e /test/ocitest -e /test/e2e)

@@ -76,7 +76,7 @@ func TestAmbiguityIsExplained(t *testing.T) {
 		"iad.ocir.io/:v1":              `the name "" is not well formed`,
 		"iad.ocir.io/ns/web:":          `the tag "" is not well formed`,
 		"cafe":                         "the id of an image on the node",
-		"iad.ocir.io:443/ns/web":       `the host "iad.ocir.io:443" looks like OCI Registry's`,
+		"iad.ocir.io:443/ns/web":       `the host "iad.ocir.io:443" looks like a host of OCI Registry`,
 		"iad.ocir.io/web":              `"web" is one of them at most`,
 	} {
 		if _, err := image.Parse(ref); !errors.Is(err, image.ErrAmbiguous) || !strings.Contains(err.Error(), want) {

@@ -310,7 +310,7 @@ func TestFaultsOverHTTP(t *testing.T) {
 		{"POST", "/_emulator/faults", `[{"kind":"status","status":500},{"kind":"nonsense"}]`, 400, `{"error":"fault\"nonsense\"isofnokindthatisknown"}`, 200},
 		{"POST", "/_emulator/faults", `{"kind":"status","statuss":500}`, 400, `{"error":"readingtherequest:json:unknownfield\"statuss\""}`, 200},
 		{"POST", "/_emulator/faults", `{"kind":"unreachable","host":"*","operation":"x"}`, 400, `{"error":"faultunreachable:itisabouthostsonly"}`, 200},
-		{"PUT", "/_emulator/switches", `{"salt":"odd"}`, 400, `{"error":"switchsalt:\"odd\"isnoneofhash,max"}`, 200},
+		{"PUT", "/_emulator/switches", `{"salt":"odd"}`, 400, `{"error":"switchsalt:\"odd\"isnotoneofhash,max"}`, 200},
 		{"PUT", "/_emulator/switches", `{"salt":"max"}`, 204, ``, 200},
 		{"GET", "/_emulator/nothing", "", 404, `{"error":"nosuchpage"}`, 200},
 	} {

@@ -38,7 +38,7 @@ func TestParseSwitches(t *testing.T) {
 	for text, want := range map[string]string{
 		"loose":                       "neither strict nor lenient",
 		"strict,salt":                 "has no value",
-		"strict,salt=sea":             "none of",
+		"strict,salt=sea":             "not one of",
 		"strict,pepper=black":         "unknown field",
 		"strict,pageLimit=0":          "not between",
 		"strict,pageLimit=many":       "pageLimit",

@@ -108,7 +108,7 @@ At a terminal the command asks before it acts; elsewhere it needs --yes.`,
 }
 
 func (o *breakGlassOptions) bind(cmd *cobra.Command) {
-	cmd.Flags().BoolVarP(&o.yes, "yes", "y", false, "Do it without asking.")
+	cli.BindYes(cmd.Flags(), &o.yes, "")
 	cmd.Flags().BoolVar(&o.dryRun, "dry-run", false, "Let the cluster check the change, and change nothing.")
 	o.out.Bind(cmd.Flags())
 }

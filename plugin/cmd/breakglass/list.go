@@ -58,8 +58,8 @@ audit log has both.`,
 			return o.run(cmd.Context())
 		},
 	}
-	cmd.Flags().BoolVarP(&o.allNamespaces, "all-namespaces", "A", false, "List the uses in all namespaces.")
-	cmd.Flags().StringVarP(&o.selector, "selector", "l", "", "Label `SELECTOR` of workloads and Pods.")
+	workload.BindAllNamespaces(cmd.Flags(), &o.allNamespaces)
+	workload.BindSelector(cmd.Flags(), &o.selector, "workloads and Pods")
 	o.out.Bind(cmd.Flags())
 	return cmd
 }

@@ -71,8 +71,8 @@ Exit code 0: all is known. 1: something is unknown.`,
 			return o.run(cmd.Context())
 		},
 	}
-	cmd.Flags().BoolVarP(&o.allNamespaces, "all-namespaces", "A", false, "Show the Pods of all namespaces.")
-	cmd.Flags().StringVarP(&o.selector, "selector", "l", "", "Label `SELECTOR` of the Pods.")
+	workload.BindAllNamespaces(cmd.Flags(), &o.allNamespaces)
+	workload.BindSelector(cmd.Flags(), &o.selector, "Pods")
 	o.out.Bind(cmd.Flags())
 	return cmd
 }

@@ -65,7 +65,7 @@ Pod must satisfy both.`,
 	o.cluster.Bind(flags)
 	flags.StringVar(&o.action, "action", "deny", "Gatekeeper's `ACTION` on a violation: deny, warn or dryrun.")
 	flags.BoolVar(&o.apply, "apply", false, "Put the constraints into the cluster of the kubeconfig context.")
-	flags.BoolVarP(&o.yes, "yes", "y", false, "Do not ask.")
+	cli.BindYes(flags, &o.yes, "")
 	flags.BoolVar(&o.allowAny, "allow-any", false, "Import a policy that lists no key and admits every image of OCI Registry.")
 	return cmd
 }

@@ -148,8 +148,8 @@ func newGet(s *connect.Session) *cobra.Command {
 func (o *clusterPolicyOptions) bindChange(flags *pflag.FlagSet) {
 	o.cluster.Bind(flags)
 	flags.BoolVar(&o.allowAny, "allow-any", false, "Allow a policy that is on and lists no key. It admits every image of OCI Registry.")
-	flags.BoolVar(&o.dryRun, "dry-run", false, "Show the change, and change nothing.")
-	flags.BoolVarP(&o.yes, "yes", "y", false, "Do not ask.")
+	cli.BindDryRun(flags, &o.dryRun)
+	cli.BindYes(flags, &o.yes, "")
 	flags.BoolVar(&o.noWait, "no-wait", false, "Do not wait until OKE has made the change.")
 	o.out.Bind(flags)
 }
@@ -177,7 +177,7 @@ on or off. The command waits until OKE has made the change, up to 45 minutes or
 			})
 		},
 	}
-	cmd.Flags().StringSliceVar(&o.keys, "key", nil, "`OCID`s of the keys, one to five. May be repeated.")
+	keyring.BindKeys(cmd.Flags(), &o.keys, "the keys, one to five")
 	o.bindChange(cmd.Flags())
 	return cmd
 }

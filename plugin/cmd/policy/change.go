@@ -40,7 +40,7 @@ type changeOptions struct {
 }
 
 func (o *changeOptions) bind(flags *pflag.FlagSet) {
-	flags.BoolVarP(&o.yes, "yes", "y", false, "Do not ask, and do not check first what the change would deny.")
+	cli.BindYes(flags, &o.yes, "the check of what the change would deny")
 	flags.BoolVar(&o.preview, "preview", false, "List the running workloads that the change would deny, and change nothing.")
 	flags.BoolVar(&o.gitops, "gitops", false, "Print the manifests of the changed policy, and change nothing.")
 	flags.StringVar(&o.dryRun, "dry-run", "none", "`HOW` far to go: none (change it), server (let the cluster check it) or client (show it).")

@@ -1,0 +1,7 @@
+//go:build race
+
+package server_test
+
+// raceDetector says whether the race detector is on. With it, pools drop buffers at
+// random, and so memory cannot be measured.
+const raceDetector = true
