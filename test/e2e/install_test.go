@@ -455,7 +455,7 @@ func (i *installation) scans(t *testing.T) {
 	i.enforced(t)
 	eventually(t, soon, "the provider says that it may not see scans", func() error {
 		r := home.kubectl(t, "run", "scanned", "--image="+scanned, "--dry-run=server").fails(t, denies)
-		if !strings.Contains(r.stderr, ": no-answer: ") || !strings.Contains(r.stderr, "this principal may not list the scan results") {
+		if !strings.Contains(r.stderr, ": no-answer: ") || !strings.Contains(r.stderr, "this identity may not list the scan results") {
 			return errors.New(r.stderr)
 		}
 		return nil
