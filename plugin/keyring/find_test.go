@@ -18,7 +18,7 @@ import (
 // A user names a key by OCID or by name. A name that several keys have, or that a key
 // that could not be listed may have, finds none.
 func TestFind(t *testing.T) {
-	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
+	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{Switches: strict()})
 	compartment := tenancy.NewCompartment("containers", "")
 	first, second := tenancy.NewVault("first", ""), tenancy.NewVault("second", compartment)
 	wanted := newRSA(t, first, "image-key")
@@ -108,7 +108,7 @@ func withTenancy(f ocitest.Fault, tenancy *ocitest.Tenancy) ocitest.Fault {
 
 // Only keys that can sign images are offered, in columns, each fit for a terminal.
 func TestPickOffersUsableKeys(t *testing.T) {
-	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
+	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{Switches: strict()})
 	v := tenancy.NewVault("vault\x1b[2J", "")
 	key := newRSA(t, v, "a\u202ekey")
 	newECDSA(t, v, "curve")
@@ -148,7 +148,7 @@ func inWords(s *keyring.Inventory) found {
 
 // An inventory has what the user may see, and says what is missing from it.
 func TestInventory(t *testing.T) {
-	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
+	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{Switches: strict()})
 	compartment := tenancy.NewCompartment("containers", "")
 	first, second := tenancy.NewVault("first", ""), tenancy.NewVault("second", compartment)
 	newRSA(t, first, "b")
@@ -217,7 +217,7 @@ func TestInventory(t *testing.T) {
 // OCI lets a key be in another compartment than its vault. The list has it once, by
 // the compartment of the key.
 func TestInventoryHasEachKeyOnce(t *testing.T) {
-	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
+	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{Switches: strict()})
 	compartment := tenancy.NewCompartment("containers", "")
 	v := tenancy.NewVault("vault", compartment)
 	for i := range 60 {

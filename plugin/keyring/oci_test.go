@@ -24,6 +24,13 @@ var cloud *ocitest.Cloud
 
 func TestMain(m *testing.M) { os.Exit(ocitest.Main(m, &cloud)) } //nolint:forbidigo // a test's main
 
+// strict returns the switches of tests whose expectations depend on what OCI denies and on
+// how it writes OCIDs.
+func strict() *ocitest.Switches {
+	switches := ocitest.Strict()
+	return &switches
+}
+
 // Private keys are made once for the package, because making them takes long.
 var (
 	rsaKey   = sync.OnceValues(func() (*rsa.PrivateKey, error) { return rsa.GenerateKey(rand.Reader, 2048) })

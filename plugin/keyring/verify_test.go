@@ -151,7 +151,7 @@ func TestVerifyOtherImages(t *testing.T) {
 // The uploader of a signature record chooses the key that it names. The command asks OCI
 // only for keys that the user named, and for keys of the user's own vaults.
 func TestVerifyAsksForKnownKeysOnly(t *testing.T) {
-	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
+	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{Switches: strict()})
 	own := newRSA(t, tenancy.NewVault("vault", ""), "image-key")
 	attacker := cloud.NewTenancy(t, ocitest.TenancyConfig{})
 	trap := newRSA(t, attacker.NewVault("trap", ""), "image-key")
