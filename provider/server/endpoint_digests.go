@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"strings"
 	"time"
 
 	"github.com/oke-sign/oke-sign/provider/image"
@@ -67,9 +66,8 @@ func validReplacement(a asked, r replacement) (replacement, error) {
 	if r.image == a.image {
 		return r, nil
 	}
-	ref, err := image.Parse(a.image)
-	digest, added := strings.CutPrefix(r.image, a.image+"@")
-	if err != nil || ref.Digest() != "" || !added || !image.ValidDigest(digest) {
+	after, err := image.Parse(r.image)
+	if err != nil || r.image != a.image+"@"+after.Digest() {
 		return replacement{}, fmt.Errorf("internal error: %q in place of %q", r.image, a.image)
 	}
 	return r, nil

@@ -110,6 +110,10 @@ func TestValidReplacement(t *testing.T) {
 		"a digest beside another":                  {tagged + "@" + digest, tagged + "@" + digest + "@" + newest, false},
 		"nothing":                                  {tagged, "", false},
 		"a digest alone":                           {tagged, newest, false},
+		"no digest after the @":                    {tagged, tagged + "@", false},
+		"a reference that the digest makes too long": {
+			"iad.ocir.io/ns/" + strings.Repeat("a", 1000), "iad.ocir.io/ns/" + strings.Repeat("a", 1000) + "@" + newest, false,
+		},
 	} {
 		if err := server.ValidReplacement(tt.question, tt.answer); (err == nil) != tt.ok {
 			t.Errorf("%s: %v", name, err)

@@ -129,7 +129,7 @@ func (h *Handler) read(w http.ResponseWriter, r *http.Request, deadline time.Tim
 	in := http.MaxBytesReader(w, r.Body, maxBody)
 	n, err := body.ReadFrom(io.LimitReader(in, usualBody-bytes.MinRead))
 	var reserved reservation
-	if n == usualBody-bytes.MinRead { // a read error here is returned again by the next read
+	if err == nil && n == usualBody-bytes.MinRead {
 		size := r.ContentLength
 		if size < 0 {
 			size = maxBody
