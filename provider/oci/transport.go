@@ -55,7 +55,7 @@ func ReadRoots(file string) (*x509.CertPool, error) {
 	if file == "" {
 		return nil, nil
 	}
-	data, err := readFile(file, maxCAFile)
+	data, err := ReadFile(file, maxCAFile)
 	if err != nil {
 		return nil, fmt.Errorf("reading certificate authorities: %w", err)
 	}
@@ -74,9 +74,9 @@ func refusedByProxy(_ context.Context, proxy *url.URL, _ *http.Request, res *htt
 	return &proxyRefusal{proxy: proxy.Host, status: res.StatusCode}
 }
 
-// readFile reads a file that is bounded, so that a wrong path such as /dev/zero is an
+// ReadFile reads a file of at most limit bytes. A larger one, such as /dev/zero, is an
 // error.
-func readFile(path string, limit int64) ([]byte, error) {
+func ReadFile(path string, limit int64) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err

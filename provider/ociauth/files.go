@@ -2,10 +2,11 @@ package ociauth
 
 import (
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/oke-sign/oke-sign/provider/oci"
 )
 
 // Limits of files, so that a wrong path such as /dev/zero is an error.
@@ -14,22 +15,6 @@ const (
 	maxKeyFile    = 64 << 10
 	maxTokenFile  = 64 << 10
 )
-
-func readFile(path string, limit int64) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close() //nolint:errcheck // opened for reading
-	data, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err != nil {
-		return nil, err
-	}
-	if int64(len(data)) > limit {
-		return nil, fmt.Errorf("%s is larger than %d bytes", path, limit)
-	}
-	return data, nil
-}
 
 func expand(path string) (string, error) {
 	rest, ok := strings.CutPrefix(path, "~")
@@ -49,5 +34,5 @@ func value(s string, limit int64) ([]byte, error) {
 	if !filepath.IsAbs(s) {
 		return []byte(s), nil
 	}
-	return readFile(s, limit)
+	return oci.ReadFile(s, limit)
 }

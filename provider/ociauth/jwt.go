@@ -58,7 +58,7 @@ func checkToken(token string, now time.Time) error {
 
 // readToken reads a file that has one token, and checks the token.
 func readToken(file string) (string, error) {
-	data, err := readFile(file, maxTokenFile)
+	data, err := oci.ReadFile(file, maxTokenFile)
 	if err != nil {
 		return "", err
 	}

@@ -180,7 +180,7 @@ func (o *oidc) ask(ctx context.Context) (string, error) {
 func (o *oidc) secret() (string, error) {
 	secret := o.cfg.Secret
 	if o.cfg.SecretFile != "" {
-		content, err := readFile(o.cfg.SecretFile, maxTokenFile)
+		content, err := oci.ReadFile(o.cfg.SecretFile, maxTokenFile)
 		if err != nil {
 			return "", fmt.Errorf("reading the secret of the identity domain's application: %w", err)
 		}

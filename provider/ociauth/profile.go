@@ -149,7 +149,7 @@ func readProfile(file, name string) (profile, error) {
 	if err != nil {
 		return profile{}, err
 	}
-	data, err := readFile(path, maxConfigFile)
+	data, err := oci.ReadFile(path, maxConfigFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		err = &noConfigError{err}
 	}
@@ -235,7 +235,7 @@ func (p profile) privateKey() (pem []byte, name string, err error) {
 	if err != nil {
 		return nil, "", err
 	}
-	if pem, err = readFile(file, maxKeyFile); err != nil {
+	if pem, err = oci.ReadFile(file, maxKeyFile); err != nil {
 		return nil, "", fmt.Errorf("reading key_file: %w", err)
 	}
 	return pem, "key_file " + file, nil

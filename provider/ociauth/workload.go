@@ -76,7 +76,7 @@ func (w *workload) fetch(ctx context.Context) (token, error) {
 func (w *workload) exchange(ctx context.Context) (token, error) {
 	account := w.from.Token
 	if account == "" {
-		content, err := readFile(w.from.TokenFile, maxTokenFile)
+		content, err := oci.ReadFile(w.from.TokenFile, maxTokenFile)
 		if err != nil {
 			return token{}, fmt.Errorf("reading the service account's token: %w", err)
 		}
