@@ -1,6 +1,9 @@
 package doctor_test
 
-import "testing"
+import (
+	"slices"
+	"testing"
+)
 
 func TestGatekeeperRuns(t *testing.T) {
 	told(t, "gatekeeper runs", map[string]row{
@@ -144,15 +147,39 @@ func TestWebhookFailsClosed(t *testing.T) {
 	})
 }
 
+// unaskedPods returns the findings for requests that decide which images run.
+func unaskedPods(requests ...string) []string {
+	return unasked("fails", "so images are not checked there", requests)
+}
+
+// unaskedWorkloads returns the findings for requests about workloads.
+func unaskedWorkloads(requests ...string) []string {
+	return unasked("warns", "so nobody is warned, and break-glass is not limited there", requests)
+}
+
+func unasked(state, consequence string, requests []string) []string {
+	var want []string
+	for _, request := range requests {
+		want = append(want,
+			state+": the webhook is not asked about "+request+", "+consequence,
+			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or remove that value")
+	}
+	return want
+}
+
 func TestWebhookSeesEverything(t *testing.T) {
+	podsUnasked := unaskedPods("CREATE of pods", "UPDATE of pods", "UPDATE of pods/ephemeralcontainers")
+	workloadsUnasked := unaskedWorkloads(
+		"CREATE of replicationcontrollers", "UPDATE of replicationcontrollers", "CREATE of deployments", "UPDATE of deployments",
+		"CREATE of replicasets", "UPDATE of replicasets", "CREATE of statefulsets", "UPDATE of statefulsets",
+		"CREATE of daemonsets", "UPDATE of daemonsets", "CREATE of jobs", "UPDATE of jobs",
+		"CREATE of cronjobs", "UPDATE of cronjobs",
+	)
 	told(t, "webhook sees everything", map[string]row{
 		"a sound cluster": {sound, []string{
 			"holds: Pods, ephemeral containers and workloads",
 		}},
-		"no ephemeral containers": {at(webhook, []any{"*"}, "webhooks,0,rules,0,resources"), []string{
-			"fails: the webhook is not asked about UPDATE of pods/ephemeralcontainers, so images are not checked there",
-			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or remove that value",
-		}},
+		"no ephemeral containers": {at(webhook, []any{"*"}, "webhooks,0,rules,0,resources"), unaskedPods("UPDATE of pods/ephemeralcontainers")},
 		"ephemeral containers through */ephemeralcontainers": {at(webhook, []any{"*", "*/ephemeralcontainers"}, "webhooks,0,rules,0,resources"), []string{
 			"holds: Pods, ephemeral containers and workloads",
 		}},
@@ -162,127 +189,18 @@ func TestWebhookSeesEverything(t *testing.T) {
 		"all resources and subresources": {at(webhook, []any{"*/*"}, "webhooks,0,rules,0,resources"), []string{
 			"holds: Pods, ephemeral containers and workloads",
 		}},
-		"no updates": {at(webhook, []any{"CREATE"}, "webhooks,0,rules,0,operations"), []string{
-			"fails: the webhook is not asked about UPDATE of pods, so images are not checked there",
-			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or remove that value",
-			"fails: the webhook is not asked about UPDATE of pods/ephemeralcontainers, so images are not checked there",
-			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or remove that value",
-			"warns: the webhook is not asked about UPDATE of replicationcontrollers, so nobody is warned, and break-glass is not limited there",
-			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or remove that value",
-			"warns: the webhook is not asked about UPDATE of deployments, so nobody is warned, and break-glass is not limited there",
-			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or remove that value",
-			"warns: the webhook is not asked about UPDATE of replicasets, so nobody is warned, and break-glass is not limited there",
-			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or remove that value",
-			"warns: the webhook is not asked about UPDATE of statefulsets, so nobody is warned, and break-glass is not limited there",
-			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or remove that value",
-			"warns: the webhook is not asked about UPDATE of daemonsets, so nobody is warned, and break-glass is not limited there",
-			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or remove that value",
-			"warns: the webhook is not asked about UPDATE of jobs, so nobody is warned, and break-glass is not limited there",
-			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or remove that value",
-			"warns: the webhook is not asked about UPDATE of cronjobs, so nobody is warned, and break-glass is not limited there",
-			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or remove that value",
-		}},
+		"no updates": {at(webhook, []any{"CREATE"}, "webhooks,0,rules,0,operations"), slices.Concat(
+			unaskedPods("UPDATE of pods", "UPDATE of pods/ephemeralcontainers"),
+			unaskedWorkloads("UPDATE of replicationcontrollers", "UPDATE of deployments", "UPDATE of replicasets",
+				"UPDATE of statefulsets", "UPDATE of daemonsets", "UPDATE of jobs", "UPDATE of cronjobs"),
+		)},
 		"all operations": {at(webhook, []any{"*"}, "webhooks,0,rules,0,operations"), []string{
 			"holds: Pods, ephemeral containers and workloads",
 		}},
-		"core objects only": {at(webhook, []any{""}, "webhooks,0,rules,0,apiGroups"), []string{
-			"warns: the webhook is not asked about CREATE of deployments, so nobody is warned, and break-glass is not limited there",
-			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or remove that value",
-			"warns: the webhook is not asked about UPDATE of deployments, so nobody is warned, and break-glass is not limited there",
-			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or remove that value",
-			"warns: the webhook is not asked about CREATE of replicasets, so nobody is warned, and break-glass is not limited there",
-			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or remove that value",
-			"warns: the webhook is not asked about UPDATE of replicasets, so nobody is warned, and break-glass is not limited there",
-			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or remove that value",
-			"warns: the webhook is not asked about CREATE of statefulsets, so nobody is warned, and break-glass is not limited there",
-			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or remove that value",
-			"warns: the webhook is not asked about UPDATE of statefulsets, so nobody is warned, and break-glass is not limited there",
-			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or remove that value",
-			"warns: the webhook is not asked about CREATE of daemonsets, so nobody is warned, and break-glass is not limited there",
-			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or remove that value",
-			"warns: the webhook is not asked about UPDATE of daemonsets, so nobody is warned, and break-glass is not limited there",
-			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or remove that value",
-			"warns: the webhook is not asked about CREATE of jobs, so nobody is warned, and break-glass is not limited there",
-			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or remove that value",
-			"warns: the webhook is not asked about UPDATE of jobs, so nobody is warned, and break-glass is not limited there",
-			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or remove that value",
-			"warns: the webhook is not asked about CREATE of cronjobs, so nobody is warned, and break-glass is not limited there",
-			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or remove that value",
-			"warns: the webhook is not asked about UPDATE of cronjobs, so nobody is warned, and break-glass is not limited there",
-			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or remove that value",
-		}},
-		"another version of the API only": {at(webhook, []any{"v2"}, "webhooks,0,rules,0,apiVersions"), []string{
-			"fails: the webhook is not asked about CREATE of pods, so images are not checked there",
-			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or remove that value",
-			"fails: the webhook is not asked about UPDATE of pods, so images are not checked there",
-			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or remove that value",
-			"fails: the webhook is not asked about UPDATE of pods/ephemeralcontainers, so images are not checked there",
-			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or remove that value",
-			"warns: the webhook is not asked about CREATE of replicationcontrollers, so nobody is warned, and break-glass is not limited there",
-			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or remove that value",
-			"warns: the webhook is not asked about UPDATE of replicationcontrollers, so nobody is warned, and break-glass is not limited there",
-			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or remove that value",
-			"warns: the webhook is not asked about CREATE of deployments, so nobody is warned, and break-glass is not limited there",
-			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or remove that value",
-			"warns: the webhook is not asked about UPDATE of deployments, so nobody is warned, and break-glass is not limited there",
-			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or remove that value",
-			"warns: the webhook is not asked about CREATE of replicasets, so nobody is warned, and break-glass is not limited there",
-			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or remove that value",
-			"warns: the webhook is not asked about UPDATE of replicasets, so nobody is warned, and break-glass is not limited there",
-			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or remove that value",
-			"warns: the webhook is not asked about CREATE of statefulsets, so nobody is warned, and break-glass is not limited there",
-			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or remove that value",
-			"warns: the webhook is not asked about UPDATE of statefulsets, so nobody is warned, and break-glass is not limited there",
-			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or remove that value",
-			"warns: the webhook is not asked about CREATE of daemonsets, so nobody is warned, and break-glass is not limited there",
-			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or remove that value",
-			"warns: the webhook is not asked about UPDATE of daemonsets, so nobody is warned, and break-glass is not limited there",
-			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or remove that value",
-			"warns: the webhook is not asked about CREATE of jobs, so nobody is warned, and break-glass is not limited there",
-			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or remove that value",
-			"warns: the webhook is not asked about UPDATE of jobs, so nobody is warned, and break-glass is not limited there",
-			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or remove that value",
-			"warns: the webhook is not asked about CREATE of cronjobs, so nobody is warned, and break-glass is not limited there",
-			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or remove that value",
-			"warns: the webhook is not asked about UPDATE of cronjobs, so nobody is warned, and break-glass is not limited there",
-			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or remove that value",
-		}},
-		"cluster-wide objects only": {at(webhook, "Cluster", "webhooks,0,rules,0,scope"), []string{
-			"fails: the webhook is not asked about CREATE of pods, so images are not checked there",
-			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or remove that value",
-			"fails: the webhook is not asked about UPDATE of pods, so images are not checked there",
-			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or remove that value",
-			"fails: the webhook is not asked about UPDATE of pods/ephemeralcontainers, so images are not checked there",
-			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or remove that value",
-			"warns: the webhook is not asked about CREATE of replicationcontrollers, so nobody is warned, and break-glass is not limited there",
-			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or remove that value",
-			"warns: the webhook is not asked about UPDATE of replicationcontrollers, so nobody is warned, and break-glass is not limited there",
-			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or remove that value",
-			"warns: the webhook is not asked about CREATE of deployments, so nobody is warned, and break-glass is not limited there",
-			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or remove that value",
-			"warns: the webhook is not asked about UPDATE of deployments, so nobody is warned, and break-glass is not limited there",
-			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or remove that value",
-			"warns: the webhook is not asked about CREATE of replicasets, so nobody is warned, and break-glass is not limited there",
-			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or remove that value",
-			"warns: the webhook is not asked about UPDATE of replicasets, so nobody is warned, and break-glass is not limited there",
-			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or remove that value",
-			"warns: the webhook is not asked about CREATE of statefulsets, so nobody is warned, and break-glass is not limited there",
-			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or remove that value",
-			"warns: the webhook is not asked about UPDATE of statefulsets, so nobody is warned, and break-glass is not limited there",
-			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or remove that value",
-			"warns: the webhook is not asked about CREATE of daemonsets, so nobody is warned, and break-glass is not limited there",
-			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or remove that value",
-			"warns: the webhook is not asked about UPDATE of daemonsets, so nobody is warned, and break-glass is not limited there",
-			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or remove that value",
-			"warns: the webhook is not asked about CREATE of jobs, so nobody is warned, and break-glass is not limited there",
-			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or remove that value",
-			"warns: the webhook is not asked about UPDATE of jobs, so nobody is warned, and break-glass is not limited there",
-			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or remove that value",
-			"warns: the webhook is not asked about CREATE of cronjobs, so nobody is warned, and break-glass is not limited there",
-			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or remove that value",
-			"warns: the webhook is not asked about UPDATE of cronjobs, so nobody is warned, and break-glass is not limited there",
-			"-> add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or remove that value",
-		}},
+		"core objects only": {at(webhook, []any{""}, "webhooks,0,rules,0,apiGroups"), unaskedWorkloads("CREATE of deployments", "UPDATE of deployments", "CREATE of replicasets", "UPDATE of replicasets", "CREATE of statefulsets", "UPDATE of statefulsets",
+			"CREATE of daemonsets", "UPDATE of daemonsets", "CREATE of jobs", "UPDATE of jobs", "CREATE of cronjobs", "UPDATE of cronjobs")},
+		"another version of the API only": {at(webhook, []any{"v2"}, "webhooks,0,rules,0,apiVersions"), slices.Concat(podsUnasked, workloadsUnasked)},
+		"cluster-wide objects only":       {at(webhook, "Cluster", "webhooks,0,rules,0,scope"), slices.Concat(podsUnasked, workloadsUnasked)},
 		"namespaced objects only": {at(webhook, "Namespaced", "webhooks,0,rules,0,scope"), []string{
 			"holds: Pods, ephemeral containers and workloads",
 		}},
