@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -179,7 +180,8 @@ func (t *screen) came(what, want string, o outcome) {
 		t.print(strings.Join(o.warnings, "\n"))
 	} else {
 		t.say("  %s", t.paint("31", pods))
-		t.print(o.events[len(o.events)-1])
+		denials := slices.Concat(o.refused, o.events)
+		t.print(denials[len(denials)-1])
 	}
 	t.rows = append(t.rows, row{t.step, what, want, o.summary()})
 }

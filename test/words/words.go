@@ -117,7 +117,6 @@ var (
 // readMarkdown returns the prose of a document, without code.
 func readMarkdown(text string) []block {
 	var prose strings.Builder
-	var blocks []block
 	inFence := false
 	for line := range strings.Lines(text) {
 		line = strings.TrimRight(line, "\n")
@@ -135,7 +134,7 @@ func readMarkdown(text string) []block {
 		prose.WriteString(line)
 		prose.WriteString("\n")
 	}
-	return append(blocks, paragraphs(code.ReplaceAllString(prose.String(), "`code`"), 1, statement)...)
+	return paragraphs(code.ReplaceAllString(prose.String(), "`code`"), 1, statement)
 }
 
 // readComments returns the comments of a language that starts them with #.
