@@ -56,7 +56,7 @@ func (t *screen) tell(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	t.say("Images $APP, $OTHER and $LB are in OCI Registry. Key image-key is in OCI Vault.")
+	t.say("Images in OCI Registry: $APP, $OTHER, $LB, $NEW. Key in OCI Vault: image-key.")
 	for _, scene := range []func(context.Context, string, string) error{
 		t.signed, t.denied, t.moved, t.emergency, t.outage,
 	} {
@@ -133,7 +133,7 @@ func (t *screen) outage(ctx context.Context, _, _ string) error {
 	if err := t.cloud.SetFault(ctx, fault); err != nil {
 		return err
 	}
-	err = t.run(ctx, image, "0/3; refused: no-answer; warned: no-answer", "kubectl create deployment lb --image=$LB --replicas=3")
+	err = t.run(ctx, image, "0/3; refused: no-answer; warned: no-answer", "kubectl create deployment new --image=$NEW --replicas=3")
 	if err != nil {
 		return err
 	}
