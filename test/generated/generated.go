@@ -4,6 +4,7 @@ package generated
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"os/exec"
 	"strings"
@@ -11,9 +12,9 @@ import (
 
 // Marked returns the marked files below a folder, by their paths from there, in order.
 // It needs git, and a checkout.
-func Marked(folder string) ([]string, error) {
+func Marked(ctx context.Context, folder string) ([]string, error) {
 	git := func(stdin []byte, args ...string) ([]byte, error) {
-		cmd := exec.Command("git", append([]string{"-C", folder}, args...)...)
+		cmd := exec.CommandContext(ctx, "git", append([]string{"-C", folder}, args...)...)
 		cmd.Stdin = bytes.NewReader(stdin)
 		out, err := cmd.Output()
 		if err != nil {

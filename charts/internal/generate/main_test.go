@@ -42,7 +42,7 @@ func TestGeneratedFilesAreMarked(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	marked, err := generated.Marked(charts)
+	marked, err := generated.Marked(t.Context(), charts)
 	if err != nil {
 		t.Fatal(err)
 	}

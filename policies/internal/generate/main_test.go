@@ -19,7 +19,7 @@ func TestGeneratedFilesAreMarked(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	marked, err := generated.Marked(policies)
+	marked, err := generated.Marked(t.Context(), policies)
 	if err != nil {
 		t.Fatal(err)
 	}
