@@ -1,8 +1,9 @@
 // Command oci-emulator emulates the parts of Oracle Cloud Infrastructure that image
-// signing uses, for unmodified clients (package test/ocitest).
+// signing uses. Unmodified clients work with it. Package test/ocitest has the code.
 //
-// It listens on loopback only, and says in every answer that it is not Oracle Cloud. Every
-// program that reaches its port may do anything, so it must not protect anything of value.
+// The emulator listens on loopback only. Each of its answers says that it is not
+// Oracle Cloud. A program that reaches its port may do anything, so do not protect
+// anything of value with it.
 package main
 
 import (
@@ -33,7 +34,7 @@ func main() {
 	}
 }
 
-// errUse says that the command line is wrong. Package flag has printed the reason.
+// errUse reports a wrong command line. Package flag has printed the reason.
 var errUse = errors.New("wrong use")
 
 const usage = `oci-emulator emulates Oracle Cloud Infrastructure for tests and demos.
@@ -57,7 +58,7 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) error {
 	flags := flag.NewFlagSet("oci-emulator", flag.ContinueOnError)
 	flags.SetOutput(errOut)
 	flags.Usage = func() {
-		fmt.Fprint(flags.Output(), usage) //nolint:errcheck // nowhere to report it
+		fmt.Fprint(flags.Output(), usage) //nolint:errcheck // there is no other place for an error
 		flags.PrintDefaults()
 	}
 	cfg := ocitest.Config{}
@@ -95,7 +96,7 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) error {
 }
 
 func serve(ctx context.Context, cfg ocitest.Config, out io.Writer) error {
-	cloud, err := ocitest.New(cfg) //nolint:contextcheck // it listens, and waits for nobody
+	cloud, err := ocitest.New(cfg) //nolint:contextcheck // New only listens: it waits for no other program
 	if err != nil {
 		return err
 	}

@@ -21,8 +21,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestMain lets the test binary be the emulator, so that the process is tested
-// as a process.
+// TestMain lets the test binary be the emulator, so that tests see the real process.
 func TestMain(m *testing.M) {
 	if os.Getenv("OCI_EMULATOR_TEST_RUN") != "" {
 		main()
@@ -41,7 +40,7 @@ func command(ctx context.Context, args ...string) *exec.Cmd {
 // its address.
 func start(t *testing.T, args ...string) (url string, stop func()) {
 	t.Helper()
-	// Not the test's context, which ends before the clean-up that stops it.
+	// The test's own context ends before the clean-up that stops the emulator.
 	cmd := command(context.WithoutCancel(t.Context()), args...)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
@@ -57,7 +56,7 @@ func start(t *testing.T, args ...string) (url string, stop func()) {
 			return
 		}
 		stopped = true
-		cmd.Process.Signal(syscall.SIGTERM) //nolint:errcheck // Wait says how it went
+		cmd.Process.Signal(syscall.SIGTERM) //nolint:errcheck // Wait returns its error
 		if err := cmd.Wait(); err != nil {
 			t.Errorf("the emulator ended with %v", err)
 		}
@@ -79,7 +78,8 @@ func TestHome(t *testing.T) {
 	home := filepath.Join(t.TempDir(), "a home's")
 	url, _ := start(t, "--listen", "127.0.0.1:0", "--home", home, "--seed", "demo")
 
-	// A shell's environment after env, without this test's own.
+	// The environment of a shell that has sourced env, without this test's
+	// variables.
 	sh := exec.Command("/bin/sh", "-c", `. "$1" && env`, "sh", filepath.Join(home, "env"))
 	sh.Env = []string{"PATH=/usr/bin:/bin"}
 	b, err := sh.Output()
@@ -133,7 +133,7 @@ func TestHome(t *testing.T) {
 		t.Errorf("calls %v %v, want none yet", calls, err)
 	}
 	if res.Header.Get("X-Oci-Emulator") == "" {
-		t.Error("an answer does not say what it comes from")
+		t.Error("an answer does not say that the emulator sent it")
 	}
 }
 
@@ -160,27 +160,27 @@ func TestStateIsSavedAtTheEnd(t *testing.T) {
 	}
 }
 
-func TestUse(t *testing.T) {
+func TestCommandLine(t *testing.T) {
 	t.Parallel()
 	busy, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { busy.Close() }) // after the parallel tests below
+	t.Cleanup(func() { busy.Close() }) // the parallel subtests end first
 	for name, tt := range map[string]struct {
 		args []string
 		code int
 		want string
 	}{
-		"help":                       {[]string{"--help"}, 0, "It is not Oracle Cloud"},
-		"no home":                    {nil, 2, "--home"},
-		"an argument":                {[]string{"--home", t.TempDir(), "x"}, 2, "takes no arguments"},
-		"an unknown flag":            {[]string{"--nonsense"}, 2, "nonsense"},
-		"an address for everybody":   {[]string{"--home", t.TempDir(), "--listen", "0.0.0.0:0"}, 1, "not a loopback address"},
-		"an address that is taken":   {[]string{"--home", t.TempDir(), "--listen", busy.Addr().String()}, 1, "address already in use"},
-		"a seed that there is not":   {[]string{"--home", t.TempDir(), "--seed", "weed"}, 1, "weed"},
-		"switches that there is not": {[]string{"--home", t.TempDir(), "--switches", "odd"}, 1, "--switches"},
-		"a policy that is not there": {[]string{"--home", t.TempDir(), "--policy", "/nowhere/policy.json"}, 1, "policy"},
+		"help":                          {[]string{"--help"}, 0, "It is not Oracle Cloud"},
+		"no home":                       {nil, 2, "--home"},
+		"an argument":                   {[]string{"--home", t.TempDir(), "x"}, 2, "takes no arguments"},
+		"an unknown flag":               {[]string{"--nonsense"}, 2, "nonsense"},
+		"an address of every interface": {[]string{"--home", t.TempDir(), "--listen", "0.0.0.0:0"}, 1, "not a loopback address"},
+		"an address in use":             {[]string{"--home", t.TempDir(), "--listen", busy.Addr().String()}, 1, "address already in use"},
+		"an unknown seed":               {[]string{"--home", t.TempDir(), "--seed", "weed"}, 1, "weed"},
+		"an unknown switch":             {[]string{"--home", t.TempDir(), "--switches", "odd"}, 1, "--switches"},
+		"a missing policy file":         {[]string{"--home", t.TempDir(), "--policy", "/nowhere/policy.json"}, 1, "policy"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -189,7 +189,7 @@ func TestUse(t *testing.T) {
 			cmd := command(ctx, tt.args...)
 			var errOut bytes.Buffer
 			cmd.Stderr = &errOut
-			out, _ := cmd.Output() // the exit code is looked at below
+			out, _ := cmd.Output() // the exit code is checked below
 			if got := cmd.ProcessState.ExitCode(); got != tt.code || !strings.Contains(errOut.String(), tt.want) {
 				t.Errorf("exit %d, %q, want %d, …%s…", got, errOut.String(), tt.code, tt.want)
 			}

@@ -12,16 +12,16 @@ import (
 // instanceType is the type of a compute instance in IAM's variables.
 const instanceType = "instance"
 
-// resource is something of OCI that acts for itself: a compute instance, or a
-// resource such as a build pipeline of DevOps.
+// resource is a thing in OCI that acts for itself: a compute instance, or a resource
+// such as a build pipeline of DevOps.
 type resource struct {
 	born
 	Tenancy     string `json:"tenancy"`
 	Compartment string `json:"compartment"`
 	Type        string `json:"type"` // as IAM has it: "instance", "devopsbuildpipeline"
-	// Keeper is the OCID of whom the resource's service hands a token for the
-	// resource to: the instance that runs it, or a resource inside it. Nobody
-	// gets one if it is empty.
+	// Keeper is the OCID of the instance that runs the resource, or of the resource
+	// that contains it. The service of the resource gives the keeper its tokens. If
+	// Keeper is empty, nobody gets tokens.
 	Keeper string `json:"keeper,omitempty"`
 }
 
@@ -38,8 +38,8 @@ func (w *world) newResource(region image.Region, compartmentID, kind string, sw 
 	return r, nil
 }
 
-// actor is whom IAM sees in a user or a resource, or nil if there is neither. A
-// resource is in no group but the dynamic ones whose rules match it.
+// actor returns the user or resource with this ID as IAM sees it, or nil. A resource
+// is only in the dynamic groups whose rules match it.
 func (w *world) actor(id string) *user {
 	if u, ok := w.Users[id]; ok {
 		return u
@@ -56,7 +56,7 @@ func (w *world) actor(id string) *user {
 	}
 }
 
-// dynamicGroup is all resources of a tenancy that its rule matches.
+// dynamicGroup contains all resources of a tenancy that its rule matches.
 type dynamicGroup struct {
 	born
 	Tenancy     string `json:"tenancy"`
@@ -78,7 +78,8 @@ func (w *world) newDynamicGroup(tenancyID, name, rule string) (*dynamicGroup, er
 	return g, nil
 }
 
-// matching are the names and OCIDs of the dynamic groups that a resource is in.
+// matching returns the names and OCIDs of the dynamic groups that contain a
+// resource.
 func (w *world) matching(r *resource) []string {
 	vars := map[string]string{"resource.id": r.ID, "resource.type": r.Type, "resource.compartment.id": r.Compartment}
 	if r.Type == instanceType {
@@ -94,8 +95,8 @@ func (w *world) matching(r *resource) []string {
 	return in
 }
 
-// parseRule reads a matching rule: one comparison, or several in All {} or
-// Any {}. Rules on tags and rules inside rules are not played.
+// parseRule reads a matching rule: one comparison, or several in All {} or Any {}.
+// It rejects rules on tags and nested rules.
 func parseRule(text string) (statement, error) {
 	toks, err := words(text)
 	if err != nil {
@@ -133,7 +134,8 @@ func (c *call) viewDynamicGroup(g *dynamicGroup) map[string]any {
 	}
 }
 
-// listDynamicGroups lists those of the tenancy, which is where all of them are.
+// listDynamicGroups lists the dynamic groups of the tenancy. They are all in the
+// root compartment.
 func (c *call) listDynamicGroups() (any, error) {
 	in, err := c.scope("DYNAMIC_GROUP_INSPECT")
 	if err != nil {

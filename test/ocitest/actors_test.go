@@ -15,7 +15,7 @@ import (
 	"github.com/oke-sign/oke-sign/test/ocitest"
 )
 
-// federateAs signs an instance in as Oracle's SDK for Python does.
+// federateAs signs in as an instance, as Oracle's SDK for Python does.
 func federateAs(t *testing.T, base, tenancy string) bearer {
 	t.Helper()
 	session, err := rsa.GenerateKey(rand.Reader, 2048)
@@ -29,7 +29,8 @@ func federateAs(t *testing.T, base, tenancy string) bearer {
 	return bearer{"ST$" + answer.Token, session}
 }
 
-// stage is a resource that signs requests with the token of its files.
+// stage returns a resource's identity, which signs requests with the token of the
+// resource's files.
 func stage(t *testing.T, r *ocitest.Resource) bearer {
 	t.Helper()
 	token, err := os.ReadFile(r.Token)
@@ -43,8 +44,8 @@ func stage(t *testing.T, r *ocitest.Resource) bearer {
 	return bearer{"ST$" + string(token), privateKey(t, string(text))}
 }
 
-// A resource has the rights of the dynamic groups whose rules match it, and of
-// nothing else: not of a user, not of a group that has the same name.
+// A resource has the rights of the dynamic groups whose rules match it. It has no
+// user's rights, and no rights of a group with the same name.
 func TestDynamicGroups(t *testing.T) {
 	t.Parallel()
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
@@ -57,18 +58,18 @@ func TestDynamicGroups(t *testing.T) {
 	const read = " to read repos in tenancy"
 	for name, tt := range map[string]struct {
 		rule, statement string
-		may             string // who of the two, or both
+		may             string // which of the two may read
 	}{
-		"an instance by its compartment": {"All {instance.compartment.id = '" + in + "'}", "Allow dynamic-group g" + read, "instance"},
-		"an instance by its OCID":        {"instance.id = '" + instance.ID + "'", "Allow dynamic-group g" + read, "instance"},
-		"a resource by type and place":   {"ALL {resource.type = 'devopsbuildpipeline', resource.compartment.id = '" + in + "'}", "Allow dynamic-group g" + read, "pipeline"},
-		"one of several":                 {"Any {instance.id = '" + instance.ID + "', resource.id = '" + pipeline.ID + "'}", "Allow dynamic-group x, g" + read, "instance pipeline"},
-		"another compartment":            {"All {instance.compartment.id = '" + tenancy.ID + "'}", "Allow dynamic-group g" + read, ""},
-		"another type":                   {"resource.type = 'devopsdeploypipeline'", "Allow dynamic-group g" + read, ""},
-		"not all of them":                {"All {instance.compartment.id = '" + in + "', instance.id = 'another'}", "Allow dynamic-group g" + read, ""},
-		"a group of users":               {"instance.id = '" + instance.ID + "'", "Allow group g" + read, ""},
-		"another dynamic group":          {"instance.id = '" + instance.ID + "'", "Allow dynamic-group h" + read, ""},
-		"anybody of a type":              {"resource.id = 'x'", "Allow any-user" + read + " where request.principal.type = 'devopsbuildpipeline'", "pipeline"},
+		"an instance, by its compartment":     {"All {instance.compartment.id = '" + in + "'}", "Allow dynamic-group g" + read, "instance"},
+		"an instance, by its OCID":            {"instance.id = '" + instance.ID + "'", "Allow dynamic-group g" + read, "instance"},
+		"a resource, by type and compartment": {"ALL {resource.type = 'devopsbuildpipeline', resource.compartment.id = '" + in + "'}", "Allow dynamic-group g" + read, "pipeline"},
+		"one of several":                      {"Any {instance.id = '" + instance.ID + "', resource.id = '" + pipeline.ID + "'}", "Allow dynamic-group x, g" + read, "instance pipeline"},
+		"another compartment":                 {"All {instance.compartment.id = '" + tenancy.ID + "'}", "Allow dynamic-group g" + read, ""},
+		"another type":                        {"resource.type = 'devopsdeploypipeline'", "Allow dynamic-group g" + read, ""},
+		"one condition of All is false":       {"All {instance.compartment.id = '" + in + "', instance.id = 'another'}", "Allow dynamic-group g" + read, ""},
+		"a group of users":                    {"instance.id = '" + instance.ID + "'", "Allow group g" + read, ""},
+		"another dynamic group":               {"instance.id = '" + instance.ID + "'", "Allow dynamic-group h" + read, ""},
+		"any-user with a type":                {"resource.id = 'x'", "Allow any-user" + read + " where request.principal.type = 'devopsbuildpipeline'", "pipeline"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			tenancy.NewDynamicGroup("g", tt.rule)
@@ -121,7 +122,7 @@ func TestDynamicGroupAPI(t *testing.T) {
 	}
 }
 
-// Faults strike an instance's metadata service and a cluster's endpoint too.
+// Faults also affect an instance's metadata service and a cluster's endpoint.
 func TestFaultsWithoutTunnel(t *testing.T) {
 	t.Parallel()
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
@@ -141,7 +142,7 @@ func TestFaultsWithoutTunnel(t *testing.T) {
 	}
 	reset := tenancy.Fault(ocitest.Fault{Operation: "metadata.*", Kind: ocitest.Reset})
 	if _, err := get(); err == nil {
-		t.Error("a connection that a fault broke brought an answer")
+		t.Error("a broken connection returned an answer")
 	}
 	cloud.ClearFault(reset)
 	if status, err := get(); status != 200 || err != nil {

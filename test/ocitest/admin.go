@@ -10,17 +10,17 @@ import (
 	"strconv"
 )
 
-// adminHandler serves the emulator's own pages, which are no part of OCI:
+// adminHandler serves the emulator's own pages, which OCI does not have:
 //
-//	GET, POST, DELETE /_emulator/faults      set what goes wrong
+//	GET, POST, DELETE /_emulator/faults      set, list and clear faults
 //	GET, DELETE       /_emulator/calls       count requests by operation
 //	GET               /_emulator/requests    the last requests
-//	GET               /_emulator/state       everything but private keys
+//	GET               /_emulator/state       the state without private keys
 //	POST              /_emulator/save        write the state file
 //	GET, PUT          /_emulator/switches    what is unconfirmed about OCI
-//	POST              /_emulator/signatures  keep a record that OCI might not
-//	POST              /_emulator/problems    make known what scans find in an image
-//	POST              /_emulator/workloads   vouch for a service account of a cluster
+//	POST              /_emulator/signatures  store a signature record without checks
+//	POST              /_emulator/problems    set what scans find in an image
+//	POST              /_emulator/workloads   issue a token for a cluster's service account
 func (c *Cloud) adminHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /_emulator/", func(w http.ResponseWriter, r *http.Request) {
@@ -49,8 +49,8 @@ func (c *Cloud) adminHandler() http.Handler {
 	return local(http.MaxBytesHandler(mux, maxBody))
 }
 
-// local keeps web pages out: a browser that was lured here says so by Origin, or
-// by a host name that only resolves to loopback.
+// local rejects requests of web pages. A page that attacks the emulator from a
+// browser sends Origin, or a host name that resolves to loopback.
 func local(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		host, _, err := net.SplitHostPort(r.Host)
@@ -71,7 +71,7 @@ func reply(w http.ResponseWriter, status int, body any) {
 	w.WriteHeader(status)
 	enc := json.NewEncoder(w)
 	enc.SetIndent("", "  ")
-	enc.Encode(body) //nolint:errcheck // a client that went away
+	enc.Encode(body) //nolint:errcheck // the client may have left
 }
 
 func done(w http.ResponseWriter, err error) {
@@ -82,8 +82,8 @@ func done(w http.ResponseWriter, err error) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// strictly reads JSON in which every field is known: a misspelt fault would be
-// one that never strikes.
+// strictly decodes JSON and rejects unknown fields. Otherwise a misspelt fault would
+// never strike.
 func strictly(r io.Reader, into any) error {
 	dec := json.NewDecoder(r)
 	dec.DisallowUnknownFields()
@@ -93,7 +93,8 @@ func strictly(r io.Reader, into any) error {
 	return nil
 }
 
-// postFaults takes one fault or an array of them, all or none.
+// postFaults sets one fault or an array of them. One bad fault rejects the whole
+// request.
 func (c *Cloud) postFaults(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
@@ -165,7 +166,7 @@ func (c *Cloud) getState(w http.ResponseWriter, _ *http.Request) {
 	reply(w, http.StatusOK, c.State())
 }
 
-// State is what the cloud holds, in JSON, without its secrets.
+// State returns the state of the cloud in JSON, without its secrets.
 func (c *Cloud) State() json.RawMessage {
 	c.mu.Lock()
 	copied, err := c.world.clone()

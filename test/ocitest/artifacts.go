@@ -10,14 +10,14 @@ import (
 	"github.com/oke-sign/oke-sign/provider/image"
 )
 
-// tags are what every resource of OCI carries.
+// tags are the tags of a resource. Every resource of OCI has them.
 type tags struct {
 	Freeform map[string]string         `json:"freeformTags"`
 	Defined  map[string]map[string]any `json:"definedTags"`
 	System   map[string]map[string]any `json:"systemTags"`
 }
 
-// full replaces missing tags by empty ones: the fields are mandatory.
+// full replaces missing tags with empty ones, because the fields are mandatory.
 func (t tags) full() tags {
 	if t.Freeform == nil {
 		t.Freeform = map[string]string{}
@@ -31,7 +31,7 @@ func (t tags) full() tags {
 	return t
 }
 
-// created adds the tags by which a tenancy says who made a resource, and when.
+// created adds the tags of a new resource, which say who made it, and when.
 func (c *call) created(t tags) tags {
 	by := "oracleidentitycloudservice/" + c.who.Name
 	if c.who.Principal != nil {
@@ -42,8 +42,8 @@ func (c *call) created(t tags) tags {
 	return t
 }
 
-// signatureRecord is a container image signature as the registry keeps it.
-// Nothing in it need be true.
+// signatureRecord is a signature as OCI Registry stores it. Nothing in it need be
+// true.
 type signatureRecord struct {
 	born
 	Image        string `json:"image"`
@@ -71,7 +71,7 @@ func artifactsRoutes() []route {
 	}
 }
 
-// signatureAlgorithms are those that the registry knows.
+// signatureAlgorithms returns the algorithms that the registry knows.
 func signatureAlgorithms() []string {
 	return []string{"SHA_224_RSA_PKCS_PSS", "SHA_256_RSA_PKCS_PSS", "SHA_384_RSA_PKCS_PSS", "SHA_512_RSA_PKCS_PSS"}
 }
@@ -162,10 +162,10 @@ func (c *call) createSignature() (any, error) {
 	}
 	c.keepSignature(s, c.sw)
 	v := c.viewSignature(s, false)
-	return v, nil // OCI Registry sends no etag with a signature
+	return v, nil // OCI Registry sends no etag for signature records
 }
 
-// keepSignature gives a record its name and stores it.
+// keepSignature gives a signature record its OCID and stores it.
 func (w *world) keepSignature(s *signatureRecord, sw Switches) {
 	repo := w.Repositories[w.Images[s.Image].Repository]
 	at := s.Created
@@ -179,8 +179,8 @@ func (w *world) keepSignature(s *signatureRecord, sw Switches) {
 	w.Signatures[s.ID] = s
 }
 
-// validateUpload is what a careful registry would check; whether Oracle's does
-// is a switch.
+// validateUpload makes the checks of a careful registry. A switch says whether
+// Oracle's registry makes them.
 func (c *call) validateUpload(s *signatureRecord, img *containerImage, repo *repository) error {
 	text, err := base64.StdEncoding.Strict().DecodeString(s.Message)
 	if err != nil {
@@ -223,7 +223,7 @@ func (c *call) listSignatures() (any, error) {
 		return nil, invalid("imageDigest: %.80q is no digest", digest)
 	}
 	repositories := c.repositoriesIn(in)
-	images := make(map[string]bool) // few, so that most records of a large registry are passed over quickly
+	images := make(map[string]bool) // few, so that most records of a large registry are skipped quickly
 	for id, img := range c.Images {
 		if exactly(digest, img.Digest) && repositories[img.Repository] && c.shownImage(img) && exactly(q.Get("imageId"), id) {
 			images[id] = true

@@ -17,7 +17,7 @@ import (
 
 const pss256 = "SHA_256_RSA_PKCS_PSS"
 
-// with is the preset under test with changes, for a tenancy.
+// with returns the switches of the preset under test, with changes.
 func with(change func(*ocitest.Switches)) *ocitest.Switches {
 	s := cloud.Switches()
 	change(&s)
@@ -49,12 +49,12 @@ func TestPages(t *testing.T) {
 			change:    func(s *ocitest.Switches) { s.PageLimit, s.EmptyPages = 10, true },
 			wantSizes: []int{0, 10, 0, 10, 0, 5},
 		},
-		"larger pages than there are, clamped": {
+		"pages above the limit, clamped": {
 			change:    func(s *ocitest.Switches) { s.PageLimit, s.EmptyPages, s.OverLimit = 10, false, "clamp" },
 			limit:     common.Int(50),
 			wantSizes: []int{10, 10, 5},
 		},
-		"larger pages than there are, refused": {
+		"pages above the limit, rejected": {
 			change:   func(s *ocitest.Switches) { s.PageLimit, s.EmptyPages, s.OverLimit = 10, false, "400" },
 			limit:    common.Int(50),
 			wantCode: "InvalidParameter",
@@ -110,7 +110,7 @@ func TestPages(t *testing.T) {
 	}
 }
 
-func TestPageTokensHoldForTheirList(t *testing.T) {
+func TestPageTokensAreBoundToTheirList(t *testing.T) {
 	t.Parallel()
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{Switches: with(func(s *ocitest.Switches) { s.PageLimit = 1 })})
 	c := newClients(t, tenancy.Admin())
@@ -139,12 +139,12 @@ func TestOrder(t *testing.T) {
 		order  artifacts.ListContainerImagesSortOrderEnum
 		want   []string
 	}{
-		"nobody said, newest first": {unsaid: "DESC", want: []string{"b", "c", "a"}},
-		"nobody said, oldest first": {unsaid: "ASC", want: []string{"a", "c", "b"}},
-		"times descend":             {unsaid: "ASC", by: "TIMECREATED", want: []string{"b", "c", "a"}},
-		"times ascending":           {unsaid: "DESC", by: "TIMECREATED", order: "ASC", want: []string{"a", "c", "b"}},
-		"names ascend":              {unsaid: "DESC", by: "DISPLAYNAME", want: []string{"a", "b", "c"}},
-		"names descending":          {unsaid: "ASC", by: "DISPLAYNAME", order: "DESC", want: []string{"c", "b", "a"}},
+		"no order requested, newest first": {unsaid: "DESC", want: []string{"b", "c", "a"}},
+		"no order requested, oldest first": {unsaid: "ASC", want: []string{"a", "c", "b"}},
+		"times descend":                    {unsaid: "ASC", by: "TIMECREATED", want: []string{"b", "c", "a"}},
+		"times ascending":                  {unsaid: "DESC", by: "TIMECREATED", order: "ASC", want: []string{"a", "c", "b"}},
+		"names ascend":                     {unsaid: "DESC", by: "DISPLAYNAME", want: []string{"a", "b", "c"}},
+		"names descending":                 {unsaid: "ASC", by: "DISPLAYNAME", order: "DESC", want: []string{"c", "b", "a"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -186,10 +186,10 @@ func TestFilters(t *testing.T) {
 		"image":             {artifacts.ListContainerImageSignaturesRequest{ImageId: &web.ID}, ids[:2]},
 		"repository":        {artifacts.ListContainerImageSignaturesRequest{RepositoryId: &other.RepositoryID}, ids[2:3]},
 		"repository's name": {artifacts.ListContainerImageSignaturesRequest{RepositoryName: common.String("web")}, ids[3:]},
-		"beginning of a name": {
+		"prefix of a name": {
 			artifacts.ListContainerImageSignaturesRequest{RepositoryName: common.String("project01/*")}, ids[:3],
 		},
-		"digest, which two repositories have": {
+		"digest, in two repositories": {
 			artifacts.ListContainerImageSignaturesRequest{ImageDigest: &web.Digest}, []string{ids[0], ids[1], ids[3]},
 		},
 		"digest in a repository": {
@@ -265,7 +265,7 @@ func TestUploadChecks(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
 		change  func(*ocitest.Record, *ocitest.Image)
-		careful string // code where the registry validates
+		careful string // the code where the registry validates uploads
 	}{
 		"a genuine record": {func(*ocitest.Record, *ocitest.Image) {}, ""},
 		"a genuine record of another image": {
@@ -274,12 +274,12 @@ func TestUploadChecks(t *testing.T) {
 		"a message that names another version": {
 			func(r *ocitest.Record, _ *ocitest.Image) { r.KeyVersionID = "ocid1.keyversion.oc1.iad.x" }, "InvalidParameter",
 		},
-		"a message that is no JSON": {
+		"a message that is not JSON": {
 			func(r *ocitest.Record, _ *ocitest.Image) {
 				r.Message = base64.StdEncoding.EncodeToString([]byte("hello"))
 			}, "InvalidParameter",
 		},
-		"a message that is no base64": {
+		"a message that is not base64": {
 			func(r *ocitest.Record, _ *ocitest.Image) { r.Message = "!" }, "InvalidParameter",
 		},
 	} {
@@ -500,7 +500,7 @@ func TestConfigurationAndRepositories(t *testing.T) {
 		t.Fatal(err)
 	}
 	if made.TimeCreated.Before(before) || made.TimeCreated.After(time.Now()) {
-		t.Errorf("made at %s, want now", made.TimeCreated)
+		t.Errorf("creation time %s, want now", made.TimeCreated)
 	}
 	tenancy.NewImage("web", "v1")
 	list, err := c.artifacts.ListContainerRepositories(ctx, artifacts.ListContainerRepositoriesRequest{CompartmentId: &tenancy.ID, DisplayName: common.String("w*"), IsPublic: common.Bool(true)})

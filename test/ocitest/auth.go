@@ -19,11 +19,11 @@ import (
 	"time"
 )
 
-// maxSkew is how far the clocks of a client and OCI may lie apart.
+// maxSkew is the largest difference between the clocks of a client and of OCI.
 const maxSkew = 5 * time.Minute
 
-// unauthenticated returns the answer to every request with a wrong signature. The reason
-// goes into the header for debugging. OCI does not give one.
+// unauthenticated returns the answer to every request with a wrong signature. Its
+// header has the reason, for debugging. OCI gives no reason.
 func unauthenticated(format string, args ...any) error {
 	return &failure{
 		status: 401, code: "NotAuthenticated",
@@ -32,8 +32,8 @@ func unauthenticated(format string, args ...any) error {
 	}
 }
 
-// authorization is a request's Authorization header with its parameters by name. The SDKs
-// write the parameters in different orders.
+// authorization is a request's Authorization header with its parameters by name.
+// Each SDK writes the parameters in another order.
 type authorization struct {
 	keyID     string
 	headers   []string
@@ -88,8 +88,8 @@ func parseAuthorization(header string) (authorization, error) {
 	return a, nil
 }
 
-// authenticate finds out who sent a request, from the raw request line and the
-// whole body. It takes Cloud.mu while it looks at the world.
+// authenticate returns the sender of a request. It checks the raw request line and
+// the whole body. It takes Cloud.mu to look at the world.
 func (c *Cloud) authenticate(r *http.Request, body []byte) (*user, error) {
 	auth, err := parseAuthorization(r.Header.Get("Authorization"))
 	if err != nil {
@@ -113,8 +113,8 @@ func (c *Cloud) authenticate(r *http.Request, body []byte) (*user, error) {
 	return who, nil
 }
 
-// signingString is what the client must have signed, if the headers it chose
-// cover those needed, a date and the body.
+// signingString returns the text that the client must have signed. It fails if the
+// signed headers lack a needed header, a date or the body.
 func signingString(r *http.Request, needed, headers []string, body []byte, now time.Time) (string, error) {
 	date := "date"
 	if r.Header.Get("X-Date") != "" {
@@ -163,8 +163,8 @@ func signingString(r *http.Request, needed, headers []string, body []byte, now t
 	return strings.Join(lines, "\n"), nil
 }
 
-// keyHolder finds the user and the public key behind a keyId, and what has to be
-// signed with it.
+// keyHolder returns the user and the public key of a keyId, and the headers that
+// must be signed with it.
 func (c *Cloud) keyHolder(keyID string, body []byte) (*user, *rsa.PublicKey, []string, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -185,7 +185,7 @@ func (c *Cloud) keyHolder(keyID string, body []byte) (*user, *rsa.PublicKey, []s
 	return u, pub, needed, err
 }
 
-// readAPIKey is called with Cloud.mu held.
+// readAPIKey returns the user and the API key of a keyId. Cloud.mu is held.
 func (c *Cloud) readAPIKey(parts []string) (*user, *rsa.PublicKey, error) {
 	u, ok := c.world.Users[parts[1]]
 	if !ok || u.Tenancy != parts[0] {
@@ -206,7 +206,8 @@ func (c *Cloud) readAPIKey(parts []string) (*user, *rsa.PublicKey, error) {
 	return u, k, nil
 }
 
-// fingerprint is how OCI names an API key.
+// fingerprint returns the fingerprint by which OCI names an API key, and the key in
+// DER.
 func fingerprint(pub *rsa.PublicKey) (string, []byte, error) {
 	der, err := x509.MarshalPKIXPublicKey(pub)
 	if err != nil {
@@ -220,8 +221,8 @@ func fingerprint(pub *rsa.PublicKey) (string, []byte, error) {
 	return strings.Join(parts, ":"), der, nil
 }
 
-// claims of a token that the emulator issued: a session token for the APIs, or
-// an access token of OCI Registry.
+// claims are the content of a token that the emulator issued: a session token for
+// the APIs, or an access token of OCI Registry.
 type claims struct {
 	Issuer   string `json:"iss"`
 	Kind     string `json:"ptype"` // "session" or "registry"
@@ -247,8 +248,8 @@ type jwk struct {
 	E   string `json:"e"`
 }
 
-// issue signs claims into a token that says everything itself, so that tokens
-// outlive a restart on saved state.
+// issue signs claims into a token. The token contains all claims, so it stays valid
+// when the emulator restarts from saved state.
 func (c *Cloud) issue(cl claims) (string, error) {
 	body, err := json.Marshal(cl)
 	if err != nil {
@@ -323,7 +324,7 @@ func (c *Cloud) issueFor(cl claims, pub *rsa.PublicKey, life time.Duration) (str
 	return c.issue(cl)
 }
 
-// readSession is called with Cloud.mu held.
+// readSession returns the user and the key of a session token. Cloud.mu is held.
 func (c *Cloud) readSession(token string) (*user, *rsa.PublicKey, error) {
 	cl, err := c.readToken(token, "session")
 	if err != nil {
@@ -348,8 +349,8 @@ func (c *Cloud) readSession(token string) (*user, *rsa.PublicKey, error) {
 	return u, &rsa.PublicKey{N: new(big.Int).SetBytes(n), E: int(new(big.Int).SetBytes(e).Int64())}, nil
 }
 
-// basicUser finds the user behind docker login: namespace/name and auth token.
-// It is called with Cloud.mu held.
+// basicUser returns the user of a docker login: namespace/name and an auth token.
+// Cloud.mu is held.
 func (c *Cloud) basicUser(r *http.Request, realm string) (*user, bool) {
 	name, password, ok := r.BasicAuth()
 	if !ok {

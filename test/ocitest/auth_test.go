@@ -26,8 +26,8 @@ const (
 	lookup        = artifactsHost + "/20160918/container/images/actions/lookupImageByUri"
 )
 
-// send sends a request as it stands and returns status, code of the error, and
-// what the emulator says about it.
+// send sends a request unchanged. It returns the status, the error code, and the
+// emulator's reason.
 func send(tb testing.TB, req *http.Request) (status int, code, why string) {
 	tb.Helper()
 	res, err := http.DefaultClient.Do(req)
@@ -40,7 +40,7 @@ func send(tb testing.TB, req *http.Request) (status int, code, why string) {
 		tb.Fatal(err)
 	}
 	if res.Header.Get("Opc-Request-Id") == "" || res.Header.Get("X-Oci-Emulator") == "" {
-		tb.Errorf("%s %s: no opc-request-id, or nothing that says what answers: %v", req.Method, req.URL, res.Header)
+		tb.Errorf("%s %s: no opc-request-id, or no header that names the emulator: %v", req.Method, req.URL, res.Header)
 	}
 	var failure struct{ Code string }
 	json.Unmarshal(body, &failure) //nolint:errcheck // successes have no code
@@ -82,7 +82,7 @@ func TestRequestSignatures(t *testing.T) {
 	for name, tt := range map[string]struct {
 		req  func() *http.Request
 		want int
-		why  string // part of what the emulator says
+		why  string // a part of the emulator's reason
 	}{
 		"a GET signed by the SDK": {
 			req: func() *http.Request { return signed(t, config, get()) }, want: 200,
@@ -152,7 +152,7 @@ func TestRequestSignatures(t *testing.T) {
 				return r
 			}, want: 401, why: "does not fit",
 		},
-		"the host not signed": {
+		"an unsigned host": {
 			req: func() *http.Request {
 				r := get()
 				if err := common.RequestSigner(config, []string{"date", "(request-target)"}, nil).Sign(r); err != nil {
@@ -161,7 +161,7 @@ func TestRequestSignatures(t *testing.T) {
 				return r
 			}, want: 401, why: "host is not among",
 		},
-		"the body's hash not signed": {
+		"an unsigned body hash": {
 			req: func() *http.Request {
 				r := post()
 				if err := common.RequestSignerExcludeBody(config).Sign(r); err != nil {
@@ -201,14 +201,14 @@ func TestRequestSignatures(t *testing.T) {
 				return r
 			}, want: 401, why: "does not fit",
 		},
-		"a key that nobody has": {
+		"an unknown key": {
 			req: func() *http.Request {
 				r := signed(t, config, get())
 				r.Header.Set("Authorization", regexp.MustCompile(`/[0-9a-f:]{47}"`).ReplaceAllString(r.Header.Get("Authorization"), `/00:11"`))
 				return r
 			}, want: 401, why: "no API key",
 		},
-		"a session that was not issued here": {
+		"a session of another issuer": {
 			req: func() *http.Request {
 				r := signed(t, config, get())
 				r.Header.Set("Authorization", regexp.MustCompile(`keyId="[^"]*"`).ReplaceAllString(r.Header.Get("Authorization"), `keyId="ST$$a.b.c"`))
@@ -218,7 +218,7 @@ func TestRequestSignatures(t *testing.T) {
 		"a user of another tenancy": {
 			req: func() *http.Request { return signed(t, stranger, get()) }, want: 404, why: "has no REPOSITORY_INSPECT",
 		},
-		"a region that the tenancy is not subscribed to": {
+		"a region without a subscription": {
 			req: func() *http.Request {
 				return signed(t, config, newRequest(t, "GET", strings.Replace(configuration, "us-ashburn-1", "us-phoenix-1", 1)+tenancy.ID, ""))
 			}, want: 401, why: "not subscribed",
@@ -237,7 +237,7 @@ func TestRequestSignatures(t *testing.T) {
 	}
 }
 
-// TestProfiles goes through every kind of profile with the SDK's own providers.
+// TestProfiles signs in with every kind of profile, with the SDK's own providers.
 func TestProfiles(t *testing.T) {
 	t.Parallel()
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
@@ -266,7 +266,7 @@ func TestProfiles(t *testing.T) {
 			}
 		})
 	}
-	t.Run("the protected key is not readable without its pass phrase", func(t *testing.T) {
+	t.Run("the protected key needs its pass phrase", func(t *testing.T) {
 		t.Parallel()
 		b, err := os.ReadFile(filepath.Join(filepath.Dir(file), "api_key_protected.pem"))
 		if err != nil {
@@ -274,7 +274,7 @@ func TestProfiles(t *testing.T) {
 		}
 		for _, phrase := range []string{"", "wrong"} {
 			if k, err := common.PrivateKeyFromBytes(b, &phrase); err == nil {
-				t.Errorf("pass phrase %q opens it: %v", phrase, k)
+				t.Errorf("pass phrase %q opens the key: %v", phrase, k)
 			}
 		}
 		phrase := ocitest.Passphrase
@@ -284,7 +284,7 @@ func TestProfiles(t *testing.T) {
 	})
 }
 
-// keyOf signs requests with a session's token and any key.
+// keyOf signs requests with a session's token and another key.
 type keyOf struct {
 	id  string
 	key *rsa.PrivateKey
@@ -293,7 +293,7 @@ type keyOf struct {
 func (k keyOf) KeyID() (string, error)                  { return k.id, nil }
 func (k keyOf) PrivateRSAKey() (*rsa.PrivateKey, error) { return k.key, nil }
 
-func TestSessionsRunOut(t *testing.T) {
+func TestSessionsExpire(t *testing.T) {
 	t.Parallel()
 	// A separate cloud, because its clock moves.
 	now := time.Now()

@@ -2,7 +2,7 @@ package ocitest
 
 import "crypto/subtle"
 
-// maxAuthTokens is how many auth tokens a user may have.
+// maxAuthTokens is the largest number of auth tokens of a user.
 const maxAuthTokens = 2
 
 // authToken is a password for OCI Registry that a user made through the API.
@@ -30,7 +30,8 @@ func authTokenRoutes() []route {
 	}
 }
 
-// ownUser is the caller: users deal with their own tokens, and nobody else's here.
+// ownUser returns the caller if the request is about the caller. Users manage only
+// their own tokens here.
 func (c *call) ownUser() (*user, error) {
 	u := c.Users[c.path["id"]]
 	if u == nil || u.ID != c.who.ID {
@@ -45,7 +46,7 @@ func viewAuthToken(u *user, t *authToken) map[string]any {
 	}
 }
 
-// createAuthToken shows the token, once.
+// createAuthToken makes a token and shows it. No later answer shows it.
 func (c *call) createAuthToken() (any, error) {
 	u, err := c.ownUser()
 	if err != nil {

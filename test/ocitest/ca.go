@@ -16,7 +16,7 @@ import (
 	"time"
 )
 
-// authority mints a certificate for any host that the proxy plays.
+// authority issues a certificate for any host that the proxy emulates.
 type authority struct {
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
@@ -25,9 +25,8 @@ type authority struct {
 	leaves map[string]*tls.Certificate
 }
 
-// newAuthority makes an authority around key, or around a new key. Its
-// certificate is new each time: saved state keeps the key, never a certificate
-// that could have run out.
+// newAuthority makes an authority with key, or with a new key. The certificate is
+// always new: saved state has the key but no certificate, which could expire.
 func newAuthority(key *ecdsa.PrivateKey) (*authority, error) {
 	if key == nil {
 		var err error
@@ -66,7 +65,7 @@ func (a *authority) pem() []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.cert.Raw})
 }
 
-// leaf is the serving certificate of one host, made once.
+// leaf returns the serving certificate of a host. It makes one certificate per host.
 func (a *authority) leaf(host string) (*tls.Certificate, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -85,7 +84,7 @@ func (a *authority) leaf(host string) (*tls.Certificate, error) {
 		KeyUsage:     x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
-	if ip := net.ParseIP(host); ip != nil { // of a cluster
+	if ip := net.ParseIP(host); ip != nil { // the address of a cluster
 		template.IPAddresses = []net.IP{ip}
 	} else {
 		template.DNSNames = []string{host}

@@ -15,40 +15,41 @@ import (
 	"github.com/oke-sign/oke-sign/provider/image"
 )
 
-// call is one request to one operation of OCI, authenticated and routed.
+// call is an authenticated and routed request to one operation of OCI.
 type call struct {
 	*world
 	sw     Switches
 	region image.Region
 	host   string
-	vault  *vault // of a vault's own endpoint
-	op     string // as in "artifacts.GetContainerImage"
+	vault  *vault // set on a vault's own endpoint
+	op     string // an operation such as "artifacts.GetContainerImage"
 
 	method string
 	path   map[string]string
 	query  url.Values
 	in     http.Header
 	body   []byte
-	who    *user // nil: nobody proved who they are
+	who    *user // nil if the request is not authenticated
 
 	out    http.Header
-	status int // of a success
+	status int // the status of a success
 	cloud  *Cloud
 }
 
-// failure is an answer of OCI that is no success.
+// failure is an error that OCI answers.
 type failure struct {
 	status  int
 	code    string
 	message string
-	why     string // for debugging; OCI would not say it
-	oauth   bool   // whether it is worded as RFC 6749 has it
+	why     string // for debugging; OCI does not say it
+	oauth   bool   // whether the answer has the form of RFC 6749
 }
 
 func (f *failure) Error() string { return fmt.Sprintf("%d %s: %s", f.status, f.code, f.message) }
 
 func notFound(why string) error {
-	// The same for what is not there and for what the caller may not see.
+	// A missing resource and a resource that the caller may not see get the same
+	// answer.
 	return &failure{status: 404, code: "NotAuthorizedOrNotFound", message: "Authorization failed or requested resource not found.", why: why}
 }
 
@@ -72,7 +73,7 @@ func (c *call) decode(into any) error {
 	return nil
 }
 
-// required refuses a request in which a mandatory field is empty.
+// required rejects a request in which a mandatory field is empty.
 func required(fields ...string) error {
 	for i := 0; i < len(fields); i += 2 {
 		if fields[i+1] == "" {
@@ -89,7 +90,8 @@ func oneOf(name, value string, allowed ...string) error {
 	return nil
 }
 
-// ifMatch holds the request's if-match to a resource as it is before a change.
+// ifMatch compares the request's if-match with the etag of a resource before a
+// change.
 func (c *call) ifMatch(resource any) error {
 	tag := shortHash(resource)
 	if want := c.in.Get("If-Match"); want != "" && want != "*" && want != tag {
@@ -98,14 +100,14 @@ func (c *call) ifMatch(resource any) error {
 	return nil
 }
 
-// tagged answers with a resource and its entity tag.
+// tagged answers with a resource and its etag.
 func (c *call) tagged(resource any) (any, error) {
 	c.out.Set("Etag", shortHash(resource))
 	return resource, nil
 }
 
-// page cuts a list to the page that was asked for and says how many items come
-// after it. Page tokens hold for the query that they were handed out with.
+// page cuts a list to the requested page, and returns the number of items after it.
+// A page token is valid only for the query that returned it.
 func page[T any](c *call, items []T) ([]T, int, error) {
 	limit := c.sw.PageLimit
 	if text := c.query.Get("limit"); text != "" {
@@ -136,7 +138,7 @@ func page[T any](c *call, items []T) ([]T, int, error) {
 	}
 	start = min(start, len(items))
 	if blank {
-		// A page may be empty and yet not the last one.
+		// A page may be empty although another page follows.
 		c.out.Set("Opc-Next-Page", formatPage(start, false, bound))
 		return items[start:start], len(items) - start, nil
 	}
@@ -166,9 +168,9 @@ func parsePage(token, bound string) (start int, blank bool, err error) {
 	return start, blank, nil
 }
 
-// sorted puts a list in the order that was asked for. Names ascend and times
-// descend unless the caller says otherwise; a list that nobody gave an order
-// has the one of the switch.
+// sorted puts a list into the requested order. Names ascend and times descend unless
+// the caller says otherwise. A switch sets the order of lists without a requested
+// order.
 func sorted[T interface{ seq() int64 }](c *call, items []T, name func(T) string) error {
 	by, order := c.query.Get("sortBy"), c.query.Get("sortOrder")
 	if err := oneOf("sortBy", by, "TIMECREATED", "DISPLAYNAME", "NAME"); err != nil {
@@ -217,7 +219,7 @@ func requestID(client string) string {
 	var b [32]byte
 	rand.Read(b[:]) // never fails
 	own := strings.ToUpper(hex.EncodeToString(b[:16]) + "/" + hex.EncodeToString(b[16:]))
-	// OCI puts the caller's id in front of the id that it makes.
+	// OCI puts the caller's ID before the ID that it makes.
 	if client != "" && len(client) <= 98 && !strings.ContainsFunc(client, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		return client + "/" + own
 	}

@@ -8,7 +8,8 @@ import (
 // maxRecent bounds the list of requests.
 const maxRecent = 2000
 
-// Request is one that reached the cloud: where to, by whom, and what came of it.
+// Request is a request that reached the cloud: its target, its caller, and its
+// outcome.
 type Request struct {
 	Host      string `json:"host"`
 	Method    string `json:"method"`
@@ -42,8 +43,8 @@ func (c *Cloud) note(r Request) {
 	c.cfg.Log.Debug("request", "host", r.Host, "method", r.Method, "target", r.Target, "operation", r.Operation, "status", r.Status, "fault", r.Fault)
 }
 
-// Calls counts requests by operation, such as "artifacts.GetContainerImage",
-// those that were refused included.
+// Calls counts requests by operation, such as "artifacts.GetContainerImage".
+// Rejected requests count too.
 func (c *Cloud) Calls() map[string]int { return c.callsOf("") }
 
 func (c *Cloud) callsOf(tenancy string) map[string]int {
@@ -63,7 +64,7 @@ func (c *Cloud) ResetCalls() {
 	c.recent = nil
 }
 
-// Requests are the last ones that reached the cloud, oldest first.
+// Requests returns the last requests that reached the cloud, oldest first.
 func (c *Cloud) Requests() []Request {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -16,51 +16,53 @@ import (
 	"time"
 )
 
-// aboutHeader is on every answer, so that nobody takes one for Oracle's.
+// aboutHeader is on every answer, so that nobody takes it for an answer of Oracle's.
 const (
 	aboutHeader = "X-Oci-Emulator"
 	about       = "oke-sign's OCI emulator, not Oracle Cloud"
 )
 
-// Config of a [Cloud]. The zero value is a strict cloud, empty, on a free port.
+// Config configures a [Cloud]. The zero value is an empty, strict cloud on a free
+// port.
 type Config struct {
 	// Listen is the loopback address to listen on; 127.0.0.1:0 if empty.
 	Listen string
-	// Home is the directory for the files that clients need; a temporary one
-	// that Close removes if empty.
+	// Home is the directory for the files that clients need. If it is empty, New
+	// makes a temporary one, and Close removes it.
 	Home string
-	// State is a file to load from, if it exists, and for Save; none if empty.
+	// State is the file that New loads, if it exists, and that Save writes. If it is
+	// empty, there is no such file.
 	State string
-	// Seed is what the cloud begins with: "" is nothing, "bare" a tenancy and an
-	// administrator, "demo" also vaults, keys and images. A state that was loaded
-	// is not seeded again.
+	// Seed is the first content of the cloud: "" is nothing, "bare" is a tenancy and
+	// an administrator, "demo" has vaults, keys and images too. A loaded state is
+	// not seeded again.
 	Seed string
 	// Policy is a JSON file of users and IAM statements to add to the seeded
-	// tenancy, {"users":[{"name":"ci","groups":["signers"]}],"statements":["Allow
-	// group signers to manage repos in tenancy"]}; none if empty. Each user has a
-	// config file in Home, users/NAME/config.
+	// tenancy: {"users":[{"name":"ci","groups":["signers"]}],"statements":["Allow
+	// group signers to manage repos in tenancy"]}. Each user has a config file in
+	// Home, users/NAME/config. If Policy is empty, there is no such file.
 	Policy string
-	// Switches are the preset of the environment if zero.
+	// Switches, if zero, are the preset that the environment names.
 	Switches Switches
-	// Settle is how long keys, vaults and records stay in a passing state such
-	// as CREATING; zero is not at all.
+	// Settle is how long keys, vaults and signature records stay in a passing state
+	// such as CREATING. If it is zero, they skip such states.
 	Settle time.Duration
-	// ScanAfter is how long after its cause a scan of an image begins, and
-	// ScanTakes how long it takes; zero is at once.
+	// ScanAfter is the time between a push and the scan of the image, and ScanTakes
+	// is the time of the scan. Both may be zero.
 	ScanAfter, ScanTakes time.Duration
-	// VaultReads is how many reads a second a tenancy may make of its vaults'
-	// management endpoints before it gets 429; zero is any number.
+	// VaultReads is the limit of reads per second of a tenancy's vaults, at their
+	// management endpoints. More reads get 429. Zero is no limit.
 	VaultReads int
 	// Now is the cloud's clock; time.Now if nil.
 	Now func() time.Time
-	// Log is for what happens inside; nothing is logged if nil.
+	// Log receives what happens inside. If it is nil, nothing is logged.
 	Log *slog.Logger
 }
 
-// Cloud is a running emulator. All its methods may be used concurrently.
+// Cloud is a running emulator. Its methods are safe for concurrent use.
 type Cloud struct {
 	cfg      Config
-	temp     bool // whether Home goes with the cloud
+	temp     bool // whether Close removes Home
 	ca       *authority
 	hosts    map[string]endpoint
 	routes   []route
@@ -71,7 +73,7 @@ type Cloud struct {
 	outer, inner *http.Server
 	tunnels      *tunnels
 	wait         sync.WaitGroup
-	closing      context.Context // ends when the cloud closes, so that no hang outlives it
+	closing      context.Context // ends when the cloud closes, and with it every hanging request
 	close        context.CancelFunc
 
 	mu     sync.Mutex
@@ -84,10 +86,10 @@ type Cloud struct {
 	meters map[string]*meter
 
 	instances map[string]*instance // by the fingerprint of their certificate
-	running   map[string]*instance // by OCID: those that its own metadata service speaks of
+	running   map[string]*instance // by OCID; the instances that the cloud's own metadata service describes
 
-	pod      *proxymux      // of the home's Pod
-	renewals []func() error // of tokens in the home
+	pod      *proxymux      // the endpoint of the cluster of the Pod in Home
+	renewals []func() error // they renew tokens in Home
 
 	keys  []*rsa.PrivateKey // of users
 	dealt int
@@ -149,8 +151,8 @@ func (cfg *Config) complete() error {
 	return cfg.Switches.Validate()
 }
 
-// listen rejects every address that another machine could reach, since the emulator
-// trusts every client.
+// listen rejects every address that another machine could reach, because the
+// emulator trusts every client.
 func listen(addr string) (net.Listener, error) {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
@@ -166,7 +168,7 @@ func listen(addr string) (net.Listener, error) {
 	return ln, nil
 }
 
-// prepare loads or sows the world and writes what clients need.
+// prepare loads or seeds the world and writes the files that clients need.
 func (c *Cloud) prepare() error {
 	if c.cfg.Home == "" {
 		dir, err := os.MkdirTemp("", "ocitest-")
@@ -205,7 +207,7 @@ func (c *Cloud) prepare() error {
 	return c.writeHome()
 }
 
-// Close stops the cloud and everything that hangs in it, and saves nothing.
+// Close stops the cloud and every hanging request. It does not save the state.
 func (c *Cloud) Close() error {
 	c.close()
 	err := errors.Join(c.outer.Close(), c.inner.Close(), c.tunnels.Close())
@@ -220,7 +222,7 @@ func (c *Cloud) closePod() {
 	}
 }
 
-// leaveHome removes a home that nobody asked for.
+// leaveHome removes a temporary Home.
 func (c *Cloud) leaveHome() error {
 	if !c.temp {
 		return nil
@@ -228,13 +230,13 @@ func (c *Cloud) leaveHome() error {
 	return os.RemoveAll(c.cfg.Home)
 }
 
-// URL is where the proxy listens, and where the pages under /_emulator/ are.
+// URL returns the address of the proxy. The pages under /_emulator/ are there too.
 func (c *Cloud) URL() string { return c.url }
 
-// Home is the directory with ca.pem, config and env.
+// Home returns the directory with ca.pem, config and env.
 func (c *Cloud) Home() string { return c.cfg.Home }
 
-// Switches are the cloud's own; a tenancy may have others.
+// Switches returns the cloud's switches. A tenancy may have different ones.
 func (c *Cloud) Switches() Switches {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -259,7 +261,8 @@ func (c *Cloud) SetSettle(settle time.Duration) {
 	c.cfg.Settle = settle
 }
 
-// switches of the tenancy that a compartment belongs to. Cloud.mu is held.
+// switches returns the switches of the tenancy that a compartment belongs to.
+// Cloud.mu is held.
 func (c *Cloud) switches(w *world, compartmentID string) Switches {
 	if t := w.tenancyOf(compartmentID); t != nil && t.Switches != nil {
 		return *t.Switches
@@ -271,7 +274,8 @@ func (c *Cloud) errorLog() *log.Logger {
 	return log.New(logWriter{c.cfg.Log}, "", 0)
 }
 
-// logWriter carries net/http's own remarks, mostly clients that went away.
+// logWriter writes net/http's own messages to the log. Most are about clients that
+// have left.
 type logWriter struct{ log *slog.Logger }
 
 func (w logWriter) Write(p []byte) (int, error) {

@@ -25,14 +25,14 @@ const (
 	workloadLife = time.Hour
 )
 
-// serviceAccount is one of an OKE cluster, as the admin page takes it.
+// serviceAccount is a service account of an OKE cluster, as the admin page reads it.
 type serviceAccount struct {
 	Cluster   string `json:"cluster"` // OCID
 	Namespace string `json:"namespace"`
 	Name      string `json:"serviceAccount"`
 }
 
-// variables are what conditions on workloads compare.
+// variables returns the variables that conditions on workloads compare.
 func (a serviceAccount) variables() map[string]string {
 	return map[string]string{
 		"request.principal.type": "workload", "request.principal.cluster_id": a.Cluster,
@@ -40,8 +40,9 @@ func (a serviceAccount) variables() map[string]string {
 	}
 }
 
-// workload is whom IAM sees in a service account: nobody's user, in no group, who may
-// do what statements about workloads say. It is nil if there is no such cluster.
+// workload returns a service account as IAM sees it, or nil if there is no such
+// cluster. It is no user and in no group. It has the rights of statements about
+// workloads.
 func (w *world) workload(a serviceAccount) *user {
 	cl := w.Clusters[a.Cluster]
 	if cl == nil {
@@ -53,8 +54,9 @@ func (w *world) workload(a serviceAccount) *user {
 	}
 }
 
-// vouch is the answer to a Pod that has sent a public key and was found to be of the
-// service account: JSON in base64 in a JSON string, with a session token in it.
+// vouch returns the answer to a Pod that has sent a public key and runs as the
+// service account. The answer is a JSON string with base64 of JSON, which contains a
+// session token.
 func (c *Cloud) vouch(a serviceAccount, podKey string, life time.Duration) ([]byte, error) {
 	public, err := parsePodKey(podKey)
 	if err != nil {
@@ -74,8 +76,8 @@ func (c *Cloud) vouch(a serviceAccount, podKey string, life time.Duration) ([]by
 	return json.Marshal(base64.StdEncoding.EncodeToString(inner))
 }
 
-// parsePodKey reads PEM, as Oracle's SDK for Go sends it, or its content alone, as
-// the one for Python does.
+// parsePodKey reads a public key in PEM, as Oracle's SDK for Go sends it, or only
+// the content of the PEM block, as the SDK for Python does.
 func parsePodKey(text string) (*rsa.PublicKey, error) {
 	der, err := base64.StdEncoding.DecodeString(text)
 	if block, _ := pem.Decode([]byte(text)); block != nil {
@@ -103,8 +105,8 @@ func parsePublic(der []byte) (*rsa.PublicKey, error) {
 	return public, nil
 }
 
-// postWorkload vouches for whatever service account is named: a cluster calls it that
-// has checked whose token a Pod shows.
+// postWorkload issues a token for the named service account. The caller is a cluster
+// that has checked the Pod's own token.
 func (c *Cloud) postWorkload(w http.ResponseWriter, r *http.Request) {
 	var in struct {
 		serviceAccount
@@ -124,15 +126,15 @@ func (c *Cloud) postWorkload(w http.ResponseWriter, r *http.Request) {
 
 func sendJSON(w http.ResponseWriter, text []byte) {
 	w.Header().Set("Content-Type", "application/json")
-	w.Write(text) //nolint:errcheck // a client that went away
+	w.Write(text) //nolint:errcheck // the client may have left
 }
 
 // proxymux is the endpoint of an enhanced OKE cluster that exchanges the token of
-// one service account for one of OCI's.
+// one service account for a token of OCI.
 type proxymux struct {
 	cloud   *Cloud
 	account serviceAccount
-	dir     string // with token and ca.crt, as Kubernetes mounts them
+	dir     string // has token and ca.crt, as Kubernetes mounts them
 	host    string // a loopback address that no other cluster has
 	server  *http.Server
 	wait    sync.WaitGroup
@@ -155,7 +157,7 @@ func (c *Cloud) newProxymux(account serviceAccount, dir string) (*proxymux, erro
 	mux.HandleFunc("POST /resourcePrincipalSessionTokens", p.serve)
 	p.server = &http.Server{
 		Handler: mux, ReadHeaderTimeout: 30 * time.Second, ErrorLog: c.errorLog(),
-		TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){}, // a fault breaks connections, which HTTP/2 shares
+		TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){}, // faults break connections, and HTTP/2 shares them
 		TLSConfig: &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 			return c.ca.leaf(p.host)
 		}},
@@ -173,8 +175,8 @@ func (p *proxymux) close() {
 	p.wait.Wait()
 }
 
-// listen finds a loopback address whose port is free: the port is fixed, and
-// several clusters live side by side. Some systems have one such address only.
+// listen finds a loopback address whose port is free. The port is fixed, and several
+// clusters may run at the same time. Some systems have only one loopback address.
 func (p *proxymux) listen() (net.Listener, error) {
 	var failed error
 	for try := range 21 {
@@ -245,18 +247,18 @@ func (p *proxymux) serve(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
-// Workload is a Pod's service account in an enhanced OKE cluster, and the
-// endpoint of that cluster which exchanges the account's token for one of OCI's.
+// Workload is a Pod's service account in an enhanced OKE cluster, and the cluster's
+// endpoint that exchanges the account's token for a token of OCI.
 type Workload struct {
 	Host string // KUBERNETES_SERVICE_HOST, a loopback address that no other cluster has
-	Dir  string // with token and ca.crt, as Kubernetes mounts them
+	Dir  string // has token and ca.crt, as Kubernetes mounts them
 
 	tenancy *Tenancy
 	mux     *proxymux
 }
 
-// ActAs makes IAM see a service account of a cluster in the user, for a client that
-// cannot sign in as a workload.
+// ActAs gives the user the identity of a cluster's service account in IAM. It is for
+// clients that cannot sign in as a workload.
 func (u *User) ActAs(cluster, namespace, account string) {
 	c := u.tenancy.cloud
 	c.mu.Lock()
@@ -264,10 +266,10 @@ func (u *User) ActAs(cluster, namespace, account string) {
 	u.u.Principal = serviceAccount{cluster, namespace, account}.variables()
 }
 
-// NewWorkload starts the cluster's endpoint, for one service account, until the test
-// ends. The account may do what statements allow it, which name it by conditions, as
-// in "Allow any-user to read repos in tenancy where request.principal.type = 'workload'".
-// Its tokens live an hour.
+// NewWorkload starts the cluster's endpoint for one service account, until the test
+// ends. Statements with conditions give the account rights, as in "Allow any-user to
+// read repos in tenancy where request.principal.type = 'workload'". Its tokens are
+// valid for an hour.
 func (c *Cluster) NewWorkload(namespace, account string) *Workload {
 	t := c.tenancy
 	t.tb.Helper()
@@ -290,21 +292,21 @@ func (w *Workload) Rotate() {
 	}
 }
 
-// SetLife sets how long tokens hold that are issued from now on.
+// SetLife sets the lifetime of tokens that are issued after the call.
 func (w *Workload) SetLife(life time.Duration) {
 	w.mux.mu.Lock()
 	defer w.mux.mu.Unlock()
 	w.mux.life = life
 }
 
-// Answer makes the endpoint say this and nothing else, until the status is 0.
+// Answer replaces every answer of the endpoint. Status 0 restores the true answers.
 func (w *Workload) Answer(status int, body string) {
 	w.mux.mu.Lock()
 	defer w.mux.mu.Unlock()
 	w.mux.status, w.mux.body = status, body
 }
 
-// Asked is how often a token was asked for.
+// Asked returns the number of requests for a token.
 func (w *Workload) Asked() int {
 	w.mux.mu.Lock()
 	defer w.mux.mu.Unlock()

@@ -25,7 +25,7 @@ import (
 	"github.com/oke-sign/oke-sign/test/ocitest"
 )
 
-// The SDK's own way to a workload's token, unmodified.
+// The SDK's unmodified client signs in as a workload.
 func TestWorkload(t *testing.T) {
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
 	w := tenancy.NewCluster("prod", "").NewWorkload("apps", "pod")
@@ -55,12 +55,12 @@ func TestWorkload(t *testing.T) {
 	}
 	if config, err := auth.OkeWorkloadIdentityConfigurationProviderWithServiceAccountTokenProvider(tokens); err == nil {
 		if id, err := config.KeyID(); err == nil {
-			t.Errorf("a token that does not hold was taken: %s", id)
+			t.Errorf("an invalid service account token was accepted: %s", id)
 		}
 	}
 }
 
-// An instance and a resource as Oracle's own client is one.
+// Oracle's own client signs in as an instance and as a resource.
 func TestInstanceAndResource(t *testing.T) {
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
 	i := tenancy.Admin().NewInstance()
@@ -92,7 +92,8 @@ func TestInstanceAndResource(t *testing.T) {
 	}
 }
 
-// vouched is a workload with its own key, as the emulator's page makes it.
+// vouched is a workload with a key of the test. Its token comes from the emulator's
+// page for clusters.
 type vouched struct {
 	common.ConfigurationProvider
 	token string
@@ -151,8 +152,8 @@ func askForWorkload(t *testing.T, in any) (int, []byte) {
 	return res.StatusCode, answer
 }
 
-// A workload may do what statements say of workloads, and nothing else: not what
-// users may, nor groups, nor another workload.
+// A workload has the rights of statements about workloads. It has no rights of
+// users, groups or other workloads.
 func TestWorkloadRights(t *testing.T) {
 	t.Parallel()
 	const all = " to manage all-resources in tenancy"
@@ -175,9 +176,9 @@ func TestWorkloadRights(t *testing.T) {
 		"a cluster's": {func(string, string) string {
 			return "Allow any-user" + all + " where request.principal.type = 'cluster'"
 		}, false},
-		"any user's but one's":  {func(string, string) string { return "Allow any-user" + all + " where request.user.id != 'x'" }, false},
-		"a user's of that name": {func(string, string) string { return "Allow user 'workload apps/pod'" + all }, false},
-		"a user's of that id":   {func(c, _ string) string { return "Allow user id '" + c + "/apps/pod'" + all }, false},
+		"any user's, except one":       {func(string, string) string { return "Allow any-user" + all + " where request.user.id != 'x'" }, false},
+		"a user's, with the same name": {func(string, string) string { return "Allow user 'workload apps/pod'" + all }, false},
+		"a user's, with the same OCID": {func(c, _ string) string { return "Allow user id '" + c + "/apps/pod'" + all }, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -189,7 +190,7 @@ func TestWorkloadRights(t *testing.T) {
 			c := clientsOf(t, vouch(t, tenancy.ID, cluster.ID, "apps", "pod"))
 			got, err := c.storage.GetNamespace(t.Context(), objectstorage.GetNamespaceRequest{})
 			if err != nil || *got.Value != tenancy.Namespace {
-				t.Errorf("its namespace, which everybody may know: %v, %v", got.Value, err)
+				t.Errorf("its namespace, which every caller may read: %v, %v", got.Value, err)
 			}
 			want := "NotAuthorizedOrNotFound"
 			if test.want {
@@ -204,7 +205,7 @@ func TestWorkloadRights(t *testing.T) {
 }
 
 // The page says why it rejects a workload.
-func TestWorkloadRefused(t *testing.T) {
+func TestWorkloadsRejected(t *testing.T) {
 	t.Parallel()
 	cluster := cloud.NewTenancy(t, ocitest.TenancyConfig{}).NewCluster("prod", "").ID
 	small, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -219,12 +220,12 @@ func TestWorkloadRefused(t *testing.T) {
 	for name, test := range map[string]struct {
 		cluster, namespace, account, podKey, says string
 	}{
-		"another's cluster": {"ocid1.cluster.oc1.iad.aaaa", "apps", "pod", good, "in a cluster"},
-		"no namespace":      {cluster, "", "pod", good, "no service account"},
-		"no account":        {cluster, "apps", "", good, "no service account"},
-		"no key":            {cluster, "apps", "pod", "", "podKey is no PEM"},
-		"half a key":        {cluster, "apps", "pod", "-----BEGIN PUBLIC KEY-----\naGVsbG8=\n-----END PUBLIC KEY-----\n", "podKey: "},
-		"no RSA key":        {cluster, "apps", "pod", podKey(t, &small.PublicKey), "no RSA key"},
+		"another tenancy's cluster": {"ocid1.cluster.oc1.iad.aaaa", "apps", "pod", good, "in a cluster"},
+		"no namespace":              {cluster, "", "pod", good, "no service account"},
+		"no account":                {cluster, "apps", "", good, "no service account"},
+		"no key":                    {cluster, "apps", "pod", "", "podKey is no PEM"},
+		"half a key":                {cluster, "apps", "pod", "-----BEGIN PUBLIC KEY-----\naGVsbG8=\n-----END PUBLIC KEY-----\n", "podKey: "},
+		"another key than RSA":      {cluster, "apps", "pod", podKey(t, &small.PublicKey), "no RSA key"},
 	} {
 		status, answer := askForWorkload(t, map[string]string{"cluster": test.cluster, "namespace": test.namespace, "serviceAccount": test.account, "podKey": test.podKey})
 		if status != http.StatusBadRequest || !strings.Contains(string(answer), test.says) {

@@ -11,7 +11,8 @@ import (
 	"github.com/oke-sign/oke-sign/provider/image"
 )
 
-// okeCluster is a cluster of Container Engine, as far as its image policy goes.
+// okeCluster is a cluster of Container Engine. It has only what concerns the OKE
+// image policy.
 type okeCluster struct {
 	born
 	Region      string    `json:"region"`
@@ -27,8 +28,8 @@ type okePolicy struct {
 	Keys    []string `json:"keys"`
 }
 
-// clusterWork is a change of a cluster, which takes Config.Settle and has an
-// effect at its end.
+// clusterWork is a change of a cluster. It takes Config.Settle, and has its effect
+// at the end.
 type clusterWork struct {
 	born
 	Cluster string    `json:"cluster"`
@@ -61,7 +62,7 @@ func (w *world) newCluster(region image.Region, compartmentID, name string, sw S
 	return c
 }
 
-// settled is a cluster after the work on it that is over by now.
+// settled returns a cluster after the changes that have ended.
 func (c *call) settled(cl *okeCluster) *okeCluster {
 	if work := c.ClusterWork[cl.Work]; work != nil && !c.now().Before(work.Ends) {
 		cl.Policy, cl.Work, work.Done = work.Policy, "", true
@@ -143,7 +144,7 @@ func (c *call) getCluster() (any, error) {
 	return c.tagged(c.viewCluster(cl))
 }
 
-// updateCluster takes a change of the image policy, which replaces it whole.
+// updateCluster changes the OKE image policy. A change replaces the whole policy.
 func (c *call) updateCluster() (any, error) {
 	cl, err := c.findCluster("CLUSTER_UPDATE")
 	if err != nil {
@@ -209,7 +210,7 @@ func (c *call) getClusterWork() (any, error) {
 	return c.viewClusterWork(work, cl), nil
 }
 
-// viewClusterWork shows a change of a cluster as it stands now.
+// viewClusterWork shows the current progress of a cluster's change.
 func (c *call) viewClusterWork(work *clusterWork, cl *okeCluster) map[string]any {
 	status := "ACCEPTED"
 	v := map[string]any{
@@ -228,7 +229,7 @@ func (c *call) viewClusterWork(work *clusterWork, cl *okeCluster) map[string]any
 	return v
 }
 
-// listClusterWork lists the changes of a compartment's clusters, or of one.
+// listClusterWork lists the changes of a compartment's clusters, or of one cluster.
 func (c *call) listClusterWork() (any, error) {
 	in, err := c.scope("CLUSTER_WORK_REQUEST_INSPECT")
 	if err != nil {
@@ -268,7 +269,7 @@ func (c *call) listClusterWork() (any, error) {
 	return items, nil
 }
 
-// listClusterWorkLogs says what has happened in a change so far.
+// listClusterWorkLogs lists what a change has done so far.
 func (c *call) listClusterWorkLogs() (any, error) {
 	work, _, err := c.findClusterWork()
 	if err != nil {
@@ -285,8 +286,8 @@ func (c *call) listClusterWorkLogs() (any, error) {
 	return items, nil
 }
 
-// createKubeconfig writes the configuration by which kubectl signs in to a
-// cluster with Oracle's command line. No API server is behind the address.
+// createKubeconfig writes a kubeconfig with which kubectl signs in to a cluster by
+// Oracle's command line. No API server runs at the address.
 func (c *call) createKubeconfig() (any, error) {
 	cl, err := c.findCluster("CLUSTER_USE")
 	if err != nil {
@@ -352,8 +353,8 @@ type Cluster struct {
 	c       *okeCluster
 }
 
-// NewCluster makes a cluster in a compartment, the root if empty, with its image
-// policy off.
+// NewCluster makes a cluster in a compartment, or in the root if compartmentID is
+// empty. Its OKE image policy is off.
 func (t *Tenancy) NewCluster(name, compartmentID string) *Cluster {
 	if compartmentID == "" {
 		compartmentID = t.ID
@@ -365,15 +366,15 @@ func (t *Tenancy) NewCluster(name, compartmentID string) *Cluster {
 	return &Cluster{cl.ID, t, cl}
 }
 
-// SetImagePolicy changes the cluster's image policy at once, as somebody else
-// would have.
+// SetImagePolicy changes the cluster's OKE image policy at once, as another
+// administrator would.
 func (c *Cluster) SetImagePolicy(enabled bool, keys ...string) {
 	c.tenancy.cloud.mu.Lock()
 	defer c.tenancy.cloud.mu.Unlock()
 	c.c.Policy = okePolicy{enabled, append([]string{}, keys...)}
 }
 
-// ImagePolicy is the cluster's image policy as it is enforced now.
+// ImagePolicy returns the OKE image policy that the cluster enforces now.
 func (c *Cluster) ImagePolicy() (enabled bool, keys []string) {
 	c.tenancy.cloud.mu.Lock()
 	defer c.tenancy.cloud.mu.Unlock()

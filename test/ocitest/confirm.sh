@@ -9,11 +9,11 @@
 # is a profile of a user who may only `inspect repos` in the image's compartment,
 # which must be below the root. Checks that need a missing variable are skipped.
 #
-# In a pipeline, an instance or Cloud Shell it also says what the place itself has.
+# In a pipeline, an instance or Cloud Shell it also describes the place.
 # There REGISTRY=iad.ocir.io asks whether OCI Registry accepts the token that
 # kubectl-oke_sign, which must be on the PATH, prints for pushing.
 set -u
-# Where it runs, if that is a place that signs in by itself. No token is printed.
+# The place where it runs, if the place has an identity. It prints no token.
 say() { printf '%-20s %s\n' "$1" "$2"; }
 claims() { cut -d. -f2 <<<"$1" | tr '_-' '/+' | { cat; printf '==='; } | base64 -di 2>/dev/null | tr ',' '\n' | grep -oE "\"($2)\":\"?[^\"]*" | tr '\n' ' '; }
 if [ "${OCI_CLI_AUTH:-}" = instance_obo_user ]; then
@@ -28,7 +28,7 @@ if [ -n "${OCI_RESOURCE_PRINCIPAL_VERSION:-}" ]; then
 fi
 if [ -n "${OCI_DOMAIN_URL:-}" ] && [ -n "${OCI_OIDC_CLIENT_SECRET:-}" ]; then
   public=$(openssl genrsa 2048 2>/dev/null | openssl rsa -pubout -outform DER 2>/dev/null | base64 -w0)
-  # A token that no issuer made: the status is what a wrong one gets.
+  # A token of no issuer: the answer has the status for a wrong token.
   say oidcRefusal "HTTP $(curl -s -o /dev/null -w '%{http_code}' -u "$OCI_OIDC_CLIENT_ID:$OCI_OIDC_CLIENT_SECRET" "$OCI_DOMAIN_URL/oauth2/v1/token" \
     --data-urlencode grant_type=urn:ietf:params:oauth:grant-type:token-exchange --data-urlencode requested_token_type=urn:oci:token-type:oci-upst \
     --data-urlencode subject_token_type=jwt --data-urlencode subject_token=eyJhbGciOiJSUzI1NiJ9.e30.AA --data-urlencode "public_key=$public")"
@@ -108,7 +108,7 @@ uploaded() { $oci "${upload[@]}" "$@" >"$tmp/out" 2>"$tmp/err" && echo accepted 
 if [ -n "$root" ] && [ "$root" != "$compartment" ]; then say uploadCompartment "$(uploaded --compartment-id "$root") with the root's compartment"; fi
 first=$(uploaded --compartment-id "$compartment")
 say uploadTwice "$first, then $(uploaded --compartment-id "$compartment")"
-# A genuine signature, by another algorithm, over a message that is not about this image.
+# A genuine signature by another algorithm. Its message is about another image.
 other=SHA_512_RSA_PKCS_PSS
 message=$(base64 <"$tmp/message")
 signature=$(field 'data.signature' kms crypto signed-data sign --key-id "$KEY" --message "$message" --message-type RAW --signing-algorithm $other --endpoint "$crypto")
@@ -123,7 +123,7 @@ for id in $(field 'join(`" "`, data.items[?"lifecycle-state"==`AVAILABLE`].id)' 
 done
 say deletedRecords "$(field 'length(data.items)' "${signatures[@]}") records listed after all were deleted"
 
-# Of scans there is something to see only where a target was made before.
+# Scan results exist only if there is a scan target.
 results=(vulnerability-scanning container scan result list --compartment-id "$compartment" --repository "$repository" --all)
 say scanImage "$(field 'data.items[0].image' "${results[@]}") (a tag, or repository:tag)"
 if result=$(field 'data.items[0].id' "${results[@]}") && [ -n "$result" ]; then

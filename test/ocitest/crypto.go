@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-// maxMessage bounds what Sign and Verify take, decoded.
+// maxMessage bounds the decoded message of Sign and Verify.
 const maxMessage = 4096
 
 func cryptoRoutes() []route {
@@ -21,7 +21,7 @@ func cryptoRoutes() []route {
 	}
 }
 
-// scheme is a signing algorithm of the vault, taken apart.
+// scheme has the parts of one of the vault's signing algorithms.
 type scheme struct {
 	family string // "RSA" or "ECDSA"
 	pss    bool
@@ -53,7 +53,7 @@ func (s scheme) sign(k crypto.Signer, digest []byte, salt string) ([]byte, error
 	}
 	opts := &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash, Hash: s.hash}
 	if salt == "max" {
-		opts.SaltLength = rsa.PSSSaltLengthAuto // in signing: as long as fits
+		opts.SaltLength = rsa.PSSSaltLengthAuto // the longest salt that fits
 	}
 	return k.Sign(rand.Reader, digest, opts)
 }
@@ -75,8 +75,8 @@ type cryptoInput struct {
 	KeyID, KeyVersionID, Message, MessageType, Signature, SigningAlgorithm string
 }
 
-// cryptoCall reads what Sign and Verify have in common: the key version, the
-// algorithm, and the digest of the message.
+// cryptoCall reads what Sign and Verify share: the key version, the algorithm, and
+// the digest of the message.
 func (c *call) cryptoCall(permission string) (in cryptoInput, k *key, v *keyVersion, s scheme, digest []byte, err error) {
 	if err = c.decode(&in); err != nil {
 		return

@@ -11,11 +11,11 @@ import (
 	"github.com/oke-sign/oke-sign/provider/image"
 )
 
-// oboHeader carries a delegation token: the request is the caller's, and the
-// rights are those of the user whom the token is about.
+// oboHeader carries a delegation token. The caller sends the request, with the
+// rights of the token's user.
 const oboHeader = "Opc-Obo-Token"
 
-// issueDelegation lets an instance or a resource act for a user.
+// issueDelegation issues a token by which an instance or a resource acts for a user.
 func (c *Cloud) issueDelegation(u *user, actor string, life time.Duration) (string, error) {
 	now := c.cfg.Now()
 	return c.issue(claims{
@@ -24,8 +24,8 @@ func (c *Cloud) issueDelegation(u *user, actor string, life time.Duration) (stri
 	})
 }
 
-// onBehalf is whom IAM sees in a caller that shows a delegation token: the token's
-// user. The token must be among what the caller signed.
+// onBehalf returns the user of a caller's delegation token. The token must be among
+// the headers that the caller signed.
 func (c *Cloud) onBehalf(r *http.Request, who *user, signed []string) (*user, error) {
 	tokens := r.Header.Values(oboHeader)
 	if len(tokens) == 0 {
@@ -55,8 +55,8 @@ func (c *Cloud) onBehalf(r *http.Request, who *user, signed []string) (*user, er
 	return &behalf, nil
 }
 
-// Delegate is a delegation token by which an actor, an instance or a resource of
-// [Tenancy.NewActor], may act for the user.
+// Delegate returns a delegation token. With it an actor of [Tenancy.NewActor] may
+// act for the user.
 func (u *User) Delegate(actor *User, life time.Duration) string {
 	u.tenancy.tb.Helper()
 	token, err := u.tenancy.cloud.issueDelegation(u.u, actor.ID, life)
@@ -66,12 +66,12 @@ func (u *User) Delegate(actor *User, life time.Duration) string {
 	return token
 }
 
-// resourcePath is where a service gives out a resource's token.
+// resourcePath is the page on which a service hands out a resource's token.
 const resourcePath = "/20180711/resourcePrincipalToken/{id}"
 
-// resourceRoutes are the two steps by which an instance, or a resource inside
-// another, becomes a resource: the resource's service gives its keeper two
-// tokens, and OCI's token service a session token for them.
+// resourceRoutes are the two steps by which a keeper becomes its resource. The
+// resource's service gives the keeper two tokens. OCI's token service exchanges them
+// for a session token.
 func resourceRoutes() []route {
 	return []route{
 		to("devops", "GET", resourcePath, "devops.GetResourcePrincipalToken", (*call).resourceToken),
@@ -102,7 +102,7 @@ func (c *call) resourceToken() (any, error) {
 	return map[string]string{"resourcePrincipalToken": tokens[0], "servicePrincipalSessionToken": tokens[1]}, nil
 }
 
-// keptBy is the resource that another one is inside of, if any.
+// keptBy returns the resource whose tokens a keeper gets, or nil.
 func (w *world) keptBy(keeper string) *resource {
 	for _, r := range oldestFirst(w.Resources) {
 		if r.Keeper == keeper {
@@ -142,9 +142,9 @@ func (c *call) resourceSession() (any, error) {
 	return map[string]string{"token": token}, err
 }
 
-// KeepBy lets an actor have the tokens of another, its resource: the instance that
-// runs a resource, or the resource inside another. It returns the service's
-// endpoint for OCI_RESOURCE_PRINCIPAL_RPT_ENDPOINT.
+// KeepBy lets an actor fetch the tokens of the resource u. The actor is the instance
+// that runs the resource, or the resource that contains it. KeepBy returns the
+// service's endpoint, for OCI_RESOURCE_PRINCIPAL_RPT_ENDPOINT.
 func (u *User) KeepBy(keeper *User) (rptEndpoint string) {
 	c := u.tenancy.cloud
 	c.mu.Lock()

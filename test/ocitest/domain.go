@@ -24,12 +24,12 @@ import (
 const (
 	exchangeGrant = "urn:ietf:params:oauth:grant-type:token-exchange"
 	userToken     = "urn:oci:token-type:oci-upst"
-	domainLife    = time.Hour // of the tokens that a domain gives
+	domainLife    = time.Hour // the lifetime of a domain's tokens
 	jobLife       = 5 * time.Minute
 )
 
-// identityDomain is an identity domain of IAM, as far as it exchanges tokens of
-// other issuers for tokens of OCI.
+// identityDomain is an identity domain of IAM. It only exchanges tokens of other
+// issuers for tokens of OCI.
 type identityDomain struct {
 	born
 	Tenancy string            `json:"tenancy"`
@@ -39,8 +39,8 @@ type identityDomain struct {
 	Life    time.Duration     `json:"life"` // of the tokens it gives
 }
 
-// trust is an Identity Propagation Trust: whose tokens the domain takes, and
-// whom it takes their bearers for.
+// trust is an Identity Propagation Trust: it names the issuer that the domain
+// trusts, and maps the issuer's tokens to users.
 type trust struct {
 	Issuer    string   `json:"issuer"`
 	Key       []byte   `json:"key"` // PKIX, DER
@@ -56,12 +56,12 @@ type rule struct {
 	User  string `json:"user"` // OCID
 }
 
-// issuer makes OIDC tokens, as a service that runs jobs does.
+// issuer issues OIDC tokens, as a CI service does for its jobs.
 type issuer struct {
 	Private []byte `json:"private,omitempty"` // PKCS #8
 }
 
-// githubJob is a job of GitHub Actions that may ask for tokens about itself.
+// githubJob is a job of GitHub Actions that may request tokens about itself.
 type githubJob struct {
 	Token  string         `json:"token,omitempty"` // that it asks with
 	Issuer string         `json:"issuer"`
@@ -82,7 +82,8 @@ func (w *world) newDomain(t *tenancy) *identityDomain {
 	return d
 }
 
-// trustIssuer has a domain take an issuer's tokens from all of its clients.
+// trustIssuer makes a domain accept an issuer's tokens from all of the domain's
+// clients.
 func (c *Cloud) trustIssuer(d *identityDomain, url string, audiences ...string) error {
 	key, _, err := c.credentialKeys()
 	if err != nil {
@@ -107,8 +108,8 @@ func (c *Cloud) trustIssuer(d *identityDomain, url string, audiences ...string) 
 	return nil
 }
 
-// oidcToken is a token by an issuer, RS256, with what every token has where the
-// claims do not say otherwise. Cloud.mu is held.
+// oidcToken returns an RS256 token of an issuer. It adds the claims that every token
+// has, unless more sets them. Cloud.mu is held.
 func (c *Cloud) oidcToken(issuerURL string, more map[string]any, life time.Duration) (string, error) {
 	i := c.world.Issuers[issuerURL]
 	if i == nil {
@@ -143,12 +144,12 @@ func domainRoutes() []route {
 	}
 }
 
-// oauth is a refusal in the words of RFC 6749.
+// oauth returns an error in the form of RFC 6749.
 func oauth(status int, code, format string, args ...any) error {
 	return &failure{status: status, code: code, message: fmt.Sprintf(format, args...), oauth: true}
 }
 
-// form reads a form in which no field stands twice.
+// form reads a form, and rejects repeated fields.
 func (c *call) form() (url.Values, error) {
 	kind, _, err := mime.ParseMediaType(c.in.Get("Content-Type"))
 	if err != nil || kind != "application/x-www-form-urlencoded" {
@@ -166,8 +167,8 @@ func (c *call) form() (url.Values, error) {
 	return in, nil
 }
 
-// exchangeToken gives a session token for another issuer's token, bound to the
-// key that the client sent.
+// exchangeToken exchanges another issuer's token for a session token, which is bound
+// to the client's key.
 func (c *call) exchangeToken() (any, error) {
 	d := c.Domains[c.host]
 	if d == nil {
@@ -210,7 +211,7 @@ func (c *call) exchangeToken() (any, error) {
 	return map[string]string{"token": token}, err
 }
 
-// oauthClient is the confidential application that asks.
+// oauthClient returns the confidential application that sent the request.
 func (c *call) oauthClient(d *identityDomain) (string, error) {
 	text, ok := strings.CutPrefix(c.in.Get("Authorization"), "Basic ")
 	if !ok {
@@ -228,7 +229,7 @@ func (c *call) oauthClient(d *identityDomain) (string, error) {
 	return id, nil
 }
 
-// impersonated is the service user that a trust of the domain maps a token to.
+// impersonated returns the service user that a trust of the domain maps a token to.
 func (c *call) impersonated(d *identityDomain, client, token string) (*user, error) {
 	var named struct {
 		Issuer string `json:"iss"`
@@ -262,7 +263,7 @@ func (c *call) impersonated(d *identityDomain, client, token string) (*user, err
 	return nil, fmt.Errorf("no rule of the trust maps sub %.120q to a user", said["sub"])
 }
 
-// splitToken takes a JWT by RS256 apart into what it says and its signature.
+// splitToken splits an RS256 JWT into its body and its signature.
 func splitToken(token string) (body, signature []byte, err error) {
 	parts := strings.Split(token, ".")
 	if len(parts) != 3 {
@@ -283,7 +284,7 @@ func splitToken(token string) (body, signature []byte, err error) {
 	return decoded[1], decoded[2], nil
 }
 
-// read verifies a token and returns what it says.
+// read verifies a token and returns its claims.
 func (t trust) read(token string, now time.Time) (map[string]any, error) {
 	body, sig, err := splitToken(token)
 	if err != nil {
@@ -314,7 +315,7 @@ func (t trust) read(token string, now time.Time) (map[string]any, error) {
 	return said, nil
 }
 
-// audiences are the one or several of a token.
+// audiences returns the audience or audiences of a token.
 func audiences(aud any) []string {
 	switch aud := aud.(type) {
 	case string:
@@ -331,10 +332,10 @@ func audiences(aud any) []string {
 	return nil
 }
 
-// githubHost is where GitHub gives jobs their tokens.
+// githubHost is the host where jobs of GitHub request their tokens.
 const githubHost = "pipelines.actions.githubusercontent.com"
 
-// newJob makes a job and returns the URL at which it asks for a token.
+// newJob makes a job and returns the URL at which the job requests a token.
 func (w *world) newJob(issuerURL string, said map[string]any) (requestURL string, j *githubJob) {
 	id := w.unique(20)
 	j = &githubJob{Token: w.unique(40), Issuer: issuerURL, Claims: said}
@@ -342,7 +343,7 @@ func (w *world) newJob(issuerURL string, said map[string]any) (requestURL string
 	return "https://" + githubHost + "/" + w.unique(20) + "/_apis/distributedtask/hubs/Actions/plans/" + w.unique(20) + "/jobs/" + id + "/idtoken?api-version=2.0", j
 }
 
-// jobAt finds the job that asks at a URL.
+// jobAt returns the job that requests its token at a URL.
 func (w *world) jobAt(requestURL string) *githubJob {
 	for id, j := range w.Jobs {
 		if strings.Contains(requestURL, "/jobs/"+id+"/") {
@@ -352,7 +353,7 @@ func (w *world) jobAt(requestURL string) *githubJob {
 	return nil
 }
 
-// githubToken gives a job a token about itself, for whom it asks.
+// githubToken gives a job a token about itself, for the audience in the query.
 func (c *call) githubToken() (any, error) {
 	j := c.Jobs[c.path["id"]]
 	scheme, bearer, _ := strings.Cut(c.in.Get("Authorization"), " ")
@@ -379,8 +380,8 @@ type Domain struct {
 	d       *identityDomain
 }
 
-// NewDomain makes an identity domain that trusts nobody yet. The tokens that it
-// gives live an hour.
+// NewDomain makes an identity domain that trusts no issuer yet. Its tokens are valid
+// for an hour.
 func (t *Tenancy) NewDomain() *Domain {
 	t.cloud.mu.Lock()
 	defer t.cloud.mu.Unlock()
@@ -391,22 +392,22 @@ func (t *Tenancy) NewDomain() *Domain {
 	return d
 }
 
-// SetLife sets how long tokens hold that the domain gives from now on.
+// SetLife sets the lifetime of tokens that the domain issues after the call.
 func (d *Domain) SetLife(life time.Duration) {
 	d.tenancy.cloud.mu.Lock()
 	defer d.tenancy.cloud.mu.Unlock()
 	d.d.Life = life
 }
 
-// Issuer makes OIDC tokens that a domain trusts.
+// Issuer issues OIDC tokens that a domain trusts.
 type Issuer struct {
 	URL string
 
 	domain *Domain
 }
 
-// Trust makes an issuer whose tokens the domain takes if they are for one of the
-// audiences. The URL is the issuer's name; it has to be new.
+// Trust makes an issuer. The domain accepts its tokens if they are for one of the
+// audiences. The URL is the issuer's name and must be new.
 func (d *Domain) Trust(url string, audiences ...string) *Issuer {
 	t := d.tenancy
 	t.tb.Helper()
@@ -416,7 +417,7 @@ func (d *Domain) Trust(url string, audiences ...string) *Issuer {
 	return &Issuer{URL: url, domain: d}
 }
 
-// Map has the domain take the bearer of a token with such a claim for a user.
+// Map makes the domain map a token with this claim to a user.
 func (i *Issuer) Map(claim, value string, u *User) {
 	c := i.domain.tenancy.cloud
 	c.mu.Lock()
@@ -428,7 +429,7 @@ func (i *Issuer) Map(claim, value string, u *User) {
 	}
 }
 
-// Token is a token with these claims, and those that every token has.
+// Token returns a token with these claims, and with those that every token has.
 func (i *Issuer) Token(claims map[string]any) string {
 	t := i.domain.tenancy
 	t.tb.Helper()
@@ -441,8 +442,8 @@ func (i *Issuer) Token(claims map[string]any) string {
 	return token
 }
 
-// NewJob makes a job of GitHub Actions whose tokens have these claims, and
-// returns what GitHub puts into ACTIONS_ID_TOKEN_REQUEST_URL and …_TOKEN.
+// NewJob makes a job of GitHub Actions whose tokens have these claims. It returns
+// the values of ACTIONS_ID_TOKEN_REQUEST_URL and ACTIONS_ID_TOKEN_REQUEST_TOKEN.
 func (i *Issuer) NewJob(claims map[string]any) (requestURL, requestToken string) {
 	c := i.domain.tenancy.cloud
 	c.mu.Lock()
@@ -451,7 +452,7 @@ func (i *Issuer) NewJob(claims map[string]any) (requestURL, requestToken string)
 	return requestURL, j.Token
 }
 
-// resolveDomain finds an identity domain by its host. Cloud.mu is held.
+// resolveDomain finds an identity domain by its host name. Cloud.mu is held.
 func (c *Cloud) resolveDomain(host string) (endpoint, bool) {
 	d := c.world.Domains[host]
 	if d == nil {

@@ -16,33 +16,33 @@ import (
 
 // Kinds of faults.
 const (
-	// Latency does nothing but wait Delay; every other kind waits first too.
+	// Latency only waits for Delay. The other kinds wait for Delay too.
 	Latency = "latency"
 	// Status answers with Status, Code, Message and RetryAfter.
 	Status = "status"
-	// Reset breaks the connection before an answer.
+	// Reset breaks the connection before the answer.
 	Reset = "reset"
-	// Truncate sends half of the true answer and breaks off.
+	// Truncate sends half of the true answer and closes the connection.
 	Truncate = "truncate"
-	// Endless begins the true answer and never stops sending.
+	// Endless starts the true answer and never ends it.
 	Endless = "endless"
 	// Trickle sends the true answer, one byte per Delay.
 	Trickle = "trickle"
-	// Body answers with Status (200 if zero) and Body, whatever it is.
+	// Body answers with Status (200 if zero) and any Body.
 	Body = "body"
-	// Set replaces top-level fields of the true answer by those of Set, and in
-	// a list of every item.
+	// Set replaces top-level fields of the true answer with those of Set. In a list
+	// it does so in every item.
 	Set = "set"
-	// Stale answers reads from what the cloud held when the fault was set.
+	// Stale answers reads from the state at the time when the fault was set.
 	Stale = "stale"
-	// Hang takes the request and never answers.
+	// Hang accepts the request and never answers.
 	Hang = "hang"
-	// Unreachable refuses connections to Host and breaks those there are.
+	// Unreachable rejects connections to Host and breaks open ones.
 	Unreachable = "unreachable"
 )
 
-// Fault makes matching requests go wrong. Fields to match with are patterns as
-// of path.Match; empty ones match everything.
+// Fault makes matching requests fail. Matching fields are patterns for path.Match.
+// Empty fields match everything.
 type Fault struct {
 	ID int64 `json:"id,omitempty"` // given by the cloud
 
@@ -85,12 +85,12 @@ func (d *Duration) UnmarshalText(b []byte) error {
 	return nil
 }
 
-// activeFault is a fault that was set.
+// activeFault is a fault in force.
 type activeFault struct {
 	Fault
 	seen     int
 	hits     int
-	snapshot *world // of a stale one
+	snapshot *world // set for Stale
 }
 
 func (f Fault) validate() error {
@@ -125,7 +125,7 @@ func (f Fault) validate() error {
 	return nil
 }
 
-// SetFault makes requests go wrong from now on and returns the fault's number.
+// SetFault makes later requests fail, and returns the fault's number.
 func (c *Cloud) SetFault(f Fault) (int64, error) {
 	if err := f.validate(); err != nil {
 		return 0, err
@@ -159,7 +159,7 @@ func (c *Cloud) ClearFaults() {
 	c.faults = nil
 }
 
-// Faults are those that are set.
+// Faults returns the faults in force.
 func (c *Cloud) Faults() []Fault {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -174,11 +174,11 @@ func glob(pattern, value string) bool {
 	if pattern == "" {
 		return true
 	}
-	ok, _ := path.Match(pattern, value) // checked when it was set
+	ok, _ := path.Match(pattern, value) // SetFault has checked the pattern
 	return ok
 }
 
-// hit counts a matching request and decides whether it goes wrong.
+// hit counts a matching request and decides whether it fails.
 func (f *activeFault) hit() bool {
 	f.seen++
 	if f.seen <= f.Skip || f.Count > 0 && f.hits >= f.Count {
@@ -191,7 +191,7 @@ func (f *activeFault) hit() bool {
 	return true
 }
 
-// fault is the first set fault that hits a request, or nil.
+// fault returns the oldest fault that hits a request, or nil.
 func (c *Cloud) fault(r Request) *activeFault {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -215,7 +215,7 @@ func (c *Cloud) unreachable(host string) bool {
 	return false
 }
 
-// sleep waits, unless the client or the cloud goes away first.
+// sleep waits until the time is over, or the client has left, or the cloud closes.
 func (c *Cloud) sleep(r *http.Request, d Duration) bool {
 	if d == 0 {
 		return true
@@ -231,8 +231,8 @@ func (c *Cloud) sleep(r *http.Request, d Duration) bool {
 	return false
 }
 
-// before is what a fault does before there is an answer. It reports whether
-// that was all, and the connection is dealt with.
+// before does the part of a fault that comes before the answer. It returns true if
+// that completes the request and its connection.
 func (f *activeFault) before(c *Cloud, r *http.Request, t breakable) bool {
 	if f == nil {
 		return false
@@ -337,7 +337,7 @@ func setAll(items []any, set map[string]any) {
 	}
 }
 
-// deliver sends an answer, or as much of it as the fault lets through.
+// deliver sends the part of an answer that the fault lets through.
 func (c *Cloud) deliver(w http.ResponseWriter, r *http.Request, t breakable, a answer, f *activeFault) {
 	if f == nil {
 		c.write(w, a)
@@ -356,7 +356,7 @@ func (c *Cloud) deliver(w http.ResponseWriter, r *http.Request, t breakable, a a
 		t.reset()
 	case Endless:
 		w.WriteHeader(a.status)
-		io.Copy(w, endless(c, r, a.body)) //nolint:errcheck // ends when the client has enough
+		io.Copy(w, endless(c, r, a.body)) //nolint:errcheck // ends when the client closes
 		t.reset()
 	case Trickle:
 		w.Header().Set("Content-Length", strconv.Itoa(len(a.body)))
@@ -366,7 +366,7 @@ func (c *Cloud) deliver(w http.ResponseWriter, r *http.Request, t breakable, a a
 				t.reset()
 				return
 			}
-			w.Write(a.body[i : i+1])              //nolint:errcheck // a client that went away ends the request
+			w.Write(a.body[i : i+1])              //nolint:errcheck // the request ends when the client leaves
 			http.NewResponseController(w).Flush() //nolint:errcheck // as above
 		}
 	default:
@@ -374,8 +374,8 @@ func (c *Cloud) deliver(w http.ResponseWriter, r *http.Request, t breakable, a a
 	}
 }
 
-// endless is JSON that begins as the true answer and goes on with white space
-// for ever: a decoder that waits for its end waits for ever too.
+// endless returns JSON that starts as the true answer and continues with white
+// space. A decoder that waits for the end waits forever.
 func endless(c *Cloud, r *http.Request, body []byte) io.Reader {
 	begin, _ := bytes.CutSuffix(body, []byte("}"))
 	return io.MultiReader(bytes.NewReader(begin), readerFunc(func(p []byte) (int, error) {

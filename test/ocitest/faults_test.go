@@ -18,7 +18,7 @@ import (
 	"github.com/oke-sign/oke-sign/test/ocitest"
 )
 
-// result is what a client got: a whole answer, a part of one, or an error.
+// result is what a client received: a whole answer, half an answer, or an error.
 type result struct {
 	status int
 	header http.Header
@@ -26,7 +26,7 @@ type result struct {
 	err    error
 }
 
-// fetch gets the configuration of a tenancy, reading at most limit bytes.
+// fetch requests the configuration of a tenancy, and reads at most limit bytes.
 func fetch(t *testing.T, config common.KeyProvider, tenancy *ocitest.Tenancy, timeout time.Duration, limit int64) result {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
@@ -81,7 +81,7 @@ func TestFaults(t *testing.T) {
 				}
 			},
 		},
-		"503 with words of its own": {
+		"503 with code and message": {
 			ocitest.Fault{Kind: ocitest.Status, Status: 503, Code: "Mine", Message: "gone fishing"}, time.Minute,
 			func(t *testing.T, _ *ocitest.Tenancy, r result) {
 				if r.status != 503 || string(r.body) != `{"code":"Mine","message":"gone fishing"}` {
@@ -93,7 +93,7 @@ func TestFaults(t *testing.T) {
 			ocitest.Fault{Kind: ocitest.Status, Status: 307, Headers: map[string]string{"Location": "https://nowhere.invalid/"}}, time.Minute,
 			func(t *testing.T, _ *ocitest.Tenancy, r result) {
 				if r.err == nil || !strings.Contains(r.err.Error(), "nowhere.invalid") {
-					t.Errorf("got %v, want a client that was led astray", r.err)
+					t.Errorf("got %v, want the error of a redirect", r.err)
 				}
 			},
 		},
@@ -117,7 +117,7 @@ func TestFaults(t *testing.T) {
 			ocitest.Fault{Kind: ocitest.Endless}, time.Minute,
 			func(t *testing.T, _ *ocitest.Tenancy, r result) {
 				if r.status != 200 || r.err != nil || len(r.body) != plenty || json.Valid(r.body) {
-					t.Errorf("got %d, %d bytes, %v, want as much as was read", r.status, len(r.body), r.err)
+					t.Errorf("got %d, %d bytes, %v, want limit bytes", r.status, len(r.body), r.err)
 				}
 			},
 		},
@@ -129,7 +129,7 @@ func TestFaults(t *testing.T) {
 				}
 			},
 		},
-		"a trickle that ends": {
+		"a short trickle": {
 			ocitest.Fault{Kind: ocitest.Trickle}, time.Minute,
 			func(t *testing.T, tenancy *ocitest.Tenancy, r result) {
 				if r.status != 200 || r.err != nil || !bytes.Contains(r.body, []byte(tenancy.Namespace)) {
@@ -229,8 +229,8 @@ func TestStaleReads(t *testing.T) {
 	}
 }
 
-// TestUnreachable uses a region that no other test does, because hosts are
-// shared by all tenancies.
+// TestUnreachable uses a region of no other test, because all tenancies share the
+// hosts.
 func TestUnreachable(t *testing.T) {
 	t.Parallel()
 	const host = "artifacts.ap-tokyo-1.oci.oraclecloud.com"
@@ -243,7 +243,7 @@ func TestUnreachable(t *testing.T) {
 			return 0, err
 		}
 		defer res.Body.Close()
-		io.Copy(io.Discard, res.Body) //nolint:errcheck // so that the connection is kept
+		io.Copy(io.Discard, res.Body) //nolint:errcheck // so that the client reuses the connection
 		return res.StatusCode, nil
 	}
 	if status, err := get(); status != 200 {
@@ -251,7 +251,7 @@ func TestUnreachable(t *testing.T) {
 	}
 	id := tenancy.Fault(ocitest.Fault{Kind: ocitest.Unreachable, Host: "artifacts.ap-tokyo-1.*"})
 	if status, err := get(); err == nil {
-		t.Errorf("status %d on a connection that was open when the host went down", status)
+		t.Errorf("status %d on a connection from before the fault", status)
 	}
 	if res, _ := connect(t, cloud, host+":443"); res.StatusCode != http.StatusServiceUnavailable || !strings.Contains(res.Header.Get("Proxy-Status"), "connection_refused") {
 		t.Errorf("CONNECT: %d %s, want 503 connection_refused", res.StatusCode, res.Header.Get("Proxy-Status"))

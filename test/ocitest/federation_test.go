@@ -22,7 +22,7 @@ import (
 
 const authService = "https://auth.us-ashburn-1.oraclecloud.com"
 
-// bearer signs requests under a keyId that it was given.
+// bearer signs requests under a keyId that the cloud issued.
 type bearer struct {
 	id  string
 	key *rsa.PrivateKey
@@ -31,7 +31,7 @@ type bearer struct {
 func (b bearer) KeyID() (string, error)                  { return b.id, nil }
 func (b bearer) PrivateRSAKey() (*rsa.PrivateKey, error) { return b.key, nil }
 
-// metadata is a page of an instance's metadata service.
+// metadata returns a page of an instance's metadata service.
 func metadata(t *testing.T, base, page string) string {
 	t.Helper()
 	req := newRequest(t, "GET", base+page, "")
@@ -57,8 +57,8 @@ func der(t *testing.T, text string) []byte {
 	return block.Bytes
 }
 
-// exchange is the request by which an instance asks for a token: form is what
-// stands in the keyId in place of a user, algorithm the body's field, if any.
+// exchange returns the request by which an instance requests a token. form replaces
+// the user in the keyId. algorithm is a field of the body; "" omits the field.
 func exchange(t *testing.T, base, tenancy, form, fingerprint, algorithm string, session *rsa.PrivateKey) *http.Request {
 	t.Helper()
 	key, err := x509.ParsePKCS1PrivateKey(der(t, metadata(t, base, "/identity/key.pem")))
@@ -89,8 +89,8 @@ func exchange(t *testing.T, base, tenancy, form, fingerprint, algorithm string, 
 	return req
 }
 
-// The SDK for Go and the one for Python name an instance's certificate in
-// different ways. OCI takes both, and no mixture of the two.
+// Oracle's SDKs for Go and Python name an instance's certificate in different ways.
+// OCI accepts both, and no mixture of the two.
 func TestFederationForms(t *testing.T) {
 	t.Parallel()
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
@@ -108,15 +108,15 @@ func TestFederationForms(t *testing.T) {
 		want                         int
 		why                          string
 	}{
-		"as the SDK for Go":                  {"fed-x509-sha256", colons(sha2), "SHA256", 200, ""},
-		"as the SDK for Python":              {"fed-x509", colons(sha), "", 200, ""},
-		"SHA-1 and an algorithm":             {"fed-x509", colons(sha), "SHA256", 401, "fingerprintAlgorithm"},
-		"SHA-256 and no algorithm":           {"fed-x509-sha256", colons(sha2), "", 401, "fingerprintAlgorithm"},
-		"SHA-256 where SHA-1 belongs":        {"fed-x509", colons(sha2), "", 401, "no instance"},
-		"SHA-1 where SHA-256 belongs":        {"fed-x509-sha256", colons(sha), "SHA256", 401, "no instance"},
-		"the fingerprint of another":         {"fed-x509", colons(sha[:len(sha)-2] + "zz"), "", 401, "no instance"},
-		"a form that there is not":           {"fed-x509-sha512", colons(sha2), "SHA256", 401, "no user"},
-		"a fingerprint in the other letters": {"fed-x509", strings.ToLower(colons(sha)), "", 200, ""},
+		"as the SDK for Go":            {"fed-x509-sha256", colons(sha2), "SHA256", 200, ""},
+		"as the SDK for Python":        {"fed-x509", colons(sha), "", 200, ""},
+		"SHA-1 with an algorithm":      {"fed-x509", colons(sha), "SHA256", 401, "fingerprintAlgorithm"},
+		"SHA-256 without an algorithm": {"fed-x509-sha256", colons(sha2), "", 401, "fingerprintAlgorithm"},
+		"SHA-256 in place of SHA-1":    {"fed-x509", colons(sha2), "", 401, "no instance"},
+		"SHA-1 in place of SHA-256":    {"fed-x509-sha256", colons(sha), "SHA256", 401, "no instance"},
+		"an unknown fingerprint":       {"fed-x509", colons(sha[:len(sha)-2] + "zz"), "", 401, "no instance"},
+		"an unknown form":              {"fed-x509-sha512", colons(sha2), "SHA256", 401, "no user"},
+		"a fingerprint in lower case":  {"fed-x509", strings.ToLower(colons(sha)), "", 200, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -137,7 +137,7 @@ func TestFederationForms(t *testing.T) {
 	}
 }
 
-// receive reads the JSON of a success.
+// receive decodes the JSON of a success.
 func receive(t *testing.T, req *http.Request, into any) {
 	t.Helper()
 	res, err := http.DefaultClient.Do(req)

@@ -15,11 +15,11 @@ import (
 	"github.com/oke-sign/oke-sign/provider/image"
 )
 
-// Start starts a cloud for one test and closes it after.
+// Start starts a cloud for one test, and closes it at the end of the test.
 //
-// Go reads HTTPS_PROXY and SSL_CERT_FILE once in a process, so a test that uses
-// clients in its own process needs [Main] instead; this one is for tests that
-// start programs with [Cloud.Env], and for clients with their own transport.
+// Go reads HTTPS_PROXY and SSL_CERT_FILE once per process, so a test with clients in
+// its own process needs [Main]. Start is for tests that start programs with
+// [Cloud.Env], and for clients with their own transport.
 func Start(tb testing.TB, cfg Config) *Cloud {
 	tb.Helper()
 	c, err := New(cfg)
@@ -34,17 +34,16 @@ func Start(tb testing.TB, cfg Config) *Cloud {
 	return c
 }
 
-// Main runs the tests of a package against one cloud, which it leaves in cloud.
-// The environment points at the cloud before anything can have read it. Tests
-// keep apart by making a tenancy each:
+// Main runs the tests of a package against one cloud, and stores the cloud in
+// *cloud. It sets the environment before any client reads it. Each test makes a
+// tenancy, to be separate from the others:
 //
 //	var cloud *ocitest.Cloud
 //
 //	func TestMain(m *testing.M) { ocitest.Main(m, &cloud) }
 //
-// It returns the exit code, which package testing knows already. It panics where
-// the cloud cannot be started: a TestMain that returns without having run
-// anything would pass.
+// Main returns the exit code, which package testing knows too. Main panics if the
+// cloud cannot start: a TestMain that returns before the tests run would pass.
 func Main(m *testing.M, cloud **Cloud) int {
 	c, err := New(Config{})
 	if err != nil {
@@ -64,16 +63,16 @@ func Main(m *testing.M, cloud **Cloud) int {
 	return code
 }
 
-// TenancyConfig is what a test may choose about a tenancy.
+// TenancyConfig has the settings of a test's tenancy.
 type TenancyConfig struct {
 	Region    string    // home region; us-ashburn-1 if empty
-	Regions   []string  // others that it is subscribed to
+	Regions   []string  // other subscribed regions
 	Namespace string    // random if empty
 	Switches  *Switches // the cloud's if nil
 }
 
-// Tenancy is a customer of the cloud, for one test. It makes resources in the root
-// compartment unless a field names another. Every failure fails the test.
+// Tenancy is a customer of the cloud, for one test. Its methods make resources in
+// the root compartment unless an argument names another. Every error fails the test.
 type Tenancy struct {
 	ID        string
 	Namespace string
@@ -87,9 +86,8 @@ type Tenancy struct {
 // NewTenancy makes a tenancy that shares nothing with others.
 func (c *Cloud) NewTenancy(tb testing.TB, cfg TenancyConfig) *Tenancy {
 	tb.Helper()
-	// Main reads the preset before go test begins to note what a test depends
-	// on. Without this, a result under one preset would be taken from the cache
-	// for the other.
+	// Main reads the preset before go test starts to note what a test depends on.
+	// Without this call, go test would reuse a cached result of the other preset.
 	os.Getenv(PresetEnv)
 	if cfg.Region == "" {
 		cfg.Region = "us-ashburn-1"
@@ -108,7 +106,7 @@ func (c *Cloud) NewTenancy(tb testing.TB, cfg TenancyConfig) *Tenancy {
 	return &Tenancy{ID: t.ID, Namespace: t.Namespace, Region: home, tb: tb, cloud: c, t: t}
 }
 
-// Switches are those that hold for the tenancy.
+// Switches returns the switches of the tenancy.
 func (t *Tenancy) Switches() Switches {
 	t.cloud.mu.Lock()
 	defer t.cloud.mu.Unlock()
@@ -129,8 +127,8 @@ func (t *Tenancy) Allow(statements ...string) {
 	t.t.Policies = append(t.t.Policies, statements...)
 }
 
-// AllowOnly is Allow with these statements in the place of all others, until what
-// is returned is called.
+// AllowOnly replaces all policy statements with these, until the returned function
+// is called.
 func (t *Tenancy) AllowOnly(statements ...string) (withdraw func()) {
 	t.tb.Helper()
 	set := func(now []string) (before []string) {
@@ -159,19 +157,19 @@ func (t *Tenancy) NewCompartment(name, parent string) string {
 	return c.ID
 }
 
-// User is somebody who may call OCI.
+// User is a user who may call OCI.
 type User struct {
 	ID        string
 	Name      string
-	AuthToken string // password for docker login, as Namespace/Name
+	AuthToken string // the password for docker login; the user is Namespace/Name
 
 	tenancy *Tenancy
 	u       *user
 	dir     string
 }
 
-// NewUser makes a user, who may do what groups and statements allow. The group
-// Administrators may do everything.
+// NewUser makes a user with the rights that groups and statements give. Group
+// Administrators has all rights.
 func (t *Tenancy) NewUser(name string, groups ...string) *User {
 	t.tb.Helper()
 	t.cloud.mu.Lock()
@@ -186,8 +184,9 @@ func (t *Tenancy) NewUser(name string, groups ...string) *User {
 // Admin makes an administrator.
 func (t *Tenancy) Admin() *User { return t.NewUser("admin", "Administrators") }
 
-// ConfigFile is an OCI config file with the user's profiles: an API key under
-// [ProfileDefault], the same with a pass phrase, and a session.
+// ConfigFile returns the path of an OCI config file with the user's profiles.
+// [ProfileDefault] has an API key, another profile has the key under a pass phrase,
+// and a third has a session.
 func (u *User) ConfigFile() string {
 	u.tenancy.tb.Helper()
 	if u.dir == "" {
@@ -199,17 +198,17 @@ func (u *User) ConfigFile() string {
 	return filepath.Join(u.dir, "config")
 }
 
-// DockerConfig is a directory for DOCKER_CONFIG that logs the user in.
+// DockerConfig returns a directory for DOCKER_CONFIG that logs the user in.
 func (u *User) DockerConfig() string {
 	u.tenancy.tb.Helper()
 	return filepath.Join(filepath.Dir(u.ConfigFile()), "docker")
 }
 
-// NewActor makes a resource that acts for itself, in a compartment, the root if
-// empty. Its kind is that of OCI's OCIDs: "instance" for a compute instance, which
-// [User.NewInstance] starts, "devopsbuildpipeline" or another kind for a
-// resource that gets a token from [User.NewResource]. It may do what statements say of its dynamic
-// groups.
+// NewActor makes a resource that acts for itself, in a compartment, or in the root
+// if compartmentID is empty. Its kind is the kind in OCIDs: "instance" for a compute
+// instance, which [User.NewInstance] starts, or another kind, such as
+// "devopsbuildpipeline", for a resource that gets a token from [User.NewResource].
+// It has the rights that statements give to its dynamic groups.
 func (t *Tenancy) NewActor(kind, compartmentID string) *User {
 	t.tb.Helper()
 	if compartmentID == "" {
@@ -274,7 +273,7 @@ type Vault struct {
 	v       *vault
 }
 
-// NewVault makes a vault in a compartment, the root if empty.
+// NewVault makes a vault in a compartment, or in the root if compartmentID is empty.
 func (t *Tenancy) NewVault(name, compartmentID string) *Vault {
 	t.tb.Helper()
 	if compartmentID == "" {
@@ -287,7 +286,7 @@ func (t *Tenancy) NewVault(name, compartmentID string) *Vault {
 	return &Vault{ID: v.ID, Extension: v.Extension, tenancy: t, v: v}
 }
 
-// Key is a key of a vault with one version or more.
+// Key is a master key of a vault, with one or more versions.
 type Key struct {
 	ID string
 
@@ -295,13 +294,13 @@ type Key struct {
 	k     *key
 }
 
-// NewKey makes a key of new material in the vault's compartment.
+// NewKey makes a key with new key material in the vault's compartment.
 func (v *Vault) NewKey(name string, shape Shape) *Key {
 	v.tenancy.tb.Helper()
 	return v.newKey(name, shape.shape(), nil)
 }
 
-// ImportKey makes a key of material that the test has.
+// ImportKey makes a key with the test's own key material.
 func (v *Vault) ImportKey(name string, shape Shape, private crypto.Signer) *Key {
 	v.tenancy.tb.Helper()
 	der, err := x509.MarshalPKCS8PrivateKey(private)
@@ -313,7 +312,7 @@ func (v *Vault) ImportKey(name string, shape Shape, private crypto.Signer) *Key 
 
 func (v *Vault) newKey(name string, shape keyShape, material []byte) *Key {
 	v.tenancy.tb.Helper()
-	if material == nil { // outside the lock, because it takes long
+	if material == nil { // made outside the lock, because it takes long
 		var err error
 		if material, err = shape.generate(); err != nil {
 			v.tenancy.tb.Fatalf("making key %s: %v", name, err)
@@ -329,7 +328,7 @@ func (v *Vault) newKey(name string, shape keyShape, material []byte) *Key {
 	return &Key{ID: k.ID, vault: v, k: k}
 }
 
-// Version is the current version's OCID.
+// Version returns the OCID of the current key version.
 func (k *Key) Version() string {
 	c := k.vault.tenancy.cloud
 	c.mu.Lock()
@@ -337,7 +336,7 @@ func (k *Key) Version() string {
 	return k.k.current().ID
 }
 
-// Rotate adds a version and returns its OCID.
+// Rotate makes a key version and returns its OCID.
 func (k *Key) Rotate() string {
 	t := k.vault.tenancy
 	t.tb.Helper()
@@ -372,7 +371,7 @@ func (k *Key) SetVersionState(version, state string) {
 	v.lifecycle = lifecycle{State: state}
 }
 
-// Delete removes the key as if it had never been.
+// Delete removes the key without a trace.
 func (k *Key) Delete() {
 	c := k.vault.tenancy.cloud
 	c.mu.Lock()
@@ -380,7 +379,7 @@ func (k *Key) Delete() {
 	delete(c.world.Keys, k.ID)
 }
 
-// Public is the current version's public key.
+// Public returns the public key of the current version.
 func (k *Key) Public() crypto.PublicKey {
 	t := k.vault.tenancy
 	t.tb.Helper()
@@ -403,8 +402,8 @@ type Image struct {
 	tenancy *Tenancy
 }
 
-// NewRepository makes a repository in a compartment, the root if empty, and
-// returns its OCID.
+// NewRepository makes a repository in a compartment, or in the root if compartmentID
+// is empty. It returns the repository's OCID.
 func (t *Tenancy) NewRepository(name, compartmentID string) string {
 	t.tb.Helper()
 	if compartmentID == "" {
@@ -420,16 +419,15 @@ func (t *Tenancy) NewRepository(name, compartmentID string) string {
 	return r.ID
 }
 
-// MoveRepository puts a repository into another compartment, with all that it
-// holds.
+// MoveRepository moves a repository with its content to another compartment.
 func (t *Tenancy) MoveRepository(id, compartmentID string) {
 	t.cloud.mu.Lock()
 	defer t.cloud.mu.Unlock()
 	t.cloud.world.Repositories[id].Compartment = compartmentID
 }
 
-// NewImage pushes an image that is like no other into a repository, which is
-// made in the root compartment if it is not there.
+// NewImage pushes a unique image into a repository. A missing repository is made in
+// the root compartment.
 func (t *Tenancy) NewImage(repository string, tags ...string) *Image {
 	t.tb.Helper()
 	c := t.cloud
@@ -464,8 +462,8 @@ func (t *Tenancy) repository(name string) *repository {
 	return r
 }
 
-// CopyTo pushes the same manifest, and so the same digest, to another repository
-// of the tenancy. In OCI that is another image, with separate signatures.
+// CopyTo pushes the same manifest to another repository of the tenancy. The digest
+// stays the same. In OCI the copy is another image, with separate signatures.
 func (i *Image) CopyTo(repository string) *Image {
 	t := i.tenancy
 	t.tb.Helper()
@@ -483,7 +481,7 @@ func (i *Image) CopyTo(repository string) *Image {
 	return &Image{ID: img.ID, RepositoryID: repo.ID, Repository: repository, Digest: img.Digest, tenancy: t}
 }
 
-// Ref is the image's reference by digest under the short host of its region.
+// Ref returns the image's pinned reference with the short host name of its region.
 func (i *Image) Ref() string {
 	host := i.tenancy.Region.Key() + ".ocir.io"
 	if i.tenancy.Region.Realm() != "oc1" {
@@ -492,8 +490,9 @@ func (i *Image) Ref() string {
 	return host + "/" + i.tenancy.Namespace + "/" + i.Repository + "@" + i.Digest
 }
 
-// Sign is a genuine record by the current version of a key for the image, not
-// yet attached to anything: change it at will and hand it to [Tenancy.Add].
+// Sign returns a genuine signature record for the image, by the current version of a
+// key. The record is not attached yet: change it as needed and pass it to
+// [Tenancy.Add].
 func (i *Image) Sign(k *Key, algorithm string) Record {
 	t := i.tenancy
 	t.tb.Helper()
@@ -509,8 +508,8 @@ func (i *Image) Sign(k *Key, algorithm string) Record {
 	return r
 }
 
-// SignMessage signs any message with the key's current version, and returns
-// message and signature as a record carries them.
+// SignMessage signs any message with the key's current version. It returns message
+// and signature as a signature record carries them.
 func (k *Key) SignMessage(algorithm string, message []byte) (message64, signature64 string) {
 	t := k.vault.tenancy
 	t.tb.Helper()
@@ -534,7 +533,8 @@ func (k *Key) SignMessage(algorithm string, message []byte) (message64, signatur
 	return base64.StdEncoding.EncodeToString(message), base64.StdEncoding.EncodeToString(sig)
 }
 
-// Add attaches records past every check of OCI and returns their OCIDs.
+// Add attaches signature records without any of OCI's checks, and returns their
+// OCIDs.
 func (t *Tenancy) Add(records ...Record) []string {
 	t.tb.Helper()
 	var ids []string
@@ -548,7 +548,7 @@ func (t *Tenancy) Add(records ...Record) []string {
 	return ids
 }
 
-// Fault makes requests of the tenancy go wrong until the test ends.
+// Fault makes requests of the tenancy fail until the test ends.
 func (t *Tenancy) Fault(f Fault) int64 {
 	t.tb.Helper()
 	if f.Kind != Unreachable {
@@ -565,12 +565,12 @@ func (t *Tenancy) Fault(f Fault) int64 {
 // Calls counts the tenancy's requests by operation.
 func (t *Tenancy) Calls() map[string]int { return t.cloud.callsOf(t.ID) }
 
-// Requests are the tenancy's last requests, oldest first.
+// Requests returns the tenancy's last requests, oldest first.
 func (t *Tenancy) Requests() []Request {
 	return slices.DeleteFunc(t.cloud.Requests(), func(r Request) bool { return r.Tenancy != t.ID })
 }
 
-// Seeded is the tenancy of a seeded cloud, as a fixture of the test.
+// Seeded returns the tenancy of a seeded cloud, as a fixture of the test.
 func (c *Cloud) Seeded(tb testing.TB) *Tenancy {
 	tb.Helper()
 	c.mu.Lock()

@@ -21,8 +21,8 @@ import (
 	"time"
 )
 
-// Names of the profiles in a config file that the emulator writes, and the pass
-// phrase of the one that has one.
+// The names of the profiles in the config files that the emulator writes, and the
+// pass phrase of [ProfilePassphrase].
 const (
 	ProfileDefault    = "DEFAULT"
 	ProfilePassphrase = "PASSPHRASE"
@@ -30,17 +30,18 @@ const (
 	Passphrase        = "emulator"
 )
 
-// sessionLife is longer than OCI's hour, so that a demo survives lunch.
+// sessionLife is longer than OCI's hour, so that a demo survives a lunch break.
 const sessionLife = 24 * time.Hour
 
-// CAFile is the certificate authority that clients must trust.
+// CAFile returns the path of the certificate authority that clients must trust.
 func (c *Cloud) CAFile() string { return filepath.Join(c.cfg.Home, "ca.pem") }
 
-// ConfigFile is the OCI config file of the operator of a seeded cloud.
+// ConfigFile returns the path of the OCI config file for the operator of a seeded
+// cloud.
 func (c *Cloud) ConfigFile() string { return filepath.Join(c.cfg.Home, "config") }
 
-// Env is what points unmodified clients at the cloud: Go programs on Linux,
-// Oracle's SDK for Go, and Oracle's command line.
+// Env returns the environment that leads unmodified clients to the cloud: Go
+// programs on Linux, Oracle's SDK for Go, and Oracle's command line.
 func (c *Cloud) Env() []string {
 	env := []string{
 		"HTTPS_PROXY=" + c.url,
@@ -63,7 +64,7 @@ func (c *Cloud) hasOperator() bool {
 	return c.world.Operator != ""
 }
 
-// writeHome writes what clients need to find the cloud and to be somebody there.
+// writeHome writes the files by which clients find the cloud and sign in.
 func (c *Cloud) writeHome() error {
 	if err := os.WriteFile(c.CAFile(), c.ca.pem(), 0o644); err != nil {
 		return fmt.Errorf("writing the home: %w", err)
@@ -95,9 +96,9 @@ func (c *Cloud) writeHome() error {
 	return c.writeSurroundings()
 }
 
-// writeProfiles gives a user new credentials and writes them as an OCI config
-// file: an API key, the same under a pass phrase, and a session. The login for
-// the registry goes into docker/config.json.
+// writeProfiles gives a user new credentials and writes them to an OCI config file:
+// an API key, the same key under a pass phrase, and a session. It writes the
+// registry login to docker/config.json.
 func (c *Cloud) writeProfiles(dir string, u *user) error {
 	api, session, err := c.credentialKeys()
 	if err != nil {
@@ -156,9 +157,9 @@ func (c *Cloud) writeProfiles(dir string, u *user) error {
 	return nil
 }
 
-// credentialKeys are an API key and a session key. They come round again after a
-// few users, since making keys is what takes time; two users in a row never
-// have the same, so that a request signed with a neighbour's key is found out.
+// credentialKeys returns an API key and a session key. Making keys takes time, so a
+// few keys serve all users in turn. Two consecutive users never have the same key: a
+// test notices a request that is signed with the neighbour's key.
 func (c *Cloud) credentialKeys() (api, session *rsa.PrivateKey, err error) {
 	const few = 3
 	c.mu.Lock()
@@ -174,7 +175,7 @@ func (c *Cloud) credentialKeys() (api, session *rsa.PrivateKey, err error) {
 	return c.keys[c.dealt%few], c.keys[(c.dealt+1)%few], nil
 }
 
-// dockerConfig logs a user in to every host of the tenancy's regions.
+// dockerConfig returns a login to each registry host of the tenancy's regions.
 func (c *Cloud) dockerConfig(t *tenancy, u *user) ([]byte, error) {
 	login := base64.StdEncoding.EncodeToString([]byte(t.Namespace + "/" + u.Name + ":" + u.AuthToken))
 	auths := map[string]map[string]string{}
@@ -192,7 +193,8 @@ func (c *Cloud) dockerConfig(t *tenancy, u *user) ([]byte, error) {
 	return b, nil
 }
 
-// pemKey encodes a private key, PKCS #8, under a pass phrase if there is one.
+// pemKey encodes a private key as PKCS #8, under a pass phrase if phrase is not
+// empty.
 func pemKey(k *rsa.PrivateKey, phrase string) ([]byte, error) {
 	der, err := x509.MarshalPKCS8PrivateKey(k)
 	if err != nil {
@@ -208,8 +210,8 @@ func pemKey(k *rsa.PrivateKey, phrase string) ([]byte, error) {
 	return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), nil
 }
 
-// encrypt is PBES2 of RFC 8018 with PBKDF2, HMAC-SHA-256 and AES-256-CBC, which
-// is what OCI's own set-up command makes of a key with a pass phrase.
+// encrypt encrypts a key with PBES2 of RFC 8018: PBKDF2, HMAC-SHA-256 and
+// AES-256-CBC. OCI's own set-up command does the same.
 func encrypt(der []byte, phrase string) ([]byte, error) {
 	const rounds = 10_000
 	salt, iv := make([]byte, 16), make([]byte, aes.BlockSize)

@@ -8,16 +8,16 @@ import (
 	"github.com/oke-sign/oke-sign/provider/image"
 )
 
-// endpoint is what a host name of OCI leads to.
+// endpoint is what a host name of OCI serves.
 type endpoint struct {
 	service string // "artifacts", "auth", "kms", "management", "crypto", "identity", "objectstorage", "containerengine", "vss" or "ocir"
 	region  image.Region
-	vault   string // extension of a vault's own host
-	tenancy string // of an identity domain
+	vault   string // the extension in a vault's host name
+	tenancy string // the tenancy of an identity domain
 }
 
-// withoutOCI are the regions where a vault's host has no ".oci." in it, as
-// oci-cli has them listed.
+// withoutOCI reports whether a vault's host name in the region lacks ".oci.", by the
+// list in oci-cli.
 func withoutOCI(region string) bool {
 	return slices.Contains([]string{
 		"us-ashburn-1", "us-phoenix-1", "us-seattle-1", "eu-frankfurt-1", "uk-london-1", "ap-melbourne-1",
@@ -27,7 +27,7 @@ func withoutOCI(region string) bool {
 	}, region)
 }
 
-// fixedHosts returns the names that exist in every region for all customers.
+// fixedHosts returns the host names that every region has for all customers.
 func fixedHosts() map[string]endpoint {
 	hosts := map[string]endpoint{githubHost: {service: "github"}}
 	for _, r := range image.Regions() {
@@ -50,7 +50,7 @@ func fixedHosts() map[string]endpoint {
 	return hosts
 }
 
-// vaultHost takes the host of one vault apart: extension, service, and the rest.
+// vaultHost splits the host name of a vault into extension, service, and the rest.
 func vaultHost(host string) (ext, service, rest string, ok bool) {
 	m := vaultHostPattern().FindStringSubmatch(host)
 	if m == nil {
@@ -63,7 +63,8 @@ func vaultHostPattern() *regexp.Regexp {
 	return regexp.MustCompile(`^([a-z0-9]{1,63})-(crypto|management)\.kms\.([a-z0-9.-]+)$`)
 }
 
-// resolve is the name server: what a host leads to, if there is such a name.
+// resolve is the name server. It returns the endpoint of a host name, if the name
+// exists.
 func (c *Cloud) resolve(host string) (endpoint, bool) {
 	if e, ok := c.hosts[host]; ok {
 		return e, true
@@ -88,7 +89,7 @@ func (c *Cloud) resolve(host string) (endpoint, bool) {
 		defer c.mu.Unlock()
 		return c.resolveDomain(host)
 	}
-	// Realm-specific names of Object Storage carry the namespace in front.
+	// Realm-specific names of Object Storage start with the namespace.
 	if _, rest, ok := strings.Cut(host, ".objectstorage."); ok {
 		if id, ok := strings.CutSuffix(rest, ".oci.customer-oci.com"); ok {
 			r, err := image.ParseRegion(id)
@@ -98,8 +99,8 @@ func (c *Cloud) resolve(host string) (endpoint, bool) {
 	return endpoint{}, false
 }
 
-// vaultForms are the ends of the host names under which a vault answers; the
-// first is the one that the vault itself gives. Cloud.mu is held.
+// vaultForms returns the endings of a vault's host names. The first is in the
+// vault's own answers. Cloud.mu is held.
 func (c *Cloud) vaultForms(v *vault) []string {
 	r, err := image.ParseRegion(v.Region)
 	if err != nil {

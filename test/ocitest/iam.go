@@ -8,10 +8,10 @@ import (
 	"strings"
 )
 
-// verbs are OCI's: each includes those before it.
+// verbs are OCI's verbs. Each verb includes those before it.
 var verbs = [...]string{"inspect", "read", "use", "manage"}
 
-// permissionsOf says which permissions a verb adds for a resource type, as
+// permissionsOf returns the permissions that a verb adds for a resource type, as
 // Oracle's policy reference lists them.
 func permissionsOf(resource, verb string) []string {
 	switch resource + " " + verb {
@@ -78,7 +78,7 @@ func permissionsOf(resource, verb string) []string {
 	return nil
 }
 
-// resourceTypes maps what a statement may say to the types it means.
+// resourceTypes returns the resource types that a word of a statement stands for.
 func resourceTypes(name string) []string {
 	families := map[string][]string{
 		"key-family":     {"keys", "vaults"},
@@ -95,7 +95,7 @@ func resourceTypes(name string) []string {
 	return families[name]
 }
 
-// statement is one line of an IAM policy, understood.
+// statement is a parsed line of an IAM policy.
 type statement struct {
 	anyUser     bool
 	users       []string // names or OCIDs
@@ -104,7 +104,7 @@ type statement struct {
 	services    []string
 	permissions []string
 	location    string // "tenancy", or a compartment's OCID, name or path
-	all         bool   // whether all conditions must hold, or any
+	all         bool   // whether all conditions must hold; otherwise one is enough
 	conditions  []condition
 }
 
@@ -115,7 +115,8 @@ type condition struct {
 	pattern  bool
 }
 
-// words splits a statement, keeping quoted text and marks apart.
+// words splits a statement into words. Quoted text and punctuation marks are words
+// too.
 func words(text string) ([]string, error) {
 	var out []string
 	for text = strings.TrimSpace(text); text != ""; text = strings.TrimLeft(text, " \t\n") {
@@ -148,8 +149,8 @@ func words(text string) ([]string, error) {
 	return out, nil
 }
 
-// parseStatement reads the part of OCI's policy language that the tools of this
-// project print: allow, subjects, a verb or permissions, a place, conditions.
+// parseStatement reads the part of OCI's policy language that this project's tools
+// print: allow, subjects, a verb or permissions, a location, conditions.
 func parseStatement(text string) (statement, error) {
 	toks, err := words(text)
 	if err != nil {
@@ -163,7 +164,7 @@ func parseStatement(text string) (statement, error) {
 	return s, nil
 }
 
-// ValidateStatement says what is wrong with a line of an IAM policy, if anything.
+// ValidateStatement returns an error if a line of an IAM policy is wrong.
 func ValidateStatement(text string) error {
 	_, err := parseStatement(text)
 	return err
@@ -251,7 +252,8 @@ func (p *parser) statement() (s statement, err error) {
 	return s, p.conditions(&s)
 }
 
-// list reads names with commas between them; "id" before an OCID is optional.
+// list reads names with commas between them. The word "id" before an OCID is
+// optional.
 func (p *parser) list() []string {
 	var names []string
 	for {
@@ -335,8 +337,8 @@ func (p *parser) end() error {
 	return nil
 }
 
-// holds compares the variables of a request. A variable that the request does
-// not have makes its condition false, a negated one too: so does OCI's.
+// holds evaluates a condition with the variables of a request. A condition on a
+// missing variable is false, also with a negation. OCI does the same.
 func (c condition) holds(vars map[string]string) bool {
 	got, ok := vars[c.variable]
 	if !ok {
@@ -344,7 +346,7 @@ func (c condition) holds(vars map[string]string) bool {
 	}
 	same := strings.EqualFold(got, c.value)
 	if c.pattern {
-		// OCI's asterisk crosses slashes, path.Match's does not.
+		// OCI's asterisk matches slashes. The asterisk of path.Match does not.
 		flat := func(s string) string { return strings.ToLower(strings.ReplaceAll(s, "/", "\x00")) }
 		same, _ = path.Match(flat(c.value), flat(got))
 	}
@@ -371,8 +373,8 @@ func (s statement) fulfilled(vars map[string]string) bool {
 	return s.all
 }
 
-// located finds the compartment that a statement is about, whose policy is
-// attached to another or to the same one.
+// located returns the compartment that a statement is about. The policy may be
+// attached to another compartment.
 func (w *world) located(t *tenancy, attached, location string) string {
 	if location == "tenancy" {
 		if attached != t.ID {
@@ -387,7 +389,7 @@ func (w *world) located(t *tenancy, attached, location string) string {
 		return c.ID
 	}
 	if c := w.Compartments[attached]; c.Parent != "" && strings.EqualFold(c.Name, location) {
-		return attached // a policy may name the compartment that it is attached to
+		return attached // a policy may name the compartment to which it is attached
 	}
 	at := attached
 	for name := range strings.SplitSeq(location, ":") {
@@ -406,7 +408,7 @@ func (w *world) located(t *tenancy, attached, location string) string {
 }
 
 // may reports whether the caller has a permission in a compartment. target adds
-// variables of the resource, in pairs of name and value.
+// variables of the resource, as pairs of name and value.
 func (c *call) may(permission, compartmentID string, target ...string) bool {
 	t := c.tenancyOf(compartmentID)
 	if c.who == nil || t == nil || c.who.Tenancy != t.ID {
@@ -429,13 +431,13 @@ func (c *call) may(permission, compartmentID string, target ...string) bool {
 	return c.allowed(t, compartmentID, func(s statement) bool { return s.covers(c.who, permission, vars) })
 }
 
-// allowed reports whether a statement that holds for a compartment does what is
-// asked.
+// allowed reports whether a statement that applies to a compartment passes the test
+// does.
 func (w *world) allowed(t *tenancy, compartmentID string, does func(statement) bool) bool {
 	holds := func(attached, text string) bool {
 		s, err := parseStatement(text)
 		if err != nil {
-			return false // refused when it was added
+			return false // rejected when it was added
 		}
 		at := w.located(t, attached, s.location)
 		return at != "" && w.within(compartmentID, at) && does(s)
@@ -463,7 +465,7 @@ func (w *world) serviceMay(service, permission, compartmentID string) bool {
 	})
 }
 
-// need is may, answered as OCI does.
+// need returns OCI's error if the caller lacks a permission.
 func (c *call) need(permission, compartmentID string, target ...string) error {
 	if c.may(permission, compartmentID, target...) {
 		return nil
@@ -475,7 +477,8 @@ func (c *call) need(permission, compartmentID string, target ...string) error {
 	return notFound(fmt.Sprintf("%s has no %s in %s", name, permission, compartmentID))
 }
 
-// scope is which compartments a list covers, or nil for none that may be seen.
+// scope returns the compartments that a list covers, or nil if the caller may see
+// none.
 func (c *call) scope(permission string) (func(compartmentID string) bool, error) {
 	id := c.query.Get("compartmentId")
 	if id == "" {
@@ -508,8 +511,7 @@ func (c *call) subtree(permission string, in *compartment) (func(string) bool, e
 	return c.below(permission, in)
 }
 
-// below is a compartment and all that lies below it, as far as the caller may
-// look there.
+// below covers a compartment and the compartments below it that the caller may see.
 func (c *call) below(permission string, in *compartment) (func(string) bool, error) {
 	below := func(other string) bool { return c.within(other, in.ID) }
 	if c.may(permission, in.ID) {

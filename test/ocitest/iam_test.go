@@ -15,7 +15,7 @@ import (
 	"github.com/oke-sign/oke-sign/test/ocitest"
 )
 
-// TestPermissions goes through what a statement lets a user do, and nothing else.
+// TestPermissions checks that a statement gives a user its rights and no others.
 func TestPermissions(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
@@ -105,13 +105,13 @@ func TestPermissions(t *testing.T) {
 		"inspect repos": {
 			[]string{"Allow user NAME to inspect repos in compartment team"}, []string{"ListContainerImages"},
 		},
-		"read repos, words in any case": {
+		"read repos, in upper case": {
 			[]string{"ALLOW USER NAME TO READ REPOS IN COMPARTMENT TEAM"}, []string{"ListContainerImages", "GetContainerImage", "Lookup"},
 		},
 		"read repos in the tenancy": {
 			[]string{"Allow user NAME to read repos in tenancy"}, []string{"ListContainerImages", "GetContainerImage", "Lookup", "LookupInRoot"},
 		},
-		"read repos of a name": {
+		"read repos, by name": {
 			[]string{"Allow user NAME to read repos in tenancy where target.repo.name = /root*/"}, []string{"LookupInRoot"},
 		},
 		"manage repos": {
@@ -133,13 +133,13 @@ func TestPermissions(t *testing.T) {
 		"one operation": {
 			[]string{"Allow user NAME to {KEY_READ, KEY_SIGN} in tenancy where all {request.operation = 'Sign', target.key.id = '" + key.ID + "'}"}, []string{"Sign"},
 		},
-		"any of two conditions": {
+		"either of two conditions": {
 			[]string{"Allow user NAME to use keys in tenancy where any {request.operation='Sign', target.key.id='" + other.ID + "'}"}, []string{"GetOtherKey", "Sign"},
 		},
 		"a negated condition": {
 			[]string{"Allow user NAME to use keys in tenancy where target.key.id != '" + other.ID + "'"}, []string{"GetKey", "Sign"},
 		},
-		"a condition about what the request does not have": {
+		"a condition on a missing variable": {
 			[]string{"Allow user NAME to read all-resources in tenancy where target.key.id != 'x'"}, []string{"GetKey", "GetOtherKey"},
 		},
 		"another user": {
@@ -212,7 +212,7 @@ func TestListsOverTheTenancy(t *testing.T) {
 			}
 		})
 	}
-	t.Run("a subtree of anything but the root is refused", func(t *testing.T) {
+	t.Run("a subtree below another compartment is rejected", func(t *testing.T) {
 		t.Parallel()
 		tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
 		below := tenancy.NewCompartment("below", "")
@@ -223,7 +223,7 @@ func TestListsOverTheTenancy(t *testing.T) {
 			t.Errorf("code %q, want InvalidParameter", got)
 		}
 	})
-	t.Run("a list without the right is empty where the switch says so", func(t *testing.T) {
+	t.Run("without the right, a list is empty if the switch says so", func(t *testing.T) {
 		t.Parallel()
 		tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{Switches: with(func(s *ocitest.Switches) { s.ListDenied, s.EmptyPages = "empty", false })})
 		tenancy.NewImage("web")
@@ -272,11 +272,11 @@ func FuzzStatements(f *testing.F) {
 	f.Add("Allow any-user to read repos in compartment a:b where all {request.principal.type = 'workload', a != /b*/}")
 	f.Add("Allow group 'a b', c to {KEY_READ, KEY_SIGN} in compartment id ocid1.compartment.oc1..a")
 	f.Fuzz(func(_ *testing.T, statement string) {
-		ocitest.ValidateStatement(statement) //nolint:errcheck // that it comes back is all
+		ocitest.ValidateStatement(statement) //nolint:errcheck // must not panic
 	})
 }
 
-// replaceWords fills placeholders of a statement.
+// replaceWords replaces placeholders in a statement.
 func replaceWords(statement string, values map[string]string) string {
 	for word, value := range values {
 		statement = regexp.MustCompile(`\b`+word+`\b`).ReplaceAllLiteralString(statement, value)

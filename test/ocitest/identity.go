@@ -42,8 +42,8 @@ func viewCompartment(c *compartment) compartmentView {
 	}
 }
 
-// listCompartments lists the children, or with compartmentIdInSubtree all that
-// lie below the root. The root itself is never in a list.
+// listCompartments lists the children of a compartment. With compartmentIdInSubtree
+// it lists all compartments below the root. No list contains the root.
 func (c *call) listCompartments() (any, error) {
 	id, q := c.query.Get("compartmentId"), c.query
 	if id == "" {
@@ -142,7 +142,7 @@ func (c *call) listRegions() (any, error) {
 	return items, nil
 }
 
-// getUser answers users about themselves only.
+// getUser tells users about themselves only.
 func (c *call) getUser() (any, error) {
 	if c.path["id"] != c.who.ID {
 		return nil, notFound("another user")
@@ -163,8 +163,8 @@ func objectStorageRoutes() []route {
 	}
 }
 
-// getNamespace answers everybody about their own tenancy; for a compartment it
-// takes a right.
+// getNamespace tells every caller the namespace of the caller's own tenancy. A
+// request with a compartment needs a right.
 func (c *call) getNamespace() (any, error) {
 	t := c.Tenancies[c.who.Tenancy]
 	if id := c.query.Get("compartmentId"); id != "" && id != t.ID {

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// stamp writes a time as OCI does.
+// stamp formats a time as OCI does.
 func stamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z") }
 
 type repository struct {
@@ -25,7 +25,7 @@ type repository struct {
 	Tags        tags      `json:"tags"`
 }
 
-// containerImage is a manifest in a repository: one push of one digest.
+// containerImage is a manifest in a repository. Each push of a new digest makes one.
 type containerImage struct {
 	born
 	Repository string        `json:"repository"`
@@ -55,7 +55,7 @@ type layerOfBlob struct {
 	Size   int64  `json:"size"`
 }
 
-// restorable is how long a deleted image can be restored.
+// restorable is how long after its deletion an image can be restored.
 const restorable = 48 * time.Hour
 
 func imageRoutes() []route {
@@ -107,8 +107,8 @@ func (w *world) repositoryByName(region, tenancyID, name string) *repository {
 	return nil
 }
 
-// imageBy finds the image of a repository by digest, or by the tag that points
-// at it now.
+// imageBy returns the image of a repository with a digest, or with a tag that names
+// it now.
 func (w *world) imageBy(repositoryID, tag, digest string) *containerImage {
 	for _, img := range w.Images {
 		if img.Repository != repositoryID || img.State != "AVAILABLE" {
@@ -136,8 +136,8 @@ func (i *containerImage) displayName(repo *repository) string {
 	}
 }
 
-// putManifest stores a manifest in a repository, moving a tag to it. A digest
-// that is there already stays the image it is.
+// putManifest stores a manifest in a repository and moves a tag to it. A second push
+// of a digest makes no new image.
 func (w *world) putManifest(repo *repository, mediaType string, manifest []byte, digest, tag, by string, sw Switches) (*containerImage, error) {
 	var parsed struct {
 		Layers []struct {
@@ -182,8 +182,8 @@ func (i *containerImage) dropTag(tag string) {
 	i.LastTag = tag
 }
 
-// shownImage reports whether the API knows an image at all: whether it lists the
-// manifests inside an index is a switch.
+// shownImage reports whether the API shows an image. A switch says whether it shows
+// the manifests inside an index.
 func (c *call) shownImage(i *containerImage) bool {
 	if i.Child && len(i.Versions) == 0 && c.sw.IndexChildren == "hidden" {
 		return false
@@ -301,8 +301,8 @@ func (c *call) listImages() (any, error) {
 	return map[string]any{"items": items, "remainingItemsCount": remaining}, nil
 }
 
-// repositoriesIn are those of the region that a list of images or signatures is
-// about.
+// repositoriesIn returns the repositories of the region that a list of images or
+// signature records covers.
 func (c *call) repositoriesIn(in func(compartmentID string) bool) map[string]bool {
 	found := make(map[string]bool)
 	for id, repo := range c.Repositories {
@@ -327,7 +327,7 @@ func (c *call) getImage() (any, error) {
 	return c.tagged(v)
 }
 
-// lookupImage finds an image by namespace/repository with :tag or @digest.
+// lookupImage returns the image with namespace/repository and :tag or @digest.
 func (c *call) lookupImage() (any, error) {
 	var in struct{ ImageURI string }
 	if err := c.decode(&in); err != nil {
@@ -402,7 +402,7 @@ func (c *call) removeVersion() (any, error) {
 	return c.tagged(v)
 }
 
-// restoreImage brings a deleted image back, its signatures with it.
+// restoreImage restores a deleted image and its signature records.
 func (c *call) restoreImage() (any, error) {
 	i, ok := c.Images[c.path["id"]]
 	if !ok || i.State == "DELETED" && c.now().Sub(i.Deleted) > restorable {

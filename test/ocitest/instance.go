@@ -22,25 +22,25 @@ import (
 )
 
 const (
-	// metadataPath is below the address that OCI_METADATA_BASE_URL names.
+	// metadataPath follows the address in OCI_METADATA_BASE_URL.
 	metadataPath = "/opc/v2"
-	// federated and federatedSHA1 stand in a keyId in place of a user: the first
-	// as Oracle's SDK for Go writes it, the second as the one for Python does.
+	// federated and federatedSHA1 replace the user in a keyId. Oracle's SDK for Go
+	// writes the first, and the SDK for Python the second.
 	federated     = "fed-x509-sha256"
 	federatedSHA1 = "fed-x509"
-	federatedLife = 20 * time.Minute // of an instance
+	federatedLife = 20 * time.Minute // the lifetime of an instance's tokens
 )
 
-// instance is a compute instance for as long as its certificate lasts. To IAM it
-// is the resource or the user that it was made of.
+// instance is a compute instance during the lifetime of its certificate. IAM sees it
+// as the resource or user that it was made from.
 type instance struct {
 	u    *user
 	leaf []byte
 	key  *rsa.PrivateKey
-	life time.Duration // of the tokens it gets
+	life time.Duration // the lifetime of its tokens
 }
 
-// newInstance gives a user a certificate as an instance's.
+// newInstance issues a certificate with which a user acts as an instance.
 func (c *Cloud) newInstance(u *user, life time.Duration) (*instance, error) {
 	key, _, err := c.credentialKeys()
 	if err != nil {
@@ -69,8 +69,9 @@ func (c *Cloud) newInstance(u *user, life time.Duration) (*instance, error) {
 	return i, nil
 }
 
-// certificateName is how a keyId of a form names a certificate: form and
-// fingerprint. Clients write the fingerprint in small or in capital letters.
+// certificateName returns the part of a keyId that names a certificate: form and
+// fingerprint. Some clients write the fingerprint in lower case, others in upper
+// case.
 func certificateName(form string, leaf []byte) string {
 	sum := sha256.Sum256(leaf)
 	digest := sum[:]
@@ -81,7 +82,7 @@ func certificateName(form string, leaf []byte) string {
 	return form + "/" + strings.ReplaceAll(fmt.Sprintf("% x", digest), " ", ":")
 }
 
-// instanceName is the OCID of an instance, made up where a user stands for one.
+// instanceName returns the OCID of an instance. For a user, it makes one up.
 func instanceName(u *user) string {
 	if u.Principal["request.principal.type"] == instanceType {
 		return u.ID
@@ -89,7 +90,7 @@ func instanceName(u *user) string {
 	return "ocid1.instance.oc1.iad." + strings.ToLower(rand.Text())
 }
 
-// page is what the metadata service says.
+// page returns a page of the metadata service.
 func (c *Cloud) page(i *instance, name string) (string, bool) {
 	switch name {
 	case "/instance/id":
@@ -116,7 +117,7 @@ func (c *Cloud) page(i *instance, name string) (string, bool) {
 	return "", false
 }
 
-// answerMetadata answers a client of an instance's metadata service.
+// answerMetadata answers a request to an instance's metadata service.
 func (c *Cloud) answerMetadata(w http.ResponseWriter, r *http.Request, i *instance) {
 	_, name, _ := strings.Cut(r.URL.Path, metadataPath)
 	c.serveLocal(w, r, Request{Operation: "metadata" + strings.ReplaceAll(name, "/", "."), Tenancy: i.u.Tenancy, User: i.u.ID}, func(a *answer) {
@@ -132,7 +133,7 @@ func (c *Cloud) answerMetadata(w http.ResponseWriter, r *http.Request, i *instan
 	})
 }
 
-// serveMetadata is the metadata service of the instances of a seeded cloud.
+// serveMetadata serves the metadata of the instances of a seeded cloud.
 func (c *Cloud) serveMetadata(w http.ResponseWriter, r *http.Request) {
 	base, _, _ := strings.Cut(r.URL.Path, metadataPath)
 	c.mu.Lock()
@@ -159,13 +160,13 @@ func (c *Cloud) serveMetadata(w http.ResponseWriter, r *http.Request) {
 	c.answerMetadata(w, r, i)
 }
 
-// old reports whether half of the certificate's time is over.
+// old reports whether half of the certificate's lifetime is over.
 func (i *instance) old(now time.Time) bool {
 	cert, err := x509.ParseCertificate(i.leaf)
 	return err != nil || now.After(cert.NotAfter.Add(-time.Hour))
 }
 
-// readInstance finds out which instance asks for a token. Cloud.mu is held.
+// readInstance returns the instance that requests a token. Cloud.mu is held.
 func (c *Cloud) readInstance(tenancy, form, fingerprint string, body []byte) (*user, *rsa.PublicKey, error) {
 	i := c.instances[form+"/"+strings.ToLower(fingerprint)]
 	if i == nil || i.u.Tenancy != tenancy {
@@ -199,8 +200,8 @@ type federation struct {
 	Algorithm     string   `json:"fingerprintAlgorithm"`
 }
 
-// federate exchanges an instance's certificate for a token that is bound to
-// another key.
+// federate exchanges an instance's certificate for a token that is bound to another
+// key.
 func (c *call) federate() (any, error) {
 	var in federation
 	if err := json.Unmarshal(c.body, &in); err != nil {
@@ -243,9 +244,9 @@ type says struct {
 	body   string
 }
 
-// NewInstance starts the metadata service until the test ends. Its tokens live 20
-// minutes. An actor of type "instance" is that instance; another user is who IAM
-// sees in the instance.
+// NewInstance starts the metadata service until the test ends. Its tokens are valid
+// for 20 minutes. An actor of type "instance" is that instance. Another user is the
+// identity of the instance in IAM.
 func (u *User) NewInstance() *Instance {
 	t := u.tenancy
 	t.tb.Helper()
@@ -266,8 +267,8 @@ func (u *User) NewInstance() *Instance {
 	return i
 }
 
-// Rotate replaces the instance's certificate; the tokens that it gets from now on
-// live so long.
+// Rotate replaces the instance's certificate. life is the lifetime of the tokens
+// that the instance gets after the call.
 func (i *Instance) Rotate(life time.Duration) {
 	t := i.user.tenancy
 	t.tb.Helper()
@@ -280,15 +281,15 @@ func (i *Instance) Rotate(life time.Duration) {
 	i.now = now
 }
 
-// Answer makes a page of the service, such as "/identity/cert.pem", say this and
-// nothing else, until the status is 0.
+// Answer replaces the answer of a page of the service, such as "/identity/cert.pem".
+// Status 0 restores the true answer.
 func (i *Instance) Answer(page string, status int, body string) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.says[page] = says{status, body}
 }
 
-// Asked is how often the private key was asked for.
+// Asked returns the number of requests for the private key.
 func (i *Instance) Asked() int {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -314,8 +315,8 @@ func (i *Instance) serve(w http.ResponseWriter, r *http.Request) {
 	i.user.tenancy.cloud.answerMetadata(w, r, now)
 }
 
-// Resource is what OCI gives a resource that it runs code for: files with a token
-// and its key, which it replaces in time.
+// Resource has the files that OCI gives to a resource with code: a token and its
+// key. OCI replaces both before they expire.
 type Resource struct {
 	Token, Key string // OCI_RESOURCE_PRINCIPAL_RPST and _PRIVATE_PEM
 	Region     string // OCI_RESOURCE_PRINCIPAL_REGION
@@ -323,7 +324,7 @@ type Resource struct {
 	user *User
 }
 
-// NewResource makes the files, with a token that lives so long.
+// NewResource writes the files, with a token of this lifetime.
 func (u *User) NewResource(life time.Duration) *Resource {
 	t := u.tenancy
 	t.tb.Helper()

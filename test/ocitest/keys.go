@@ -35,11 +35,11 @@ type keyShape struct {
 type keyVersion struct {
 	born
 	Origin string `json:"origin"`
-	// Private is the key, PKCS #8, or the bytes of an AES key.
+	// Private is the key in PKCS #8, or the bytes of an AES key.
 	Private []byte `json:"private"`
 	lifecycle
 
-	signer crypto.Signer // parsed from Private when needed
+	signer crypto.Signer // Private, parsed at the first use
 }
 
 func keyRoutes() []route {
@@ -60,7 +60,7 @@ func keyRoutes() []route {
 	}
 }
 
-// curveOf is the curve of an ECDSA key of a length in bytes.
+// curveOf returns the curve of an ECDSA key of a length in bytes.
 func curveOf(length int) (elliptic.Curve, string) {
 	switch length {
 	case 32:
@@ -131,7 +131,7 @@ func (w *world) newKey(v *vault, compartmentID, name string, shape keyShape, mat
 	return k, nil
 }
 
-// newKeyVersion adds a version. Without material it makes a new key.
+// newKeyVersion makes a key version. If material is nil, it makes new key material.
 func (w *world) newKeyVersion(k *key, material []byte, sw Switches) (*keyVersion, error) {
 	origin := "EXTERNAL"
 	if material == nil {
@@ -172,7 +172,7 @@ func (k *key) version(id string) *keyVersion {
 	return nil
 }
 
-// public is a version's public key in PEM, or nothing for an AES key.
+// public returns a version's public key in PEM, or "" for an AES key.
 func (k *key) public(v *keyVersion, label string) (string, error) {
 	if k.Shape.Algorithm == "AES" {
 		return "", nil
@@ -291,7 +291,7 @@ func (c *call) listKeys() (any, error) {
 	return items, nil
 }
 
-// findKey finds the key of a request in the vault whose endpoint was asked.
+// findKey returns the key of a request, in the vault of the requested endpoint.
 func (c *call) findKey(id, permission string) (*key, error) {
 	k, ok := c.Keys[id]
 	if !ok || k.Vault != c.vault.ID {
@@ -340,7 +340,7 @@ func (c *call) findKeyVersion(permission string) (*key, *keyVersion, error) {
 	return k, v, nil
 }
 
-// unusable says why a key version cannot be used now, or nothing.
+// unusable returns why a key version cannot be used now, or "".
 func (c *call) unusable(k *key, v *keyVersion) string {
 	if s := k.at(c.now()); s != "ENABLED" {
 		return s
@@ -434,7 +434,7 @@ func (c *call) createKeyVersion() (any, error) {
 	return c.versionWithKey(k, v)
 }
 
-// changeKey carries out an action on a key as a whole.
+// changeKey applies an action to a whole key.
 func (c *call) changeKey(permission string, change func(*key) error) (any, error) {
 	k, err := c.findKey(c.path["id"], permission)
 	if err != nil {

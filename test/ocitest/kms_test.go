@@ -75,7 +75,8 @@ func TestSigningAlgorithms(t *testing.T) {
 	}
 }
 
-// TestSalt holds the PSS salt to the switch, with Go's own verification.
+// TestSalt compares the length of the PSS salt with the switch, by Go's own
+// verification.
 func TestSalt(t *testing.T) {
 	t.Parallel()
 	for setting, length := range map[string]int{"hash": 32, "max": 256 - 32 - 2} {
@@ -94,7 +95,7 @@ func TestSalt(t *testing.T) {
 		}
 		sum := sha256.Sum256([]byte("message"))
 		if err := rsa.VerifyPSS(key.Public().(*rsa.PublicKey), crypto.SHA256, sum[:], sig, &rsa.PSSOptions{SaltLength: length}); err != nil {
-			t.Errorf("salt %s: not %d bytes long: %v", setting, length, err)
+			t.Errorf("salt %s: want %d bytes: %v", setting, length, err)
 		}
 	}
 }
@@ -110,12 +111,12 @@ func TestMessages(t *testing.T) {
 		kind    keymanagement.SignDataDetailsMessageTypeEnum
 		want    string
 	}{
-		"4096 bytes":             {b64(strings.Repeat("x", 4096)), "RAW", ""},
-		"4097 bytes":             {b64(strings.Repeat("x", 4097)), "RAW", "InvalidParameter"},
-		"not base64":             {common.String("?"), "RAW", "InvalidParameter"},
-		"nothing":                {common.String(""), "RAW", "MissingParameter"},
-		"a digest":               {b64(strings.Repeat("x", 32)), "DIGEST", ""},
-		"a digest of other size": {b64(strings.Repeat("x", 31)), "DIGEST", "InvalidParameter"},
+		"4096 bytes":                 {b64(strings.Repeat("x", 4096)), "RAW", ""},
+		"4097 bytes":                 {b64(strings.Repeat("x", 4097)), "RAW", "InvalidParameter"},
+		"not base64":                 {common.String("?"), "RAW", "InvalidParameter"},
+		"nothing":                    {common.String(""), "RAW", "MissingParameter"},
+		"a digest":                   {b64(strings.Repeat("x", 32)), "DIGEST", ""},
+		"a digest of the wrong size": {b64(strings.Repeat("x", 31)), "DIGEST", "InvalidParameter"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -129,8 +130,8 @@ func TestMessages(t *testing.T) {
 	}
 }
 
-// TestUnusableKeys goes through what a key that is not ENABLED still does,
-// under each setting of the two switches.
+// TestUnusableKeys checks what a key that is not ENABLED can still do, under each
+// setting of the two switches.
 func TestUnusableKeys(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
@@ -279,7 +280,7 @@ func TestKeysAndVersions(t *testing.T) {
 	}
 }
 
-// TestKeysStayInTheirVault asks one vault's endpoint for another vault's key.
+// TestKeysStayInTheirVault requests another vault's key from a vault's endpoint.
 func TestKeysStayInTheirVault(t *testing.T) {
 	t.Parallel()
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
@@ -291,8 +292,8 @@ func TestKeysStayInTheirVault(t *testing.T) {
 	}
 }
 
-// TestDotDot shows what a key version that climbs would do to a client that puts
-// it into a URL: the SDK does not escape path parameters.
+// TestDotDot shows the effect of a key version with ".." on a client that puts it
+// into a URL. The SDK does not escape path parameters.
 func TestDotDot(t *testing.T) {
 	t.Parallel()
 	for setting, want := range map[string]int{"normalised": 200, "refused": 404} {
@@ -347,7 +348,7 @@ func TestSettling(t *testing.T) {
 	}}
 	_, err = management.CreateKey(ctx, shape)
 	if got := code(t, err); got != "IncorrectState" {
-		t.Errorf("a key in a vault that is being made: code %q, want IncorrectState", got)
+		t.Errorf("a key in a vault in state CREATING: code %q, want IncorrectState", got)
 	}
 	now = now.Add(time.Minute)
 	shape.OpcRetryToken = nil
@@ -365,7 +366,7 @@ func TestSettling(t *testing.T) {
 		}
 		now = now.Add(time.Minute)
 	}
-	// Three reads a second, and the fourth is one too many.
+	// The cloud allows three reads a second, so it rejects the fourth.
 	var codes []string
 	for range 4 {
 		_, err := management.GetKey(ctx, keymanagement.GetKeyRequest{KeyId: key.Id})

@@ -7,12 +7,11 @@ import (
 	"time"
 )
 
-// breakable is a connection that a fault can break so that the peer sees a
-// reset.
+// breakable is a connection that a fault can break with a TCP reset.
 type breakable interface{ reset() }
 
-// direct is the connection of a request that came without a tunnel: to an
-// instance's metadata service, or to a cluster.
+// direct is the connection of a request without a tunnel, to an instance's metadata
+// service or to a cluster.
 type direct struct{ w http.ResponseWriter }
 
 func (l direct) reset() {
@@ -29,13 +28,13 @@ func (l direct) reset() {
 	conn.Close() //nolint:errcheck // broken on purpose
 }
 
-// say gives an answer in plain text.
+// say sets a plain-text answer.
 func (a *answer) say(status int, text string) {
 	a.status, a.body = status, []byte(text)
 	a.header.Set("Content-Type", "text/plain; charset=utf-8")
 }
 
-// serveLocal answers a request that came without a tunnel, unless a fault does.
+// serveLocal answers a request without a tunnel, unless a fault answers it.
 func (c *Cloud) serveLocal(w http.ResponseWriter, r *http.Request, entry Request, do func(*answer)) {
 	began := time.Now()
 	host, _, err := net.SplitHostPort(r.Host)

@@ -2,8 +2,8 @@ package ocitest
 
 import "cmp"
 
-// policy is an IAM policy that a client made through the API. The first statements of a
-// tenancy are a policy of its root compartment without an entry here.
+// policy is an IAM policy that a client made through the API. A tenancy's first
+// statements form a policy of the root compartment, which has no entry here.
 type policy struct {
 	born
 	Compartment string   `json:"compartment"` // that it is attached to

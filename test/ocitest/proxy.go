@@ -14,15 +14,16 @@ import (
 	"time"
 )
 
-// tunnel is the client's end of a connection that CONNECT opened to a host. TLS
-// is spoken over it, and a fault may need to break it underneath.
+// tunnel is the client's end of a connection that CONNECT opened to a host. The
+// client speaks TLS through it. A fault may break the TCP connection below TLS.
 type tunnel struct {
 	net.Conn
 	host string
 	end  endpoint
 }
 
-// reset breaks the connection so that the peer sees a reset, not an end.
+// reset breaks the connection so that the peer sees a TCP reset, not an end of the
+// stream.
 func (t *tunnel) reset() {
 	if tcp, ok := t.Conn.(*net.TCPConn); ok {
 		tcp.SetLinger(0) //nolint:errcheck // closing is what matters
@@ -56,8 +57,8 @@ func (l *tunnels) Addr() net.Addr { return l.addr }
 
 type tunnelKey struct{}
 
-// serve starts the proxy on ln: a plain server for CONNECT and for the
-// emulator's own pages, and behind it a TLS server for OCI.
+// serve starts the proxy on ln: a plain server for CONNECT and the emulator's own
+// pages, and a TLS server for OCI behind it.
 func (c *Cloud) serve(ln net.Listener) {
 	c.inner = &http.Server{
 		Handler:           http.HandlerFunc(c.serveOCI),
@@ -97,7 +98,7 @@ func (c *Cloud) serveProxy(w http.ResponseWriter, r *http.Request) {
 	case r.Method == http.MethodConnect:
 		c.connect(w, r)
 	case r.URL.Host != "":
-		// Nothing of OCI that is played here speaks plain HTTP.
+		// The emulator serves OCI over TLS only.
 		w.Header().Set("Proxy-Status", "oci-emulator; error=destination_not_found")
 		http.Error(w, "the OCI emulator plays https hosts of OCI only", http.StatusBadGateway)
 	case strings.HasPrefix(r.URL.Path, "/_emulator"):
@@ -109,9 +110,9 @@ func (c *Cloud) serveProxy(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// connect opens a tunnel. A host that is not played here is answered as a proxy
-// answers for a name that does not resolve, in the words of RFC 9209, so that a
-// client can tell it from a host that is down.
+// connect opens a tunnel. For an unknown host it answers as a proxy answers for a
+// name that does not resolve, in the words of RFC 9209. A client can therefore
+// distinguish an unknown host from one that is down.
 func (c *Cloud) connect(w http.ResponseWriter, r *http.Request) {
 	host, port, err := net.SplitHostPort(r.RequestURI)
 	if err != nil {
@@ -164,7 +165,7 @@ func (c *Cloud) connect(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// eager is a tunnel whose client sent its first TLS bytes with the CONNECT.
+// eager is a tunnel whose client sent its first TLS bytes together with CONNECT.
 type eager struct {
 	*tunnel
 	r *bufio.Reader
@@ -172,7 +173,7 @@ type eager struct {
 
 func (e *eager) Read(p []byte) (int, error) { return e.r.Read(p) }
 
-// tunnelOf finds the connection under a request.
+// tunnelOf returns the connection of a request.
 func tunnelOf(r *http.Request) *tunnel {
 	switch t := r.Context().Value(tunnelKey{}).(type) {
 	case *tunnel:

@@ -16,7 +16,7 @@ import (
 	"github.com/oke-sign/oke-sign/test/ocitest"
 )
 
-// clientFor reaches a cloud other than the one of the environment.
+// clientFor returns a client for a cloud that the environment does not name.
 func clientFor(tb testing.TB, c *ocitest.Cloud) *http.Client {
 	tb.Helper()
 	pem, err := os.ReadFile(c.CAFile())
@@ -36,7 +36,7 @@ func clientFor(tb testing.TB, c *ocitest.Cloud) *http.Client {
 	return &http.Client{Transport: transport}
 }
 
-// connect asks the proxy for a tunnel and returns its answer.
+// connect requests a tunnel from the proxy and returns the answer.
 func connect(tb testing.TB, c *ocitest.Cloud, target string) (*http.Response, net.Conn) {
 	tb.Helper()
 	conn, err := net.Dial("tcp", strings.TrimPrefix(c.URL(), "http://"))
@@ -114,7 +114,7 @@ func TestHosts(t *testing.T) {
 	}
 }
 
-func TestTunnelsAreToOneHost(t *testing.T) {
+func TestTunnelsServeOneHost(t *testing.T) {
 	t.Parallel()
 	const host = "artifacts.us-ashburn-1.oci.oraclecloud.com"
 	pem, err := os.ReadFile(cloud.CAFile())
@@ -124,14 +124,14 @@ func TestTunnelsAreToOneHost(t *testing.T) {
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(pem)
 
-	t.Run("no certificate for another name", func(t *testing.T) {
+	t.Run("another name in TLS", func(t *testing.T) {
 		t.Parallel()
 		_, conn := connect(t, cloud, host+":443")
 		if err := tls.Client(conn, &tls.Config{ServerName: "iad.ocir.io", RootCAs: roots}).HandshakeContext(context.Background()); err == nil {
-			t.Error("a tunnel to artifacts shows a certificate of iad.ocir.io")
+			t.Error("a tunnel to artifacts has a certificate of iad.ocir.io")
 		}
 	})
-	t.Run("no request for another host", func(t *testing.T) {
+	t.Run("another host in a request", func(t *testing.T) {
 		t.Parallel()
 		_, conn := connect(t, cloud, host+":443")
 		secure := tls.Client(conn, &tls.Config{ServerName: host, RootCAs: roots})
@@ -157,7 +157,7 @@ func TestListensOnLoopbackOnly(t *testing.T) {
 	}
 }
 
-func TestOwnPagesAreNotForWebPages(t *testing.T) {
+func TestOwnPagesRejectWebPages(t *testing.T) {
 	t.Parallel()
 	for name, change := range map[string]func(*http.Request){
 		"an origin":       func(r *http.Request) { r.Header.Set("Origin", "https://example.com") },

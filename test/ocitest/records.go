@@ -7,12 +7,12 @@ import (
 	"github.com/oke-sign/oke-sign/provider/image"
 )
 
-// Record is a signature record to keep as it is, whatever OCI would make of it.
+// Record is a signature record that the emulator stores without OCI's checks.
 type Record struct {
-	// ImageID or Image (a reference with a digest) is what it is attached to.
+	// ImageID or Image (a pinned reference) names the image.
 	ImageID string `json:"imageId,omitempty"`
 	Image   string `json:"image,omitempty"`
-	// CopyOf is the OCID of a record to take every empty field from.
+	// CopyOf is the OCID of a signature record from which empty fields are copied.
 	CopyOf string `json:"copyOf,omitempty"`
 
 	KeyID        string    `json:"kmsKeyId,omitempty"`
@@ -26,7 +26,8 @@ type Record struct {
 	TimeCreated  time.Time `json:"timeCreated,omitzero"`
 }
 
-// AddRecord attaches a record to an image past every check and returns its OCID.
+// AddRecord attaches a signature record to an image without any check, and returns
+// its OCID.
 func (c *Cloud) AddRecord(r Record) (string, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -30,13 +30,13 @@ const (
 	tokenLife   = time.Hour
 )
 
-// registryStore keeps the blobs of OCI Registry. Manifests are images, and live
-// in the world.
+// registryStore has the blobs of OCI Registry. Manifests are images, so they are in
+// the world.
 type registryStore struct {
 	handler http.Handler // uploads and downloads, by go-containerregistry
 
 	mu    sync.Mutex
-	blobs map[string][]byte // by "repository OCID digest"
+	blobs map[string][]byte // the index is "repository OCID digest"
 }
 
 func (s *registryStore) init() {
@@ -46,8 +46,8 @@ func (s *registryStore) init() {
 
 type repositoryKey struct{}
 
-// place of a blob: go-containerregistry's own idea of the repository is not the
-// same for every method, so the caller's comes with the context.
+// place returns the index of a blob. It uses the repository in the context, because
+// go-containerregistry passes different repositories to different methods.
 func place(ctx context.Context, h v1.Hash) string {
 	repo, _ := ctx.Value(repositoryKey{}).(string)
 	return repo + " " + h.String()
@@ -64,7 +64,7 @@ func (s *registryStore) Get(ctx context.Context, _ string, h v1.Hash) (io.ReadCl
 	return io.NopCloser(bytes.NewReader(b)), nil
 }
 
-// Stat is the size of a blob.
+// Stat returns the size of a blob.
 func (s *registryStore) Stat(ctx context.Context, _ string, h v1.Hash) (int64, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -75,7 +75,7 @@ func (s *registryStore) Stat(ctx context.Context, _ string, h v1.Hash) (int64, e
 	return int64(len(b)), nil
 }
 
-// Put keeps a blob, whose digest is checked while it is read.
+// Put stores a blob, and checks its digest while reading.
 func (s *registryStore) Put(ctx context.Context, _ string, h v1.Hash, rc io.ReadCloser) error {
 	b, err := io.ReadAll(rc)
 	if err != nil {
@@ -103,7 +103,7 @@ func (s *registryStore) add(repo string, blob []byte) string {
 	return digest
 }
 
-// copy makes every blob of one repository a blob of another too.
+// copy gives one repository all blobs of another.
 func (s *registryStore) copy(from, to string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -114,7 +114,7 @@ func (s *registryStore) copy(from, to string) {
 	}
 }
 
-// registryFailure is an error in the words of the distribution specification.
+// registryFailure is an error in the form of the distribution specification.
 type registryFailure struct {
 	status        int
 	code, message string
@@ -122,7 +122,7 @@ type registryFailure struct {
 
 func (f *registryFailure) Error() string { return f.code + ": " + f.message }
 
-// pull is what a request to the registry asks for.
+// pull is a request to the registry.
 type pull struct {
 	cloud     *Cloud
 	w         http.ResponseWriter
@@ -130,12 +130,12 @@ type pull struct {
 	region    image.Region
 	who       *user // nil: anonymous
 	namespace string
-	name      string // of the repository
+	name      string // the repository's name
 	kind      string // "manifests", "blobs" or "tags"
 	last      string // reference, digest or upload
 }
 
-// serveRegistry is OCI Registry itself.
+// serveRegistry serves OCI Registry.
 func (c *Cloud) serveRegistry(w http.ResponseWriter, r *http.Request, t *tunnel) {
 	rec := &recorder{ResponseWriter: w}
 	w = rec
@@ -182,13 +182,13 @@ func (c *Cloud) serveRegistry(w http.ResponseWriter, r *http.Request, t *tunnel)
 	c.note(entry)
 }
 
-// recorder remembers the status that was sent.
+// recorder records the status of an answer.
 type recorder struct {
 	http.ResponseWriter
 	status int
 }
 
-// WriteHeader sends and remembers the status.
+// WriteHeader sends and records the status.
 func (r *recorder) WriteHeader(status int) {
 	r.status = status
 	r.ResponseWriter.WriteHeader(status)
@@ -268,8 +268,8 @@ func (p *pull) serve() error {
 	return &registryFailure{405, "UNSUPPORTED", "the operation is not supported"}
 }
 
-// repository finds the repository of a request and checks the caller's right to
-// it. A push may make it, in the root compartment.
+// repository returns the repository of a request, if the caller has a right to it. A
+// push may make it in the root compartment.
 func (p *pull) repository(reading bool) (string, error) {
 	c := p.cloud
 	c.mu.Lock()
@@ -299,7 +299,8 @@ func (p *pull) repository(reading bool) (string, error) {
 		}
 		return "", denied
 	}
-	// Only those who could see or make a repository learn that it does not exist.
+	// Only a caller who could see or make a repository learns that it does not
+	// exist.
 	making := t.CreateOnFirstPush && cl.may("REPOSITORY_CREATE", t.ID, "target.repo.name", p.name)
 	if reading || p.r.Method == http.MethodDelete {
 		if making || cl.may(permission, t.ID, "target.repo.name", p.name) {
@@ -334,7 +335,7 @@ func (p *pull) tags(repo string) error {
 	return json.NewEncoder(p.w).Encode(map[string]any{"name": p.namespace + "/" + p.name, "tags": tags})
 }
 
-// reference splits what a manifest is asked by.
+// reference returns the tag or the digest that a request for a manifest names.
 func (p *pull) reference() (tag, digest string) {
 	if strings.HasPrefix(p.last, "sha256:") {
 		return "", p.last
@@ -400,7 +401,7 @@ func (p *pull) putManifest(repo string) error {
 	return nil
 }
 
-// checkParts refuses a manifest whose blobs or manifests were not pushed.
+// checkParts rejects a manifest whose blobs or manifests are missing.
 func (p *pull) checkParts(repo string, manifest []byte) error {
 	var m struct {
 		Config *struct{ Digest string }
@@ -458,10 +459,10 @@ func tokenRoutes() []route {
 	return []route{to("ocir", "GET", "/20180419/docker/token", "containerregistry.GetAccessToken", (*call).getAccessToken)}
 }
 
-// getAccessToken gives out a token of OCI Registry: to users who signed the
-// request, gave namespace/name and auth token, or gave such a token under the name
-// BEARER_TOKEN, and, for what is public, to anybody. Rights are judged when the
-// token is used.
+// getAccessToken issues a token of OCI Registry. A caller signs the request, or
+// sends namespace/name and an auth token, or sends such a token as the user
+// BEARER_TOKEN. Other callers get a token for public repositories. The registry
+// checks rights when the token is used.
 func (c *call) getAccessToken() (any, error) {
 	if c.who == nil && c.in.Get("Authorization") != "" {
 		who, ok := c.cloud.basicUser(&http.Request{Header: c.in}, c.region.Realm())
@@ -490,7 +491,7 @@ func (c *call) getAccessToken() (any, error) {
 	return map[string]any{"token": token, "access_token": token, "scope": cl.Scope, "expires_in": int(tokenLife.Seconds())}, nil
 }
 
-// tokenUser is whose token of OCI Registry was given in place of a password.
+// tokenUser returns the user of a registry token that was sent as a password.
 func (c *call) tokenUser() (*user, bool) {
 	name, token, _ := (&http.Request{Header: c.in}).BasicAuth()
 	cl, err := c.cloud.readToken(token, "registry")

@@ -21,7 +21,7 @@ import (
 	"github.com/oke-sign/oke-sign/test/ocitest"
 )
 
-// login is a user as docker login knows one.
+// login returns a user's credentials as docker login uses them.
 func login(t *ocitest.Tenancy, u *ocitest.User) remote.Option {
 	return remote.WithAuth(authn.FromConfig(authn.AuthConfig{Username: t.Namespace + "/" + u.Name, Password: u.AuthToken}))
 }
@@ -57,7 +57,7 @@ func randomImage(tb testing.TB) (v1.Image, string) {
 	return img, d.String()
 }
 
-// status is what the registry answered, 200 if it was no error.
+// status returns the status of the registry's answer. It is 200 without an error.
 func status(tb testing.TB, err error) int {
 	tb.Helper()
 	if err == nil {
@@ -82,7 +82,7 @@ func TestPushAndPull(t *testing.T) {
 	if err := remote.Tag(refOf(t, "iad.ocir.io/"+tenancy.Namespace+"/project01/web:latest").(name.Tag), img, login(tenancy, admin)); err != nil {
 		t.Fatal(err)
 	}
-	// One registry under every name.
+	// The registry is the same under each of its names.
 	for _, host := range []string{"iad.ocir.io", "us-ashburn-1.ocir.io", "ocir.us-ashburn-1.oci.oraclecloud.com"} {
 		pulled, err := remote.Image(refOf(t, host+"/"+tenancy.Namespace+"/project01/web@"+digest), login(tenancy, admin))
 		if err != nil {
@@ -110,7 +110,7 @@ func TestPushAndPull(t *testing.T) {
 	if diff := cmp.Diff([]string{"latest", "v1"}, tags); diff != "" {
 		t.Error(diff)
 	}
-	// And what was pushed is an image of the Artifacts API.
+	// The pushed manifest is an image of the Artifacts API.
 	got, err := c.artifacts.LookupContainerImageByUri(context.Background(), artifacts.LookupContainerImageByUriRequest{
 		LookupContainerImageByUriDetails: artifacts.LookupContainerImageByUriDetails{ImageUri: common.String(tenancy.Namespace + "/project01/web:v1")},
 	})
@@ -120,7 +120,7 @@ func TestPushAndPull(t *testing.T) {
 	if *got.Digest != digest || len(got.Layers) != 2 || len(got.Versions) != 2 || *got.CreatedBy != admin.ID || *got.PullCount == 0 {
 		t.Errorf("image %v, want digest %s, two layers, two versions, pulled", got, digest)
 	}
-	// An image that the API deletes is gone from the registry.
+	// The registry has no image that the API deleted.
 	if _, err := c.artifacts.DeleteContainerImage(context.Background(), artifacts.DeleteContainerImageRequest{ImageId: got.Id}); err != nil {
 		t.Fatal(err)
 	}
@@ -189,16 +189,16 @@ func TestRegistryPermissions(t *testing.T) {
 		repository string
 		pull, push int
 	}{
-		"an administrator":                {login(tenancy, admin), "web", 200, 200},
-		"a reader, where he may":          {login(tenancy, reader), "web", 200, 403},
-		"a reader, elsewhere":             {login(tenancy, reader), "other", 403, 403},
-		"a user without rights":           {login(tenancy, nobody), "web", 403, 403},
-		"another tenancy":                 {strangers, "web", 403, 403},
-		"another tenancy, what is public": {strangers, "public", 200, 403},
-		"a wrong auth token":              {wrong, "web", 401, 401},
-		"nobody":                          {anonymous, "web", 401, 401},
-		"nobody, what is public":          {anonymous, "public", 200, 401},
-		"a repository that is not there":  {login(tenancy, reader), "nothing", 403, 403},
+		"an administrator":                   {login(tenancy, admin), "web", 200, 200},
+		"a reader, allowed repository":       {login(tenancy, reader), "web", 200, 403},
+		"a reader, other repository":         {login(tenancy, reader), "other", 403, 403},
+		"a user without rights":              {login(tenancy, nobody), "web", 403, 403},
+		"another tenancy":                    {strangers, "web", 403, 403},
+		"another tenancy, public repository": {strangers, "public", 200, 403},
+		"a wrong auth token":                 {wrong, "web", 401, 401},
+		"nobody":                             {anonymous, "web", 401, 401},
+		"anonymous, public repository":       {anonymous, "public", 200, 401},
+		"a missing repository":               {login(tenancy, reader), "nothing", 403, 403},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -208,21 +208,21 @@ func TestRegistryPermissions(t *testing.T) {
 			if got := status(t, err); got != tt.pull {
 				t.Errorf("pull: %d, want %d: %v", got, tt.pull, err)
 			}
-			img, _ := randomImage(t) // one that nobody else has pushed
+			img, _ := randomImage(t) // an image that no other test pushed
 			err = remote.Write(refOf(t, ref+":pushed"), img, tt.who, apart)
 			if got := status(t, err); got != tt.push {
 				t.Errorf("push: %d, want %d: %v", got, tt.push, err)
 			}
 		})
 	}
-	t.Run("regions are apart", func(t *testing.T) {
+	t.Run("regions are separate", func(t *testing.T) {
 		t.Parallel()
 		_, err := remote.Get(refOf(t, "phx.ocir.io/"+tenancy.Namespace+"/web:v1"), login(tenancy, admin))
 		if got := status(t, err); got == 200 {
 			t.Error("an image of Ashburn was found in Phoenix")
 		}
 	})
-	t.Run("a request signature buys a token too", func(t *testing.T) {
+	t.Run("a signed request gets a token too", func(t *testing.T) {
 		t.Parallel()
 		tokens, err := containerregistry.NewContainerRegistryClientWithConfigurationProvider(c.config)
 		if err != nil {
@@ -238,7 +238,7 @@ func TestRegistryPermissions(t *testing.T) {
 	})
 }
 
-func TestRepositoriesAreMadeByThePush(t *testing.T) {
+func TestPushesMakeRepositories(t *testing.T) {
 	t.Parallel()
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
 	admin := tenancy.Admin()
@@ -248,7 +248,7 @@ func TestRepositoriesAreMadeByThePush(t *testing.T) {
 		return status(t, remote.Write(refOf(t, "iad.ocir.io/"+tenancy.Namespace+"/"+repository+":v1"), img, login(tenancy, admin), apart(t)))
 	}
 	if got := push("first"); got != 200 {
-		t.Errorf("status %d, want the repository made", got)
+		t.Errorf("status %d, want a new repository", got)
 	}
 	if _, err := c.artifacts.UpdateContainerConfiguration(context.Background(), artifacts.UpdateContainerConfigurationRequest{
 		CompartmentId: &tenancy.ID, UpdateContainerConfigurationDetails: artifacts.UpdateContainerConfigurationDetails{IsRepositoryCreatedOnFirstPush: common.Bool(false)},
@@ -256,11 +256,11 @@ func TestRepositoriesAreMadeByThePush(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := push("second"); got != 403 {
-		t.Errorf("status %d, want 403 where pushes make no repositories", got)
+		t.Errorf("status %d, want 403, because pushes make no repositories", got)
 	}
 }
 
-// TestIndexes holds what becomes of the manifests of an image index to the switch.
+// TestIndexes compares the treatment of manifests in an image index with the switch.
 func TestIndexes(t *testing.T) {
 	t.Parallel()
 	for setting, want := range map[string]int{"listed": 3, "hidden": 1} {

@@ -30,7 +30,7 @@ func scanRoutes() []route {
 	}
 }
 
-// request begins a work request and names it in the answer.
+// request starts a work request and names it in the answer.
 func (c *call) request(operation, entity, id, compartmentID string) *workRequest {
 	verb, _, _ := strings.Cut(operation, "_")
 	r := &workRequest{
@@ -67,7 +67,7 @@ func (c *call) viewRecipe(r *scanRecipe) recipeView {
 	}
 }
 
-// named is the name that a resource without one is given.
+// named returns name, or a default name if it is empty.
 func (c *call) named(kind, name string) string {
 	if name == "" {
 		return kind + c.now().UTC().Format("20060102150405")
@@ -75,8 +75,8 @@ func (c *call) named(kind, name string) string {
 	return name
 }
 
-// recipeTakes is how long after a recipe's creation its first update is, by the
-// service itself.
+// recipeTakes is the time between a recipe's creation and its first update, which
+// the service makes.
 const recipeTakes = 42 * time.Millisecond
 
 func (c *call) createRecipe() (any, error) {
@@ -136,7 +136,7 @@ func (c *call) filtered(name, state string) bool {
 	return exactly(c.query.Get("displayName"), name) && exactly(c.query.Get("lifecycleState"), state)
 }
 
-// orderByName has a list of recipes or targets sorted: newest first, unless the
+// orderByName sorts a list of recipes or targets. The newest comes first, unless the
 // caller says otherwise.
 func (c *call) orderByName(by func(desc bool)) error {
 	order := c.query.Get("sortOrder")
@@ -159,7 +159,8 @@ func (c *call) compare(name, otherName string, seq, otherSeq int64, desc bool) i
 	return n
 }
 
-// pageOf answers with one page of a list of this API, which counts nothing.
+// pageOf answers with one page of a list. This API does not count the items after
+// it.
 func pageOf[T, V any](c *call, found []T, view func(T) V) (any, error) {
 	found, _, err := page(c, found)
 	if err != nil {
@@ -265,14 +266,14 @@ func (c *call) viewTarget(t *scanTarget) targetView {
 	return v
 }
 
-// registryDetails is the registry of a request to create or update a target.
+// registryDetails is the registry in a request to create or update a target.
 type registryDetails struct {
 	Type, CompartmentID, URL string
 	Repositories             []string
 }
 
-// registryOf checks a target's registry. Whether named repositories have to be
-// there is a switch.
+// registryOf checks a target's registry. A switch says whether the named
+// repositories must exist.
 func (c *call) registryOf(in *registryDetails) error {
 	if in == nil {
 		return missing("targetRegistry")
@@ -337,7 +338,7 @@ func (c *call) createTarget() (any, error) {
 		done.Problem = "the service may not read the repositories of the target's compartment"
 		done.pass(c.now(), c.cloud.cfg.Settle, "IN_PROGRESS", "FAILED")
 	}
-	// Even where nothing takes time, the answer says that it is being made.
+	// The answer says CREATING, also if Settle is zero.
 	t.State, t.Next, t.NextAt = "CREATING", next, c.now().Add(c.cloud.cfg.Settle)
 	v := c.viewTarget(t)
 	v.State = "CREATING"
@@ -447,7 +448,7 @@ type resultView struct {
 	TargetCompartmentID string    `json:"targetCompartmentId"`
 }
 
-// imageName is how a result names its image, which is a switch.
+// imageName returns the name of an image in a result. A switch sets its form.
 func (c *call) imageName(r *scanResult) string {
 	if c.sw.ScanImage == "name" {
 		return r.Repository + ":" + r.Tag
@@ -500,8 +501,8 @@ func (c *call) listResults() (any, error) {
 	return pageOf(c, found, c.summariseResult)
 }
 
-// resultScope is where a list of results looks: in one compartment, or also below
-// it, for which there has to be a filter.
+// resultScope returns the compartments of a list of results: one, or also those
+// below it. A list of the latter kind needs a filter.
 func (c *call) resultScope() (func(string) bool, error) {
 	const permission = "VSS_CONTAINERSCAN_INSPECT"
 	below := strings.EqualFold(c.query.Get("areSubcompartmentsIncluded"), "true")

@@ -9,10 +9,10 @@ import (
 	"github.com/oke-sign/oke-sign/provider/image"
 )
 
-// scanService is what policies call the service that scans images.
+// scanService is the name in policies of the service that scans images.
 const scanService = "vulnerability-scanning-service"
 
-// keepResults is how long the results of scans are kept.
+// keepResults is how long the service stores the results of scans.
 const keepResults = 13 * 30 * 24 * time.Hour
 
 type scanRecipe struct {
@@ -42,8 +42,8 @@ type scanTarget struct {
 	lifecycle
 }
 
-// scan is a queued or running scan. It reads the image that its tag points to when it
-// begins.
+// scan is a queued or running scan. When it starts, it reads the image that its tag
+// names then.
 type scan struct {
 	Target     string    `json:"target"`
 	Repository string    `json:"repository"` // OCID
@@ -53,8 +53,8 @@ type scan struct {
 	Starts     time.Time `json:"starts"` // as it will say
 }
 
-// scanResult is what the API knows of a scan that is over. There is no digest in
-// it, in OCI as here.
+// scanResult is the result of a scan in the API. It has no digest, and OCI's has
+// none either.
 type scanResult struct {
 	born
 	Region      string    `json:"region"`
@@ -69,7 +69,7 @@ type scanResult struct {
 	Problems    []Problem `json:"problems"`
 }
 
-// Problem is something that a scan finds in an image, as the API has it.
+// Problem is a problem that a scan finds in an image, as the API shows it.
 type Problem struct {
 	Name          string    `json:"name"`
 	Severity      string    `json:"severity"` // NONE, LOW, MEDIUM, HIGH or CRITICAL
@@ -81,7 +81,7 @@ type Problem struct {
 	Packages      []Package `json:"vulnerablePackages,omitempty"`
 }
 
-// Package is where a problem is.
+// Package is a package with a problem.
 type Package struct {
 	Name       string   `json:"name"`
 	Version    string   `json:"version"`
@@ -90,7 +90,7 @@ type Package struct {
 	Locations  []string `json:"locations,omitempty"`
 }
 
-// severities are OCI's, from the least to the worst.
+// severities returns OCI's severities, the lowest first.
 func severities() []string { return []string{"NONE", "LOW", "MEDIUM", "HIGH", "CRITICAL"} }
 
 func (r *scanResult) highest() string {
@@ -103,7 +103,7 @@ func (r *scanResult) highest() string {
 	return worst
 }
 
-// workRequest tells how far an operation has come that others wait for.
+// workRequest is the progress of an operation. Clients wait for its end.
 type workRequest struct {
 	born
 	Compartment string `json:"compartment"`
@@ -115,13 +115,12 @@ type workRequest struct {
 	lifecycle
 }
 
-// scanOCID names a recipe, a target or a result.
+// scanOCID makes an OCID for a recipe, a target or a result.
 func (w *world) scanOCID(kind string, r image.Region, sw Switches) string {
 	return fmt.Sprintf("ocid1.vsscontainerscan%s.%s.%s.aaaaaaaa%s", kind, r.Realm(), regionPart(r, sw), w.unique(52))
 }
 
-// covers reports whether a target is about a repository and scans it now or will
-// soon.
+// covers reports whether a target names a repository, and scans it now or soon.
 func (w *world) covers(t *scanTarget, repo *repository) bool {
 	state := t.at(w.now())
 	recipe := w.ScanRecipes[t.Recipe]
@@ -130,13 +129,13 @@ func (w *world) covers(t *scanTarget, repo *repository) bool {
 		(len(t.Repositories) == 0 || slices.Contains(t.Repositories, repo.Name)) && w.scannerMay(repo.Compartment)
 }
 
-// scannerMay reports whether the policies let the service at the repositories of
-// a compartment.
+// scannerMay reports whether the policies let the service read the repositories of a
+// compartment.
 func (w *world) scannerMay(compartmentID string) bool {
 	return w.serviceMay(scanService, "REPOSITORY_READ", compartmentID) && w.serviceMay(scanService, "COMPARTMENT_READ", compartmentID)
 }
 
-// registryRegion is the region that the address of a registry is in, or "".
+// registryRegion returns the region in the address of a registry, or "".
 func registryRegion(url string) string {
 	host := strings.TrimSuffix(strings.TrimPrefix(url, "https://"), "/")
 	ref, err := image.Parse(host + "/x/x:x")
@@ -146,7 +145,7 @@ func registryRegion(url string) string {
 	return ref.Region().ID()
 }
 
-// pushed has a tag scanned by all targets that cover its repository.
+// pushed queues a scan of a tag for each target that covers its repository.
 func (w *world) pushed(repo *repository, tag string) {
 	for _, t := range oldestFirst(w.ScanTargets) {
 		if tag != "" && w.covers(t, repo) {
@@ -169,8 +168,8 @@ func (w *world) queue(t *scanTarget, repo *repository, tag string) {
 	w.Scans = append(w.Scans, &scan{Target: t.ID, Repository: repo.ID, Tag: tag, Due: due, Starts: starts})
 }
 
-// scan carries on with the scans that were queued. It is called before anything
-// moves a tag, so that each scan sees what it would have seen at its time.
+// scan completes queued scans whose time has come. Every change of a tag calls it
+// first, so that each scan sees the state at its own time.
 func (w *world) scan() {
 	now := w.now()
 	w.Scans = slices.DeleteFunc(w.Scans, func(s *scan) bool {
@@ -180,7 +179,7 @@ func (w *world) scan() {
 		if s.Digest == "" {
 			img := w.imageBy(s.Repository, s.Tag, "")
 			if img == nil {
-				return true // gone before anybody looked
+				return true // deleted before the scan started
 			}
 			s.Digest = img.Digest
 		}
@@ -201,8 +200,8 @@ func (w *world) keepResult(r *scanResult) {
 	w.ScanResults[r.ID] = r
 }
 
-// publish makes known what scans find in an image from now on. As when problems
-// are published, what is covered is scanned again.
+// publish sets what later scans find in an image. The service scans covered images
+// again when problems are published, so publish does too.
 func (w *world) publish(img *containerImage, problems []Problem) {
 	w.Problems[img.Digest] = problems
 	for _, other := range oldestFirst(w.Images) {
@@ -215,7 +214,7 @@ func (w *world) publish(img *containerImage, problems []Problem) {
 	}
 }
 
-// firstScans has the newest images of a target's repositories scanned.
+// firstScans queues scans of the newest images of a target's repositories.
 func (w *world) firstScans(t *scanTarget, most int) {
 	for _, repo := range oldestFirst(w.Repositories) {
 		if repo.State != "AVAILABLE" || !w.covers(t, repo) {

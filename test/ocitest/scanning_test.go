@@ -28,7 +28,7 @@ func scanClient(t *testing.T, u *ocitest.User) vss.VulnerabilityScanningClient {
 
 func critical(name string) ocitest.Problem { return ocitest.Problem{Name: name, Severity: "CRITICAL"} }
 
-// named are results by what they say they are of.
+// named lists results by the name of their image and their severity.
 func named(t *testing.T, c vss.VulnerabilityScanningClient, request vss.ListContainerScanResultsRequest) []string {
 	t.Helper()
 	got := []string{}
@@ -48,7 +48,7 @@ func named(t *testing.T, c vss.VulnerabilityScanningClient, request vss.ListCont
 	}
 }
 
-// TestScanning is the walk-through's: recipe, target, a push, a result.
+// TestScanning follows the walk-through: recipe, target, a push, a result.
 func TestScanning(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
@@ -85,7 +85,7 @@ func TestScanning(t *testing.T) {
 	}
 	all := vss.ListContainerScanResultsRequest{CompartmentId: &in}
 	if diff := cmp.Diff([]string{"scan-test:old NONE"}, named(t, c, all)); diff != "" {
-		t.Error("what was there when the target was made:", diff)
+		t.Error("images from before the target:", diff)
 	}
 
 	img := tenancy.NewImage("scan-test", "latest")
@@ -93,11 +93,11 @@ func TestScanning(t *testing.T) {
 	img.Publish(critical("CVE-2021-44228"), ocitest.Problem{Name: "CVE-2", Severity: "LOW", State: "FIXED"})
 	want := []string{"scan-test:latest CRITICAL", "scan-test:latest NONE", "scan-test:old NONE"}
 	if diff := cmp.Diff(want, named(t, c, all)); diff != "" {
-		t.Error("after a push and news of problems:", diff)
+		t.Error("after a push and new problems:", diff)
 	}
 	newest := vss.ListContainerScanResultsRequest{CompartmentId: &tenancy.ID, Repository: common.String("scan-test"), AreSubcompartmentsIncluded: common.Bool(true), IsLatestOnly: common.Bool(true)}
 	if diff := cmp.Diff([]string{"scan-test:latest CRITICAL", "scan-test:old NONE"}, named(t, c, newest)); diff != "" {
-		t.Error("the newest, over the tenancy:", diff)
+		t.Error("the newest in the tenancy:", diff)
 	}
 	list, err := c.ListContainerScanResults(ctx, vss.ListContainerScanResultsRequest{
 		CompartmentId: &in, HighestProblemSeverity: vss.ListContainerScanResultsHighestProblemSeverityCritical,
@@ -115,13 +115,13 @@ func TestScanning(t *testing.T) {
 		t.Error(result, err)
 	}
 
-	// A recipe that is in use stays; who read an older state changes nothing.
+	// A recipe in use cannot be deleted. A change with an old etag has no effect.
 	_, err = c.DeleteContainerScanRecipe(ctx, vss.DeleteContainerScanRecipeRequest{ContainerScanRecipeId: recipe.Id})
 	if code(t, err) != "IncorrectState" {
 		t.Error(err)
 	}
 	_, err = c.UpdateContainerScanTarget(ctx, vss.UpdateContainerScanTargetRequest{ContainerScanTargetId: target.Id, IfMatch: got.Etag,
-		UpdateContainerScanTargetDetails: vss.UpdateContainerScanTargetDetails{Description: common.String("all that is pushed")}})
+		UpdateContainerScanTargetDetails: vss.UpdateContainerScanTargetDetails{Description: common.String("every pushed image")}})
 	if err != nil {
 		t.Error(err)
 	}
@@ -141,9 +141,9 @@ func TestScanning(t *testing.T) {
 	}
 }
 
-// TestScansSeeWhatTheirTagPointsTo is why a result proves nothing about a digest
-// by itself.
-func TestScansSeeWhatTheirTagPointsTo(t *testing.T) {
+// TestScansReadTheImageOfTheirTag shows why a scan result does not prove anything
+// about a digest.
+func TestScansReadTheImageOfTheirTag(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2021, 12, 21, 7, 0, 0, 0, time.UTC)
 	slow := ocitest.Start(t, ocitest.Config{Now: func() time.Time { return now }, ScanAfter: time.Minute, ScanTakes: time.Minute})
@@ -198,12 +198,12 @@ func TestScanPermissions(t *testing.T) {
 	admin := scanClient(t, tenancy.Admin())
 	list := vss.ListContainerScanResultsRequest{CompartmentId: &in}
 	if got := named(t, reader, list); len(got) != 0 {
-		t.Errorf("results %v: nobody has let the service look", got)
+		t.Errorf("results %v, but no statement lets the service scan", got)
 	}
 	tenancy.Allow("allow service vulnerability-scanning-service to read repos in compartment containers")
 	tenancy.NewImage("app", "v2")
 	if got := named(t, reader, list); len(got) != 0 {
-		t.Errorf("results %v: half of the permissions", got)
+		t.Errorf("results %v, but the service has half of its permissions", got)
 	}
 	tenancy.Allow("allow service vulnerability-scanning-service to read compartments in compartment containers")
 	tenancy.NewImage("app", "v3")
@@ -234,7 +234,7 @@ func TestScanPermissions(t *testing.T) {
 	if _, err := reader.DeleteContainerScanTarget(ctx, vss.DeleteContainerScanTargetRequest{ContainerScanTargetId: &target.ID}); code(t, err) != "NotAuthorizedOrNotFound" {
 		t.Error(err)
 	}
-	// Without a filter there is nothing below a compartment.
+	// A list of subcompartments needs a filter.
 	if got := named(t, admin, vss.ListContainerScanResultsRequest{CompartmentId: &tenancy.ID, AreSubcompartmentsIncluded: common.Bool(true)}); len(got) != 0 {
 		t.Errorf("results %v without a filter", got)
 	}
@@ -244,7 +244,7 @@ func TestScanPermissions(t *testing.T) {
 	}
 }
 
-func TestScanTargetsThatNobodyMayScan(t *testing.T) {
+func TestScanTargetsWithoutPermission(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	for setting, want := range map[string]vss.LifecycleStateEnum{"failed": vss.LifecycleStateFailed, "silent": vss.LifecycleStateActive} {
@@ -275,7 +275,7 @@ func TestScanTargetsThatNobodyMayScan(t *testing.T) {
 	}
 }
 
-// TestPolicies: what is attached to a compartment holds in it and below.
+// TestPolicies checks that a policy applies in its compartment and below.
 func TestPolicies(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()

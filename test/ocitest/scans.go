@@ -6,14 +6,14 @@ import (
 	"time"
 )
 
-// Problems says what scans find in an image, in place of what they found before.
+// Problems has what scans find in an image. It replaces what they found before.
 type Problems struct {
 	Image    string    `json:"image"` // a reference with a tag or a digest
 	Problems []Problem `json:"problems"`
 }
 
-// Publish makes problems known. The image is scanned again under each of its
-// tags that a target covers.
+// Publish sets what scans find in an image. The image is scanned again under each
+// tag that a target covers.
 func (c *Cloud) Publish(p Problems) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -42,7 +42,7 @@ func (t *Tenancy) AllowScanning() {
 	t.Allow("Allow service "+scanService+" to read repos in tenancy", "Allow service "+scanService+" to read compartments in tenancy")
 }
 
-// ScanTarget has repositories scanned.
+// ScanTarget is a target, whose repositories are scanned.
 type ScanTarget struct {
 	ID       string
 	RecipeID string
@@ -51,8 +51,9 @@ type ScanTarget struct {
 	t       *scanTarget
 }
 
-// NewScanTarget makes a recipe and a target in a compartment, the root if empty,
-// for repositories of the same compartment, all of them if none is named.
+// NewScanTarget makes a recipe and a target in a compartment, or in the root if
+// compartmentID is empty. The target covers these repositories of that compartment,
+// or all of them if there are no names.
 func (t *Tenancy) NewScanTarget(compartmentID string, repositories ...string) *ScanTarget {
 	t.tb.Helper()
 	c := t.cloud
@@ -77,15 +78,15 @@ func (t *Tenancy) NewScanTarget(compartmentID string, repositories ...string) *S
 	return &ScanTarget{ID: target.ID, RecipeID: recipe.ID, tenancy: t, t: target}
 }
 
-// Result is the result of a scan, to keep as it is, whatever was scanned.
+// Result is the result of a scan that the emulator stores without checks.
 type Result struct {
 	Repository, Tag   string
 	Started, Finished time.Time
 	Problems          []Problem
-	URL               string // of the registry; the target's if empty
+	URL               string // the registry's URL; the target's if empty
 }
 
-// AddResult keeps results of the target past everything and returns their OCIDs.
+// AddResult stores results of the target without any check, and returns their OCIDs.
 func (s *ScanTarget) AddResult(results ...Result) []string {
 	s.tenancy.tb.Helper()
 	c := s.tenancy.cloud
@@ -106,8 +107,7 @@ func (s *ScanTarget) AddResult(results ...Result) []string {
 	return ids
 }
 
-// Publish makes known what scans find in the image from now on; see
-// [Cloud.Publish].
+// Publish sets what later scans find in the image; see [Cloud.Publish].
 func (i *Image) Publish(problems ...Problem) {
 	i.tenancy.tb.Helper()
 	if err := i.tenancy.cloud.Publish(Problems{Image: i.Ref(), Problems: problems}); err != nil {
@@ -115,7 +115,7 @@ func (i *Image) Publish(problems ...Problem) {
 	}
 }
 
-// Tag moves a tag to the image, as a push of it under the tag does.
+// Tag moves a tag to the image, as a push under the tag does.
 func (i *Image) Tag(tag string) {
 	t := i.tenancy
 	t.tb.Helper()
@@ -129,7 +129,7 @@ func (i *Image) Tag(tag string) {
 	}
 }
 
-// Untag takes a tag away from the image.
+// Untag removes a tag from the image.
 func (i *Image) Untag(tag string) {
 	c := i.tenancy.cloud
 	c.mu.Lock()
@@ -138,7 +138,7 @@ func (i *Image) Untag(tag string) {
 	c.world.Images[i.ID].dropTag(tag)
 }
 
-// Delete removes the image, and with it its tags.
+// Delete removes the image and its tags.
 func (i *Image) Delete() {
 	c := i.tenancy.cloud
 	c.mu.Lock()

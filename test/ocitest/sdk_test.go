@@ -24,7 +24,7 @@ var cloud *ocitest.Cloud
 
 func TestMain(m *testing.M) { ocitest.Main(m, &cloud) }
 
-// clients are the SDK's own, as anybody would make them from a profile.
+// clients are the SDK's own clients, made from a profile in the usual way.
 type clients struct {
 	tb        testing.TB
 	config    common.ConfigurationProvider
@@ -58,8 +58,8 @@ func clientsOf(tb testing.TB, config common.ConfigurationProvider) *clients {
 	return c
 }
 
-// management and crypto are the clients of one vault, found as the SDK's
-// examples find them: by asking for the vault.
+// management and crypto return the clients of one vault. As in the SDK's examples,
+// their endpoints come from GetVault.
 func (c *clients) management(v *ocitest.Vault) keymanagement.KmsManagementClient {
 	c.tb.Helper()
 	m, err := keymanagement.NewKmsManagementClientWithConfigurationProvider(c.config, *c.vault(v).ManagementEndpoint)
@@ -87,7 +87,7 @@ func (c *clients) vault(v *ocitest.Vault) keymanagement.Vault {
 	return got.Vault
 }
 
-// code is what OCI called an error, or "" if there was none.
+// code returns the code of OCI's error, or "" without an error.
 func code(tb testing.TB, err error) string {
 	tb.Helper()
 	if err == nil {
@@ -123,8 +123,8 @@ func publicKey(tb testing.TB, text string) *rsa.PublicKey {
 	return k.(*rsa.PublicKey)
 }
 
-// TestSigningWithTheSDK goes the way of oci-cli's sign-upload and get-verify
-// with the Go SDK's unmodified clients.
+// TestSigningWithTheSDK does what oci-cli's sign-upload and get-verify do, with the
+// Go SDK's unmodified clients.
 func TestSigningWithTheSDK(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
@@ -172,7 +172,7 @@ func TestSigningWithTheSDK(t *testing.T) {
 		CompartmentId: &tenancy.ID, CompartmentIdInSubtree: common.Bool(true), RepositoryName: got.RepositoryName, ImageDigest: got.Digest,
 	})
 	if len(items) != 1 || *items[0].Id != *created.Id || *items[0].Message != message {
-		t.Fatalf("listed %v, want the signature that was made", items)
+		t.Fatalf("listed %v, want the new signature", items)
 	}
 	verified, err := crypto.Verify(ctx, keymanagement.VerifyRequest{VerifyDataDetails: keymanagement.VerifyDataDetails{
 		KeyId: items[0].KmsKeyId, KeyVersionId: items[0].KmsKeyVersionId, Signature: items[0].Signature, Message: items[0].Message,
@@ -182,7 +182,7 @@ func TestSigningWithTheSDK(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !*verified.IsSignatureValid {
-		t.Error("the vault does not find its own signature valid")
+		t.Error("the vault rejects its own signature")
 	}
 
 	management := c.management(vault)

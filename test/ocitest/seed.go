@@ -15,7 +15,7 @@ import (
 	"github.com/oke-sign/oke-sign/provider/image"
 )
 
-// sow fills a new world.
+// sow seeds a new world.
 func (c *Cloud) sow() error {
 	switch c.cfg.Seed {
 	case "bare":
@@ -30,7 +30,7 @@ func (c *Cloud) sow() error {
 	return nil
 }
 
-// sowOperator makes a tenancy and the user of the profiles in the home.
+// sowOperator makes a tenancy and the user of the profiles in Home.
 func (c *Cloud) sowOperator(name, namespace string) (*tenancy, error) {
 	home, err := image.ParseRegion("us-ashburn-1")
 	if err != nil {
@@ -95,10 +95,10 @@ func (c *Cloud) readPolicy() error {
 	return nil
 }
 
-// sowDemo makes what the walk-through begins with: a compartment with a vault
-// and four keys, two repositories of two images each, none of them signed, and a
-// cluster of OKE with its image policy off.
-// Identifiers and digests are the same every time; keys are not.
+// sowDemo makes the content of the demo: a compartment with a vault and four keys,
+// two repositories with two images each, and an OKE cluster whose OKE image policy
+// is off. No image is signed. Identifiers and digests are the same every time. Keys
+// are not.
 func (c *Cloud) sowDemo() error {
 	w := c.world
 	w.entropy = mathrand.NewChaCha8([32]byte([]byte("oci-emulator, the demo, a seed..")))
@@ -142,8 +142,8 @@ func (c *Cloud) sowDemo() error {
 	return c.grantSurroundings(t)
 }
 
-// makeImage makes a small image that can be pulled: one layer that holds the
-// content, a config, a manifest. Cloud.mu is held, or nobody else is there yet.
+// makeImage makes a small image that can be pulled: a layer with the content, a
+// config, and a manifest. The caller holds Cloud.mu, or is still alone.
 func (c *Cloud) makeImage(repo *repository, content, tag string, sw Switches) (*containerImage, error) {
 	layer := tarball("content", []byte(content))
 	layerDigest := c.registry.add(repo.ID, layer)

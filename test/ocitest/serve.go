@@ -23,16 +23,16 @@ const maxBody = 1 << 20
 
 // route is one operation of one service.
 type route struct {
-	service string // of the host
+	service string // the service of the host
 	method  string
 	pattern []string // segments; one in braces is a parameter
 	op      string
 	do      func(*call) (any, error)
-	status  int  // of a success; 200 if zero
+	status  int  // the status of a success; 200 if zero
 	creates bool // whether opc-retry-token has an effect
 }
 
-// routes are all operations that are played, in the order of their files.
+// routes returns all emulated operations, in the order of their files.
 func routes() []route {
 	var all []route
 	for _, part := range [][]route{artifactsRoutes(), imageRoutes(), repositoryRoutes(), vaultRoutes(), keyRoutes(), cryptoRoutes(), identityRoutes(), objectStorageRoutes(), federationRoutes(), tokenRoutes(), scanRoutes(), dynamicGroupRoutes(), domainRoutes(), resourceRoutes(), authTokenRoutes()} {
@@ -66,9 +66,9 @@ func (r route) match(segments []string) (map[string]string, bool) {
 	return params, true
 }
 
-// segments splits a path as it came. Whether ".." climbs is a switch: where it
-// does, an escaped slash separates too, which is the worse for a client that
-// put a stranger's text into its URL.
+// segments splits a path without decoding it first. A switch says whether ".."
+// climbs. If it does, an escaped slash separates segments too. That is the worse
+// case for a client that puts a stranger's text into its URL.
 func segments(u *url.URL, sw Switches) []string {
 	if sw.DotDot == "normalised" {
 		return strings.Split(strings.TrimPrefix(path.Clean("/"+u.Path), "/"), "/")
@@ -82,17 +82,17 @@ func segments(u *url.URL, sw Switches) []string {
 	return parts
 }
 
-// yamlFile is an answer that is no JSON.
+// yamlFile is an answer in YAML.
 type yamlFile string
 
-// answer is a response before faults have had their way with it.
+// answer is a response before faults change it.
 type answer struct {
 	status int
 	header http.Header
 	body   []byte
 }
 
-// serveOCI answers for every host of OCI.
+// serveOCI serves every host of OCI.
 func (c *Cloud) serveOCI(w http.ResponseWriter, r *http.Request) {
 	t := tunnelOf(r)
 	if t == nil {
@@ -172,9 +172,8 @@ func (c *Cloud) serveCall(w http.ResponseWriter, r *http.Request, t *tunnel, bod
 	c.deliver(w, r, t, a, f)
 }
 
-// anonymous reports whether an operation deals with callers whom the request
-// signature does not name: the token endpoints of OCI Registry, of identity
-// domains and of GitHub.
+// anonymous reports whether an operation accepts callers without a request
+// signature: the token endpoints of OCI Registry, of identity domains and of GitHub.
 func (r route) anonymous(req *http.Request) bool {
 	if r.service == "domain" || r.service == "github" {
 		return true
@@ -182,7 +181,7 @@ func (r route) anonymous(req *http.Request) bool {
 	return r.service == "ocir" && !strings.HasPrefix(req.Header.Get("Authorization"), "Signature ")
 }
 
-// find routes a request by its host's service and its path.
+// find returns the route of a request, by the service of its host and by its path.
 func (c *Cloud) find(service string, r *http.Request, sw Switches) (route, map[string]string, error) {
 	parts := segments(r.URL, sw)
 	allowed := false
@@ -206,8 +205,8 @@ func (c *Cloud) find(service string, r *http.Request, sw Switches) (route, map[s
 	return unknown, nil, &failure{status: 404, code: "NotFound", message: "The requested URL was not found.", why: "the emulator plays no " + r.Method + " " + r.URL.Path + " on " + service}
 }
 
-// perform runs one operation under the lock, after the checks that are the same
-// for all of them.
+// perform runs one operation under the lock, after the checks that all operations
+// share.
 func (c *Cloud) perform(r *http.Request, rt route, cl *call, t *tunnel, f *activeFault) answer {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -266,7 +265,7 @@ func (c *Cloud) run(r *http.Request, rt route, cl *call) answer {
 	return a
 }
 
-// subscribed reports whether the caller's tenancy uses the region it talks to.
+// subscribed reports whether the caller's tenancy uses the region of the request.
 func (c *call) subscribed() bool {
 	t := c.Tenancies[c.who.Tenancy]
 	if t == nil || t.realm() != c.region.Realm() {
@@ -287,8 +286,8 @@ type remembered struct {
 	until  time.Time
 }
 
-// remember gives the same answer to the same retry token for a day, so that a
-// creation that is sent twice happens once. Cloud.mu is held.
+// remember repeats the answer to a retry token for a day. A creation that is sent
+// twice therefore happens once. Cloud.mu is held.
 func (c *Cloud) remember(token string, cl *call, do func() answer) answer {
 	sum := sha256.Sum256(cl.body)
 	who := ""
@@ -309,7 +308,7 @@ func (c *Cloud) remember(token string, cl *call, do func() answer) answer {
 	return a
 }
 
-// respondTo begins an answer with what every one of them carries.
+// respondTo starts an answer with the headers that every answer has.
 func (c *Cloud) respondTo(r *http.Request) answer { return c.begin(r.Header) }
 
 func (c *Cloud) begin(in http.Header) answer {
@@ -348,7 +347,7 @@ func printable(r rune) rune {
 	return r
 }
 
-// write sends an answer as it is.
+// write sends an answer unchanged.
 func (c *Cloud) write(w http.ResponseWriter, a answer) {
 	for name, values := range a.header {
 		w.Header()[name] = values
@@ -366,8 +365,8 @@ type meter struct {
 	reads  int
 }
 
-// throttled counts a read of a vault and reports whether it is one too many.
-// All vaults of a tenancy count together. Cloud.mu is held.
+// throttled counts a read of a vault, and reports whether it exceeds the limit. All
+// vaults of a tenancy share one limit. Cloud.mu is held.
 func (c *Cloud) throttled(v *vault) bool {
 	if c.cfg.VaultReads == 0 {
 		return false

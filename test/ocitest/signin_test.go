@@ -23,8 +23,8 @@ import (
 	"github.com/oke-sign/oke-sign/test/ocitest"
 )
 
-// namespaceAs asks for the namespace with an SDK's provider, and a right in the
-// tenancy besides.
+// namespaceAs signs in with an SDK's provider, reads the namespace, and uses a right
+// in the tenancy.
 func namespaceAs(t *testing.T, tenancy *ocitest.Tenancy, config common.ConfigurationProvider) {
 	t.Helper()
 	got, err := clientsOf(t, config).storage.GetNamespace(t.Context(), objectstorage.GetNamespaceRequest{})
@@ -33,7 +33,7 @@ func namespaceAs(t *testing.T, tenancy *ocitest.Tenancy, config common.Configura
 	}
 }
 
-// Cloud Shell as the SDK for Go knows it: an instance that acts for a user.
+// The SDK for Go signs in as in Cloud Shell: an instance that acts for a user.
 func TestDelegationWithTheSDK(t *testing.T) {
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
 	shell := tenancy.NewActor("instance", "")
@@ -51,8 +51,7 @@ func TestDelegationWithTheSDK(t *testing.T) {
 	}
 }
 
-// A delegation token gives an instance the rights of its user, and nothing else
-// gives it any.
+// Only a delegation token gives an instance the rights of its user.
 func TestDelegation(t *testing.T) {
 	t.Parallel()
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
@@ -70,17 +69,17 @@ func TestDelegation(t *testing.T) {
 		want    int
 		why     string
 	}{
-		"as the SDKs do":           {user.Delegate(shell, time.Hour), as, with, false, 200, ""},
-		"no token":                 {"", as, with[:3], false, 404, "has no REPOSITORY_INSPECT"},
-		"not signed":               {user.Delegate(shell, time.Hour), as, with[:3], false, 401, "not among the signed"},
-		"twice":                    {user.Delegate(shell, time.Hour), as, with[:3], true, 401, "stands twice"},
-		"run out":                  {user.Delegate(shell, -time.Second), as, with, false, 401, "ran out"},
-		"a user without rights":    {nobody.Delegate(shell, time.Hour), as, with, false, 404, "nobody has no"},
-		"of another instance":      {user.Delegate(other, time.Hour), as, with, false, bound, ""},
-		"changed":                  {user.Delegate(shell, time.Hour) + "A", as, with, false, 401, "malformed"},
-		"a session token":          {strings.TrimPrefix(as.id, "ST$"), as, with, false, 401, "for something else"},
-		"by a user":                {user.Delegate(shell, time.Hour), api, with, false, 401, "cannot act for another"},
-		"of another tenancy's own": {cloud.NewTenancy(t, ocitest.TenancyConfig{}).Admin().Delegate(shell, time.Hour), as, with, false, 404, "has no"},
+		"as the SDKs send it":       {user.Delegate(shell, time.Hour), as, with, false, 200, ""},
+		"no token":                  {"", as, with[:3], false, 404, "has no REPOSITORY_INSPECT"},
+		"not in the signed headers": {user.Delegate(shell, time.Hour), as, with[:3], false, 401, "not among the signed"},
+		"twice":                     {user.Delegate(shell, time.Hour), as, with[:3], true, 401, "stands twice"},
+		"run out":                   {user.Delegate(shell, -time.Second), as, with, false, 401, "ran out"},
+		"a user without rights":     {nobody.Delegate(shell, time.Hour), as, with, false, 404, "nobody has no"},
+		"of another instance":       {user.Delegate(other, time.Hour), as, with, false, bound, ""},
+		"changed":                   {user.Delegate(shell, time.Hour) + "A", as, with, false, 401, "malformed"},
+		"a session token":           {strings.TrimPrefix(as.id, "ST$"), as, with, false, 401, "for something else"},
+		"by a user":                 {user.Delegate(shell, time.Hour), api, with, false, 401, "cannot act for another"},
+		"of another tenancy's user": {cloud.NewTenancy(t, ocitest.TenancyConfig{}).Admin().Delegate(shell, time.Hour), as, with, false, 404, "has no"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -101,7 +100,7 @@ func TestDelegation(t *testing.T) {
 	}
 }
 
-// A resource in the two versions that ask for their tokens, with the SDK.
+// The SDK signs in as a resource in the two versions that request their tokens.
 func TestResourcePrincipalsWithTheSDK(t *testing.T) {
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
 	runner, pipeline, project := tenancy.NewActor("instance", ""), tenancy.NewActor("devopsbuildpipeline", ""), tenancy.NewActor("devopsproject", "")
@@ -175,13 +174,13 @@ func TestResourceTokens(t *testing.T) {
 	}
 	a, b := tokens.ResourcePrincipalToken, tokens.ServicePrincipalSessionToken
 	for name, got := range map[string][2]int{
-		"both tokens":            {post(as, a, b, public), 200},
-		"shown by another":       {post(stranger, a, b, public), 401},
-		"the same token twice":   {post(as, a, a, public), 401},
-		"in the other order":     {post(as, b, a, public), 401},
-		"one that was changed":   {post(as, a+"A", b, public), 401},
-		"a key that is none":     {post(as, a, b, []byte("key")), 400},
-		"a session as the token": {post(as, strings.TrimPrefix(as.id, "ST$"), b, public), 401},
+		"both tokens":          {post(as, a, b, public), 200},
+		"sent by another":      {post(stranger, a, b, public), 401},
+		"the same token twice": {post(as, a, a, public), 401},
+		"in reverse order":     {post(as, b, a, public), 401},
+		"a changed token":      {post(as, a+"A", b, public), 401},
+		"an invalid key":       {post(as, a, b, []byte("key")), 400},
+		"a session token":      {post(as, strings.TrimPrefix(as.id, "ST$"), b, public), 401},
 	} {
 		if got[0] != got[1] {
 			t.Errorf("%s: %d, want %d", name, got[0], got[1])
@@ -189,7 +188,7 @@ func TestResourceTokens(t *testing.T) {
 	}
 }
 
-// The SDK's token exchange, and the request for a job's token as GitHub documents it.
+// The SDK exchanges a token, and a job requests its token as GitHub documents it.
 func TestTokenExchangeWithTheSDK(t *testing.T) {
 	t.Parallel()
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
@@ -224,7 +223,7 @@ func TestTokenExchangeWithTheSDK(t *testing.T) {
 	}
 }
 
-// An identity domain takes nothing that is not quite right.
+// An identity domain rejects every request with a mistake.
 func TestTokenExchange(t *testing.T) {
 	t.Parallel()
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
@@ -266,36 +265,36 @@ func TestTokenExchange(t *testing.T) {
 		want   int
 		code   string
 	}{
-		"as the SDKs send it":      {func(*http.Request, url.Values) {}, 200, ""},
-		"several audiences":        {token(map[string]any{"aud": []string{"x", domain.URL}}), 200, ""},
-		"another secret":           {func(r *http.Request, _ url.Values) { r.SetBasicAuth(domain.ClientID, "x") }, 401, "invalid_client"},
-		"no secret":                {func(r *http.Request, _ url.Values) { r.SetBasicAuth(domain.ClientID, "") }, 401, "invalid_client"},
-		"another client":           {func(r *http.Request, _ url.Values) { r.SetBasicAuth(foreign.ClientID, foreign.ClientSecret) }, 401, "invalid_client"},
-		"no client":                {func(r *http.Request, _ url.Values) { r.Header.Del("Authorization") }, 401, "invalid_client"},
-		"another content type":     {func(r *http.Request, _ url.Values) { r.Header.Set("Content-Type", "application/json") }, 400, "invalid_request"},
-		"a field twice":            {set("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange", "x"), 400, "invalid_request"},
-		"another grant":            {set("grant_type", "client_credentials"), 400, "unsupported_grant_type"},
-		"another token":            {set("requested_token_type", "urn:oci:token-type:oci-rpst"), 400, "invalid_request"},
-		"no type of the subject":   {set("subject_token_type"), 400, "invalid_request"},
-		"no key":                   {set("public_key"), 400, "invalid_request"},
-		"a key that is none":       {set("public_key", "a2V5"), 400, "invalid_request"},
-		"no subject":               {set("subject_token"), subject, "invalid_grant"},
-		"run out":                  {token(map[string]any{"exp": time.Now().Add(-time.Second).Unix()}), subject, "invalid_grant"},
-		"without an end":           {token(map[string]any{"exp": nil}), subject, "invalid_grant"},
-		"not yet":                  {token(map[string]any{"nbf": time.Now().Add(time.Hour).Unix()}), subject, "invalid_grant"},
-		"for others":               {token(map[string]any{"aud": "https://github.com/octo-org"}), subject, "invalid_grant"},
-		"for nobody":               {token(map[string]any{"aud": nil}), subject, "invalid_grant"},
-		"a subject without a rule": {token(map[string]any{"sub": "fork"}), subject, "invalid_grant"},
-		"a subject that begins so": {token(map[string]any{"sub": "main2"}), subject, "invalid_grant"},
+		"as the SDKs send it":            {func(*http.Request, url.Values) {}, 200, ""},
+		"several audiences":              {token(map[string]any{"aud": []string{"x", domain.URL}}), 200, ""},
+		"another secret":                 {func(r *http.Request, _ url.Values) { r.SetBasicAuth(domain.ClientID, "x") }, 401, "invalid_client"},
+		"no secret":                      {func(r *http.Request, _ url.Values) { r.SetBasicAuth(domain.ClientID, "") }, 401, "invalid_client"},
+		"another client":                 {func(r *http.Request, _ url.Values) { r.SetBasicAuth(foreign.ClientID, foreign.ClientSecret) }, 401, "invalid_client"},
+		"no client":                      {func(r *http.Request, _ url.Values) { r.Header.Del("Authorization") }, 401, "invalid_client"},
+		"another content type":           {func(r *http.Request, _ url.Values) { r.Header.Set("Content-Type", "application/json") }, 400, "invalid_request"},
+		"a field twice":                  {set("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange", "x"), 400, "invalid_request"},
+		"another grant":                  {set("grant_type", "client_credentials"), 400, "unsupported_grant_type"},
+		"another token":                  {set("requested_token_type", "urn:oci:token-type:oci-rpst"), 400, "invalid_request"},
+		"no subject token type":          {set("subject_token_type"), 400, "invalid_request"},
+		"no key":                         {set("public_key"), 400, "invalid_request"},
+		"an invalid key":                 {set("public_key", "a2V5"), 400, "invalid_request"},
+		"no subject":                     {set("subject_token"), subject, "invalid_grant"},
+		"run out":                        {token(map[string]any{"exp": time.Now().Add(-time.Second).Unix()}), subject, "invalid_grant"},
+		"without an expiry":              {token(map[string]any{"exp": nil}), subject, "invalid_grant"},
+		"not yet":                        {token(map[string]any{"nbf": time.Now().Add(time.Hour).Unix()}), subject, "invalid_grant"},
+		"for another audience":           {token(map[string]any{"aud": "https://github.com/octo-org"}), subject, "invalid_grant"},
+		"without an audience":            {token(map[string]any{"aud": nil}), subject, "invalid_grant"},
+		"a subject without a rule":       {token(map[string]any{"sub": "fork"}), subject, "invalid_grant"},
+		"a subject with the same prefix": {token(map[string]any{"sub": "main2"}), subject, "invalid_grant"},
 		"an issuer of another domain": {
 			set("subject_token", stranger.Token(map[string]any{"sub": "main", "aud": domain.URL})), subject, "invalid_grant",
 		},
 		"another issuer's signature": {
 			set("subject_token", stranger.Token(map[string]any{"sub": "main", "aud": domain.URL, "iss": name})), subject, "invalid_grant",
 		},
-		"no signature":          {set("subject_token", unsigned(t, `{"alg":"none"}`, name, domain.URL, nil)), subject, "invalid_grant"},
-		"signed with a secret":  {set("subject_token", unsigned(t, `{"alg":"HS256"}`, name, domain.URL, []byte("x"))), subject, "invalid_grant"},
-		"RS256 and nobody's so": {set("subject_token", unsigned(t, `{"alg":"RS256"}`, name, domain.URL, []byte("x"))), subject, "invalid_grant"},
+		"no signature":                    {set("subject_token", unsigned(t, `{"alg":"none"}`, name, domain.URL, nil)), subject, "invalid_grant"},
+		"signed with a secret":            {set("subject_token", unsigned(t, `{"alg":"HS256"}`, name, domain.URL, []byte("x"))), subject, "invalid_grant"},
+		"RS256 without a valid signature": {set("subject_token", unsigned(t, `{"alg":"RS256"}`, name, domain.URL, []byte("x"))), subject, "invalid_grant"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -325,7 +324,7 @@ func TestTokenExchange(t *testing.T) {
 	}
 }
 
-// unsigned is a token that no issuer signed.
+// unsigned returns a token without an issuer's signature.
 func unsigned(t *testing.T, head, issuer, audience string, secret []byte) string {
 	t.Helper()
 	b64 := base64.RawURLEncoding.EncodeToString

@@ -10,11 +10,11 @@ import (
 	"os"
 )
 
-// stateVersion is of the file's form; another one is refused.
+// stateVersion is the version of the file's format. Load rejects other versions.
 const stateVersion = 1
 
-// saved is a state file: the world, the blobs of the registry, and the key of
-// the authority. It holds private keys in the clear.
+// saved is a state file: the world, the blobs of the registry, and the key of the
+// authority. Its private keys are not encrypted.
 type saved struct {
 	Version   int               `json:"version"`
 	Authority []byte            `json:"authority"` // PKCS #8
@@ -22,7 +22,7 @@ type saved struct {
 	Blobs     map[string][]byte `json:"blobs"`
 }
 
-// Save writes everything to the state file.
+// Save writes the state file.
 func (c *Cloud) Save() error {
 	if c.cfg.State == "" {
 		return errors.New("saving the state: no state file was named at the start")
@@ -45,7 +45,8 @@ func (c *Cloud) Save() error {
 	if err != nil {
 		return fmt.Errorf("saving the state: %w", err)
 	}
-	// Beside it first: a crash must not leave half a state.
+	// A crash must not leave half a state, so the content goes into another file
+	// first.
 	next := c.cfg.State + ".new"
 	if err := os.WriteFile(next, b, 0o600); err != nil {
 		return fmt.Errorf("saving the state: %w", err)
@@ -56,7 +57,7 @@ func (c *Cloud) Save() error {
 	return nil
 }
 
-// load reads the state file, if one is named and there.
+// load reads the state file, if one is named and exists.
 func (c *Cloud) load() (bool, error) {
 	if c.cfg.State == "" {
 		return false, nil

@@ -20,7 +20,7 @@ import (
 	"github.com/oke-sign/oke-sign/test/ocitest"
 )
 
-// operator is the SDK's clients of a seeded cloud's operator.
+// operator returns the SDK's clients of a seeded cloud's operator.
 func operator(t *testing.T, own *ocitest.Cloud) *clients {
 	t.Helper()
 	c := clientsOf(t, common.CustomProfileConfigProvider(own.ConfigFile(), ocitest.ProfileDefault))
@@ -29,7 +29,7 @@ func operator(t *testing.T, own *ocitest.Cloud) *clients {
 	return c
 }
 
-// TestDemoSeed holds the seed to its contract.
+// TestDemoSeed checks what the demo's documents promise about the seed.
 func TestDemoSeed(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
@@ -104,11 +104,11 @@ func TestDemoSeed(t *testing.T) {
 	}
 	again := ocitest.Start(t, ocitest.Config{Seed: "demo", Switches: sw}).Seeded(t)
 	if again.ID != tenancy.ID {
-		t.Errorf("another demo has tenancy %s, want the same %s", again.ID, tenancy.ID)
+		t.Errorf("another demo has tenancy %s, want %s again", again.ID, tenancy.ID)
 	}
 }
 
-// dockerConfig is the login that the emulator leaves in a home.
+// dockerConfig returns the login in a cloud's Home.
 func dockerConfig(tb testing.TB, home string) authn.Keychain {
 	tb.Helper()
 	b, err := os.ReadFile(filepath.Join(home, "docker", "config.json"))
@@ -135,8 +135,8 @@ func (k keychain) Resolve(r authn.Resource) (authn.Authenticator, error) {
 	return authn.FromConfig(a), nil
 }
 
-// TestStateSurvives saves a cloud, starts another from the file, and finds
-// everything there and working.
+// TestStateSurvives saves a cloud and starts another from the file. Everything is
+// still there and works.
 func TestStateSurvives(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
@@ -202,7 +202,7 @@ func TestStateSurvives(t *testing.T) {
 	}
 }
 
-func TestStateFilesAreRefused(t *testing.T) {
+func TestBadStateFilesAreRejected(t *testing.T) {
 	t.Parallel()
 	for name, content := range map[string]string{
 		"no JSON":         "state",
@@ -238,7 +238,7 @@ func TestStatePageHasNoSecrets(t *testing.T) {
 	}
 	for _, want := range []string{"image-key", "scan-test", made.Namespace} {
 		if !strings.Contains(string(b), want) {
-			t.Errorf("no %s on the state page", want)
+			t.Errorf("the state page has no %s", want)
 		}
 	}
 	var state struct {
@@ -262,8 +262,8 @@ func TestStatePageHasNoSecrets(t *testing.T) {
 	}
 }
 
-// TestRecords moves a genuine signature to another image, as an attacker with
-// the right to push could.
+// TestRecords attaches a genuine signature to another image, as an attacker with the
+// right to push could.
 func TestRecords(t *testing.T) {
 	t.Parallel()
 	own := ocitest.Start(t, ocitest.Config{Seed: "bare"})
@@ -331,9 +331,9 @@ func TestPolicyFiles(t *testing.T) {
 		t.Errorf("code %q, want NotAuthorizedOrNotFound", got)
 	}
 	for name, content := range map[string]string{
-		"a statement that is none": `{"statements":["Let them in"]}`,
-		"a user with a path":       `{"users":[{"name":"../x"}]}`,
-		"an unknown field":         `{"user":[]}`,
+		"an invalid statement": `{"statements":["Let them in"]}`,
+		"a user with a path":   `{"users":[{"name":"../x"}]}`,
+		"an unknown field":     `{"user":[]}`,
 	} {
 		write(content)
 		c, err := ocitest.New(ocitest.Config{Seed: "bare", Policy: file})

@@ -12,17 +12,17 @@ import (
 )
 
 const (
-	// homeLife is how long tokens live that lie in files of the home, and
-	// homeRenewal how often they are replaced.
+	// homeLife is the lifetime of tokens in files of Home, and homeRenewal the time
+	// between replacements.
 	homeLife    = time.Hour
 	homeRenewal = 20 * time.Minute
 
-	// containers is the compartment that the demo's signers may sign in.
+	// containers is the compartment whose images the demo's signers may sign.
 	containers = "containers"
 )
 
-// surroundings are the principals of a seeded cloud, one for each place that
-// people sign images at. The home has the environment of each.
+// surroundings are the identities of a seeded cloud, one for each place where people
+// sign images. Home has an environment for each place.
 type surroundings struct {
 	Compartment string         `json:"compartment"` // that all of them are in
 	Instance    string         `json:"instance"`
@@ -38,8 +38,8 @@ type surroundings struct {
 	Job         string         `json:"job"`     // URL at which a job of GitHub asks for its token
 }
 
-// Issuers of OIDC tokens that the domain of a seeded cloud trusts, and the
-// subjects that it takes for its service user.
+// The issuers of OIDC tokens that the domain of a seeded cloud trusts, and the
+// subjects that the domain maps to its service user.
 const (
 	githubIssuer  = "https://token.actions.githubusercontent.com"
 	githubSubject = "repo:octo-org/octo-repo:ref:refs/heads/main"
@@ -47,13 +47,13 @@ const (
 	gitlabSubject = "project_path:octo-org/octo-repo:ref_type:branch:ref:main"
 )
 
-// metadata is the OCID of the instance whose metadata service is below a path
+// metadata returns the OCID of the instance whose metadata service is below a path
 // of the emulator's own address.
 func (s surroundings) metadata(base string) string {
 	return map[string]string{"": s.Instance, "/cloud-shell": s.Shell, "/build-runner": s.Runner}[base]
 }
 
-// sowSurroundings makes the principals. They may do nothing yet.
+// sowSurroundings makes the identities. They have no rights yet.
 func (c *Cloud) sowSurroundings(region image.Region, compartmentID string) error {
 	w, sw := c.world, c.cfg.Switches
 	s := surroundings{Compartment: compartmentID}
@@ -93,8 +93,8 @@ func (c *Cloud) sowSurroundings(region image.Region, compartmentID string) error
 	return nil
 }
 
-// sowUsers makes the user of Cloud Shell, and the service user whom an identity
-// domain takes jobs of GitHub and GitLab for.
+// sowUsers makes the user of Cloud Shell, and the service user to which an identity
+// domain maps jobs of GitHub and GitLab.
 func (c *Cloud) sowUsers(t *tenancy, s *surroundings) error {
 	w := c.world
 	shell, err := w.newUser(t.ID, "shell", "signers")
@@ -122,8 +122,8 @@ func (c *Cloud) sowUsers(t *tenancy, s *surroundings) error {
 	return nil
 }
 
-// grantSurroundings lets the principals read and sign, in the words of an
-// administrator who sets such things up.
+// grantSurroundings lets the identities read and sign. It uses the statements that
+// an administrator would use.
 func (c *Cloud) grantSurroundings(t *tenancy) error {
 	w, s := c.world, c.world.Surroundings
 	for _, g := range [][2]string{
@@ -157,8 +157,8 @@ func (c *Cloud) grantSurroundings(t *tenancy) error {
 	return nil
 }
 
-// signing are the statements by which somebody may sign the images of the
-// compartment containers, and read what the tools of this project read.
+// signing returns the statements that let a subject sign the images of compartment
+// containers, and read what this project's tools read.
 func signing(subject, where string) []string {
 	var all []string
 	for _, rest := range []string{
@@ -171,11 +171,11 @@ func signing(subject, where string) []string {
 	return all
 }
 
-// variables is an environment in the order in which it is written.
+// variables is an environment in the order of the file.
 type variables [][2]string
 
-// settled are the variables that one of the surroundings sets and another may
-// not have, so that their files can be sourced one after the other.
+// settled returns the variables that some surroundings set and others must not have.
+// Each file unsets them, so that one shell can source the files in turn.
 func settled() []string {
 	return []string{
 		"OCI_CLI_AUTH", "OCI_CLI_PROFILE", "OCI_CLI_TENANCY", "OCI_CLI_CONFIG_FILE", "OCI_CONFIG_FILE", "OCI_METADATA_BASE_URL",
@@ -202,8 +202,8 @@ func (v variables) write(file string) error {
 	return replace(file, []byte(text.String()))
 }
 
-// replace writes a file beside the old one and puts it in its place, so that
-// nobody reads half of it.
+// replace writes a new file and renames it to the old name, so that no reader sees
+// half a file.
 func replace(file string, content []byte) error {
 	if err := os.WriteFile(file+".new", content, 0o600); err != nil {
 		return fmt.Errorf("writing the home: %w", err)
@@ -214,15 +214,15 @@ func replace(file string, content []byte) error {
 	return nil
 }
 
-// writeSurroundings writes env.d, with one file for each kind of identity, and
-// what its environment points to.
+// writeSurroundings writes env.d, with one file for each auth kind, and the files
+// that those environments name.
 func (c *Cloud) writeSurroundings() error {
 	s := c.world.Surroundings
 	if s.Instance == "" {
-		return nil // of a state that an older emulator saved
+		return nil // the state of an older emulator has none
 	}
-	// Oracle's command line signs images where a configuration file has the region,
-	// whatever else says where it is.
+	// Oracle's command line signs images only if a configuration file has the
+	// region. Other sources of the region do not suffice.
 	region := [2]string{"OCI_CLI_CONFIG_FILE", filepath.Join(c.cfg.Home, "region")}
 	if err := replace(region[1], []byte("[DEFAULT]\nregion="+c.homeRegion()+"\n")); err != nil {
 		return err
@@ -263,8 +263,8 @@ func (c *Cloud) writeSurroundings() error {
 	return nil
 }
 
-// renewHome replaces tokens in files, as those do who give them to an instance,
-// a build or a Pod.
+// renewHome replaces tokens in files, as OCI and Kubernetes do for an instance, a
+// build or a Pod.
 func (c *Cloud) renewHome() {
 	tick := time.NewTicker(homeRenewal)
 	defer tick.Stop()
@@ -282,14 +282,14 @@ func (c *Cloud) renewHome() {
 	}
 }
 
-// renewed does something now and whenever the home's tokens are replaced.
+// renewed calls do now, and again at each replacement of the tokens in Home.
 func (c *Cloud) renewed(do func() error) error {
 	c.renewals = append(c.renewals, do)
 	return do()
 }
 
-// writeShell writes the files of Cloud Shell: a configuration with a profile for
-// each region and no other, and a delegation token of its user.
+// writeShell writes the files of Cloud Shell: a configuration that has only a
+// profile for each region, and a delegation token of its user.
 func (c *Cloud) writeShell() (variables, error) {
 	dir := filepath.Join(c.cfg.Home, "cloud-shell")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -312,7 +312,7 @@ func (c *Cloud) writeShell() (variables, error) {
 		u := c.world.Users[s.ShellUser]
 		c.mu.Unlock()
 		if u == nil {
-			return nil // gone, and its token with it
+			return nil // the user is deleted, so there is no token to renew
 		}
 		text, err := c.issueDelegation(u, s.Shell, homeLife)
 		if err != nil {
@@ -326,7 +326,7 @@ func (c *Cloud) writeShell() (variables, error) {
 	}, err
 }
 
-// writeOIDC adds a job of GitHub to the kinds and returns a job of GitLab, whose
+// writeOIDC adds a job of GitHub to the kinds. It returns a job of GitLab, whose
 // token is in its environment.
 func (c *Cloud) writeOIDC(kinds map[string]variables) (map[string]variables, error) {
 	c.mu.Lock()
@@ -348,7 +348,7 @@ func (c *Cloud) writeOIDC(kinds map[string]variables) (map[string]variables, err
 	return map[string]variables{"oidc-gitlab": append(both, [2]string{"OCI_OIDC_TOKEN", token})}, err
 }
 
-// moreStages adds the build pipeline's surroundings in the older and in the nested
+// moreStages adds the build pipeline's surroundings with the older and the nested
 // version of resource principals.
 func (c *Cloud) moreStages(more map[string]variables, stage variables, region [2]string) {
 	c.mu.Lock()
@@ -372,7 +372,7 @@ func (c *Cloud) moreStages(more map[string]variables, stage variables, region [2
 	more["resource_principal-3.0"] = nested
 }
 
-// writeStage writes what DevOps gives a build: a token and its key, in files.
+// writeStage writes the files that DevOps gives to a build: a token and its key.
 func (c *Cloud) writeStage() (variables, error) {
 	dir := filepath.Join(c.cfg.Home, "build")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -395,7 +395,7 @@ func (c *Cloud) writeStage() (variables, error) {
 		u := c.world.actor(c.world.Surroundings.Stage)
 		c.mu.Unlock()
 		if u == nil {
-			return nil // gone, and its token with it
+			return nil // the resource is deleted, so there is no token to renew
 		}
 		text, err := c.issueResource(u, &key.PublicKey, homeLife)
 		if err != nil {
@@ -415,7 +415,8 @@ func (c *Cloud) homeRegion() string {
 	return c.world.Tenancies[c.world.Users[c.world.Operator].Tenancy].HomeRegion
 }
 
-// writePod writes what Kubernetes gives a Pod, and starts its cluster's endpoint.
+// writePod writes the files that Kubernetes gives to a Pod, and starts its cluster's
+// endpoint.
 func (c *Cloud) writePod() (variables, error) {
 	dir := filepath.Join(c.cfg.Home, "pod")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -426,7 +427,7 @@ func (c *Cloud) writePod() (variables, error) {
 		return nil, err
 	}
 	c.pod = p
-	// A Pod reaches its cluster past any proxy.
+	// A Pod connects to its cluster without a proxy.
 	return variables{
 		{"KUBERNETES_SERVICE_HOST", p.host}, {"KUBERNETES_SERVICE_PORT", "443"},
 		{"NO_PROXY", p.host}, {"no_proxy", p.host},

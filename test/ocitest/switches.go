@@ -11,87 +11,97 @@ import (
 	"strings"
 )
 
-// Switches settles what is unconfirmed about OCI. Every field is a question
-// that Oracle's documents leave open; README.md words each of them and says how
-// to ask a real tenancy. A client must do the right thing under every setting.
+// Switches set the behaviour of OCI that is not confirmed. Each field is a question
+// that Oracle's documents leave open. README.md lists the questions, and says how to
+// ask a real tenancy. A client must be correct under every setting.
 type Switches struct {
-	// SubtreeWithoutRoot answers a list over the whole tenancy by a caller with
-	// rights on some compartments but not on the root: "404", "filtered" to
-	// what the caller may see, or "all".
+	// SubtreeWithoutRoot is the answer to a list over the whole tenancy, if the
+	// caller has rights on some compartments but not on the root: "404", "filtered"
+	// to what the caller may see, or "all".
 	SubtreeWithoutRoot string `json:"subtreeWithoutRoot"`
-	// ListDenied answers a list in a compartment where the caller has no right:
-	// "404" or "empty".
+	// ListDenied is the answer to a list in a compartment where the caller has no
+	// right: "404" or "empty".
 	ListDenied string `json:"listDenied"`
-	// LookupPermission is what LookupContainerImageByUri asks for.
+	// LookupPermission is the permission that LookupContainerImageByUri needs.
 	LookupPermission string `json:"lookupPermission"`
 	// PageLimit is the largest page of any list.
 	PageLimit int `json:"pageLimit"`
-	// OverLimit answers a limit above PageLimit: "400" or "clamp".
+	// OverLimit is the answer to a limit above PageLimit: "400" or "clamp".
 	OverLimit string `json:"overLimit"`
-	// Order is how lists come when nobody asks: "DESC" or "ASC" by time.
+	// Order is the order of a list without a requested order: "DESC" or "ASC" by
+	// time.
 	Order string `json:"order"`
-	// EmptyPages puts an empty page with a next page before every full one.
+	// EmptyPages puts an empty page before every full one. The empty page has a next
+	// page.
 	EmptyPages bool `json:"emptyPages"`
-	// PEMLabel heads a key version's public key: "PUBLIC KEY" or "RSA PUBLIC KEY".
+	// PEMLabel is the PEM label of a key version's public key: "PUBLIC KEY" or "RSA
+	// PUBLIC KEY".
 	PEMLabel string `json:"pemLabel"`
 	// Salt is the PSS salt's length: "hash" or "max".
 	Salt string `json:"salt"`
-	// DisabledCrypto answers Sign and Verify with an unusable key: "409" or "404".
+	// DisabledCrypto is the answer to Sign and Verify with an unusable key: "409" or
+	// "404".
 	DisabledCrypto string `json:"disabledCrypto"`
-	// DisabledVersion answers GetKeyVersion of an unusable key: "shown", "409" or "404".
+	// DisabledVersion is the answer to GetKeyVersion of an unusable key: "shown",
+	// "409" or "404".
 	DisabledVersion string `json:"disabledVersion"`
-	// VaultHosts says which of a vault's two names resolve: "listed" (the form
-	// that oci-cli's list gives the region), "inverse" (the other one) or "both".
+	// VaultHosts says which of a vault's two host names resolve: "listed" (the form
+	// that oci-cli's list has for the region), "inverse" (the other form) or "both".
 	VaultHosts string `json:"vaultHosts"`
-	// UploadValidation has the registry read a signature's message before it
-	// keeps it: it must be about this image and name the key of the record.
+	// UploadValidation makes the registry check a signed message before it stores
+	// the record: the message must be about this image and name the key of the
+	// record.
 	UploadValidation bool `json:"uploadValidation"`
-	// UploadCompartment has the registry refuse a signature whose compartment is
-	// not the image's; otherwise the caller's word is ignored.
+	// UploadCompartment makes the registry reject a signature record whose
+	// compartment is not the image's. Otherwise it ignores the compartment in the
+	// request.
 	UploadCompartment bool `json:"uploadCompartment"`
-	// UploadTwice allows a second record by the same key version and algorithm.
+	// UploadTwice allows a second signature record by the same key version and
+	// algorithm.
 	UploadTwice bool `json:"uploadTwice"`
-	// DeletedRecords says what a list shows of deleted signatures and images:
+	// DeletedRecords says how a list treats deleted signature records and images:
 	// "gone", or "listed" with their lifecycle state.
 	DeletedRecords string `json:"deletedRecords"`
 	// IndexChildren says whether the manifests inside a pushed image index are
 	// separate images: "listed" or "hidden".
 	IndexChildren string `json:"indexChildren"`
-	// DotDot says what becomes of ".." in a path: "refused" or "normalised".
+	// DotDot says how OCI treats ".." in a path: "refused" or "normalised".
 	DotDot string `json:"dotDot"`
-	// OCIDRegion is how new OCIDs name their region: "key" (iad) or "id" (us-ashburn-1).
+	// OCIDRegion is the form of the region in new OCIDs: "key" (iad) or "id"
+	// (us-ashburn-1).
 	OCIDRegion string `json:"ocidRegion"`
-	// ScanImage is how the result of a scan names its image: by "tag" or by
-	// "name", repository:tag.
+	// ScanImage is the name of the image in a scan result: "tag", or "name" for
+	// repository:tag.
 	ScanImage string `json:"scanImage"`
 	// ResultURL says whether a result names its registry: "given" or "absent".
 	ResultURL string `json:"resultURL"`
-	// FirstScans is how many images of each repository a new target has scanned,
-	// if its recipe does not say.
+	// FirstScans is how many images of each repository a new target scans, if its
+	// recipe sets no number.
 	FirstScans int `json:"firstScans"`
-	// ScanDenied says what becomes of a target whose images the service may not
-	// read: it is "failed", or active and "silent".
+	// ScanDenied is the state of a target whose images the service may not read:
+	// "failed", or "silent" for an active target without results.
 	ScanDenied string `json:"scanDenied"`
-	// TargetRepository says whether the repositories that a new target names have
-	// to be there: "checked" or "unchecked".
+	// TargetRepository says whether the repositories in a new target must exist:
+	// "checked" or "unchecked".
 	TargetRepository string `json:"targetRepository"`
 	// KeyVersionOCID is the layout of new key version OCIDs: "vault" or "zero".
 	KeyVersionOCID string `json:"keyVersionOCID"`
-	// Delegation says who may show a delegation token: "bound" to the instance it
-	// was made for, or "any" instance.
+	// Delegation says who may use a delegation token: "bound" for its own instance
+	// only, or "any" instance.
 	Delegation string `json:"delegation"`
-	// OIDCRefusal is the status with which an identity domain refuses the token of
+	// OIDCRefusal is the status with which an identity domain rejects the token of
 	// another issuer: "400" or "401".
 	OIDCRefusal string `json:"oidcRefusal"`
-	// ShellTenancy is whose the instance is that Cloud Shell runs on: of "oracle",
-	// or the user's "own" tenancy.
+	// ShellTenancy is the tenancy of Cloud Shell's instance: "oracle", or the user's
+	// "own".
 	ShellTenancy string `json:"shellTenancy"`
-	// ClusterKeys says whether a cluster's image policy refuses ECDSA keys, "RSA", or
-	// takes "any".
+	// ClusterKeys says which keys a cluster's OKE image policy accepts: "RSA" only,
+	// or "any".
 	ClusterKeys string `json:"clusterKeys"`
 }
 
-// Strict is the OCI that refuses what it can, says little and has small pages.
+// Strict returns an OCI that rejects everything it may, tells little and has small
+// pages.
 func Strict() Switches {
 	return Switches{
 		SubtreeWithoutRoot: "404",
@@ -126,8 +136,8 @@ func Strict() Switches {
 	}
 }
 
-// Lenient is the OCI that lets everything through and is opposite to [Strict]
-// in every switch.
+// Lenient returns an OCI that accepts everything. It is the opposite of [Strict] in
+// every switch.
 func Lenient() Switches {
 	return Switches{
 		SubtreeWithoutRoot: "filtered",
@@ -165,8 +175,8 @@ func Lenient() Switches {
 // PresetEnv names the environment variable that [FromEnvironment] reads.
 const PresetEnv = "OKE_SIGN_TEST_OCI"
 
-// FromEnvironment is the preset that OKE_SIGN_TEST_OCI names, [Strict] when it
-// is empty. A test suite that is run twice, once under each, has seen both.
+// FromEnvironment returns the preset that OKE_SIGN_TEST_OCI names, or [Strict] if
+// the variable is empty. A test suite runs once under each preset.
 func FromEnvironment() (Switches, error) {
 	s, err := ParseSwitches(os.Getenv(PresetEnv))
 	if err != nil {
@@ -175,8 +185,8 @@ func FromEnvironment() (Switches, error) {
 	return s, nil
 }
 
-// ParseSwitches reads "strict" (also "a", or nothing), "lenient" (also "b"),
-// and any of them followed by changes: "lenient,salt=hash,pageLimit=3".
+// ParseSwitches reads "strict" (also "a" or ""), "lenient" (also "b"), and either of
+// them followed by changes: "lenient,salt=hash,pageLimit=3".
 func ParseSwitches(text string) (Switches, error) {
 	name, rest, _ := strings.Cut(text, ",")
 	var s Switches
@@ -222,7 +232,7 @@ func (s *Switches) set(key, value string) error {
 	return nil
 }
 
-// Validate says which switch holds a setting that it does not have.
+// Validate returns an error if a switch has an unknown setting.
 func (s Switches) Validate() error {
 	if s.PageLimit < 1 || s.PageLimit > 1000 {
 		return fmt.Errorf("switch pageLimit: %d is not between 1 and 1000", s.PageLimit)

@@ -8,7 +8,7 @@ import (
 	"github.com/oke-sign/oke-sign/test/ocitest"
 )
 
-func TestPresetsAreOppositeInEverything(t *testing.T) {
+func TestPresetsAreOpposite(t *testing.T) {
 	t.Parallel()
 	a, b := reflect.ValueOf(ocitest.Strict()), reflect.ValueOf(ocitest.Lenient())
 	for i := range a.NumField() {

@@ -18,7 +18,7 @@ type vault struct {
 	lifecycle
 }
 
-// lifecycle is a state, and perhaps the one it is on the way to.
+// lifecycle is a state, and optionally the state that follows it.
 type lifecycle struct {
 	State    string    `json:"lifecycleState"`
 	Next     string    `json:"next,omitempty"`
@@ -26,7 +26,7 @@ type lifecycle struct {
 	Deletion time.Time `json:"timeOfDeletion"`
 }
 
-// pass goes through a passing state to another, which takes Config.Settle.
+// pass enters a passing state. The next state follows after Config.Settle.
 func (l *lifecycle) pass(now time.Time, settle time.Duration, passing, next string) {
 	if settle == 0 {
 		l.State, l.Next = next, ""
@@ -35,7 +35,7 @@ func (l *lifecycle) pass(now time.Time, settle time.Duration, passing, next stri
 	l.State, l.Next, l.NextAt = passing, next, now.Add(settle)
 }
 
-// now is the state at a time.
+// at returns the state at a time.
 func (l *lifecycle) at(now time.Time) string {
 	if l.Next != "" && !now.Before(l.NextAt) {
 		l.State, l.Next = l.Next, ""
@@ -143,7 +143,7 @@ func (c *call) listVaults() (any, error) {
 	for i, v := range found {
 		items[i] = c.summariseVault(v)
 	}
-	return items, nil // the Key Management API lists bare arrays
+	return items, nil // the Key Management API answers with a bare array
 }
 
 func (c *call) createVault() (any, error) {
@@ -209,7 +209,8 @@ func (c *call) keepVault() (any, error) {
 	return c.tagged(c.viewVault(v))
 }
 
-// scheduleDeletion ends a vault, a key or a version of one in 7 to 30 days.
+// scheduleDeletion schedules the deletion of a vault, a key or a key version, in 7
+// to 30 days.
 func (c *call) scheduleDeletion(l *lifecycle, from ...string) error {
 	state := l.at(c.now())
 	ok := false

@@ -20,8 +20,8 @@ import (
 
 const identityAPI = "https://identity.us-ashburn-1.oci.oraclecloud.com/20160918/"
 
-// An auth token that a user makes is a password for OCI Registry until it is
-// deleted, and is shown once.
+// A user's auth token is a password for OCI Registry until it is deleted. Only one
+// answer shows it.
 func TestAuthTokens(t *testing.T) {
 	t.Parallel()
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
@@ -58,7 +58,7 @@ func TestAuthTokens(t *testing.T) {
 		t.Errorf("listed %v, want two without the token itself", list)
 	}
 	if status, _, why := send(t, signed(t, config, newRequest(t, "DELETE", of(user)+"/"+made.ID, ""))); status != 204 || pulls(made.Token) {
-		t.Errorf("deleted: %d (%s), and the token logs in or not: %t", status, why, pulls(made.Token))
+		t.Errorf("deletion: %d (%s); the token still logs in: %t", status, why, pulls(made.Token))
 	}
 	if strings.Contains(string(cloud.State()), made.Token) {
 		t.Error("the state shows an auth token")
@@ -128,8 +128,8 @@ func TestClusterWalkThrough(t *testing.T) {
 	}
 }
 
-// Identifiers, tags and etags look as the walk-through prints them.
-func TestFormsOfTheWalkThrough(t *testing.T) {
+// Identifiers, tags and etags have the form in which the walk-through prints them.
+func TestIdentifiersOfTheWalkThrough(t *testing.T) {
 	t.Parallel()
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
 	key := tenancy.NewVault("vault", "").NewKey("key", ocitest.RSA2048)

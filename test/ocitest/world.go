@@ -18,7 +18,8 @@ import (
 	"github.com/oke-sign/oke-sign/provider/image"
 )
 
-// world is the state of the cloud, as it is saved. Hold Cloud.mu to read or write it.
+// world is the state of the cloud, as Save writes it. Hold Cloud.mu to read or write
+// it.
 type world struct {
 	Tenancies    map[string]*tenancy         `json:"tenancies"`
 	Compartments map[string]*compartment     `json:"compartments"`
@@ -46,8 +47,8 @@ type world struct {
 	Surroundings surroundings                `json:"surroundings"`
 	Last         int64                       `json:"last"` // sequence number of the newest resource
 
-	entropy io.Reader        // of OCIDs; fixed while a seed is sown, so that a demo reads the same every time
-	now     func() time.Time // of everything created
+	entropy io.Reader        // makes OCIDs; fixed during a seed, so that every demo has the same
+	now     func() time.Time // the time of new resources
 
 	scanAfter, scanTakes time.Duration // as in Config
 
@@ -82,7 +83,7 @@ func newWorld(now func() time.Time) *world {
 	}
 }
 
-// clone is a copy that later changes do not reach, for stale reads.
+// clone returns a separate copy of the world, for stale reads.
 func (w *world) clone() (*world, error) {
 	b, err := json.Marshal(w)
 	if err != nil {
@@ -95,16 +96,16 @@ func (w *world) clone() (*world, error) {
 	return c, nil
 }
 
-// born is what every resource has: when it was made, and after which other.
+// born has a resource's OCID, and the order and time of its creation.
 type born struct {
 	ID      string    `json:"id"`
 	Seq     int64     `json:"seq"`
 	Created time.Time `json:"created"`
 }
 
-// moment is now, and later than every moment before: what happens to a tag and
-// the scans of it have an order also within a millisecond, which is as fine as
-// OCI's times are.
+// moment returns the current time, but always a later time than the call before.
+// Pushes of a tag and its scans therefore have an order within a millisecond, which
+// is OCI's resolution.
 func (w *world) moment() time.Time {
 	at := w.now().UTC().Truncate(time.Millisecond)
 	if !at.After(w.newest) {
@@ -153,21 +154,21 @@ type user struct {
 	Name      string   `json:"name"`
 	Groups    []string `json:"groups"`
 	AuthToken string   `json:"authToken"` // password for docker login
-	// Tokens are more of them, made through the API.
+	// Tokens are the auth tokens that were made through the API.
 	Tokens []*authToken `json:"tokens,omitempty"`
-	// Principal are IAM's variables of one who is no person, such as
+	// Principal has IAM's variables of an identity that is no person, such as
 	// request.principal.type.
 	Principal map[string]string `json:"principal,omitempty"`
-	// dynamic are names of the dynamic groups whose rules match a resource.
+	// dynamic has the names of the dynamic groups whose rules match a resource.
 	dynamic []string
-	// via is the OCID of the instance or resource that acts for the user in this
-	// request, if one does.
+	// via is the OCID of the instance or resource that sent this request for the
+	// user, or "".
 	via string
 	// Keys maps fingerprints of API keys to public keys (PKIX, DER).
 	Keys map[string][]byte `json:"keys"`
 }
 
-// unique is n characters as OCI's unique strings have them.
+// unique returns n random characters, as in OCI's unique strings.
 func (w *world) unique(n int) string {
 	b := make([]byte, (n*5+7)/8)
 	if _, err := io.ReadFull(w.entropy, b); err != nil {
@@ -176,12 +177,12 @@ func (w *world) unique(n int) string {
 	return strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(b))[:n]
 }
 
-// globalOCID names a resource of a realm, such as a user.
+// globalOCID makes an OCID for a resource without a region, such as a user.
 func (w *world) globalOCID(kind, realm string) string {
 	return fmt.Sprintf("ocid1.%s.%s..aaaaaaaa%s", kind, realm, w.unique(52))
 }
 
-// regionPart is how an OCID names its region.
+// regionPart returns the region as OCIDs contain it.
 func regionPart(r image.Region, sw Switches) string {
 	if sw.OCIDRegion == "id" {
 		return r.ID()
@@ -189,7 +190,7 @@ func regionPart(r image.Region, sw Switches) string {
 	return r.Key()
 }
 
-// registryOCID names an image, a repository or a signature.
+// registryOCID makes an OCID for an image, a repository or a signature record.
 func (w *world) registryOCID(kind string, r image.Region, t *tenancy, sw Switches) string {
 	return fmt.Sprintf("ocid1.%s.%s.%s.0.%s.aaaaaaaa%s", kind, r.Realm(), regionPart(r, sw), t.Namespace, w.unique(52))
 }
@@ -264,7 +265,7 @@ func (w *world) userByName(tenancyID, name string) *user {
 	return nil
 }
 
-// within reports whether a compartment is another one or lies below it.
+// within reports whether a compartment is another one or is below it.
 func (w *world) within(id, ancestor string) bool {
 	for id != "" {
 		if id == ancestor {
@@ -296,14 +297,14 @@ func (w *world) tenancyByNamespace(namespace, realm string) *tenancy {
 	return nil
 }
 
-// oldestFirst are the values of a table in the order they were made.
+// oldestFirst returns the values of a table in the order of their creation.
 func oldestFirst[T interface{ seq() int64 }](table map[string]T) []T {
 	return slices.SortedFunc(maps.Values(table), func(a, b T) int { return int(a.seq() - b.seq()) })
 }
 
 func (b born) seq() int64 { return b.Seq }
 
-// shortHash is a hash of a resource, for etags and page tokens.
+// shortHash returns a hash of a resource, for etags and page tokens.
 func shortHash(v any) string {
 	b, err := json.Marshal(v)
 	if err != nil {
