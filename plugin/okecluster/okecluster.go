@@ -26,7 +26,7 @@ import (
 var (
 	// ErrNotFound says that OCI has no such cluster or work request, or that this
 	// principal may not read it; OCI does not say which.
-	ErrNotFound = errors.New("not found, or this principal may not read it")
+	ErrNotFound = errors.New("not found, or this identity may not read it")
 	// ErrChanged says that the cluster is not any more as it was read.
 	ErrChanged = errors.New("somebody else has changed the cluster meanwhile")
 )
@@ -101,7 +101,7 @@ func (c *Client) call(id ID, operation, method, path string) (oci.Call, error) {
 		return oci.Call{}, errors.New("no cluster")
 	}
 	if id.region.Realm() != c.who.Realm() {
-		return oci.Call{}, fmt.Errorf("the cluster is in realm %s, and this principal in %s reaches no other", id.region.Realm(), c.who.Realm())
+		return oci.Call{}, fmt.Errorf("the cluster is in realm %s, but this identity is in %s and reaches no other", id.region.Realm(), c.who.Realm())
 	}
 	return oci.Call{
 		Service: "containerengine", Operation: operation, Method: method,

@@ -19,8 +19,13 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// callTimeout bounds one call to the API server, watches excepted.
-const callTimeout = 10 * time.Second
+const (
+	// callTimeout bounds one call to the API server, watches excepted.
+	callTimeout = 10 * time.Second
+	// fieldManager names the provider to the API server, which reports a conflict to
+	// others that apply the same fields.
+	fieldManager = "oke-sign-provider"
+)
 
 // Cluster is a client of the provider's cluster, with the rights of its service account.
 type Cluster struct {

@@ -27,10 +27,6 @@ import (
 )
 
 const (
-	// fieldManager names the provider to the API server, which reports a conflict to
-	// others that apply the same fields.
-	fieldManager = "oke-sign-provider"
-
 	life        = 90 * 24 * time.Hour
 	renewBefore = 30 * 24 * time.Hour
 	// skew is the largest difference between the clocks of two machines.

@@ -10,69 +10,15 @@ package checker
 
 import (
 	"context"
-	"crypto/rsa"
 	"errors"
 	"fmt"
 	"time"
 
 	"github.com/oke-sign/oke-sign/provider/cache"
-	"github.com/oke-sign/oke-sign/provider/contain"
 	"github.com/oke-sign/oke-sign/provider/image"
 	"github.com/oke-sign/oke-sign/provider/signature"
 	"github.com/oke-sign/oke-sign/provider/verdict"
 )
-
-// TTLs. A deleted signature record counts for signedTTL at most, a disabled key for
-// stateTTL at most, and a new signature counts after deniedTTL at most. Gatekeeper's own
-// cache adds to each.
-const (
-	signedTTL = 10 * time.Minute
-	stateTTL  = 60 * time.Second
-	deniedTTL = 30 * time.Second
-)
-
-// Images calls OCI Registry for a Checker. It is safe for concurrent use.
-type Images interface {
-	// Covers reports whether the images of a namespace can be asked about.
-	Covers(region image.Region, namespace string) bool
-	// Records returns the signature records of the image that ref pins, newest
-	// first, and whether some were left out because there are too many.
-	Records(ctx context.Context, ref image.Reference) (records []signature.Record, truncated bool, err error)
-	// Bulk returns signature records of the image by some of the keys, newest first,
-	// that were read together with the records of other images, and when; or none.
-	// The image may have more records. Therefore Bulk suffices for a yes only, and
-	// the Checker calls Records otherwise.
-	Bulk(ctx context.Context, ref image.Reference, keys []signature.KeyID) ([]signature.Record, time.Time)
-	// Exists reports whether OCI has the image. The Checker calls it only if there is
-	// no record, because OCI returns an empty list for an image that it does not have.
-	Exists(ctx context.Context, ref image.Reference) (bool, error)
-}
-
-// Keys calls OCI Vault for a Checker. It is safe for concurrent use.
-type Keys interface {
-	// KeyState returns the present state of a key. A key that does not exist is a
-	// state and no error.
-	KeyState(ctx context.Context, id signature.KeyID) (verdict.Key, error)
-	// PublicKey returns the public key of a version that KeyState listed.
-	PublicKey(ctx context.Context, id signature.KeyID, version signature.KeyVersionID) (*rsa.PublicKey, error)
-}
-
-// Config configures a Checker.
-type Config struct {
-	Images Images
-	Keys   Keys
-
-	// MaxImages bounds the cached images. Zero means 100 000.
-	MaxImages int
-	// Timeout bounds the gathering for one image, which continues when its callers
-	// have left. Zero means 15 seconds.
-	Timeout time.Duration
-	// Now is the clock. Nil means time.Now.
-	Now func() time.Time
-	// Panicked is called for a panic of Images or Keys. The panic is an error of one
-	// question only. Nil means that nobody is told.
-	Panicked func(*contain.PanicError)
-}
 
 // Answer is a verdict with its age and more for the log.
 type Answer struct {
@@ -89,27 +35,8 @@ type Answer struct {
 // Checker answers whether images are signed by allowed keys. It is safe for
 // concurrent use.
 type Checker struct {
-	cfg      Config
+	gatherer
 	evidence *cache.Cache[question, cachedEvidence]
-	keys     *cache.Cache[signature.KeyID, keyState]
-	public   *cache.Cache[version, *rsa.PublicKey]
-}
-
-// question is the key of the cache of findings.
-type question struct {
-	image   image.Pinned
-	allowed signature.KeySet
-}
-
-type version struct {
-	key signature.KeyID
-	id  signature.KeyVersionID
-}
-
-// keyState is the state of a key, and when it was read.
-type keyState struct {
-	verdict.Key
-	at time.Time
 }
 
 // New makes a Checker.
@@ -123,34 +50,12 @@ func New(cfg Config) *Checker {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	c := &Checker{cfg: cfg}
+	c := &Checker{gatherer: newGatherer(cfg)}
 	c.evidence = cache.New(cache.Config[question, cachedEvidence]{
 		Load:       c.gather,
 		TTL:        func(e cachedEvidence) time.Duration { return e.ttl },
 		AsOf:       func(e cachedEvidence) time.Time { return e.at },
 		MaxEntries: cfg.MaxImages, Timeout: cfg.Timeout, Now: cfg.Now, Panicked: cfg.Panicked,
-	})
-	c.keys = cache.New(cache.Config[signature.KeyID, keyState]{
-		Load: func(ctx context.Context, id signature.KeyID) (keyState, error) {
-			at := cfg.Now()
-			k, err := cfg.Keys.KeyState(ctx, id)
-			return keyState{k, at}, err
-		},
-		TTL: func(k keyState) time.Duration {
-			if k.State == verdict.Enabled {
-				return stateTTL
-			}
-			return deniedTTL
-		},
-		MaxEntries: 1000, Timeout: cfg.Timeout, Now: cfg.Now, Panicked: cfg.Panicked,
-	})
-	c.public = cache.New(cache.Config[version, *rsa.PublicKey]{
-		Load: func(ctx context.Context, v version) (*rsa.PublicKey, error) {
-			return cfg.Keys.PublicKey(ctx, v.key, v.id)
-		},
-		// A version's public key never changes. After a day the cache drops unused keys.
-		TTL:        func(*rsa.PublicKey) time.Duration { return 24 * time.Hour },
-		MaxEntries: 1000, Timeout: cfg.Timeout, Now: cfg.Now, Panicked: cfg.Panicked,
 	})
 	return c
 }
@@ -233,9 +138,6 @@ func (c *Checker) answer(e cachedEvidence, allowed signature.KeySet, state func(
 	}
 	return a, nil
 }
-
-// old reports whether findings of a time are too old for a denial.
-func (c *Checker) old(at time.Time) bool { return c.cfg.Now().Sub(at) > deniedTTL }
 
 // Wait returns when no gathering is under way. The caller must not call Check afterwards.
 func (c *Checker) Wait() {

@@ -6,6 +6,7 @@ import (
 	"time"
 	"unique"
 
+	"github.com/oke-sign/oke-sign/provider/signature"
 	"github.com/oke-sign/oke-sign/provider/verdict"
 )
 
@@ -25,6 +26,12 @@ type compactProof struct {
 	algorithm unique.Handle[string]
 	signature string
 	signedAt  time.Time
+}
+
+// version is a version of a key.
+type version struct {
+	key signature.KeyID
+	id  signature.KeyVersionID
 }
 
 // compact returns evidence in little memory. If all findings are proofs, verdict.Decide

@@ -2,13 +2,16 @@ package checker
 
 import (
 	"context"
+	"crypto/rsa"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/oke-sign/oke-sign/provider/cache"
 	"github.com/oke-sign/oke-sign/provider/contain"
 	"github.com/oke-sign/oke-sign/provider/image"
 	"github.com/oke-sign/oke-sign/provider/signature"
@@ -20,23 +23,70 @@ import (
 // returns no more records; this bound holds for every implementation of Images.
 const maxRecords = 250
 
+// gatherer gathers findings. It caches states of keys and public keys.
+type gatherer struct {
+	cfg    Config
+	keys   *cache.Cache[signature.KeyID, keyState]
+	public *cache.Cache[version, *rsa.PublicKey]
+}
+
+// question is the key of the cache of findings.
+type question struct {
+	image   image.Pinned
+	allowed signature.KeySet
+}
+
+// keyState is the state of a key, and when it was read.
+type keyState struct {
+	verdict.Key
+	at time.Time
+}
+
+func newGatherer(cfg Config) gatherer {
+	return gatherer{
+		cfg: cfg,
+		keys: cache.New(cache.Config[signature.KeyID, keyState]{
+			Load: func(ctx context.Context, id signature.KeyID) (keyState, error) {
+				at := cfg.Now()
+				k, err := cfg.Keys.KeyState(ctx, id)
+				return keyState{k, at}, err
+			},
+			TTL: func(k keyState) time.Duration {
+				if k.State == verdict.Enabled {
+					return stateTTL
+				}
+				return deniedTTL
+			},
+			MaxEntries: 1000, Timeout: cfg.Timeout, Now: cfg.Now, Panicked: cfg.Panicked,
+		}),
+		public: cache.New(cache.Config[version, *rsa.PublicKey]{
+			Load: func(ctx context.Context, v version) (*rsa.PublicKey, error) {
+				return cfg.Keys.PublicKey(ctx, v.key, v.id)
+			},
+			// A version's public key never changes. After a day the cache drops unused keys.
+			TTL:        func(*rsa.PublicKey) time.Duration { return 24 * time.Hour },
+			MaxEntries: 1000, Timeout: cfg.Timeout, Now: cfg.Now, Panicked: cfg.Panicked,
+		}),
+	}
+}
+
 // gather gathers the findings about one image.
-func (c *Checker) gather(ctx context.Context, q question) (cachedEvidence, error) {
+func (g *gatherer) gather(ctx context.Context, q question) (cachedEvidence, error) {
 	ref := q.image.Reference()
-	if records, at := c.cfg.Images.Bulk(ctx, ref, q.allowed.Keys()); len(records) > 0 {
-		if ev, unknown := c.evaluateRecords(ctx, q, records); unknown == nil && proven(ev) {
+	if records, at := g.cfg.Images.Bulk(ctx, ref, q.allowed.Keys()); len(records) > 0 {
+		if ev, unknown := g.evaluateRecords(ctx, q, records); unknown == nil && proven(ev) {
 			return compact(ev, at, signedTTL), nil
 		}
 	}
-	at := c.cfg.Now()
-	records, truncated, err := c.cfg.Images.Records(ctx, ref)
+	at := g.cfg.Now()
+	records, truncated, err := g.cfg.Images.Records(ctx, ref)
 	if err != nil {
 		return cachedEvidence{}, err
 	}
-	ev, unknown := c.evaluateRecords(ctx, q, records)
+	ev, unknown := g.evaluateRecords(ctx, q, records)
 	ev.Truncated = ev.Truncated || truncated
 	if len(records) == 0 {
-		exists, err := c.cfg.Images.Exists(ctx, ref)
+		exists, err := g.cfg.Images.Exists(ctx, ref)
 		if err != nil {
 			return cachedEvidence{}, err
 		}
@@ -61,7 +111,7 @@ func proven(ev verdict.Evidence) bool {
 
 // evaluateRecords verifies an image's signature records under the allowed keys. It returns
 // the findings, and the errors of records that are unknown.
-func (c *Checker) evaluateRecords(ctx context.Context, q question, records []signature.Record) (ev verdict.Evidence, unknown error) {
+func (g *gatherer) evaluateRecords(ctx context.Context, q question, records []signature.Record) (ev verdict.Evidence, unknown error) {
 	ev.Truncated = len(records) > maxRecords
 	byKey := make(map[signature.KeyID][]signature.Record)
 	var others []string
@@ -87,7 +137,7 @@ func (c *Checker) evaluateRecords(ctx context.Context, q question, records []sig
 		if len(byKey[id]) > 0 {
 			group.Go(func() error {
 				defer contain.Panic(&failed[i])
-				findings[i], failed[i] = c.examine(ctx, q.image, id, byKey[id])
+				findings[i], failed[i] = g.examine(ctx, q.image, id, byKey[id])
 				return nil
 			})
 		}
@@ -100,8 +150,8 @@ func (c *Checker) evaluateRecords(ctx context.Context, q question, records []sig
 
 // examine verifies the records that name one allowed key. It returns one proof for each key
 // version and one failure for each reason, which is all that verdict.Decide needs.
-func (c *Checker) examine(ctx context.Context, img image.Pinned, id signature.KeyID, records []signature.Record) ([]verdict.Finding, error) {
-	key, err := c.listing(ctx, id, records)
+func (g *gatherer) examine(ctx context.Context, img image.Pinned, id signature.KeyID, records []signature.Record) ([]verdict.Finding, error) {
+	key, err := g.listing(ctx, id, records)
 	if err != nil {
 		return nil, err
 	}
@@ -113,7 +163,7 @@ func (c *Checker) examine(ctx context.Context, img image.Pinned, id signature.Ke
 	}
 	seen := make(map[kind]bool)
 	for _, rec := range records {
-		f, err := c.finding(ctx, img, key, rec)
+		f, err := g.finding(ctx, img, key, rec)
 		if err != nil {
 			if unknown == nil {
 				unknown = err
@@ -135,9 +185,9 @@ func (c *Checker) examine(ctx context.Context, img image.Pinned, id signature.Ke
 // listing returns the key with its versions. If a record names a version that is not among
 // the cached ones, the key may have been rotated, and listing reads the key again. To
 // bound the calls, it does so only if the cached state is old.
-func (c *Checker) listing(ctx context.Context, id signature.KeyID, records []signature.Record) (verdict.Key, error) {
-	k, err := c.keys.Get(ctx, id)
-	if err != nil || !c.old(k.at) {
+func (g *gatherer) listing(ctx context.Context, id signature.KeyID, records []signature.Record) (verdict.Key, error) {
+	k, err := g.keys.Get(ctx, id)
+	if err != nil || !g.old(k.at) {
 		return k.Key, err
 	}
 	unlisted := func(rec signature.Record) bool {
@@ -148,14 +198,14 @@ func (c *Checker) listing(ctx context.Context, id signature.KeyID, records []sig
 	if !slices.ContainsFunc(records, unlisted) {
 		return k.Key, nil
 	}
-	c.keys.Discard(id, func(k keyState) bool { return c.old(k.at) })
-	k, err = c.keys.Get(ctx, id)
+	g.keys.Discard(id, func(k keyState) bool { return g.old(k.at) })
+	k, err = g.keys.Get(ctx, id)
 	return k.Key, err
 }
 
 // finding returns the finding of one record. It reads only versions that OCI Vault lists
 // for the key, because the uploader chose the version that the record names.
-func (c *Checker) finding(ctx context.Context, img image.Pinned, key verdict.Key, rec signature.Record) (verdict.Finding, error) {
+func (g *gatherer) finding(ctx context.Context, img image.Pinned, key verdict.Key, rec signature.Record) (verdict.Finding, error) {
 	unusable := verdict.Finding{Reason: verdict.KeyUnusable, Key: key.ID, Signature: rec.ID, Algorithm: rec.Algorithm, SignedAt: rec.TimeCreated}
 	id, err := signature.ParseKeyVersionID(rec.KeyVersionID)
 	if err != nil {
@@ -166,12 +216,15 @@ func (c *Checker) finding(ctx context.Context, img image.Pinned, key verdict.Key
 	if unusable.Detail = key.Unusable(id); unusable.Detail != "" {
 		return unusable, nil
 	}
-	pub, err := c.public.Get(ctx, version{key.ID, id})
+	pub, err := g.public.Get(ctx, version{key.ID, id})
 	if err != nil {
 		return verdict.Finding{}, err
 	}
 	return verdict.Prove(img, rec, key.ID, id, pub), nil
 }
+
+// old reports whether findings of a time are too old for a denial.
+func (g *gatherer) old(at time.Time) bool { return g.cfg.Now().Sub(at) > deniedTTL }
 
 // inWords names at most three keys, because uploaders choose how many there are.
 func inWords(keys []string) string {

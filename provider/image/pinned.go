@@ -64,5 +64,3 @@ func (p Pinned) IsZero() bool { return p == Pinned{} }
 
 // String returns the canonical reference, which parses to a reference that pins p.
 func (p Pinned) String() string { return p.Reference().String() }
-
-func canonicalHost(r Region) string { return "ocir." + r.ID() + ".oci." + r.Domain() }

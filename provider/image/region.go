@@ -38,6 +38,9 @@ func (r Region) IsZero() bool { return r == Region{} }
 
 func (r Region) String() string { return r.ID() }
 
+// canonicalHost returns the registry host that all realms have.
+func canonicalHost(r Region) string { return "ocir." + r.ID() + ".oci." + r.Domain() }
+
 // ParseRegion finds a region by its identifier or its key, both in lower case as OCI writes
 // them. It rejects regions that are not in the table, because hosts are derived only from
 // the table.

@@ -42,58 +42,51 @@ type clients struct {
 
 // connect signs in and makes the OCI clients. It sends no request to a service, so its
 // errors are about flags, files or a token that could not be had.
-func (p *provider) connect(ctx context.Context) (err error) {
-	o := new(clients)
-	who := p.who
+func connect(ctx context.Context, o options, observe func(oci.Attempt), panicked func(*contain.PanicError)) (*clients, error) {
+	identity := o.who
 	// A slow answer is worth a wait in the background, a lost one is not.
-	who.Client = oci.Config{
-		CAFile: who.Client.CAFile, AttemptTimeout: 4 * time.Second, HedgeAfter: 500 * time.Millisecond,
-		Observe: p.observe, OnDelay: cache.ReportProgress,
+	identity.Client = oci.Config{
+		CAFile: o.who.Client.CAFile, AttemptTimeout: 4 * time.Second, HedgeAfter: 500 * time.Millisecond,
+		Observe: observe, OnDelay: cache.ReportProgress,
 	}
-	o.who, err = ociauth.SignIn(ctx, who)
+	who, err := ociauth.SignIn(ctx, identity)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	images := registry.Config{Tenancies: p.tenancies, Compartments: p.compartments, Panicked: p.panicked}
-	if o.registry, err = registry.New(o.who, images); err != nil {
-		return err
+	c := &clients{who: who}
+	images := registry.Config{Tenancies: o.tenancies, Compartments: o.compartments, Panicked: panicked}
+	if c.registry, err = registry.New(who, images); err != nil {
+		return nil, err
 	}
-	scanner, err := o.who.WithConcurrency(scanConcurrency)
+	scanner, err := who.WithConcurrency(scanConcurrency)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if o.scanned, err = registry.New(scanner, images); err != nil {
-		return err
+	if c.scanned, err = registry.New(scanner, images); err != nil {
+		return nil, err
 	}
-	tagger, err := o.who.WithConcurrency(tagConcurrency)
+	tagger, err := who.WithConcurrency(tagConcurrency)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if o.tagged, err = registry.New(tagger, images); err != nil {
-		return err
+	if c.tagged, err = registry.New(tagger, images); err != nil {
+		return nil, err
 	}
-	reports := vulnscan.Check(o.scanned, vulnscan.New(scanner, vulnscan.Config{Tenancy: o.scanned.Tenancy, Compartments: p.compartments}))
-	reports.Panicked = p.panicked
-	o.scans = vulnreport.New(reports)
+	reports := vulnscan.Check(c.scanned, vulnscan.New(scanner, vulnscan.Config{Tenancy: c.scanned.Tenancy, Compartments: o.compartments}))
+	reports.Panicked = panicked
+	c.scans = vulnreport.New(reports)
 	var vaults vault.Config
-	for _, url := range p.endpoints {
-		at, err := vault.ParseEndpoint(o.who.Region(), url)
+	for _, url := range o.endpoints {
+		at, err := vault.ParseEndpoint(who.Region(), url)
 		if err != nil {
-			return fmt.Errorf("--vault-endpoint: %w", err)
+			return nil, fmt.Errorf("--vault-endpoint: %w", err)
 		}
 		vaults.Endpoints = append(vaults.Endpoints, at)
 	}
-	o.vault = vault.New(o.who, vaults)
-	o.checker = checker.New(checker.Config{Images: o.registry, Keys: o.vault, Panicked: p.panicked})
-	o.tags = registry.NewTags(o.tagged)
-	p.metrics.MustRegister(state{o.checker, o.scans, p.serving})
-	p.clients = o
-	return nil
-}
-
-// panicked logs a panic of a call to OCI. The question gets an error.
-func (p *provider) panicked(e *contain.PanicError) {
-	p.log.Error("panic while asking OCI", "error", e, "stack", string(e.Stack))
+	c.vault = vault.New(who, vaults)
+	c.checker = checker.New(checker.Config{Images: c.registry, Keys: c.vault, Panicked: panicked})
+	c.tags = registry.NewTags(c.tagged)
+	return c, nil
 }
 
 // observe returns the function that counts requests to OCI. Package oci fixes the values

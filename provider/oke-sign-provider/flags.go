@@ -61,31 +61,31 @@ func parse(with process) (options, error) {
 	flags.SetOutput(io.Discard)
 	flags.StringVar(&o.addr, "addr", ":8443", "`address` to answer Gatekeeper on")
 	flags.StringVar(&o.healthAddr, "health-addr", ":8081", "`address` for /healthz, /readyz and /metrics, without TLS")
-	flags.StringVar(&o.tlsCert, "tls-cert", "", "PEM `file` of the serving certificate; read again when it changes")
-	flags.StringVar(&o.tlsKey, "tls-key", "", "PEM `file` of its private key; read again when it changes")
-	flags.Func("cert-secret", "`NAMESPACE/NAME` of a Secret in which the replicas make the serving certificate themselves and renew it, in place of --tls-cert and --tls-key; Gatekeeper's Provider objects are then applied with its CA", func(s string) (err error) {
+	flags.StringVar(&o.tlsCert, "tls-cert", "", "PEM `file` with the serving certificate; the provider reads it again when it changes")
+	flags.StringVar(&o.tlsKey, "tls-key", "", "PEM `file` with its private key; the provider reads it again when it changes")
+	flags.Func("cert-secret", "`NAMESPACE/NAME` of a Secret in which the replicas make and renew the serving certificate, in place of --tls-cert and --tls-key; they also apply Gatekeeper's Provider objects with its CA", func(s string) (err error) {
 		o.certSecret, err = certs.ParseName(s)
 		return err
 	})
-	flags.Func("service", "`NAMESPACE/NAME[:PORT]` of the Service that Gatekeeper reaches the replicas by, for --cert-secret; port 443 unless it says otherwise", func(s string) (err error) {
+	flags.Func("service", "`NAMESPACE/NAME[:PORT]` of the Service through which Gatekeeper reaches the replicas, for --cert-secret; default port: 443", func(s string) (err error) {
 		o.service, err = certs.ParseService(s)
 		return err
 	})
-	flags.StringVar(&o.clientCA, "client-ca", "", "PEM `file` of the CA whose clients may ask; read again when it changes; anybody may if neither this nor --client-ca-from-gatekeeper is given")
-	flags.BoolVar(&o.fromGatekeeper, "client-ca-from-gatekeeper", false, "let Gatekeeper ask and nobody else: its CA is followed in its ValidatingWebhookConfiguration, and trusted 15 minutes longer when it is replaced")
-	flags.StringVar(&o.gatekeeper, "gatekeeper-webhooks", certs.GatekeeperWebhooks, "`name` of that ValidatingWebhookConfiguration")
-	flags.StringVar(&o.clientName, "client-name", "", "DNS `name` that a client's certificate must carry; with --client-ca-from-gatekeeper that of the webhook's Service if not given, which is gatekeeper-webhook-service.gatekeeper-system.svc in most clusters")
+	flags.StringVar(&o.clientCA, "client-ca", "", "PEM `file` with the CA of the clients that may ask; the provider reads it again when it changes; without this flag and --client-ca-from-gatekeeper, any client may ask")
+	flags.BoolVar(&o.fromGatekeeper, "client-ca-from-gatekeeper", false, "let only Gatekeeper ask: follow its CA in its ValidatingWebhookConfiguration, and trust a replaced CA for 15 more minutes")
+	flags.StringVar(&o.gatekeeper, "gatekeeper-webhooks", certs.GatekeeperWebhooks, "`name` of Gatekeeper's ValidatingWebhookConfiguration")
+	flags.StringVar(&o.clientName, "client-name", "", "DNS `name` that a client's certificate must have; default with --client-ca-from-gatekeeper: the webhook's Service, which is gatekeeper-webhook-service.gatekeeper-system.svc in most clusters")
 	bindIdentity(flags, &o.who)
-	flags.Func("tenancy", "`NAMESPACE=OCID` of a further tenancy whose images are covered; may be repeated", o.addTenancy)
-	flags.Func("compartment", "`OCID` of a compartment to look for images in, instead of the whole tenancy; may be repeated", o.addCompartment)
-	flags.Func("vault-endpoint", "`URL` of a vault's management endpoint, where it does not follow from the OCIDs of its keys; may be repeated", func(s string) error {
+	flags.Func("tenancy", "`NAMESPACE=OCID` of a further tenancy whose images are covered; repeat the flag for more", o.addTenancy)
+	flags.Func("compartment", "`OCID` of a compartment in which to look for images, in place of the whole tenancy; repeat the flag for more", o.addCompartment)
+	flags.Func("vault-endpoint", "`URL` of the management endpoint of a vault, if it does not follow from the OCIDs of the vault's keys; repeat the flag for more", func(s string) error {
 		o.endpoints = append(o.endpoints, s)
 		return nil
 	})
-	flags.DurationVar(&o.timeout, "timeout", 1300*time.Millisecond, "`time` for one request; keep it below the timeout of the Provider object, and that below the webhook's")
-	flags.DurationVar(&o.scanTime, "scan-timeout", 300*time.Millisecond, "`time` for one request about scans, whose Provider object is another; what takes longer is found out meanwhile")
-	flags.DurationVar(&o.drainFor, "drain", 5*time.Second, "`time` to go on answering after a signal to stop, until nobody sends questions here any more")
-	flags.BoolVar(&o.pprof, "pprof", false, "serve /debug/pprof on the health address as well")
+	flags.DurationVar(&o.timeout, "timeout", 1300*time.Millisecond, "`time` for one request; must be below the timeout of the Provider object, which must be below the timeout of Gatekeeper's webhook")
+	flags.DurationVar(&o.scanTime, "scan-timeout", 300*time.Millisecond, "`time` for one request about scans, which have another Provider object; slower lookups continue in the background")
+	flags.DurationVar(&o.drainFor, "drain", 5*time.Second, "`time` to continue answering after a signal to stop, while callers move to other replicas")
+	flags.BoolVar(&o.pprof, "pprof", false, "also serve /debug/pprof on the health address")
 	flags.StringVar(&o.logFormat, "log-format", "json", "`format` of the log on standard error: json or text")
 	flags.BoolVar(&o.version, "version", false, "print the version and exit")
 
@@ -112,15 +112,15 @@ func bindIdentity(flags *flag.FlagSet, who *ociauth.Config) {
 		flags.StringVar(p, name, *p, usage)
 		flags.Lookup(name).DefValue = ""
 	}
-	text(&who.Kind, "auth", "`kind` of identity to ask OCI with, by the names of Oracle's CLI: api_key, security_token, instance_principal (the compute instance that this runs on), instance_obo_user (a user whose delegation token is on it), resource_principal (what OCI says in OCI_RESOURCE_PRINCIPAL_*), oke_workload_identity (a service account in an enhanced OKE cluster) or oidc (a token that an identity domain trusts); OCI_CLI_AUTH if not given, else the profile's authentication_type, else api_key")
-	text(&who.ConfigFile, "config-file", "OCI configuration `file`; OCI_CLI_CONFIG_FILE, OCI_CONFIG_FILE or ~/.oci/config if not given")
-	text(&who.Profile, "profile", "`profile` in the configuration file; OCI_CLI_PROFILE or DEFAULT if not given")
-	text(&who.Region, "region", "`region` of a workload's cluster, of a resource or for OIDC; the configuration file's or the instance's is replaced by it; OCI_CLI_REGION or OCI_RESOURCE_PRINCIPAL_REGION if not given")
-	text(&who.Workload.Dir, "service-account", "`directory` of the service account's token and its cluster's ca.crt; where Kubernetes mounts them if not given")
-	text(&who.OIDC.Domain, "oidc-domain", "`URL` of the identity domain that trusts the OIDC token; OCI_DOMAIN_URL if not given")
-	text(&who.OIDC.Client, "oidc-client", "`id` of the confidential application in the identity domain; OCI_OIDC_CLIENT_ID if not given")
-	text(&who.OIDC.SecretFile, "oidc-client-secret-file", "`file` with the application's secret; OCI_OIDC_CLIENT_SECRET if not given")
-	text(&who.OIDC.TokenFile, "oidc-token-file", "`file` with the OIDC token, read again when it is exchanged; OCI_OIDC_TOKEN or GitHub's variables if not given")
+	text(&who.Kind, "auth", "`kind` of identity for OCI, with the names of Oracle's CLI: api_key, security_token, instance_principal (the compute instance of this process), instance_obo_user (a user whose delegation token is on the instance), resource_principal (from OCI_RESOURCE_PRINCIPAL_*), oke_workload_identity (a service account in an enhanced OKE cluster) or oidc (a token that an identity domain trusts); default: OCI_CLI_AUTH, else the profile's authentication_type, else api_key")
+	text(&who.ConfigFile, "config-file", "OCI configuration `file`; default: OCI_CLI_CONFIG_FILE, else OCI_CONFIG_FILE, else ~/.oci/config")
+	text(&who.Profile, "profile", "`profile` in the configuration file; default: OCI_CLI_PROFILE, else DEFAULT")
+	text(&who.Region, "region", "`region` of a workload's cluster, of a resource or for OIDC; replaces the region of the configuration file or of the instance; default: OCI_CLI_REGION, else OCI_RESOURCE_PRINCIPAL_REGION")
+	text(&who.Workload.Dir, "service-account", "`directory` with the service account's token and the cluster's ca.crt; default: where Kubernetes mounts them")
+	text(&who.OIDC.Domain, "oidc-domain", "`URL` of the identity domain that trusts the OIDC token; default: OCI_DOMAIN_URL")
+	text(&who.OIDC.Client, "oidc-client", "`id` of the confidential application in the identity domain; default: OCI_OIDC_CLIENT_ID")
+	text(&who.OIDC.SecretFile, "oidc-client-secret-file", "`file` with the application's secret; default: the secret in OCI_OIDC_CLIENT_SECRET")
+	text(&who.OIDC.TokenFile, "oidc-token-file", "`file` with the OIDC token, read for each exchange; default: the token in OCI_OIDC_TOKEN, else GitHub's variables")
 }
 
 func (o *options) addTenancy(s string) error {
@@ -247,4 +247,22 @@ Usage: oke-sign-provider --cert-secret NAMESPACE/NAME
 		b.WriteString(strings.TrimRight(line, " ") + "\n")
 	})
 	_, _ = io.WriteString(out, b.String()) // a closed stream is not an error of help
+}
+
+// process is the program's environment.
+type process struct {
+	args           []string
+	getenv         func(string) string
+	stdout, stderr io.Writer
+}
+
+// providers are the Provider objects by which Gatekeeper asks. If all of their time-outs
+// pass, a denial must still leave before the webhook's time-out. Our values for
+// Gatekeeper's chart set 5 s.
+func providers() []certs.Provider {
+	return []certs.Provider{
+		{Name: "oke-sign", Path: server.SignaturesPath, Timeout: 2},
+		{Name: "oke-sign-scans", Path: server.ScansPath, Timeout: 1},
+		{Name: "oke-sign-digests", Path: server.DigestsPath, Timeout: 1},
+	}
 }

@@ -9,11 +9,11 @@ import (
 )
 
 const (
-	// A write for each verdict would cost a system call and wake up the reader. So
-	// lines are written together, a little later.
+	// A write for each verdict would cost a system call and wake up the reader.
+	// Therefore several lines are written together, after a short time.
 	logDelay = 20 * time.Millisecond
 	logRoom  = 32 << 10 // bytes of one write
-	// If nothing reads the log, answers go on and lines are dropped.
+	// If nothing reads the log, lines are dropped and answers continue.
 	maxHeld   = 1 << 20
 	logStuck  = 2 * time.Second // the longest write of a log that is read
 	flushTime = time.Second

@@ -22,9 +22,6 @@ import (
 	"github.com/KimMachineGun/automemlimit/memlimit"
 )
 
-// version is set by the linker for a release; nothing else writes to it.
-var version string
-
 // Each answer leaves some garbage. The collector runs when the garbage reaches a share of
 // the live heap. The ballast raises the live heap without using memory, since nothing
 // touches it. A provider with few images in its cache therefore collects a third as

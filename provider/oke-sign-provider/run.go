@@ -6,13 +6,11 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/http/pprof" //nolint:gosec // it registers with a mux that is not served
 	"runtime"
-	"runtime/debug"
 	"sync/atomic"
 	"time"
 
@@ -21,6 +19,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/oke-sign/oke-sign/provider/certs"
+	"github.com/oke-sign/oke-sign/provider/contain"
 	"github.com/oke-sign/oke-sign/provider/oci"
 	"github.com/oke-sign/oke-sign/provider/ociauth"
 	"github.com/oke-sign/oke-sign/provider/server"
@@ -29,13 +28,6 @@ import (
 // reloadEvery is how often the certificate files are read. The kubelet takes a minute
 // to bring a changed Secret into a Pod, so this adds little.
 const reloadEvery = 5 * time.Second
-
-// process is the program's environment.
-type process struct {
-	args           []string
-	getenv         func(string) string
-	stdout, stderr io.Writer
-}
 
 // run is the program. It returns when ctx ends and all requests are answered, or when
 // a part fails that the program needs.
@@ -57,8 +49,8 @@ func run(ctx context.Context, with process) error {
 	if err := p.loadCertificates(); err != nil {
 		return err
 	}
-	// A process that waits can be read as well as one that answers, and yet nobody
-	// is answered.
+	// A process that is not ready serves metrics as well, so a scrape alone does not
+	// show that it answers.
 	p.metrics.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "oke_sign_ready", Help: "1 while /readyz says that the provider is ready, else 0.",
 	}, func() float64 {
@@ -70,7 +62,7 @@ func run(ctx context.Context, with process) error {
 	p.metrics.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
 		Name: "oke_sign_log_lines_dropped_total", Help: "Lines of the log that were dropped because nobody read standard error fast enough.",
 	}, func() float64 { return float64(lines.Dropped()) }))
-	if err := p.connect(ctx); err != nil && !ociauth.IsUnvouched(err) {
+	if err := p.signIn(ctx); err != nil && !ociauth.IsUnvouched(err) {
 		return err
 	}
 	return p.serve(ctx)
@@ -93,17 +85,6 @@ type provider struct {
 
 	waits    atomic.Pointer[string] // what readiness waits for; nil when ready
 	stopping atomic.Bool
-}
-
-// providers are the Provider objects by which Gatekeeper asks. If all of their time-outs
-// pass, a denial must still leave before the webhook's time-out. Our values for
-// Gatekeeper's chart set 5 s.
-func providers() []certs.Provider {
-	return []certs.Provider{
-		{Name: "oke-sign", Path: server.SignaturesPath, Timeout: 2},
-		{Name: "oke-sign-scans", Path: server.ScansPath, Timeout: 1},
-		{Name: "oke-sign-digests", Path: server.DigestsPath, Timeout: 1},
-	}
 }
 
 // loadCertificates chooses the serving certificate and the accepted clients.
@@ -168,19 +149,19 @@ func (p *provider) serve(ctx context.Context) error {
 	p.log.Info("serving", "version", build(), "addr", questions.Addr().String(), "healthAddr", probes.Addr().String(),
 		"paths", server.SignaturesPath+" "+server.ScansPath+" "+server.DigestsPath)
 
-	asked := server.HTTP(nil)
-	probed := server.HTTP(server.Health(p.alive, p.ready, p.lines.Stuck, p.metrics))
-	probed.IdleTimeout = 10 * time.Second // any client may connect, and probes use a connection once
+	questionServer := server.HTTP(nil)
+	probeServer := server.HTTP(server.Health(p.alive, p.ready, p.lines.Stuck, p.metrics))
+	probeServer.IdleTimeout = 10 * time.Second // any client may connect, and probes use a connection once
 	if p.pprof {
-		probed.Handler = withProfiles(probed.Handler)
-		probed.WriteTimeout = time.Minute // a profile takes half a minute
+		probeServer.Handler = withProfiles(probeServer.Handler)
+		probeServer.WriteTimeout = time.Minute // a profile takes half a minute
 	}
-	asked.ErrorLog = slog.NewLogLogger(p.log.Handler(), slog.LevelWarn)
-	probed.ErrorLog = asked.ErrorLog
+	questionServer.ErrorLog = slog.NewLogLogger(p.log.Handler(), slog.LevelWarn)
+	probeServer.ErrorLog = questionServer.ErrorLog
 
-	told, accepted := ctx, make(chan struct{}) // closed when no further connection is accepted
+	signalled, accepted := ctx, make(chan struct{}) // closed when no further connection is accepted
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return closed(probed.Serve(probes)) })
+	group.Go(func() error { return closed(probeServer.Serve(probes)) })
 	group.Go(func() error {
 		defer close(accepted)
 		if err := p.join(ctx); err != nil || p.clients == nil {
@@ -192,8 +173,8 @@ func (p *provider) serve(ctx context.Context) error {
 		})
 		answers := server.New(p.handling())
 		p.answers.Store(answers)
-		asked.Handler = p.leaving(answers)
-		return closed(asked.Serve(tls.NewListener(questions, certs.TLS(p.serving))))
+		questionServer.Handler = p.leaving(answers)
+		return closed(questionServer.Serve(tls.NewListener(questions, certs.TLS(p.serving))))
 	})
 	for _, keep := range p.keep {
 		group.Go(func() error {
@@ -204,14 +185,14 @@ func (p *provider) serve(ctx context.Context) error {
 	group.Go(func() error {
 		<-ctx.Done()
 		p.stopping.Store(true)
-		if told.Err() != nil {
-			// First the probes fail. Questions are answered until the Service has taken
-			// this replica out.
+		if signalled.Err() != nil {
+			// The probes fail first. The server answers questions until the Service has
+			// removed this replica.
 			p.log.Info("shutting down", "answering", p.drainFor.String())
 			time.Sleep(p.drainFor)
 			p.settle(questions, accepted)
 		}
-		return p.finish(ctx, asked, probed)
+		return p.finish(ctx, questionServer, probeServer)
 	})
 	err = group.Wait()
 	p.log.Info("stopped")
@@ -232,8 +213,8 @@ func (p *provider) handling() server.Config {
 	return cfg
 }
 
-// leaving tells callers to ask another replica next time, once the program stops.
-// Closing their connections instead would lose a question that is on its way.
+// leaving returns a handler that sends callers to another replica once the program stops.
+// It does not close connections, because a question may be on its way.
 func (p *provider) leaving(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if p.stopping.Load() {
@@ -253,13 +234,13 @@ func (p *provider) settle(questions *server.Listener, accepted <-chan struct{}) 
 	questions.Settle(ctx)
 }
 
-// finish waits until the requests in flight end, each within its budget. It answers
-// probes until then.
-func (p *provider) finish(ctx context.Context, asked, probed *http.Server) error {
+// finish waits until the requests in flight end, each within its timeout. Probes get
+// answers until then.
+func (p *provider) finish(ctx context.Context, questionServer, probeServer *http.Server) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), p.timeout+2*time.Second)
 	defer cancel()
 	var errs []error
-	for _, s := range []*http.Server{asked, probed} {
+	for _, s := range []*http.Server{questionServer, probeServer} {
 		err := s.Shutdown(ctx)
 		if errors.Is(err, context.DeadlineExceeded) { // a client without a question holds a connection
 			err = s.Close()
@@ -271,14 +252,14 @@ func (p *provider) finish(ctx context.Context, asked, probed *http.Server) error
 	return errors.Join(errs...)
 }
 
-// join signs in to OCI, once. It does not exit when the cluster issues no token now: a
-// restart would take longer than the next try.
+// join signs in to OCI, once. If the cluster issues no token now, join tries again and
+// does not exit, because a restart takes longer than the next try.
 func (p *provider) join(ctx context.Context) (fatal error) {
 	p.retry(ctx, func() error {
 		if p.clients != nil {
 			return nil
 		}
-		err := p.connect(ctx)
+		err := p.signIn(ctx)
 		if ociauth.IsUnvouched(err) {
 			return err
 		}
@@ -288,10 +269,26 @@ func (p *provider) join(ctx context.Context) (fatal error) {
 	return fatal
 }
 
+// signIn signs in to OCI and makes the clients.
+func (p *provider) signIn(ctx context.Context) error {
+	clients, err := connect(ctx, p.options, p.observe, p.panicked)
+	if err != nil {
+		return err
+	}
+	p.clients = clients
+	p.metrics.MustRegister(state{clients.checker, clients.scans, p.serving})
+	return nil
+}
+
+// panicked logs a panic of a call to OCI. The question gets an error.
+func (p *provider) panicked(e *contain.PanicError) {
+	p.log.Error("panic while asking OCI", "error", e, "stack", string(e.Stack))
+}
+
 // discover asks OCI for the namespace of the identity's tenancy, even if --tenancy gives
-// it. A rejected identity or a wrong namespace must show before questions come to this
-// replica in place of one that can answer them. An OCI that does not answer is no reason
-// to exit: questions get an answer that says so.
+// it. A rejected identity or a wrong namespace must show before this replica gets
+// questions that another replica could answer. The program does not exit if OCI does not
+// answer; questions then get an error that says so.
 func (p *provider) discover(ctx context.Context) {
 	p.retry(ctx, func() error {
 		own, err := p.clients.who.Namespace(ctx)
@@ -367,16 +364,4 @@ func closed(err error) error {
 		return nil
 	}
 	return err
-}
-
-// build returns the version that the linker set, or the one that the go command
-// recorded.
-func build() string {
-	if version != "" {
-		return version
-	}
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		return info.Main.Version
-	}
-	return "unknown"
 }

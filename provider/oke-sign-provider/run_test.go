@@ -551,7 +551,7 @@ func TestReadyByOneCall(t *testing.T) {
 	}
 }
 
-// A namespace that a flag gives is no sign that OCI takes this principal for whom it
+// A namespace that a flag gives is no sign that OCI takes this identity for whom it
 // takes itself.
 func TestNotReadyOnItsWord(t *testing.T) {
 	t.Parallel()

@@ -47,8 +47,8 @@ func (s state) Collect(to chan<- prometheus.Metric) {
 	}
 }
 
-// keyStates are those of OCI that matter, and the rest as one: labels are from a
-// fixed set whatever OCI calls its states.
+// keyStates returns the counts of keys by state. States of OCI that do not matter here are
+// counted as OTHER, so that the label's values are a fixed set.
 func keyStates(found map[string]int) map[string]int {
 	fixed := []string{verdict.Enabled, "DISABLED", "SCHEDULING_DELETION", "PENDING_DELETION", "DELETED", verdict.NotFound}
 	states := map[string]int{"OTHER": 0}

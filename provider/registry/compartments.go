@@ -114,32 +114,32 @@ func (c *compartmentCache) set(ref image.Reference, compartment string) {
 // lookUp returns the compartment of a repository. Concurrent callers share one look-up,
 // by the image of the first caller. If OCI does not have that image, each other caller
 // looks its own image up.
-func (c *compartmentCache) lookUp(ctx context.Context, ref image.Reference, look func(context.Context, image.Reference) (Image, error)) (string, error) {
+func (c *compartmentCache) lookUp(ctx context.Context, ref image.Reference, look func(context.Context, image.Reference) (string, error)) (string, error) {
 	repo := repositoryOf(ref)
 	waiters := c.join(repo, fair.Of(ctx))
 	defer c.leave(repo, waiters, fair.Of(ctx))
 	result := c.lookUps.DoChan(repo.region+"/"+repo.namespace+"/"+repo.name, func() (_ any, err error) {
 		defer contain.Panic(&err)
 		if at := c.get(ref); at != "" { // an earlier look-up has just ended
-			return lookedUp{Image{CompartmentID: at}, ref}, nil
+			return lookedUp{at, ref}, nil
 		}
-		img, err := look(waiters.With(context.WithoutCancel(ctx)), ref)
+		at, err := look(waiters.With(context.WithoutCancel(ctx)), ref)
 		if err == nil {
-			c.set(ref, img.CompartmentID)
+			c.set(ref, at)
 		}
-		return lookedUp{img, ref}, err
+		return lookedUp{at, ref}, err
 	})
 	select {
 	case r := <-result:
 		found, _ := r.Val.(lookedUp)
 		if errors.Is(r.Err, ErrNotFound) && found.ref != ref {
-			img, err := look(ctx, ref)
+			at, err := look(ctx, ref)
 			if err == nil {
-				c.set(ref, img.CompartmentID)
+				c.set(ref, at)
 			}
-			return img.CompartmentID, err
+			return at, err
 		}
-		return found.image.CompartmentID, r.Err
+		return found.compartment, r.Err
 	case <-ctx.Done():
 		return "", context.Cause(ctx)
 	}
@@ -166,8 +166,8 @@ func (c *compartmentCache) leave(repo repository, waiters, who *fair.Waiters) {
 	}
 }
 
-// lookedUp is an image as a look-up found it, and the reference that it looked up.
+// lookedUp is the compartment that a look-up found, and the reference that it looked up.
 type lookedUp struct {
-	image Image
-	ref   image.Reference
+	compartment string
+	ref         image.Reference
 }

@@ -162,7 +162,10 @@ func NewCompartments() Compartments { return Compartments{newCompartmentCache(ti
 
 // Find looks for the compartment of a repository.
 func (p Compartments) Find(ctx context.Context, ref image.Reference, look func(context.Context, image.Reference) (Image, error)) (string, error) {
-	return p.lookUp(ctx, ref, look)
+	return p.lookUp(ctx, ref, func(ctx context.Context, ref image.Reference) (string, error) {
+		img, err := look(ctx, ref)
+		return img.CompartmentID, err
+	})
 }
 
 // Get is the compartment of a repository, if it is known.

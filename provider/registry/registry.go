@@ -32,13 +32,6 @@ import (
 	"github.com/oke-sign/oke-sign/provider/oci"
 )
 
-// ErrNotFound means that OCI has no such image, or that this identity may not read it.
-// OCI does not say which.
-var ErrNotFound = errors.New("no such image, or this principal may not read it")
-
-// ErrNotCovered means that an image is of no tenancy that the Client may ask about.
-var ErrNotCovered = errors.New("its namespace is of no tenancy that was configured")
-
 const (
 	basePath = "/20160918"
 	maxTag   = 128 // bytes
@@ -94,7 +87,7 @@ func New(who *oci.Client, cfg Config) (*Client, error) {
 			return nil, fmt.Errorf("not the OCID of the tenancy of namespace %s: %.80q", namespace, tenancy)
 		}
 		if realm, _, _ := strings.Cut(strings.TrimPrefix(tenancy, "ocid1.tenancy."), "."); realm != who.Realm() {
-			return nil, fmt.Errorf("the tenancy of namespace %s is in realm %.20s; this principal is in %s and reaches no other", namespace, realm, who.Realm())
+			return nil, fmt.Errorf("the tenancy of namespace %s is in realm %.20s, but this identity is in %s and reaches no other", namespace, realm, who.Realm())
 		}
 		if tenancy == who.Tenancy() {
 			c.discovered = true
@@ -287,4 +280,12 @@ func deref(s *string) string {
 		return ""
 	}
 	return *s
+}
+
+// callIn returns a call of the Artifacts API in a region.
+func callIn(in image.Region, operation, method, path string) oci.Call {
+	return oci.Call{
+		Service: "artifacts", Operation: operation, Method: method, Path: basePath + path,
+		Host: "artifacts." + in.ID() + ".oci." + in.Domain(),
+	}
 }

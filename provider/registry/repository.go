@@ -21,14 +21,6 @@ type Repository struct {
 	CompartmentID string
 }
 
-// callIn returns a call of the Artifacts API in a region.
-func callIn(in image.Region, operation, method, path string) oci.Call {
-	return oci.Call{
-		Service: "artifacts", Operation: operation, Method: method, Path: basePath + path,
-		Host: "artifacts." + in.ID() + ".oci." + in.Domain(),
-	}
-}
-
 // Repository finds a repository of a compartment by its name. It returns ErrNotFound if
 // there is none.
 func (c *Client) Repository(ctx context.Context, in image.Region, compartment, name string) (Repository, error) {

@@ -38,7 +38,7 @@ func digests(cfg Config, families *metrics) *endpoint {
 	limits := withDefaults(own.Limits, Limits{Timeout: 700 * time.Millisecond, Parallel: 16, Requests: 64})
 	return serve(DigestsPath, cfg, limits, handler[replacement]{
 		parse:         parseDigestQuestion,
-		otherRegistry: func(a asked, _ error) replacement { return replacement{a.image, asWritten} },
+		otherRegistry: func(s subject, _ error) replacement { return replacement{s.image, asWritten} },
 		cached: func(_ context.Context, q *question) (replacement, bool) {
 			return replacement{q.image, asWritten}, q.ref.Digest() != ""
 		},
@@ -52,8 +52,8 @@ func digests(cfg Config, families *metrics) *endpoint {
 		validate: validReplacement,
 		count:    func(r replacement) { m.answers[r.reason].Inc() },
 		message:  "digest",
-		attrs: func(a asked, r replacement, took time.Duration) []slog.Attr {
-			return []slog.Attr{slog.String("image", a.image), slog.String("reason", r.reason),
+		attrs: func(s subject, r replacement, took time.Duration) []slog.Attr {
+			return []slog.Attr{slog.String("image", s.image), slog.String("reason", r.reason),
 				slog.String("reference", r.image), slog.String("duration", readable(took))}
 		},
 		metrics: m,
@@ -62,13 +62,13 @@ func digests(cfg Config, families *metrics) *endpoint {
 
 // validReplacement returns an error unless r is the reference of the question, or adds a
 // digest to a reference of OCI Registry without a digest.
-func validReplacement(a asked, r replacement) (replacement, error) {
-	if r.image == a.image {
+func validReplacement(s subject, r replacement) (replacement, error) {
+	if r.image == s.image {
 		return r, nil
 	}
 	after, err := image.Parse(r.image)
-	if err != nil || r.image != a.image+"@"+after.Digest() {
-		return replacement{}, fmt.Errorf("internal error: %q in place of %q", r.image, a.image)
+	if err != nil || r.image != s.image+"@"+after.Digest() {
+		return replacement{}, fmt.Errorf("internal error: %q in place of %q", r.image, s.image)
 	}
 	return r, nil
 }

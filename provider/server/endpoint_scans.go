@@ -24,7 +24,7 @@ func scans(cfg Config, families *metrics) *endpoint {
 	limits := withDefaults(own.Limits, Limits{Timeout: 300 * time.Millisecond, Parallel: 16, Requests: 64})
 	return serve(ScansPath, cfg, limits, handler[vulnreport.Report]{
 		parse: parseScanQuestion,
-		otherRegistry: func(_ asked, err error) vulnreport.Report {
+		otherRegistry: func(_ subject, err error) vulnreport.Report {
 			return vulnreport.Report{Reason: vulnreport.NotOCIRegistry, Detail: err.Error()}
 		},
 		cached: func(ctx context.Context, q *question) (r vulnreport.Report, ok bool) {
@@ -34,7 +34,7 @@ func scans(cfg Config, families *metrics) *endpoint {
 			return own.Cached(ctx, q.ref)
 		},
 		check:    func(ctx context.Context, q *question) (vulnreport.Report, error) { return own.Check(ctx, q.ref) },
-		validate: func(_ asked, r vulnreport.Report) (vulnreport.Report, error) { return validReport(m, r) },
+		validate: func(_ subject, r vulnreport.Report) (vulnreport.Report, error) { return validReport(m, r) },
 		count: func(r vulnreport.Report) {
 			m.answers[string(cmp.Or(r.Reason, known))].Inc()
 			ages.Observe(r.Age.Seconds())
@@ -75,9 +75,9 @@ func validReport(m *endpointMetrics, r vulnreport.Report) (vulnreport.Report, er
 	return r, nil
 }
 
-func reportAttrs(a asked, r vulnreport.Report, took time.Duration) []slog.Attr {
+func reportAttrs(s subject, r vulnreport.Report, took time.Duration) []slog.Attr {
 	attrs := make([]slog.Attr, 0, 9)
-	attrs = append(attrs, slog.String("image", a.image), slog.Bool(known, r.Known))
+	attrs = append(attrs, slog.String("image", s.image), slog.Bool(known, r.Known))
 	if r.Known {
 		attrs = append(attrs, slog.String("scannedAt", r.ScannedAt))
 		for _, severity := range vulnreport.Severities() {

@@ -23,7 +23,7 @@ func signatures(cfg Config, families *metrics) *endpoint {
 	limits := withDefaults(own.Limits, Limits{Timeout: 1300 * time.Millisecond, Parallel: 16, Requests: 256})
 	return serve(SignaturesPath, cfg, limits, handler[checker.Answer]{
 		parse: parseSignatureQuestion,
-		otherRegistry: func(_ asked, err error) checker.Answer {
+		otherRegistry: func(_ subject, err error) checker.Answer {
 			return checker.Answer{Verdict: verdict.Verdict{Reason: verdict.NotOCIRegistry, Detail: err.Error()}}
 		},
 		cached: func(ctx context.Context, q *question) (v checker.Answer, ok bool) {
@@ -35,7 +35,7 @@ func signatures(cfg Config, families *metrics) *endpoint {
 		check: func(ctx context.Context, q *question) (checker.Answer, error) {
 			return own.Check(ctx, q.img, q.allowed)
 		},
-		validate: func(a asked, v checker.Answer) (checker.Answer, error) { return validVerdict(m, a, v) },
+		validate: func(s subject, v checker.Answer) (checker.Answer, error) { return validVerdict(m, s, v) },
 		value:    func(v checker.Answer) any { return v.Members() },
 		count: func(v checker.Answer) {
 			m.answers[string(v.Reason)].Inc()
@@ -52,8 +52,8 @@ func signatures(cfg Config, families *metrics) *endpoint {
 
 // validVerdict returns an error if a verdict contradicts its question. A yes must name a
 // key that the question allows.
-func validVerdict(m *endpointMetrics, a asked, v checker.Answer) (checker.Answer, error) {
-	byAllowed := slices.ContainsFunc(a.allowed.Keys(), func(id signature.KeyID) bool { return id.String() == v.Key })
+func validVerdict(m *endpointMetrics, s subject, v checker.Answer) (checker.Answer, error) {
+	byAllowed := slices.ContainsFunc(s.allowed.Keys(), func(id signature.KeyID) bool { return id.String() == v.Key })
 	if v.Signed() && !byAllowed || !m.hasReason(string(v.Reason)) {
 		return checker.Answer{}, fmt.Errorf("internal error: a verdict that contradicts its question (reason %q, key %q)", v.Reason, v.Key)
 	}
@@ -63,10 +63,10 @@ func validVerdict(m *endpointMetrics, a asked, v checker.Answer) (checker.Answer
 	return v, nil
 }
 
-func verdictAttrs(a asked, v checker.Answer, took time.Duration) []slog.Attr {
+func verdictAttrs(s subject, v checker.Answer, took time.Duration) []slog.Attr {
 	attrs := make([]slog.Attr, 0, 9)
-	attrs = append(attrs, slog.String("image", a.image), slog.String("verdict", word(v.Signed())), slog.String("reason", string(v.Reason)),
-		slog.String("allowed", a.allowed.String()), slog.String("age", readable(v.Age)), slog.String("duration", readable(took)))
+	attrs = append(attrs, slog.String("image", s.image), slog.String("verdict", word(v.Signed())), slog.String("reason", string(v.Reason)),
+		slog.String("allowed", s.allowed.String()), slog.String("age", readable(v.Age)), slog.String("duration", readable(took)))
 	for _, more := range [...]slog.Attr{slog.String("key", v.Key), slog.String("detail", v.Detail)} {
 		if more.Value.String() != "" {
 			attrs = append(attrs, more)

@@ -51,7 +51,7 @@ func (h *Handler) Answering(r Response) {
 
 // ValidReplacement validates the answer to a question for a digest.
 func ValidReplacement(question, answer string) error {
-	_, err := validReplacement(asked{image: question}, replacement{image: answer})
+	_, err := validReplacement(subject{image: question}, replacement{image: answer})
 	return err
 }
 

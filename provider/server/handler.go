@@ -13,32 +13,20 @@ import (
 	"github.com/oke-sign/oke-sign/provider/image"
 )
 
-var (
-	errTimeout = errors.New("no answer from OCI")
-	errPanic   = errors.New("internal error, see the provider's log")
-)
-
-// malformedError says why a key is not a question.
-type malformedError struct{ err error }
-
-func (e *malformedError) Error() string { return "not a question: " + e.cause() }
-
-func (e *malformedError) cause() string { return oneLine(e.err.Error(), maxCause) }
-
 // handler answers the questions of one endpoint with values of A.
 type handler[A any] struct {
-	parse func(question string) (asked, error)
+	parse func(question string) (subject, error)
 	// otherRegistry answers about an image that is not of OCI Registry.
-	otherRegistry func(asked, error) A
+	otherRegistry func(subject, error) A
 	// cached answers a question that takes no call; check answers all others.
 	cached func(context.Context, *question) (A, bool)
 	check  func(context.Context, *question) (A, error)
 	// validate returns an error if an answer contradicts itself or its question.
-	validate func(asked, A) (A, error)
-	value    func(A) any                               // what to write for A; nil writes A
-	count    func(A)                                   // in the metrics
-	attrs    func(asked, A, time.Duration) []slog.Attr // of the log line
-	message  string                                    // of the log line
+	validate func(subject, A) (A, error)
+	value    func(A) any                                 // what to write for A; nil writes A
+	count    func(A)                                     // in the metrics
+	attrs    func(subject, A, time.Duration) []slog.Attr // of the log line
+	message  string                                      // of the log line
 	trace    func(context.Context) (context.Context, func() string)
 	log      *slog.Logger
 	metrics  *endpointMetrics
@@ -46,6 +34,14 @@ type handler[A any] struct {
 	limits Limits
 	slots  chan struct{} // one for each request with checks under way
 	late   error         // after the timeout
+}
+
+// endpoint serves one path.
+type endpoint struct {
+	path    string
+	timeout time.Duration
+	metrics *endpointMetrics
+	answer  func(ctx context.Context, questions []string, deadline time.Time) Response
 }
 
 // serve returns the endpoint at a path whose questions h answers.
@@ -58,7 +54,7 @@ func serve[A any](path string, cfg Config, limits Limits, h handler[A]) *endpoin
 
 // question is one key of a request.
 type question struct {
-	asked
+	subject
 	key         string // as Gatekeeper sent it
 	ref         image.Reference
 	img         image.Pinned // zero if ref has no digest
@@ -101,11 +97,11 @@ func (h *handler[A]) answer(ctx context.Context, keys []string, deadline time.Ti
 // settle parses a question, and answers it if that takes no call of OCI.
 func (h *handler[A]) settle(ctx context.Context, q *question) (a A, settled bool, err error) {
 	defer contain.Panic(&err)
-	if q.asked, err = h.parse(q.key); err != nil {
+	if q.subject, err = h.parse(q.key); err != nil {
 		return a, false, &malformedError{err}
 	}
 	if q.ref, err = image.Parse(q.image); err != nil {
-		return h.otherRegistry(q.asked, err), true, nil
+		return h.otherRegistry(q.subject, err), true, nil
 	}
 	q.img, _ = q.ref.Pinned()
 	a, settled = h.cached(ctx, q)
@@ -211,7 +207,7 @@ func (h *handler[A]) finish(ctx context.Context, q *question, a A, err error) ou
 // accept validates, counts and logs an answer.
 func (h *handler[A]) accept(ctx context.Context, q *question, a A) (valid A, err error) {
 	defer contain.Panic(&err)
-	if valid, err = h.validate(q.asked, a); err != nil {
+	if valid, err = h.validate(q.subject, a); err != nil {
 		return valid, err
 	}
 	took := time.Since(q.began)
@@ -221,7 +217,7 @@ func (h *handler[A]) accept(ctx context.Context, q *question, a A) (valid A, err
 		// A log record without a caller saves the search for this line of code in each
 		// call.
 		r := slog.NewRecord(q.began.Add(took), slog.LevelInfo, h.message, 0)
-		r.AddAttrs(h.attrs(q.asked, valid, took)...)
+		r.AddAttrs(h.attrs(q.subject, valid, took)...)
 		if q.ociRequests != "" {
 			r.AddAttrs(slog.String("ociRequests", q.ociRequests))
 		}

@@ -63,7 +63,7 @@ func decodeRequest(body string) ([]string, error) {
 
 // asked is a parsed question: an image reference, and the allowed keys of a question about
 // signatures.
-type asked struct {
+type subject struct {
 	image   string
 	allowed signature.KeySet
 }
@@ -73,8 +73,8 @@ type asked struct {
 //
 // A question without keys is an error. The image policy answers that case itself. If it
 // meant "any key", a mistake would become a yes.
-func parseSignatureQuestion(question string) (asked, error) {
-	var a asked
+func parseSignatureQuestion(question string) (subject, error) {
+	var s subject
 	last := ""
 	var allowed []signature.KeyID
 	add := func(ocid string) error {
@@ -93,44 +93,44 @@ func parseSignatureQuestion(question string) (asked, error) {
 		return nil
 	}
 	err := readQuestion(question, []field{
-		{name: "image", text: &a.image},
+		{name: "image", text: &s.image},
 		{name: "keys", each: add},
 	})
 	if err == nil {
-		a.allowed, err = signature.NewKeySet(allowed...)
+		s.allowed, err = signature.NewKeySet(allowed...)
 	}
 	switch {
 	case err != nil:
-		return asked{}, err
-	case a.image == "":
-		return asked{}, errors.New("image is missing or empty")
+		return subject{}, err
+	case s.image == "":
+		return subject{}, errors.New("image is missing or empty")
 	case len(allowed) == 0:
-		return asked{}, errors.New("keys is missing or empty")
+		return subject{}, errors.New("keys is missing or empty")
 	}
-	return a, nil
+	return s, nil
 }
 
 // parseScanQuestion reads {"image":"…"}. The question has no policy settings, so all
 // policies share one answer.
-func parseScanQuestion(question string) (asked, error) {
-	var a asked
-	err := readQuestion(question, []field{{name: "image", text: &a.image}})
+func parseScanQuestion(question string) (subject, error) {
+	var s subject
+	err := readQuestion(question, []field{{name: "image", text: &s.image}})
 	switch {
 	case err != nil:
-		return asked{}, err
-	case a.image == "":
-		return asked{}, errors.New("image is missing or empty")
+		return subject{}, err
+	case s.image == "":
+		return subject{}, errors.New("image is missing or empty")
 	}
-	return a, nil
+	return s, nil
 }
 
 // parseDigestQuestion accepts any text. Gatekeeper sends an empty question for a container
 // without an image.
-func parseDigestQuestion(question string) (asked, error) {
+func parseDigestQuestion(question string) (subject, error) {
 	if err := bounded(question); err != nil {
-		return asked{}, err
+		return subject{}, err
 	}
-	return asked{image: question}, nil
+	return subject{image: question}, nil
 }
 
 // readQuestion reads a JSON object that has each field at most once and no other fields.

@@ -299,9 +299,9 @@ func same(t *testing.T, ours, theirs reflect.Type) {
 
 // Nothing that is malformed gets a yes, a silence or a broken connection.
 func TestBadInput(t *testing.T) {
-	var asked atomic.Int64
+	var subject atomic.Int64
 	s := serve(t, checking(func(ctx context.Context, ref image.Pinned, allowed signature.KeySet) (checker.Answer, error) {
-		asked.Add(1)
+		subject.Add(1)
 		return signed(ctx, ref, allowed)
 	}))
 	other, err := pki.NewAuthority("test-ca")
@@ -383,7 +383,7 @@ func TestBadInput(t *testing.T) {
 			}
 		})
 	}
-	if n := asked.Load(); n != 0 {
+	if n := subject.Load(); n != 0 {
 		t.Errorf("bad input led to %d checks", n)
 	}
 	if _, answer := s.post(&s.caller, good); len(yes(answer)) != 1 {

@@ -148,8 +148,8 @@ func Verify(rec Record, pub *rsa.PublicKey, img image.Pinned) (Message, error) {
 	return m, nil
 }
 
-// decode accepts one spelling only: encoding/base64 skips line breaks and
-// ignores stray bits, and what has many spellings can be stored many times.
+// decode decodes base64 and accepts one spelling only. Package encoding/base64 skips line
+// breaks and ignores stray bits, so one text could be stored in many spellings.
 func decode(s string, limit int) ([]byte, error) {
 	if len(s) > limit {
 		return nil, fmt.Errorf("%d characters, at most %d are read", len(s), limit)

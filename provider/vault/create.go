@@ -51,15 +51,6 @@ func (c *Client) CreateVault(ctx context.Context, name, compartment string) (Vau
 	return readVault(call, got)
 }
 
-// vaults returns a call to the host that knows all vaults.
-func (c *Client) vaults(operation, method, path string) oci.Call {
-	region := c.who.Region()
-	return oci.Call{
-		Service: "keymanagement", Operation: operation, Method: method,
-		Host: "kms." + region.ID() + "." + region.Domain(), Path: basePath + path,
-	}
-}
-
 func readVault(call oci.Call, got keymanagement.Vault) (Vault, error) {
 	v := Vault{
 		ID: deref(got.Id), Name: oci.Text(got.DisplayName), CompartmentID: deref(got.CompartmentId),

@@ -106,3 +106,12 @@ func (c *Client) Keys(ctx context.Context, in Vault, compartment string) ([]Key,
 	}
 	return keys, nil
 }
+
+// vaults returns a call to the host that knows all vaults.
+func (c *Client) vaults(operation, method, path string) oci.Call {
+	region := c.who.Region()
+	return oci.Call{
+		Service: "keymanagement", Operation: operation, Method: method,
+		Host: "kms." + region.ID() + "." + region.Domain(), Path: basePath + path,
+	}
+}

@@ -30,7 +30,7 @@ import (
 
 // ErrNotFound means that OCI has no such key, version, vault or compartment, or that this
 // identity may not read it. OCI does not say which.
-var ErrNotFound = errors.New("not found, or this principal may not read it")
+var ErrNotFound = errors.New("not found, or this identity may not read it")
 
 const (
 	basePath    = "/20180608"
@@ -268,4 +268,46 @@ func deref(s *string) string {
 		return ""
 	}
 	return *s
+}
+
+// at calls do with the host of a key's vault. The host has one of two names, and only a
+// call shows that a name does not exist.
+func (c *Client) at(ctx context.Context, id signature.KeyID, p plane, do func(host string) error) error {
+	if id.IsZero() {
+		return fmt.Errorf("no key: %w", ErrNotFound)
+	}
+	region := id.Region()
+	if region.Realm() != c.who.Realm() {
+		return fmt.Errorf("the key is in realm %s, but this identity is in %s and reaches no other", region.Realm(), c.who.Realm())
+	}
+	if e, ok := c.endpoints.configured[id.VaultExtension()]; ok {
+		if e.domain != region.Domain() {
+			return fmt.Errorf("the endpoint given for its vault is not under %s", region.Domain())
+		}
+		return do(e.host(p))
+	}
+	short, long := "kms."+region.ID()+"."+region.Domain(), "kms."+region.ID()+".oci."+region.Domain()
+	first, second := long, short
+	if withoutOCI(region) {
+		first, second = short, long
+	}
+	vault := id.VaultExtension() + "." + region.ID()
+	if c.endpoints.get(vault) == second {
+		first, second = second, first
+	}
+	host := func(suffix string) string { return id.VaultExtension() + "-" + string(p) + "." + suffix }
+	err := do(host(first))
+	if !oci.NoSuchHost(err) {
+		c.endpoints.set(vault, first)
+		return err
+	}
+	if ctx.Err() != nil {
+		return err
+	}
+	other := do(host(second))
+	if oci.NoSuchHost(other) {
+		return fmt.Errorf("%w; %w", err, other)
+	}
+	c.endpoints.set(vault, second)
+	return other
 }

@@ -74,7 +74,7 @@ func (k Key) Unusable(id signature.KeyVersionID) string {
 	shown := func(s string) string { return cmp.Or(signature.Printable(s), "unknown") }
 	switch {
 	case k.State == NotFound:
-		return fmt.Sprintf("OCI Vault does not find key %s, or this principal may not read it", k.ID.Short())
+		return fmt.Sprintf("OCI Vault does not find key %s, or this identity may not read it", k.ID.Short())
 	case k.State != Enabled:
 		return fmt.Sprintf("key %s is %s", k.ID.Short(), shown(k.State))
 	case k.Algorithm != "RSA":
@@ -176,7 +176,7 @@ func deny(ev Evidence, allowed signature.KeySet, reported Finding) Verdict {
 		v = Verdict{Reason: KeyNotAllowed, Detail: fmt.Sprintf("%s, by %s; allowed: %s",
 			count(ev.Records, "signature"), ev.OtherKeys, cmp.Or(allowed.Short(), "none"))}
 	case ev.Missing:
-		v = Verdict{Reason: ImageNotFound, Detail: "no such image, or this principal may not read it"}
+		v = Verdict{Reason: ImageNotFound, Detail: "no such image, or this identity may not read it"}
 	case ev.Unusable > 0:
 		v.Detail = fmt.Sprintf("no signature; %s not available", count(ev.Unusable, "record"))
 	}

@@ -185,7 +185,7 @@ func (i *installation) withoutRights(t *testing.T) {
 	image := home.signed(t, "signed-already", imageKey)
 	eventually(t, soon, "the provider says that it may not read", func() error {
 		r := home.kubectl(t, "run", "signed", "--image="+image, "--dry-run=server").fails(t, denies)
-		if !strings.Contains(r.stderr, ": image-not-found: no such image, or this principal may not read it") {
+		if !strings.Contains(r.stderr, ": image-not-found: no such image, or this identity may not read it") {
 			return errors.New(r.stderr)
 		}
 		return nil
