@@ -28,12 +28,16 @@ import (
 )
 
 // State is what a cluster enforces: constraints of oke-sign, and the namespaces that
-// Gatekeeper does not check.
+// Gatekeeper does not check. Each part that could not be read has an error instead.
 type State struct {
 	workload.Input
 	Webhook  *admissionregistrationv1.ValidatingWebhook // nil: it does not exist
-	Unknown  error                                      // why the webhook could not be read
 	Excluded []string                                   // namespaces that Gatekeeper's Config exempts; a * may be at either end
+	Live     *Live                                      // who answers now; nil: not read, and assumed to answer
+
+	Unlisted   error // why the namespaces could not be listed
+	Unknown    error // why the webhook could not be read
+	Unexcluded error // why the Config could not be read
 }
 
 // ErrNoConstraints reports a cluster without a constraint of oke-sign.
@@ -57,18 +61,29 @@ func Read(ctx context.Context, s *connect.Session) (State, error) {
 	return e, err
 }
 
-// ReadScope reads where the cluster enforces constraints: its namespaces, or one of them,
-// and the namespaces that Gatekeeper does not check. It skips parts that the user may not
-// read, and says so.
-func ReadScope(ctx context.Context, s *connect.Session, namespace string) (e State, err error) {
-	e.Namespaces, err = listNamespaces(ctx, s, namespace)
-	switch {
-	case apierrors.IsForbidden(err):
-		s.Remark("you may not list namespaces, so constraints with a namespaceSelector cannot be simulated")
-	case err != nil:
-		return State{}, err
-	}
+// Scope reads where the cluster enforces constraints: its namespaces, or one of them, and
+// the namespaces that Gatekeeper does not check.
+func Scope(ctx context.Context, s *connect.Session, namespace string) (e State) {
+	e.Namespaces, e.Unlisted = listNamespaces(ctx, s, namespace)
 	e.Webhook, e.Unknown = ReadWebhook(ctx, s)
+	configs, err := List(ctx, s, ConfigKind)
+	if err != nil && !apierrors.IsNotFound(err) {
+		e.Unexcluded = fmt.Errorf("listing Gatekeeper's configuration: %w", err)
+	}
+	e.Excluded = ExcludedNamespaces(configs)
+	return e
+}
+
+// ReadScope reads what Scope reads. It skips parts that the user may not read, and says
+// so. Another failure to read the namespaces or the Config is an error.
+func ReadScope(ctx context.Context, s *connect.Session, namespace string) (State, error) {
+	e := Scope(ctx, s, namespace)
+	switch {
+	case apierrors.IsForbidden(e.Unlisted):
+		s.Remark("you may not list namespaces, so constraints with a namespaceSelector cannot be simulated")
+	case e.Unlisted != nil:
+		return State{}, e.Unlisted
+	}
 	switch {
 	case ctx.Err() != nil:
 		return State{}, ctx.Err()
@@ -79,14 +94,12 @@ func ReadScope(ctx context.Context, s *connect.Session, namespace string) (e Sta
 	case e.Webhook == nil:
 		s.Remark("Gatekeeper's webhook does not exist, so the cluster denies nothing; run kubectl oke-sign doctor")
 	}
-	configs, err := List(ctx, s, ConfigKind)
 	switch {
-	case apierrors.IsForbidden(err):
+	case apierrors.IsForbidden(e.Unexcluded):
 		s.Remark("you may not read Gatekeeper's Config, so namespaces that it exempts count as checked here")
-	case err != nil && !apierrors.IsNotFound(err):
-		return State{}, fmt.Errorf("listing Gatekeeper's configuration: %w", err)
+	case e.Unexcluded != nil:
+		return State{}, e.Unexcluded
 	}
-	e.Excluded = ExcludedNamespaces(configs)
 	return e, nil
 }
 

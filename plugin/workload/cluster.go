@@ -33,3 +33,14 @@ func EachObject(ctx context.Context, client dynamic.Interface, of schema.GroupVe
 	}
 	return nil
 }
+
+// Templated returns the resources of workloads from whose templates controllers make Pods.
+// Objects that another workload makes, such as ReplicaSets, are not among them.
+func Templated() []schema.GroupVersionResource {
+	return []schema.GroupVersionResource{
+		{Group: "apps", Version: "v1", Resource: "deployments"},
+		{Group: "apps", Version: "v1", Resource: "statefulsets"},
+		{Group: "apps", Version: "v1", Resource: "daemonsets"},
+		{Group: "batch", Version: "v1", Resource: "cronjobs"},
+	}
+}

@@ -9,12 +9,10 @@ import (
 	"time"
 
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/version"
 
 	"github.com/oke-sign/oke-sign/plugin/cli"
 	"github.com/oke-sign/oke-sign/plugin/enforcement"
-	"github.com/oke-sign/oke-sign/plugin/workload"
 )
 
 func checkGatekeeper(f *facts) []finding {
@@ -157,10 +155,9 @@ func checkNamespaces(f *facts) []finding {
 	for _, b := range f.backends {
 		own = append(own, b.namespace)
 	}
-	e := enforcement.State{Input: workload.Input{Namespaces: make(map[string]*corev1.Namespace)}, Webhook: w, Excluded: enforcement.ExcludedNamespaces(f.configs.is)}
+	e := f.scope()
 	var expected, others []string
-	for i, n := range f.namespaces.is {
-		e.Namespaces[n.Name] = &f.namespaces.is[i]
+	for _, n := range f.namespaces.is {
 		why := e.WhyNotAsked(n.Name)
 		switch {
 		case why == "":

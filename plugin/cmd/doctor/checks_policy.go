@@ -3,6 +3,7 @@ package doctor
 import (
 	"cmp"
 	"embed"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"reflect"
@@ -12,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/oke-sign/oke-sign/plugin/cli"
+	"github.com/oke-sign/oke-sign/plugin/constraint"
 	"github.com/oke-sign/oke-sign/plugin/enforcement"
 	"github.com/oke-sign/oke-sign/plugin/manifest"
 	"github.com/oke-sign/oke-sign/plugin/simulate"
@@ -84,40 +86,100 @@ func checkEffect(f *facts) []finding {
 	if f.constraints.err != nil {
 		return []finding{unknown(f.constraints.err)}
 	}
-	var signed, denying []unstructured.Unstructured
+	var signed, denying, reaching []unstructured.Unstructured
 	var found []finding
 	for _, c := range f.constraints.is {
+		if c.GetKind() == policies.ImageDigests && deniesImages(c) {
+			found = append(found, checkReach(f, c)...)
+		}
 		if c.GetKind() != policies.SignedImages {
 			continue
 		}
 		signed = append(signed, c)
 		if !deniesPods(c) {
+			found = append(found, checkKinds(c)...)
 			continue
 		}
 		denying = append(denying, c)
-		name := c.GetKind() + "/" + c.GetName()
-		edit := "kubectl edit " + strings.ToLower(name)
-		switch keys, listed, _ := unstructured.NestedSlice(c.Object, "spec", "parameters", "keys"); {
-		case !listed:
-			found = append(found, fails(edit, "%s has no list of keys, and denies every image of OCI Registry", name))
-		case len(keys) == 0:
-			found = append(found, warns(edit, "%s lists no key, so every image of OCI Registry may run, signed or not", name))
+		if r := f.reach[constraint.Name(&c)]; r.err == nil && r.is.Why() == "" {
+			reaching = append(reaching, c)
 		}
-		for _, narrow := range narrowed(c) {
-			found = append(found, warns(edit, "%s does not cover all Pods: %s", name, narrow))
-		}
+		found = append(found, checkList(c)...)
+		found = append(found, checkReach(f, c)...)
 	}
 	switch {
 	case len(signed) == 0:
-		return []finding{fails("kubectl oke-sign policy set --key KEY", "no constraint requires signatures")}
+		return append([]finding{fails("kubectl oke-sign policy set --key KEY", "no constraint requires signatures")}, found...)
 	case len(denying) == 0:
-		return []finding{fails("set enforcementAction: deny in a constraint that matches Pods, with kubectl edit okesignedimages", "%s of kind OKESignedImages, but none denies Pods", cli.Count(len(signed), "constraint"))}
+		return append([]finding{fails("set enforcementAction: deny in a constraint that matches Pods, with kubectl edit okesignedimages", "%s of kind OKESignedImages, but none denies Pods", cli.Count(len(signed), "constraint"))}, found...)
+	case len(reaching) == 0:
+		return worst(found)
 	}
 	var names []string
-	for _, c := range denying {
+	for _, c := range reaching {
 		names = append(names, c.GetName())
 	}
 	return append([]finding{holds("%s denies Pods", strings.Join(names, ", "))}, found...)
+}
+
+// worst makes failures of the warnings that a constraint covers no Pod that runs. Without
+// another constraint, nothing that runs is checked.
+func worst(found []finding) []finding {
+	for i := range found {
+		if found[i].idle {
+			found[i].State = stateFails
+		}
+	}
+	return found
+}
+
+// edit returns the command that changes a constraint.
+func edit(c unstructured.Unstructured) string {
+	if c.GetLabels()[constraint.Label] != "" {
+		return "kubectl oke-sign policy edit"
+	}
+	return "kubectl edit " + strings.ToLower(c.GetKind()) + "/" + c.GetName()
+}
+
+// checkKinds finds a constraint that denies neither Pods nor anything that makes Pods.
+func checkKinds(c unstructured.Unstructured) []finding {
+	makesPods := func(k podKind) bool { return enforcement.MatchesKind(c, k.group, k.kind) }
+	if !enforcement.ActsAt(c, "deny") || slices.ContainsFunc(breakGlassKinds, makesPods) {
+		return nil
+	}
+	return []finding{fails(edit(c), "%s applies to no Pod: spec.match.kinds includes neither Pods nor workloads", constraint.Name(&c))}
+}
+
+// checkList finds a constraint on signatures that admits all images, or no image.
+func checkList(c unstructured.Unstructured) []finding {
+	switch keys, listed, _ := unstructured.NestedSlice(c.Object, "spec", "parameters", "keys"); {
+	case !listed:
+		return []finding{fails(edit(c), "%s has no list of keys, and denies every image of OCI Registry", constraint.Name(&c))}
+	case len(keys) == 0:
+		return []finding{warns(edit(c), "%s lists no key, so every image of OCI Registry may run, signed or not", constraint.Name(&c))}
+	}
+	return nil
+}
+
+// checkReach finds a constraint that applies to no Pod, or not to all Pods. Names of
+// namespaces that Gatekeeper does not check anyway may be excluded.
+func checkReach(f *facts, c unstructured.Unstructured) []finding {
+	name := constraint.Name(&c)
+	switch r := f.reach[name]; {
+	case r.err != nil:
+		return []finding{unknown(fmt.Errorf("whether %s applies to a Pod: %w", name, r.err))}
+	case r.is.Empty != "":
+		return []finding{fails(edit(c), "%s applies to no Pod: %s", name, r.is.Empty)}
+	case r.is.Idle != "":
+		x := warns(edit(c), "%s applies to no Pod that runs: %s", name, r.is.Idle)
+		x.idle = true
+		return []finding{x}
+	}
+	var found []finding
+	for _, narrow := range enforcement.Narrowed(f.scope().WithoutExempt(c)) {
+		found = append(found, warns(edit(c), "%s does not cover all Pods: %s", name, narrow))
+	}
+	return found
 }
 
 func checkConstraintStatus(f *facts) []finding {
@@ -150,76 +212,132 @@ func checkConstraintStatus(f *facts) []finding {
 	return found
 }
 
+type podKind struct{ group, kind string }
+
 // breakGlassKinds are the kinds whose objects set annotations of Pods.
-var breakGlassKinds = []struct{ group, kind string }{
+var breakGlassKinds = []podKind{
 	{"", "Pod"}, {"", "PodTemplate"}, {"", "ReplicationController"},
 	{"apps", "ControllerRevision"}, {"apps", "DaemonSet"}, {"apps", "Deployment"}, {"apps", "ReplicaSet"}, {"apps", "StatefulSet"},
 	{"batch", "CronJob"}, {"batch", "Job"},
 }
 
 // checkBreakGlass finds ways around OKEBreakGlass, which limits who may use break-glass:
-// kinds or namespaces that it does not cover, and actions that only warn.
+// kinds or namespaces that it does not cover although the image policy does, and actions
+// that only warn.
 func checkBreakGlass(f *facts) []finding {
 	if f.constraints.err != nil {
 		return []finding{unknown(f.constraints.err)}
 	}
-	var rules, idle []unstructured.Unstructured
-	honoured, who := false, false
-	for _, c := range f.constraints.is {
-		switch c.GetKind() {
-		case policies.SignedImages, policies.ImageDigests, policies.ScannedImages:
-			glass, _, _ := unstructured.NestedString(c.Object, "spec", "parameters", "breakGlass")
-			honoured = honoured || glass != "Ignore" && enforcement.ActsAt(c, "deny")
-		case policies.BreakGlass:
-			report, _, _ := unstructured.NestedBool(c.Object, "spec", "parameters", "report")
-			if report {
-				continue
-			}
-			if !enforcement.ActsAt(c, "deny") {
-				idle = append(idle, c)
-				continue
-			}
-			rules = append(rules, c)
-			for _, list := range []string{"users", "groups", "serviceAccounts"} {
-				names, _, _ := unstructured.NestedSlice(c.Object, "spec", "parameters", list)
-				who = who || len(names) > 0
-			}
-		}
-	}
+	honoring, rules, idle := breakGlassParts(f.constraints.is)
 	switch {
-	case !honoured:
+	case len(honoring) == 0:
 		return []finding{holds("the policy ignores the annotation")}
 	case len(rules) == 0 && len(idle) > 0:
-		return []finding{fails("set enforcementAction: deny in it", "OKEBreakGlass/%s denies nobody", idle[0].GetName())}
+		return []finding{fails(fmt.Sprintf(`kubectl patch okebreakglass %s --type merge -p '{"spec":{"enforcementAction":"deny"}}'`, idle[0].GetName()), "OKEBreakGlass/%s denies nobody", idle[0].GetName())}
 	case len(rules) == 0:
-		return []finding{warns("create a constraint of kind OKEBreakGlass: kubectl oke-sign policy set --break-glass-group GROUP", "anybody who may create a Pod may use break-glass, without a reason and without an end")}
+		return []finding{warns("kubectl oke-sign policy set --break-glass-group GROUP", "no constraint of kind OKEBreakGlass: anybody who may create a Pod may use break-glass, without a reason and without an end")}
 	}
 	worse := warns
-	if who {
+	if slices.ContainsFunc(rules, namesUsers) {
 		worse = fails // the limit can be avoided
 	}
 	var found []finding
-	// A constraint with a narrower match limits nobody outside it, whatever its kinds.
-	whole := slices.DeleteFunc(slices.Clone(rules), func(c unstructured.Unstructured) bool { return len(narrowed(c)) > 0 })
-	if len(whole) == 0 {
-		found = append(found, worse("remove it from spec.match", "OKEBreakGlass/%s does not cover everything: %s", rules[0].GetName(), narrowed(rules[0])[0]))
-	} else {
-		rules = whole
-	}
-	var missing []string
-	for _, k := range breakGlassKinds {
-		if !slices.ContainsFunc(rules, func(c unstructured.Unstructured) bool { return enforcement.MatchesKind(c, k.group, k.kind) }) {
-			missing = append(missing, k.kind)
+	covering := rules
+	for _, c := range honoring {
+		// A constraint with a narrower match limits nobody outside it, whatever its kinds.
+		over := slices.DeleteFunc(slices.Clone(rules), func(rule unstructured.Unstructured) bool { return f.scope().Uncovered(rule, c) != "" })
+		if len(over) == 0 {
+			why := f.scope().Uncovered(rules[0], c)
+			found = append(found, worse(sameScope(rules[0], c), "OKEBreakGlass/%s does not cover all that %s covers: %s", rules[0].GetName(), constraint.Name(&c), why))
+			break
 		}
+		if missing := missingKinds(over); len(missing) > 0 {
+			found = append(found, worse(addKinds(over[0], missing), "OKEBreakGlass does not cover %s: break-glass is not limited there", names(missing)))
+			covering = over
+			break
+		}
+		covering = over
 	}
-	if len(missing) > 0 {
-		found = append(found, worse("add the kinds to spec.match.kinds", "OKEBreakGlass does not cover %s: break-glass is not limited there", strings.Join(missing, ", ")))
-	}
-	found = append(found, looseRules(rules)...)
+	found = append(found, looseRules(covering)...)
 	if len(found) == 0 {
 		found = append(found, holds("by %s", cli.Count(len(rules), "constraint")))
 	}
 	return found
+}
+
+// breakGlassParts returns the constraints that deny images and honor break-glass, those
+// that limit break-glass, and those that would limit it and deny nobody.
+func breakGlassParts(constraints []unstructured.Unstructured) (honoring, rules, idle []unstructured.Unstructured) {
+	for _, c := range constraints {
+		glass, _, _ := unstructured.NestedString(c.Object, "spec", "parameters", "breakGlass")
+		report, _, _ := unstructured.NestedBool(c.Object, "spec", "parameters", "report")
+		switch {
+		case c.GetKind() != policies.BreakGlass && glass != "Ignore" && deniesImages(c):
+			honoring = append(honoring, c)
+		case c.GetKind() != policies.BreakGlass || report:
+		case enforcement.ActsAt(c, "deny"):
+			rules = append(rules, c)
+		default:
+			idle = append(idle, c)
+		}
+	}
+	return honoring, rules, idle
+}
+
+// namesUsers reports whether an OKEBreakGlass constraint says who may use break-glass.
+func namesUsers(rule unstructured.Unstructured) bool {
+	return slices.ContainsFunc([]string{"users", "groups", "serviceAccounts"}, func(list string) bool {
+		names, _, _ := unstructured.NestedSlice(rule.Object, "spec", "parameters", list)
+		return len(names) > 0
+	})
+}
+
+// missingKinds returns the kinds that none of the rules matches.
+func missingKinds(rules []unstructured.Unstructured) []podKind {
+	return slices.DeleteFunc(slices.Clone(breakGlassKinds), func(k podKind) bool {
+		return slices.ContainsFunc(rules, func(rule unstructured.Unstructured) bool { return enforcement.MatchesKind(rule, k.group, k.kind) })
+	})
+}
+
+func names(kinds []podKind) string {
+	var list []string
+	for _, k := range kinds {
+		list = append(list, k.kind)
+	}
+	return strings.Join(list, ", ")
+}
+
+// addKinds returns the command that has a rule match more kinds.
+func addKinds(rule unstructured.Unstructured, kinds []podKind) string {
+	var patch []any
+	for _, k := range kinds {
+		patch = append(patch, map[string]any{"op": "add", "path": "/spec/match/kinds/-", "value": map[string]any{"apiGroups": []string{k.group}, "kinds": []string{k.kind}}})
+	}
+	text, err := json.Marshal(patch)
+	if err != nil {
+		return "kubectl edit okebreakglass/" + rule.GetName()
+	}
+	return fmt.Sprintf("kubectl patch okebreakglass %s --type json -p '%s'", rule.GetName(), text)
+}
+
+// sameScope returns the command that gives a rule the scope of a constraint.
+func sameScope(rule, c unstructured.Unstructured) string {
+	scope := make(map[string]any)
+	for _, field := range []string{"namespaces", "excludedNamespaces", "namespaceSelector", "labelSelector", "name", "scope", "source"} {
+		there, _, _ := unstructured.NestedFieldNoCopy(rule.Object, "spec", "match", field)
+		wanted, _, _ := unstructured.NestedFieldNoCopy(c.Object, "spec", "match", field)
+		if field == "labelSelector" || field == "name" { // workloads have other labels and names than their Pods
+			wanted = nil
+		}
+		if !reflect.DeepEqual(there, wanted) {
+			scope[field] = wanted
+		}
+	}
+	patch, err := json.Marshal(map[string]any{"spec": map[string]any{"match": scope}})
+	if err != nil {
+		return "kubectl edit okebreakglass/" + rule.GetName()
+	}
+	return fmt.Sprintf("kubectl patch okebreakglass %s --type merge -p '%s'", rule.GetName(), patch)
 }
 
 // looseRules finds rules that let an old break-glass use start other Pods or images.

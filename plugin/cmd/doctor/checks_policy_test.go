@@ -119,6 +119,8 @@ func TestConstraintsEnforce(t *testing.T) {
 		"workloads only": {at(signed, []any{"Deployment"}, "spec,match,kinds,0,kinds"), []string{
 			"fails: 1 constraint of kind OKESignedImages, but none denies Pods",
 			"-> set enforcementAction: deny in a constraint that matches Pods, with kubectl edit okesignedimages",
+			"fails: OKESignedImages/signed applies to no Pod: spec.match.kinds includes neither Pods nor workloads",
+			"-> kubectl edit okesignedimages/signed",
 		}},
 		"no key": {at(signed, []any{}, "spec,parameters,keys"), []string{
 			"holds: signed denies Pods",
@@ -151,14 +153,78 @@ func TestConstraintsEnforce(t *testing.T) {
 			"-> kubectl edit okesignedimages/signed",
 		}},
 		"namespaces by label": {at(signed, map[string]any{"matchLabels": map[string]any{"env": "prod"}}, "spec,match,namespaceSelector"), []string{
-			"holds: signed denies Pods",
-			`warns: OKESignedImages/signed does not cover all Pods: only namespaces with {"matchLabels":{"env":"prod"}}, so the owner of a Namespace can exempt it`,
+			`fails: OKESignedImages/signed applies to no Pod: no namespace matches: only namespaces with {"matchLabels":{"env":"prod"}}, so the owner of a Namespace can exempt it`,
 			"-> kubectl edit okesignedimages/signed",
+		}},
+		"all but a namespace that Gatekeeper checks": {at(signed, []any{"kube-system", "default-*"}, "spec,match,excludedNamespaces"), []string{
+			"holds: signed denies Pods",
+			`warns: OKESignedImages/signed does not cover all Pods: not namespaces ["default-*"]`,
+			"-> kubectl edit okesignedimages/signed",
+		}},
+		"a namespace that nobody has": {at(signed, []any{"shpo"}, "spec,match,namespaces"), []string{
+			`fails: OKESignedImages/signed applies to no Pod: no namespace matches: only namespaces ["shpo"]`,
+			"-> kubectl edit okesignedimages/signed",
+		}},
+		"a namespace that nobody has, in the image policy of policy set": {all(at(signed, []any{"shpo"}, "spec,match,namespaces"), at(signed, "pods", "metadata,labels,oke-sign.dev/policy")), []string{
+			`fails: OKESignedImages/signed applies to no Pod: no namespace matches: only namespaces ["shpo"]`,
+			"-> kubectl oke-sign policy edit",
+		}},
+		"a namespace that nobody has, beside a constraint for all": {all(at(signed, []any{"shpo"}, "spec,match,namespaces"), more(`parameters: {keys: [`+soundKey+`]}`)), []string{
+			"holds: more denies Pods",
+			`fails: OKESignedImages/signed applies to no Pod: no namespace matches: only namespaces ["shpo"]`,
+			"-> kubectl edit okesignedimages/signed",
+		}},
+		"all namespaces left out": {at(signed, []any{"*"}, "spec,match,excludedNamespaces"), []string{
+			`fails: OKESignedImages/signed applies to no Pod: no namespace matches: not namespaces ["*"]`,
+			"-> kubectl edit okesignedimages/signed",
+		}},
+		"only a namespace that Gatekeeper does not check": {at(signed, []any{"kube-*", "oke-sign"}, "spec,match,namespaces"), []string{
+			"fails: OKESignedImages/signed applies to no Pod: it covers only namespaces that Gatekeeper does not check: kube-system, oke-sign",
+			"-> kubectl edit okesignedimages/signed",
+		}},
+		"a namespace without Pods, while others have some": {all(at(signed, []any{"shop"}, "spec,match,namespaces"), web("prod")), []string{
+			`fails: OKESignedImages/signed applies to no Pod that runs: none of 1 Pod matches: only namespaces ["shop"]`,
+			"-> kubectl edit okesignedimages/signed",
+		}},
+		"a namespace without Pods, beside a constraint for all": {all(at(signed, []any{"shop"}, "spec,match,namespaces"), web("prod"), more(`parameters: {keys: [`+soundKey+`]}`)), []string{
+			"holds: more denies Pods",
+			`warns: OKESignedImages/signed applies to no Pod that runs: none of 1 Pod matches: only namespaces ["shop"]`,
+			"-> kubectl edit okesignedimages/signed",
+		}},
+		"labels that no Pod has": {all(at(signed, map[string]any{"matchLabels": map[string]any{"a": "b"}}, "spec,match,labelSelector"), web("shop")), []string{
+			`fails: OKESignedImages/signed applies to no Pod that runs: none of 1 Pod matches: only objects with {"matchLabels":{"a":"b"}}, and the creator of a Pod chooses its labels`,
+			"-> kubectl edit okesignedimages/signed",
+		}},
+		"a name that no Pod has": {all(at(signed, "job-*", "spec,match,name"), web("shop")), []string{
+			`fails: OKESignedImages/signed applies to no Pod that runs: none of 1 Pod matches: only objects named "job-*"`,
+			"-> kubectl edit okesignedimages/signed",
+		}},
+		"labels that a Pod has": {all(at(signed, map[string]any{"matchLabels": map[string]any{"app": "web"}}, "spec,match,labelSelector"), web("shop")), []string{
+			"holds: signed denies Pods",
+			`warns: OKESignedImages/signed does not cover all Pods: only objects with {"matchLabels":{"app":"web"}}, and the creator of a Pod chooses its labels`,
+			"-> kubectl edit okesignedimages/signed",
+		}},
+		"Pods may not be listed, and the match depends on them": {all(at(signed, []any{"shop"}, "spec,match,namespaces"), web("shop"), unread("Pod", forbidden)), []string{
+			"unknown: whether OKESignedImages/signed applies to a Pod: objects is forbidden: you may not",
+			"-> ask for the right to read it",
+		}},
+		"namespaces may not be listed, and the match depends on them": {all(at(signed, []any{"shop"}, "spec,match,namespaces"), unread("Namespace", forbidden)), []string{
+			"unknown: whether OKESignedImages/signed applies to a Pod: objects is forbidden: you may not",
+			"-> ask for the right to read it",
+		}},
+		"namespaces may not be listed, and the match does not depend on them": {unread("Namespace", forbidden), []string{
+			"holds: signed denies Pods",
+		}},
+		"workloads, not their Pods": {all(at(signed, []any{"apps"}, "spec,match,kinds,0,apiGroups"), at(signed, []any{"Deployment"}, "spec,match,kinds,0,kinds"), more(`parameters: {keys: [`+soundKey+`]}`)), []string{
+			"holds: more denies Pods",
+		}},
+		"digests of Services": {add("{apiVersion: constraints.gatekeeper.sh/v1beta1, kind: OKEImageDigests, metadata: {name: digests}, spec: {match: {kinds: [{apiGroups: [''], kinds: [Service]}]}}}"), []string{
+			"holds: signed denies Pods",
+			"fails: OKEImageDigests/digests applies to no Pod: spec.match.kinds does not include Pods",
+			"-> kubectl edit okeimagedigests/digests",
 		}},
 		"all but some namespaces": {at(signed, []any{"kube-system"}, "spec,match,excludedNamespaces"), []string{
 			"holds: signed denies Pods",
-			`warns: OKESignedImages/signed does not cover all Pods: not namespaces ["kube-system"]`,
-			"-> kubectl edit okesignedimages/signed",
 		}},
 		"objects of one name": {at(signed, "web", "spec,match,name"), []string{
 			"holds: signed denies Pods",
@@ -169,16 +235,14 @@ func TestConstraintsEnforce(t *testing.T) {
 			"holds: signed denies Pods",
 		}},
 		"objects that are generated only": {at(signed, "Generated", "spec,match,source"), []string{
-			"holds: signed denies Pods",
-			`warns: OKESignedImages/signed does not cover all Pods: only objects of source "Generated"`,
+			"fails: OKESignedImages/signed applies to no Pod: spec.match.source is Generated, and nobody sends such objects",
 			"-> kubectl edit okesignedimages/signed",
 		}},
 		"objects of any source": {at(signed, "All", "spec,match,source"), []string{
 			"holds: signed denies Pods",
 		}},
 		"cluster-wide objects only": {at(signed, "Cluster", "spec,match,scope"), []string{
-			"holds: signed denies Pods",
-			`warns: OKESignedImages/signed does not cover all Pods: only "Cluster" objects`,
+			"fails: OKESignedImages/signed applies to no Pod: spec.match.scope is Cluster, and Pods are in namespaces",
 			"-> kubectl edit okesignedimages/signed",
 		}},
 		"namespaced objects only": {at(signed, "Namespaced", "spec,match,scope"), []string{
@@ -188,17 +252,18 @@ func TestConstraintsEnforce(t *testing.T) {
 			"holds: signed denies Pods",
 		}},
 		"a choice longer than a screen": {at(signed, []any{strings.Repeat("x", 500)}, "spec,match,namespaces"), []string{
-			"holds: signed denies Pods",
-			"warns: OKESignedImages/signed does not cover all Pods: only namespaces [\"" + strings.Repeat("x", 181) + "…",
+			"fails: OKESignedImages/signed applies to no Pod: no namespace matches: only namespaces [\"" + strings.Repeat("x", 181) + "…",
 			"-> kubectl edit okesignedimages/signed",
 		}},
 		"a match that is none": {at(signed, "Pod", "spec,match"), []string{
-			"holds: signed denies Pods",
+			"unknown: whether OKESignedImages/signed applies to a Pod: spec.match: cannot restore struct from: string",
+			"-> try again; if it stays, fix the cause that the error names",
 		}},
 		"a specification that is none": {at(signed, "deny", "spec"), []string{
-			"holds: signed denies Pods",
 			"fails: OKESignedImages/signed has no list of keys, and denies every image of OCI Registry",
 			"-> kubectl edit okesignedimages/signed",
+			"unknown: whether OKESignedImages/signed applies to a Pod: spec.match: cannot restore struct from: string",
+			"-> try again; if it stays, fix the cause that the error names",
 		}},
 		"one that denies beside one that warns": {add("{apiVersion: constraints.gatekeeper.sh/v1beta1, kind: OKESignedImages, metadata: {name: trial}, spec: {enforcementAction: warn, parameters: {keys: []}}}"), []string{
 			"holds: signed denies Pods",

@@ -97,9 +97,7 @@ func checkScans(f *facts) []finding {
 		}
 		unknown, _, _ := unstructured.NestedString(c.Object, "spec", "parameters", "unknown")
 		denies = denies || unknown != enforcement.AllowUnknown
-		for _, narrow := range narrowed(c) {
-			found = append(found, warns("kubectl edit "+strings.ToLower(name), "%s does not cover all Pods: %s", name, narrow))
-		}
+		found = append(found, checkReach(f, c)...)
 	}
 	if asked == 0 {
 		return []finding{holds("no constraint requires scans")}

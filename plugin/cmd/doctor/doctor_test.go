@@ -200,6 +200,16 @@ func add(text string) change {
 	}
 }
 
+// more adds a constraint on signatures.
+func more(spec string) change {
+	return add("{apiVersion: constraints.gatekeeper.sh/v1beta1, kind: OKESignedImages, metadata: {name: more}, spec: {" + spec + "}}")
+}
+
+// web has a Pod run in a namespace.
+func web(namespace string) change {
+	return add("{apiVersion: v1, kind: Namespace, metadata: {name: " + namespace + "}}\n---\n{apiVersion: v1, kind: Pod, metadata: {name: web, namespace: " + namespace + ", labels: {app: web}}}")
+}
+
 func unread(what string, err error) change { return func(w *world) { w.Unread[what] = err } }
 
 func behind(d time.Duration) change { return func(w *world) { w.Behind = d } }

@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/oke-sign/oke-sign/plugin/connect"
+	"github.com/oke-sign/oke-sign/plugin/enforcement"
 	"github.com/oke-sign/oke-sign/plugin/okecluster"
 	"github.com/oke-sign/oke-sign/plugin/simulate"
 	"github.com/oke-sign/oke-sign/provider/vault"
@@ -110,7 +111,23 @@ func (w *World) facts() (*facts, error) {
 	}
 	f.running.is, f.oke.is = w.Running, w.OKE
 	w.unread(f)
+	f.reach = make(map[string]fact[enforcement.Reach])
+	for _, c := range f.constraints.is {
+		if deniesImages(c) {
+			r, err := f.scope().Reach(&c, w.pods)
+			f.reach[c.GetKind()+"/"+c.GetName()] = fact[enforcement.Reach]{r, err}
+		}
+	}
 	return f, nil
+}
+
+// pods are the Pods that run.
+func (w *World) pods(yield func(*unstructured.Unstructured, error) bool) {
+	for _, o := range w.Objects {
+		if o.GetKind() == "Pod" && !yield(o, w.Unread["Pod"]) {
+			return
+		}
+	}
 }
 
 // put gives an object to the facts that it belongs to.
@@ -145,6 +162,9 @@ func (w *World) put(f *facts, b *backend, service **corev1.Service, o *unstructu
 		f.namespaces.is = append(f.namespaces.is, corev1.Namespace{})
 		return read(&f.namespaces.is[len(f.namespaces.is)-1])
 	case "Pod":
+		if o.GetNamespace() != b.namespace {
+			return nil // Reach looks at it
+		}
 		b.pods = append(b.pods, corev1.Pod{})
 		return read(&b.pods[len(b.pods)-1])
 	case "Service":
@@ -156,6 +176,9 @@ func (w *World) put(f *facts, b *backend, service **corev1.Service, o *unstructu
 		b.chain.is, b.chain.err = certificates(secret.Data[corev1.TLSCertKey])
 		b.chain.err = cmp.Or(w.Unread["Secret"], b.chain.err)
 		return err
+	}
+	if o.GetKind() == "EndpointSlice" {
+		return nil // doctor looks at the Pods
 	}
 	return fmt.Errorf("doctor reads no %s", o.GetKind())
 }

@@ -1,7 +1,6 @@
 package doctor
 
 import (
-	"cmp"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -20,6 +19,7 @@ import (
 	"github.com/oke-sign/oke-sign/plugin/enforcement"
 	"github.com/oke-sign/oke-sign/plugin/okecluster"
 	"github.com/oke-sign/oke-sign/plugin/simulate"
+	"github.com/oke-sign/oke-sign/plugin/workload"
 	"github.com/oke-sign/oke-sign/policies"
 	"github.com/oke-sign/oke-sign/provider/vault"
 )
@@ -36,6 +36,7 @@ type facts struct {
 	configs     fact[[]unstructured.Unstructured]
 	templates   fact[[]unstructured.Unstructured]
 	constraints fact[[]unstructured.Unstructured]
+	reach       map[string]fact[enforcement.Reach] // by KIND/NAME, of the constraints that deny
 	providers   fact[[]unstructured.Unstructured]
 	assigns     fact[[]unstructured.Unstructured]
 	mutation    fact[*admissionregistrationv1.MutatingWebhook] // nil: it does not exist
@@ -73,6 +74,19 @@ type keyFact struct {
 
 func (f *facts) validation() (*admissionregistrationv1.ValidatingWebhook, error) {
 	return enforcement.FindWebhook(f.webhooks.is, f.webhooks.err)
+}
+
+// scope returns where Gatekeeper checks objects.
+func (f *facts) scope() enforcement.State {
+	w, err := f.validation()
+	e := enforcement.State{
+		Input: workload.Input{Namespaces: make(map[string]*corev1.Namespace)}, Webhook: w, Excluded: enforcement.ExcludedNamespaces(f.configs.is),
+		Unlisted: f.namespaces.err, Unknown: err, Unexcluded: f.configs.err,
+	}
+	for i, n := range f.namespaces.is {
+		e.Namespaces[n.Name] = &f.namespaces.is[i]
+	}
+	return e
 }
 
 // gatekeeperNamespace returns the namespace of the webhook's Service.
@@ -116,10 +130,8 @@ func (f *facts) provider(name string) *unstructured.Unstructured {
 func (f *facts) wantedProviders() map[string]string {
 	found := make(map[string]string)
 	for _, c := range f.constraints.is {
-		fallback := map[string]string{policies.SignedImages: "oke-sign", policies.ScannedImages: "oke-sign-scans"}[c.GetKind()]
-		if fallback != "" {
-			name, _, _ := unstructured.NestedString(c.Object, "spec", "parameters", "provider")
-			found[cmp.Or(name, fallback)] = c.GetKind() + "/" + c.GetName()
+		if name := enforcement.ProviderOf(&c); name != "" {
+			found[name] = c.GetKind() + "/" + c.GetName()
 		}
 	}
 	return found

@@ -26,7 +26,8 @@ type finding struct {
 	Detail string `json:"detail"`
 	Fix    string `json:"fix,omitempty"`
 
-	err error
+	err  error
+	idle bool // a constraint applies to no Pod that runs
 }
 
 func holds(format string, args ...any) finding {

@@ -24,6 +24,7 @@ import (
 
 	"github.com/oke-sign/oke-sign/plugin/cli"
 	"github.com/oke-sign/oke-sign/plugin/connect"
+	"github.com/oke-sign/oke-sign/plugin/constraint"
 	"github.com/oke-sign/oke-sign/plugin/enforcement"
 	"github.com/oke-sign/oke-sign/plugin/okecluster"
 	"github.com/oke-sign/oke-sign/plugin/simulate"
@@ -74,6 +75,13 @@ func gather(ctx context.Context, s *connect.Session) (*facts, error) {
 		f.constraints.err = cmp.Or(f.constraints.err, err)
 		for _, c := range found {
 			f.constraints.is = append(f.constraints.is, *c.Object)
+		}
+	}
+	f.reach = make(map[string]fact[enforcement.Reach])
+	for i := range f.constraints.is {
+		if c := &f.constraints.is[i]; deniesImages(*c) {
+			r, err := f.scope().ReadReach(ctx, s, c)
+			f.reach[constraint.Name(c)] = fact[enforcement.Reach]{r, err}
 		}
 	}
 	wanted := f.wantedProviders()
@@ -163,11 +171,10 @@ func readBackend(ctx context.Context, client kubernetes.Interface, p unstructure
 	if err != nil {
 		return backend{err: err}
 	}
-	host := strings.Split(u.Hostname(), ".")
-	if len(host) < 2 || len(host) > 2 && host[2] != "svc" {
+	var ok bool
+	if b.service, b.namespace, ok = enforcement.ServiceAt(address); !ok {
 		return backend{err: fmt.Errorf("%s %w", cli.Clip(u.Host, 100), errNoService)}
 	}
-	b.namespace, b.service = host[1], host[0]
 	service, err := client.CoreV1().Services(b.namespace).Get(ctx, b.service, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		service, err = nil, nil

@@ -3,7 +3,6 @@ package doctor
 import (
 	"crypto/x509"
 	"encoding/base64"
-	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -36,29 +35,6 @@ func statusErrors(o unstructured.Unstructured) []string {
 	return found
 }
 
-// narrowed returns how a constraint's match excludes objects, one line for each field.
-func narrowed(c unstructured.Unstructured) []string {
-	var found []string
-	match, _, _ := unstructured.NestedMap(c.Object, "spec", "match")
-	for _, field := range []struct{ name, text string }{
-		{"namespaces", "only namespaces %s"}, {"excludedNamespaces", "not namespaces %s"}, {"namespaceSelector", "only namespaces with %s, so the owner of a Namespace can exempt it"},
-		{"labelSelector", "only objects with %s, and the creator of a Pod chooses its labels"}, {"name", "only objects named %s"},
-		{"source", "only objects of source %s"}, {"scope", "only %s objects"},
-	} {
-		value := match[field.name]
-		empty, isMap := value.(map[string]any)
-		if value == nil || isMap && len(empty) == 0 || value == "*" || value == "" || value == "All" || field.name == "scope" && value == "Namespaced" {
-			continue
-		}
-		text, err := json.Marshal(value) // YAML of the constraint would span lines
-		if err != nil {
-			text = []byte("an invalid value")
-		}
-		found = append(found, cli.Clip(fmt.Sprintf(field.text, text), 200))
-	}
-	return found
-}
-
 // flagsOf returns the values of a flag in the arguments of a Pod's containers.
 func flagsOf(pod corev1.PodSpec, name string) []string {
 	var found []string
@@ -81,6 +57,11 @@ func flagsOf(pod corev1.PodSpec, name string) []string {
 // deniesPods reports whether a constraint denies Pods without signatures.
 func deniesPods(c unstructured.Unstructured) bool {
 	return c.GetKind() == policies.SignedImages && enforcement.ActsAt(c, "deny") && enforcement.MatchesKind(c, "", "Pod")
+}
+
+// deniesImages reports whether a constraint is one on images, and denies at admission.
+func deniesImages(c unstructured.Unstructured) bool {
+	return c.GetKind() != policies.BreakGlass && enforcement.ActsAt(c, "deny")
 }
 
 // covers reports whether a rule of a webhook or a policy matches an operation on a

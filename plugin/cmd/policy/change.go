@@ -118,6 +118,9 @@ func (o *changeOptions) changed(ctx context.Context, edit editing) error {
 			o.Remark("%s is managed by %s, which may undo the change; --gitops prints the manifests to change there", constraint.Name(s.Object()), manager)
 		}
 	}
+	if err := o.reach(ctx, before, after); err != nil {
+		return err
+	}
 	if !o.yes {
 		if err := o.look(ctx, before, after); err != nil {
 			return err

@@ -11,7 +11,6 @@ import (
 
 	"github.com/spf13/cobra"
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
-	discoveryv1 "k8s.io/api/discovery/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -110,8 +109,8 @@ func clusterWide(cmd *cobra.Command) error {
 	return nil
 }
 
-// notEnforced returns why the cluster does not enforce a policy, by the constraints and by
-// Gatekeeper's webhook.
+// notEnforced returns why the cluster does not enforce a policy, by the constraints, the
+// Pods that they cover, and Gatekeeper's webhook.
 func notEnforced(ctx context.Context, s *connect.Session, p Enforced) []string {
 	var why []string
 	switch {
@@ -130,10 +129,22 @@ func notEnforced(ctx context.Context, s *connect.Session, p Enforced) []string {
 	if len(p.Guards) > 0 {
 		why = append(why, "an earlier change stopped in the middle; make it again")
 	}
-	hook, err := enforcement.ReadWebhook(ctx, s)
+	e := enforcement.Scope(ctx, s, "")
+	hook, err := e.Webhook, e.Unknown
 	var asked []string
-	if err == nil && hook != nil {
-		asked, err = reviewers(ctx, s, hook)
+	if err == nil && hook != nil && hook.ClientConfig.Service != nil {
+		asked, err = enforcement.ReadyPods(ctx, s, hook.ClientConfig.Service.Namespace, hook.ClientConfig.Service.Name)
+	}
+	var parts []*unstructured.Unstructured
+	for _, part := range p.Parts {
+		if part.Role == constraint.Pods {
+			parts = append(parts, part.Object)
+		}
+	}
+	reach, unread := unreached(ctx, s, e, parts)
+	why = append(why, reach...)
+	if unread != nil && e.Unknown == nil {
+		why = append(why, fmt.Sprintf("unknown: whether it applies to a Pod: %v", unread))
 	}
 	behind := make(map[string][]string)
 	for _, part := range p.Parts {
@@ -157,32 +168,6 @@ func notEnforced(ctx context.Context, s *connect.Session, p Enforced) []string {
 		why = append(why, "Gatekeeper's failurePolicy is Ignore: the API server admits objects when Gatekeeper does not answer in time")
 	}
 	return why
-}
-
-// reviewers returns the names of the ready Pods behind a webhook's Service. A webhook
-// without a Service has no such Pods.
-func reviewers(ctx context.Context, session *connect.Session, hook *admissionregistrationv1.ValidatingWebhook) ([]string, error) {
-	service := hook.ClientConfig.Service
-	if service == nil {
-		return nil, nil
-	}
-	client, err := session.Kube.Typed()
-	if err != nil {
-		return nil, err
-	}
-	slice, err := client.DiscoveryV1().EndpointSlices(service.Namespace).List(ctx, metav1.ListOptions{LabelSelector: discoveryv1.LabelServiceName + "=" + service.Name})
-	if err != nil {
-		return nil, err
-	}
-	var names []string
-	for _, s := range slice.Items {
-		for _, e := range s.Endpoints {
-			if e.TargetRef != nil && (e.Conditions.Ready == nil || *e.Conditions.Ready) {
-				names = append(names, e.TargetRef.Name)
-			}
-		}
-	}
-	return names, nil
 }
 
 // lagging returns the part of Gatekeeper that does not enforce the current state of a

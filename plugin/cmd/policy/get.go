@@ -231,6 +231,18 @@ func shownFrom(key vault.MasterKey) shownKey {
 	return shownKey{ID: key.ID.String(), Name: key.Name, State: cmp.Or(key.State, "NOT_FOUND"), Usable: &usable, Reason: reason}
 }
 
+// enforced returns whether the policy is enforced: yes, NO or unknown.
+func (s shownPolicy) enforced() string {
+	known := func(problem string) bool { return !strings.HasPrefix(problem, "unknown: ") }
+	switch {
+	case s.Enforced:
+		return "yes"
+	case slices.ContainsFunc(s.Problems, known):
+		return "NO"
+	}
+	return "unknown"
+}
+
 // data returns the policy as a table of settings.
 func (s shownPolicy) data(wide bool) cli.Document {
 	d := cli.Document{Value: s, Columns: []cli.Column{{Name: "setting"}, {Name: "value"}}}
@@ -303,7 +315,7 @@ func (s shownPolicy) data(wide bool) cli.Document {
 			violations = fmt.Sprint(*s.Violations)
 		}
 		row("violations", violations)
-		row("enforced", map[bool]string{true: "yes", false: "NO"}[s.Enforced])
+		row("enforced", s.enforced())
 	}
 	for n, scans := range s.Scans {
 		row([]string{"scans", ""}[min(n, 1)], scans.String())

@@ -135,6 +135,9 @@ func (o *changeOptions) previewed(ctx context.Context, namespace string, out cli
 		return err
 	}
 	o.Remark("%s", p.summary())
+	if why, err := unreached(ctx, o.Session, enforcement.Scope(ctx, o.Session, ""), after); err == nil && len(why) > 0 {
+		o.Remark("WARNING: %s", strings.Join(why, "; "))
+	}
 	switch {
 	case len(p.only(false, resultUnknown)) > 0:
 		return cli.ErrFailed
