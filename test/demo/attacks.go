@@ -23,7 +23,7 @@ import (
 	"github.com/oke-sign/oke-sign/test/pki"
 )
 
-// pod creates a Pod with one image and says what became of it.
+// pod creates a Pod with one image and returns the outcome.
 func (s *story) pod(ctx context.Context, image, annotation string) (string, error) {
 	pod := map[string]any{
 		"apiVersion": "v1", "kind": "Pod", "metadata": map[string]any{"name": "attack"},
@@ -44,10 +44,10 @@ func (s *story) object(ctx context.Context, object map[string]any) (string, erro
 	return o.summary(), err
 }
 
-// chapterRecords attaches records to images that somebody with the right to push
-// could attach, and that look more and more like genuine ones.
+// chapterRecords attaches forged signature records, which anybody with the right to
+// push could attach. They look more and more like genuine ones.
 func (s *story) chapterRecords(ctx context.Context) error {
-	s.chapter("10", "Records that somebody who may push could attach")
+	s.chapter("10", "Signature records that anybody with the right to push can attach")
 	retired, err := s.cloud.NewKey(ctx, s.vault, "retired-key")
 	if err != nil {
 		return err
@@ -59,7 +59,7 @@ func (s *story) chapterRecords(ctx context.Context) error {
 	otherVersion := s.imageKey.Version[:len(s.imageKey.Version)-1] + "0"
 	type forgery struct {
 		message   signature.Message
-		text      func(string) string // of the message, changed before it is signed
+		text      func(string) string // changes the message before it is signed
 		signer    ociclient.Key
 		algorithm string
 		change    func(*ociclient.Record)
@@ -69,52 +69,52 @@ func (s *story) chapterRecords(ctx context.Context) error {
 		forge      func(*forgery)
 	}{
 		{"an honest record", "admitted", func(*forgery) {}},
-		{"the message is about another digest", "refused: wrong-image", func(f *forgery) { f.message.ImageDigest = "sha256:" + strings.Repeat("0", 64) }},
-		{"the message is about another repository", "refused: wrong-image", func(f *forgery) { f.message.RepositoryName = "scan-test" }},
-		{"the message is no JSON", "refused: wrong-image", func(f *forgery) { f.text = func(string) string { return "trust me" } }},
-		{"the message names two digests", "refused: wrong-image", func(f *forgery) {
+		{"the message is about another digest", "denied: wrong-image", func(f *forgery) { f.message.ImageDigest = "sha256:" + strings.Repeat("0", 64) }},
+		{"the message is about another repository", "denied: wrong-image", func(f *forgery) { f.message.RepositoryName = "scan-test" }},
+		{"the message is not JSON", "denied: wrong-image", func(f *forgery) { f.text = func(string) string { return "trust me" } }},
+		{"the message names two digests", "denied: wrong-image", func(f *forgery) {
 			f.text = func(t string) string {
 				return strings.Replace(t, `{`, `{"imageDigest":"sha256:`+strings.Repeat("0", 64)+`",`, 1)
 			}
 		}},
-		{"the message names a second digest in another case", "refused: wrong-image", func(f *forgery) {
+		{"the message names a second digest in another case", "denied: wrong-image", func(f *forgery) {
 			f.text = func(t string) string {
 				return strings.Replace(t, `{`, `{"ImageDigest":"sha256:`+strings.Repeat("0", 64)+`",`, 1)
 			}
 		}},
-		{"something stands after the message", "refused: wrong-image", func(f *forgery) { f.text = func(t string) string { return t + "{}" } }},
-		{"the message names another key", "refused: wrong-key", func(f *forgery) { f.message.KeyID = s.releaseKey.ID }},
-		{"the message names another version of the key", "refused: wrong-key", func(f *forgery) { f.message.KeyVersionID = otherVersion }},
-		{"the message names another algorithm", "refused: bad-signature", func(f *forgery) { f.message.Algorithm = "SHA_512_RSA_PKCS_PSS" }},
-		{"signed by another key than the record says", "refused: bad-signature", func(f *forgery) { f.signer = s.releaseKey }},
-		{"signed by another algorithm than the record says", "refused: bad-signature", func(f *forgery) { f.algorithm = "SHA_256_RSA_PKCS1_V1_5" }},
-		{"an algorithm that OCI Registry does not know", "refused: bad-signature", func(f *forgery) {
+		{"text follows the message", "denied: wrong-image", func(f *forgery) { f.text = func(t string) string { return t + "{}" } }},
+		{"the message names another key", "denied: wrong-key", func(f *forgery) { f.message.KeyID = s.releaseKey.ID }},
+		{"the message names another version of the key", "denied: wrong-key", func(f *forgery) { f.message.KeyVersionID = otherVersion }},
+		{"the message names another algorithm", "denied: bad-signature", func(f *forgery) { f.message.Algorithm = "SHA_512_RSA_PKCS_PSS" }},
+		{"signed by another key than the record says", "denied: bad-signature", func(f *forgery) { f.signer = s.releaseKey }},
+		{"signed by another algorithm than the record says", "denied: bad-signature", func(f *forgery) { f.algorithm = "SHA_256_RSA_PKCS1_V1_5" }},
+		{"an algorithm that OCI Registry does not know", "denied: bad-signature", func(f *forgery) {
 			f.algorithm, f.message.Algorithm = "SHA_256_RSA_PKCS1_V1_5", "SHA_256_RSA_PKCS1_V1_5"
 			f.change = func(r *ociclient.Record) { r.Algorithm = f.algorithm }
 		}},
-		{"a signature of nothing", "refused: bad-signature", func(f *forgery) { f.change = func(r *ociclient.Record) { r.Signature = "" } }},
-		{"a message with one byte changed", "refused: bad-signature", func(f *forgery) {
+		{"a signature of nothing", "denied: bad-signature", func(f *forgery) { f.change = func(r *ociclient.Record) { r.Signature = "" } }},
+		{"a message with one byte changed", "denied: bad-signature", func(f *forgery) {
 			f.change = func(r *ociclient.Record) {
 				text, _ := base64.StdEncoding.DecodeString(r.Message) // it was encoded here
 				r.Message = base64.StdEncoding.EncodeToString(bytes.Replace(text, []byte("us-ashburn-1"), []byte("us-ashburn-2"), 1))
 			}
 		}},
-		{"base64 with a line break", "refused: bad-signature", func(f *forgery) {
+		{"base64 with a line break", "denied: bad-signature", func(f *forgery) {
 			f.change = func(r *ociclient.Record) { r.Message = r.Message[:76] + "\n" + r.Message[76:] }
 		}},
-		{"a key version with a path in it", "refused: key-unusable", func(f *forgery) {
+		{"a key version with a path", "denied: key-unusable", func(f *forgery) {
 			f.change = func(r *ociclient.Record) { r.KeyVersionID = "ocid1.keyversion.oc1/../../../" + s.releaseKey.ID }
 		}},
-		{"a key version that Vault does not list", "refused: key-unusable", func(f *forgery) {
+		{"a key version that Vault does not list", "denied: key-unusable", func(f *forgery) {
 			f.message.KeyVersionID = otherVersion
 			f.change = func(r *ociclient.Record) { r.KeyVersionID = otherVersion }
 		}},
-		{"a key that nobody listed", "refused: key-not-allowed", func(f *forgery) {
+		{"a key that the policy does not allow", "denied: key-not-allowed", func(f *forgery) {
 			f.signer, f.message.KeyID, f.message.KeyVersionID = s.releaseKey, s.releaseKey.ID, s.releaseKey.Version
 			f.change = func(r *ociclient.Record) { r.KeyID, r.KeyVersionID = s.releaseKey.ID, s.releaseKey.Version }
 		}},
-		{"a record that was deleted", "refused: unsigned", func(f *forgery) { f.change = func(r *ociclient.Record) { r.State = "DELETED" } }},
-		{"a listed key that has been disabled", "refused: key-unusable", func(f *forgery) {
+		{"a deleted record", "denied: unsigned", func(f *forgery) { f.change = func(r *ociclient.Record) { r.State = "DELETED" } }},
+		{"an allowed key that is disabled", "denied: key-unusable", func(f *forgery) {
 			f.signer, f.message.KeyID, f.message.KeyVersionID = retired, retired.ID, retired.Version
 			f.change = func(r *ociclient.Record) { r.KeyID, r.KeyVersionID = retired.ID, retired.Version }
 		}},
@@ -162,8 +162,8 @@ func (s *story) chapterRecords(ctx context.Context) error {
 	return s.flood(ctx)
 }
 
-// flood buries an honest signature under more records than are looked at, and
-// signs one image that others have signed badly.
+// flood adds more bad signature records to an image than the provider reads, before
+// or after an honest one. It also copies a signed image to another repository.
 func (s *story) flood(ctx context.Context) error {
 	genuine, err := s.pinned(ctx, scanTest, "latest")
 	if err != nil {
@@ -189,8 +189,8 @@ func (s *story) flood(ctx context.Context) error {
 		attach := func(n int) error {
 			for range n {
 				r := bad
-				// Another algorithm, so that the honest one is no second record of
-				// the same key, version and algorithm.
+				// The algorithm differs, so that the registry accepts the honest
+				// record too: it allows one record of a key, version and algorithm.
 				r.Image, r.Algorithm = image, "SHA_512_RSA_PKCS_PSS"
 				if err := s.cloud.Attach(ctx, r); err != nil {
 					return err
@@ -231,11 +231,12 @@ func (s *story) flood(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.expect("the same image copied to another repository, signature and all", "refused: wrong-image", got)
+	s.expect("the same image and signature in another repository", "denied: wrong-image", got)
 	return nil
 }
 
-// chapterPods hides one bad image among good ones, wherever a Pod has images.
+// chapterPods hides one bad image among good ones, in each place where a Pod has
+// images.
 func (s *story) chapterPods(ctx context.Context) error {
 	s.chapter("11", "One bad image among good ones")
 	good, err := s.pinned(ctx, scanTest, "latest")
@@ -266,15 +267,15 @@ func (s *story) chapterPods(ctx context.Context) error {
 		value      any
 	}{
 		{"good images everywhere", "admitted", "", nil},
-		{"the first container", "refused: unsigned", "containers", list{container(bad), container(good)}},
-		{"the last container", "refused: unsigned", "containers", list{container(good), container(bad)}},
-		{"an init container", "refused: unsigned", "initContainers", list{container(bad)}},
-		{"an ephemeral container", "refused: unsigned", "ephemeralContainers", list{container(bad)}},
-		{"an image volume", "refused: unsigned", "volumes", list{volume(bad)}},
-		{"a container without an image", "refused: no-image by 2", "containers", list{container(good), nameless}},
-		{"a container with an empty image", "refused: no-image by 2", "containers", list{container("")}},
-		{"a container with a number for an image", "refused: ambiguous by 2", "containers", list{map[string]any{"name": "c", "image": 1}}},
-		{"containers that are no list", "refused: unreadable by 3, unsigned", "initContainers", map[string]any{"a": container(bad)}},
+		{"the first container", "denied: unsigned", "containers", list{container(bad), container(good)}},
+		{"the last container", "denied: unsigned", "containers", list{container(good), container(bad)}},
+		{"an init container", "denied: unsigned", "initContainers", list{container(bad)}},
+		{"an ephemeral container", "denied: unsigned", "ephemeralContainers", list{container(bad)}},
+		{"an image volume", "denied: unsigned", "volumes", list{volume(bad)}},
+		{"a container without an image", "denied: no-image by 2", "containers", list{container(good), nameless}},
+		{"a container with an empty image", "denied: no-image by 2", "containers", list{container("")}},
+		{"a container with a number as its image", "denied: ambiguous by 2", "containers", list{map[string]any{"name": "c", "image": 1}}},
+		{"containers that are not a list", "denied: unreadable by 3, unsigned", "initContainers", map[string]any{"a": container(bad)}},
 	} {
 		spec := full()
 		if test.field != "" {
@@ -291,7 +292,7 @@ func (s *story) chapterPods(ctx context.Context) error {
 	return s.updates(ctx, bad)
 }
 
-// updates changes a Pod that runs, while OCI is down and while it is not.
+// updates changes a running Pod, first during an outage of OCI and then without one.
 func (s *story) updates(ctx context.Context, bad string) error {
 	running, err := s.cloud.Push(ctx, s.vault, "attack/running")
 	if err != nil {
@@ -306,7 +307,7 @@ func (s *story) updates(ctx context.Context, bad string) error {
 	}
 	update := func(old, new *unstructured.Unstructured) (string, error) {
 		d, err := s.cluster.engine.Review(ctx, gatekeeper.Request{Operation: admissionv1.Update, Object: new, OldObject: old, User: alice})
-		o := outcome{refused: lines(d.Denied), replicas: 1}
+		o := outcome{denied: lines(d.Denied), replicas: 1}
 		if d.Allowed() {
 			o.ready = 1
 		}
@@ -327,14 +328,14 @@ func (s *story) updates(ctx context.Context, bad string) error {
 	if got, err = update(pod(old, "a"), pod(bad, "a")); err != nil {
 		return err
 	}
-	s.expect("the image of a running Pod changes to an unsigned one", "refused: unsigned", got)
+	s.expect("the image of a running Pod changes to an unsigned one", "denied: unsigned", got)
 	return nil
 }
 
-// chapterReferences names OCI Registry's images in ways that a policy might take
-// for another registry's, where other registries are let in.
+// chapterReferences writes references to OCI Registry that a policy could mistake
+// for another registry. The policy admits other registries.
 func (s *story) chapterReferences(ctx context.Context) error {
-	s.chapter("12", "References that are not what they seem (otherRegistries: Allow)")
+	s.chapter("12", "Misleading image references (otherRegistries: Allow)")
 	digest, err := s.cloud.Push(ctx, s.vault, "attack/alias")
 	if err != nil {
 		return err
@@ -345,28 +346,28 @@ func (s *story) chapterReferences(ctx context.Context) error {
 	}
 	name := "idwpqivumvev/attack/alias@" + digest
 	for _, test := range []struct{ what, image, want string }{
-		{"the canonical host", "iad.ocir.io/" + name, "refused: unsigned"},
-		{"upper case", "IAD.ocir.io/" + name, "refused: ambiguous by 2"},
-		{"a port", "iad.ocir.io:443/" + name, "refused: ambiguous by 2"},
-		{"a final dot", "iad.ocir.io./" + name, "refused: ambiguous by 2"},
-		{"user information", "user@iad.ocir.io/" + name, "refused: ambiguous by 2"},
-		{"a scheme", "https://iad.ocir.io/" + name, "refused: ambiguous by 2"},
-		{"an unknown region", "xyz.ocir.io/" + name, "refused: ambiguous by 2"},
-		{"a letter of another alphabet", "iad.оcir.io/" + name, "refused: ambiguous by 2"},
-		{"the domain of another realm", "ocir.us-ashburn-1.oci.oraclecloud8.com/" + name, "refused: ambiguous by 2"},
-		{"two digests", "iad.ocir.io/" + name + "@" + digest, "refused: ambiguous by 2"},
-		{"a digest by another algorithm", "iad.ocir.io/idwpqivumvev/attack/alias@sha512:" + strings.Repeat(digest[7:], 2), "refused: ambiguous by 2"},
-		{"a digest in upper case", "iad.ocir.io/idwpqivumvev/attack/alias@sha256:" + strings.ToUpper(digest[7:]), "refused: ambiguous by 2"},
-		{"the id of an image on the node", digest, "refused: ambiguous by 2"},
-		{"a prefix of such an id", digest[7:19], "refused: ambiguous by 2"},
-		{"a namespace of another tenancy", "iad.ocir.io/elsewhere/alias@" + digest, "refused: not-covered"},
-		{"an image that is not there", "iad.ocir.io/idwpqivumvev/attack/none@" + digest, "refused: image-not-found"},
-		{"beside an exemption", "iad.ocir.io/idwpqivumvev/exempt-not/a@" + digest, "refused: image-not-found"},
+		{"the canonical host", "iad.ocir.io/" + name, "denied: unsigned"},
+		{"upper case", "IAD.ocir.io/" + name, "denied: ambiguous by 2"},
+		{"a port", "iad.ocir.io:443/" + name, "denied: ambiguous by 2"},
+		{"a final dot", "iad.ocir.io./" + name, "denied: ambiguous by 2"},
+		{"user information", "user@iad.ocir.io/" + name, "denied: ambiguous by 2"},
+		{"a scheme", "https://iad.ocir.io/" + name, "denied: ambiguous by 2"},
+		{"an unknown region", "xyz.ocir.io/" + name, "denied: ambiguous by 2"},
+		{"a letter from another alphabet", "iad.оcir.io/" + name, "denied: ambiguous by 2"},
+		{"the domain of another realm", "ocir.us-ashburn-1.oci.oraclecloud8.com/" + name, "denied: ambiguous by 2"},
+		{"two digests", "iad.ocir.io/" + name + "@" + digest, "denied: ambiguous by 2"},
+		{"a digest by another algorithm", "iad.ocir.io/idwpqivumvev/attack/alias@sha512:" + strings.Repeat(digest[7:], 2), "denied: ambiguous by 2"},
+		{"a digest in upper case", "iad.ocir.io/idwpqivumvev/attack/alias@sha256:" + strings.ToUpper(digest[7:]), "denied: ambiguous by 2"},
+		{"the ID of an image on the node", digest, "denied: ambiguous by 2"},
+		{"a prefix of such an ID", digest[7:19], "denied: ambiguous by 2"},
+		{"a namespace of another tenancy", "iad.ocir.io/elsewhere/alias@" + digest, "denied: not-covered"},
+		{"a missing image", "iad.ocir.io/idwpqivumvev/attack/none@" + digest, "denied: image-not-found"},
+		{"a name next to an exemption", "iad.ocir.io/idwpqivumvev/exempt-not/a@" + digest, "denied: image-not-found"},
 		{"a look-alike host is another registry", "phx.ocir.io.example.com/" + name, "admitted"},
 	} {
 		for _, annotation := range []string{"", "true"} {
-			if annotation != "" && test.want != "refused: ambiguous by 2" {
-				continue // break-glass lets in the rest, as it should
+			if annotation != "" && test.want != "denied: ambiguous by 2" {
+				continue // break-glass admits the others, as it should
 			}
 			got, err := s.pod(ctx, test.image, annotation)
 			if err != nil {
@@ -382,9 +383,9 @@ func (s *story) chapterReferences(ctx context.Context) error {
 	return s.allow(ctx, s.imageKey)
 }
 
-// chapterCallers asks the provider directly, as Gatekeeper and as others.
+// chapterCallers sends questions to the provider, as Gatekeeper and as others.
 func (s *story) chapterCallers(ctx context.Context) error {
-	s.chapter("13", "Who asks the provider, and what")
+	s.chapter("13", "Requests to the provider")
 	image, err := s.pinned(ctx, scanTest, "latest")
 	if err != nil {
 		return err
@@ -420,17 +421,17 @@ func (s *story) chapterCallers(ctx context.Context) error {
 		method     string
 		body       string
 	}{
-		{"Gatekeeper, an honest question", "200, signed", caller, "POST", request(question)},
+		{"Gatekeeper, with a valid question", "200, signed", caller, "POST", request(question)},
 		{"without a certificate", "403, no answer", nil, "POST", request(question)},
-		{"with a certificate of another name", "403, no answer", nobody, "POST", request(question)},
-		{"with a certificate of another authority", "403, no answer", forged, "POST", request(question)},
+		{"with a certificate for another name", "403, no answer", nobody, "POST", request(question)},
+		{"with a certificate from another authority", "403, no answer", forged, "POST", request(question)},
 		{"another method", "405, no answer", caller, "GET", ""},
-		{"no JSON", "400, no answer", caller, "POST", "signed: true"},
+		{"not JSON", "400, no answer", caller, "POST", "signed: true"},
 		{"another version of the protocol", "400, no answer", caller, "POST", strings.Replace(request(question), "v1beta1", "v9", 1)},
 		{"10 000 questions", "413, no answer", caller, "POST", request(strings.Split(strings.Repeat(question+"|", 9_999)+question, "|")...)},
 		{"a question of 1 MB", "413, no answer", caller, "POST", request(strings.Repeat("x", 1<<20))},
 		{"a question without keys", "200, no answer", caller, "POST", request(gatekeeper.Question(image, nil))},
-		{"no question at all", "200, no answer", caller, "POST", request("is this signed?")},
+		{"a key that is not a question", "200, no answer", caller, "POST", request("is this signed?")},
 	} {
 		client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{
 			RootCAs: s.provider.authority.Pool(), Certificates: test.as, MinVersion: tls.VersionTLS13,
@@ -482,7 +483,7 @@ func ask(ctx context.Context, client *http.Client, method, url, body string) str
 	return fmt.Sprintf("%d, %s", response.StatusCode, said)
 }
 
-// chapterSigning has the plugin sign what it must not.
+// chapterSigning tells the plugin to sign what it must not sign.
 func (s *story) chapterSigning(ctx context.Context) error {
 	s.chapter("14", "What kubectl oke-sign does not sign")
 	digest, err := s.cloud.Push(ctx, s.vault, "attack/sign")
@@ -499,7 +500,7 @@ func (s *story) chapterSigning(ctx context.Context) error {
 		{"with an ECDSA key", "ECDSA", []string{image, "--key", s.ecKey.ID}},
 		{"a digest that OCI Registry does not have", "sha256:000", []string{ociclient.Registry + "attack/sign@sha256:" + strings.Repeat("0", 64), "--key", s.imageKey.ID}},
 		{"a tag", "--resolve", []string{ociclient.Registry + "attack/sign:v1", "--key", s.imageKey.ID}},
-		{"with metadata that is no JSON", "--metadata", []string{image, "--key", s.imageKey.ID, "--metadata", "{build: 1}"}},
+		{"with metadata that is not JSON", "--metadata", []string{image, "--key", s.imageKey.ID, "--metadata", "{build: 1}"}},
 		{"a message of more than 4096 bytes", "--description", []string{image, "--key", s.imageKey.ID, "--description", long}},
 		{"an image of another registry", "OCI Registry", []string{"docker.io/library/nginx@" + digest, "--key", s.imageKey.ID}},
 	} {
@@ -508,21 +509,21 @@ func (s *story) chapterSigning(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		got := "refused, and says why"
+		got := "rejected with the cause"
 		switch {
 		case r.code == 0:
 			got = "signed"
 		case !strings.Contains(r.stderr+r.stdout, test.says):
-			got = "refused, without a word of " + test.says
+			got = "rejected without the word " + test.says
 		}
-		s.expect(test.what, "refused, and says why", got)
+		s.expect(test.what, "rejected with the cause", got)
 		s.indent(strings.Replace(r.stderr, long, "…", 1))
 	}
 	records, err := s.cloud.Records(ctx, image)
 	if err != nil {
 		return err
 	}
-	s.expect("records that came of it", "none", map[bool]string{true: "none", false: "some"}[len(records) == 0])
+	s.expect("signature records from these commands", "none", map[bool]string{true: "none", false: "some"}[len(records) == 0])
 	return nil
 }
 
@@ -533,32 +534,32 @@ func (s *story) chapterProviderGone(ctx context.Context) error {
 		return err
 	}
 	s.provider.stop()
-	if err := s.allow(ctx, s.imageKey, s.releaseKey, s.aesKey); err != nil { // a question that was never asked before
+	if err := s.allow(ctx, s.imageKey, s.releaseKey, s.aesKey); err != nil { // these keys make a new question, which Gatekeeper has not cached
 		return err
 	}
 	o, err := s.deploy(ctx, "nobody-to-ask", image, "")
 	if err != nil {
 		return err
 	}
-	s.expect("a signed image, and nobody to say so", "0/3; refused: no-answer; warned: no-answer", o.summary())
-	s.expect("what Gatekeeper remembers of it", "nothing", s.remembered(image, s.imageKey, s.releaseKey, s.aesKey))
+	s.expect("a signed image, and no provider to verify it", "0/3; denied: no-answer; warned: no-answer", o.summary())
+	s.expect("the answer in Gatekeeper's cache", "none", s.cached(image, s.imageKey, s.releaseKey, s.aesKey))
 	return nil
 }
 
-// remembered says whether Gatekeeper would answer without asking the provider.
-func (s *story) remembered(image string, keys ...ociclient.Key) string {
+// cached returns "one" if Gatekeeper's cache has an answer to the question, and "none" otherwise.
+func (s *story) cached(image string, keys ...ociclient.Key) string {
 	var ids []string
 	for _, k := range keys {
 		ids = append(ids, k.ID)
 	}
 	if _, ok := s.cluster.engine.Cached("oke-sign", gatekeeper.Question(image, ids)); ok {
-		return "an answer"
+		return "one"
 	}
-	return "nothing"
+	return "none"
 }
 
-// withoutSchema deploys an image under a policy whose keys were misspelt, and
-// whose template checks no constraint.
+// withoutSchema deploys an image under a policy with misspelt keys. Its template
+// accepts any constraint.
 func (s *story) withoutSchema(ctx context.Context, image string) (outcome, error) {
 	text, err := policies.Templates.ReadFile("okesignedimages/template.yaml")
 	if err != nil {

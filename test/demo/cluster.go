@@ -20,28 +20,28 @@ import (
 	"github.com/oke-sign/oke-sign/policies"
 )
 
-// memory is how long Gatekeeper keeps answers, as the chart sets it.
+// memory is the TTL of Gatekeeper's cache, as the chart sets it.
 const memory = 30 * time.Second
 
-// cluster plays the API server and its controllers around Gatekeeper's engine:
-// it creates what it is told to, and a Deployment's ReplicaSet and Pods as the
-// controllers would, and asks the engine about each.
+// cluster does the work of the API server and its controllers around Gatekeeper's
+// engine. It creates the applied objects, and a Deployment's ReplicaSet and Pods,
+// and sends each to the engine.
 type cluster struct {
 	engine *gatekeeper.Engine
 }
 
-// outcome is what became of an object that somebody applied.
+// outcome is the fate of an applied object.
 type outcome struct {
-	refused  []string // by the engine, the object itself
+	denied   []string // why the engine denied the object itself
 	warnings []string
 	replicas int
-	ready    int      // of the replicas
-	events   []string // why replicas were refused
+	ready    int      // number of running replicas
+	events   []string // why the engine denied replicas
 }
 
-// text is all that was said.
+// text returns all messages.
 func (o outcome) text() string {
-	return strings.Join(append(append(append([]string{}, o.refused...), o.warnings...), o.events...), "\n")
+	return strings.Join(append(append(append([]string{}, o.denied...), o.warnings...), o.events...), "\n")
 }
 
 func newCluster(ctx context.Context, cfg gatekeeper.Config, providers ...gatekeeper.Provider) (*cluster, error) {
@@ -72,8 +72,8 @@ func newCluster(ctx context.Context, cfg gatekeeper.Config, providers ...gatekee
 	return c, nil
 }
 
-// policy is the constraints of the demo: what the chart installs by default,
-// for the same few values.
+// policy has the constraints of the demo: those that the chart installs by default
+// with these values.
 const policy = `
 apiVersion: constraints.gatekeeper.sh/v1beta1
 kind: OKESignedImages
@@ -122,8 +122,8 @@ spec:
   parameters: {{.Report}}
 `
 
-// enforce puts the policy's constraints into the cluster; parameters are those
-// of OKESignedImages, in YAML's flow style.
+// enforce adds the policy's constraints to the cluster. parameters are those of
+// OKESignedImages, in YAML's flow style.
 func (c *cluster) enforce(ctx context.Context, parameters string) error {
 	var text bytes.Buffer
 	err := template.Must(template.New("policy").Parse(policy)).Execute(&text, map[string]string{
@@ -141,7 +141,7 @@ func (c *cluster) enforce(ctx context.Context, parameters string) error {
 	return nil
 }
 
-// People and controllers that ask for things.
+// The users and controllers that send requests.
 var (
 	alice                = authenticationv1.UserInfo{Username: "alice", Groups: []string{"platform", "system:authenticated"}}
 	deploymentController = controller("deployment-controller")
@@ -178,7 +178,7 @@ func (c *cluster) apply(ctx context.Context, text string) (outcome, error) {
 	if err != nil {
 		return outcome{}, err
 	}
-	o := outcome{refused: lines(d.Denied), warnings: lines(d.Warnings), replicas: 1}
+	o := outcome{denied: lines(d.Denied), warnings: lines(d.Warnings), replicas: 1}
 	if object.GetKind() != "Deployment" {
 		if d.Allowed() {
 			o.ready = 1
@@ -242,7 +242,7 @@ func lines(violations []gatekeeper.Violation) []string {
 	return text
 }
 
-// fresh is what of more is not yet in known.
+// fresh returns the lines of more that known does not contain.
 func fresh(known, more []string) []string {
 	var text []string
 	for _, line := range more {

@@ -1,14 +1,13 @@
-// Command demo tells oke-sign's story with real parts and no cloud: OCI played
-// over its real wire protocol by a process, the provider as a process that wants
-// client certificates, kubectl oke-sign as a user runs it, and Gatekeeper's own
-// engine with the shipped ConstraintTemplates, which asks the provider as it does
-// in a cluster.
+// Command demo shows oke-sign with real parts and without a cloud account. A process
+// emulates OCI and its wire protocol. The provider is a process that requires client
+// certificates. The demo calls kubectl oke-sign as a user does. Gatekeeper's own
+// engine has the shipped ConstraintTemplates, and asks the provider as in a cluster.
 //
-// Only the API server and its controllers are missing: this program creates what
-// they would, and lets the engine decide.
+// Only the API server and its controllers are missing. This program creates the
+// objects that they would create, and the engine decides.
 //
-// It prints one screen. With -all it prints every check, attacks and outages among
-// them, and ends with a table. It fails if one result differs from what is expected.
+// It prints one screen. With -all it prints every check, with attacks and outages,
+// and ends with a table. It fails if one result is unexpected.
 package main
 
 import (
@@ -33,8 +32,8 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	bin := flag.String("bin", "bin", "`directory` of the programs that make build leaves")
-	// The kinder the emulated OCI is to attackers, the more is shown.
+	bin := flag.String("bin", "bin", "`directory` with the programs of make build")
+	// The laxer the emulated OCI is, the more attacks are possible.
 	switches := flag.String("switches", "strict,deletedRecords=listed,dotDot=normalised", "what is unconfirmed about OCI, as oci-emulator has it")
 	all := flag.Bool("all", false, "show every check, attacks and outages among them")
 	color := flag.String("color", "auto", "`when` to use colour: auto, always or never")
@@ -50,12 +49,12 @@ func main() {
 	}
 }
 
-// gatekeeperName is the name in the certificate that Gatekeeper shows providers.
+// gatekeeperName is the name in Gatekeeper's client certificate.
 const gatekeeperName = "gatekeeper-webhook-service.gatekeeper-system.svc"
 
 func demo(ctx context.Context, bin, switches string, all bool, out printer) (err error) {
 	began := time.Now()
-	// The demo's programs must not find the user's own cluster.
+	// The demo's programs must not use the cluster of the user.
 	environ := slices.DeleteFunc(os.Environ(), func(e string) bool { return strings.HasPrefix(e, "KUBE") })
 	home, err := os.MkdirTemp("", "oke-sign-demo-")
 	if err != nil {
@@ -106,11 +105,11 @@ func demo(ctx context.Context, bin, switches string, all bool, out printer) (err
 	return end(time.Since(began))
 }
 
-// providerProcess is the running provider and the certificates around it.
+// providerProcess is the running provider with its certificates.
 type providerProcess struct {
 	*process
 	addr             string
-	certificate, key string // files: what Gatekeeper shows
+	certificate, key string // files of Gatekeeper's client certificate
 	authority        *pki.Authority
 }
 
@@ -131,7 +130,8 @@ func startProvider(ctx context.Context, bin, home string, env []string) (*provid
 	if err := errors.Join(write(cert, key, "127.0.0.1"), write(p.certificate, p.key, gatekeeperName), os.WriteFile(ca, authority.PEM(), 0o600)); err != nil {
 		return nil, err
 	}
-	// No Service leads questions here after the end, so that none has to be awaited.
+	// No Service sends requests to the provider at its end, so it need not wait for
+	// any.
 	p.process, _, err = start(ctx, env, `"ready"`, filepath.Join(bin, "oke-sign-provider"), "--drain", "0s",
 		"--addr", "127.0.0.1:0", "--health-addr", "127.0.0.1:0", "--tls-cert", cert, "--tls-key", key,
 		"--client-ca", ca, "--client-name", gatekeeperName, "--auth", "api_key", "--config-file", filepath.Join(home, "oci", "config"))
@@ -146,12 +146,12 @@ func startProvider(ctx context.Context, bin, home string, env []string) (*provid
 	}
 	if p.addr == "" {
 		p.stop()
-		return nil, fmt.Errorf("the provider does not say where it listens:\n%s", p.log)
+		return nil, fmt.Errorf("the provider's log does not have its address:\n%s", p.log)
 	}
 	return p, nil
 }
 
-// printer writes the story for people.
+// printer writes the story to the terminal.
 type printer struct {
 	io.Writer
 	color bool

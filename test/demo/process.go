@@ -18,23 +18,23 @@ import (
 	"github.com/creack/pty"
 )
 
-// process is a program of the demo that keeps running. Its last lines on standard error
-// are shown if it fails.
+// process is a running program of the demo. If it fails, the demo shows its last
+// lines on standard error.
 type process struct {
 	name string
 	cmd  *exec.Cmd
 	log  *tail
 	done chan struct{}
-	err  error // of its end, once done is closed
+	err  error // how it ended, once done is closed
 }
 
-// start runs a program and returns its first line on standard output or standard
-// error that holds ready.
+// start runs a program, and returns its first line on standard output or standard
+// error that contains ready.
 func start(ctx context.Context, env []string, ready, program string, args ...string) (*process, string, error) {
-	// The program is stopped by us, in order; the context ends only the wait.
+	// stop ends the program. The context only bounds the wait for its start.
 	cmd := exec.CommandContext(context.WithoutCancel(ctx), program, args...)
 	cmd.Env = env
-	// Ctrl-C reaches the demo, which stops its processes itself.
+	// Ctrl-C goes to the demo alone, which stops its processes.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	reader, writer, err := os.Pipe()
 	if err != nil {
@@ -78,7 +78,7 @@ func start(ctx context.Context, env []string, ready, program string, args ...str
 	}
 }
 
-// stop ends the program, by force if it does not listen.
+// stop ends the program, by force if it does not end in time.
 func (p *process) stop() {
 	_ = p.cmd.Process.Signal(syscall.SIGTERM)
 	select {
@@ -89,7 +89,7 @@ func (p *process) stop() {
 	}
 }
 
-// tail keeps the last lines of a log.
+// tail stores the last lines of a log.
 type tail struct {
 	mu    sync.Mutex
 	lines []string
@@ -109,14 +109,13 @@ func (t *tail) String() string {
 	return strings.Join(t.lines, "\n")
 }
 
-// result is what a command came back with.
+// result has the output and the exit code of a command.
 type result struct {
 	stdout, stderr string
 	code           int
 }
 
-// run runs a command to its end.
-// onTerminal runs a program whose output goes to a terminal of that many columns.
+// onTerminal runs a program whose output goes to a terminal with this many columns.
 func onTerminal(ctx context.Context, columns uint16, env []string, program string, args ...string) (result, error) {
 	ours, theirs, err := pty.Open()
 	if err != nil {
@@ -132,7 +131,7 @@ func onTerminal(ctx context.Context, columns uint16, env []string, program strin
 	read := make(chan struct{})
 	go func() {
 		defer close(read)
-		_, _ = io.Copy(&shown, ours) // ends with EIO once the program's side is closed
+		_, _ = io.Copy(&shown, ours) // ends with EIO when the program closes its side
 	}()
 	err = errors.Join(cmd.Run(), theirs.Close())
 	<-read

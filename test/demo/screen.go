@@ -15,23 +15,23 @@ import (
 	"github.com/oke-sign/oke-sign/test/ocitest"
 )
 
-// width is how many columns the short story has.
+// width is the number of columns of the short story.
 const width = 80
 
-// screen tells the short story: what a user types and what comes back, in at most 60
-// lines of 80 columns.
+// screen shows the short story: commands and their output, in at most 60 lines of 80
+// columns.
 type screen struct {
 	*story
 	meter *meter
 }
 
-// meter counts the lines that it passes on, and finds the widest.
+// meter counts lines and measures the widest.
 type meter struct {
 	io.Writer
 	lines, widest int
 }
 
-// colours are the marks that printer.paint puts around a text.
+// colours matches the escape sequences that printer.paint puts around a text.
 var colours = regexp.MustCompile("\x1b\\[[0-9]*m")
 
 func (m *meter) Write(p []byte) (int, error) {
@@ -86,12 +86,12 @@ func (t *screen) signed(ctx context.Context, app, _ string) error {
 
 func (t *screen) denied(ctx context.Context, _, other string) error {
 	t.scene("Nothing else runs: no unsigned image, and no tag, which may move")
-	err := t.run(ctx, other, "0/3; refused: unsigned; warned: unsigned",
+	err := t.run(ctx, other, "0/3; denied: unsigned; warned: unsigned",
 		"kubectl create deployment other --image=$OTHER --replicas=3")
 	if err != nil {
 		return err
 	}
-	return t.run(ctx, scanTest+":latest", "0/3; refused: no-digest by 2; warned: no-digest",
+	return t.run(ctx, scanTest+":latest", "0/3; denied: no-digest by 2; warned: no-digest",
 		"kubectl create deployment tag --image=${APP%@*}:latest --replicas=3")
 }
 
@@ -107,11 +107,11 @@ func (t *screen) moved(ctx context.Context, app, _ string) error {
 	if err := t.cloud.Attach(ctx, record); err != nil {
 		return err
 	}
-	return t.run(ctx, record.Image, "0/3; refused: wrong-image; warned: wrong-image", "kubectl create deployment moved --image=$LB --replicas=3")
+	return t.run(ctx, record.Image, "0/3; denied: wrong-image; warned: wrong-image", "kubectl create deployment moved --image=$LB --replicas=3")
 }
 
 func (t *screen) emergency(ctx context.Context, _, other string) error {
-	t.scene("In an emergency, a Pod can say so, and everybody hears of it")
+	t.scene("In an emergency, a Pod can use break-glass, and each use is reported")
 	o, err := t.cluster.apply(ctx, deployment("hotfix", other, `
         oracle.image-policy.k8s.io/break-glass: "true"
         oke-sign.dev/break-glass-reason: INC-4711`))
@@ -124,7 +124,7 @@ func (t *screen) emergency(ctx context.Context, _, other string) error {
 }
 
 func (t *screen) outage(ctx context.Context, _, _ string) error {
-	t.scene("OCI cannot be reached: nothing starts that was not checked before")
+	t.scene("OCI is unreachable: an image without a cached verdict does not start")
 	image, err := t.pinned(ctx, nginxLB, "latest")
 	if err != nil {
 		return err
@@ -133,14 +133,14 @@ func (t *screen) outage(ctx context.Context, _, _ string) error {
 	if err := t.cloud.SetFault(ctx, fault); err != nil {
 		return err
 	}
-	err = t.run(ctx, image, "0/3; refused: no-answer; warned: no-answer", "kubectl create deployment new --image=$NEW --replicas=3")
+	err = t.run(ctx, image, "0/3; denied: no-answer; warned: no-answer", "kubectl create deployment new --image=$NEW --replicas=3")
 	if err != nil {
 		return err
 	}
 	return t.cloud.ClearFaults(ctx)
 }
 
-// end says how it went, and fails if something differs.
+// end prints the summary, and fails if a result is unexpected.
 func (t *screen) end(took time.Duration) error {
 	for _, r := range t.rows {
 		if !r.ok() {
@@ -172,7 +172,7 @@ func (t *screen) run(ctx context.Context, image, want, command string) error {
 	return nil
 }
 
-// came shows what became of a Deployment, and notes it.
+// came shows the outcome of a Deployment, and records it.
 func (t *screen) came(what, want string, o outcome) {
 	pods := fmt.Sprintf("%d of %d Pods run", o.ready, o.replicas)
 	if o.ready == o.replicas {
@@ -180,16 +180,16 @@ func (t *screen) came(what, want string, o outcome) {
 		t.print(strings.Join(o.warnings, "\n"))
 	} else {
 		t.say("  %s", t.paint("31", pods))
-		denials := slices.Concat(o.refused, o.events)
+		denials := slices.Concat(o.denied, o.events)
 		t.print(denials[len(denials)-1])
 	}
 	t.rows = append(t.rows, row{t.step, what, want, o.summary()})
 }
 
-// long finds digests and request ids. Their first digits say enough on a screen.
+// long matches digests and request IDs. Their first digits are enough on a screen.
 var long = regexp.MustCompile(`(sha256:[0-9a-f]{12}|opc-request-id [0-9a-f]{12})[0-9a-fA-F/]{20,}`)
 
-// print shows a text within the screen's width, wrapped between words.
+// print shows a text, wrapped between words to the screen's width.
 func (t *screen) print(text string) {
 	for line := range strings.Lines(long.ReplaceAllString(text, "$1…")) {
 		line = strings.TrimRight(line, "\n")

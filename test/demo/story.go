@@ -17,7 +17,7 @@ import (
 	"github.com/oke-sign/oke-sign/test/ocitest"
 )
 
-// story is the demo as it goes.
+// story is the running demo.
 type story struct {
 	printer
 	bin      string
@@ -41,7 +41,7 @@ type row struct{ step, what, want, got string }
 
 func (r row) ok() bool { return r.want == r.got }
 
-// Images of the story, in OCI Registry.
+// The images of the story, in OCI Registry.
 const (
 	scanTest = ociclient.Registry + "scan-test"
 	nginxLB  = ociclient.Registry + "project01/ngnix-lb"
@@ -61,13 +61,13 @@ func (s *story) tell(ctx context.Context) error {
 	return nil
 }
 
-// chapter begins a step.
+// chapter starts a step.
 func (s *story) chapter(number, title string) {
 	s.step = number
 	s.say("\n%s", s.paint("1", number+". "+title))
 }
 
-// expect notes what a step came to; a difference fails the demo at its end.
+// expect records a result. An unexpected result fails the demo at its end.
 func (s *story) expect(what, want, got string) {
 	r := row{s.step, what, want, got}
 	s.rows = append(s.rows, r)
@@ -78,7 +78,7 @@ func (s *story) expect(what, want, got string) {
 	}
 }
 
-// table prints every line and fails if one differs.
+// table prints every result, and fails if one is unexpected.
 func (s *story) table(took time.Duration) error {
 	s.say("\n%s", s.paint("1", fmt.Sprintf("%-4s %-62s %-44s %s", "STEP", "WHAT", "EXPECTED", "GOT")))
 	var differ []string
@@ -91,13 +91,13 @@ func (s *story) table(took time.Duration) error {
 		s.say("%-4s %-62s %-44s %s", r.step, r.what, r.want, got)
 	}
 	if len(differ) > 0 {
-		return fmt.Errorf("%d of %d came out otherwise than expected:\n%s", len(differ), len(s.rows), strings.Join(differ, "\n"))
+		return fmt.Errorf("%d of %d results are unexpected:\n%s", len(differ), len(s.rows), strings.Join(differ, "\n"))
 	}
-	s.say("\nAll %d came out as expected, in %s.", len(s.rows), took.Round(100*time.Millisecond))
+	s.say("\nAll %d results are as expected, in %s.", len(s.rows), took.Round(100*time.Millisecond))
 	return nil
 }
 
-// kubectl runs the plugin as kubectl would, and shows it.
+// kubectl runs the plugin as kubectl would, and shows the output.
 func (s *story) kubectl(ctx context.Context, args ...string) (result, error) {
 	s.say("  %s", s.paint("36", "$ kubectl oke-sign "+strings.Join(quoted(args), " ")))
 	r, err := s.quietly(ctx, args...)
@@ -149,15 +149,15 @@ func (s *story) deploy(ctx context.Context, name, image, annotation string) (out
 	for _, w := range o.warnings {
 		s.say("    %s %s", s.paint("33", "Warning:"), w)
 	}
-	if len(o.refused) > 0 {
-		for _, r := range o.refused {
+	if len(o.denied) > 0 {
+		for _, r := range o.denied {
 			s.say("    Error: admission webhook \"validation.gatekeeper.sh\" denied the request: %s", r)
 		}
 		return o, nil
 	}
 	s.say("    deployment.apps/%s created, %d of %d Pods running", name, o.ready, o.replicas)
 	told := make(map[string]bool)
-	for _, e := range o.events { // each Pod's refusal carries OCI's request id: one is enough
+	for _, e := range o.events { // each Pod's denial has another request ID of OCI: one denial is enough
 		if short := violation.FindString(e); !told[short] {
 			told[short] = true
 			s.say("    FailedCreate: %s", e)
@@ -166,8 +166,8 @@ func (s *story) deploy(ctx context.Context, name, image, annotation string) (out
 	return o, nil
 }
 
-// deployment is a Deployment of three Pods with one image. The annotations are those of
-// the Pods, each on a line with its indentation.
+// deployment returns a Deployment of three Pods with one image. The annotations are
+// those of the Pods, one a line, with indentation.
 func deployment(name, image, annotations string) string {
 	return fmt.Sprintf(`apiVersion: apps/v1
 kind: Deployment
@@ -189,16 +189,15 @@ func podManifest(image string) string {
 	return fmt.Sprintf(`{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod"}, "spec": {"containers": [{"name": "main", "image": %q}]}}`, image)
 }
 
-// violation is the beginning of an engine's message: constraint, place, reason.
+// violation matches the start of an engine's message: constraint, place, reason.
 var violation = regexp.MustCompile(`^\[([^\]]+)\] [^:]+: ([a-z-]+): `)
 
-// reasons are the words for which an engine's messages refuse, each with the
-// number of constraints that say so if there are several: where two defend, the
-// demo misses neither.
+// reasons returns the reasons in an engine's messages. If several constraints give a
+// reason, their number follows: the demo fails if one of two defences is missing.
 func reasons(messages []string) string {
-	said := make(map[string]map[string]bool) // constraints by word
+	said := make(map[string]map[string]bool) // constraints by reason
 	for _, m := range messages {
-		word, constraint := m, "" // a message of another form shows itself whole, and fails the step
+		word, constraint := m, "" // a message of another form is shown whole, and fails the step
 		if found := violation.FindStringSubmatch(m); found != nil {
 			constraint, word = found[1], found[2]
 		}
@@ -216,19 +215,19 @@ func reasons(messages []string) string {
 	return strings.Join(words, ", ")
 }
 
-// summary is what became of something applied, in a few words.
+// summary describes the outcome in a few words.
 func (o outcome) summary() string {
 	var parts []string
 	switch {
-	case len(o.refused) > 0:
-		return "refused: " + reasons(o.refused)
+	case len(o.denied) > 0:
+		return "denied: " + reasons(o.denied)
 	case o.replicas == 1 && o.ready == 1:
 		parts = append(parts, "admitted")
 	default:
 		parts = append(parts, fmt.Sprintf("%d/%d", o.ready, o.replicas))
 	}
 	if len(o.events) > 0 {
-		parts = append(parts, "refused: "+reasons(o.events))
+		parts = append(parts, "denied: "+reasons(o.events))
 	}
 	if len(o.warnings) > 0 {
 		parts = append(parts, "warned: "+reasons(o.warnings))
@@ -245,7 +244,7 @@ func (s *story) allow(ctx context.Context, keys ...ociclient.Key) error {
 	return s.cluster.enforce(ctx, "{keys: ["+strings.Join(ids, ", ")+"]}")
 }
 
-// digestOf asks for the digest that a tag points to, as a user would.
+// digestOf returns the digest of a tag, as a user would find it.
 func (s *story) digestOf(ctx context.Context, reference string) (string, error) {
 	r, err := s.quietly(ctx, "signatures", reference, "-o", "json")
 	if err != nil {
@@ -286,7 +285,7 @@ func (s *story) chapterKeys(ctx context.Context) error {
 	return nil
 }
 
-// findKeys finds the keys of the demo, and says of each by its name whether it is usable.
+// findKeys finds the demo's keys, and returns whether each is usable, by its name.
 func (s *story) findKeys(ctx context.Context) (map[string]string, error) {
 	r, err := s.quietly(ctx, "keys", "list", "-o", "json")
 	if err != nil {
@@ -358,7 +357,7 @@ func (s *story) chapterSign(ctx context.Context) error {
 }
 
 func (s *story) chapterUnsigned(ctx context.Context) error {
-	s.chapter("4", "What is not signed does not run")
+	s.chapter("4", "An unsigned image does not run")
 	if err := s.allow(ctx, s.imageKey); err != nil {
 		return err
 	}
@@ -366,7 +365,7 @@ func (s *story) chapterUnsigned(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.expect("nginx:latest from Docker Hub", "0/3; refused: no-digest, not-oci-registry; warned: not-oci-registry", o.summary())
+	s.expect("nginx:latest from Docker Hub", "0/3; denied: no-digest, not-oci-registry; warned: not-oci-registry", o.summary())
 	image, err := s.pinned(ctx, scanTest, "v1")
 	if err != nil {
 		return err
@@ -374,12 +373,12 @@ func (s *story) chapterUnsigned(ctx context.Context) error {
 	if o, err = s.deploy(ctx, "unsigned-scan-test", image, ""); err != nil {
 		return err
 	}
-	s.expect("an unsigned image of OCI Registry", "0/3; refused: unsigned; warned: unsigned", o.summary())
+	s.expect("an unsigned image of OCI Registry", "0/3; denied: unsigned; warned: unsigned", o.summary())
 	return nil
 }
 
 func (s *story) chapterSigned(ctx context.Context) error {
-	s.chapter("5", "What is signed runs, by its digest")
+	s.chapter("5", "A signed image runs, if it is pinned")
 	image, err := s.pinned(ctx, scanTest, "latest")
 	if err != nil {
 		return err
@@ -393,11 +392,11 @@ func (s *story) chapterSigned(ctx context.Context) error {
 	if o, err = s.deploy(ctx, "signed-alias", alias, ""); err != nil {
 		return err
 	}
-	s.expect("the same under the registry's other host", "3/3", o.summary())
+	s.expect("the same image under the registry's other host", "3/3", o.summary())
 	if o, err = s.deploy(ctx, "signed-by-tag", scanTest+":latest", ""); err != nil {
 		return err
 	}
-	s.expect("by its tag", "0/3; refused: no-digest by 2; warned: no-digest", o.summary())
+	s.expect("by its tag", "0/3; denied: no-digest by 2; warned: no-digest", o.summary())
 	s.expect("the message says how to pin", "yes", yes(strings.Contains(o.text(), "kubectl oke-sign pin") && strings.Contains(o.text(), "kubectl oke-sign signatures")))
 	r, err := s.kubectl(ctx, "signatures", scanTest+":latest")
 	if err != nil {
@@ -409,7 +408,7 @@ func (s *story) chapterSigned(ctx context.Context) error {
 }
 
 func (s *story) chapterKeysOfPolicy(ctx context.Context) error {
-	s.chapter("6", "Which keys the policy lists")
+	s.chapter("6", "The keys that the policy allows")
 	image, err := s.pinned(ctx, nginxLB, "latest")
 	if err != nil {
 		return err
@@ -423,7 +422,7 @@ func (s *story) chapterKeysOfPolicy(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.expect("signed by a key that is not listed", "0/3; refused: key-not-allowed; warned: key-not-allowed", o.summary())
+	s.expect("signed by a key that is not allowed", "0/3; denied: key-not-allowed; warned: key-not-allowed", o.summary())
 	s.expect("the message names both keys", "yes", yes(strings.Contains(o.text(), last(s.imageKey.ID)) && strings.Contains(o.text(), last(s.releaseKey.ID))))
 
 	if err := s.allow(ctx, s.imageKey, s.releaseKey); err != nil {
@@ -432,7 +431,7 @@ func (s *story) chapterKeysOfPolicy(ctx context.Context) error {
 	if o, err = s.deploy(ctx, "released", image, ""); err != nil {
 		return err
 	}
-	s.expect("two keys listed, one of them signed", "3/3", o.summary())
+	s.expect("two allowed keys, one signature", "3/3", o.summary())
 
 	unsigned, err := s.pinned(ctx, scanTest, "v1")
 	if err != nil {
@@ -444,23 +443,23 @@ func (s *story) chapterKeysOfPolicy(ctx context.Context) error {
 	if o, err = s.deploy(ctx, "anything", unsigned, ""); err != nil {
 		return err
 	}
-	s.expect("no key listed, an unsigned image: admitted, reported", "3/3; warned: no-key-listed", o.summary())
+	s.expect("no allowed key, an unsigned image: admitted, reported", "3/3; warned: no-key-listed", o.summary())
 
 	s.say("  %s", s.paint("36", "$ kubectl apply -f policy.yaml    # OKESignedImages, kesy: [image-key]"))
 	err = s.cluster.enforce(ctx, "{kesy: ["+s.imageKey.ID+"]}")
-	s.expect("keys misspelt: the policy's schema", "refused", refused(err))
+	s.expect("keys misspelt: the policy's schema", "rejected", rejected(err))
 	if err != nil {
 		s.indent(err.Error())
 	}
-	// Where the API server is told not to validate, it drops the unknown field
-	// instead, and what arrives has no keys. The engine's own check is the same
-	// schema, so the template is loosened for what only an API server can do.
+	// An API server that does not validate drops the unknown field, and a constraint
+	// without keys arrives. The engine checks the same schema. The template is
+	// therefore loosened, to reach what the API server alone would do.
 	if o, err = s.withoutSchema(ctx, unsigned); err != nil {
 		return err
 	}
-	s.expect("keys misspelt, past every schema", "0/3; refused: no-keys; warned: no-keys", o.summary())
+	s.expect("keys misspelt, without a schema", "0/3; denied: no-keys; warned: no-keys", o.summary())
 	six := strings.Repeat(s.imageKey.ID+", ", 5) + s.releaseKey.ID
-	s.expect("a sixth key", "refused", refused(s.cluster.enforce(ctx, "{keys: ["+six+"]}")))
+	s.expect("a sixth key", "rejected", rejected(s.cluster.enforce(ctx, "{keys: ["+six+"]}")))
 	return s.allow(ctx, s.imageKey)
 }
 
@@ -478,21 +477,21 @@ func (s *story) chapterBreakGlass(ctx context.Context) error {
 	if o, err = s.deploy(ctx, "emergency", image, "yes"); err != nil {
 		return err
 	}
-	s.expect(`"yes" is refused`, "refused: no-effect", o.summary())
+	s.expect(`"yes" is denied`, "denied: no-effect", o.summary())
 	pod, err := s.pod(ctx, image, "yes")
 	if err != nil {
 		return err
 	}
-	s.expect(`"yes" has no effect`, "refused: no-effect, unsigned", pod)
+	s.expect(`"yes" has no effect`, "denied: no-effect, unsigned", pod)
 	if o, err = s.deploy(ctx, "emergency", "docker.io/library/nginx@sha256:"+strings.Repeat("0", 64), "true"); err != nil {
 		return err
 	}
-	s.expect(`"true" on an image of another registry`, "0/3; refused: not-oci-registry; warned: in-use, not-oci-registry", o.summary())
+	s.expect(`"true" on an image of another registry`, "0/3; denied: not-oci-registry; warned: in-use, not-oci-registry", o.summary())
 	return nil
 }
 
 func (s *story) chapterTransplant(ctx context.Context) error {
-	s.chapter("8", "A genuine signature, moved to another image")
+	s.chapter("8", "A genuine signature, copied to another image")
 	from, err := s.pinned(ctx, scanTest, "latest")
 	if err != nil {
 		return err
@@ -514,7 +513,7 @@ func (s *story) chapterTransplant(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.expect("Oracle's own verify, which reads no message", "valid", map[bool]string{true: "valid", false: "not valid"}[valid])
+	s.expect("Oracle's own verify, which does not read the message", "valid", map[bool]string{true: "valid", false: "not valid"}[valid])
 	r, err := s.kubectl(ctx, "verify", to, "--key", s.imageKey.ID)
 	if err != nil {
 		return err
@@ -524,12 +523,12 @@ func (s *story) chapterTransplant(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.expect("admission", "0/3; refused: wrong-image; warned: wrong-image", o.summary())
+	s.expect("admission", "0/3; denied: wrong-image; warned: wrong-image", o.summary())
 	return nil
 }
 
 func (s *story) chapterOutage(ctx context.Context) error {
-	s.chapter("9", "OCI cannot be reached")
+	s.chapter("9", "OCI is unreachable")
 	image, err := s.pinned(ctx, scanTest, "v1")
 	if err != nil {
 		return err
@@ -557,23 +556,23 @@ func (s *story) chapterOutage(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		s.indent("Error: " + strings.Join(o.refused, "\n"))
-		s.expect("OCI is down: "+outage.what, "refused: no-answer", o.summary())
+		s.indent("Error: " + strings.Join(o.denied, "\n"))
+		s.expect("OCI is down: "+outage.what, "denied: no-answer", o.summary())
 		if err := s.cloud.ClearFaults(ctx); err != nil {
 			return err
 		}
-		s.expect("what Gatekeeper remembers of it", "nothing", s.remembered(image, s.imageKey, s.releaseKey))
+		s.expect("the answer in Gatekeeper's cache", "none", s.cached(image, s.imageKey, s.releaseKey))
 	}
 	o, err := s.deploy(ctx, "after-outage", image, "")
 	if err != nil {
 		return err
 	}
-	s.expect("OCI is back: the very next try", "3/3", o.summary())
-	s.expect("what Gatekeeper remembers of it", "an answer", s.remembered(image, s.imageKey, s.releaseKey))
+	s.expect("OCI is back: the next try", "3/3", o.summary())
+	s.expect("the answer in Gatekeeper's cache", "one", s.cached(image, s.imageKey, s.releaseKey))
 	return s.allow(ctx, s.imageKey)
 }
 
-// recordOf is a signature record that OCI Registry holds for an image.
+// recordOf returns a signature record of an image in OCI Registry.
 func (s *story) recordOf(ctx context.Context, image string) (ociclient.Record, error) {
 	records, err := s.cloud.Records(ctx, image)
 	if err == nil && len(records) == 0 {
@@ -594,17 +593,17 @@ func yes(b bool) string {
 	return "no"
 }
 
-// word is the word if the text holds it as one.
+// word returns want if the text has it as a word.
 func word(text, want string) string {
 	if slices.Contains(strings.Fields(text), want) {
 		return want
 	}
-	return "no word of it"
+	return "absent"
 }
 
-func refused(err error) string {
+func rejected(err error) string {
 	if err != nil {
-		return "refused"
+		return "rejected"
 	}
 	return "accepted"
 }
