@@ -85,7 +85,7 @@ func TestImportRules(t *testing.T) {
 			case slices.Contains([]string{"provider/checker", "provider/vulnreport", "provider/server"}, pkg) && under(dep, sdk):
 				t.Errorf("%s depends on %s: packages that decide or answer must not know OCI's SDK", pkg, dep)
 			case under(pkg, "provider") && under(dep, opa) && !under(dep, opa+"/cert-controller"):
-				t.Errorf("%s depends on %s: nothing under provider does", pkg, dep)
+				t.Errorf("%s depends on %s: no package under provider does", pkg, dep)
 			case under(pkg, "provider") && under(dep, opa) && !under(pkg, "provider/certs", "provider/oke-sign-provider"):
 				t.Errorf("%s depends on %s: certs and the main program only", pkg, dep)
 			case under(pkg, "provider") && !under(pkg, "provider/certs", "provider/oke-sign-provider") &&
@@ -131,9 +131,9 @@ func checkPlugin(t *testing.T, pkg, name string) {
 	}
 }
 
-// TestDoctorsChecksAskNobody checks that the checks of doctor only evaluate facts. They
-// must not connect to anything or know a command line.
-func TestDoctorsChecksAskNobody(t *testing.T) {
+// TestDoctorsChecksOnlyEvaluate checks that the checks of doctor only evaluate
+// facts. They must not connect to anything or know a command line.
+func TestDoctorsChecksOnlyEvaluate(t *testing.T) {
 	files, err := filepath.Glob("../plugin/cmd/doctor/checks*.go")
 	if err != nil || len(files) < 5 {
 		t.Fatalf("files of checks: %v, %v", files, err)
@@ -204,8 +204,8 @@ func TestPackagesStaySmall(t *testing.T) {
 	}
 }
 
-// larger lists types that may exceed the limits. A client has a method for each call of its
-// service.
+// larger lists types that may exceed the limits. A client has a method for each call
+// of its service.
 var larger = []string{
 	"../provider/registry: Client",
 	"../provider/cache: Cache", "../provider/server: jsonReader",

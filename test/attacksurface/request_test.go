@@ -93,8 +93,8 @@ func TestWhatARequestCarries(t *testing.T) {
 		}},
 		"text, numbers and a recursive schema": {apps, "settings", "Settings", nil},
 		"any JSON by a type of Kubernetes":     {apps, "revisions", "Revision", []string{"data (anything)"}},
-		"any JSON, spelled otherwise":          {apps, "customs", "Custom", []string{"any (anything)", "extra (anything)", "spec (anything)"}},
-		"a schema that is missing":             {apps, "customs", "Missing", []string{"the object (anything)"}},
+		"any JSON, in another form":            {apps, "customs", "Custom", []string{"any (anything)", "extra (anything)", "spec (anything)"}},
+		"a missing schema":                     {apps, "customs", "Missing", []string{"the object (anything)"}},
 		"annotations for a Pod":                {core, "pods/binding", "Metadata", []string{"metadata.annotations (annotations)"}},
 		"annotations of another object":        {apps, "pods", "Metadata", nil},
 		"labels of a namespace":                {core, "namespaces/status", "Metadata", []string{"metadata.labels (labels)"}},
@@ -121,8 +121,8 @@ func TestWhatARequestCarries(t *testing.T) {
 	}
 }
 
-// Requests without an object carry nothing. Requests that open a stream are told apart
-// from those that create an object.
+// Requests without an object carry nothing. The list distinguishes requests that
+// open a stream from those that create an object.
 func TestRequestsWithoutABody(t *testing.T) {
 	apps := schema.GroupVersion{Group: "apps", Version: "v1"}
 	requests, err := list(t, apps, metav1.APIResource{Name: "gangs", Verbs: metav1.Verbs{"get", "delete"}}, "Gang")

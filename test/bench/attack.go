@@ -16,7 +16,8 @@ import (
 	"github.com/oke-sign/oke-sign/test/ocitest"
 )
 
-// attack is the effect on other clients while somebody tries to stop the provider.
+// attack measures the provider's answers to other clients during an attack on its
+// availability.
 func attack(ctx context.Context, s *scene, config *tls.Config, lasting time.Duration) []figure {
 	images := s.images(keysPerRequest, 1)
 	s.yes(ctx, images...)
@@ -59,7 +60,7 @@ func hold(ctx context.Context, addr string, n int, config *tls.Config) (release 
 			for next.Add(1) <= int64(n) {
 				c, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
 				if err != nil {
-					continue // a refusal is fine too
+					continue // a rejection is fine too
 				}
 				if config != nil {
 					conn := tls.Client(c, named(config))

@@ -40,8 +40,8 @@ type scene struct {
 	start    func() (*program, error)
 }
 
-// bystander lets the emulator's fixtures be used outside a test. A failure of theirs
-// ends the measurement.
+// bystander lets the emulator's fixtures run outside a test. A failure ends the
+// measurement.
 type bystander struct {
 	testing.TB
 	dir  string

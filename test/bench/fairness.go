@@ -11,9 +11,9 @@ import (
 	"github.com/oke-sign/oke-sign/test/ocitest"
 )
 
-// fairness counts the Pods with one new image that get an answer within the budget
-// while others invent images. The others send 40 requests of 100 images at any time,
-// and each image costs two calls to OCI.
+// fairness counts the Pods with one new image that get an answer within the budget,
+// while other clients send invented image references. The others have 40 requests of
+// 100 images in flight at any time. Each image costs two calls to OCI.
 func fairness(ctx context.Context, s *scene) []figure {
 	const requests, images, pods = 40, 100, 10
 	fresh := s.images(1+2*pods, 1+2*pods)

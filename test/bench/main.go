@@ -58,8 +58,8 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	flags.DurationVar(&set.steady, "steady", 15*time.Second, "how long Pods are made, 20 a second")
 	flags.IntVar(&set.churn, "churn", 1_000_000, "how many distinct images pass through the caches")
 	only := flags.String("only", "", "measure only this `part`")
-	child := flags.Bool("constant", false, "for the command's own use: be the server that answers a constant")
-	dir := flags.String("dir", "", "for the command's own use: where the certificates are")
+	child := flags.Bool("constant", false, "internal: run the server that answers a constant")
+	dir := flags.String("dir", "", "internal: directory of the certificates")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// pluginStart measures how long kubectl's plugin takes for a command that asks nobody,
-// and the size of the released program.
+// pluginStart measures the time of a plugin command that sends no request, and the
+// size of the released program.
 func pluginStart(ctx context.Context, dir string) ([]figure, error) {
 	const runs = 21
 	path := filepath.Join(dir, "kubectl-oke_sign")

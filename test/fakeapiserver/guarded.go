@@ -22,23 +22,25 @@ import (
 	"github.com/oke-sign/oke-sign/test/pki"
 )
 
-// Object is one as JSON has it.
+// Object is an object of Kubernetes in decoded JSON.
 type Object = map[string]any
 
-// Kinds of objects that a Guarded keeps, as their collections are called in a path.
+// The collections whose objects a Guarded stores, as API paths.
 const (
 	Secrets   = "api/v1/namespaces/oke-sign/secrets"
 	Webhooks  = "apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
 	Providers = "apis/externaldata.gatekeeper.sh/v1beta1/providers"
 )
 
-// Guarded is a running API server for the program of the provider: HTTPS, one service
-// account, and rights of which each is asked for. Versions rise and writes of an old
-// one are conflicts, watches tell every change in order, and what is applied belongs
-// to its manager. It keeps objects of the three kinds above, has no discovery, and does
-// no more of server-side apply than replacing what an apply names.
+// Guarded is a running API server for the provider's program: HTTPS, one service
+// account, and a check of rights for each request.
+//
+// Resource versions rise, and a write with an old version is a conflict. Watches
+// report every change in order. An applied object belongs to its field manager.
+// Guarded stores objects of the three collections above and has no discovery. Its
+// server-side apply only replaces the fields in the request.
 type Guarded struct {
-	// Host and Port are where it listens, Dir is the mounted service account.
+	// Host and Port are the address. Dir has the mounted service account.
 	Host, Port, Dir string
 
 	tb     testing.TB
@@ -62,9 +64,9 @@ type event struct {
 	object  Object
 }
 
-// StartGuarded runs a server until the test ends. A right is a verb and the path of an
-// object, or of a collection for the verb create of Secrets:
-// "get api/v1/namespaces/oke-sign/secrets/tls".
+// StartGuarded runs a server until the test ends. A right is a verb and the path of
+// an object: "get api/v1/namespaces/oke-sign/secrets/tls". For the verb create it is
+// the path of a collection.
 func StartGuarded(tb testing.TB, rights ...string) *Guarded {
 	tb.Helper()
 	s := &Guarded{
@@ -101,22 +103,22 @@ func StartGuarded(tb testing.TB, rights ...string) *Guarded {
 	return s
 }
 
-// Fail makes requests fail with the status that f returns for a verb and a path,
-// unless it is 0. A nil f ends it.
+// Fail makes requests fail with the status that f returns for a verb and a path.
+// Status 0 is no failure. A nil f ends the failures.
 func (s *Guarded) Fail(f func(verb, object string) int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.fail = f
 }
 
-// Asked are the requests so far, as verb and path.
+// Asked returns the requests so far, as verb and path.
 func (s *Guarded) Asked() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.asked)
 }
 
-// Manager is who applied an object last.
+// Manager returns the last field manager that applied an object.
 func (s *Guarded) Manager(path string) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -139,7 +141,7 @@ func (s *Guarded) Set(path string, object any) {
 	s.store(path, o)
 }
 
-// Delete removes an object, if there is one.
+// Delete removes an object if it exists.
 func (s *Guarded) Delete(path string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -149,7 +151,7 @@ func (s *Guarded) Delete(path string) {
 	}
 }
 
-// Get reads an object into a struct, and reports whether it is there.
+// Get reads an object into a struct, and reports whether the object exists.
 func (s *Guarded) Get(path string, into any) bool {
 	s.tb.Helper()
 	s.mu.Lock()
@@ -168,7 +170,7 @@ func (s *Guarded) Get(path string, into any) bool {
 	return true
 }
 
-// store is called with mu held.
+// store stores an object. The caller holds mu.
 func (s *Guarded) store(path string, o Object) {
 	meta, _ := o["metadata"].(Object)
 	if meta == nil {
@@ -197,7 +199,7 @@ func (s *Guarded) tell(path, kind string, o Object) {
 		err = json.Unmarshal(data, &copied)
 	}
 	if err != nil {
-		panic(err) // it came from JSON
+		panic(err) // the object came from JSON
 	}
 	version := strconv.Itoa(s.version)
 	for _, m := range []Object{o, copied} {
@@ -292,7 +294,7 @@ func (s *Guarded) serve(w http.ResponseWriter, r *http.Request) {
 	write(w, http.StatusOK, s.objects[path])
 }
 
-// watch tells what happens to one object.
+// watch sends the changes of one object.
 func (s *Guarded) watch(w http.ResponseWriter, r *http.Request, path string) {
 	since, err := strconv.Atoi(r.URL.Query().Get("resourceVersion"))
 	if err != nil {

@@ -1,17 +1,17 @@
-// Package fakeapiserver has the Kubernetes API servers of tests that need no cluster.
-// Unmodified clients talk to them over HTTP. There are two, for the two programs:
+// Package fakeapiserver has two Kubernetes API servers, for tests without a cluster.
+// Unmodified clients talk to them over HTTP.
 //
-// Server is what commands of the plugin see: discovery and the verbs of objects of
-// every kind that a cluster with the policies has, and a client that may do all. It
-// keeps objects in the tracker of controller-runtime's fake client, which keeps
-// resource versions, rejects edits of what has changed, and merges server-side applies,
-// lists as one value each. It watches nothing.
+// Server is for the commands of the plugin. It has discovery, the verbs of every
+// kind of object in a cluster with the policies, and a client with all rights. It
+// stores objects in the tracker of controller-runtime's fake client. The tracker
+// assigns resource versions, rejects edits of changed objects, and merges
+// server-side applies. It merges a list as one value. Server has no watches.
 //
-// Guarded is what the provider sees: HTTPS and a service account with a few rights on
+// Guarded is for the provider. It has HTTPS, a service account with a few rights on
 // a few objects, watches from a resource version on, and failures on demand.
 //
-// Neither validates, defaults or admits objects. The tests on a real control plane,
-// test/e2e, cover what depends on that.
+// Neither server validates, defaults or admits objects. The tests on a real control
+// plane, test/e2e, cover that.
 package fakeapiserver
 
 import (
@@ -60,13 +60,13 @@ func resource(group, version, kind string, namespaced bool, short ...string) Res
 		plural = stem + "ies"
 	}
 	if group == "constraints.gatekeeper.sh" {
-		plural = strings.ToLower(kind) // Gatekeeper names them so
+		plural = strings.ToLower(kind) // Gatekeeper forms plurals this way
 	}
 	return Resource{schema.GroupVersionKind{Group: group, Version: version, Kind: kind}, plural, short, namespaced}
 }
 
-// Resources are what a cluster with Gatekeeper and the policies of oke-sign
-// serves, as far as the commands look at it.
+// Resources returns the resources that the commands use in a cluster with Gatekeeper
+// and the policies of oke-sign.
 func Resources() []Resource {
 	list := []Resource{
 		resource("", "v1", "Namespace", false, "ns"),
@@ -118,7 +118,7 @@ func Resources() []Resource {
 	return list
 }
 
-// Server is a running API server that serves everybody.
+// Server is a running API server without authentication.
 type Server struct {
 	URL string
 
@@ -131,8 +131,8 @@ type Server struct {
 	before   func(http.ResponseWriter, *http.Request) bool
 }
 
-// Start runs a server with nothing in it but the namespaces default and
-// kube-system, until the test ends.
+// Start runs a server until the test ends. It has only the namespaces default and
+// kube-system.
 func Start(tb testing.TB, resources ...Resource) *Server {
 	tb.Helper()
 	if len(resources) == 0 {
@@ -141,7 +141,7 @@ func Start(tb testing.TB, resources ...Resource) *Server {
 	scheme := runtime.NewScheme()
 	mapper := meta.NewDefaultRESTMapper(nil)
 	for _, r := range resources {
-		// Objects of any kind are kept as they are sent.
+		// Objects of any kind are stored unchanged.
 		scheme.AddKnownTypeWithName(r.GroupVersionKind, &unstructured.Unstructured{})
 		scheme.AddKnownTypeWithName(listOf(r), &unstructured.UnstructuredList{})
 		scope := meta.RESTScopeRoot
@@ -175,8 +175,8 @@ func listOf(r Resource) schema.GroupVersionKind {
 	return r.GroupVersion().WithKind(r.Kind + "List")
 }
 
-// Kubeconfig writes a file that leads a client to the server, with a context of
-// each name, each in its namespace default, the first the current one.
+// Kubeconfig writes a kubeconfig with these contexts. Each context has the namespace
+// default. The first one is the current context.
 func (s *Server) Kubeconfig(dir string, contexts ...string) (string, error) {
 	if len(contexts) == 0 {
 		contexts = []string{"test"}
@@ -197,7 +197,7 @@ func (s *Server) Kubeconfig(dir string, contexts ...string) (string, error) {
 	return file, os.WriteFile(file, text, 0o600)
 }
 
-// Add puts objects into the server, or in place of those of the same names.
+// Add stores objects, and replaces those with the same names.
 func (s *Server) Add(objects ...*unstructured.Unstructured) error {
 	for _, o := range objects {
 		o = o.DeepCopy()
@@ -220,23 +220,22 @@ func (s *Server) Add(objects ...*unstructured.Unstructured) error {
 	return nil
 }
 
-// Handle answers requests for a path itself, such as the proxy of a service.
+// Handle serves a path by h, such as the proxy of a service.
 func (s *Server) Handle(path string, h http.Handler) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.handlers[path] = h
 }
 
-// Before lets f see every request before the server does. If it returns true, it
-// has answered. Nil ends that.
+// Before calls f before the server handles a request. If f returns true, f has
+// answered the request. A nil f ends this.
 func (s *Server) Before(f func(w http.ResponseWriter, r *http.Request) bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.before = f
 }
 
-// Requests are the methods and paths of all requests so far that were not
-// discovery.
+// Requests returns the methods and paths of all requests so far, without discovery.
 func (s *Server) Requests() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -251,7 +250,7 @@ func (s *Server) find(is func(Resource) bool) (Resource, bool) {
 	return s.resources[i], true
 }
 
-// name gives what an API server gives to a new object.
+// name gives a new object what an API server gives it.
 func name(o *unstructured.Unstructured) {
 	if o.GetUID() == "" {
 		o.SetUID(types.UID("uid-of-" + strings.ToLower(o.GetKind()) + "-" + o.GetName()))
@@ -315,7 +314,7 @@ func (s *Server) served(gv schema.GroupVersion) metav1.APIResourceList {
 	return list
 }
 
-// serve answers for objects: [namespaces NAMESPACE] PLURAL [NAME].
+// serve serves objects: [namespaces NAMESPACE] PLURAL [NAME].
 func (s *Server) serve(w http.ResponseWriter, r *http.Request, gv schema.GroupVersion, path []string) {
 	s.mu.Lock()
 	s.requests = append(s.requests, r.Method+" "+r.URL.Path)
@@ -392,8 +391,8 @@ func (s *Server) collection(r *http.Request, of Resource, namespace string, body
 	return nil, apierrors.NewMethodNotSupported(schema.GroupResource{Group: of.Group, Resource: of.Plural}, r.Method)
 }
 
-// page cuts a list down to the part that limit and continue ask for. A real server
-// shows all parts as of one time; here objects may come and go between them.
+// page cuts a list to the part that limit and continue request. The parts of a real
+// server show one moment. Here objects may change between parts.
 func page(list *unstructured.UnstructuredList, query url.Values) error {
 	from, _ := strconv.Atoi(query.Get("continue"))
 	limit, _ := strconv.Atoi(query.Get("limit"))
@@ -457,7 +456,7 @@ func (s *Server) object(r *http.Request, of Resource, at types.NamespacedName, b
 		}
 		patch := client.RawPatch(types.PatchType(r.Header.Get("Content-Type")), body)
 		if patch.Type() == types.StrategicMergePatchType {
-			// Objects without a schema cannot be merged by it.
+			// A strategic merge needs a schema, and these objects have none.
 			return nil, apierrors.NewGenericServerResponse(http.StatusUnsupportedMediaType, r.Method, schema.GroupResource{}, "", "", 0, false)
 		}
 		return o, s.client.Patch(ctx, o, patch, options...)
@@ -486,7 +485,7 @@ func (s *Server) object(r *http.Request, of Resource, at types.NamespacedName, b
 func write(w http.ResponseWriter, code int, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
-	_ = json.NewEncoder(w).Encode(v) // a client that has gone needs no answer
+	_ = json.NewEncoder(w).Encode(v) // the client may have left
 }
 
 func fail(w http.ResponseWriter, err error) {

@@ -1,8 +1,8 @@
 // Command image packs one program, oke-sign-provider or kubectl-oke_sign, into an
-// OCI image for several platforms, without a daemon and without a base image: the
-// program, which is linked statically, and the certificate authorities that Mozilla
-// trusts. There is no shell in it, nothing to write to, and no root. The same
-// programs give the same digest.
+// OCI image for several platforms. It needs no daemon and no base image. The image
+// has the program, which is linked statically, and the certificate authorities that
+// Mozilla trusts. It has no shell and no writable files, and it does not run as
+// root. The same programs give the same digest.
 package main
 
 import (
@@ -42,7 +42,7 @@ It writes an OCI image layout and prints the digest.
 
 `
 
-// nobody is the user that the image runs as, and its group.
+// nobody is the user and the group that the image runs as.
 const nobody = "65532:65532"
 
 var machines = map[string]elf.Machine{"amd64": elf.EM_X86_64, "arm64": elf.EM_AARCH64}
@@ -56,10 +56,10 @@ func main() {
 	}
 }
 
-// ports are those that each program listens on.
+// ports are the ports on which each program listens.
 var ports = map[string][]string{"oke-sign-provider": {"8443/tcp", "8081/tcp"}, "kubectl-oke_sign": nil}
 
-// release is what the image says of itself.
+// release is the image's information about itself.
 type release struct {
 	program, version, revision string
 	created                    time.Time
@@ -71,12 +71,12 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		_, _ = io.WriteString(flags.Output(), usage)
 		flags.PrintDefaults()
 	}
-	dir := flags.String("out", "", "`directory` of the layout, which must not be there yet")
-	push := flags.String("push", "", "`reference` to push the image to as well, with the credentials of docker login")
+	dir := flags.String("out", "", "`directory` of the layout, which must not exist")
+	push := flags.String("push", "", "`reference` to which it also pushes the image, with the credentials of docker login")
 	var r release
 	flags.StringVar(&r.program, "program", "oke-sign-provider", "`name` of the program in the image: oke-sign-provider or kubectl-oke_sign")
 	flags.StringVar(&r.version, "version", "unknown", "version of the program")
-	flags.StringVar(&r.revision, "revision", "", "commit that it was built from")
+	flags.StringVar(&r.revision, "revision", "", "commit of the build")
 	created := flags.Int64("created", 0, "time of that commit, `seconds` since 1970")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -120,7 +120,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	return err
 }
 
-// pack makes one image of each PLATFORM=FILE, and an index of them.
+// pack makes an image of each PLATFORM=FILE, and an index of the images.
 func pack(r release, programs []string) (v1.ImageIndex, error) {
 	roots, err := authorities()
 	if err != nil {
@@ -152,7 +152,7 @@ func pack(r release, programs []string) (v1.ImageIndex, error) {
 			Add: image, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: system, Architecture: arch}},
 		})
 	}
-	annotated, _ := mutate.Annotations(index, r.labels()).(v1.ImageIndex) // of an index it makes an index
+	annotated, _ := mutate.Annotations(index, r.labels()).(v1.ImageIndex) // the index of an index is an index
 	return annotated, nil
 }
 
@@ -197,7 +197,7 @@ func (r release) image(platform *v1.Platform, trust v1.Layer, program []byte) (v
 	return mutate.ConfigFile(image, file)
 }
 
-// layer holds one file, and the directories above it.
+// layer returns a layer with one file and the directories above it.
 func (r release) layer(path string, mode int64, content []byte) (v1.Layer, error) {
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
@@ -221,8 +221,7 @@ func (r release) layer(path string, mode int64, content []byte) (v1.Layer, error
 		tarball.WithMediaType(types.OCILayer))
 }
 
-// static refuses a program that would not start in an image that holds nothing
-// else.
+// static rejects a program that does not start in an image without other files.
 func static(program []byte, arch string) error {
 	file, err := elf.NewFile(bytes.NewReader(program))
 	if err != nil {
@@ -239,8 +238,9 @@ func static(program []byte, arch string) error {
 	return nil
 }
 
-// authorities are those that Mozilla trusts, PEM. Those that it trusts for some of
-// their certificates only are left out, as a file cannot say so.
+// authorities returns the certificate authorities that Mozilla trusts, in PEM. It
+// omits those that Mozilla trusts with a constraint, because a file cannot express
+// the constraint.
 func authorities() ([]byte, error) {
 	var b bytes.Buffer
 	for root := range bundle.Roots() {

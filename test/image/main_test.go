@@ -23,7 +23,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 )
 
-// programs are one for each platform, by its name.
+// programs returns a program for each platform, by the platform's name.
 func programs(t *testing.T) map[string]string {
 	t.Helper()
 	dir := t.TempDir()
@@ -57,7 +57,7 @@ func files(t *testing.T, image v1.Image) map[string]tar.Header {
 		}
 		for r := tar.NewReader(content); ; {
 			header, err := r.Next()
-			if err == io.EOF { //nolint:errorlint // the package documents the value itself
+			if err == io.EOF { //nolint:errorlint // the documentation of archive/tar names the value itself
 				break
 			}
 			if err != nil {
@@ -150,7 +150,7 @@ func TestAuthorities(t *testing.T) {
 	}
 }
 
-func TestRefused(t *testing.T) {
+func TestBadProgramsAreRejected(t *testing.T) {
 	made := programs(t)
 	dynamic, err := exec.LookPath("sh")
 	if err != nil {
@@ -158,10 +158,10 @@ func TestRefused(t *testing.T) {
 	}
 	for name, tc := range map[string]struct{ program, want string }{
 		"a program for another machine": {"linux/amd64=" + made["arm64"], "not for amd64"},
-		"a program that needs more":     {"linux/" + runtime.GOARCH + "=" + dynamic, "linked dynamically"},
-		"no program":                    {"linux/amd64=main.go", "bad magic number"},
+		"a program with libraries":      {"linux/" + runtime.GOARCH + "=" + dynamic, "linked dynamically"},
+		"not a program":                 {"linux/amd64=main.go", "bad magic number"},
 		"another system":                {"darwin/arm64=" + made["arm64"], "want linux/amd64=FILE"},
-		"nothing named":                 {"linux/amd64", "no such file"},
+		"no file":                       {"linux/amd64", "no such file"},
 		"another program":               {"--program=sh linux/amd64=" + made["amd64"], "--program sh: want"},
 	} {
 		dir := filepath.Join(t.TempDir(), "layout")

@@ -74,15 +74,15 @@ func (g *goFile) calls(statements []ast.Stmt) {
 	}
 }
 
-// A condition is evaluated in any case: its switch is asked only where the mutant
-// decides otherwise.
+// The condition is always evaluated. Its switch is asked only if the mutant decides
+// differently.
 var (
 	never  = wrap{"((", ") && !mutant(%d))"}
 	always = wrap{"((", ") || mutant(%d))"}
 )
 
-// bounds has what each comparison becomes when its bound moves by one, and the function
-// of the switches that compares so.
+// bounds has, for each comparison, the comparison with a moved bound and the
+// function of the switches for it.
 var bounds = map[token.Token]struct{ moved, function string }{
 	token.LSS: {"<=", "mutantLess"},
 	token.LEQ: {"<", "mutantLessOrEqual"},
@@ -108,7 +108,7 @@ func (g *goFile) binary(n *ast.BinaryExpr) {
 	}
 }
 
-// add adds the mutant that has a node read differently, by the switch around it.
+// add adds a mutant that replaces a node by read, with a switch around it.
 func (g *goFile) add(n ast.Node, read string, switched wrap) *Mutant {
 	start, end := g.set.Position(n.Pos()), g.set.Position(n.End())
 	g.mutants = append(g.mutants, Mutant{

@@ -29,14 +29,14 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// goPackages are the packages whose defences are removed.
+// goPackages are the packages from which defences are removed.
 var goPackages = []string{"image", "signature", "verdict", "checker", "server", "registry", "vault"}
 
 // testedBy are the packages whose tests should notice: goPackages, and the program that
 // uses them.
 var testedBy = append(slices.Clone(goPackages), "oke-sign-provider")
 
-// enough is the share of mutants that the tests have to notice.
+// enough is the share of mutants that the tests must notice.
 const enough = 0.97
 
 func main() {
@@ -140,7 +140,7 @@ func report(chosen []Mutant, results []Outcome, explained equivalent, took time.
 	case unexplained > 0:
 		return fmt.Errorf("%d mutants survived without an explanation: write a test that notices, or say in equivalent.txt why nothing changes", unexplained)
 	case wrong > 0:
-		return fmt.Errorf("a test noticed %d mutants that equivalent.txt explains: take them out there", wrong)
+		return fmt.Errorf("a test noticed %d mutants that equivalent.txt explains: remove the explanations", wrong)
 	case share < enough:
 		return fmt.Errorf("the tests noticed %.1f %%, and should notice %.0f %%", 100*share, 100*enough)
 	}

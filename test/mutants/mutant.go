@@ -6,7 +6,8 @@ import (
 	"strings"
 )
 
-// Mutant is one small change to one source file, made to see whether a test notices.
+// Mutant is one small change to one source file. It shows whether a test notices the
+// change.
 type Mutant struct {
 	// File is the changed file, relative to the module's folder.
 	File string
@@ -21,8 +22,9 @@ type Mutant struct {
 	number     int // from 1, among all mutants
 	start, end int // the changed bytes of the file
 
-	// A mutant of Rego replaces them by text. One of Go has a switch around them, which
-	// takes a comparison's operands as arguments: a comma replaces the operator.
+	// In Rego, text replaces these bytes. In Go, they get a switch around them. The
+	// switch takes a comparison's operands as arguments, so a comma replaces the
+	// operator.
 	text                  string
 	switched              wrap
 	operator, operatorEnd int
@@ -42,7 +44,7 @@ func (m Mutant) Apply(source []byte) []byte {
 	return b.Bytes()
 }
 
-// distinguish tells mutants of one name apart by their order in the file.
+// distinguish makes the names of mutants unique, by their order in the file.
 func distinguish(mutants []Mutant) []Mutant {
 	seen := map[string]int{}
 	for i := range mutants {

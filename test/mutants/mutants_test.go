@@ -131,7 +131,7 @@ func TestDrawIsTheSameForTheSameSeed(t *testing.T) {
 	}
 }
 
-// TestWithSwitches puts switches at the same places, inside each other and in a
+// TestWithSwitches puts switches at one place, inside each other, and into a
 // comparison.
 func TestWithSwitches(t *testing.T) {
 	source := "package calc\n\nfunc f(a, b int) {\n\tif a < b && b > 1 {\n\t\treturn\n\t}\n\tg()\n}\n"
@@ -148,9 +148,9 @@ func TestWithSwitches(t *testing.T) {
 	}
 }
 
-// TestTrial runs the tests of a small module on its mutants: some that they notice, some
-// that they do not, some that they never reach, one that makes a loop endless, and one
-// whose switch does not compile.
+// TestTrial runs the tests of a small module on its mutants. The tests notice some
+// mutants, miss some, and never reach others. One mutant makes a loop endless, and
+// the switch of another does not compile.
 func TestTrial(t *testing.T) {
 	root := t.TempDir()
 	writeFiles(t, root, map[string]string{
@@ -237,8 +237,8 @@ func TestHalf(t *testing.T) {
 	}
 }
 
-// TestTrialNeedsTestsThatPass says so when a test fails without a mutant: it would seem
-// to notice every one.
+// TestTrialNeedsTestsThatPass expects an error if a test fails without a mutant.
+// It would seem to notice every mutant.
 func TestTrialNeedsTestsThatPass(t *testing.T) {
 	root := t.TempDir()
 	writeFiles(t, root, map[string]string{

@@ -22,15 +22,15 @@ type goTest struct {
 	took   time.Duration // without a mutant
 }
 
-// command runs the test alone, for as long as the time-out says.
+// command runs the test alone, for at most the timeout.
 func (g *goTest) command(ctx context.Context, timeout time.Duration) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, g.binary, "-test.run", "^"+g.name+"$", "-test.failfast", "-test.timeout", timeout.String())
 	cmd.Dir = g.folder
 	return cmd
 }
 
-// prepareGo compiles the tests with all mutants of Go switched off, and finds out by
-// which tests each of them is reached.
+// prepareGo compiles the tests with all mutants of Go switched off, and finds the
+// tests that reach each mutant.
 func (t *trial) prepareGo(ctx context.Context, mutants []Mutant) (err error) {
 	mutants = slices.DeleteFunc(slices.Clone(mutants), Mutant.isRego)
 	if len(mutants) == 0 {
@@ -90,9 +90,9 @@ func (t *trial) goTests(ctx context.Context) ([]*goTest, error) {
 	return tests, nil
 }
 
-// reached runs a test without a mutant. It returns the numbers of the mutants that the
-// test reaches: those that would have decided otherwise. A test may fail on a machine
-// that is busy, so it gets three attempts.
+// reached runs a test without a mutant. It returns the numbers of the mutants that
+// the test reaches, which are those that would decide differently. A busy machine
+// may fail a test, so it gets three attempts.
 func (t *trial) reached(ctx context.Context, test *goTest) ([]int, error) {
 	file := filepath.Join(t.dir, "reached")
 	for attempt := 1; ; attempt++ {

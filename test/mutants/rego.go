@@ -6,9 +6,9 @@ import (
 	"github.com/open-policy-agent/opa/v1/ast"
 )
 
-// regoMutants returns a mutant for every statement of a Rego module: the statement is
-// taken out, so that the body holds without it. The bodies of comprehensions and of
-// every count too.
+// regoMutants returns a mutant for every statement of a Rego module. The mutant
+// removes the statement, so that the body holds without it. Bodies of comprehensions
+// and of every are included.
 func regoMutants(file string, source []byte) ([]Mutant, error) {
 	module, err := ast.ParseModuleWithOpts(file, string(source), ast.ParserOptions{RegoVersion: ast.RegoV1})
 	if err != nil {
@@ -32,8 +32,8 @@ func regoMutants(file string, source []byte) ([]Mutant, error) {
 	return distinguish(mutants), nil
 }
 
-// withoutStatement replaces a statement by true. A statement that the parser made up,
-// as for a rule without a body, has no text to replace.
+// withoutStatement replaces a statement by true. A statement of the parser's making
+// has no text to replace, for example in a rule without a body.
 func withoutStatement(source []byte, e *ast.Expr) (Mutant, bool) {
 	if e.Location == nil || len(e.Location.Text) == 0 || e.Equal(ast.NewExpr(ast.BooleanTerm(true))) {
 		return Mutant{}, false

@@ -22,7 +22,7 @@ const (
 	reachedVariable = "OKE_SIGN_MUTANTS_REACHED" // the file that gets the numbers of mutants that run
 )
 
-// switches is what every package with mutants gets.
+// switches is the Go file that every package with mutants gets.
 const switches = `package %s
 
 import (
@@ -68,12 +68,12 @@ func mutantGreaterOrEqual[T cmp.Ordered](a, b T, number int) bool {
 }
 `
 
-// wrap is what makes a piece of Go ask a switch: text before it and after it, without
-// new lines. One of them has a verb for the mutant's number.
+// wrap is the text before and after a piece of Go that asks a switch. It has no new
+// lines. One of the texts has a verb for the mutant's number.
 type wrap struct{ before, after string }
 
-// withSwitches returns a file's text with its mutants, all of which are off until they
-// are switched on. Outer mutants stand before those inside them.
+// withSwitches returns a file's text with its mutants, which are all off at the
+// start. Outer mutants come before inner ones.
 func withSwitches(source []byte, mutants []Mutant) []byte {
 	type edit struct {
 		start, end int
@@ -88,7 +88,7 @@ func withSwitches(source []byte, mutants []Mutant) []byte {
 			before = append(before, edit{m.operator, m.operatorEnd, ","})
 		}
 	}
-	// At one place, what is inside ends first, and what is outside begins first.
+	// At one place, inner edits end first and outer edits start first.
 	slices.Reverse(after)
 	edits := slices.Concat(after, before)
 	slices.SortStableFunc(edits, func(a, b edit) int { return cmp.Compare(a.start, b.start) })
@@ -103,8 +103,9 @@ func withSwitches(source []byte, mutants []Mutant) []byte {
 	return b.Bytes()
 }
 
-// compileSwitched compiles the tests of packages with all mutants of Go built in. It
-// returns the mutants that do not compile, by number: a constant asks no switch.
+// compileSwitched compiles the tests of packages with all mutants of Go. It returns
+// the numbers of the mutants that do not compile, such as changes in a constant,
+// which cannot ask a switch.
 func (t *trial) compileSwitched(ctx context.Context, mutants []Mutant) (unfit map[int]bool, err error) {
 	unfit = map[int]bool{}
 	for {
@@ -144,13 +145,13 @@ func errorLines(out []byte) map[string][]int {
 	return lines
 }
 
-// written is where the overlay of a file of the module is.
+// written returns the path of a file's copy in the overlay.
 func (t *trial) written(file string) string {
 	return filepath.Join(t.dir, strings.ReplaceAll(file, "/", "-"))
 }
 
-// overlay writes the mutants' files with switches, and the list that has the go command
-// read them in place of the tree's.
+// overlay writes the changed files with switches. It also writes the list by which
+// the go command reads them instead of the files in the tree.
 func (t *trial) overlay(mutants []Mutant) (string, error) {
 	byFile := map[string][]Mutant{}
 	for _, m := range mutants {

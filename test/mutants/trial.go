@@ -39,13 +39,13 @@ func (o Outcome) remark(explained bool) string {
 	return ""
 }
 
-// trial runs tests on mutants. It is safe for concurrent use once it is prepared.
+// trial runs tests on mutants. After its preparation it is safe for concurrent use.
 type trial struct {
 	dir  string // scratch
 	root string // the module's folder
-	// packages are those whose tests are run on mutants of Go.
+	// packages are the packages whose tests run on mutants of Go.
 	packages []string
-	// slack is how long a test of Go may take beyond ten times its usual time.
+	// slack is the time that a test of Go may take beyond ten times its usual time.
 	slack time.Duration
 
 	unfit     map[int]bool      // mutants of Go, by number
@@ -123,12 +123,12 @@ func (t *trial) tryGo(ctx context.Context, m Mutant) (Outcome, error) {
 	return survived, nil
 }
 
-// regoTime is how long the tests of one mutant of Rego may take.
+// regoTime bounds the tests of one mutant of Rego.
 const regoTime = 3 * time.Minute
 
-// tryRego runs the tests that are written in Rego on a mutated copy of the policies.
-// If they notice nothing, it builds the templates from the copy and runs the tests
-// that are written in Go, the specification among them.
+// tryRego runs the tests in Rego on a mutated copy of the policies. If they pass, it
+// builds the templates from the copy and runs the tests in Go, including the
+// specification.
 func (t *trial) tryRego(ctx context.Context, m Mutant) (Outcome, error) {
 	if err := t.programs(); err != nil {
 		return 0, err
@@ -141,7 +141,7 @@ func (t *trial) tryRego(ctx context.Context, m Mutant) (Outcome, error) {
 	if err != nil {
 		return 0, err
 	}
-	defer os.RemoveAll(dir) //nolint:errcheck // what is left goes with the trial
+	defer os.RemoveAll(dir) //nolint:errcheck // the end of the trial removes the rest
 	copied := filepath.Join(dir, "policies")
 	if err := os.CopyFS(copied, os.DirFS(filepath.Join(t.root, "policies"))); err != nil {
 		return 0, err

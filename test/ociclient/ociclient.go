@@ -1,10 +1,9 @@
-// Package ociclient is Oracle Cloud as others than oke-sign use it: through Oracle's
-// own SDK and a registry client, as somebody with bad intentions would, and through
-// the emulator's own pages.
+// Package ociclient is a client of Oracle Cloud that shares no code with oke-sign.
+// It uses Oracle's own SDK, a registry client, and the emulator's own pages, as an
+// attacker would.
 //
-// It is for the demo and the end-to-end tests, which run against a process of
-// oci-emulator with its demo seed. It trusts that process, and checks nothing that
-// the tests are about.
+// The demo and the end-to-end tests use it with a process of oci-emulator that has
+// its demo seed. It trusts that process, and checks nothing that those tests check.
 package ociclient
 
 import (
@@ -24,11 +23,11 @@ import (
 	"github.com/oracle/oci-go-sdk/v65/common"
 )
 
-// Registry is where the repositories of the demo seed lie in OCI Registry.
+// Registry is the prefix of the demo seed's repositories in OCI Registry.
 const Registry = "iad.ocir.io/idwpqivumvev/"
 
-// Cloud is a connection to an emulator, as its operator. It may be used by several
-// goroutines at once.
+// Cloud is a connection to an emulator, as its operator. It is safe for concurrent
+// use.
 type Cloud struct {
 	address  string       // of the emulator
 	local    *http.Client // to its own pages
@@ -37,8 +36,8 @@ type Cloud struct {
 	config   common.ConfigurationProvider
 }
 
-// Connect connects to the emulator at address, such as http://127.0.0.1:8040, whose
-// home is that folder.
+// Connect connects to the emulator at address, such as http://127.0.0.1:8040. home
+// is the emulator's folder for clients.
 func Connect(address, home string) (*Cloud, error) {
 	proxy, err := url.Parse(address)
 	if err != nil {
@@ -69,8 +68,8 @@ func Connect(address, home string) (*Cloud, error) {
 	}, nil
 }
 
-// Environ adds to an environment what the emulator with that home wrote for its
-// clients, in place of what would lead them elsewhere.
+// Environ returns an environment for clients of the emulator with that home. It
+// replaces variables that would lead them elsewhere.
 func Environ(environ []string, home string) ([]string, error) {
 	text, err := os.ReadFile(filepath.Join(home, "env"))
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 	"github.com/oke-sign/oke-sign/test/ocitest"
 )
 
-// Record is a signature record as the emulator's own pages take it.
+// Record is a signature record in the form of the emulator's own pages.
 type Record struct {
 	Image        string `json:"image,omitempty"` // a reference with a digest
 	KeyID        string `json:"kmsKeyId,omitempty"`
@@ -23,13 +23,12 @@ type Record struct {
 	State        string `json:"lifecycleState,omitempty"`
 }
 
-// Attach puts a record onto an image past whatever the registry might check.
+// Attach attaches a signature record to an image without any check of the registry.
 func (c *Cloud) Attach(ctx context.Context, r Record) error {
 	return c.page(ctx, http.MethodPost, "signatures", r, nil)
 }
 
-// Records are the signature records that OCI Registry holds for an image, given by
-// digest.
+// Records returns the signature records of a pinned image in OCI Registry.
 func (c *Cloud) Records(ctx context.Context, image string) ([]Record, error) {
 	var state struct {
 		Images     map[string]struct{ ID, Digest string }
@@ -49,17 +48,17 @@ func (c *Cloud) Records(ctx context.Context, image string) ([]Record, error) {
 	return records, nil
 }
 
-// Publish makes known what scans find in an image from now on.
+// Publish sets what later scans find in an image.
 func (c *Cloud) Publish(ctx context.Context, p ocitest.Problems) error {
 	return c.page(ctx, http.MethodPost, "problems", p, nil)
 }
 
-// SetFault makes OCI go wrong until ClearFaults.
+// SetFault makes OCI fail until ClearFaults.
 func (c *Cloud) SetFault(ctx context.Context, f ocitest.Fault) error {
 	return c.page(ctx, http.MethodPost, "faults", f, nil)
 }
 
-// ClearFaults lets OCI work again.
+// ClearFaults removes all faults.
 func (c *Cloud) ClearFaults(ctx context.Context) error {
 	return c.page(ctx, http.MethodDelete, "faults", nil, nil)
 }
@@ -95,7 +94,7 @@ func (c *Cloud) page(ctx context.Context, method, page string, body, into any) e
 	return json.Unmarshal(text, into)
 }
 
-// Clusters are the OCIDs of the clusters of OKE, by name.
+// Clusters returns the OCIDs of the OKE clusters, by name.
 func (c *Cloud) Clusters(ctx context.Context) (map[string]string, error) {
 	var state struct {
 		Clusters map[string]struct{ Name string }

@@ -6,7 +6,7 @@ import (
 	"github.com/oracle/oci-go-sdk/v65/identity"
 )
 
-// Tenancy is the OCID of the tenancy.
+// Tenancy returns the OCID of the tenancy.
 func (c *Cloud) Tenancy() (string, error) { return c.config.TenancyOCID() }
 
 // AddPolicy attaches a policy to a compartment, or to the tenancy.

@@ -11,8 +11,8 @@ import (
 	"github.com/oracle/oci-go-sdk/v65/artifacts"
 )
 
-// Push stores a random image in a repository of a vault's compartment, under the
-// tag v1, and returns its digest. A repository that is not there is made.
+// Push stores a random image with the tag v1 in a repository, and returns its
+// digest. If the repository is missing, Push makes it in the vault's compartment.
 func (c *Cloud) Push(ctx context.Context, vault Vault, repository string) (string, error) {
 	img, err := random.Image(256, 1)
 	if err != nil {
@@ -21,7 +21,7 @@ func (c *Cloud) Push(ctx context.Context, vault Vault, repository string) (strin
 	return c.store(ctx, vault, repository, img)
 }
 
-// Copy stores the image of a reference in a repository as well, as Push does, and
+// Copy stores the image of a reference in another repository, as Push does, and
 // returns its digest.
 func (c *Cloud) Copy(ctx context.Context, vault Vault, from, repository string) (string, error) {
 	ref, err := name.ParseReference(from)

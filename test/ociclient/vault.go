@@ -10,7 +10,7 @@ import (
 // Key is a key of OCI Vault and its current version.
 type Key struct{ Name, ID, Version string }
 
-// Vault is a vault, and where OCI says that it is reached.
+// Vault is a vault with its endpoints.
 type Vault struct{ ID, CompartmentID, ManagementEndpoint, CryptoEndpoint string }
 
 // Vault finds a vault by its OCID.
@@ -67,8 +67,8 @@ func (c *Cloud) DisableKey(ctx context.Context, vault Vault, k Key) error {
 	return err
 }
 
-// Sign has a key sign whatever text, by whatever algorithm, and returns the
-// signature in base64.
+// Sign signs any text with a key and any algorithm, and returns the signature in
+// base64.
 func (c *Cloud) Sign(ctx context.Context, vault Vault, k Key, algorithm, text string) (string, error) {
 	crypto, err := c.crypto(vault)
 	if err != nil {
@@ -85,9 +85,9 @@ func (c *Cloud) Sign(ctx context.Context, vault Vault, k Key, algorithm, text st
 	return *response.Signature, nil
 }
 
-// Verify is what `oci artifacts container image-signature get-verify` does with a
-// record: it has OCI Vault verify the signature over the message, and reads
-// neither.
+// Verify does what `oci artifacts container image-signature get-verify` does with a
+// signature record. OCI Vault verifies the signature over the message, and nobody
+// reads the message.
 func (c *Cloud) Verify(ctx context.Context, vault Vault, r Record) (bool, error) {
 	crypto, err := c.crypto(vault)
 	if err != nil {

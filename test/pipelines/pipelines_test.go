@@ -33,7 +33,7 @@ func TestMain(m *testing.M) {
 	if filepath.Base(os.Args[0]) == "docker" {
 		if err := docker(os.Args[1:]); err != nil {
 			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1) //nolint:forbidigo // it is a program here
+			os.Exit(1) //nolint:forbidigo // the test binary acts as a program here
 		}
 		return
 	}
@@ -108,7 +108,7 @@ func (w *world) emulate(t *testing.T, program string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		emulator.Process.Signal(syscall.SIGTERM) //nolint:errcheck // Wait says how it went
+		emulator.Process.Signal(syscall.SIGTERM) //nolint:errcheck // Wait returns its error
 		if err := emulator.Wait(); err != nil {
 			t.Errorf("the emulator ended with %v", err)
 		}
@@ -316,7 +316,7 @@ func (j *job) values(image string) map[string]string {
 	}
 }
 
-// variable returns a variable of the environment, as its administrator knows it.
+// variable returns a variable of the environment, as an administrator would.
 func (j *job) variable(name string) string {
 	j.t.Helper()
 	command := exec.CommandContext(j.t.Context(), "bash", "-c", j.sources()+`; printf %s "${!NAME-}"`)

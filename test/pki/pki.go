@@ -1,8 +1,9 @@
 // Package pki makes certificate authorities and certificates for tests, the
-// benchmarks and the demo, with the names and uses that Gatekeeper's own have.
+// benchmarks and the demo. They have the names and uses of Gatekeeper's own
+// certificates.
 //
-// Its keys live in memory and in whatever files the caller writes; nothing it
-// makes is meant to protect anything.
+// Its keys are in memory and in the files that the caller writes. Do not protect
+// anything of value with them.
 package pki
 
 import (
@@ -25,20 +26,22 @@ type Authority struct {
 	key  *ecdsa.PrivateKey
 }
 
-// Leaf describes a certificate to be made.
+// Leaf describes a certificate to make.
 type Leaf struct {
-	// Names are its DNS names, and IP addresses where they parse as such.
+	// Names are its DNS names, and its IP addresses.
 	Names []string
-	// Use is what it may be used for; both server and client if empty.
+	// Use is the extended key usage. If it is empty, the certificate is for servers
+	// and clients.
 	Use []x509.ExtKeyUsage
-	// NotAfter is when it expires; a day from now if zero.
+	// NotAfter is the time of expiry. If it is zero, the certificate expires in a
+	// day.
 	NotAfter time.Time
 }
 
 // Pair is a certificate and its key, both PEM.
 type Pair struct{ Cert, Key []byte }
 
-// NewAuthority makes an authority that signs itself.
+// NewAuthority makes a self-signed authority.
 func NewAuthority(name string) (*Authority, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -69,10 +72,10 @@ func NewAuthority(name string) (*Authority, error) {
 	return &Authority{cert, key}, nil
 }
 
-// PEM is the authority's own certificate.
+// PEM returns the authority's own certificate in PEM.
 func (a *Authority) PEM() []byte { return encode("CERTIFICATE", a.cert.Raw) }
 
-// Pool holds the authority's own certificate only.
+// Pool returns a pool with the authority's own certificate only.
 func (a *Authority) Pool() *x509.CertPool {
 	pool := x509.NewCertPool()
 	pool.AddCert(a.cert)
@@ -124,7 +127,7 @@ func (a *Authority) Issue(leaf Leaf) (Pair, error) {
 	return Pair{Cert: encode("CERTIFICATE", der), Key: encode("PRIVATE KEY", private)}, nil
 }
 
-// TLS is the pair as crypto/tls has it.
+// TLS returns the pair for crypto/tls.
 func (p Pair) TLS() (tls.Certificate, error) { return tls.X509KeyPair(p.Cert, p.Key) }
 
 func serialNumber() (*big.Int, error) {

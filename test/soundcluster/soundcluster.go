@@ -1,5 +1,5 @@
 // Package soundcluster has the objects of a cluster in which Gatekeeper and oke-sign
-// are installed as they should be, for tests of commands that look at such a cluster.
+// are installed correctly, for tests of commands that read such a cluster.
 package soundcluster
 
 import (

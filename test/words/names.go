@@ -16,8 +16,8 @@ var replaced = []string{
 	"patience", "principal", "remembered", "standing", "witness",
 }
 
-// compounds are terms of others that have such a part: Gatekeeper's annotation, and OCI's
-// auth kinds.
+// compounds are terms with such a part that others have coined: Gatekeeper's
+// annotation, and OCI's auth kinds.
 var compounds = regexp.MustCompile(`(?i)break_?-?glass|(?:instance|resource|workload|service)_?-?principal`)
 
 var (
@@ -27,8 +27,9 @@ var (
 	flagCall = regexp.MustCompile(`^(?:Bool|String|Int|Int64|Duration|Float64|StringSlice|StringArray|Text)?Var(?:P)?$|^(?:Bool|String|Int|Duration)$`)
 )
 
-// FindNames returns the names in a file that have a word which the glossary replaces: of
-// Go, what is exported, flags, JSON fields and metrics; of Rego, packages and rules.
+// FindNames returns the names in a file that contain a word from replaced. In Go, it
+// reads exported names, flags, JSON fields and metrics. In Rego, it reads packages
+// and rules.
 func FindNames(name string, text []byte) ([]string, error) {
 	var names []string
 	switch {

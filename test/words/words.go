@@ -1,5 +1,6 @@
-// Package words finds sentences that CONTRIBUTING.md's section "Words" bans. It reads
-// comments, help texts, messages and documents; it judges no style beyond its lists.
+// Package words finds sentences that break the rules in CONTRIBUTING.md's section
+// "Words". It reads comments, help texts, messages and documents. It only knows the
+// words in its lists.
 package words
 
 import (
@@ -16,7 +17,7 @@ import (
 // openers start sentences whose subject is a clause.
 var openers = regexp.MustCompile(`^(?:What|Whatever|Whoever|Whose|Who|Whichever|That (?:it|they|this|the|a|an|no|nobody|nothing)|Such)\b`)
 
-// phrases are old words, negated riddles, and words with a better one in the glossary.
+// phrases are archaic words, double negatives, and words that the glossary replaces.
 var phrases = regexp.MustCompile(`(?i)\b(?:` + strings.Join([]string{
 	`all the same`, `anew`, `had better`, `(?:is|are) none of`, `lies in`, `mend(?:s|ed)?`,
 	`no longer`, `not but`, `of (?:its|their) own`, `the like`, `whoever`,
@@ -31,7 +32,7 @@ type Finding struct {
 	Sentence string
 }
 
-// Find returns the banned words of a file, by the kind that its name says. Files of
+// Find returns the banned words of a file. The file's name says its kind. Files of
 // other kinds have none.
 func Find(name string, text []byte) ([]Finding, error) {
 	var found []Finding

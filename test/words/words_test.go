@@ -15,14 +15,14 @@ import (
 	"github.com/oke-sign/oke-sign/test/words"
 )
 
-// kept are sentences in which a banned word is the right one, and why.
+// kept are sentences that need a banned word, with the cause.
 var kept = map[string]string{
 	"doubtful":       "the glossary names the words that it replaces",
 	"judge, foresee": "the glossary names the words that it replaces",
 	"`code` runs `code`, which finds sentences that start with a clause (\"What …\", \"Whoever …\") and words that the glossary replaces.": "the rule gives examples",
 }
 
-// keptNames are terms of others.
+// keptNames are terms that others have coined.
 var keptNames = map[string]string{
 	"Principal":                  "OCI's IAM has principals, which the emulator plays",
 	`json:"principal,omitempty"`: "the same in the emulator's state",
@@ -124,7 +124,7 @@ func TestFind(t *testing.T) {
 		})
 	}
 	if _, err := words.Find("a.go", []byte("package")); err == nil {
-		t.Error("a file that is no Go has no error")
+		t.Error("an invalid Go file returns no error")
 	}
 }
 
