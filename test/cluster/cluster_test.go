@@ -143,7 +143,7 @@ func TestNothingIsLeftWhenTheHolderIsKilled(t *testing.T) {
 				t.Fatal(err)
 			}
 			_ = holder.Wait()
-			eventually(t, "nothing runs any more", func() bool { return len(processesOf(t, dir)) == 0 })
+			eventually(t, "no process is left", func() bool { return len(processesOf(t, dir)) == 0 })
 		})
 	}
 }
@@ -154,14 +154,14 @@ func TestAnInterruptEndsACluster(t *testing.T) {
 	eventually(t, "kube-apiserver runs", func() bool { return running(dir, "kube-apiserver") })
 	cancel()
 	if code, _ := c.Wait(); code == 0 {
-		t.Error("a cluster that was interrupted ended with exit code 0")
+		t.Error("an interrupted cluster ended with exit code 0")
 	}
 	if left := processesOf(t, dir); len(left) > 0 {
 		t.Errorf("left running: %q", left)
 	}
 }
 
-// A part that does not come up ends the whole cluster, and the error names the part.
+// If a part does not come up, the whole cluster ends, and the error names the part.
 func TestAPartThatDoesNotComeUp(t *testing.T) {
 	dir := newFolder(t)
 	cfg, err := config(dir)

@@ -1,6 +1,6 @@
-// The control plane that the end-to-end tests run on, built from source: every
-// program is a Go module pinned here, apart from the dependencies of what is
-// shipped. README.md says how to move to another version of Kubernetes.
+// The control plane of the end-to-end tests is built from source. Each program is a Go
+// module pinned here, apart from the dependencies of the shipped programs. README.md
+// says how to move to another version of Kubernetes.
 module github.com/oke-sign/oke-sign/test/cluster
 
 go 1.26.0
@@ -322,7 +322,7 @@ tool (
 	sigs.k8s.io/kwok/cmd/kwok
 )
 
-// Kubernetes asks for its own parts at v0.0.0; these are the published ones.
+// Kubernetes requires its parts at v0.0.0. These are the published versions.
 replace (
 	k8s.io/api => k8s.io/api v0.36.3
 	k8s.io/apiextensions-apiserver => k8s.io/apiextensions-apiserver v0.36.3

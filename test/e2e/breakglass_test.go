@@ -13,9 +13,10 @@ import (
 const workloadResources = "pods,pods/ephemeralcontainers,replicationcontrollers," +
 	"deployments.apps,deployments.apps/scale,replicasets.apps,statefulsets.apps,daemonsets.apps,controllerrevisions.apps,jobs.batch,cronjobs.batch"
 
-// staffed returns a space with four actors: a developer, an engineer of the group sre,
-// the user oncall and a service account. RBAC lets all of them change workloads. All
-// but the developer may use break-glass, for an hour and with a reason.
+// staffed returns a space with four actors: a developer, an engineer of the group
+// sre, the user oncall and a service account. RBAC lets all of them change
+// workloads. All except the developer may use break-glass, for an hour and with a
+// reason.
 func staffed(t *testing.T) (s, developer, engineer space) {
 	t.Helper()
 	s = newSpace(t)

@@ -17,8 +17,8 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 )
 
-// disturbs must be called first by a test that breaks shared parts. It makes the next
-// test wait until the cluster is whole again.
+// disturbs makes the next test wait until the cluster is whole again. A test that
+// breaks shared parts must call it first.
 func disturbs(t *testing.T) {
 	t.Helper()
 	t.Cleanup(func() { eventually(t, soon, "the cluster is whole again", func() error { return whole(t) }) })

@@ -34,8 +34,8 @@ func TestOCIFailsForAWhile(t *testing.T) {
 		fault      ocitest.Fault
 	}{
 		{"it throttles", "429 TooManyRequests", ocitest.Fault{Kind: ocitest.Status, Operation: "artifacts.*", Status: http.StatusTooManyRequests}},
-		{"it is out of order", "503 ServiceUnavailable", ocitest.Fault{Kind: ocitest.Status, Operation: "artifacts.*", Status: http.StatusServiceUnavailable}},
-		{"it cannot be reached", "ListContainerImageSignatures", ocitest.Fault{Kind: ocitest.Unreachable, Host: "*"}},
+		{"it answers with errors", "503 ServiceUnavailable", ocitest.Fault{Kind: ocitest.Status, Operation: "artifacts.*", Status: http.StatusServiceUnavailable}},
+		{"it is unreachable", "ListContainerImageSignatures", ocitest.Fault{Kind: ocitest.Unreachable, Host: "*"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			name := slug(test.name)
@@ -77,7 +77,7 @@ func TestKilledDuringABurst(t *testing.T) {
 		unknown.Add(int64(strings.Count(r.stderr, ": no-answer: ")))
 	})
 	kills := 0
-	eventually(t, soon, "Pods are asked for in every state of the provider", func() error {
+	eventually(t, soon, "Pods are created in every state of the provider", func() error {
 		if kills%3 == 2 {
 			space{name: "oke-sign"}.kubectl(t, "delete", "pods", "--all", "--wait=false").succeeds(t)
 		}
@@ -86,19 +86,19 @@ func TestKilledDuringABurst(t *testing.T) {
 		}
 		kills++
 		if kills < 6 || admitted.Load() < 10 || unsigned.Load() < 10 || unknown.Load() < 10 {
-			return fmt.Errorf("%d rounds of kills: %d Pods admitted, %d refused as unsigned, %d for want of an answer", kills, admitted.Load(), unsigned.Load(), unknown.Load())
+			return fmt.Errorf("%d rounds of kills: %d Pods admitted, %d denied as unsigned, %d without an answer", kills, admitted.Load(), unsigned.Load(), unknown.Load())
 		}
 		return nil
 	})
 	end()
-	t.Logf("%d rounds of kills: %d Pods admitted, %d refused as unsigned, %d for want of an answer", kills, admitted.Load(), unsigned.Load(), unknown.Load())
+	t.Logf("%d rounds of kills: %d Pods admitted, %d denied as unsigned, %d without an answer", kills, admitted.Load(), unsigned.Load(), unknown.Load())
 	s.apply(t, nginx("signed", good)).succeeds(t)
 	s.ready(t, soon, "signed", "3/3")
 	s.fails(t, "ReplicaSet", "unsigned-", "containers/nginx: unsigned: ")
 	_, digest, _ := strings.Cut(good, "@")
 	for _, image := range stored() {
 		if !strings.HasSuffix(image, digest) {
-			t.Errorf("a Pod got in with an image that nobody signed: %s", image)
+			t.Errorf("a Pod with an unsigned image was admitted: %s", image)
 		}
 	}
 }
@@ -168,7 +168,7 @@ spec: {url: "https://%s/", timeout: %d, caBundle: %s}
 // With failurePolicy Ignore, Gatekeeper's default, a request that outlasts the
 // webhook's time-out is admitted. So our values set Fail, and a Provider's time-out
 // must be below the webhook's.
-func TestIgnoreLetsAStallIn(t *testing.T) {
+func TestIgnoreAdmitsDuringAStall(t *testing.T) {
 	disturbs(t)
 	s := newSpace(t)
 	unsigned := s.push(t, "unsigned")
@@ -189,13 +189,13 @@ func TestIgnoreLetsAStallIn(t *testing.T) {
 	t.Cleanup(func() { set(string(*was.FailurePolicy), *was.TimeoutSeconds) })
 
 	set("Ignore", 1)
-	eventually(t, soon, "an unsigned image gets in", func() error {
+	eventually(t, soon, "an unsigned image is admitted", func() error {
 		return s.kubectl(t, "run", "ignored", "--image="+unsigned).err
 	})
 	s.running(t, "ignored")
 	set("Fail", 1)
 	n := 0
-	eventually(t, soon, "the API server refuses what Gatekeeper does not judge in time", func() error {
+	eventually(t, soon, "the API server denies a request that Gatekeeper does not review in time", func() error {
 		n++
 		r := s.kubectl(t, "run", fmt.Sprintf("late-%d", n), "--image="+unsigned)
 		if r.err == nil {

@@ -36,13 +36,13 @@ func TestInstall(t *testing.T) {
 		run  func(*testing.T)
 	}{
 		{"from nothing to a first denial and a first admission", i.firstSteps},
-		{"started while the cluster vouches for nobody", i.unvouched},
+		{"started while OCI does not answer the cluster", i.unvouched},
 		{"the provider's image, from OCI Registry and under its own policy", i.ownImage},
 		{"applied again and upgraded under load", i.again},
 		{"an unsigned provider", i.unsigned},
 		{"a deleted certificate", i.deletedCertificate},
 		{"certificates as files", i.files},
-		{"images that have to be scanned", i.scans},
+		{"images that need a scan", i.scans},
 		{"uninstalled", i.uninstall},
 		{"installed in another namespace", i.elsewhere},
 	} {
@@ -168,7 +168,7 @@ func (i *installation) firstSteps(t *testing.T) {
 		}
 	}
 	if checked != 4 {
-		t.Fatalf("%d commands were looked at, want 4: they read otherwise now", checked)
+		t.Fatalf("checked %d commands, want 4: the commands in the README have changed", checked)
 	}
 	began := time.Now()
 	home.ready(t, 4*time.Minute, "web", "1/1")
@@ -258,7 +258,7 @@ func (i *installation) unvouched(t *testing.T) {
 	i.own.kubectl(t, "rollout", "status", "deployment/oke-sign", "--timeout=1m").succeeds(t)
 	r := i.own.kubectl(t, "get", "pods", "-l", "app.kubernetes.io/name=oke-sign", "-o", "jsonpath={.items[*].status.containerStatuses[0].restartCount}").succeeds(t)
 	if strings.Trim(r.stdout, "0 ") != "" {
-		t.Errorf("it was started again and again: %s", r.stdout)
+		t.Errorf("it restarted: %s", r.stdout)
 	}
 	i.enforced(t)
 }
@@ -281,8 +281,8 @@ func (i *installation) upgrade(t *testing.T, chart string, values ...string) res
 
 const providerRepository = ociclient.Registry + "oke-sign-provider"
 
-// pack packs the locally built provider into an image, stores the image in OCI
-// Registry, and returns its digest.
+// pack packs the locally built provider into an image. It stores the image in OCI
+// Registry and returns the digest.
 func (i *installation) pack(t *testing.T, version string) string {
 	t.Helper()
 	program, err := exec.LookPath("oke-sign-provider")
@@ -315,8 +315,8 @@ func (i *installation) ownImage(t *testing.T) {
 			t.Errorf("a replica is %+v; want it to run %s", pod, image)
 		}
 	}
-	// The provider still decides when it runs from this image, which holds nothing
-	// else.
+	// The provider still decides when it runs from this image, which has no other
+	// files.
 	home := space{name: "default"}
 	home.kubectl(t, "run", "unsigned", "--image="+home.push(t, "other")).fails(t, denies, ": unsigned: ")
 }
@@ -461,13 +461,13 @@ func (i *installation) scans(t *testing.T) {
 		return nil
 	})
 	i.allow(t, "--scans")
-	eventually(t, soon, "what was not scanned is refused", func() error {
+	eventually(t, soon, "an image without a scan is denied", func() error {
 		if r := home.kubectl(t, "run", "never", "--image="+never, "--dry-run=server"); !strings.Contains(r.stderr, ": not-scanned: ") {
 			return fmt.Errorf("%s%s", r.stdout, r.stderr)
 		}
 		return nil
 	})
-	eventually(t, soon, "what was scanned is admitted", func() error {
+	eventually(t, soon, "a scanned image is admitted", func() error {
 		return home.kubectl(t, "run", "scanned", "--image="+scanned).err
 	})
 }
@@ -518,7 +518,7 @@ func (i *installation) files(t *testing.T) {
 	i.upgrade(t, "oke-sign", "certificate.existingSecret=", "certificate.caBundle=", "gatekeeper.clientCAConfigMap=").succeeds(t)
 	began := time.Now()
 	i.enforced(t)
-	t.Logf("Gatekeeper knew the provider again after %.1f s", time.Since(began).Seconds())
+	t.Logf("Gatekeeper used the provider again after %.1f s", time.Since(began).Seconds())
 }
 
 // uninstall checks that the cluster then admits everything and has no object of

@@ -25,7 +25,7 @@ import (
 // attack twice: under the policy, and without a policy. An attack proves something
 // about the policy only if it succeeds without one.
 type attack struct {
-	name   string                // describes the attack
+	name   string                // what the attack does
 	before func(*intruder) error // creates objects, as the administrator, before the policy
 	run    func(*intruder) error // ends with the first request that is denied
 	// stops says why the attack fails even without a policy. It is inert, or a part of
@@ -35,7 +35,7 @@ type attack struct {
 }
 
 // inert marks an attack that the API server accepts and that has no effect.
-const inert = "nothing comes of it"
+const inert = "no effect"
 
 // intruder carries out one attack in one namespace. Its objects have its name. Its
 // image references are unique, so each Pod shows which attack created it.
@@ -140,7 +140,7 @@ type spot struct {
 	image string
 }
 
-// ground holds the namespaces of the attacks, and the events in them.
+// ground has the namespaces of the attacks, and the events in them.
 type ground struct {
 	space
 	labels object // of the namespaces
@@ -202,7 +202,7 @@ func (g *ground) eyes(t *testing.T) {
 				return false
 			})
 			if ctx.Err() == nil {
-				t.Errorf("what happens is no longer seen: %v", err)
+				t.Errorf("the watch ended: %v", err)
 			}
 		})
 	}

@@ -66,7 +66,7 @@ func enter(ctx context.Context) error {
 		}
 	}
 	if imageKey.ID == "" || releaseKey.ID == "" {
-		return fmt.Errorf("the emulator has not the keys of its demo seed: %s", list.stdout)
+		return fmt.Errorf("the emulator lacks keys of its demo seed: %s", list.stdout)
 	}
 	return nil
 }

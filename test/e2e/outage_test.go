@@ -38,8 +38,8 @@ func scaleProvider(t *testing.T, replicas string) {
 	s.kubectl(t, "rollout", "status", "deployment/oke-sign", "--timeout=50s").succeeds(t)
 }
 
-// While no answer can be had, nothing starts that needs one. Errors are not cached, so
-// the first try after an outage succeeds.
+// Without an answer about its image, no Pod starts. Errors are not cached, so the
+// first try after an outage succeeds.
 func TestNoAnswerIsNoYes(t *testing.T) {
 	s := newSpace(t)
 	s.enforce(t, constraint{kind: policies.SignedImages, on: pods, parameters: signedBy("", imageKey)})
@@ -47,7 +47,7 @@ func TestNoAnswerIsNoYes(t *testing.T) {
 		name       string
 		begin, end func(*testing.T)
 	}{
-		{"OCI cannot be reached", func(t *testing.T) { fault(t, ocitest.Fault{Kind: ocitest.Unreachable, Host: "*"}) }, clearFaults},
+		{"OCI is unreachable", func(t *testing.T) { fault(t, ocitest.Fault{Kind: ocitest.Unreachable, Host: "*"}) }, clearFaults},
 		{"OCI has an internal error", func(t *testing.T) {
 			fault(t, ocitest.Fault{Kind: ocitest.Status, Operation: "artifacts.*", Status: http.StatusInternalServerError, Code: "InternalServerError"})
 		}, clearFaults},

@@ -34,7 +34,7 @@ func TestTagsArePinned(t *testing.T) {
 	t.Parallel()
 	s := pinning(t)
 	good, unsigned := s.signed(t, "good", imageKey), s.push(t, "unsigned")
-	at := func(image string) string { // as the Pod then has it
+	at := func(image string) string { // as the admitted Pod has it
 		_, digest, _ := strings.Cut(image, "@")
 		return byTag(image) + "@" + digest
 	}

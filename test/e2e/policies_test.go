@@ -25,8 +25,8 @@ func TestSignedByOneOfTheKeys(t *testing.T) {
 	s := newSpace(t)
 	unsigned, moved := s.push(t, "unsigned"), s.push(t, "moved")
 	good, several := s.signed(t, "good", imageKey), s.signed(t, "several", releaseKey, imageKey)
-	// A genuine signature of another image does not count for this image, and hides no
-	// other.
+	// A genuine signature of another image does not count for this image. It does
+	// not hide other signatures.
 	move(t, good, moved)
 	move(t, good, several)
 	s.enforce(t, standard(signedBy("", imageKey))...)
@@ -160,9 +160,10 @@ func TestOtherRegistries(t *testing.T) {
 	})
 }
 
-// Both examples of Oracle's page: a complete digest is admitted, a tag is not.
-// CVE-2022-47633: two lookups of a tag may find two images, so only digests count.
-// k8simagedigests of gatekeeper-library: its expression ends before the digest does.
+// These are both examples of Oracle's page: a complete digest is admitted, a tag is
+// denied. CVE-2022-47633: two lookups of a tag may find two images, so only digests
+// count. k8simagedigests of gatekeeper-library: its expression ends before the
+// digest does.
 func TestByDigest(t *testing.T) {
 	t.Parallel()
 	const (

@@ -62,7 +62,7 @@ func (l *traffic) more(t *testing.T, when string, n int64) {
 	was := l.admitted.Load()
 	eventually(t, soon, when+" Pods are admitted", func() error {
 		if now := l.admitted.Load(); now < was+n {
-			return fmt.Errorf("%d more, want %d; refused last: %s", now-was, n, l.last())
+			return fmt.Errorf("%d more, want %d; last denial: %s", now-was, n, l.last())
 		}
 		return nil
 	})
@@ -96,7 +96,7 @@ func (l *traffic) none(t *testing.T, other func(error) bool) {
 		}
 		t.Errorf("refused: %v", err)
 	}
-	t.Logf("%d Pods asked for, %d admitted, %d refused, %d of them for another reason", l.asked.Load(), l.admitted.Load(), len(l.refused), others)
+	t.Logf("%d Pods created, %d admitted, %d denied, %d of them for another reason", l.asked.Load(), l.admitted.Load(), len(l.refused), others)
 }
 
 // replicas returns the provider's Pods.
@@ -250,12 +250,12 @@ func TestOneReplicaIsKilled(t *testing.T) {
 	load.more(t, "after it", 500)
 	load.end()
 	if now := load.count(); now != lost {
-		t.Errorf("%d more were refused after that", now-lost)
+		t.Errorf("%d more were denied after that", now-lost)
 	}
 	for _, err := range load.refused {
 		if !strings.Contains(err.Error(), ": no-answer: ") {
 			t.Errorf("refused: %v", err)
 		}
 	}
-	t.Logf("%d Pods asked for, %d refused for want of an answer, the last: %s", load.asked.Load(), len(load.refused), load.last())
+	t.Logf("%d Pods created, %d denied without an answer, the last: %s", load.asked.Load(), len(load.refused), load.last())
 }

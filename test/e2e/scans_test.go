@@ -124,7 +124,7 @@ func TestScansHang(t *testing.T) {
 		}
 	}
 	if r := s.kubectl(t, "run", "pod", "--image="+good).fails(t, denies, "containers/pod"+unknown); strings.Contains(r.stderr, "signed, from provider") {
-		t.Errorf("a signature was not found out: %s", r.stderr)
+		t.Errorf("no verdict about a signature: %s", r.stderr)
 	}
 	clearFaults(t)
 	s.ran(t, "pod", good).succeeds(t)

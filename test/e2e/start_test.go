@@ -9,7 +9,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 )
 
-// A cluster that was switched off comes up again. Nothing that this needs waits for
+// A cluster that was switched off starts again. No part of the start waits for
 // Gatekeeper, because Gatekeeper needs the cluster. Until Gatekeeper is up, no other
 // Pod starts.
 func TestStartFromNothing(t *testing.T) {

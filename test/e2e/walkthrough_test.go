@@ -63,8 +63,8 @@ func TestWalkThrough(t *testing.T) {
 	s.ready(t, soon, "unsigned-nginx", "0/3")
 	s.ready(t, soon, "unsigned-scan-test", "0/3")
 
-	// After signing, the Deployment comes up by itself. Its denial expires after a
-	// minute, and its controller retries up to a minute later.
+	// After signing, the Deployment comes up without another action. Its denial
+	// expires after a minute, and its controller retries up to a minute later.
 	okeSign(t, "sign", unsigned, "--key", "image-key").succeeds(t)
 	s.ready(t, 4*time.Minute, "unsigned-scan-test", "3/3")
 }

@@ -1,5 +1,5 @@
-// Tools of the build that are programs of their own, pinned apart from the
-// dependencies of what is shipped.
+// Tools of the build. This module pins them apart from the dependencies of the shipped
+// programs.
 module github.com/oke-sign/oke-sign/test/tools
 
 go 1.26.0

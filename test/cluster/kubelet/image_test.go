@@ -165,7 +165,7 @@ spec:
 			t.Errorf("it runs as %d:%d", found.UID, found.GID)
 		}
 		if _, err := call(t, http.MethodGet, got, "/read", url.Values{"path": {"/etc/passwd"}}); err == nil {
-			t.Error("it sees the machine's files")
+			t.Error("the container sees the machine's files")
 		}
 	}
 

@@ -2,14 +2,15 @@
 // clusters without containers in which some programs must be real: Gatekeeper and
 // oke-sign's provider, installed by their charts.
 //
-// A container is a process with a separate root. The root holds the program that
+// A container is a process with a separate root. The root has the program that
 // replaces its image, or the files of the image, which is pulled with the Pod's
-// imagePullSecrets. It also holds the Pod's volumes, /proc, a few devices, and nothing
-// else of the machine. The container has its ServiceAccount's token and sees changes of
-// its Secrets and ConfigMaps. Probes decide whether it is ready and whether it is
-// restarted. A container that ends is started again after 0.2 s to 5 s; a real kubelet
-// waits from 10 s to minutes. All Pods share one network. A program that would listen
-// on every address must be told its Pod's address, by [Program.Args].
+// imagePullSecrets. The root also has the Pod's volumes, /proc and a few devices,
+// and nothing else of the machine. The container has its ServiceAccount's token and
+// sees changes of its Secrets and ConfigMaps. Probes decide whether it is ready and
+// whether it is restarted. A container that ends starts again after 0.2 s to 5 s. A
+// real kubelet waits from 10 s to minutes. All Pods share one network. A
+// program that would listen on every address must be told its Pod's address, by
+// [Program.Args].
 //
 // Pods, the names of their images, and the API server are trusted. A separate root
 // prevents accidents, not attacks. Resources are not limited. Probes by exec and gRPC,

@@ -274,18 +274,18 @@ func alive(pid int) bool { return syscall.Kill(pid, 0) == nil }
 
 func TestKubelet(t *testing.T) {
 	m := newMachine(t)
-	t.Run("a container finds what it finds in a cluster", m.finds)
+	t.Run("a container has the same surroundings as in a cluster", m.finds)
 	t.Run("a Secret is waited for and followed", m.follows)
-	t.Run("probes decide whether a container is ready and lives", m.probes)
-	t.Run("a program that ends is started again", m.restarts)
-	t.Run("a deleted Pod's program may end in order", m.ends)
-	t.Run("a program that does not want to end is made to", m.kills)
+	t.Run("probes decide whether a container is ready, and whether it is restarted", m.probes)
+	t.Run("a program that ends is restarted", m.restarts)
+	t.Run("a deleted Pod's program ends in order", m.ends)
+	t.Run("a stubborn program is killed", m.kills)
 	t.Run("an image that no program replaces is pulled", m.pulls)
-	t.Run("containers start and end in their order", m.order)
-	t.Run("what can not be run says why", m.refuses)
-	t.Run("the Node is there and lives", m.lives)
-	t.Run("no program outlives a kubelet that is killed", m.outlivesNot)
-	t.Run("a kubelet that comes back runs its Pods again", m.comesBack)
+	t.Run("containers start and end in order", m.order)
+	t.Run("an unsupported container says why", m.refuses)
+	t.Run("the Node exists and stays ready", m.lives)
+	t.Run("no program outlives a killed kubelet", m.diesWithKubelet)
+	t.Run("a restarted kubelet runs its Pods again", m.comesBack)
 }
 
 func (m *machine) finds(t *testing.T) {
@@ -366,7 +366,7 @@ spec:
 		}
 	}
 	if slices.ContainsFunc(got.Env, func(v string) bool { return strings.HasPrefix(v, "MISSING=") }) {
-		t.Error("a variable whose source is not there is set")
+		t.Error("a variable without its source is set")
 	}
 	if wholeMachine(t) {
 		if diff := cmp.Diff([]any{1000, 999, []int{998}}, []any{got.UID, got.GID, got.Groups}); diff != "" {
@@ -449,7 +449,7 @@ spec:
 	}
 	pod := m.await(t, "follows", ready)
 	if _, err := call(t, http.MethodGet, pod, "/read", url.Values{"path": {"/certs/tls.crt"}}); err == nil {
-		t.Error("there is a certificate in an empty secret")
+		t.Error("an empty secret has a certificate")
 	}
 	for _, content := range []string{"first", "second"} {
 		secret.Data = map[string][]byte{"tls.crt": []byte(content), "tls.key": []byte("key of " + content)}
@@ -464,7 +464,7 @@ spec:
 			return nil
 		})
 		if got, want := read(t, pod, "/certs/tls.key"), "key of "+content; got != want {
-			t.Errorf("beside the new certificate lies %q, want %q", got, want)
+			t.Errorf("next to the new certificate is %q, want %q", got, want)
 		}
 	}
 }
@@ -488,7 +488,7 @@ spec:
 	mustCall(t, http.MethodPut, pod, "/healthz", url.Values{"is": {"false"}})
 	m.await(t, "probes", restarts(1))
 	if alive(before) {
-		t.Errorf("process %d lives though its probe failed", before)
+		t.Errorf("process %d is alive though its probe failed", before)
 	}
 }
 
@@ -496,7 +496,7 @@ func (m *machine) restarts(t *testing.T) {
 	m.create(t, "metadata: {name: restarts}\nspec: {}")
 	pod := m.await(t, "restarts", ready)
 	if _, err := call(t, http.MethodPut, pod, "/exit", url.Values{"code": {"7"}}); err == nil {
-		t.Error("the program answered though it was to end")
+		t.Error("the program answered though it should end")
 	}
 	pod = m.await(t, "restarts", restarts(1))
 	if got := pod.Status.ContainerStatuses[0].LastTerminationState.Terminated; got == nil || got.ExitCode != 7 {
@@ -521,7 +521,7 @@ func (m *machine) deleted(t *testing.T, name string, pid int) {
 		return nil
 	})
 	if alive(pid) {
-		t.Errorf("process %d of pod %s lives", pid, name)
+		t.Errorf("process %d of pod %s is alive", pid, name)
 	}
 }
 
@@ -588,7 +588,7 @@ spec:
 		t.Errorf("started (-want +got):\n%s", diff)
 	}
 	if pod.Status.InitContainerStatuses[1].State.Terminated == nil {
-		t.Error("the sidecar runs though what it served has ended")
+		t.Error("the sidecar runs though the container that it serves has ended")
 	}
 
 	failing := "metadata: {name: fails}\nspec: {restartPolicy: Never, containers: [{args: [--exit=3]}]}"
@@ -680,7 +680,7 @@ func (m *machine) lives(t *testing.T) {
 	})
 }
 
-func (m *machine) outlivesNot(t *testing.T) {
+func (m *machine) diesWithKubelet(t *testing.T) {
 	config, err := json.Marshal(childInput{Config: m.config.TLSClientConfig, Host: m.config.Host, Dir: t.TempDir(), Program: m.program})
 	if err != nil {
 		t.Fatal(err)
@@ -719,11 +719,11 @@ func (m *machine) comesBack(t *testing.T) {
 		}
 	}
 	if len(m.kubelet.Processes()) != 0 {
-		t.Errorf("there are processes of a kubelet that has ended: %v", m.kubelet.Processes())
+		t.Errorf("an ended kubelet has processes: %v", m.kubelet.Processes())
 	}
 	m.start(t)
 	after := m.await(t, "back", restarts(1))
 	if before.Status.PodIP != after.Status.PodIP {
-		t.Errorf("the pod was at %s and is at %s", before.Status.PodIP, after.Status.PodIP)
+		t.Errorf("the pod's address changed from %s to %s", before.Status.PodIP, after.Status.PodIP)
 	}
 }

@@ -199,13 +199,13 @@ func TestRun(t *testing.T) {
 	t.Cleanup(func() { cancel() })
 
 	t.Run("connections go to the endpoints in turn", m.turns)
-	t.Run("an endpoint that takes no connection costs the client its own", m.costs)
+	t.Run("an endpoint that accepts no connection breaks the client's connection", m.costs)
 	t.Run("without a ready endpoint connections are refused", m.refuses)
-	t.Run("one side may end before the other", m.halves)
+	t.Run("one side can end before the other", m.halves)
 	t.Run("a reset comes through", m.resets)
-	t.Run("a connection outlives its endpoint's place in the Service", m.outlives)
-	t.Run("a Service without endpoints is left alone", m.leaves)
-	t.Run("an address that somebody has is taken when it is free", m.retries)
+	t.Run("a connection continues when its endpoint leaves the Service", m.outlives)
+	t.Run("a Service without endpoints is ignored", m.leaves)
+	t.Run("an address in use is taken when it is free", m.retries)
 	t.Run("the API server is a Service", func(t *testing.T) {
 		kubetest.Eventually(t, func() error {
 			conn, err := tls.Dial("tcp", "127.96.0.1:443", &tls.Config{InsecureSkipVerify: true}) // the test only checks the name
@@ -215,7 +215,7 @@ func TestRun(t *testing.T) {
 			return conn.Close()
 		})
 	})
-	t.Run("names come and go in the hosts file, which stays the same file", func(t *testing.T) {
+	t.Run("names come and go, and the hosts file keeps its inode", func(t *testing.T) {
 		m.create(t, "named", "127.96.0.90", nil)
 		m.awaitHosts(t, func(s string) bool {
 			return strings.Contains(s, "\n127.96.0.90 named.default.svc.cluster.local named.default.svc named.default\n") && !strings.Contains(s, "what.was.there")
@@ -225,10 +225,10 @@ func TestRun(t *testing.T) {
 		}
 		m.awaitHosts(t, func(s string) bool { return !strings.Contains(s, "named") && strings.HasSuffix(s, "\n") })
 		if after, err := os.Stat(m.hosts); err != nil || !os.SameFile(before, after) {
-			t.Errorf("another file is there: %v", err)
+			t.Errorf("the hosts file is another file: %v", err)
 		}
 	})
-	t.Run("in the end connections end", func(t *testing.T) {
+	t.Run("connections end with Run", func(t *testing.T) {
 		echo(t, "10.244.0.70:9000", "a")
 		m.create(t, "ends", "127.96.0.70", []string{"10.244.0.70"})
 		conn := dial(t, "127.96.0.70:80")
@@ -237,14 +237,14 @@ func TestRun(t *testing.T) {
 		}
 		cancel()
 		if _, err := conn.Read(make([]byte, 1)); err == nil {
-			t.Error("the connection goes on")
+			t.Error("the connection continues")
 		}
 		if err := <-ended; err != nil {
 			t.Error(err)
 		}
 		if conn, err := net.Dial("tcp", "127.96.0.70:80"); err == nil {
 			conn.Close()
-			t.Error("the port is open still")
+			t.Error("the port is still open")
 		}
 	})
 }

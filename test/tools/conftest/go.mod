@@ -1,5 +1,5 @@
-// Conftest, in a module of its own: what it wants of others, golangci-lint cannot
-// be built with.
+// Conftest has a separate module, because golangci-lint cannot be built with its
+// dependencies.
 module github.com/oke-sign/oke-sign/test/tools/conftest
 
 go 1.26.8

@@ -1,4 +1,4 @@
-// freeze, which draws the picture in the README, in a module of its own.
+// freeze draws the picture in the README. It has a separate module.
 module github.com/oke-sign/oke-sign/test/tools/freeze
 
 go 1.26.8

@@ -1,4 +1,5 @@
-// govulncheck, in a module of its own: the newest golang.org/x suits no other tool.
+// govulncheck has a separate module, because it needs the newest golang.org/x and no
+// other tool can use that.
 module github.com/oke-sign/oke-sign/test/tools/govulncheck
 
 go 1.26.8

@@ -1,5 +1,5 @@
-// Krew, which the plugin's manifest and archives are tried with, in a module of its
-// own: it is built with an older Kubernetes than anything else here.
+// Krew installs the plugin from its manifest and archives in a test. It has a separate
+// module, because it needs an older Kubernetes than the other modules.
 module github.com/oke-sign/oke-sign/test/tools/krew
 
 go 1.26.0

@@ -1,4 +1,4 @@
-// What makes a release, in a module of its own.
+// The tools that make a release have a separate module.
 module github.com/oke-sign/oke-sign/test/tools/release
 
 go 1.26.8

@@ -1,7 +1,6 @@
-// Command hyper is etcd, kube-apiserver, kube-controller-manager,
-// kube-scheduler and kubectl in one program, because one link of what they
-// share is quicker than five: the name it is called by, or else its first
-// argument, says which of them it is.
+// Command hyper is etcd, kube-apiserver, kube-controller-manager, kube-scheduler and
+// kubectl in one program. Linking their shared code once is quicker than linking it
+// five times. Its name, or else its first argument, says which program it is.
 package main
 
 import (
