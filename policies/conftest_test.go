@@ -110,7 +110,7 @@ func TestConftest(t *testing.T) {
 		"structure: break-glass in use":       {manifest: strings.Replace(podOf(goodImage), "{name: web}", "{name: web, annotations: {oracle.image-policy.k8s.io/break-glass: 'true'}}", 1), want: "WARN - manifest.yaml - main - Pod/web: break-glass: in-use: "},
 		"structure: break-glass misspelt":     {manifest: strings.Replace(podOf(goodImage), "{name: web}", "{name: web, annotations: {oracle.image-policy.k8s.io/break-glass: 'yes'}}", 1), want: "no-effect", exit: 1},
 		"structure: a ControllerRevision":     {manifest: revisionOf("nginx"), want: "ControllerRevision/web-1: containers/c0: no-digest: ", exit: 1},
-		"structure: a revision of no Pod":     {manifest: "{apiVersion: apps/v1, kind: ControllerRevision, metadata: {name: web-1}, revision: 1, data: {spec: {cpu: 1}}}\n", want: "0 failures"},
+		"structure: a revision without a Pod": {manifest: "{apiVersion: apps/v1, kind: ControllerRevision, metadata: {name: web-1}, revision: 1, data: {spec: {cpu: 1}}}\n", want: "0 failures"},
 		"break-glass by tag":                  {manifest: underBreakGlass("iad.ocir.io/ns/bad:v1"), data: []string{`{"oke_sign": {"constraints": [{"kind": "OKEBreakGlass", "spec": {"parameters": {"requireDigest": true}}}]}}`}, want: "Pod/web: containers/c0: no-digest: a tag may move while", exit: 1},
 		"break-glass by digest":               {manifest: underBreakGlass(badImage), data: []string{`{"oke_sign": {"constraints": [{"kind": "OKEBreakGlass", "spec": {"parameters": {"requireDigest": true}}}]}}`}, want: "0 warnings, 0 failures"},
 		"structure: warnings can count":       {manifest: podOf(goodImage), args: []string{"--fail-on-warn"}, want: "no-key-listed", exit: 1},
@@ -123,12 +123,12 @@ func TestConftest(t *testing.T) {
 		"a list under another name":           {manifest: "{apiVersion: v1, kind: Bundle, items: [" + podOf("nginx") + "]}", want: "unreadable", exit: 1},
 		"a list in a list":                    {manifest: "{apiVersion: v1, kind: List, items: [{apiVersion: v1, kind: List, items: [" + podOf("nginx") + "]}]}", want: "unreadable", exit: 1},
 		"a list without items":                {manifest: "{apiVersion: v1, kind: List}", want: "unreadable", exit: 1},
-		"an item that is no object":           {manifest: "{apiVersion: v1, kind: List, items: [nginx]}", want: "unreadable", exit: 1},
-		"no Kubernetes object":                {manifest: "image: nginx\n", want: "unreadable", exit: 1},
-		"no object":                           {manifest: "nginx\n", want: "unreadable", exit: 1},
+		"an item that is not an object":       {manifest: "{apiVersion: v1, kind: List, items: [nginx]}", want: "unreadable", exit: 1},
+		"not a Kubernetes object":             {manifest: "image: nginx\n", want: "unreadable", exit: 1},
+		"not an object":                       {manifest: "nginx\n", want: "unreadable", exit: 1},
 		"containers in an unknown place":      {manifest: "{apiVersion: example.com/v1, kind: Job, metadata: {name: x}, spec: {tasks: [{containers: [{image: nginx}]}]}}", want: "unreadable", exit: 1},
-		"a container that is no object":       {manifest: "{apiVersion: v1, kind: Pod, metadata: {name: x}, spec: {containers: [nginx]}}", want: "no-image", exit: 1},
-		"no YAML":                             {manifest: "{", want: "Error: ", exit: 1},
+		"a container that is not an object":   {manifest: "{apiVersion: v1, kind: Pod, metadata: {name: x}, spec: {containers: [nginx]}}", want: "no-image", exit: 1},
+		"not YAML":                            {manifest: "{", want: "Error: ", exit: 1},
 		"all files combined":                  {manifest: podOf("nginx"), args: []string{"--combine"}, want: "unreadable", exit: 1},
 		"the namespace of a policy":           {manifest: podOf(goodImage), args: []string{"--namespace", "okesignedimages"}, want: "no-pod-spec", exit: 1},
 		"all policies' namespaces":            {manifest: podOf(goodImage), args: []string{"--namespace", "oke*"}, want: "no-pod-spec", exit: 1},
@@ -140,15 +140,15 @@ func TestConftest(t *testing.T) {
 		"recorded: another object":            {manifest: podOf(goodImage), data: []string{constraints, `{"data": {"verdicts": "[]"}}`}, want: "unreadable", exit: 1},
 		"recorded: without constraints":       {manifest: podOf(goodImage), data: []string{recorded}, want: "no constraints", exit: 1},
 		"constraints without verdicts":        {manifest: podOf(goodImage), data: []string{constraints}, want: "no-answer", exit: 1},
-		"constraints that are no list":        {manifest: podOf(goodImage), data: []string{`{"oke_sign": {"constraints": {}}}`}, want: "no constraints", exit: 1},
+		"constraints that are not a list":     {manifest: podOf(goodImage), data: []string{`{"oke_sign": {"constraints": {}}}`}, want: "no constraints", exit: 1},
 		"an empty list of constraints":        {manifest: podOf(goodImage), data: []string{`{"oke_sign": {"constraints": []}}`}, want: "no constraints", exit: 1},
-		"constraints misspelt":                {manifest: podOf(goodImage), data: []string{`{"oke_sign": {"constraint": []}}`}, want: "no constraints", exit: 1},
+		"misspelt constraints":                {manifest: podOf(goodImage), data: []string{`{"oke_sign": {"constraint": []}}`}, want: "no constraints", exit: 1},
 		"a constraint outside the list":       {manifest: podOf(goodImage), data: []string{signedBy(keyA)}, want: "no constraints: a constraint is given as data by itself", exit: 1},
 		"a constraint of another kind":        {manifest: podOf(goodImage), data: []string{`{"oke_sign": {"constraints": [{"kind": "OKESignedImage"}]}}`}, want: `no such kind of constraint: {"kind":"OKESignedImage"}`, exit: 1},
-		"a constraint that is no object":      {manifest: podOf(goodImage), data: []string{`{"oke_sign": {"constraints": ["OKESignedImages"]}}`}, want: "no such kind of constraint", exit: 1},
+		"a constraint that is not an object":  {manifest: podOf(goodImage), data: []string{`{"oke_sign": {"constraints": ["OKESignedImages"]}}`}, want: "no such kind of constraint", exit: 1},
 		"a constraint that warns":             {manifest: podOf("nginx"), data: []string{`{"oke_sign": {"constraints": [{"kind": "OKEImageDigests", "spec": {"enforcementAction": "warn"}}]}}`}, want: "WARN"},
 		"a constraint with an odd action":     {manifest: podOf("nginx"), data: []string{`{"oke_sign": {"constraints": [{"kind": "OKEImageDigests", "spec": {"enforcementAction": "Warn"}}]}}`}, want: "no-digest", exit: 1},
-		"a file of data that is not there":    {manifest: podOf(goodImage), args: []string{"--data", "nowhere.yaml"}, want: "Error: ", exit: 1},
+		"a missing file of data":              {manifest: podOf(goodImage), args: []string{"--data", "nowhere.yaml"}, want: "Error: ", exit: 1},
 		"live: signed":                        {manifest: podOf(goodImage), data: []string{constraints, provider(asItIs)}, want: "0 warnings, 0 failures"},
 		"live: unsigned":                      {manifest: podOf(badImage), data: []string{constraints, provider(asItIs)}, want: "containers/c0: unsigned: ", exit: 1},
 		"live: a system error":                {manifest: podOf(goodImage), data: []string{constraints, provider(asItIs)}, answer: func([]string) (int, string) { return 200, gatekeepertest.Response("OCI is down") }, want: "no-answer: could not find out whether it is signed, from provider oke-sign: OCI is down", exit: 1},
@@ -205,9 +205,10 @@ func TestConftestSaysHowManyTestsRan(t *testing.T) {
 	}
 }
 
-// Conftest drops a document after a separator that it does not know, before any policy sees it.
-// The search of README.md and of the examples finds all such files.
-func TestConftestSeesDocumentsThatAreSearchedFor(t *testing.T) {
+// Conftest drops a document after a separator that it does not recognise, before any
+// policy reads the document. The search in README.md and in the examples finds all
+// such files.
+func TestTheSearchFindsWhatConftestDrops(t *testing.T) {
 	conftest := tool(t, "conftest")
 	search := ""
 	for line := range strings.Lines(read(t, "conftest/README.md")) {

@@ -214,8 +214,8 @@ func TestOnlyAYesAdmits(t *testing.T) {
 		"the question respelled": {one(func(k string) gatekeepertest.Item {
 			return item(strings.Replace(k, ":", ": ", 1), gatekeepertest.Item{"value": signed})
 		}), "no-answer"},
-		"a key that is missing": {one(func(string) gatekeepertest.Item { return gatekeepertest.Item{"value": signed} }), "no-answer"},
-		"an empty key":          {one(func(string) gatekeepertest.Item { return gatekeepertest.Item{"key": "", "value": signed} }), "no-answer"},
+		"a missing key": {one(func(string) gatekeepertest.Item { return gatekeepertest.Item{"value": signed} }), "no-answer"},
+		"an empty key":  {one(func(string) gatekeepertest.Item { return gatekeepertest.Item{"key": "", "value": signed} }), "no-answer"},
 		"two answers that differ": {func(k []string) (int, string) {
 			return 200, gatekeepertest.Response("", item(k[0], gatekeepertest.Item{"value": signed}), item(k[0], gatekeepertest.Item{"value": unsigned}))
 		}, "no-answer"},
@@ -245,7 +245,7 @@ func TestOnlyAYesAdmits(t *testing.T) {
 	}
 }
 
-func TestAProviderThatIsNotThere(t *testing.T) {
+func TestAMissingProvider(t *testing.T) {
 	p := gatekeepertest.Start(t, gatekeepertest.Each(signedIfGood))
 	stuck := make(chan struct{})
 	defer close(stuck)
@@ -563,11 +563,11 @@ func TestBreakGlass(t *testing.T) {
 		user        string
 		want        []string
 	}{
-		"as it should be": {annotations(time.Hour), "alice", []string{}},
-		"another user":    {annotations(time.Hour), "bob", []string{"break-glass: not-allowed"}},
-		"a controller":    {annotations(time.Hour), "system:serviceaccount:kube-system:replicaset-controller", []string{}},
-		"too late":        {annotations(-time.Hour), "alice", []string{"break-glass: expired"}},
-		"too long":        {annotations(9 * time.Hour), "alice", []string{"break-glass: too-long"}},
+		"as permitted": {annotations(time.Hour), "alice", []string{}},
+		"another user": {annotations(time.Hour), "bob", []string{"break-glass: not-allowed"}},
+		"a controller": {annotations(time.Hour), "system:serviceaccount:kube-system:replicaset-controller", []string{}},
+		"too late":     {annotations(-time.Hour), "alice", []string{"break-glass: expired"}},
+		"too long":     {annotations(9 * time.Hour), "alice", []string{"break-glass: too-long"}},
 		"misspelt": {map[string]string{"oracle.image-policy.k8s.io/break-glass": "yes"}, "alice",
 			[]string{"break-glass: no-effect", "containers/c0: unsigned"}},
 	} {
@@ -663,8 +663,8 @@ func TestAnOldTagInANewContainer(t *testing.T) {
 	}
 }
 
-// Recorded verdicts are for tests of manifests. For a request with a user they count nothing,
-// because any user may have written them into the cluster.
+// Recorded verdicts are for tests of manifests. They have no effect on a request
+// with a user, because any user may have written them into the cluster.
 func TestRecordedVerdictsAdmitNoUser(t *testing.T) {
 	e, err := gatekeeper.New(gatekeeper.Config{})
 	if err != nil {

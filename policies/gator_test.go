@@ -58,7 +58,7 @@ func TestGatorOverWorkloads(t *testing.T) {
 		want      string
 		exit      int
 	}{
-		"a Deployment that is signed":     {deploymentOf(goodImage), "", 0},
+		"a signed Deployment":             {deploymentOf(goodImage), "", 0},
 		"a Deployment":                    {deploymentOf(badImage), "containers/c0: no-answer: ", 1},
 		"a ReplicaSet":                    {workload("apps/v1", "ReplicaSet", badImage), "containers/c0: no-answer: ", 1},
 		"a StatefulSet":                   {workload("apps/v1", "StatefulSet", badImage), "containers/c0: no-answer: ", 1},
@@ -68,7 +68,7 @@ func TestGatorOverWorkloads(t *testing.T) {
 		"a CronJob":                       {"{apiVersion: batch/v1, kind: CronJob, metadata: {name: web}, spec: {jobTemplate: {spec: {template: {spec: {containers: [{name: c0, image: '" + badImage + "'}]}}}}}}\n", "containers/c0: no-answer: ", 1},
 		"a record with another namespace": {podOf(badImage) + "---\n" + record("oke-sign-verdicts", "shop", badImage), "containers/c0: no-answer: ", 1},
 		"a record with the same name":     {podOf(badImage) + "---\n" + record("oke-sign-verdicts", "oke-sign", badImage), "containers/c0: no-answer: ", 1},
-		"a ConfigMap that is no record":   {podOf(goodImage) + "---\n" + record("other", "oke-sign", badImage), "", 0},
+		"a ConfigMap without a record":    {podOf(goodImage) + "---\n" + record("other", "oke-sign", badImage), "", 0},
 	} {
 		manifests := write(t, dir, "manifests.yaml", tc.manifests)
 		out, exit := run(t, ".", gator, "test", "-f", "expansion.yaml", "-f", "okesignedimages/recorded/template.yaml",

@@ -51,7 +51,7 @@ func TestOneFlightPerKey(t *testing.T) {
 	})
 }
 
-// TestBurstWhileLanding has no fake clock: callers run while flights land.
+// TestBurstWhileLanding runs callers while flights land. It has no fake clock.
 func TestBurstWhileLanding(t *testing.T) {
 	const keys = 200
 	var loads atomic.Int64
@@ -86,7 +86,7 @@ func TestHowLongAValueIsServed(t *testing.T) {
 			Load: func(context.Context, string) (int, error) {
 				n++
 				if n == 1 {
-					time.Sleep(2 * time.Second) // its age counts from here
+					time.Sleep(2 * time.Second) // the value's age counts from here
 				}
 				return n, nil
 			},
@@ -104,12 +104,12 @@ func TestHowLongAValueIsServed(t *testing.T) {
 		time.Sleep(26 * time.Second) // 28 s after the load began
 		get(1)
 		if n != 1 {
-			t.Errorf("refreshed before its time")
+			t.Errorf("refreshed too early")
 		}
 		time.Sleep(time.Second)
 		get(1) // this caller causes the refresh and does not wait for it
 		get(2)
-		time.Sleep(40 * time.Second) // nobody asked in between
+		time.Sleep(40 * time.Second) // without a caller in between
 		get(3)
 	})
 }
@@ -134,20 +134,21 @@ func TestAgeCountsFromTheStartOfTheLoad(t *testing.T) {
 			t.Fatal(err)
 		}
 		if age := time.Since(began); loads != 2 || age != 22*time.Second {
-			t.Errorf("after %v: %d loads, want a second one that was waited for", age, loads)
+			t.Errorf("after %v: %d loads, want a second one, and a caller that waits for it", age, loads)
 		}
 	})
 }
 
-// A loaded value may be older than its load, and never younger.
+// A loaded value may be older than its load. A value that claims to be younger
+// counts as old as its load.
 func TestAgeThatAValueTells(t *testing.T) {
 	for name, tt := range map[string]struct {
-		before, want time.Duration // the load, and how long after it the value is served
+		before, want time.Duration // the age before the load, and how long after the load the value is served
 	}{
-		"older":        {4 * time.Second, 6 * time.Second},
-		"as old":       {0, 10 * time.Second},
-		"not yet true": {-time.Hour, 10 * time.Second},
-		"too old":      {10 * time.Second, 0},
+		"older":           {4 * time.Second, 6 * time.Second},
+		"as old":          {0, 10 * time.Second},
+		"from the future": {-time.Hour, 10 * time.Second},
+		"too old":         {10 * time.Second, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -168,7 +169,7 @@ func TestAgeThatAValueTells(t *testing.T) {
 				if tt.want > 0 {
 					time.Sleep(tt.want - 1)
 					if _, ok := c.Peek(t.Context(), "a"); !ok {
-						t.Error("let go of too soon")
+						t.Error("dropped too early")
 					}
 					time.Sleep(time.Nanosecond)
 				}
@@ -180,13 +181,13 @@ func TestAgeThatAValueTells(t *testing.T) {
 	}
 }
 
-func TestErrorsAreNotKept(t *testing.T) {
+func TestErrorsAreNotCached(t *testing.T) {
 	loads := 0
 	c := cache.New(cache.Config[string, string]{
 		Load: func(context.Context, string) (string, error) {
 			loads++
 			if loads == 1 {
-				return "a value beside an error", errDown
+				return "a value with an error", errDown
 			}
 			return "good", nil
 		},
@@ -232,7 +233,7 @@ func TestAFailedRefreshExtendsNothing(t *testing.T) {
 		if age := time.Since(began); age != 40*time.Second {
 			t.Errorf("served until %v, want 40s", age)
 		}
-		// 1000 callers came after three quarters of the time: a service in
+		// After three quarters of the TTL there were 1000 callers. A service in
 		// trouble must not hear from each of them.
 		if loads < 3 || loads > 12 {
 			t.Errorf("%d loads for %d callers, want a few", loads, served)
@@ -320,7 +321,8 @@ func TestLoadsAreBounded(t *testing.T) {
 		if got := most.Load(); got != 4 {
 			t.Errorf("%d loads at once, want 4", got)
 		}
-		// 4 after 1 s and 4 after 2 s; 4 more had begun; the rest never did.
+		// 4 loads end after 1 s and 4 after 2 s. 4 more have started. The others
+		// never start.
 		if got := late.Load(); got != 12 {
 			t.Errorf("%d callers left without an answer, want 12", got)
 		}
@@ -331,7 +333,7 @@ func TestLoadsAreBounded(t *testing.T) {
 	})
 }
 
-func TestRefreshesLeaveRoomForThoseWhoWait(t *testing.T) {
+func TestRefreshesLeaveSlotsForWaiters(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		slow := false
 		c := cache.New(cache.Config[int, int]{
@@ -375,7 +377,7 @@ func TestEntriesAreBounded(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// The store evicts in the background and may be a little over for a moment.
+	// The store evicts in the background, so it may exceed the limit for a moment.
 	if got := c.Len(); got > 1000 {
 		t.Errorf("%d entries, want about 100", got)
 	}
@@ -399,22 +401,22 @@ func TestDiscard(t *testing.T) {
 		get(1)
 		c.Discard("a", func(n int) bool { return n == 1 })
 		get(2)
-		c.Discard("a", func(n int) bool { return n == 1 }) // somebody who saw the first value and is late
+		c.Discard("a", func(n int) bool { return n == 1 }) // a late caller that saw the first value
 		get(2)
-		c.Discard("b", func(int) bool { t.Error("asked about a key that is not held"); return true })
+		c.Discard("b", func(int) bool { t.Error("asked about a key that is not cached"); return true })
 	})
 }
 
-// A service hangs, and is well again: the first to ask then gets an answer, and
-// what was asked before comes to nothing or is kept, but takes nobody along.
-func TestHungLoadHoldsUpNobody(t *testing.T) {
+// A service hangs and recovers. The first caller after that gets an answer. An
+// earlier load fails or is cached, and it delays no caller.
+func TestAHungLoadDelaysNoCaller(t *testing.T) {
 	for name, test := range map[string]struct {
-		first time.Duration // that the first load takes
-		want  int           // what is held in the end
+		first time.Duration // the duration of the first load
+		want  int           // the last value
 	}{
-		"it never answers":          {time.Hour, 2},
-		"it answers late":           {3 * time.Second, 2}, // an older answer replaces no newer one
-		"it answers before anybody": {1500 * time.Millisecond, 1},
+		"it never answers":                  {time.Hour, 2},
+		"it answers late":                   {3 * time.Second, 2}, // an older answer replaces no newer one
+		"it answers before the next caller": {1500 * time.Millisecond, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -468,7 +470,7 @@ func TestATTLOfZeroCachesNothing(t *testing.T) {
 	}
 }
 
-func TestAPanicIsAnErrorForThoseWhoWait(t *testing.T) {
+func TestAPanicIsAnErrorForItsWaiters(t *testing.T) {
 	text := func(string) time.Duration { return time.Hour }
 	for name, cfg := range map[string]cache.Config[string, string]{
 		"Load": {Load: func(context.Context, string) (string, error) { panic("boom") }, TTL: text},
@@ -490,7 +492,7 @@ func TestAPanicIsAnErrorForThoseWhoWait(t *testing.T) {
 			if len(told) != 1 || told[0] != p {
 				t.Errorf("told of %v", told)
 			}
-			// It was of that load alone, and nothing is kept of it.
+			// Only that load failed, and the cache has nothing from it.
 			c.Wait()
 			if _, ok := c.Peek(t.Context(), "a"); ok || c.Stats().UnderWay != 0 {
 				t.Errorf("something is left: %+v", c.Stats())
@@ -499,8 +501,8 @@ func TestAPanicIsAnErrorForThoseWhoWait(t *testing.T) {
 	}
 }
 
-// A panic that travels through loads that wait for each other is told once.
-func TestAPanicIsToldOnce(t *testing.T) {
+// A panic that passes through several waiting loads is reported once.
+func TestAPanicIsReportedOnce(t *testing.T) {
 	told := 0
 	panicked := func(*contain.PanicError) { told++ }
 	keys := cache.New(cache.Config[string, string]{
@@ -542,7 +544,7 @@ func TestStats(t *testing.T) {
 		}
 		expect(cache.Stats{})
 		if _, ok := c.Peek(t.Context(), "a"); ok {
-			t.Error("a value before it was asked for")
+			t.Error("a value before its load")
 		}
 		go c.Get(t.Context(), "a") //nolint:errcheck // only counted
 		expect(cache.Stats{Misses: 1, UnderWay: 1})
@@ -575,8 +577,8 @@ func BenchmarkHit(b *testing.B) {
 	}
 }
 
-// Loads that hang are many in an outage. Once it is over nobody waits for them.
-func TestHungLoadsKeepNoRoom(t *testing.T) {
+// An outage leaves many hanging loads. After the outage no caller waits for them.
+func TestHungLoadsTakeNoSlots(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var well atomic.Bool
 		c := cache.New(cache.Config[int, int]{
@@ -652,7 +654,7 @@ func TestReportProgress(t *testing.T) {
 		}
 		time.Sleep(50 * time.Millisecond)
 		if err := ask("left before", time.Millisecond); err == nil || err.Error() != "context deadline exceeded" {
-			t.Errorf("left before anything was noted: %v", err)
+			t.Errorf("left before there was progress: %v", err)
 		}
 		time.Sleep(200 * time.Millisecond)
 		if err := ask("came after", 100*time.Millisecond); err == nil || !strings.HasPrefix(err.Error(), "429") {
@@ -661,13 +663,13 @@ func TestReportProgress(t *testing.T) {
 		wg.Wait()
 		images.Wait()
 		keys.Wait()
-		cache.ReportProgress(t.Context(), refusal) // of no load: nobody to tell
+		cache.ReportProgress(t.Context(), refusal) // outside a load there is no receiver
 	})
 }
 
-// TestPlacesAreSharedByRequest has one request with many keys, and others with one:
-// each of these begins at once.
-func TestPlacesAreSharedByRequest(t *testing.T) {
+// TestSlotsAreSharedByRequest has one request with many keys, and small requests.
+// The first load of each small request starts at once.
+func TestSlotsAreSharedByRequest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var running, most atomic.Int64
 		c := cache.New(cache.Config[int, int]{
@@ -704,14 +706,14 @@ func TestPlacesAreSharedByRequest(t *testing.T) {
 		wg.Wait()
 		c.Wait()
 		if n := most.Load(); n != 4+10 {
-			t.Errorf("%d loads at once, want 4 and one of each of the 10 other requests", n)
+			t.Errorf("%d loads at once, want 4, and one for each of the 10 other requests", n)
 		}
 	})
 }
 
-// TestARequestThatIsGivenUp leaves nothing in the queue, and what others wait for as
-// well stays there.
-func TestARequestThatIsGivenUp(t *testing.T) {
+// TestAnAbandonedRequest leaves nothing in the queue, except what other callers wait
+// for.
+func TestAnAbandonedRequest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var loads atomic.Int64
 		c := cache.New(cache.Config[string, string]{
@@ -754,15 +756,15 @@ func TestARequestThatIsGivenUp(t *testing.T) {
 	})
 }
 
-// TestRefreshesSpread has a sweep over many images, as Gatekeeper's audit makes, and
-// asks for them again every ten seconds.
+// TestRefreshesSpread asks for many images in a sweep, as Gatekeeper's audit does,
+// and again every ten seconds.
 func TestRefreshesSpread(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const images = 2000
 		began := time.Now()
 		var loads []time.Duration
 		var mu sync.Mutex
-		random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // a test that can be repeated
+		random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // the test is repeatable
 		c := cache.New(cache.Config[int, int]{
 			Load: func(_ context.Context, key int) (int, error) {
 				mu.Lock()

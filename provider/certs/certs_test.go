@@ -71,12 +71,12 @@ func TestAuthorize(t *testing.T) {
 		name string
 		from *pki.Authority
 		leaf pki.Leaf
-		want string // part of the error; empty: may ask
+		want string // a part of the error; empty: accepted
 	}{
 		"Gatekeeper's certificate, its name pinned": {
 			name: gatekeeper, from: ours, leaf: pki.Leaf{Names: []string{gatekeeper}},
 		},
-		"the name stands among others": {
+		"the name is one of several": {
 			name: gatekeeper, from: ours, leaf: pki.Leaf{Names: []string{"a.svc", gatekeeper}},
 		},
 		"no name pinned": {
@@ -116,13 +116,13 @@ func TestAuthorize(t *testing.T) {
 				t.Fatal(err)
 			}
 			conn := state(t, issue(t, tt.from, tt.leaf))
-			for range 2 { // a refusal must not be remembered as anything else
+			for range 2 { // the second answer must be the same
 				err := callers.Authorize(conn)
 				switch {
 				case tt.want == "" && err != nil:
-					t.Errorf("refused: %v", err)
+					t.Errorf("rejected: %v", err)
 				case tt.want != "" && err == nil:
-					t.Errorf("let in, want a refusal with %q", tt.want)
+					t.Errorf("accepted, want an error with %q", tt.want)
 				case tt.want != "" && !strings.Contains(err.Error(), tt.want):
 					t.Errorf("got %q, want a part %q", err, tt.want)
 				}
@@ -145,8 +145,8 @@ func TestAuthorizeWithoutCertificate(t *testing.T) {
 	}
 }
 
-// Callers that were never loaded let nobody in, not those of the machine's own
-// authorities either.
+// Without a loaded CA every caller is rejected, also one with a certificate from the
+// machine's own authorities.
 func TestZeroCallers(t *testing.T) {
 	ca := authority(t)
 	file := filepath.Join(t.TempDir(), "roots.pem")
@@ -158,8 +158,8 @@ func TestZeroCallers(t *testing.T) {
 	}
 }
 
-// One caller that was let in must not open the door to the next.
-func TestAuthorizeTellsCallersApart(t *testing.T) {
+// One accepted caller does not make the next one acceptable.
+func TestAuthorizeDistinguishesCallers(t *testing.T) {
 	ours, theirs := authority(t), authority(t)
 	file := filepath.Join(t.TempDir(), "ca.crt")
 	write(t, file, ours.PEM())
@@ -175,13 +175,12 @@ func TestAuthorizeTellsCallersApart(t *testing.T) {
 			conn = bad
 		}
 		if err := callers.Authorize(conn); (err == nil) != want {
-			t.Errorf("call %d: got error %v, want let in %v", i, err, want)
+			t.Errorf("call %d: got error %v, want accepted %v", i, err, want)
 		}
 	}
 }
 
-// A connection that is already open is judged by the CA of now, and by the time
-// of now.
+// An open connection is checked with the current CA and at the current time.
 func TestAuthorizeFollowsTheFile(t *testing.T) {
 	first, second := authority(t), authority(t)
 	file := filepath.Join(t.TempDir(), "ca.crt")
@@ -212,15 +211,15 @@ func TestAuthorizeFollowsTheFile(t *testing.T) {
 			t.Errorf("step %d: Reload() = %v, %v; want changed %v, fails %v", i, changed, err, step.changed, step.fails)
 		}
 		if got := callers.Authorize(before) == nil; got != step.first {
-			t.Errorf("step %d: certificate by the first CA let in: %v, want %v", i, got, step.first)
+			t.Errorf("step %d: certificate by the first CA accepted: %v, want %v", i, got, step.first)
 		}
 		if got := callers.Authorize(after) == nil; got != step.other {
-			t.Errorf("step %d: certificate by the second CA let in: %v, want %v", i, got, step.other)
+			t.Errorf("step %d: certificate by the second CA accepted: %v, want %v", i, got, step.other)
 		}
 	}
 }
 
-// The caller that was let in last is judged again once the CA has changed.
+// The last accepted caller is checked again after a change of the CA.
 func TestAuthorizeForgets(t *testing.T) {
 	first, second := authority(t), authority(t)
 	file := filepath.Join(t.TempDir(), "ca.crt")
@@ -238,7 +237,7 @@ func TestAuthorizeForgets(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := callers.Authorize(conn); err == nil {
-		t.Error("let in by a CA that is trusted no more")
+		t.Error("accepted by a CA that was removed")
 	}
 }
 
@@ -250,7 +249,7 @@ func TestAuthorizeUntilExpiry(t *testing.T) {
 	conn := state(t, issue(t, ca, pki.Leaf{Names: []string{gatekeeper}, NotAfter: time.Now().Add(time.Hour)}))
 	expires := conn.PeerCertificates[0].NotAfter
 	synctest.Test(t, func(t *testing.T) {
-		// The bubble's clock begins in 2000, before any of these certificates.
+		// The bubble's clock starts in 2000, before these certificates.
 		time.Sleep(time.Until(expires.Add(-time.Minute)))
 		callers, err := certs.LoadCallers(file, gatekeeper)
 		if err != nil {
@@ -261,7 +260,7 @@ func TestAuthorizeUntilExpiry(t *testing.T) {
 		}
 		time.Sleep(2 * time.Minute)
 		if err := callers.Authorize(conn); err == nil {
-			t.Error("let in a minute after it expired")
+			t.Error("accepted a minute after it expired")
 		}
 	})
 }
@@ -271,12 +270,12 @@ func TestLoadCallersRefuses(t *testing.T) {
 	leaf := issue(t, ca, pki.Leaf{Names: []string{"a"}})
 	broken := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte("no DER")})
 	for name, content := range map[string][]byte{
-		"an empty file":                      {},
-		"text":                               []byte("hello"),
-		"a private key beside the CA":        append(ca.PEM(), leaf.Key...),
-		"a broken certificate beside the CA": append(ca.PEM(), broken...),
-		"broken PEM beside the CA":           append([]byte("-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n"), ca.PEM()...),
-		"more than any bundle of CAs can be": bytes.Repeat([]byte("x"), 1<<20+1),
+		"an empty file":                       {},
+		"text":                                []byte("hello"),
+		"a private key with the CA":           append(ca.PEM(), leaf.Key...),
+		"a broken certificate with the CA":    append(ca.PEM(), broken...),
+		"broken PEM with the CA":              append([]byte("-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n"), ca.PEM()...),
+		"more than the largest bundle of CAs": bytes.Repeat([]byte("x"), 1<<20+1),
 	} {
 		t.Run(name, func(t *testing.T) {
 			file := filepath.Join(t.TempDir(), "ca.crt")
@@ -289,12 +288,12 @@ func TestLoadCallersRefuses(t *testing.T) {
 		})
 	}
 	if _, err := certs.LoadCallers(filepath.Join(t.TempDir(), "none"), ""); err == nil {
-		t.Error("accepted a file that is not there")
+		t.Error("accepted a missing file")
 	}
 }
 
-// A mounted Secret: files are links into a folder that is a link itself, and
-// that link is replaced.
+// mount writes a Secret as the kubelet does: files are links into a folder that is a
+// link too. An update replaces the folder's link.
 func mount(t *testing.T, dir, version string, pair pki.Pair) {
 	t.Helper()
 	folder := filepath.Join(dir, version)
@@ -337,10 +336,10 @@ func TestServingFollowsAMountedSecret(t *testing.T) {
 		t.Errorf("shows %q, want second.svc", got)
 	}
 	if changed, err := serving.Reload(); changed || err != nil {
-		t.Errorf("Reload() = %v, %v with nothing new", changed, err)
+		t.Errorf("Reload() = %v, %v without a change", changed, err)
 	}
 
-	// The certificate of one rotation with the key of another.
+	// A certificate and the key of another rotation.
 	odd := issue(t, ca, pki.Leaf{Names: []string{"third.svc"}})
 	odd.Key = issue(t, ca, pki.Leaf{Names: []string{"fourth.svc"}}).Key
 	mount(t, dir, "v3", odd)
@@ -355,7 +354,7 @@ func TestServingFollowsAMountedSecret(t *testing.T) {
 	}
 }
 
-// shown is the name in the certificate that a client gets over TLS 1.3.
+// shown returns the name in the certificate that a client gets over TLS 1.3.
 func shown(t *testing.T, serving *certs.Serving, ca *pki.Authority) string {
 	t.Helper()
 	near, far := net.Pipe()
@@ -364,7 +363,7 @@ func shown(t *testing.T, serving *certs.Serving, ca *pki.Authority) string {
 		defer func() { _ = far.Close() }()
 		_ = tls.Server(far, certs.TLS(serving)).Handshake()
 	}()
-	client := tls.Client(near, &tls.Config{RootCAs: ca.Pool(), InsecureSkipVerify: true}) // any name will do; the test reads it
+	client := tls.Client(near, &tls.Config{RootCAs: ca.Pool(), InsecureSkipVerify: true}) // any name is accepted; the test reads it
 	if err := client.Handshake(); err != nil {
 		t.Fatal(err)
 	}
@@ -393,7 +392,7 @@ func TestServerSpeaksNothingBelowTLS13(t *testing.T) {
 	}()
 	err = tls.Client(near, &tls.Config{RootCAs: ca.Pool(), ServerName: "a.svc", MaxVersion: tls.VersionTLS12}).Handshake()
 	if err == nil || !strings.Contains(err.Error(), "protocol version") {
-		t.Errorf("TLS 1.2: got %v, want a refusal of the protocol version", err)
+		t.Errorf("TLS 1.2: got %v, want an error about the protocol version", err)
 	}
 }
 
@@ -426,7 +425,7 @@ func TestWatch(t *testing.T) {
 			synctest.Wait()
 			got := log.take()
 			if len(got) != len(want) {
-				t.Fatalf("%d looks left %q, want %d lines", 10, got, len(want))
+				t.Fatalf("%d checks logged %q, want %d lines", 10, got, len(want))
 			}
 			for i := range want {
 				if !strings.Contains(got[i], want[i]) {
@@ -443,7 +442,7 @@ func TestWatch(t *testing.T) {
 	})
 }
 
-// lines collects what a logger writes.
+// lines collects the lines of a logger.
 type lines struct {
 	mu  sync.Mutex
 	buf bytes.Buffer

@@ -10,14 +10,14 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// Take does what Follow does with each configuration. Nil stands for a missing one.
+// Take passes a configuration on, as Follow does. Nil is a missing one.
 func (g *Gatekeeper) Take(config *admissionv1.ValidatingWebhookConfiguration) { g.take(config) }
 
-// Keep is one look of Run's.
+// Keep runs one step of Run.
 func (r *Rotator) Keep(ctx context.Context) error { return r.keep(ctx) }
 
-// Later makes it so that the last certificate was made, and Gatekeeper was first
-// waited for, long ago.
+// Later moves the last creation of a certificate, and the first wait for Gatekeeper,
+// far into the past.
 func (r *Rotator) Later() {
 	r.made = r.made.Add(-remakeEvery)
 	r.since = r.since.Add(-adoption)
@@ -31,7 +31,7 @@ type transport func(*http.Request) (*http.Response, error)
 
 func (f transport) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-// ClusterOf is a cluster whose API server is a function.
+// ClusterOf returns a cluster whose API server is a function.
 func ClusterOf(answer func(*http.Request) (*http.Response, error)) *Cluster {
 	client, err := admissionclient.NewForConfigAndClient(&rest.Config{}, &http.Client{Transport: transport(answer)})
 	if err != nil {

@@ -24,7 +24,7 @@ import (
 	"github.com/oke-sign/oke-sign/test/pki"
 )
 
-// webhooks is Gatekeeper's configuration with a bundle of CAs.
+// webhooks returns Gatekeeper's configuration with a bundle of CAs.
 func webhooks(bundle []byte) *admissionv1.ValidatingWebhookConfiguration {
 	service := &admissionv1.ServiceReference{Namespace: "gatekeeper-system", Name: "gatekeeper-webhook-service"}
 	return &admissionv1.ValidatingWebhookConfiguration{
@@ -38,7 +38,7 @@ func webhooks(bundle []byte) *admissionv1.ValidatingWebhookConfiguration {
 
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
-// client is Gatekeeper's connection with a certificate by this CA.
+// client returns Gatekeeper's connection with a certificate by this CA.
 func client(t *testing.T, ca *pki.Authority) *tls.ConnectionState {
 	t.Helper()
 	return state(t, issue(t, ca, pki.Leaf{Names: []string{gatekeeper}, NotAfter: time.Now().Add(24 * time.Hour)}))
@@ -48,19 +48,19 @@ func TestGatekeeper(t *testing.T) {
 	ours, theirs := authority(t), authority(t)
 	many := bytes.Repeat(ours.PEM(), 17)
 	tests := map[string]struct {
-		name   string // that is asked for
+		name   string // the configured name of the client
 		change func(*admissionv1.ValidatingWebhookConfiguration)
 		shows  pki.Leaf
 		by     *pki.Authority
-		ready  string // part of why not; empty: ready
-		want   string // part of why not let in; empty: let in
+		ready  string // a part of the error; empty: ready
+		want   string // a part of the error; empty: accepted
 	}{
-		"Gatekeeper":                        {},
-		"another name of the same CA":       {shows: pki.Leaf{Names: []string{"other.svc"}}, want: "not for"},
-		"a wildcard":                        {shows: pki.Leaf{Names: []string{"*.gatekeeper-system.svc"}}, want: "not for"},
-		"the name by another CA":            {by: theirs, want: "unknown authority"},
-		"a name that is asked for":          {name: "else.svc", shows: pki.Leaf{Names: []string{"else.svc"}}},
-		"Gatekeeper, another being the one": {name: "else.svc", want: "not for"},
+		"Gatekeeper":                               {},
+		"another name of the same CA":              {shows: pki.Leaf{Names: []string{"other.svc"}}, want: "not for"},
+		"a wildcard":                               {shows: pki.Leaf{Names: []string{"*.gatekeeper-system.svc"}}, want: "not for"},
+		"the name by another CA":                   {by: theirs, want: "unknown authority"},
+		"a configured name":                        {name: "else.svc", shows: pki.Leaf{Names: []string{"else.svc"}}},
+		"Gatekeeper, with another configured name": {name: "else.svc", want: "not for"},
 		"in another namespace": {
 			change: func(c *admissionv1.ValidatingWebhookConfiguration) {
 				c.Webhooks[1].ClientConfig.Service.Namespace = "g"
@@ -75,7 +75,7 @@ func TestGatekeeper(t *testing.T) {
 			change: func(c *admissionv1.ValidatingWebhookConfiguration) { c.Webhooks[1].ClientConfig.CABundle = []byte("x") },
 			ready:  "its caBundle holds no certificate", want: "no CA of clients is known",
 		},
-		"a certificate that is no CA's": {
+		"a certificate of no CA": {
 			change: func(c *admissionv1.ValidatingWebhookConfiguration) {
 				c.Webhooks[1].ClientConfig.CABundle = issue(t, ours, pki.Leaf{Names: []string{gatekeeper}}).Cert
 			},
@@ -120,7 +120,7 @@ func TestGatekeeper(t *testing.T) {
 			}
 			conn := state(t, issue(t, by, shows))
 			if g.Ready() == nil || g.Authorize(conn) == nil {
-				t.Error("somebody is let in before anything was read")
+				t.Error("a caller is accepted before the first configuration")
 			}
 			g.Take(config)
 			expect(t, "Ready", g.Ready(), tt.ready)
@@ -182,7 +182,7 @@ func TestGatekeeperRotates(t *testing.T) {
 	})
 }
 
-// However often a CA changes, what is remembered of it is bounded.
+// However often a CA changes, the memory for CAs is bounded.
 func TestGatekeeperRotatesOften(t *testing.T) {
 	g := certs.NewGatekeeper(nil, certs.GatekeeperWebhooks, "", quiet())
 	var conns []*tls.ConnectionState
@@ -209,7 +209,7 @@ func cluster(t *testing.T, api *fakeapiserver.Guarded) *certs.Cluster {
 	return c
 }
 
-// until asks again and again, because the other side takes its time.
+// until repeats a check, because the other side takes time.
 func until(t *testing.T, what string, holds func() bool) {
 	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
@@ -254,8 +254,8 @@ func TestGatekeeperIsFollowed(t *testing.T) {
 	}
 }
 
-// An API server that ends each watch at once, without an error, is not asked without
-// end. Time is the bubble's and the API server is a function.
+// An API server may end each watch at once without an error. It does not get endless
+// requests. The bubble has the time, and the API server is a function.
 func TestWatchesThatEndAtOnce(t *testing.T) {
 	bundle := authority(t).PEM()
 	synctest.Test(t, func(t *testing.T) {
@@ -338,7 +338,7 @@ func FuzzParseAuthorities(f *testing.F) {
 		list, err := certs.ParseAuthorities(bundle)
 		if err != nil {
 			if list != nil {
-				t.Error("an error, and certificates with it")
+				t.Error("an error with certificates")
 			}
 			return
 		}

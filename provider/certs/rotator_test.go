@@ -29,7 +29,7 @@ const (
 	host         = "oke-sign.oke-sign.svc"
 )
 
-// rights are those that the package's documentation names.
+// rights returns the rights that the package's documentation names.
 func rights() []string {
 	return []string{
 		"get " + secretPath, "update " + secretPath, "create " + fakeapiserver.Secrets,
@@ -37,7 +37,7 @@ func rights() []string {
 	}
 }
 
-// provider is a Provider object as Gatekeeper leaves it.
+// provider is a Provider object in the form that Gatekeeper leaves.
 type provider struct {
 	APIVersion string `json:"apiVersion"`
 	Kind       string `json:"kind"`
@@ -59,7 +59,7 @@ type podStatus struct {
 	ObservedGeneration int64 `json:"observedGeneration"`
 }
 
-// adopt is Gatekeeper, whose two processes take in the Provider as it is.
+// adopt is Gatekeeper: both of its processes load the current Provider.
 func adopt(t *testing.T, api *fakeapiserver.Guarded) provider {
 	t.Helper()
 	var p provider
@@ -84,7 +84,7 @@ func newRotator(t *testing.T, api *fakeapiserver.Guarded) *certs.Rotator {
 	})
 }
 
-// settled is a rotator that shows a certificate which Gatekeeper knows.
+// settled returns a rotator whose certificate Gatekeeper accepts.
 func settled(t *testing.T, api *fakeapiserver.Guarded) *certs.Rotator {
 	t.Helper()
 	r := newRotator(t, api)
@@ -106,7 +106,7 @@ func secretOf(t *testing.T, api *fakeapiserver.Guarded) *corev1.Secret {
 	return secret
 }
 
-// handshake is that of a Gatekeeper that knows a bundle of CAs.
+// handshake connects to the provider as a Gatekeeper with this bundle of CAs.
 func handshake(r *certs.Rotator, bundle []byte) error {
 	near, far := net.Pipe()
 	defer func() { _ = near.Close() }()
@@ -140,7 +140,7 @@ func TestRotatorFromNothing(t *testing.T) {
 		t.Errorf("it holds %s", left)
 	}
 
-	// Nothing is written where nothing changes, by this one or by the next.
+	// Without a change, neither this rotator nor the next one writes.
 	another := newRotator(t, api)
 	before := len(api.Asked())
 	for _, r := range []*certs.Rotator{r, another} {
@@ -156,8 +156,8 @@ func TestRotatorFromNothing(t *testing.T) {
 	}
 }
 
-// The administrator may create the Secret at installation, and withhold the right to make
-// others.
+// The administrator may create the Secret at installation, and grant no right to
+// create Secrets.
 func TestRotatorFillsAnEmptySecret(t *testing.T) {
 	api := fakeapiserver.StartGuarded(t, slices.DeleteFunc(rights(), func(r string) bool { return strings.HasPrefix(r, "create") })...)
 	api.Set(secretPath, fakeapiserver.Object{"apiVersion": "v1", "kind": "Secret", "metadata": fakeapiserver.Object{"labels": fakeapiserver.Object{"chart": "ours"}}})
@@ -167,8 +167,8 @@ func TestRotatorFillsAnEmptySecret(t *testing.T) {
 	}
 }
 
-// Requests are answered during each change of the Secret. The old certificate is shown
-// until Gatekeeper knows the CA of the new one, and both CAs are published.
+// The provider answers requests during each change of the Secret. It shows the old
+// certificate until Gatekeeper has the CA of the new one. Both CAs are published.
 func TestRotation(t *testing.T) {
 	for name, change := range map[string]func(*testing.T, *fakeapiserver.Guarded){
 		"the Secret is deleted": func(_ *testing.T, api *fakeapiserver.Guarded) { api.Delete(secretPath) },
@@ -180,7 +180,7 @@ func TestRotation(t *testing.T) {
 			secret.Data = nil
 			api.Set(secretPath, secret)
 		},
-		"somebody puts in one of their own": func(t *testing.T, api *fakeapiserver.Guarded) {
+		"an administrator replaces it": func(t *testing.T, api *fakeapiserver.Guarded) {
 			api.Set(secretPath, written(t, host, 60*24*time.Hour, nil))
 		},
 	} {
@@ -218,8 +218,8 @@ func TestRotation(t *testing.T) {
 	}
 }
 
-// A replica that has just started does not leave the others with a certificate by
-// a CA that nobody publishes any more.
+// A new replica does not remove the CA of the certificate that the other replicas
+// show.
 func TestNewReplicaWithoutASecret(t *testing.T) {
 	api := fakeapiserver.StartGuarded(t, rights()...)
 	r := settled(t, api)
@@ -228,8 +228,8 @@ func TestNewReplicaWithoutASecret(t *testing.T) {
 	expect(t, "the old one is shown, and its CA known", handshake(r, adopt(t, api).Spec.CABundle), "")
 }
 
-// written is a Secret with a certificate for so much longer, of which the CAs
-// before it are these.
+// written returns a Secret with a certificate that is valid for left. before are its
+// older CAs.
 func written(t *testing.T, host string, left time.Duration, before []byte) *corev1.Secret {
 	t.Helper()
 	begin, end := time.Now().Add(-3*time.Hour), time.Now().Add(left)
@@ -247,7 +247,7 @@ func written(t *testing.T, host string, left time.Duration, before []byte) *core
 	return secret
 }
 
-// A CA that has signed nothing newer for an hour is published no more.
+// A CA is published until its newest certificate is an hour old.
 func TestOldCAsRetire(t *testing.T) {
 	api := fakeapiserver.StartGuarded(t, rights()...)
 	old := written(t, host, 60*24*time.Hour, nil).Data["ca.crt"]
@@ -262,9 +262,8 @@ func TestOldCAsRetire(t *testing.T) {
 	}
 }
 
-// A Secret that is no good is replaced, once a minute at most, and nothing of it
-// is shown.
-func TestSecretsThatAreNoGood(t *testing.T) {
+// A bad Secret is replaced, at most once a minute. Its content is not shown.
+func TestBadSecretsAreReplaced(t *testing.T) {
 	good := func() *corev1.Secret { return written(t, host, 60*24*time.Hour, nil) }
 	with := func(name string, content []byte) *corev1.Secret {
 		s := good()
@@ -279,18 +278,18 @@ func TestSecretsThatAreNoGood(t *testing.T) {
 		return b.Bytes()
 	}
 	for name, secret := range map[string]*corev1.Secret{
-		"for another name":          written(t, "other.svc", 60*24*time.Hour, nil),
-		"over":                      written(t, host, -time.Hour, nil),
-		"by another CA":             with("ca.crt", good().Data["ca.crt"]),
-		"with another's key":        with("tls.key", good().Data["tls.key"]),
-		"no certificate":            with("tls.crt", nil),
-		"no key":                    with("tls.key", []byte("key")),
-		"no CA":                     with("ca.crt", nil),
-		"CAs without end":           with("ca.crt", many()),
-		"a CA that is none":         with("ca.crt", good().Data["tls.crt"]),
-		"a key among the CAs":       with("ca.crt", append(good().Data["ca.crt"], good().Data["tls.key"]...)),
-		"a CA after one that is":    with("ca.crt", append(good().Data["ca.crt"], pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte("x")})...)),
-		"another CA before its own": with("ca.crt", append(good().Data["ca.crt"], secretFor(good(), "ca.crt")...)),
+		"for another name":                written(t, "other.svc", 60*24*time.Hour, nil),
+		"over":                            written(t, host, -time.Hour, nil),
+		"by another CA":                   with("ca.crt", good().Data["ca.crt"]),
+		"with another's key":              with("tls.key", good().Data["tls.key"]),
+		"no certificate":                  with("tls.crt", nil),
+		"no key":                          with("tls.key", []byte("key")),
+		"no CA":                           with("ca.crt", nil),
+		"too many CAs":                    with("ca.crt", many()),
+		"a leaf in place of the CA":       with("ca.crt", good().Data["tls.crt"]),
+		"a key among the CAs":             with("ca.crt", append(good().Data["ca.crt"], good().Data["tls.key"]...)),
+		"a broken CA after a good one":    with("ca.crt", append(good().Data["ca.crt"], pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte("x")})...)),
+		"another CA before the right one": with("ca.crt", append(good().Data["ca.crt"], secretFor(good(), "ca.crt")...)),
 	} {
 		t.Run(name, func(t *testing.T) {
 			api := fakeapiserver.StartGuarded(t, rights()...)
@@ -303,7 +302,7 @@ func TestSecretsThatAreNoGood(t *testing.T) {
 			api.Set(secretPath, secret)
 			expect(t, "it comes back", r.Keep(t.Context()), "another one is needed already")
 			expect(t, "Ready", r.Ready(), "")
-			expect(t, "what was made is shown", handshake(r, bundle), "")
+			expect(t, "the new certificate is shown", handshake(r, bundle), "")
 			r.Later()
 			expect(t, "later it is replaced", r.Keep(t.Context()), "Gatekeeper has not yet taken in")
 		})
@@ -358,8 +357,8 @@ func TestProvidersAreRestored(t *testing.T) {
 	}
 }
 
-// Gatekeeper that says nothing is waited for, and not for ever.
-func TestGatekeeperSaysNothing(t *testing.T) {
+// The rotator waits for a silent Gatekeeper, but not forever.
+func TestGatekeeperIsSilent(t *testing.T) {
 	api := fakeapiserver.StartGuarded(t, rights()...)
 	r := newRotator(t, api)
 	for range 3 {
@@ -422,7 +421,7 @@ func TestClusterFails(t *testing.T) {
 	})
 }
 
-// The whole of it at once, by itself.
+// All parts run at once.
 func TestRotatorRuns(t *testing.T) {
 	api := fakeapiserver.StartGuarded(t, rights()...)
 	r := newRotator(t, api)

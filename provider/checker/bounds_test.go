@@ -24,7 +24,8 @@ func (w *world) disable(letter string) {
 	})
 }
 
-// checking is a world with one image, which key a signed, and a Checker that found out.
+// checking returns a world with one image that key a has signed, and a Checker that
+// has verified it.
 func checking(t *testing.T) (w *world, c *checker.Checker, check func(digit string) (checker.Answer, error), cached func(digit string) (checker.Answer, bool)) {
 	w = newWorld(t)
 	a := w.addKey("a")
@@ -44,7 +45,7 @@ func checking(t *testing.T) (w *world, c *checker.Checker, check func(digit stri
 }
 
 // Callers refresh a key after half of its TTL at the earliest.
-func TestAKeyIsAskedForOnceAMinute(t *testing.T) {
+func TestAKeyIsFetchedOnceAMinute(t *testing.T) {
 	w, c, check, _ := checking(t)
 	for _, step := range []struct {
 		pass time.Duration
@@ -56,14 +57,14 @@ func TestAKeyIsAskedForOnceAMinute(t *testing.T) {
 		}
 		c.Wait()
 		if n := w.count("Key a"); n != step.want {
-			t.Errorf("the key was asked for %d times, want %d", n, step.want)
+			t.Errorf("the key was fetched %d times, want %d", n, step.want)
 		}
 	}
 }
 
-// A key that is asked for again for the versions that records name was asked for more
+// A key is fetched again for new versions in records, if its last fetch was more
 // than half a minute ago.
-func TestUnlistedVersionsAreLookedForAgain(t *testing.T) {
+func TestUnlistedVersionsAreFetchedAgain(t *testing.T) {
 	w, _, check, _ := checking(t)
 	for _, step := range []struct {
 		digit string
@@ -78,12 +79,12 @@ func TestUnlistedVersionsAreLookedForAgain(t *testing.T) {
 			t.Error(got, err)
 		}
 		if n := w.count("Key a"); n != step.want {
-			t.Errorf("the key was asked for %d times, want %d", n, step.want)
+			t.Errorf("the key was fetched %d times, want %d", n, step.want)
 		}
 	}
 }
 
-// A key whose versions are all known is not asked for again before its time.
+// A key whose versions are all known is not fetched before its TTL ends.
 func TestListedVersionsAreKnown(t *testing.T) {
 	w, c, check, _ := checking(t)
 	w.change(func() { w.records = []signature.Record{w.sign("a", reference(t, "2"))} })
@@ -93,12 +94,12 @@ func TestListedVersionsAreKnown(t *testing.T) {
 	}
 	c.Wait()
 	if n := w.count("Key a"); n != 1 {
-		t.Errorf("the key was asked for %d times", n)
+		t.Errorf("the key was fetched %d times", n)
 	}
 }
 
-// Calls of OCI Vault depend on the records that name an allowed key.
-func TestKeysWithoutRecordsAreNotAskedFor(t *testing.T) {
+// The Checker calls OCI Vault only for allowed keys that records name.
+func TestKeysWithoutRecordsAreNotFetched(t *testing.T) {
 	w := newWorld(t)
 	a, b := w.addKey("a"), w.addKey("b")
 	w.records = []signature.Record{w.sign("a", reference(t, "1"))}
@@ -107,7 +108,7 @@ func TestKeysWithoutRecordsAreNotAskedFor(t *testing.T) {
 	}
 }
 
-// The newest proof is shown, whichever key it is by.
+// The answer shows the newest proof, by any of the keys.
 func TestTheNewestProofIsShown(t *testing.T) {
 	for newest, oldest := range map[string]string{"a": "b", "b": "a"} {
 		w := newWorld(t)
@@ -148,15 +149,15 @@ func TestDenialsNameWhatIsWrong(t *testing.T) {
 	}
 }
 
-// Evidence of which a part is not known is gathered again soon, and so is a denial.
-func TestEvidenceThatIsGatheredAgainSoon(t *testing.T) {
+// Incomplete evidence is gathered again soon. So is a denial.
+func TestIncompleteEvidenceExpiresSoon(t *testing.T) {
 	ref := reference(t, "1")
 	for name, arrange := range map[string]func(*world){
-		"a yes of which a part is not known": func(w *world) {
+		"an incomplete yes": func(w *world) {
 			w.records = []signature.Record{w.sign("a", ref), w.sign("b", ref)}
 			w.fail["Key a"] = errors.New("no")
 		},
-		"the same, of records that were read in bulk": func(w *world) {
+		"an incomplete yes from lists": func(w *world) {
 			w.bulk = []signature.Record{w.sign("a", ref), w.sign("b", ref)}
 			w.records = w.bulk
 			w.fail["Key a"] = errors.New("no")
@@ -175,14 +176,14 @@ func TestEvidenceThatIsGatheredAgainSoon(t *testing.T) {
 			w.pass(25 * time.Second) // renewed after 22 s at the latest
 		}
 		if n := w.count("Records"); n != 2 {
-			t.Errorf("%s: the records were asked for %d times", name, n)
+			t.Errorf("%s: the records were fetched %d times", name, n)
 		}
 	}
 }
 
 func TestErrorsAfterAYes(t *testing.T) {
 	failed := errors.New("no")
-	t.Run("a key that cannot be asked for again", func(t *testing.T) {
+	t.Run("a key that cannot be fetched again", func(t *testing.T) {
 		w, _, check, _ := checking(t)
 		w.change(func() { w.fail["Key a"] = failed })
 		w.pass(61 * time.Second)
@@ -190,10 +191,10 @@ func TestErrorsAfterAYes(t *testing.T) {
 			t.Errorf("got %+v, %v", got, err)
 		}
 		if n := w.count("Records"); n != 1 {
-			t.Errorf("the records were asked for %d times", n)
+			t.Errorf("the records were fetched %d times", n)
 		}
 	})
-	t.Run("a key that is disabled, and records that cannot be listed", func(t *testing.T) {
+	t.Run("a disabled key, and records that cannot be listed", func(t *testing.T) {
 		w, _, check, _ := checking(t)
 		w.disable("a")
 		w.change(func() { w.fail["Records"] = failed })
@@ -212,7 +213,7 @@ func TestWhatIsCached(t *testing.T) {
 			t.Errorf("got %+v, %t", got, ok)
 		}
 	})
-	t.Run("no denial by evidence that was a yes long ago", func(t *testing.T) {
+	t.Run("no denial from an old yes", func(t *testing.T) {
 		w, _, check, cached := checking(t)
 		w.change(func() { w.records = append(w.records, w.sign("a", reference(t, "2"))) })
 		w.disable("a")
@@ -224,7 +225,7 @@ func TestWhatIsCached(t *testing.T) {
 			t.Errorf("got %+v", got)
 		}
 	})
-	t.Run("nothing without the state of the key", func(t *testing.T) {
+	t.Run("no answer without the state of the key", func(t *testing.T) {
 		w, c, _, cached := checking(t)
 		for i := range 1500 { // more keys than are cached
 			id, err := signature.ParseKeyID("ocid1.key.oc1.iad.b5q4c5lnaahik." + strings.Repeat("z", 56) + fmt.Sprintf("%04d", i))
@@ -244,7 +245,7 @@ func TestWhatIsCached(t *testing.T) {
 	})
 }
 
-// blocked is a world in which one call waits until it is told to go on.
+// blocked is a world in which one call waits for the test.
 type blocked struct {
 	*world
 	call string
@@ -272,7 +273,7 @@ func (b blocked) PublicKey(ctx context.Context, id signature.KeyID, version sign
 	return b.world.PublicKey(ctx, id, version)
 }
 
-// Wait returns after the last call, also after one that nobody waits for any more.
+// Wait returns after the last call, also after an abandoned one.
 func TestWait(t *testing.T) {
 	for _, call := range []string{"Records", "KeyState", "PublicKey"} {
 		t.Run(call, func(t *testing.T) {
@@ -294,7 +295,7 @@ func TestWait(t *testing.T) {
 			}()
 			select {
 			case <-done:
-				t.Error("returned before the call")
+				t.Error("Wait returned before the call")
 			case <-time.After(200 * time.Millisecond):
 			}
 			close(b.wait)

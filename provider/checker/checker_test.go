@@ -25,8 +25,8 @@ import (
 	"github.com/oke-sign/oke-sign/provider/verdict"
 )
 
-// world is what OCI holds, for a Checker to ask. Calls are counted; an error set
-// for one is returned instead of its answer.
+// world is the content of OCI for a Checker. It counts calls. A call with an entry
+// in fail returns that error.
 type world struct {
 	t         *testing.T
 	mu        sync.Mutex
@@ -156,7 +156,7 @@ func pin(t testing.TB, ref image.Reference) image.Pinned {
 	return img
 }
 
-// private keys are slow to make; the tests share them by letter.
+// private caches private keys by letter, because making them is slow.
 var private = func() func(string) *rsa.PrivateKey {
 	var mu sync.Mutex
 	keys := make(map[string]*rsa.PrivateKey)
@@ -174,7 +174,7 @@ var private = func() func(string) *rsa.PrivateKey {
 	}
 }()
 
-// addKey puts an enabled RSA key with one version into the vault.
+// addKey adds an enabled RSA key with one version to the vault.
 func (w *world) addKey(letter string) signature.KeyID {
 	id, version := keyID(w.t, letter), versionID(w.t, letter+"1")
 	w.keys[id] = verdict.Key{ID: id, State: verdict.Enabled, Algorithm: "RSA",
@@ -183,7 +183,7 @@ func (w *world) addKey(letter string) signature.KeyID {
 	return id
 }
 
-// sign makes an honest record for ref by a key.
+// sign returns an honest signature record for ref by a key.
 func (w *world) sign(letter string, ref image.Reference) signature.Record {
 	w.t.Helper()
 	m := signature.Message{
@@ -275,7 +275,7 @@ func TestVectors(t *testing.T) {
 
 func TestCheck(t *testing.T) {
 	ref, other := reference(t, "1"), reference(t, "2")
-	broken := errors.New("OCI is not well")
+	broken := errors.New("OCI fails")
 	for name, test := range map[string]struct {
 		arrange func(*world)
 		want    verdict.Reason // empty: an error
@@ -287,10 +287,10 @@ func TestCheck(t *testing.T) {
 		"the second allowed key":    {func(w *world) { w.records = append(w.records, w.sign("b", ref)) }, verdict.Signed},
 		"a key that is not allowed": {func(w *world) { w.records = append(w.records, w.sign("c", ref)) }, verdict.KeyNotAllowed},
 		"a record of another image": {func(w *world) { w.records = append(w.records, w.sign("a", other)) }, verdict.WrongImage},
-		"a bad record hides no good one, before": {func(w *world) {
+		"a bad record before a good one": {func(w *world) {
 			w.records = append(w.records, w.sign("a", other), w.sign("c", ref), w.sign("b", ref))
 		}, verdict.Signed},
-		"a bad record hides no good one, after": {func(w *world) {
+		"a bad record after a good one": {func(w *world) {
 			w.records = append(w.records, w.sign("b", ref), w.sign("a", other), signature.Record{State: "AVAILABLE"})
 		}, verdict.Signed},
 		"a record of an unknown algorithm before": {func(w *world) {
@@ -303,13 +303,13 @@ func TestCheck(t *testing.T) {
 			gone.State = "DELETED"
 			w.records = append(w.records, gone)
 		}, verdict.Unsigned},
-		"a record that says nothing": {func(w *world) { w.records = append(w.records, signature.Record{State: "AVAILABLE"}) }, verdict.KeyNotAllowed},
+		"an empty record": {func(w *world) { w.records = append(w.records, signature.Record{State: "AVAILABLE"}) }, verdict.KeyNotAllowed},
 		"a version with a path": {func(w *world) {
 			rec := w.sign("a", ref)
 			rec.KeyVersionID = "ocid1.keyversion.oc1/../../keys/x"
 			w.records = append(w.records, rec)
 		}, verdict.KeyUnusable},
-		"a version that is not listed": {func(w *world) {
+		"an unlisted version": {func(w *world) {
 			rec := w.sign("a", ref)
 			rec.KeyVersionID = versionID(w.t, "z9").String()
 			w.records = append(w.records, rec)
@@ -335,19 +335,19 @@ func TestCheck(t *testing.T) {
 			k.State = "DISABLED"
 			w.keys[k.ID] = k
 		}, verdict.Signed},
-		"records cannot be listed":           {func(w *world) { w.fail["Records"] = broken }, ""},
-		"the image cannot be looked up":      {func(w *world) { w.fail["Exists"] = broken }, ""},
-		"the key cannot be asked for":        {func(w *world) { w.records = append(w.records, w.sign("a", ref)); w.fail["Key a"] = broken }, ""},
-		"the public key cannot be asked for": {func(w *world) { w.records = append(w.records, w.sign("a", ref)); w.fail["PublicKey"] = broken }, ""},
-		"one key cannot be asked for, and the other does not prove": {func(w *world) {
+		"records cannot be listed":         {func(w *world) { w.fail["Records"] = broken }, ""},
+		"the image cannot be looked up":    {func(w *world) { w.fail["Exists"] = broken }, ""},
+		"the key cannot be fetched":        {func(w *world) { w.records = append(w.records, w.sign("a", ref)); w.fail["Key a"] = broken }, ""},
+		"the public key cannot be fetched": {func(w *world) { w.records = append(w.records, w.sign("a", ref)); w.fail["PublicKey"] = broken }, ""},
+		"one key cannot be fetched, the other does not prove": {func(w *world) {
 			w.records = append(w.records, w.sign("a", ref), w.sign("b", other))
 			w.fail["Key a"] = broken
 		}, ""},
-		"one key cannot be asked for, the other proves": {func(w *world) {
+		"one key cannot be fetched, the other proves": {func(w *world) {
 			w.records = append(w.records, w.sign("a", ref), w.sign("b", ref))
 			w.fail["Key a"] = broken
 		}, verdict.Signed},
-		"a key that is not allowed is never asked for": {func(w *world) {
+		"a key that is not allowed is never fetched": {func(w *world) {
 			w.records = append(w.records, w.sign("c", ref))
 			w.fail["Key c"] = broken
 		}, verdict.KeyNotAllowed},
@@ -372,7 +372,8 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-// A reference without a digest, and no key, make no yes of any evidence.
+// A reference without a digest is denied, whatever the evidence is. So is an image
+// without allowed keys.
 func TestZeroValuesAreDenied(t *testing.T) {
 	ref := reference(t, "1")
 	w := newWorld(t)
@@ -406,11 +407,11 @@ func TestHowOldAnAnswerCanBe(t *testing.T) {
 			}
 			if ok {
 				if diff := cmp.Diff(v, known); diff != "" {
-					t.Errorf("what is known is not what is found (-found +known):\n%s", diff)
+					t.Errorf("the cached answer differs (-checked +cached):\n%s", diff)
 				}
 			}
 			if again, ok := c.Cached(t.Context(), pin(t, ref), allowed); !ok || again != v {
-				t.Errorf("what has just been found is not known: %+v, %t, want %+v", again, ok, v)
+				t.Errorf("the last answer is not cached: %+v, %t, want %+v", again, ok, v)
 			}
 			return v
 		}
@@ -488,7 +489,7 @@ func TestHowOldAnAnswerCanBe(t *testing.T) {
 			w.keys[a] = rotatedAway
 			bad := rec
 			bad.KeyVersionID = "ocid1.keyversion.none"
-			w.records = []signature.Record{bad} // so that the key has been asked for
+			w.records = []signature.Record{bad} // so that the key is fetched
 		})
 		if check().Signed() {
 			t.Fatal("signed")
@@ -549,7 +550,7 @@ func TestHowOldAnAnswerCanBe(t *testing.T) {
 
 func TestCallsDoNotGrow(t *testing.T) {
 	ref := reference(t, "1")
-	t.Run("with records that name versions of their own", func(t *testing.T) {
+	t.Run("with records that name distinct versions", func(t *testing.T) {
 		w := newWorld(t)
 		a := w.addKey("a")
 		for i := range 199 {
@@ -609,7 +610,7 @@ func TestCallsDoNotGrow(t *testing.T) {
 	})
 }
 
-// Records that were read with those of other images suffice for a yes only.
+// Records from lists of several images are enough for a yes, and never for a denial.
 func TestBulk(t *testing.T) {
 	ref, other := reference(t, "1"), reference(t, "2")
 	for name, test := range map[string]struct {
@@ -617,16 +618,16 @@ func TestBulk(t *testing.T) {
 		want         verdict.Reason
 		asked        int // Records
 	}{
-		"a proof":                              {[]string{"a"}, nil, verdict.Signed, 0},
-		"a proof among others":                 {[]string{"c", "!", "b"}, nil, verdict.Signed, 0},
-		"nothing, and there is none":           {nil, nil, verdict.Unsigned, 1},
-		"nothing, and there is one":            {nil, []string{"a"}, verdict.Signed, 1},
-		"another key, and there is more":       {[]string{"c"}, []string{"c", "a"}, verdict.Signed, 1},
-		"another key":                          {[]string{"c"}, []string{"c"}, verdict.KeyNotAllowed, 1},
-		"another image's, and that is gone":    {[]string{"!"}, []string{"c"}, verdict.KeyNotAllowed, 1},
-		"another image's":                      {[]string{"!"}, []string{"!"}, verdict.WrongImage, 1},
-		"a key that is disabled":               {[]string{"d"}, []string{"d"}, verdict.KeyUnusable, 1},
-		"a key that is disabled, and a better": {[]string{"d"}, []string{"d", "a"}, verdict.Signed, 1},
+		"a proof":                         {[]string{"a"}, nil, verdict.Signed, 0},
+		"a proof among others":            {[]string{"c", "!", "b"}, nil, verdict.Signed, 0},
+		"no record, and there is none":    {nil, nil, verdict.Unsigned, 1},
+		"no record, and there is one":     {nil, []string{"a"}, verdict.Signed, 1},
+		"another key, and there are more": {[]string{"c"}, []string{"c", "a"}, verdict.Signed, 1},
+		"another key":                     {[]string{"c"}, []string{"c"}, verdict.KeyNotAllowed, 1},
+		"another image's, which is gone":  {[]string{"!"}, []string{"c"}, verdict.KeyNotAllowed, 1},
+		"another image's":                 {[]string{"!"}, []string{"!"}, verdict.WrongImage, 1},
+		"a disabled key":                  {[]string{"d"}, []string{"d"}, verdict.KeyUnusable, 1},
+		"a disabled key, and a good one":  {[]string{"d"}, []string{"d", "a"}, verdict.Signed, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
@@ -657,7 +658,7 @@ func TestBulk(t *testing.T) {
 			}
 		})
 	}
-	t.Run("a yes is as old as what it is made of", func(t *testing.T) {
+	t.Run("a yes is as old as its evidence", func(t *testing.T) {
 		w := newWorld(t)
 		a := w.addKey("a")
 		w.bulk, w.bulkAge = []signature.Record{w.sign("a", ref)}, 20*time.Second
@@ -676,7 +677,7 @@ func TestBulk(t *testing.T) {
 		w.change(func() { w.bulk, w.fail["Records"] = nil, errors.New("not now") })
 		w.pass(10*time.Minute - 20*time.Second - 1)
 		if !signed() {
-			t.Error("let go of too soon")
+			t.Error("dropped too early")
 		}
 		w.change(func() { w.fail = nil })
 		w.pass(1)
@@ -686,7 +687,7 @@ func TestBulk(t *testing.T) {
 	})
 }
 
-// More records than are looked at must not cost more, nor hide that they do.
+// Records beyond the limit cost no more calls, and the answer mentions them.
 func TestTruncated(t *testing.T) {
 	ref := reference(t, "1")
 	for name, test := range map[string]struct {
@@ -717,7 +718,7 @@ func TestTruncated(t *testing.T) {
 	}
 }
 
-// broken is a world in which some calls do something else.
+// broken is a world in which some calls run a function of the test.
 type broken struct {
 	*world
 	records   func() ([]signature.Record, bool, error)
@@ -762,8 +763,8 @@ func (b broken) PublicKey(ctx context.Context, id signature.KeyID, version signa
 	return b.world.PublicKey(ctx, id, version)
 }
 
-// TestAPanicIsOneQuestionsError has the code panic that holds a record against a key,
-// and the functions that a Checker is given.
+// TestAPanicIsOneQuestionsError makes the verification of a record panic, and each
+// function of a Checker's Config.
 func TestAPanicIsOneQuestionsError(t *testing.T) {
 	for name, b := range map[string]broken{
 		"proving":                   {publicKey: func() (*rsa.PublicKey, error) { return nil, nil }},

@@ -65,7 +65,7 @@ func TestLateComer(t *testing.T) {
 }
 
 // All work without waiters takes turns like one request.
-func TestWorkThatNobodyWaitsFor(t *testing.T) {
+func TestWorkWithoutWaiters(t *testing.T) {
 	a := request(t)
 	var q fair.Queue[string]
 	for n := range 4 {
@@ -109,7 +109,7 @@ func TestSharedWork(t *testing.T) {
 
 // If slots are so scarce that requests give up first, the newest request has the most
 // time left.
-func TestNewestFirstAmongThoseWhoWaitForLong(t *testing.T) {
+func TestNewestFirstAfterALongWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var q fair.Queue[string]
 		for n := range 3 {
@@ -144,9 +144,9 @@ func TestLeave(t *testing.T) {
 	}
 }
 
-// No request gets more than two slots while another one waits for its first.
-func TestNobodyIsPassedTwice(t *testing.T) {
-	random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // a test that can be repeated
+// No request gets more than two slots while another request waits for its first.
+func TestNoRequestIsPassedTwice(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // the test is repeatable
 	var q fair.Queue[*fair.Waiters]
 	var waiting []*fair.Waiters
 	had := make(map[*fair.Waiters]int) // slots since the honest request arrived

@@ -10,8 +10,8 @@ import (
 	"github.com/oke-sign/oke-sign/provider/image"
 )
 
-// The table is read by the tests of the Rego as well.
-// GO-2026-6225, CVE-2026-105769: look-alikes of a host are other registries.
+// The Rego tests read the same table. GO-2026-6225, CVE-2026-105769: look-alikes of
+// a host are other registries.
 func TestClassify(t *testing.T) {
 	data, err := os.ReadFile("../../policies/lib/testdata/references.json")
 	if err != nil {
@@ -64,7 +64,7 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// TestAmbiguityIsExplained reads the messages of references that are not relied on: each
+// TestAmbiguityIsExplained reads the messages for ambiguous references. Each message
 // names the part that is wrong.
 func TestAmbiguityIsExplained(t *testing.T) {
 	for ref, want := range map[string]string{
@@ -210,7 +210,7 @@ func FuzzParse(f *testing.F) {
 		if ref.String() != s {
 			t.Errorf("%q prints as %q", s, ref)
 		}
-		// The parts of a request to OCI have no characters that could leave their part.
+		// No part of a request to OCI has characters that could end this part.
 		if strings.ContainsAny(ref.Namespace()+ref.Repository()+ref.Tag(), "*?#%\\@ ") || strings.Contains(ref.Repository(), "..") {
 			t.Errorf("%q: %q, %q", s, ref.Namespace(), ref.Repository())
 		}

@@ -28,7 +28,7 @@ var cloud *ocitest.Cloud
 
 func TestMain(m *testing.M) { os.Exit(ocitest.Main(m, &cloud)) } //nolint:forbidigo // a test's main
 
-// world is a tenancy of a test with one who may do everything there.
+// world is a tenancy for one test, with a user who has every right in it.
 type world struct {
 	*ocitest.Tenancy
 	who *oci.Client
@@ -63,7 +63,7 @@ func (w *world) outcomes() []string {
 
 const host = "artifacts.us-ashburn-1.oci.oraclecloud.com"
 
-// configuration is a call that any administrator may make.
+// configuration makes a call that any administrator may make.
 func (w *world) configuration(ctx context.Context) (artifacts.ContainerConfiguration, error) {
 	var got artifacts.ContainerConfiguration
 	_, err := w.who.Do(ctx, oci.Call{
@@ -75,12 +75,12 @@ func (w *world) configuration(ctx context.Context) (artifacts.ContainerConfigura
 
 func repeat(s string, n int) []string { return slices.Repeat([]string{s}, n) }
 
-func TestCallsThatGoWrong(t *testing.T) {
+func TestCallsThatFail(t *testing.T) {
 	const operation = "artifacts.GetContainerConfiguration"
 	long := strings.Repeat("so sorry ", 1000)
 	tests := map[string]struct {
 		faults   []ocitest.Fault
-		ok       bool     // it goes well in the end
+		ok       bool     // the call succeeds in the end
 		outcomes []string // of the attempts
 		want     []string // in the error
 		status   int      // of the Error, if it is one
@@ -93,16 +93,16 @@ func TestCallsThatGoWrong(t *testing.T) {
 			faults: []ocitest.Fault{{Kind: ocitest.Status, Status: 503, Code: "ServiceUnavailable", Count: 2}},
 			ok:     true, outcomes: []string{"failing", "failing", "ok"},
 		},
-		"throttled for good": {
+		"throttled forever": {
 			faults:   []ocitest.Fault{{Kind: ocitest.Status, Status: 429, Code: "TooManyRequests", Message: "Tenant is throttled"}},
 			outcomes: repeat("throttled", 5), status: 429,
 			want: []string{host + " GetContainerConfiguration: 429 TooManyRequests: Tenant is throttled (opc-request-id "},
 		},
-		"told to come back in an hour": {
+		"Retry-After of an hour": {
 			faults:   []ocitest.Fault{{Kind: ocitest.Status, Status: 429, Code: "TooManyRequests", RetryAfter: "3600"}},
 			outcomes: repeat("throttled", 1), status: 429, want: []string{"429 TooManyRequests"},
 		},
-		"told to come back in a second": {
+		"Retry-After of a second": {
 			faults: []ocitest.Fault{{Kind: ocitest.Status, Status: 429, Code: "TooManyRequests", RetryAfter: "1", Count: 1}},
 			ok:     true, outcomes: []string{"throttled", "ok"},
 		},
@@ -118,7 +118,7 @@ func TestCallsThatGoWrong(t *testing.T) {
 			faults:   []ocitest.Fault{{Kind: ocitest.Status, Status: 401, Code: "NotAuthenticated", Message: "The required information was not provided."}},
 			outcomes: repeat("refused", 1), status: 401, want: []string{"401 NotAuthenticated"},
 		},
-		"a clock that is wrong is named": {
+		"a wrong clock is named": {
 			faults: []ocitest.Fault{{Kind: ocitest.Status, Status: 401, Code: "NotAuthenticated", Headers: map[string]string{
 				"Date": time.Now().Add(-10 * time.Minute).UTC().Format(http.TimeFormat),
 			}}},
@@ -130,23 +130,23 @@ func TestCallsThatGoWrong(t *testing.T) {
 			}}},
 			outcomes: repeat("refused", 1), status: 307, want: []string{"307 Temporary Redirect: redirects are not followed"},
 		},
-		"a refusal that is none of OCI's": {
+		"an error in another form": {
 			faults:   []ocitest.Fault{{Kind: ocitest.Body, Status: 404, Body: "<html>captive portal</html>"}},
 			outcomes: repeat("refused", 1), status: 404, want: []string{"404 Not Found: no error of OCI's"},
 		},
-		"a refusal without a code": {
+		"an error without a code": {
 			faults:   []ocitest.Fault{{Kind: ocitest.Body, Status: 404, Body: `{"error":"no such route"}`}},
 			outcomes: repeat("refused", 1), status: 404, want: []string{"404 Not Found: no error of OCI's"},
 		},
-		"a refusal with a status of its own": {
+		"an error with an unusual status": {
 			faults:   []ocitest.Fault{{Kind: ocitest.Body, Status: 403, Body: `{"code":"NotAllowed","message":"no","StatusCode":404,"status":200}`}},
 			outcomes: repeat("refused", 1), status: 403, want: []string{"403 NotAllowed: no"},
 		},
-		"a refusal without an end": {
+		"an endless error": {
 			faults:   []ocitest.Fault{{Kind: ocitest.Body, Status: 409, Body: `{"code":"X","message":"` + long + long + long + long + long + long + long + long + `"}`}},
 			outcomes: repeat("refused", 1), status: 409, want: []string{"409 Conflict: no error of OCI's"},
 		},
-		"a refusal that would write to the terminal": {
+		"an error with control characters": {
 			faults:   []ocitest.Fault{{Kind: ocitest.Status, Status: 409, Code: "In\x1b[2Jcorrect", Message: "a\nb\x07\u202ec\t" + long}},
 			outcomes: repeat("refused", 1), status: 409, want: []string{"409 In?[2Jcorrect: a b??c so sorry", "…"},
 		},
@@ -162,11 +162,11 @@ func TestCallsThatGoWrong(t *testing.T) {
 			faults:   []ocitest.Fault{{Kind: ocitest.Truncate}},
 			outcomes: repeat("unreachable", 5), want: []string{host + " GetContainerConfiguration: "},
 		},
-		"an answer without an end": {
+		"an endless answer": {
 			faults:   []ocitest.Fault{{Kind: ocitest.Endless}},
 			outcomes: repeat("malformed", 1), want: []string{"the answer is not what OCI's API says it is: more than 4194304 bytes"},
 		},
-		"an answer that is no JSON": {
+		"an answer that is not JSON": {
 			faults:   []ocitest.Fault{{Kind: ocitest.Body, Body: "<html>hello</html>"}},
 			outcomes: repeat("malformed", 1), want: []string{"the answer is not what OCI's API says it is"},
 		},
@@ -200,7 +200,7 @@ func TestCallsThatGoWrong(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			cfg := oci.Config{HedgeAfter: time.Hour} // on a slow machine as well
+			cfg := oci.Config{HedgeAfter: time.Hour} // for slow machines too
 			switch {
 			case test.ok:
 				cfg.AttemptTimeout = 3 * time.Second // slow machines answer in time
@@ -239,7 +239,7 @@ func TestCallsThatGoWrong(t *testing.T) {
 				}
 			}
 			if len(err.Error()) > 700 || strings.ContainsAny(err.Error(), "\n\r\x1b\x07\u202e") {
-				t.Errorf("not a line to print: %q", err)
+				t.Errorf("not a printable line: %q", err)
 			}
 		})
 	}
@@ -273,7 +273,7 @@ func TestTheCallersDeadline(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	})
-	t.Run("keeps what was wrong before", func(t *testing.T) {
+	t.Run("keeps the earlier error", func(t *testing.T) {
 		w := newWorld(t, oci.Config{})
 		w.Fault(ocitest.Fault{Operation: "artifacts.*", Kind: ocitest.Status, Status: 500, Code: "InternalServerError", Count: 1})
 		w.Fault(ocitest.Fault{Operation: "artifacts.*", Kind: ocitest.Hang})
@@ -289,7 +289,7 @@ func TestTheCallersDeadline(t *testing.T) {
 			}
 		}
 	})
-	t.Run("is no reason to wait for nothing", func(t *testing.T) {
+	t.Run("does not wait if the wait is too long", func(t *testing.T) {
 		w := newWorld(t, oci.Config{})
 		w.Fault(ocitest.Fault{Operation: "artifacts.*", Kind: ocitest.Status, Status: 429, Code: "TooManyRequests", RetryAfter: "30"})
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
@@ -300,7 +300,7 @@ func TestTheCallersDeadline(t *testing.T) {
 			t.Errorf("got %v, %v", err, ctx.Err())
 		}
 	})
-	t.Run("is not a time-out if the caller left", func(t *testing.T) {
+	t.Run("is no timeout if the caller left", func(t *testing.T) {
 		w := newWorld(t, oci.Config{})
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
@@ -312,7 +312,7 @@ func TestTheCallersDeadline(t *testing.T) {
 			t.Errorf("%d calls", got)
 		}
 	})
-	t.Run("is this package's own if there is none", func(t *testing.T) {
+	t.Run("is the package's default if there is none", func(t *testing.T) {
 		w := newWorld(t, oci.Config{Timeout: 200 * time.Millisecond})
 		w.Fault(ocitest.Fault{Operation: "artifacts.*", Kind: ocitest.Hang})
 		_, err := w.configuration(t.Context())
@@ -322,9 +322,8 @@ func TestTheCallersDeadline(t *testing.T) {
 	})
 }
 
-// TestOnlyWhatIsRepeatableIsRepeated has a key rotated, which must not be done
-// twice.
-func TestOnlyWhatIsRepeatableIsRepeated(t *testing.T) {
+// TestOnlyRepeatableCallsAreRepeated rotates a key, which must not happen twice.
+func TestOnlyRepeatableCallsAreRepeated(t *testing.T) {
 	for _, repeatable := range []bool{false, true} {
 		w := newWorld(t, oci.Config{})
 		w.Fault(ocitest.Fault{Operation: "artifacts.*", Kind: ocitest.Status, Status: 503, Code: "ServiceUnavailable"})
@@ -344,7 +343,8 @@ func TestOnlyWhatIsRepeatableIsRepeated(t *testing.T) {
 	}
 }
 
-// TestNothingChoosesAHost sets everything that makes the SDK talk to others.
+// TestNothingChoosesAHost sets everything with which the SDK can be led to other
+// hosts.
 func TestNothingChoosesAHost(t *testing.T) {
 	dir := t.TempDir()
 	t.Setenv("HOME", dir)
@@ -399,8 +399,8 @@ func TestNothingChoosesAHost(t *testing.T) {
 	}
 }
 
-// TestPathsThatLeaveTheirPlace is the last line: callers check before.
-func TestPathsThatLeaveTheirPlace(t *testing.T) {
+// TestPathsAreSafe checks the last defence. Callers check paths too.
+func TestPathsAreSafe(t *testing.T) {
 	w := newWorld(t, oci.Config{})
 	for _, id := range []string{"..", "../../vaults", "a/../b", "a b", "a%2fb", "a?b", "a#b", "{keyId}", "a\nb", "ü"} {
 		_, err := w.who.Do(t.Context(), oci.Call{
@@ -429,7 +429,7 @@ func TestNoSuchHost(t *testing.T) {
 		t.Errorf("through a proxy: %v", err)
 	}
 	if got := len(w.outcomes()); got != 1 {
-		t.Errorf("%d attempts at a host that is not there", got)
+		t.Errorf("%d attempts at a missing host", got)
 	}
 	for _, test := range []struct {
 		err  error
@@ -453,7 +453,7 @@ func TestNoSuchHost(t *testing.T) {
 	}
 }
 
-func TestACertificateOfSomebodyElse(t *testing.T) {
+func TestACertificateOfAnotherCA(t *testing.T) {
 	other := ocitest.Start(t, ocitest.Config{})
 	w := newWorld(t, oci.Config{CAFile: other.CAFile()})
 	_, err := w.configuration(t.Context())
@@ -461,7 +461,7 @@ func TestACertificateOfSomebodyElse(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	if got := len(w.outcomes()); got != 1 {
-		t.Errorf("%d attempts at a host that is somebody else", got)
+		t.Errorf("%d attempts at a host with another certificate", got)
 	}
 }
 
@@ -484,7 +484,7 @@ func TestCallsAtOnceAreBounded(t *testing.T) {
 	}
 }
 
-// A request that is not answered is sent again beside the first, if it may be.
+// A repeatable request without an answer is sent again while the first one waits.
 func TestOverdue(t *testing.T) {
 	for _, repeatable := range []bool{true, false} {
 		w := newWorld(t, oci.Config{AttemptTimeout: 4 * time.Second})
@@ -504,9 +504,9 @@ func TestOverdue(t *testing.T) {
 	}
 }
 
-// Requests that are never answered take neither the places of others nor their
-// own callers' time.
-func TestHungCallsHoldUpNobody(t *testing.T) {
+// Requests that are never answered block no other request. Their own callers get an
+// answer in time too.
+func TestHungCallsDelayNoCaller(t *testing.T) {
 	w := newWorld(t, oci.Config{Concurrency: 4})
 	w.Fault(ocitest.Fault{Operation: "artifacts.*", Kind: ocitest.Hang, Count: 4})
 	began := time.Now()
@@ -524,7 +524,7 @@ func TestHungCallsHoldUpNobody(t *testing.T) {
 	}
 }
 
-// OnDelay is told why a call takes longer, while the call goes on.
+// OnDelay reports why a call takes longer, while the call runs.
 func TestOnDelay(t *testing.T) {
 	var mu sync.Mutex
 	var told []string
@@ -572,8 +572,8 @@ func TestCompartments(t *testing.T) {
 	}
 }
 
-func TestListsThatDoNotEnd(t *testing.T) {
-	for name, next := range map[string]string{"the same page for ever": "again"} {
+func TestEndlessLists(t *testing.T) {
+	for name, next := range map[string]string{"the same page forever": "again"} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, oci.Config{})
 			w.Fault(ocitest.Fault{Operation: "identity.*", Kind: ocitest.Body, Body: "[]", Headers: map[string]string{"opc-next-page": next}})
@@ -596,7 +596,7 @@ func TestListsThatDoNotEnd(t *testing.T) {
 	}
 }
 
-func TestANamespaceThatIsNone(t *testing.T) {
+func TestInvalidNamespaces(t *testing.T) {
 	for _, body := range []string{`""`, `"a/b"`, `"a.b"`, `"../x"`, `{"a":1}`, `null`, `"` + strings.Repeat("a", 300) + `"`} {
 		w := newWorld(t, oci.Config{})
 		w.Fault(ocitest.Fault{Operation: "objectstorage.*", Kind: ocitest.Body, Body: body})
@@ -623,8 +623,8 @@ func FuzzPrintable(f *testing.F) {
 	})
 }
 
-// "Not found" is an answer, and must not come from another call's connection.
-func TestNoCallGetsAnothersRefusal(t *testing.T) {
+// "Not found" is an answer, so it must not come from the connection of another call.
+func TestNoCallGetsAnothersError(t *testing.T) {
 	theirs := fmt.Errorf("net/http: %w", &oci.Error{Operation: "GetKey", Status: http.StatusNotFound, Code: "NotAuthorizedOrNotFound"})
 	if got := oci.Explained(t.Context(), theirs); got == nil || oci.IsNotFound(got) {
 		t.Errorf("got %v", got)

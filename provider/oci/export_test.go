@@ -8,10 +8,10 @@ import (
 	"github.com/oracle/oci-go-sdk/v65/common"
 )
 
-// RefusedByProxy returns the error of a call that a proxy refused to carry.
+// RefusedByProxy returns the error of a call that a proxy rejected.
 func RefusedByProxy(status int) error { return &proxyRefusal{proxy: "proxy:3128", status: status} }
 
-// Explained returns the error of a call with its own time-out whose connection ended
+// Explained returns the error of a call with its own timeout whose connection ended
 // with err.
 func Explained(ctx context.Context, err error) error { return explain(ctx, &brokenError{err}, 0) }
 
@@ -26,16 +26,16 @@ func (ls *limiters) Acquire(ctx context.Context, delayed func(context.Context, e
 
 func (ls *limiters) Heard(err error) { ls.heard("host", err) }
 
-// Refusal returns an error of OCI.
+// Refusal returns an error answer of OCI.
 func Refusal(status int, retryAfter time.Duration) *Error {
 	return &Error{Operation: "Get", Host: "host", Status: status, Code: "Code", RequestID: "id", retryAfter: retryAfter}
 }
 
-// RetryAfter returns how long an answer with this header asks to wait at a time.
+// RetryAfter returns the wait that an answer with this header asks for, at a time.
 var RetryAfter = retryAfter
 
 // Waits reports whether a call with this context is repeated after an answer that
-// asks to wait so long.
+// asks for this wait.
 func Waits(ctx context.Context, after time.Duration) bool {
 	return pause(ctx, pauseAfter(Refusal(429, after), 1))
 }

@@ -25,14 +25,14 @@ import (
 	"github.com/oke-sign/oke-sign/provider/verdict"
 )
 
-// admission is all that is between Gatekeeper and OCI: the server, the caches and
-// the limits of each host. OCI itself takes 50 ms for each call.
+// admission has everything between Gatekeeper and OCI: the server, the caches and
+// the limits of each host. OCI takes 50 ms for each call.
 type admission struct {
 	handler http.Handler
 	checker *checker.Checker
 	hosts   *oci.Limiters
 	calls   atomic.Int64
-	made    atomic.Int64 // images that were made up
+	made    atomic.Int64 // number of invented images
 }
 
 func newAdmission() *admission {
@@ -52,8 +52,7 @@ func newAdmission() *admission {
 	return a
 }
 
-// unsigned is a registry that makes a call for each question, and has images without
-// signatures.
+// unsigned is a registry with unsigned images. It makes a call for each question.
 type unsigned func(context.Context) error
 
 func (unsigned) Covers(image.Region, string) bool { return true }
@@ -68,7 +67,7 @@ func (unsigned) Bulk(context.Context, image.Reference, []signature.KeyID) ([]sig
 
 func (u unsigned) Exists(ctx context.Context, _ image.Reference) (bool, error) { return true, u(ctx) }
 
-// nobodys are the keys of a vault that nobody has to ask.
+// nobodys is a vault that the tests never call.
 type nobodys struct{}
 
 func (nobodys) KeyState(context.Context, signature.KeyID) (verdict.Key, error) {
@@ -79,7 +78,7 @@ func (nobodys) PublicKey(context.Context, signature.KeyID, signature.KeyVersionI
 	return nil, errors.New("no image has a record")
 }
 
-// new makes up n images in n repositories.
+// new returns n invented images in n repositories.
 func (a *admission) new(n int) []string {
 	images := make([]string, n)
 	for i := range images {
@@ -91,8 +90,8 @@ func (a *admission) new(n int) []string {
 
 var anyKey = "ocid1.key.oc1.iad.b5r7bu4kaaeug." + strings.Repeat("a", 60)
 
-// ask posts one request and returns how many of its images were answered, and how
-// long that took.
+// ask sends one request. It returns the number of its answered images, and the
+// duration.
 func (a *admission) ask(t *testing.T, images []string) (int, time.Duration) {
 	began := time.Now()
 	var request, response struct {
@@ -129,22 +128,22 @@ func (a *admission) ask(t *testing.T, images []string) (int, time.Duration) {
 	return len(response.Response.Items), time.Since(began)
 }
 
-// TestNobodyKeepsOthersFromBeingAnswered has users who make up images without end,
-// and others who start one Pod with a new image now and then.
-func TestNobodyKeepsOthersFromBeingAnswered(t *testing.T) {
+// TestFloodsDelayNoOtherUser has users who invent images all the time. Other users
+// sometimes start one Pod with a new image.
+func TestFloodsDelayNoOtherUser(t *testing.T) {
 	for name, test := range map[string]struct {
-		requests, images int // of those who make them up, at any time
-		honest           int // new images of one honest request
+		requests, images int // concurrent requests of those users
+		honest           int // new images in one honest request
 		within           time.Duration
 	}{
-		"nobody else":                  {0, 0, 1, 110 * time.Millisecond},
+		"no flood":                     {0, 0, 1, 110 * time.Millisecond},
 		"5 requests of 100 images":     {5, 100, 1, 300 * time.Millisecond},
 		"20 requests of 100 images":    {20, 100, 1, 500 * time.Millisecond},
 		"40 requests of 100 images":    {40, 100, 1, 700 * time.Millisecond},
 		"40 requests, a Pod of 5":      {40, 100, 5, 1300 * time.Millisecond},
 		"100 requests of a few images": {100, 3, 1, 1300 * time.Millisecond},
-		"100 requests of a single one": {100, 1, 1, 1300 * time.Millisecond},
-		"nobody else, 100 images":      {0, 0, 100, 1300 * time.Millisecond},
+		"100 requests of one image":    {100, 1, 1, 1300 * time.Millisecond},
+		"no flood, 100 images":         {0, 0, 100, 1300 * time.Millisecond},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -171,7 +170,7 @@ func TestNobodyKeepsOthersFromBeingAnswered(t *testing.T) {
 				}
 				slices.Sort(took)
 				if last := took[len(took)-1]; last > test.within {
-					t.Errorf("the slowest was answered after %s, want %s", last, test.within)
+					t.Errorf("the slowest answer took %s, want %s", last, test.within)
 				}
 				t.Logf("median %s, slowest %s", took[len(took)/2], took[len(took)-1])
 				stop.Store(true)
@@ -182,9 +181,9 @@ func TestNobodyKeepsOthersFromBeingAnswered(t *testing.T) {
 	}
 }
 
-// TestALargeRequestAmongSmallOnes has a request of 250 images, of which only so many
-// can be looked into in its time. It keeps nobody waiting, and nothing that was found
-// out for it is lost: Gatekeeper asks again, and all is there.
+// TestALargeRequestAmongSmallOnes sends a request of 250 images, more than its time
+// allows. The request delays no other. Its results stay in the cache, so
+// Gatekeeper's next request gets all of them.
 func TestALargeRequestAmongSmallOnes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newAdmission()
@@ -197,7 +196,7 @@ func TestALargeRequestAmongSmallOnes(t *testing.T) {
 					t.Errorf("a small request: %d answered after %s", n, took)
 				}
 			})
-			others.Go(func() { a.ask(t, images) }) // the same ones: one look-up for all
+			others.Go(func() { a.ask(t, images) }) // the same images: one look-up for all
 		}
 		others.Wait()
 		a.checker.Wait()

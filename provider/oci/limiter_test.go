@@ -16,14 +16,14 @@ import (
 
 func silent(context.Context, error) {}
 
-// service is a host that callers reach through the limiter.
+// service is a host behind the limiter.
 type service struct {
 	*oci.Limiters
 	sent   atomic.Int64
 	answer func() error
 }
 
-// call asks once and takes 60 ms for it.
+// call sends one request, which takes 60 ms.
 func (s *service) call(ctx context.Context) error {
 	release, err := s.Acquire(ctx, silent)
 	if err != nil {
@@ -37,11 +37,11 @@ func (s *service) call(ctx context.Context) error {
 	return err
 }
 
-// After a refusal to one caller, all callers wait exactly as long as OCI asked.
+// If OCI throttles one caller, all callers wait as long as OCI asks.
 func TestRetryAfterIsHeededByAll(t *testing.T) {
 	for name, test := range map[string]struct {
 		refusal error
-		want    time.Duration // until the next request is sent
+		want    time.Duration // time until the next request
 	}{
 		"429 with a time":    {oci.Refusal(http.StatusTooManyRequests, 700*time.Millisecond), 700 * time.Millisecond},
 		"503 with a time":    {oci.Refusal(http.StatusServiceUnavailable, 700*time.Millisecond), 700 * time.Millisecond},
@@ -77,8 +77,8 @@ func TestRetryAfterIsHeededByAll(t *testing.T) {
 	}
 }
 
-// A host that throttles everybody hears little from many callers, and as soon as
-// it is well again everybody is served, the newest first.
+// A host that throttles every caller gets few requests. Once it has recovered, it
+// serves all callers soon, the newest first.
 func TestThrottledByAll(t *testing.T) {
 	for name, retryAfter := range map[string]time.Duration{"without a time": 0, "for a second": time.Second, "for a minute": time.Minute} {
 		t.Run(name, func(t *testing.T) {
@@ -103,19 +103,19 @@ func TestThrottledByAll(t *testing.T) {
 				before := s.sent.Load()
 				time.Sleep(25*time.Second + 123*time.Millisecond)
 				if n := s.sent.Load() - before; n > 75 || n < 20 {
-					t.Errorf("200 callers sent %d requests in 25 s to a host that refused them all", n)
+					t.Errorf("200 callers sent %d requests in 25 s to a host that throttled all of them", n)
 				}
 				well.Store(true)
 				began := time.Now()
 				if err := s.call(t.Context()); err != nil {
-					// One that was sent before may have been answered after.
+					// A request from before may have been answered afterwards.
 					err = s.call(t.Context())
 					if err != nil {
 						t.Error(err)
 					}
 				}
 				if took := time.Since(began); took > 1200*time.Millisecond {
-					t.Errorf("the first request after it was well took %s", took)
+					t.Errorf("the first request after the recovery took %s", took)
 				}
 				callers.Wait()
 				if took := time.Since(began); took > 2*time.Second {
@@ -127,7 +127,7 @@ func TestThrottledByAll(t *testing.T) {
 	}
 }
 
-// One refusal among many answers slows nobody down but the one it was for.
+// One throttled request among many answers delays only its own caller.
 func TestSomeAreThrottled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var n atomic.Int64
@@ -138,7 +138,7 @@ func TestSomeAreThrottled(t *testing.T) {
 			return nil
 		}}
 		var wg sync.WaitGroup
-		for range 2000 { // 200 a second, each of which keeps a place for 60 ms
+		for range 2000 { // 200 a second, each of which takes a slot for 60 ms
 			wg.Go(func() {
 				began := time.Now()
 				_ = s.call(t.Context())
@@ -152,7 +152,7 @@ func TestSomeAreThrottled(t *testing.T) {
 	})
 }
 
-func TestWhoWaitsIsTold(t *testing.T) {
+func TestWaitersGetTheCause(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := oci.NewLimiters(1)
 		h.Heard(oci.Refusal(http.StatusTooManyRequests, time.Second))
@@ -166,13 +166,13 @@ func TestWhoWaitsIsTold(t *testing.T) {
 		if told == nil || !strings.Contains(told.Error(), "429 Code (opc-request-id id)") {
 			t.Errorf("told %v", told)
 		}
-		// A caller that gave up holds no turn.
+		// A caller that gave up holds no slot.
 		release, err := h.Acquire(t.Context(), silent)
 		if err != nil {
 			t.Fatal(err)
 		}
 		release()
-		release() // a second time gives nothing back
+		release() // a second call has no effect
 		h.Heard(nil)
 		first, err := h.Acquire(t.Context(), silent)
 		if err != nil {
@@ -182,14 +182,14 @@ func TestWhoWaitsIsTold(t *testing.T) {
 		defer cancel()
 		_, err = h.Acquire(short, silent)
 		if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "waited for one of the 1 calls that may run at once") {
-			t.Errorf("two at a place for one: %v", err)
+			t.Errorf("two calls in one slot: %v", err)
 		}
 		first()
 	})
 }
 
-// TestRetryAfter has times that no caller has. The call is given up at once, and does
-// not wait for its deadline.
+// TestRetryAfter asks for waits that exceed every caller's time. The call fails at
+// once and does not wait for its deadline.
 func TestRetryAfter(t *testing.T) {
 	now := time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
 	for header, want := range map[string]time.Duration{

@@ -16,13 +16,13 @@ import (
 	"github.com/oke-sign/oke-sign/test/ocitest"
 )
 
-// explosive is an answer that cannot be read.
+// explosive is an answer that panics when it is decoded.
 type explosive struct{}
 
 func (*explosive) UnmarshalJSON([]byte) error { panic("a secret of the answer") }
 
-// TestAPanicIsOneCallsError has code panic that runs on goroutines of calls: that
-// call has an error, and the others have answers.
+// TestAPanicIsOneCallsError makes the goroutine of a call panic. That call returns
+// an error, and the others return answers.
 func TestAPanicIsOneCallsError(t *testing.T) {
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
 	var observed atomic.Bool

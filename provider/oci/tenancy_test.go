@@ -56,8 +56,7 @@ func TestStatements(t *testing.T) {
 	}
 }
 
-// TestWithConcurrency: what one way to OCI is told by a host that throttles holds up the
-// other in nothing.
+// TestWithConcurrency checks that throttling on one client does not delay the other.
 func TestWithConcurrency(t *testing.T) {
 	troubles := 0
 	w := newWorld(t, oci.Config{OnDelay: func(context.Context, error) { troubles++ }})
@@ -84,10 +83,10 @@ func TestWithConcurrency(t *testing.T) {
 		return troubles - before
 	}
 	if n := ask(w.who); n != 0 {
-		t.Errorf("%d troubles for who was told nothing", n)
+		t.Errorf("%d troubles on the other client", n)
 	}
 	if n := ask(apart); n != 1 {
-		t.Errorf("%d troubles for who was throttled, want 1: the test shows nothing", n)
+		t.Errorf("%d troubles on the throttled client, want 1: the test proves nothing", n)
 	}
 }
 

@@ -16,10 +16,10 @@ import (
 	"github.com/oke-sign/oke-sign/test/ocitest"
 )
 
-// TestServiceAccountTokenStaysInTheCluster looks at calls to OCI as they are sent, all
-// of which one function builds: the only credential is a signature.
-// GO-2026-5268, CVE-2026-41323, CVE-2026-40868: a service account's token on a call that
-// users can steer.
+// TestServiceAccountTokenStaysInTheCluster reads calls in the form in which they are
+// sent. One function builds all of them, and a signature is their only credential.
+// GO-2026-5268, CVE-2026-41323, CVE-2026-40868: a service account's token in a call
+// that users can direct.
 func TestServiceAccountTokenStaysInTheCluster(t *testing.T) {
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
 	w := tenancy.NewCluster("prod", "").NewWorkload("oke-sign", "oke-sign")

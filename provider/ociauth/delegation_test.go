@@ -12,8 +12,8 @@ import (
 	"github.com/oke-sign/oke-sign/test/ocitest"
 )
 
-// shell is Cloud Shell as far as this machine shows it: a configuration file with a
-// profile for each region, and an instance that is not the user's.
+// shell imitates Cloud Shell on this machine: a configuration file with a profile
+// for each region, and an instance of another owner than the user.
 func shell(t *testing.T, config, token string) (cfg ociauth.Config, tokenFile string, p *played) {
 	t.Helper()
 	dir := t.TempDir()
@@ -35,8 +35,8 @@ func shell(t *testing.T, config, token string) (cfg ociauth.Config, tokenFile st
 
 const shellConfig = "[us-ashburn-1]\nauthentication_type=instance_principal\ndelegation_token_file=TOKEN\ntenancy=" + someTenancy + "\nregion=us-ashburn-1\n"
 
-// The delegation token is sent and signed as it is on disk at each request, and the
-// tenancy is the user's.
+// Each request has the delegation token that is on disk at the time, and signs it.
+// The tenancy is the user's.
 func TestDelegation(t *testing.T) {
 	first := said(t, map[string]any{"n": 1, "exp": inAnHour()})
 	cfg, file, p := shell(t, shellConfig, first+"\n")
@@ -63,7 +63,7 @@ func TestDelegation(t *testing.T) {
 				continue
 			}
 			if got := r.Header.Get("opc-obo-token"); got != want {
-				t.Errorf("it acts by %q, want %q", got, want)
+				t.Errorf("the request is by %q, want %q", got, want)
 			}
 			if a := r.Header.Get("Authorization"); !strings.Contains(a, `headers="date (request-target) host opc-obo-token"`) {
 				t.Errorf("signed are %s", a)
@@ -84,7 +84,7 @@ func TestDelegation(t *testing.T) {
 	}
 }
 
-func TestDelegationsThatAreNone(t *testing.T) {
+func TestBadDelegations(t *testing.T) {
 	token := said(t, map[string]any{"exp": inAnHour()})
 	for name, test := range map[string]struct{ config, token, says string }{
 		"no tenancy":             {strings.Replace(shellConfig, "tenancy=", "x=", 1), token, "tenancy is missing; set OCI_CLI_TENANCY"},

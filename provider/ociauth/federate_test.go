@@ -25,7 +25,8 @@ func keyed(t *testing.T) (ociauth.Config, map[string]http.HandlerFunc) {
 		}
 }
 
-// A resource with its own key asks by the name of that key, in each version.
+// In each version a resource with its own key requests tokens under the name of that
+// key.
 func TestResourceKeys(t *testing.T) {
 	for version, want := range map[string][2]string{
 		"2.1":   {"resource/v2.1/ocid1.thing.oc1.iad.a", "/20180711/resourcePrincipalTokenV2/ocid1.thing.oc1.iad.a"},
@@ -56,7 +57,7 @@ func TestResourceKeys(t *testing.T) {
 	}
 }
 
-func TestResourceKeysThatAreNone(t *testing.T) {
+func TestBadResourceKeys(t *testing.T) {
 	for name, test := range map[string]struct {
 		change func(*ociauth.Config, map[string]http.HandlerFunc)
 		says   string
@@ -66,14 +67,14 @@ func TestResourceKeysThatAreNone(t *testing.T) {
 		"an endpoint over http": {func(c *ociauth.Config, _ map[string]http.HandlerFunc) {
 			c.Resource.TokenEndpoint = "http://" + devops
 		}, "is not the https URL of a service", 0},
-		"somebody's endpoint": {func(c *ociauth.Config, _ map[string]http.HandlerFunc) { c.Resource.TokenEndpoint += ".evil.example" }, "which is not under oraclecloud.com", 0},
+		"another domain's endpoint": {func(c *ociauth.Config, _ map[string]http.HandlerFunc) { c.Resource.TokenEndpoint += ".evil.example" }, "which is not under oraclecloud.com", 0},
 		"another realm's": {func(c *ociauth.Config, _ map[string]http.HandlerFunc) {
 			c.Resource.TokenEndpoint = "https://a.oraclegovcloud.com"
 		}, "which is not under oraclecloud.com", 0},
 		"a session elsewhere": {func(c *ociauth.Config, _ map[string]http.HandlerFunc) {
 			c.Resource.SessionEndpoint = "https://a.oraclecloud.com"
 		}, "not OCI's auth service", 0},
-		"an id that leaves": {func(c *ociauth.Config, _ map[string]http.HandlerFunc) { c.Resource.ID = "../x" }, "cannot be part of a path", 0},
+		"an id with a path": {func(c *ociauth.Config, _ map[string]http.HandlerFunc) { c.Resource.ID = "../x" }, "cannot be part of a path", 0},
 		"no tenancy":        {func(c *ociauth.Config, _ map[string]http.HandlerFunc) { c.Resource.Tenancy = "" }, "OCI_RESOURCE_PRINCIPAL_TENANCY_ID is not the OCID", 0},
 		"no region":         {func(c *ociauth.Config, _ map[string]http.HandlerFunc) { c.Resource.Region = "" }, "set OCI_RESOURCE_PRINCIPAL_REGION or --region", 0},
 		"no leaf":           {func(c *ociauth.Config, _ map[string]http.HandlerFunc) { c.Resource.Version = "3.0" }, "OCI_RESOURCE_PRINCIPAL_VERSION_FOR_LEAF_RESOURCE is not set", 0},
@@ -101,7 +102,8 @@ func TestResourceKeysThatAreNone(t *testing.T) {
 	}
 }
 
-// A nested resource follows the URL of the one around it, in its realm alone.
+// A nested resource follows the URL of the resource that contains it, within its
+// realm only.
 func TestParentsOfResources(t *testing.T) {
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
 	r := tenancy.Admin().NewResource(1 << 40)

@@ -43,8 +43,8 @@ func kinds() map[string]func(*ocitest.Tenancy) (ociauth.Config, func() int) {
 	}
 }
 
-// Each auth kind knows its tenancy from the start. A 401 is an answer that comes at once,
-// and it causes at most one request for a new token.
+// Each auth kind knows its tenancy from the start. A 401 is returned at once, and it
+// causes at most one request for a new token.
 func TestKinds(t *testing.T) {
 	for kind, prepare := range kinds() {
 		t.Run(kind, func(t *testing.T) {
@@ -94,7 +94,7 @@ func TestKinds(t *testing.T) {
 func TestInstanceTokensAreRenewed(t *testing.T) {
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
 	i := tenancy.Admin().NewInstance()
-	i.Rotate(time.Minute + 2*time.Second) // of which the last minute is not used
+	i.Rotate(time.Minute + 2*time.Second) // the last minute is not used
 	who, err := ociauth.SignIn(t.Context(), ociauth.Config{Kind: ociauth.KindInstancePrincipal, Metadata: i.MetadataURL})
 	if err != nil {
 		t.Fatal(err)
@@ -103,10 +103,10 @@ func TestInstanceTokensAreRenewed(t *testing.T) {
 		if got, err := who.Namespace(t.Context()); err != nil || got != tenancy.Namespace {
 			t.Fatalf("got %q, %v", got, err)
 		}
-		i.Rotate(time.Minute + 2*time.Second) // the certificate, too, is another each time
+		i.Rotate(time.Minute + 2*time.Second) // each certificate is new, too
 	}
-	// While a token cannot be had the last one serves to its end, and then nothing
-	// is sent unsigned.
+	// While no new token is available, the last one serves until its expiry. After
+	// that nothing is sent unsigned.
 	fault := ocitest.Fault{Operation: "auth.*", Kind: ocitest.Status, Status: http.StatusServiceUnavailable, Code: "ServiceUnavailable"}
 	tenancy.Fault(fault)
 	for {
@@ -121,7 +121,7 @@ func TestInstanceTokensAreRenewed(t *testing.T) {
 	}
 }
 
-func TestInstancesThatAreNone(t *testing.T) {
+func TestBadInstances(t *testing.T) {
 	for name, test := range map[string]struct {
 		change func(*ocitest.Tenancy, *ocitest.Instance)
 		url    string
@@ -163,7 +163,7 @@ func TestInstancesThatAreNone(t *testing.T) {
 			}
 			told := test.change == nil && name != "nobody there" || name == "an unknown region"
 			if ociauth.IsUnvouched(err) == told {
-				t.Errorf("worth another try: %t, of %v", !told, err)
+				t.Errorf("temporary: %t, of %v", !told, err)
 			}
 		})
 	}
@@ -173,8 +173,8 @@ func answers(page string, status int, body string) func(*ocitest.Tenancy, *ocite
 	return func(_ *ocitest.Tenancy, i *ocitest.Instance) { i.Answer(page, status, body) }
 }
 
-// The caller that needs an instance's token gets the error of fetching it.
-func TestInstancesThatGetNoToken(t *testing.T) {
+// The caller that needs an instance's token gets the error of its request.
+func TestInstancesWithoutAToken(t *testing.T) {
 	auth := func(f ocitest.Fault) func(*ocitest.Tenancy, *ocitest.Instance) {
 		f.Operation = "auth.*"
 		return func(tenancy *ocitest.Tenancy, _ *ocitest.Instance) { tenancy.Fault(f) }
@@ -214,7 +214,7 @@ func TestInstancesThatGetNoToken(t *testing.T) {
 	}
 }
 
-// strangersCA is a certificate that has nothing to do with OCI.
+// strangersKey returns a certificate that has no relation to OCI.
 func strangersKey(t *testing.T) string {
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
@@ -230,7 +230,7 @@ func strangersCA(t *testing.T) string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}))
 }
 
-// A resource's token is taken from where OCI puts it, as it is at each call.
+// At each call a resource's token comes from the place where OCI puts it.
 func TestResource(t *testing.T) {
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
 	r := tenancy.Admin().NewResource(time.Hour)
@@ -254,7 +254,7 @@ func TestResource(t *testing.T) {
 		t.Error(err)
 	}
 
-	// The values themselves instead of files.
+	// The variables can have the values themselves instead of files.
 	for _, v := range []*string{&cfg.Resource.Token, &cfg.Resource.Key} {
 		content, err := os.ReadFile(*v)
 		if err != nil {
@@ -270,8 +270,8 @@ func TestResource(t *testing.T) {
 	}
 }
 
-// The token is replaced a moment before its key is: what is signed with the old
-// key in between is refused, and after that all is well.
+// OCI replaces the token shortly before its key. Requests that are signed with the
+// old key in between are rejected. Later requests succeed.
 func TestResourceBetweenTokenAndKey(t *testing.T) {
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
 	r := tenancy.Admin().NewResource(time.Hour)
@@ -303,24 +303,24 @@ func TestResourceBetweenTokenAndKey(t *testing.T) {
 	}
 }
 
-func TestResourcesThatAreNone(t *testing.T) {
+func TestBadResources(t *testing.T) {
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
 	r := tenancy.Admin().NewResource(time.Hour)
 	for name, test := range map[string]struct {
 		change func(*ociauth.Config)
 		says   string
 	}{
-		"not run by OCI": {func(c *ociauth.Config) { c.Resource.Version = "" }, "OCI_RESOURCE_PRINCIPAL_VERSION is not set"},
-		"another way":    {func(c *ociauth.Config) { c.Resource.Version = "4.0" }, `OCI_RESOURCE_PRINCIPAL_VERSION is "4.0": only 1.1, 2.1, 2.1.1, 2.1.2, 2.2 and 3.0 are supported`},
-		"no token":       {func(c *ociauth.Config) { c.Resource.Token = "" }, "are not both set"},
-		"no file":        {func(c *ociauth.Config) { c.Resource.Token += "x" }, "OCI_RESOURCE_PRINCIPAL_RPST: open "},
-		"no key":         {func(c *ociauth.Config) { c.Resource.Key = "key" }, "OCI_RESOURCE_PRINCIPAL_PRIVATE_PEM holds no RSA private key in PEM"},
-		"a key's name":   {func(c *ociauth.Config) { c.Resource.Key = c.Resource.Token }, "OCI_RESOURCE_PRINCIPAL_PRIVATE_PEM holds no RSA private key in PEM"},
-		"no JWT":         {func(c *ociauth.Config) { c.Resource.Token = "abc" }, "the token is not a JWT"},
-		"of nobody":      {func(c *ociauth.Config) { c.Resource.Token = "e30.e30.e30" }, "tenancy is not the OCID of a tenancy"},
-		"no region":      {func(c *ociauth.Config) { c.Region = "" }, "unknown OCI region"},
-		"another realm":  {func(c *ociauth.Config) { c.Region = "us-gov-ashburn-1" }, "the tenancy is in realm oc1"},
-		"a passphrase":   {func(c *ociauth.Config) { c.Resource.Passphrase = "/nowhere" }, "OCI_RESOURCE_PRINCIPAL_PRIVATE_PEM_PASSPHRASE: open /nowhere"},
+		"not run by OCI":  {func(c *ociauth.Config) { c.Resource.Version = "" }, "OCI_RESOURCE_PRINCIPAL_VERSION is not set"},
+		"another version": {func(c *ociauth.Config) { c.Resource.Version = "4.0" }, `OCI_RESOURCE_PRINCIPAL_VERSION is "4.0": only 1.1, 2.1, 2.1.1, 2.1.2, 2.2 and 3.0 are supported`},
+		"no token":        {func(c *ociauth.Config) { c.Resource.Token = "" }, "are not both set"},
+		"no file":         {func(c *ociauth.Config) { c.Resource.Token += "x" }, "OCI_RESOURCE_PRINCIPAL_RPST: open "},
+		"no key":          {func(c *ociauth.Config) { c.Resource.Key = "key" }, "OCI_RESOURCE_PRINCIPAL_PRIVATE_PEM holds no RSA private key in PEM"},
+		"a key's name":    {func(c *ociauth.Config) { c.Resource.Key = c.Resource.Token }, "OCI_RESOURCE_PRINCIPAL_PRIVATE_PEM holds no RSA private key in PEM"},
+		"no JWT":          {func(c *ociauth.Config) { c.Resource.Token = "abc" }, "the token is not a JWT"},
+		"of nobody":       {func(c *ociauth.Config) { c.Resource.Token = "e30.e30.e30" }, "tenancy is not the OCID of a tenancy"},
+		"no region":       {func(c *ociauth.Config) { c.Region = "" }, "unknown OCI region"},
+		"another realm":   {func(c *ociauth.Config) { c.Region = "us-gov-ashburn-1" }, "the tenancy is in realm oc1"},
+		"a passphrase":    {func(c *ociauth.Config) { c.Resource.Passphrase = "/nowhere" }, "OCI_RESOURCE_PRINCIPAL_PRIVATE_PEM_PASSPHRASE: open /nowhere"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := ociauth.Config{Kind: ociauth.KindResourcePrincipal, Region: r.Region, Resource: ociauth.Resource{Version: "2.2", Token: r.Token, Key: r.Key}}

@@ -26,7 +26,7 @@ const (
 	askingHost   = "pipelines.actions.githubusercontent.com"
 )
 
-// said is a JWT with these claims.
+// said returns a JWT with these claims.
 func said(t *testing.T, claims map[string]any) string {
 	t.Helper()
 	body, err := json.Marshal(claims)
@@ -42,7 +42,7 @@ func session(t *testing.T) string {
 	return said(t, map[string]any{"tenant": someTenancy, "sub": "ocid1.user.oc1..a", "exp": inAnHour()})
 }
 
-// job is a job that an identity domain knows.
+// job returns the configuration of a job that an identity domain trusts.
 func job(t *testing.T) ociauth.Config {
 	return ociauth.Config{Kind: ociauth.KindOIDC, Region: "us-ashburn-1", OIDC: ociauth.OIDC{
 		Domain: "https://" + domainHost + ":443/", Client: "client", Secret: clientSecret,
@@ -50,8 +50,8 @@ func job(t *testing.T) ociauth.Config {
 	}}
 }
 
-// The request is what Oracle's SDKs send, and what signs later is the key that it
-// was sent for.
+// The request has the form of Oracle's SDKs. The key that was sent in it signs later
+// requests.
 func TestOIDC(t *testing.T) {
 	cfg, token := job(t), session(t)
 	var public any
@@ -100,7 +100,7 @@ func TestOIDC(t *testing.T) {
 	}
 }
 
-// GitHub gives a job its token when it asks for it, and makes it for the domain.
+// GitHub issues a job's token on request, for the domain.
 func TestOIDCOfGitHub(t *testing.T) {
 	for audience, want := range map[string]string{"": "https://" + domainHost, "them": "them"} {
 		cfg := job(t)
@@ -152,8 +152,9 @@ func TestOIDCFromFiles(t *testing.T) {
 	}
 }
 
-// Each error says what is wrong and has no secret, for any answer of the domain.
-func TestOIDCThatIsRefused(t *testing.T) {
+// Each error says what is wrong, for any answer of the domain. No error contains a
+// secret.
+func TestOIDCErrors(t *testing.T) {
 	good := says(200, `{"token":"`+session(t)+`"}`)
 	answers := func(status int, text string) map[string]http.HandlerFunc {
 		return map[string]http.HandlerFunc{"POST " + domainHost: says(status, text)}
@@ -165,14 +166,14 @@ func TestOIDCThatIsRefused(t *testing.T) {
 		change func(*ociauth.Config)
 		hosts  map[string]http.HandlerFunc
 		says   string
-		asks   int // requests that may be sent
+		asks   int // number of requests that may be sent
 	}{
 		"no domain":             {change: func(c *ociauth.Config) { c.OIDC.Domain = "" }, says: "the URL of the identity domain is missing"},
 		"not https":             {change: func(c *ociauth.Config) { c.OIDC.Domain = "http://" + domainHost }, says: "is malformed: it must look like https://"},
 		"another path":          {change: func(c *ociauth.Config) { c.OIDC.Domain = "https://" + domainHost + "/ui" }, says: "is malformed: it must look like https://"},
 		"a password":            {change: func(c *ociauth.Config) { c.OIDC.Domain = "https://a:hunter2@" + domainHost }, says: "is malformed: it must look like https://"},
-		"somebody's host":       {change: func(c *ociauth.Config) { c.OIDC.Domain = "https://identity.oraclecloud.com.evil.example" }, says: "not under identity.oraclecloud.com"},
-		"a host like it":        {change: func(c *ociauth.Config) { c.OIDC.Domain = "https://evilidentity.oraclecloud.com" }, says: "not under identity.oraclecloud.com"},
+		"another domain":        {change: func(c *ociauth.Config) { c.OIDC.Domain = "https://identity.oraclecloud.com.evil.example" }, says: "not under identity.oraclecloud.com"},
+		"a look-alike domain":   {change: func(c *ociauth.Config) { c.OIDC.Domain = "https://evilidentity.oraclecloud.com" }, says: "not under identity.oraclecloud.com"},
 		"another port":          {change: func(c *ociauth.Config) { c.OIDC.Domain = "https://" + domainHost + ":8443" }, says: "not under identity.oraclecloud.com"},
 		"another realm":         {change: func(c *ociauth.Config) { c.OIDC.Domain = "https://idcs-0.identity.oraclegovcloud.com" }, hosts: map[string]http.HandlerFunc{"POST idcs-0.identity.oraclegovcloud.com": good}, asks: 1, says: "the identity domain is in the realm of oraclegovcloud.com"},
 		"no region":             {change: func(c *ociauth.Config) { c.Region = "" }, says: "the region is missing"},
@@ -190,21 +191,21 @@ func TestOIDCThatIsRefused(t *testing.T) {
 		"another tenancy": {change: func(c *ociauth.Config) { c.Override.Tenancy = someTenancy + "x" }, hosts: answers(200, `{"token":"`+session(t)+`"}`), asks: 1, says: "the token is of tenancy"},
 		"a wrong secret":  {hosts: answers(401, `{"error":"invalid_client","error_description":"Client authentication failed."}`), asks: 1, says: "401 Unauthorized: invalid_client: Client authentication failed."},
 		"no trust":        {hosts: answers(400, `{"error":"invalid_grant","error_description":"No trust for the issuer"}`), asks: 1, says: "400 Bad Request: invalid_grant: No trust for the issuer"},
-		"it repeats the token": {hosts: answers(400, `{"error":"invalid_grant","error_description":"bad: `+subject+`"}`), asks: 1,
+		"an answer with the token": {hosts: answers(400, `{"error":"invalid_grant","error_description":"bad: `+subject+`"}`), asks: 1,
 			says: "its text repeats a secret"},
-		"it repeats a part of it": {hosts: answers(400, "bad: "+subject[:100]), asks: 1, says: "bad: …"},
-		"it repeats the secret":   {hosts: answers(500, clientSecret), asks: 1, says: "its text repeats a secret"},
-		"a redirect":              {hosts: answers(307, ""), asks: 1, says: "redirects are not followed"},
-		"no JSON":                 {hosts: answers(200, "<html>"), asks: 1, says: "not a JSON object"},
-		"a token twice":           {hosts: answers(200, `{"token":"a","Token":"b"}`), asks: 1, says: "occurs twice"},
-		"more than an object":     {hosts: answers(200, `{"token":"a"}{}`), asks: 1, says: "text follows the object"},
-		"no session":              {hosts: answers(200, `{"access_token":"a.b.c"}`), asks: 1, says: "not a valid token"},
+		"an answer with a part of the token": {hosts: answers(400, "bad: "+subject[:100]), asks: 1, says: "bad: …"},
+		"an answer with the secret":          {hosts: answers(500, clientSecret), asks: 1, says: "its text repeats a secret"},
+		"a redirect":                         {hosts: answers(307, ""), asks: 1, says: "redirects are not followed"},
+		"no JSON":                            {hosts: answers(200, "<html>"), asks: 1, says: "not a JSON object"},
+		"a token twice":                      {hosts: answers(200, `{"token":"a","Token":"b"}`), asks: 1, says: "occurs twice"},
+		"more than an object":                {hosts: answers(200, `{"token":"a"}{}`), asks: 1, says: "text follows the object"},
+		"no session":                         {hosts: answers(200, `{"access_token":"a.b.c"}`), asks: 1, says: "not a valid token"},
 		"a session in another case": {hosts: answers(200, `{"TOKEN":"`+session(t)+`"}`), asks: 1,
 			says: "not a valid token"},
-		"a session of nobody": {hosts: answers(200, `{"token":"`+said(t, map[string]any{"exp": inAnHour()})+`"}`), asks: 1, says: "names no tenancy"},
-		"a session without end": {hosts: answers(200, `{"token":"`+said(t, map[string]any{"tenant": someTenancy})+`"}`), asks: 1,
+		"a session without a tenancy": {hosts: answers(200, `{"token":"`+said(t, map[string]any{"exp": inAnHour()})+`"}`), asks: 1, says: "names no tenancy"},
+		"a session without an expiry": {hosts: answers(200, `{"token":"`+said(t, map[string]any{"tenant": someTenancy})+`"}`), asks: 1,
 			says: "the token has no expiry"},
-		"a header's end":    {hosts: answers(200, `{"token":"a\r\nb"}`), asks: 1, says: "not a valid token"},
+		"a line break":      {hosts: answers(200, `{"token":"a\r\nb"}`), asks: 1, says: "not a valid token"},
 		"an endless answer": {hosts: answers(200, strings.Repeat("x", 1<<17)), asks: 1, says: "more than 65536 bytes"},
 
 		"a request over http": {change: func(c *ociauth.Config) {
@@ -213,17 +214,17 @@ func TestOIDCThatIsRefused(t *testing.T) {
 		"a request elsewhere": {change: func(c *ociauth.Config) {
 			c.OIDC.Token, c.OIDC.RequestURL, c.OIDC.RequestToken = "", "https://actions.githubusercontent.com.evil.example/", requestToken
 		}, says: "which is not GitHub"},
-		"a request to this link": {change: func(c *ociauth.Config) {
+		"a request to a link-local address": {change: func(c *ociauth.Config) {
 			c.OIDC.Token, c.OIDC.RequestURL, c.OIDC.RequestToken = "", "https://169.254.169.254/", requestToken
 		}, says: "which is not GitHub"},
-		"GitHub refuses": {change: func(c *ociauth.Config) {
+		"an error of GitHub": {change: func(c *ociauth.Config) {
 			c.OIDC.Token, c.OIDC.RequestURL, c.OIDC.RequestToken = "", github.RequestURL, github.RequestToken
 		}, hosts: map[string]http.HandlerFunc{"GET " + askingHost: says(403, "not with "+requestToken)}, asks: 1,
 			says: "asking GitHub for the OIDC token of this job: 403 Forbidden: its text repeats a secret"},
-		"GitHub sends elsewhere": {change: func(c *ociauth.Config) {
+		"a redirect of GitHub": {change: func(c *ociauth.Config) {
 			c.OIDC.Token, c.OIDC.RequestURL, c.OIDC.RequestToken = "", github.RequestURL, github.RequestToken
 		}, hosts: map[string]http.HandlerFunc{"GET " + askingHost: says(302, "")}, asks: 1, says: "redirects are not followed"},
-		"GitHub has none": {change: func(c *ociauth.Config) {
+		"an answer of GitHub without a token": {change: func(c *ociauth.Config) {
 			c.OIDC.Token, c.OIDC.RequestURL, c.OIDC.RequestToken = "", github.RequestURL, github.RequestToken
 		}, hosts: map[string]http.HandlerFunc{"GET " + askingHost: says(200, `{}`)}, asks: 1, says: "it holds no token"},
 	}
@@ -308,7 +309,8 @@ func FuzzParseAnswer(f *testing.F) {
 			}
 			return
 		}
-		// An answer that parses prints back the same, so that all readers agree on it.
+		// A parsed answer prints back the same, so all readers understand it in the
+		// same way.
 		again, err := json.Marshal(got)
 		if err != nil {
 			t.Fatal(err)

@@ -10,13 +10,13 @@ import (
 	"testing"
 )
 
-// played is an internet with nothing in it but what a test plays: every host leads
-// to one server, which is asked under the name of the host.
+// played is an internet with the hosts of a test only. Every host name leads to one
+// server, which sees the name.
 type played struct {
 	*http.Transport
 
 	mu    sync.Mutex
-	hosts map[string]http.HandlerFunc // by method and host
+	hosts map[string]http.HandlerFunc // the index is method and host
 	asked []*http.Request
 }
 
@@ -29,7 +29,7 @@ func play(t *testing.T, hosts map[string]http.HandlerFunc) *played {
 		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, network, server.Listener.Addr().String())
 		},
-		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, //nolint:gosec // whoever answers is played here
+		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, //nolint:gosec // this process serves every host
 	}
 	t.Cleanup(p.CloseIdleConnections)
 	return p
@@ -51,7 +51,7 @@ func (p *played) serve(w http.ResponseWriter, r *http.Request) {
 	do(w, r)
 }
 
-// requests are those that came so far.
+// requests returns the requests so far.
 func (p *played) requests() []*http.Request {
 	p.mu.Lock()
 	defer p.mu.Unlock()

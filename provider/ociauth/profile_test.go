@@ -20,7 +20,7 @@ import (
 	"github.com/oke-sign/oke-sign/test/ocitest"
 )
 
-// home is the configuration of a user of the emulator, to be spoilt.
+// home has the configuration of a user of the emulator. A test damages it.
 type home struct {
 	t      *testing.T
 	dir    string
@@ -37,7 +37,7 @@ func newHome(t *testing.T) *home {
 	return &home{t, filepath.Dir(config), string(text)}
 }
 
-// section is the text of one profile, without its heading.
+// section returns the text of one profile, without its heading.
 func (h *home) section(name string) string {
 	_, after, _ := strings.Cut(h.config, "["+name+"]\n")
 	section, _, _ := strings.Cut(after, "\n[")
@@ -68,7 +68,7 @@ func jwt(expires time.Time) string {
 	return "eyJhbGciOiJub25lIn0." + base64.RawURLEncoding.EncodeToString([]byte(claims)) + ".c2ln"
 }
 
-func TestWhatIsWrongWithAProfile(t *testing.T) {
+func TestBadProfiles(t *testing.T) {
 	without := func(key string) func(string) string {
 		return func(s string) string {
 			var kept []string
@@ -89,48 +89,48 @@ func TestWhatIsWrongWithAProfile(t *testing.T) {
 		config  ociauth.Config
 		want    []string
 	}{
-		"tenancy is missing":              {change: without("tenancy"), want: []string{"profile CHANGED of ", "/config: tenancy is missing"}},
-		"tenancy is something else":       {change: with("tenancy", "ocid1.user.oc1..aaaa"), want: []string{"tenancy is not the OCID of a tenancy"}},
-		"tenancy would leave its place":   {change: with("tenancy", `ocid1.tenancy.oc1..a",x="`), want: []string{"tenancy is not the OCID of a tenancy"}},
-		"region is missing":               {change: without("region"), want: []string{"region is missing"}},
-		"region is not known":             {change: with("region", "us-evil-1"), want: []string{"us-evil-1"}},
-		"region is a domain":              {change: with("region", "evil.example.com"), want: []string{"evil.example.com"}},
-		"region of another realm":         {change: with("region", "us-luke-1"), want: []string{"the tenancy is in realm oc1 and region us-luke-1 in realm oc2"}},
-		"region by flag, another realm":   {config: ociauth.Config{Region: "us-luke-1"}, change: with("x", "y"), want: []string{"realm oc2"}},
-		"user is missing":                 {change: without("user"), want: []string{"user is missing"}},
-		"user is something else":          {change: with("user", "me"), want: []string{`user is not the OCID of a user: "me"`}},
-		"fingerprint is missing":          {change: without("fingerprint"), want: []string{"fingerprint is missing"}},
-		"fingerprint of another key":      {change: with("fingerprint", "00:11"), want: []string{`fingerprint is "00:11", but that of key_file `}},
-		"key_file is missing":             {change: without("key_file"), want: []string{"key_file is missing"}},
-		"key_file is not there":           {change: with("key_file", "/nowhere/key.pem"), want: []string{"reading key_file: open /nowhere/key.pem"}},
-		"key_file is empty for good":      {change: with("key_file", "/dev/null"), want: []string{"key_file /dev/null holds no RSA private key"}},
-		"key_file does not end":           {change: with("key_file", "/dev/zero"), want: []string{"/dev/zero is larger than"}},
-		"key_file is short":               {change: with("key_file", "short.pem"), want: []string{"an RSA key of 1024 bits"}},
-		"no pass phrase":                  {profile: "PASSPHRASE", change: without("pass_phrase"), want: []string{"is encrypted and there is no pass_phrase"}},
-		"wrong pass phrase":               {profile: "PASSPHRASE", change: with("pass_phrase", "swordfish"), want: []string{"cannot be opened with the pass phrase"}},
-		"wrong pass phrase, given":        {profile: "PASSPHRASE", config: ociauth.Config{Override: ociauth.Override{Passphrase: "swordfish"}}, change: with("x", "y"), want: []string{"cannot be opened with the pass phrase"}},
-		"signs in as nobody does":         {change: with("authentication_type", "x509"), want: []string{`authentication_type is "x509" (want one of api_key, `}},
-		"a key twice":                     {change: func(s string) string { return s + "\nuser=again\n" }, want: []string{`profile CHANGED has "user" twice`}},
-		"a line that is none":             {change: func(s string) string { return s + "\nhunter2\n" }, want: []string{`is not "key = value"`}},
-		"the profile twice":               {change: func(s string) string { return s + "\n[CHANGED]\n" }, want: []string{`profile "CHANGED" occurs twice`}},
-		"a heading that does not end":     {change: func(s string) string { return s + "\n[OTHER\n" }, want: []string{"starts a profile without a ]"}},
-		"no such profile":                 {config: ociauth.Config{Profile: "PROD"}, change: with("x", "y"), want: []string{`no profile "PROD"; it has: DEFAULT, PASSPHRASE, SESSION, CHANGED`}},
-		"no such file":                    {config: ociauth.Config{ConfigFile: "/nowhere/config"}, change: with("x", "y"), want: []string{"reading the OCI configuration file: open /nowhere/config"}},
-		"no such kind":                    {config: ociauth.Config{Kind: "delegation"}, change: with("x", "y"), want: []string{`no such auth kind: "delegation"`}},
-		"a session without a token":       {config: ociauth.Config{Kind: ociauth.KindSecurityToken}, change: with("x", "y"), want: []string{"security_token_file is missing"}},
-		"a token file that is not there":  {profile: "SESSION", change: with("security_token_file", "/nowhere/token"), want: []string{"security_token_file /nowhere/token: open /nowhere/token"}},
-		"a token that leaves its place":   {profile: "SESSION", change: with("security_token_file", "bad_token"), want: []string{"bad_token: it holds no token"}},
-		"a token whose time is over":      {profile: "SESSION", change: with("security_token_file", "old_token"), want: []string{"the token expired at 20", "oci session refresh"}},
-		"authorities that are not there":  {config: ociauth.Config{Client: oci.Config{CAFile: "/nowhere/ca.pem"}}, change: with("x", "y"), want: []string{"reading certificate authorities: open /nowhere/ca.pem"}},
-		"authorities that are no PEM":     {config: ociauth.Config{Client: oci.Config{CAFile: "/dev/null"}}, change: with("x", "y"), want: []string{"/dev/null holds no certificate in PEM"}},
-		"nothing is taken from elsewhere": {change: func(string) string { return "region=us-ashburn-1\n" }, want: []string{"tenancy is missing"}},
+		"tenancy is missing":             {change: without("tenancy"), want: []string{"profile CHANGED of ", "/config: tenancy is missing"}},
+		"tenancy is another OCID":        {change: with("tenancy", "ocid1.user.oc1..aaaa"), want: []string{"tenancy is not the OCID of a tenancy"}},
+		"tenancy has quotes":             {change: with("tenancy", `ocid1.tenancy.oc1..a",x="`), want: []string{"tenancy is not the OCID of a tenancy"}},
+		"region is missing":              {change: without("region"), want: []string{"region is missing"}},
+		"region is unknown":              {change: with("region", "us-evil-1"), want: []string{"us-evil-1"}},
+		"region is a domain":             {change: with("region", "evil.example.com"), want: []string{"evil.example.com"}},
+		"region of another realm":        {change: with("region", "us-luke-1"), want: []string{"the tenancy is in realm oc1 and region us-luke-1 in realm oc2"}},
+		"region by flag, another realm":  {config: ociauth.Config{Region: "us-luke-1"}, change: with("x", "y"), want: []string{"realm oc2"}},
+		"user is missing":                {change: without("user"), want: []string{"user is missing"}},
+		"user is not an OCID":            {change: with("user", "me"), want: []string{`user is not the OCID of a user: "me"`}},
+		"fingerprint is missing":         {change: without("fingerprint"), want: []string{"fingerprint is missing"}},
+		"fingerprint of another key":     {change: with("fingerprint", "00:11"), want: []string{`fingerprint is "00:11", but that of key_file `}},
+		"key_file is missing":            {change: without("key_file"), want: []string{"key_file is missing"}},
+		"key_file is missing on disk":    {change: with("key_file", "/nowhere/key.pem"), want: []string{"reading key_file: open /nowhere/key.pem"}},
+		"key_file is empty":              {change: with("key_file", "/dev/null"), want: []string{"key_file /dev/null holds no RSA private key"}},
+		"key_file is endless":            {change: with("key_file", "/dev/zero"), want: []string{"/dev/zero is larger than"}},
+		"key_file is short":              {change: with("key_file", "short.pem"), want: []string{"an RSA key of 1024 bits"}},
+		"no pass phrase":                 {profile: "PASSPHRASE", change: without("pass_phrase"), want: []string{"is encrypted and there is no pass_phrase"}},
+		"wrong pass phrase":              {profile: "PASSPHRASE", change: with("pass_phrase", "swordfish"), want: []string{"cannot be opened with the pass phrase"}},
+		"wrong pass phrase, overridden":  {profile: "PASSPHRASE", config: ociauth.Config{Override: ociauth.Override{Passphrase: "swordfish"}}, change: with("x", "y"), want: []string{"cannot be opened with the pass phrase"}},
+		"an unknown authentication type": {change: with("authentication_type", "x509"), want: []string{`authentication_type is "x509" (want one of api_key, `}},
+		"a key twice":                    {change: func(s string) string { return s + "\nuser=again\n" }, want: []string{`profile CHANGED has "user" twice`}},
+		"a line without a key":           {change: func(s string) string { return s + "\nhunter2\n" }, want: []string{`is not "key = value"`}},
+		"the profile twice":              {change: func(s string) string { return s + "\n[CHANGED]\n" }, want: []string{`profile "CHANGED" occurs twice`}},
+		"a heading without its end":      {change: func(s string) string { return s + "\n[OTHER\n" }, want: []string{"starts a profile without a ]"}},
+		"no such profile":                {config: ociauth.Config{Profile: "PROD"}, change: with("x", "y"), want: []string{`no profile "PROD"; it has: DEFAULT, PASSPHRASE, SESSION, CHANGED`}},
+		"no such file":                   {config: ociauth.Config{ConfigFile: "/nowhere/config"}, change: with("x", "y"), want: []string{"reading the OCI configuration file: open /nowhere/config"}},
+		"no such kind":                   {config: ociauth.Config{Kind: "delegation"}, change: with("x", "y"), want: []string{`no such auth kind: "delegation"`}},
+		"a session without a token":      {config: ociauth.Config{Kind: ociauth.KindSecurityToken}, change: with("x", "y"), want: []string{"security_token_file is missing"}},
+		"a missing token file":           {profile: "SESSION", change: with("security_token_file", "/nowhere/token"), want: []string{"security_token_file /nowhere/token: open /nowhere/token"}},
+		"a token with a line break":      {profile: "SESSION", change: with("security_token_file", "bad_token"), want: []string{"bad_token: it holds no token"}},
+		"an expired token":               {profile: "SESSION", change: with("security_token_file", "old_token"), want: []string{"the token expired at 20", "oci session refresh"}},
+		"a missing file of authorities":  {config: ociauth.Config{Client: oci.Config{CAFile: "/nowhere/ca.pem"}}, change: with("x", "y"), want: []string{"reading certificate authorities: open /nowhere/ca.pem"}},
+		"authorities that are not PEM":   {config: ociauth.Config{Client: oci.Config{CAFile: "/dev/null"}}, change: with("x", "y"), want: []string{"/dev/null holds no certificate in PEM"}},
+		"the environment fills no gap":   {change: func(string) string { return "region=us-ashburn-1\n" }, want: []string{"tenancy is missing"}},
 	}
 	h := newHome(t)
 	t.Chdir(h.dir)
 	h.write("short.pem", shortKey(t))
 	h.write("bad_token", "abc\",headers=\"\nX: y")
 	h.write("old_token", jwt(time.Now().Add(-time.Minute)))
-	// The SDK would fill the gaps from these variables.
+	// The SDK fills gaps from these variables.
 	for _, key := range []string{"tenancy_ocid", "user_ocid", "fingerprint", "region", "private_key_path"} {
 		t.Setenv("TF_VAR_"+key, "from the environment")
 	}
@@ -170,18 +170,18 @@ func TestParseProfile(t *testing.T) {
 		text string
 		want map[string]string
 	}{
-		"plain":                       {"[P]\nuser=a\nregion = b\n", map[string]string{"user": "a", "region": "b"}},
-		"a value with equals signs":   {"[P]\npass_phrase=a=b==c\n", map[string]string{"pass_phrase": "a=b==c"}},
-		"a colon in place of =":       {"[P]\nuser: a\n", map[string]string{"user": "a"}},
-		"a fingerprint has colons":    {"[P]\nfingerprint=aa:bb\n", map[string]string{"fingerprint": "aa:bb"}},
-		"Windows line ends and a BOM": {"\xef\xbb\xbf[P]\r\nuser=a\r\n", map[string]string{"user": "a"}},
-		"names in capitals":           {"[P]\nUser=A\n", map[string]string{"user": "A"}},
-		"comments":                    {"# [P]\n[P]\n;user=b\n#x\nuser=a\n", map[string]string{"user": "a"}},
-		"only what is below it":       {"user=x\n[O]\nuser=y\n[P]\nuser=a\n[Q]\nuser=z\n", map[string]string{"user": "a"}},
-		"nonsense in other profiles":  {"[O]\nwhat\n[P]\nuser=a\n[Q]\nuser=1\nuser=2\n", map[string]string{"user": "a"}},
-		"an empty one":                {"[P]\n", map[string]string{}},
-		"an empty value":              {"[P]\nuser=\n", map[string]string{"user": ""}},
-		"a name with a prefix":        {"[PP]\nuser=x\n[P]\nuser=a\n", map[string]string{"user": "a"}},
+		"plain":                         {"[P]\nuser=a\nregion = b\n", map[string]string{"user": "a", "region": "b"}},
+		"a value with equals signs":     {"[P]\npass_phrase=a=b==c\n", map[string]string{"pass_phrase": "a=b==c"}},
+		"a colon in place of =":         {"[P]\nuser: a\n", map[string]string{"user": "a"}},
+		"a fingerprint has colons":      {"[P]\nfingerprint=aa:bb\n", map[string]string{"fingerprint": "aa:bb"}},
+		"Windows line ends and a BOM":   {"\xef\xbb\xbf[P]\r\nuser=a\r\n", map[string]string{"user": "a"}},
+		"names in capitals":             {"[P]\nUser=A\n", map[string]string{"user": "A"}},
+		"comments":                      {"# [P]\n[P]\n;user=b\n#x\nuser=a\n", map[string]string{"user": "a"}},
+		"only the lines of the profile": {"user=x\n[O]\nuser=y\n[P]\nuser=a\n[Q]\nuser=z\n", map[string]string{"user": "a"}},
+		"nonsense in other profiles":    {"[O]\nwhat\n[P]\nuser=a\n[Q]\nuser=1\nuser=2\n", map[string]string{"user": "a"}},
+		"an empty profile":              {"[P]\n", map[string]string{}},
+		"an empty value":                {"[P]\nuser=\n", map[string]string{"user": ""}},
+		"a name with a prefix":          {"[PP]\nuser=x\n[P]\nuser=a\n", map[string]string{"user": "a"}},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -204,11 +204,11 @@ func FuzzParseProfile(f *testing.F) {
 		values, err := ociauth.ParseProfile([]byte(text), "P")
 		if err != nil {
 			if values != nil {
-				t.Errorf("values %q beside the error %v", values, err)
+				t.Errorf("values %q with the error %v", values, err)
 			}
 			return
 		}
-		// A profile that parses prints back the same.
+		// A parsed profile prints back the same.
 		var again strings.Builder
 		again.WriteString("[P]\n")
 		for key, value := range values {
@@ -224,13 +224,13 @@ func FuzzParseProfile(f *testing.F) {
 	})
 }
 
-func TestKindsOfPrincipal(t *testing.T) {
+func TestAuthKinds(t *testing.T) {
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
 	file := tenancy.Admin().ConfigFile()
 	tests := map[string]ociauth.Config{
 		"an API key":                         {},
 		"an API key under a pass phrase":     {Profile: ocitest.ProfilePassphrase},
-		"the same, given":                    {Profile: ocitest.ProfilePassphrase, Override: ociauth.Override{Passphrase: ocitest.Passphrase}},
+		"the same, overridden":               {Profile: ocitest.ProfilePassphrase, Override: ociauth.Override{Passphrase: ocitest.Passphrase}},
 		"a session":                          {Kind: ociauth.KindSecurityToken, Profile: ocitest.ProfileSession},
 		"a session, as the profile has it":   {Kind: ociauth.KindAPIKey, Profile: ocitest.ProfileSession},
 		"own certificate authorities":        {Client: oci.Config{CAFile: cloud.CAFile()}},
@@ -274,8 +274,7 @@ func TestTheProfileOfTheHomeDirectory(t *testing.T) {
 	}
 }
 
-// TestARenewedSession renews the token, and the key with it, under a principal
-// that is in use.
+// TestARenewedSession renews the token and its key while a client uses them.
 func TestARenewedSession(t *testing.T) {
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
 	first, second := tenancy.NewUser("first", "Administrators"), tenancy.NewUser("second", "Administrators")
@@ -306,6 +305,6 @@ func TestARenewedSession(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := p.Namespace(t.Context()); err == nil || !strings.Contains(err.Error(), "expired") {
-		t.Errorf("with a token whose time is over: %v", err)
+		t.Errorf("with an expired token: %v", err)
 	}
 }

@@ -19,7 +19,8 @@ import (
 	"github.com/oke-sign/oke-sign/test/ocitest"
 )
 
-// pod is a workload that may do nothing: whose tenancy it is everybody may know.
+// pod returns a workload without rights. It may read the namespace of its tenancy,
+// as every caller may.
 func pod(t *testing.T) (*ocitest.Tenancy, *ocitest.Workload, ociauth.Config) {
 	t.Helper()
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
@@ -48,10 +49,10 @@ func TestWorkload(t *testing.T) {
 	}
 }
 
-// A token is replaced in time, with the service account's token as it is then.
+// A new token is requested in time, with the service account's token of that moment.
 func TestWorkloadTokensAreRenewed(t *testing.T) {
 	tenancy, w, cfg := pod(t)
-	w.SetLife(time.Minute + 2*time.Second) // of which the last minute is not used
+	w.SetLife(time.Minute + 2*time.Second) // the last minute is not used
 	who, err := ociauth.SignIn(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -62,7 +63,7 @@ func TestWorkloadTokensAreRenewed(t *testing.T) {
 			t.Fatalf("got %q, %v", got, err)
 		}
 	}
-	// While the endpoint is down the last token serves to its end, and then
+	// While the endpoint is down, the last token serves until its expiry. After that
 	// nothing is sent unsigned.
 	w.Answer(http.StatusServiceUnavailable, "down")
 	for {
@@ -81,9 +82,9 @@ func TestWorkloadTokensAreRenewed(t *testing.T) {
 	}
 }
 
-// A token that OCI refuses is replaced. A token that was just replaced stays, however
-// often OCI refuses it.
-func TestWorkloadTokensThatAreRefused(t *testing.T) {
+// A token that OCI rejects is replaced. A new token stays, however often OCI rejects
+// it.
+func TestRejectedWorkloadTokens(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		made := 0
 		identify, refused := ociauth.Tokens(func() (string, error) { made++; return fmt.Sprint("token ", made), nil })
@@ -110,9 +111,9 @@ func TestWorkloadTokensThatAreRefused(t *testing.T) {
 	})
 }
 
-// OCI refuses a good token where the tenancy is not subscribed to the region that an
-// image names. It is not given up before there is another.
-func TestTokensThatAreRefusedInVain(t *testing.T) {
+// OCI rejects a good token if the tenancy is not subscribed to the region of an
+// image. The client uses the token until it has another one.
+func TestGoodTokensThatOCIRejects(t *testing.T) {
 	down := errors.New("down")
 	for name, fail := range map[string]func() error{
 		"the endpoint is down": func() error { return down },
@@ -145,7 +146,7 @@ func TestTokensThatAreRefusedInVain(t *testing.T) {
 					time.Sleep(time.Minute)
 				}
 				failing.Store(false)
-				if _, err := identify(t.Context()); err != nil { // by either: another is asked for meanwhile
+				if _, err := identify(t.Context()); err != nil { // with the old or the new token: a request for another runs in the background
 					t.Error(err)
 				}
 				synctest.Wait()
@@ -157,13 +158,13 @@ func TestTokensThatAreRefusedInVain(t *testing.T) {
 				time.Sleep(21 * time.Minute)
 				expect("") // its time is over
 				synctest.Wait()
-				time.Sleep(2 * time.Minute) // until nothing is under way
+				time.Sleep(2 * time.Minute) // until no request is in flight
 			})
 		})
 	}
 }
 
-func TestWorkloadsThatAreNone(t *testing.T) {
+func TestBadWorkloads(t *testing.T) {
 	jwt := func(claims map[string]any) string {
 		body, err := json.Marshal(claims)
 		if err != nil {
@@ -209,16 +210,16 @@ func TestWorkloadsThatAreNone(t *testing.T) {
 		"not base64":       {func(_ *ociauth.Config, w *ocitest.Workload) { w.Answer(200, `"!"`) }, "not base64"},
 		"no JSON in it":    {func(_ *ociauth.Config, w *ocitest.Workload) { w.Answer(200, `"aGVsbG8="`) }, "not JSON in base64"},
 		"no session token": {func(_ *ociauth.Config, w *ocitest.Workload) { w.Answer(200, answer("x")) }, "no session token"},
-		"a header's end":   {func(_ *ociauth.Config, w *ocitest.Workload) { w.Answer(200, answer("ST$a\r\nb")) }, "not a valid token"},
+		"a line break":     {func(_ *ociauth.Config, w *ocitest.Workload) { w.Answer(200, answer("ST$a\r\nb")) }, "not a valid token"},
 		"no JWT":           {func(_ *ociauth.Config, w *ocitest.Workload) { w.Answer(200, answer("ST$abc")) }, "the token is not a JWT"},
 		"no claims":        {func(_ *ociauth.Config, w *ocitest.Workload) { w.Answer(200, answer("ST$e30.e30.e30")) }, "names no tenancy"},
 		"no tenancy": {func(_ *ociauth.Config, w *ocitest.Workload) {
 			w.Answer(200, answer("ST$"+jwt(map[string]any{"exp": later, "res_tenant": "../x"})))
 		}, "names no tenancy"},
-		"no end": {func(_ *ociauth.Config, w *ocitest.Workload) {
+		"no expiry": {func(_ *ociauth.Config, w *ocitest.Workload) {
 			w.Answer(200, answer("ST$"+jwt(map[string]any{"res_tenant": tenancy})))
 		}, "the token has no expiry"},
-		"an end that is over": {func(_ *ociauth.Config, w *ocitest.Workload) {
+		"an expired token": {func(_ *ociauth.Config, w *ocitest.Workload) {
 			w.Answer(200, answer("ST$"+jwt(map[string]any{"res_tenant": tenancy, "exp": 1})))
 		}, "not a valid token"},
 		"far too much": {func(_ *ociauth.Config, w *ocitest.Workload) { w.Answer(200, `"`+strings.Repeat("A", 1<<20)+`"`) }, "more than 65536 bytes"},
@@ -231,10 +232,11 @@ func TestWorkloadsThatAreNone(t *testing.T) {
 			if err == nil || who != nil || !strings.Contains(err.Error(), test.says) {
 				t.Errorf("got %v, %v; want %q", who, err, test.says)
 			}
-			// The cluster's answer may change in a moment. A wrong configuration does not.
+			// The cluster's answer may change soon. A wrong configuration does not
+			// change.
 			told := name == "not in a cluster" || name == "no region" || name == "another realm"
 			if ociauth.IsUnvouched(err) == told {
-				t.Errorf("worth another try: %t, of %v", !told, err)
+				t.Errorf("temporary: %t, of %v", !told, err)
 			}
 		})
 	}

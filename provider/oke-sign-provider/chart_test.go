@@ -20,8 +20,7 @@ import (
 
 var update = flag.Bool("update", false, "write the table of metrics into the chart's README")
 
-// rendered are the objects of the chart, as its own test holds them, by file and
-// by kind.
+// rendered returns the objects in the chart's own goldens, by file and by kind.
 func rendered(t *testing.T) map[string]map[string][]map[string]any {
 	t.Helper()
 	files, err := filepath.Glob("../../charts/testdata/oke-sign/*.golden")
@@ -105,9 +104,9 @@ func TestTheChartsProvidersAreThePrograms(t *testing.T) {
 	}
 }
 
-func TestTheChartsAlertsAreAboutMetricsThatAreThere(t *testing.T) {
+func TestTheChartsAlertsUseExistingMetrics(t *testing.T) {
 	r := start(t, cloud.NewTenancy(t, ocitest.TenancyConfig{}).Admin())
-	until(t, "ready, and so OCI was asked", func() bool { status, _ := r.get("/readyz"); return status == http.StatusOK })
+	until(t, "ready, so OCI was called", func() bool { status, _ := r.get("/readyz"); return status == http.StatusOK })
 	_, metrics := r.get("/metrics")
 	named := regexp.MustCompile(`\boke_sign_[a-z_]+`)
 	there := make(map[string]bool)
@@ -123,20 +122,20 @@ func TestTheChartsAlertsAreAboutMetricsThatAreThere(t *testing.T) {
 		t.Fatalf("only %q in the alerts", used)
 	}
 	for what, part := range map[string]string{
-		"no replica is ready, be it reached or not": `absent(oke_sign_ready == 1)`,
-		"no answer about signatures":                `oke_sign_decision_errors_total{endpoint="signatures"}`,
-		"no answer about scans":                     `oke_sign_decision_errors_total{endpoint="scans",cause!="deadline"}`,
-		"no right to read repositories":             `oke_sign_answers_total{endpoint="signatures",reason="image-not-found"}`,
-		"questions of another version":              "sum(rate(oke_sign_malformed_questions_total[",
-		"too many connections":                      "oke_sign_connections_closed_total",
+		"no replica is ready, reached or not": `absent(oke_sign_ready == 1)`,
+		"no answer about signatures":          `oke_sign_decision_errors_total{endpoint="signatures"}`,
+		"no answer about scans":               `oke_sign_decision_errors_total{endpoint="scans",cause!="deadline"}`,
+		"no right to read repositories":       `oke_sign_answers_total{endpoint="signatures",reason="image-not-found"}`,
+		"questions of another version":        "sum(rate(oke_sign_malformed_questions_total[",
+		"too many connections":                "oke_sign_connections_closed_total",
 	} {
 		if !strings.Contains(string(text), part) {
-			t.Errorf("images are refused for %s, and no alert says so", what)
+			t.Errorf("images are denied for %s, and no alert covers it", what)
 		}
 	}
 	for _, name := range used {
 		if !there[name] {
-			t.Errorf("alerts use %s, which is none of %q", name, slices.Sorted(maps.Keys(there)))
+			t.Errorf("alerts use %s, which is not in %q", name, slices.Sorted(maps.Keys(there)))
 		}
 	}
 	selector, matcher := regexp.MustCompile(`\b(oke_sign_[a-z_]+)\{([^}]*)\}`), regexp.MustCompile(`([a-z]+)(=~|!~|!=|=)("[^"]*")`)
@@ -153,7 +152,7 @@ func TestTheChartsAlertsAreAboutMetricsThatAreThere(t *testing.T) {
 	}
 }
 
-// metricsTable renders the project's own metrics, as /metrics shows them, as a table.
+// metricsTable renders the project's own metrics in /metrics as a table.
 func metricsTable(exposition string) string {
 	help, labels := make(map[string]string), make(map[string][]string)
 	var b strings.Builder
@@ -195,7 +194,7 @@ func metricsTable(exposition string) string {
 func TestTheReadmeListsTheMetrics(t *testing.T) {
 	const file, begin, end = "../../charts/oke-sign/README.md", "<!-- begin metrics -->\n", "<!-- end metrics -->\n"
 	r := start(t, cloud.NewTenancy(t, ocitest.TenancyConfig{}).Admin())
-	until(t, "ready, and so OCI was asked", func() bool { status, _ := r.get("/readyz"); return status == http.StatusOK })
+	until(t, "ready, so OCI was called", func() bool { status, _ := r.get("/readyz"); return status == http.StatusOK })
 	_, metrics := r.get("/metrics")
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -214,7 +213,7 @@ func TestTheReadmeListsTheMetrics(t *testing.T) {
 		if !*update {
 			t.Fatalf("the table differs from /metrics; go test ./provider/oke-sign-provider -run Readme -update writes it (-want +got):\n%s", diff)
 		}
-		if err := os.WriteFile(file, []byte(before+begin+want+end+after), 0o600); err != nil { //nolint:gosec // the mode is that of the file
+		if err := os.WriteFile(file, []byte(before+begin+want+end+after), 0o600); err != nil { //nolint:gosec // the file keeps its mode
 			t.Fatal(err)
 		}
 	}

@@ -23,8 +23,8 @@ import (
 	"github.com/oke-sign/oke-sign/test/pki"
 )
 
-// In a cluster the program needs no file but its service account: it makes its
-// certificate, tells Gatekeeper, and finds out whom to answer.
+// In a cluster the program needs its service account and no files. It makes its
+// certificate, registers it with Gatekeeper, and learns which client to answer.
 func TestInCluster(t *testing.T) {
 	t.Parallel()
 	const (
@@ -108,14 +108,15 @@ func TestInCluster(t *testing.T) {
 		}
 	}
 	if _, metrics := r.get("/metrics"); !strings.Contains(metrics, "oke_sign_certificate_expiry_timestamp_seconds 1.") {
-		t.Error("no certificate's end among the metrics")
+		t.Error("the metrics lack the expiry of the certificate")
 	}
 	if asked := api.Asked(); !slices.Contains(asked, "watch "+webhooks) {
 		t.Errorf("asked for %q", asked)
 	}
 }
 
-// postAs asks with a certificate of Gatekeeper's name, wherever the URL's host is.
+// postAs sends a request to the URL with a certificate of Gatekeeper's name. The
+// connection goes to the program, whatever the URL's host is.
 func (r *running) postAs(ca *pki.Authority, url string, roots []byte) (int, string) {
 	r.t.Helper()
 	pair, err := ca.Issue(pki.Leaf{Names: []string{gatekeeper}})

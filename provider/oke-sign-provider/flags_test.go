@@ -26,10 +26,10 @@ func TestParse(t *testing.T) {
 	tests := map[string]struct {
 		args []string
 		env  map[string]string
-		want func(*options) // what differs from the defaults
+		want func(*options) // the differences from the defaults
 		err  string         // part of it
 	}{
-		"the least that works": {args: tls, want: func(*options) {}},
+		"the smallest command line": {args: tls, want: func(*options) {}},
 		"everything": {
 			args: append([]string{
 				"--addr", "127.0.0.1:1", "--health-addr=127.0.0.1:2", "--client-ca", "ca", "--client-name", "n",
@@ -46,11 +46,11 @@ func TestParse(t *testing.T) {
 				o.compartments = []string{"ocid1.compartment.oc1..c", "ocid1.tenancy.oc1..t"}
 			},
 		},
-		"what Oracle's tools read of the environment": {
+		"the variables of Oracle's tools": {
 			args: tls, env: map[string]string{"OCI_CONFIG_FILE": "e", "OCI_DEFAULT_CERTS_PATH": "ca"},
 			want: func(o *options) { o.who.ConfigFile, o.who.Client.CAFile = "e", "ca" },
 		},
-		"and of its own": {
+		"the program's own variables": {
 			args: tls, env: map[string]string{
 				"OCI_CLI_AUTH": "instance_obo_user", "OCI_CONFIG_FILE": "e", "OCI_CLI_CONFIG_FILE": "f", "OCI_CLI_PROFILE": "p", "OCI_CLI_REGION": "r",
 				"OCI_CLI_CERT_BUNDLE": "b", "OCI_DEFAULT_CERTS_PATH": "ca", "OCI_CLI_TENANCY": "t",
@@ -64,10 +64,10 @@ func TestParse(t *testing.T) {
 			args: append([]string{"--config-file", "f"}, tls...), env: map[string]string{"OCI_CLI_CONFIG_FILE": "e"},
 			want: func(o *options) { o.who.ConfigFile = "f" },
 		},
-		"no certificate":                 {args: nil, err: "set --cert-secret and --service, or --tls-cert and --tls-key"},
-		"no key":                         {args: tls[:2], err: "set --cert-secret and --service, or --tls-cert and --tls-key"},
-		"a name that nobody vouches for": {args: append([]string{"--client-name", "n"}, tls...), err: "--client-name without --client-ca"},
-		"a certificate of its own, for Gatekeeper": {
+		"no certificate":             {args: nil, err: "set --cert-secret and --service, or --tls-cert and --tls-key"},
+		"no key":                     {args: tls[:2], err: "set --cert-secret and --service, or --tls-cert and --tls-key"},
+		"a client name without a CA": {args: append([]string{"--client-name", "n"}, tls...), err: "--client-name without --client-ca"},
+		"a self-made certificate, registered with Gatekeeper": {
 			args: append([]string{"--client-ca-from-gatekeeper", "--gatekeeper-webhooks", "g"}, own...), env: map[string]string{"KUBERNETES_SERVICE_HOST": "10.96.0.1", "KUBERNETES_SERVICE_PORT": "6443"},
 			want: func(o *options) {
 				o.tlsCert, o.tlsKey, o.who.Workload.KubernetesHost, o.apiPort = "", "", "10.96.0.1", "6443"
@@ -82,16 +82,16 @@ func TestParse(t *testing.T) {
 				o.who.Workload.KubernetesHost, o.fromGatekeeper, o.clientName = "10.96.0.1", true, "n"
 			},
 		},
-		"two certificates":                                   {args: append(own, tls...), env: pod, err: "set only one of the two"},
-		"a certificate for nobody":                           {args: own[:2], env: pod, err: "--cert-secret needs --service"},
-		"a service without a certificate":                    {args: append(own[2:4:4], tls...), env: pod, err: "--service without --cert-secret"},
-		"two CAs":                                            {args: append([]string{"--client-ca", "f", "--client-ca-from-gatekeeper"}, tls...), env: pod, err: "set only one of the two"},
-		"Gatekeeper outside of a cluster":                    {args: append([]string{"--client-ca-from-gatekeeper"}, tls...), err: "KUBERNETES_SERVICE_HOST is not set"},
-		"its own outside of a cluster":                       {args: own, err: "KUBERNETES_SERVICE_HOST is not set"},
-		"a Secret without a namespace":                       {args: []string{"--cert-secret", "b", "--service", "a/c"}, env: pod, err: "want NAMESPACE/NAME"},
-		"a Service on no port":                               {args: []string{"--cert-secret", "a/b", "--service", "a/c:https"}, env: pod, err: "want NAMESPACE/NAME or NAMESPACE/NAME:PORT"},
-		"a longer answer than the Provider object waits for": {args: append([]string{"--timeout", "2s"}, own...), env: pod, err: "--timeout 2s: want less than 2s"},
-		"a longer one about scans":                           {args: append([]string{"--scan-timeout", "1s"}, own...), env: pod, err: "--scan-timeout 1s: want less than 1s"},
+		"two certificates":                             {args: append(own, tls...), env: pod, err: "set only one of the two"},
+		"a certificate without a Service":              {args: own[:2], env: pod, err: "--cert-secret needs --service"},
+		"a service without a certificate":              {args: append(own[2:4:4], tls...), env: pod, err: "--service without --cert-secret"},
+		"two CAs":                                      {args: append([]string{"--client-ca", "f", "--client-ca-from-gatekeeper"}, tls...), env: pod, err: "set only one of the two"},
+		"Gatekeeper outside of a cluster":              {args: append([]string{"--client-ca-from-gatekeeper"}, tls...), err: "KUBERNETES_SERVICE_HOST is not set"},
+		"a self-made certificate outside of a cluster": {args: own, err: "KUBERNETES_SERVICE_HOST is not set"},
+		"a Secret without a namespace":                 {args: []string{"--cert-secret", "b", "--service", "a/c"}, env: pod, err: "want NAMESPACE/NAME"},
+		"a Service without a port number":              {args: []string{"--cert-secret", "a/b", "--service", "a/c:https"}, env: pod, err: "want NAMESPACE/NAME or NAMESPACE/NAME:PORT"},
+		"a longer timeout than the Provider object's":  {args: append([]string{"--timeout", "2s"}, own...), env: pod, err: "--timeout 2s: want less than 2s"},
+		"a longer timeout for scans":                   {args: append([]string{"--scan-timeout", "1s"}, own...), env: pod, err: "--scan-timeout 1s: want less than 1s"},
 		"nearly as long": {
 			args: append([]string{"--timeout", "1.9s", "--scan-timeout", "900ms"}, own...), env: pod,
 			want: func(o *options) {
@@ -101,7 +101,7 @@ func TestParse(t *testing.T) {
 				o.timeout, o.scanTime = 1900*time.Millisecond, 900*time.Millisecond
 			},
 		},
-		"webhooks that nobody follows": {args: append([]string{"--gatekeeper-webhooks", "g"}, tls...), err: "--gatekeeper-webhooks without --client-ca-from-gatekeeper"},
+		"webhooks without --client-ca-from-gatekeeper": {args: append([]string{"--gatekeeper-webhooks", "g"}, tls...), err: "--gatekeeper-webhooks without --client-ca-from-gatekeeper"},
 		"a workload": {
 			args: append([]string{"--auth", "oke_workload_identity", "--service-account", "d"}, tls...),
 			env:  map[string]string{"OCI_RESOURCE_PRINCIPAL_REGION": "us-ashburn-1", "KUBERNETES_SERVICE_HOST": "10.96.0.1"},
@@ -125,14 +125,14 @@ func TestParse(t *testing.T) {
 				o.who.Resource = ociauth.Resource{Version: "2.2", Region: "us-ashburn-1", Token: "t", Key: "k", Passphrase: "p"}
 			},
 		},
-		"a workload somewhere":          {args: append([]string{"--auth", "oke_workload_identity"}, tls...), err: "--auth oke_workload_identity needs --region"},
-		"OIDC somewhere":                {args: append([]string{"--auth", "oidc", "--oidc-domain", "https://d.identity.oraclecloud.com"}, tls...), err: "--auth oidc needs --region and --oidc-domain"},
-		"OIDC from nobody":              {args: append([]string{"--auth", "oidc", "--region", "iad"}, tls...), err: "--auth oidc needs --region and --oidc-domain"},
-		"a kind that does not exist":    {args: append([]string{"--auth", "basic"}, tls...), err: `--auth "basic": want api_key, security_token, instance_principal, instance_obo_user, resource_principal, oke_workload_identity, oidc`},
+		"a workload without a region":   {args: append([]string{"--auth", "oke_workload_identity"}, tls...), err: "--auth oke_workload_identity needs --region"},
+		"OIDC without a region":         {args: append([]string{"--auth", "oidc", "--oidc-domain", "https://d.identity.oraclecloud.com"}, tls...), err: "--auth oidc needs --region and --oidc-domain"},
+		"OIDC without a domain":         {args: append([]string{"--auth", "oidc", "--region", "iad"}, tls...), err: "--auth oidc needs --region and --oidc-domain"},
+		"an unknown auth kind":          {args: append([]string{"--auth", "basic"}, tls...), err: `--auth "basic": want api_key, security_token, instance_principal, instance_obo_user, resource_principal, oke_workload_identity, oidc`},
 		"no time":                       {args: append([]string{"--timeout", "0s"}, tls...), err: "--timeout 0s"},
-		"more time than anybody has":    {args: append([]string{"--timeout", "1m"}, tls...), err: "--timeout 1m0s"},
-		"a drain without an end":        {args: append([]string{"--drain", "2m"}, tls...), err: "--drain 2m0s"},
-		"a drain into the past":         {args: append([]string{"--drain", "-1s"}, tls...), err: "--drain -1s"},
+		"too much time":                 {args: append([]string{"--timeout", "1m"}, tls...), err: "--timeout 1m0s"},
+		"a drain that is too long":      {args: append([]string{"--drain", "2m"}, tls...), err: "--drain 2m0s"},
+		"a negative drain":              {args: append([]string{"--drain", "-1s"}, tls...), err: "--drain -1s"},
 		"a number without a unit":       {args: append([]string{"--timeout", "2"}, tls...), err: "timeout"},
 		"an unknown format":             {args: append([]string{"--log-format", "xml"}, tls...), err: `--log-format "xml"`},
 		"an unknown flag":               {args: append([]string{"--insecure"}, tls...), err: "insecure"},
@@ -147,7 +147,7 @@ func TestParse(t *testing.T) {
 			if tt.err != "" {
 				var usage usageError
 				if !errors.As(err, &usage) || !strings.Contains(err.Error(), tt.err) {
-					t.Errorf("got error %v, want one of usage with %q", err, tt.err)
+					t.Errorf("got error %v, want a usage error with %q", err, tt.err)
 				}
 				return
 			}

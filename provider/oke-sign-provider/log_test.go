@@ -12,12 +12,13 @@ import (
 	"time"
 )
 
-// writes counts the writes that reach the other side, which reads while open.
+// writes counts the writes that the reader receives. The reader reads while open is
+// closed.
 type writes struct {
 	mu   sync.Mutex
 	text bytes.Buffer
 	n    int
-	open chan struct{} // closed while somebody reads; nil: always
+	open chan struct{} // closed while the reader reads; nil: it always reads
 }
 
 func (w *writes) Write(p []byte) (int, error) {
@@ -76,17 +77,17 @@ func TestLines(t *testing.T) {
 	})
 }
 
-// No caller waits for a log that nobody reads. Lines without room are counted, and the
-// count is logged as soon as somebody reads again.
-func TestLinesThatNobodyReads(t *testing.T) {
+// No caller waits for a log without a reader. Lines without room are counted, and
+// the count is logged when the reader reads again.
+func TestLinesWithoutAReader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		out := writes{open: make(chan struct{})}
 		l := newLines(&out, asText)
 		line := strings.Repeat("x", 1023) + "\n"
 		fmt.Fprint(l, line)
-		time.Sleep(time.Second) // the writer has taken it, and is stuck
+		time.Sleep(time.Second) // the writer has taken the line, and waits
 		if got := l.Stuck(); got != "" {
-			t.Errorf("stuck after one second: %q", got)
+			t.Errorf("waiting after one second: %q", got)
 		}
 		began := time.Now()
 		for range maxHeld/1024 + 500 {
@@ -102,7 +103,7 @@ func TestLinesThatNobodyReads(t *testing.T) {
 		close(out.open)
 		time.Sleep(time.Second)
 		if got := l.Stuck(); got != "" {
-			t.Errorf("read again, and stuck: %q", got)
+			t.Errorf("read again, and waiting: %q", got)
 		}
 		said := `level=WARN msg="log lines were dropped: nobody read standard error" lines=500`
 		if got := out.String(); strings.Count(got, line) != maxHeld/1024+1 || strings.Count(got, said) != 1 || !strings.HasSuffix(got, said+"\n") {
@@ -116,7 +117,7 @@ func TestLinesThatNobodyReads(t *testing.T) {
 	})
 }
 
-// The end does not wait for a reader that never comes.
+// The end of the program does not wait for a reader that never comes.
 func TestFlushGivesUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		out := writes{open: make(chan struct{})}

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// The limit follows the container's. No limit there, or none that can be read, is no
-// reason to collect garbage without end.
+// The limit follows the container's. Without a readable limit, garbage is collected
+// at the usual rate.
 func TestMemoryLimit(t *testing.T) {
 	for name, tt := range map[string]struct {
 		limit uint64

@@ -47,7 +47,7 @@ func TestMain(m *testing.M) {
 
 const gatekeeper = "gatekeeper-webhook-service.gatekeeper-system.svc"
 
-// running is the whole program, its files and its log.
+// running is the whole program with its files and its log.
 type running struct {
 	t       *testing.T
 	addr    string
@@ -76,7 +76,7 @@ func startIn(t *testing.T, getenv func(string) string, flags ...string) *running
 	return r
 }
 
-// prepare makes the files of a program that is to run, and returns its flags.
+// prepare makes the files for the program, and returns its flags.
 func prepare(t *testing.T) (r *running, flags []string) {
 	t.Helper()
 	r = &running{t: t, dir: t.TempDir(), stopped: make(chan error, 1)}
@@ -147,7 +147,7 @@ func (r *running) write(name string, content []byte) {
 	}
 }
 
-// read collects the log, and learns from it where the program serves.
+// read collects the log, and takes the program's addresses from it.
 func (r *running) read(log io.Reader, serving chan<- struct{}) {
 	for s := bufio.NewScanner(log); s.Scan(); {
 		var line map[string]any
@@ -166,7 +166,7 @@ func (r *running) read(log io.Reader, serving chan<- struct{}) {
 	}
 }
 
-// lines are those of the log with this message, or all.
+// lines returns the lines of the log with this message, or all lines.
 func (r *running) lines(message string) []map[string]any {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -179,7 +179,7 @@ func (r *running) lines(message string) []map[string]any {
 	return found
 }
 
-// ask sends questions by Gatekeeper's own client.
+// ask sends questions with Gatekeeper's own client.
 func (r *running) ask(keys ...string) externaldata.ProviderResponse {
 	r.t.Helper()
 	answer, err := r.try(keys...)
@@ -225,7 +225,7 @@ func (r *running) get(path string) (int, string) {
 	return resp.StatusCode, string(body)
 }
 
-// until asks again and again, because the other side takes its time.
+// until repeats a check, because the other side takes time.
 func until(t *testing.T, what string, holds func() bool) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
@@ -250,7 +250,8 @@ func question(image string, keys ...string) string {
 	return string(b)
 }
 
-// values are the verdicts of an answer by key, without what differs each time.
+// values returns the verdicts of an answer by key, without the parts that differ
+// each time.
 func values(answer externaldata.ProviderResponse) map[string]string {
 	got := make(map[string]string)
 	for _, item := range answer.Response.Items {
@@ -337,9 +338,9 @@ func TestVerdicts(t *testing.T) {
 	}
 }
 
-// A record's key version is its uploader's word. One that climbs out of its place
-// in a URL would fetch the public key of an attacker's own key, from an OCI that
-// normalises paths, as the key of the policy.
+// The uploader of a record chooses its key version. A version with a path would
+// fetch the public key of the attacker's key in place of the policy's key, if OCI
+// normalises paths.
 func TestClimbingKeyVersion(t *testing.T) {
 	t.Parallel()
 	for _, setting := range []string{"normalised", "refused"} {
@@ -368,9 +369,9 @@ func TestClimbingKeyVersion(t *testing.T) {
 			if got := values(answer)[asked]; got != "false key-unusable " {
 				t.Errorf("got %+v", answer.Response)
 			}
-			asked = question(img.Ref(), evil.ID, mine.ID) // a policy lists a key for its honest signatures
+			asked = question(img.Ref(), evil.ID, mine.ID) // a policy lists this key for its honest signatures
 			if got := values(r.ask(asked))[asked]; got != "false key-unusable " {
-				t.Errorf("with the other key listed too: %s", got)
+				t.Errorf("with the other key allowed too: %s", got)
 			}
 			for _, req := range tenancy.Requests() {
 				if strings.Contains(req.Target, "..") && !strings.Contains(req.Target, "ocid1.tenancy.oc1..") || strings.Contains(req.Target, evil.Version()) {
@@ -378,14 +379,14 @@ func TestClimbingKeyVersion(t *testing.T) {
 				}
 			}
 			if len(tenancy.Requests()) == 0 {
-				t.Error("no request was noted")
+				t.Error("no request was recorded")
 			}
 		})
 	}
 }
 
-// While OCI fails nothing is a yes, and the denial says what OCI said. Nothing of
-// it is remembered: the very next request is answered.
+// While OCI fails, no answer is a yes, and the denial has OCI's error. The error is
+// not cached, so the next request after the outage is answered.
 func TestOutage(t *testing.T) {
 	t.Parallel()
 	const lists = "artifacts.ListContainerImageSignatures"
@@ -393,13 +394,13 @@ func TestOutage(t *testing.T) {
 		fault ocitest.Fault
 		says  string
 	}{
-		"failing":                 {ocitest.Fault{Kind: ocitest.Status, Status: 503}, "503 ServiceUnavailable"},
-		"throttled":               {ocitest.Fault{Kind: ocitest.Status, Status: 429}, "429 TooManyRequests"},
-		"throttled for a second":  {ocitest.Fault{Kind: ocitest.Status, Status: 429, RetryAfter: "1"}, "429 TooManyRequests"},
-		"throttled for a minute":  {ocitest.Fault{Kind: ocitest.Status, Status: 429, RetryAfter: "60"}, "429 TooManyRequests"},
-		"no answer":               {ocitest.Fault{Kind: ocitest.Hang}, "ListContainerImageSignatures: no answer "},
-		"connections that break":  {ocitest.Fault{Kind: ocitest.Reset}, "ListContainerImageSignatures: "},
-		"answers that do not end": {ocitest.Fault{Kind: ocitest.Trickle, Delay: ocitest.Duration(time.Second)}, "ListContainerImageSignatures: "},
+		"failing":                {ocitest.Fault{Kind: ocitest.Status, Status: 503}, "503 ServiceUnavailable"},
+		"throttled":              {ocitest.Fault{Kind: ocitest.Status, Status: 429}, "429 TooManyRequests"},
+		"throttled for a second": {ocitest.Fault{Kind: ocitest.Status, Status: 429, RetryAfter: "1"}, "429 TooManyRequests"},
+		"throttled for a minute": {ocitest.Fault{Kind: ocitest.Status, Status: 429, RetryAfter: "60"}, "429 TooManyRequests"},
+		"no answer":              {ocitest.Fault{Kind: ocitest.Hang}, "ListContainerImageSignatures: no answer "},
+		"connections that break": {ocitest.Fault{Kind: ocitest.Reset}, "ListContainerImageSignatures: "},
+		"endless answers":        {ocitest.Fault{Kind: ocitest.Trickle, Delay: ocitest.Duration(time.Second)}, "ListContainerImageSignatures: "},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -413,7 +414,7 @@ func TestOutage(t *testing.T) {
 
 			test.fault.Operation = lists
 			fault := tenancy.Fault(test.fault)
-			// Others keep asking for images that nobody has seen.
+			// Other callers ask about unknown images all the time.
 			ctx, stop := context.WithCancel(t.Context())
 			var others sync.WaitGroup
 			for n := range 3 {
@@ -432,7 +433,7 @@ func TestOutage(t *testing.T) {
 				t.Errorf("while OCI fails: %+v", during)
 			}
 			if test.fault.Kind == ocitest.Status && !strings.Contains(during.SystemError, "(opc-request-id ") {
-				t.Errorf("it does not say which request: %s", during.SystemError)
+				t.Errorf("it does not name the request: %s", during.SystemError)
 			}
 			stop()
 			cloud.ClearFault(fault)
@@ -445,8 +446,8 @@ func TestOutage(t *testing.T) {
 	}
 }
 
-// An OCI that does not answer costs the budget and no more, and what was begun
-// goes on: the next answer is there.
+// An OCI that does not answer takes the budget and no more. The work continues, so
+// the next request finds its result.
 func TestBudget(t *testing.T) {
 	t.Parallel()
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
@@ -470,7 +471,7 @@ func TestBudget(t *testing.T) {
 	if !strings.Contains(answer.Response.SystemError, slow.Ref()) {
 		t.Errorf("systemError %q does not name %s", answer.Response.SystemError, slow.Ref())
 	}
-	until(t, "what was begun to be remembered", func() bool {
+	until(t, "a cached result of the work", func() bool {
 		_, metrics := r.get("/metrics")
 		return strings.Contains(metrics, `oke_sign_cache_entries{cache="evidence"} 2`)
 	})
@@ -479,13 +480,13 @@ func TestBudget(t *testing.T) {
 		t.Errorf("the next answer: %s", got)
 	}
 	if n := tenancy.Calls()["artifacts.ListContainerImageSignatures"]; n != lists {
-		t.Errorf("%d more lists for an answer that was there", n-lists)
+		t.Errorf("%d more lists for a cached answer", n-lists)
 	}
 }
 
-// Anybody who may create a Pod can make up tags without end. If OCI throttles the calls
-// for tags, no signature is delayed.
-func TestTagsThatAreThrottled(t *testing.T) {
+// Anybody who may create a Pod can invent any number of tags. If OCI throttles the
+// calls for tags, no signature is delayed.
+func TestThrottledTagsDelayNoSignature(t *testing.T) {
 	t.Parallel()
 	const lookups = "artifacts.LookupContainerImageByUri"
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
@@ -506,17 +507,17 @@ func TestTagsThatAreThrottled(t *testing.T) {
 				for range 16 {
 					made = append(made, fmt.Sprintf("iad.ocir.io/%s/app:made-up-%d", tenancy.Namespace, tags.Add(1)))
 				}
-				_, _ = r.send("/v1/digests", made...) // nobody waits for them
+				_, _ = r.send("/v1/digests", made...) // the answers do not matter
 			}
 		})
 	}
-	until(t, "OCI is asked for tags", func() bool { return tenancy.Calls()[lookups] > 5 })
+	until(t, "calls for tags", func() bool { return tenancy.Calls()[lookups] > 5 })
 	q := question(img.Ref(), key.ID)
 	answer, err := r.try(q)
 	stop.Store(true)
 	wait.Wait()
 	if err != nil || values(*answer)[q] != "true signed " {
-		t.Errorf("a signature while OCI is asked for too many tags: %+v, %v", answer, err)
+		t.Errorf("a signature during throttled calls for tags: %+v, %v", answer, err)
 	}
 }
 
@@ -534,7 +535,7 @@ func TestNotReadyWithoutOCI(t *testing.T) {
 	}
 	asked := question("iad.ocir.io/"+tenancy.Namespace+"/app@sha256:"+strings.Repeat("0", 64), "ocid1.key.oc1.iad.b5r7bu4kaaeug."+strings.Repeat("a", 60))
 	if answer := r.ask(asked); len(answer.Response.Items) != 0 || answer.Response.SystemError == "" {
-		t.Errorf("asked before it knows its tenancy: %+v", answer.Response)
+		t.Errorf("an answer before it knows its tenancy: %+v", answer.Response)
 	}
 	cloud.ClearFault(fault)
 	until(t, "ready", func() bool { status, _ := r.get("/readyz"); return status == http.StatusOK })
@@ -551,16 +552,15 @@ func TestReadyByOneCall(t *testing.T) {
 	}
 }
 
-// A namespace that a flag gives is no sign that OCI takes this identity for whom it
-// takes itself.
-func TestNotReadyOnItsWord(t *testing.T) {
+// A namespace in a flag does not prove that OCI accepts this identity.
+func TestNotReadyByAFlag(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
 		refused bool
 		before  string // the namespace
 		want    string
 	}{
-		"OCI refuses the principal":   {refused: true, want: "401"},
+		"OCI rejects the identity":    {refused: true, want: "401"},
 		"OCI knows another namespace": {before: "not", want: "its namespace is"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -578,7 +578,7 @@ func TestNotReadyOnItsWord(t *testing.T) {
 	}
 }
 
-// A request that is under way when the program is told to stop gets its answer.
+// The program answers a request in flight when it is told to stop.
 func TestShutdown(t *testing.T) {
 	t.Parallel()
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
@@ -598,7 +598,7 @@ func TestShutdown(t *testing.T) {
 	until(t, "shutting down", func() bool { return len(r.lines("shutting down")) > 0 })
 	wait.Wait()
 	if got := values(answer)[asked]; got != "true signed " {
-		t.Errorf("answer of the request under way: %+v", answer.Response)
+		t.Errorf("answer to the request in flight: %+v", answer.Response)
 	}
 	if err := <-r.stopped; err != nil {
 		t.Errorf("ended with %v", err)
@@ -608,8 +608,8 @@ func TestShutdown(t *testing.T) {
 	}
 }
 
-// Probes hear first that the program stops; who still asks is answered and told
-// to ask elsewhere next time.
+// Probes learn first that the program stops. It still answers every caller, and
+// tells each to use another replica next time.
 func TestDrain(t *testing.T) {
 	t.Parallel()
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
@@ -620,8 +620,8 @@ func TestDrain(t *testing.T) {
 	until(t, "ready", func() bool { status, _ := r.get("/readyz"); return status == http.StatusOK })
 	asked := question(img.Ref(), key.ID)
 
-	// Callers ask as long as the Service sends them here: until the probe has
-	// said no for a while.
+	// Callers send requests as long as the Service leads them here, until the probe
+	// has failed for a while.
 	ctx, elsewhere := context.WithCancel(t.Context())
 	var answered, after atomic.Int64
 	var wait sync.WaitGroup
@@ -643,7 +643,7 @@ func TestDrain(t *testing.T) {
 	until(t, "many answers", func() bool { return answered.Load() > 50 })
 	r.stop()
 	until(t, "not ready", func() bool { status, _ := r.get("/readyz"); return status == http.StatusServiceUnavailable })
-	until(t, "answers given while it stops", func() bool { return after.Load() > 10 })
+	until(t, "answers during the stop", func() bool { return after.Load() > 10 })
 	elsewhere()
 	wait.Wait()
 	if err := <-r.stopped; err != nil {
@@ -651,9 +651,9 @@ func TestDrain(t *testing.T) {
 	}
 }
 
-// Callers that connect at the very end, each on a new connection, are answered or refused
-// at once. No caller with a connection is left without an answer.
-func TestNobodyIsLostAtTheEnd(t *testing.T) {
+// Callers that connect at the very end, each on a new connection, are answered or
+// rejected at once. No caller with a connection is left without an answer.
+func TestNoCallerIsLostAtTheEnd(t *testing.T) {
 	t.Parallel()
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
 	r := start(t, tenancy.Admin(), "--drain", "500ms")
@@ -667,7 +667,7 @@ func TestNobodyIsLostAtTheEnd(t *testing.T) {
 			for {
 				c, err := net.DialTimeout("tcp", r.addr, 10*time.Second)
 				if err != nil {
-					return // it listens no more
+					return // the listener is closed
 				}
 				_ = c.SetDeadline(time.Now().Add(30 * time.Second))
 				conn := tls.Client(c, config)
@@ -692,9 +692,9 @@ func TestNobodyIsLostAtTheEnd(t *testing.T) {
 	}
 }
 
-// A log that nobody reads stops nobody: questions are answered, lines are dropped and
-// counted, readiness tells, and the process ends when it is told to.
-func TestLogThatNobodyReads(t *testing.T) {
+// A log without a reader blocks nothing. Questions are answered, lines are dropped
+// and counted, /readyz reports it, and the process ends on request.
+func TestLogWithoutAReader(t *testing.T) {
 	t.Parallel()
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
 	r, flags := prepare(t)
@@ -741,7 +741,7 @@ func TestLogThatNobodyReads(t *testing.T) {
 		}
 		return dropped()
 	})
-	until(t, "readiness tells", func() bool {
+	until(t, "/readyz reports it", func() bool {
 		status, text := r.get("/readyz")
 		return status == http.StatusOK && strings.HasPrefix(text, "ready, but nobody has read standard error for ")
 	})
@@ -753,7 +753,7 @@ func TestLogThatNobodyReads(t *testing.T) {
 	}
 	killed := time.AfterFunc(10*time.Second, func() { _ = cmd.Process.Kill() })
 	if err := cmd.Wait(); err != nil || !killed.Stop() {
-		t.Errorf("told to end, and 10 seconds later: %v", err)
+		t.Errorf("10 seconds after SIGTERM: %v", err)
 	}
 }
 
@@ -769,8 +769,8 @@ func startWorkload(t *testing.T, pod *ocitest.Workload, region string) *running 
 	return startIn(t, getenv, "--auth", "oke_workload_identity", "--region", region, "--service-account", pod.Dir)
 }
 
-// In a cluster nobody gives the provider a key: its service account is enough, with
-// the statements that name it.
+// In a cluster the provider needs no key. Its service account is enough, with the
+// statements that name it.
 func TestWorkload(t *testing.T) {
 	t.Parallel()
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
@@ -789,12 +789,12 @@ func TestWorkload(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 	if n := pod.Asked(); n != 1 {
-		t.Errorf("asked for a token %d times", n)
+		t.Errorf("%d requests for a token", n)
 	}
 }
 
-// A cluster that does not vouch for the provider now may do so soon: it waits, says
-// why, and need not be started again.
+// A cluster that rejects the provider's token now may accept it soon. The provider
+// waits, says why, and need not restart.
 func TestWorkloadThatWaits(t *testing.T) {
 	t.Parallel()
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
@@ -806,9 +806,10 @@ func TestWorkloadThatWaits(t *testing.T) {
 		return status == http.StatusServiceUnavailable && strings.Contains(why, "for a workload's token: 503 Service Unavailable: coming up")
 	})
 	if status, why := r.get("/healthz"); status != http.StatusOK {
-		t.Errorf("it is to be started again: %d %s", status, why)
+		t.Errorf("the probe restarts it: %d %s", status, why)
 	}
-	// Alerts know it from one that answers, although Prometheus reaches both.
+	// Alerts distinguish it from a replica that answers, although Prometheus reaches
+	// both.
 	readiness := func() string {
 		status, metrics := r.get("/metrics")
 		if status != http.StatusOK {
@@ -817,12 +818,12 @@ func TestWorkloadThatWaits(t *testing.T) {
 		return regexp.MustCompile(`(?m)^oke_sign_ready .*$`).FindString(metrics)
 	}
 	if got := readiness(); got != "oke_sign_ready 0" {
-		t.Errorf("while it waits its metrics say %q", got)
+		t.Errorf("while it waits, its metrics have %q", got)
 	}
 	pod.Answer(0, "")
 	until(t, "it is ready", func() bool { status, _ := r.get("/readyz"); return status == http.StatusOK })
 	if got := readiness(); got != "oke_sign_ready 1" {
-		t.Errorf("when it is ready its metrics say %q", got)
+		t.Errorf("when it is ready, its metrics have %q", got)
 	}
 	asked := question("nginx", "ocid1.key.oc1.iad.b5r7bu4kaaeug."+strings.Repeat("a", 60))
 	if got := values(r.ask(asked))[asked]; got != "false not-oci-registry " {
@@ -830,8 +831,8 @@ func TestWorkloadThatWaits(t *testing.T) {
 	}
 }
 
-// An error that waiting cannot fix ends the program, even during the wait. A signal ends
-// the wait.
+// An error that waiting cannot fix ends the program, also during the wait. A signal
+// ends the wait.
 func TestWorkloadThatWaitsInVain(t *testing.T) {
 	t.Parallel()
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
@@ -877,7 +878,7 @@ func TestProfiles(t *testing.T) {
 	}
 }
 
-// Certificates change while the program runs, and so does who may ask.
+// A running program loads new certificates, and a new CA of its callers.
 func TestRenewal(t *testing.T) {
 	t.Parallel()
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
@@ -941,19 +942,19 @@ func TestStartRefused(t *testing.T) {
 	defer func() { _ = taken.Close() }()
 
 	for name, tt := range map[string]struct {
-		flags []string // after those that work
+		flags []string // appended to the flags that work
 		says  []string
 	}{
 		"no certificate file":        {[]string{"--tls-cert", path("none")}, []string{"reading the serving certificate", path("none"), "no such file"}},
 		"no certificate in it":       {[]string{"--tls-cert", path("junk")}, []string{path("junk"), "failed to find any PEM data"}},
-		"a CA file with nothing":     {[]string{"--client-ca", path("junk")}, []string{"CA of clients", path("junk"), "holds no certificate"}},
+		"an empty CA file":           {[]string{"--client-ca", path("junk")}, []string{"CA of clients", path("junk"), "holds no certificate"}},
 		"no configuration file":      {[]string{"--config-file", path("none")}, []string{path("none")}},
 		"no such profile":            {[]string{"--profile", "NOBODY"}, []string{"NOBODY", config}},
 		"no session in a profile":    {[]string{"--auth", "security_token"}, []string{"DEFAULT", "security_token_file"}},
 		"an endpoint elsewhere":      {[]string{"--vault-endpoint", "https://evil.example"}, []string{"--vault-endpoint", "evil.example"}},
-		"a tenancy of other realm":   {[]string{"--tenancy", "ns=ocid1.tenancy.oc2..x"}, []string{"realm oc2"}},
-		"an address that is taken":   {[]string{"--addr", taken.Addr().String()}, []string{"listening for Gatekeeper", "address already in use"}},
-		"a port that does not exist": {[]string{"--health-addr", "127.0.0.1:99999"}, []string{"listening for probes and metrics", "99999"}},
+		"a tenancy of another realm": {[]string{"--tenancy", "ns=ocid1.tenancy.oc2..x"}, []string{"realm oc2"}},
+		"an address in use":          {[]string{"--addr", taken.Addr().String()}, []string{"listening for Gatekeeper", "address already in use"}},
+		"a port out of range":        {[]string{"--health-addr", "127.0.0.1:99999"}, []string{"listening for probes and metrics", "99999"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			args := append([]string{

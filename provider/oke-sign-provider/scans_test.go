@@ -20,7 +20,8 @@ func scanQuestion(image string) string {
 	return string(b)
 }
 
-// scans asks about scans, and says of each image in short what came.
+// scans sends questions about scans, and returns a short text for each image's
+// answer.
 func (r *running) scans(images ...string) (map[string]string, string) {
 	r.t.Helper()
 	var keys []string
@@ -38,7 +39,7 @@ func reports(answer *externaldata.ProviderResponse) map[string]string {
 	got := make(map[string]string)
 	for _, item := range answer.Response.Items {
 		var q struct{ Image string }
-		_ = json.Unmarshal([]byte(item.Key), &q) // what does not parse is missed below
+		_ = json.Unmarshal([]byte(item.Key), &q) // the test misses a question that does not parse
 		v, _ := item.Value.(map[string]any)
 		got[q.Image] = fmt.Sprint(v["reason"])
 		if v["known"] == true {
@@ -93,13 +94,14 @@ func TestScans(t *testing.T) {
 	before := tenancy.Calls()
 	r.scans(bad.Ref(), clean.Ref())
 	if after := tenancy.Calls(); fmt.Sprint(after) != fmt.Sprint(before) {
-		t.Errorf("from memory, and yet OCI was asked: %v, %v", before, after)
+		t.Errorf("from the cache, but OCI was called: %v, %v", before, after)
 	}
 }
 
-// TestScansThatHang: while the service hangs, every question about scans is
-// answered in its time with what is not known, and signatures as if nothing were.
-func TestScansThatHang(t *testing.T) {
+// TestHangingScans checks both endpoints while the scanning service hangs. Each
+// question about scans gets its answer in time: the result is unknown. Signatures
+// are checked as usual.
+func TestHangingScans(t *testing.T) {
 	t.Parallel()
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
 	tenancy.AllowScanning()
@@ -113,9 +115,9 @@ func TestScansThatHang(t *testing.T) {
 	for n := range 100 {
 		many = append(many, strings.Split(img.Ref(), "@")[0]+fmt.Sprintf("@sha256:%064d", n))
 	}
-	for _, image := range many[1:] { // none of them there, and each looked up
+	for _, image := range many[1:] { // they do not exist, and each costs a call
 		if got, _ := r.scans(img.Ref(), image); got[img.Ref()] != "" {
-			t.Fatalf("an answer out of nothing: %v", got)
+			t.Fatalf("an answer without a source: %v", got)
 		}
 	}
 	_, missing := r.scans(img.Ref())
@@ -126,7 +128,7 @@ func TestScansThatHang(t *testing.T) {
 	if got := values(r.ask(q)); got[q] != "false unsigned " {
 		t.Errorf("a signature's denial while scans hang: %v", got)
 	}
-	// The registry is asked for both, and scans may hang there as well.
+	// Both endpoints use the registry, and scans may hang there too.
 	lookups := tenancy.Fault(ocitest.Fault{Kind: ocitest.Hang, Operation: "artifacts.LookupContainerImageByUri"})
 	signed := tenancy.NewImage("app", "v2")
 	tenancy.Add(signed.Sign(key, "SHA_256_RSA_PKCS_PSS"))

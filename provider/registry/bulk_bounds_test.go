@@ -14,7 +14,8 @@ import (
 	"github.com/oke-sign/oke-sign/test/ocitest"
 )
 
-// bulk asks a client for one image of a crowd and returns how many records it gave.
+// bulk asks a client for one image of a crowd, and returns the number of its
+// records.
 func (c *crowd) bulk(t *testing.T, n int) int {
 	t.Helper()
 	records, _ := c.client.Bulk(t.Context(), c.refs[n], c.keys)
@@ -22,7 +23,7 @@ func (c *crowd) bulk(t *testing.T, n int) int {
 }
 
 func TestBulkAsksOnlyWhereItHelps(t *testing.T) {
-	t.Run("one image, however often it is asked for", func(t *testing.T) {
+	t.Run("one image, any number of times", func(t *testing.T) {
 		c := newCrowd(t, 5, 100)
 		if got := c.cost(func() { c.bulk(t, 0); c.bulk(t, 0); c.bulk(t, 0) }); got != 0 {
 			t.Errorf("%d calls", got)
@@ -30,7 +31,7 @@ func TestBulkAsksOnlyWhereItHelps(t *testing.T) {
 	})
 	t.Run("images of another tenancy", func(t *testing.T) {
 		c := newCrowd(t, 5, 100)
-		c.bulk(t, 0) // now its own namespace is known
+		c.bulk(t, 0) // the client learns its namespace
 		for n := range c.refs {
 			c.refs[n] = parse(t, strings.Replace(c.refs[n].String(), c.tenancy.Namespace, "elsewhere", 1))
 		}
@@ -45,7 +46,7 @@ func TestBulkAsksOnlyWhereItHelps(t *testing.T) {
 			t.Errorf("%d calls", got)
 		}
 	})
-	t.Run("the compartments that are configured", func(t *testing.T) {
+	t.Run("the configured compartments", func(t *testing.T) {
 		c := newCrowd(t, 5, 100)
 		var compartments []string
 		for _, name := range []string{"empty", "team"} {
@@ -67,7 +68,7 @@ func TestBulkAsksOnlyWhereItHelps(t *testing.T) {
 		c.tenancy.MoveRepository(c.images[0].RepositoryID, c.tenancy.NewCompartment("team", ""))
 		c.tenancy.Allow("Allow user dev to read repos in compartment team")
 		c.askAs(t, c.tenancy.NewUser("dev"))
-		for range 2 { // refused at the root, the second time for ten minutes
+		for range 2 { // rejected at the root, the second time for ten minutes
 			if _, _, err := c.client.Records(t.Context(), missing(t, c.images[0])); err != nil {
 				t.Fatal(err)
 			}
@@ -86,7 +87,7 @@ func TestBulkAsksOnlyWhereItHelps(t *testing.T) {
 	})
 }
 
-func TestBulkWaitsOnceForAListThatHangs(t *testing.T) {
+func TestBulkWaitsOnceForAHangingList(t *testing.T) {
 	c := newCrowd(t, 3, 100)
 	c.tenancy.Fault(ocitest.Fault{Operation: images, Kind: ocitest.Hang})
 	c.bulk(t, 0)
@@ -94,20 +95,20 @@ func TestBulkWaitsOnceForAListThatHangs(t *testing.T) {
 	for range 10 {
 		c.bulk(t, 1)
 	}
-	if took := time.Since(began); took > 3*time.Second { // 0.4 s for the first of them
-		t.Errorf("ten waited for %v", took)
+	if took := time.Since(began); took > 3*time.Second { // the first one waits for 0.4 s
+		t.Errorf("ten calls took %v", took)
 	}
 }
 
-// A list that is not what OCI promises is left at once, and its pages are not read on.
-func TestBulkLeavesListsThatAreMalformed(t *testing.T) {
+// A malformed list is abandoned at once. Its other pages are not read.
+func TestBulkAbandonsMalformedLists(t *testing.T) {
 	for _, lie := range []map[string]any{{"id": ""}, {"lifecycleState": ""}} {
 		c := newCrowd(t, 25, 10)
 		c.tenancy.Fault(ocitest.Fault{Operation: images, Kind: ocitest.Set, Set: lie})
 		for n := range 10 {
 			c.bulk(t, n)
 		}
-		if n := c.tenancy.Calls()[images]; n > 2 { // one page, and one that may be empty
+		if n := c.tenancy.Calls()[images]; n > 2 { // one page, and possibly an empty one
 			t.Errorf("%v: %d pages were read", lie, n)
 		}
 	}
@@ -123,7 +124,7 @@ func TestBulkLeavesListsThatAreMalformed(t *testing.T) {
 	}
 }
 
-func TestBulkHoldsABoundedAmount(t *testing.T) {
+func TestBulkMemoryIsBounded(t *testing.T) {
 	t.Run("of bytes", func(t *testing.T) {
 		for held, want := range map[int]int{registry.MaxBulkBytes - 1: 1, registry.MaxBulkBytes: 0} {
 			c := newCrowd(t, 3, 100)
@@ -144,7 +145,7 @@ func TestBulkHoldsABoundedAmount(t *testing.T) {
 			}
 			c.client.Hold(held)
 			c.bulk(t, 0)
-			time.Sleep(300 * time.Millisecond) // nobody waits for what is read ahead
+			time.Sleep(300 * time.Millisecond) // the reading runs in the background
 			if n := c.tenancy.Calls()[images]; n != want {
 				t.Errorf("with %d bytes held: %d pages, want %d", held, n, want)
 			}
@@ -196,20 +197,21 @@ func TestBulkHoldsABoundedAmount(t *testing.T) {
 			want, held  int
 		}{
 			"one by one":                  {[][]signature.KeyID{keys[:1], keys[1:2], keys[:2]}, false, 2, 2},
-			"as many as there may be":     {[][]signature.KeyID{keys[:12], keys[12:16]}, false, registry.MaxBulkKeys, registry.MaxBulkKeys},
+			"as many as the limit":        {[][]signature.KeyID{keys[:12], keys[12:16]}, false, registry.MaxBulkKeys, registry.MaxBulkKeys},
 			"one more, in a question":     {[][]signature.KeyID{keys[:17]}, false, registry.MaxBulkKeys, registry.MaxBulkKeys},
-			"one more, in another one":    {[][]signature.KeyID{keys[:12], keys[12:17]}, false, 5, 12}, // those of before are forgotten
+			"one more, in another one":    {[][]signature.KeyID{keys[:12], keys[12:17]}, false, 5, 12}, // the earlier keys are dropped
 			"one more, for an inventory":  {[][]signature.KeyID{keys[:12], keys[12:17]}, true, registry.MaxBulkKeys, registry.MaxBulkKeys},
 			"many more, for an inventory": {[][]signature.KeyID{keys[:16], keys[16:]}, true, registry.MaxBulkKeys, registry.MaxBulkKeys},
 		} {
 			if got, held := registry.Wanted(tt.inventoried, tt.questions...); got != tt.want || held != tt.held {
-				t.Errorf("%s: %d keys, of which the first map has %d; want %d, %d", name, got, held, tt.want, tt.held)
+				t.Errorf("%s: %d keys, %d of them in the first map; want %d, %d", name, got, held, tt.want, tt.held)
 			}
 		}
 	})
 }
 
-// pages is a list whose pages have so many items, of which some are left after each.
+// pages returns a list whose pages have these numbers of items, and count the items
+// after them.
 func pages(items ...int) func(page *string) (oci.Page, error) {
 	n := 0
 	return func(*string) (oci.Page, error) {
@@ -235,17 +237,17 @@ func TestBulkReadsAPageAtATime(t *testing.T) {
 	}
 	for name, tt := range map[string]struct {
 		items []int
-		steps int // until the list is over or fails
+		steps int // number of steps until the list ends or fails
 		fails bool
 	}{
-		"one page":                       {[]int{7}, 1, false},
-		"an empty list":                  {[]int{0}, 1, false},
-		"blank pages before an item":     {[]int{0, 0, 1, 1}, 2, false},
-		"too many blank pages":           {[]int{0, 0, 0, 1}, 1, true},
-		"a blank page at the end":        {[]int{1, 0}, 2, false},
-		"blank pages among many":         {slices.Repeat([]int{10, 0}, registry.MaxBulkPages), registry.MaxBulkPages, false},
-		"as many pages as there may be":  {full(registry.MaxBulkPages), registry.MaxBulkPages, false},
-		"one page more: the first alone": {full(registry.MaxBulkPages + 1), 1, false},
+		"one page":                      {[]int{7}, 1, false},
+		"an empty list":                 {[]int{0}, 1, false},
+		"blank pages before an item":    {[]int{0, 0, 1, 1}, 2, false},
+		"too many blank pages":          {[]int{0, 0, 0, 1}, 1, true},
+		"a blank page at the end":       {[]int{1, 0}, 2, false},
+		"blank pages among many":        {slices.Repeat([]int{10, 0}, registry.MaxBulkPages), registry.MaxBulkPages, false},
+		"as many pages as the limit":    {full(registry.MaxBulkPages), registry.MaxBulkPages, false},
+		"one page more: only the first": {full(registry.MaxBulkPages + 1), 1, false},
 	} {
 		var cur registry.Cursor
 		read := pages(tt.items...)
@@ -274,7 +276,7 @@ func TestBulkReadsAPageAtATime(t *testing.T) {
 	}
 }
 
-func TestBulkReadsOnWhileItIsWorthIt(t *testing.T) {
+func TestBulkReadsWhileItIsWorthIt(t *testing.T) {
 	more := "more"
 	page := func(items, left int) oci.Page { return oci.Page{Items: items, Remaining: left, Next: &more} }
 	over := func(items int) oci.Page { return oci.Page{Items: items} }
@@ -282,15 +284,15 @@ func TestBulkReadsOnWhileItIsWorthIt(t *testing.T) {
 		images, signatures oci.Page
 		want               bool
 	}{
-		"all was read":                     {over(3), over(3), true},
-		"two pages for four images":        {over(4), page(10, 20), true},
-		"two pages for three images":       {over(3), page(10, 20), false},
-		"part of a page counts as one":     {over(4), page(10, 11), true},
-		"and is one too many":              {over(4), page(10, 21), false},
-		"pages of both lists":              {page(2, 2), page(10, 10), true},
-		"pages of both lists, one more":    {page(2, 2), page(10, 11), false},
-		"images that have yet to be read":  {page(10, 10), page(10, 80), true},
-		"more signatures than look-ups be": {page(10, 10), page(10, 100), false},
+		"all pages were read":           {over(3), over(3), true},
+		"two pages for four images":     {over(4), page(10, 20), true},
+		"two pages for three images":    {over(3), page(10, 20), false},
+		"part of a page counts as one":  {over(4), page(10, 11), true},
+		"part of a page too many":       {over(4), page(10, 21), false},
+		"pages of both lists":           {page(2, 2), page(10, 10), true},
+		"pages of both lists, one more": {page(2, 2), page(10, 11), false},
+		"images on later pages":         {page(10, 10), page(10, 80), true},
+		"more signatures than look-ups": {page(10, 10), page(10, 100), false},
 	} {
 		if got := registry.Worthwhile(tt.images, tt.signatures); got != tt.want {
 			t.Errorf("%s: %v", name, got)
@@ -298,9 +300,9 @@ func TestBulkReadsOnWhileItIsWorthIt(t *testing.T) {
 	}
 }
 
-// A refusal at a tenancy's root counts for half a minute, and a second refusal for ten
+// A rejection at a tenancy's root counts for half a minute, and a second one for ten
 // minutes. An answer at the root removes both.
-func TestRefusalsAtTheRoot(t *testing.T) {
+func TestRejectionsAtTheRoot(t *testing.T) {
 	c := newCrowd(t, 1, 100)
 	ask := func(refused bool) {
 		t.Helper()
@@ -325,7 +327,7 @@ func TestRefusalsAtTheRoot(t *testing.T) {
 	rooted(10*time.Minute-1, false)
 	rooted(1, true)
 	ask(false)
-	ask(true) // as if for the first time
+	ask(true) // as at the first time
 	rooted(29*time.Second, false)
 	rooted(time.Second, true)
 }

@@ -29,7 +29,7 @@ import (
 
 const images = "artifacts.ListContainerImages"
 
-// signers are keys of a tenancy, and what a Checker is told of them.
+// signers are keys of a tenancy, and the functions of a Checker about them.
 type signers struct {
 	keys []*ocitest.Key
 	ids  []signature.KeyID
@@ -37,7 +37,7 @@ type signers struct {
 	pub  map[signature.KeyVersionID]*rsa.PublicKey
 }
 
-// private is slow to make, so that all tenancies have the same three.
+// private makes three keys for all tenancies, because making keys is slow.
 var private = sync.OnceValue(func() (keys [3]*rsa.PrivateKey) {
 	for i := range keys {
 		var err error
@@ -69,7 +69,7 @@ func signersOf(t *testing.T, tenancy *ocitest.Tenancy) *signers {
 	return s
 }
 
-// reader is a registry's client whose Bulk the test chooses.
+// reader is a client of the registry with a Bulk of the test.
 type reader struct {
 	*registry.Client
 	bulk func(context.Context, image.Reference, []signature.KeyID) ([]signature.Record, time.Time)
@@ -93,7 +93,7 @@ func (s *signers) PublicKey(_ context.Context, _ signature.KeyID, version signat
 	return s.pub[version], nil
 }
 
-// asker asks a Checker about references.
+// asker sends references to a Checker.
 type asker struct{ *checker.Checker }
 
 func (a asker) Check(ctx context.Context, ref image.Reference, keys []signature.KeyID) (checker.Answer, error) {
@@ -105,7 +105,7 @@ func (a asker) Check(ctx context.Context, ref image.Reference, keys []signature.
 	return a.Checker.Check(ctx, img, allowed)
 }
 
-// checker decides on what c reads.
+// checker returns a Checker that reads with c.
 func (s *signers) checker(c *registry.Client, now func() time.Time, bulk func(context.Context, image.Reference, []signature.KeyID) ([]signature.Record, time.Time)) asker {
 	return asker{checker.New(checker.Config{Images: reader{c, bulk}, Keys: s, Now: now})}
 }
@@ -122,9 +122,9 @@ func remove(t *testing.T, tenancy *ocitest.Tenancy, img *ocitest.Image) {
 	}
 }
 
-// TestBulkDecidesNothingElse makes worlds at random and asks about all that is in
-// them in both ways.
-func TestBulkDecidesNothingElse(t *testing.T) {
+// TestBulkDoesNotChangeAVerdict makes random worlds. It asks about each image in both
+// ways, with lists and without.
+func TestBulkDoesNotChangeAVerdict(t *testing.T) {
 	worlds := uint64(25)
 	if testing.Short() {
 		worlds = 10
@@ -144,7 +144,7 @@ func TestBulkDecidesNothingElse(t *testing.T) {
 	}
 }
 
-// randomly is a world of one tenancy.
+// randomly is a random world of one tenancy.
 type randomly struct {
 	*mathrand.Rand
 	tenancy *ocitest.Tenancy
@@ -220,7 +220,7 @@ func randomWorld(t *testing.T, r *mathrand.Rand) *randomly {
 	return w
 }
 
-// attach gives an image records of which few are honest.
+// attach gives an image signature records, most of them dishonest.
 func (w *randomly) attach(all []*ocitest.Image, img *ocitest.Image) {
 	for range oneOf(w.Rand, 0, 1, 1, 1, 2, 5) {
 		rec := img.Sign(oneOf(w.Rand, w.signers.keys...), oneOf(w.Rand, "SHA_256_RSA_PKCS_PSS", "SHA_384_RSA_PKCS_PSS"))
@@ -239,7 +239,7 @@ func (w *randomly) attach(all []*ocitest.Image, img *ocitest.Image) {
 		case 5:
 			rec.Algorithm = "SHA_512_RSA_PKCS_PSS"
 		case 6:
-			if w.IntN(4) == 0 { // a flood before the honest one, or after
+			if w.IntN(4) == 0 { // a flood comes before the honest record, or after it
 				hostile := rec
 				hostile.KeyID = oneOf(w.Rand, rec.KeyID, "ocid1.key.oc1.iad.x")
 				hostile.Message = "AAAA"
@@ -255,8 +255,8 @@ func (w *randomly) attach(all []*ocitest.Image, img *ocitest.Image) {
 	}
 }
 
-// compare asks about everything, by several at once, and about each image under
-// two sets of keys.
+// compare asks about each image under two sets of keys, with several callers at
+// once.
 func (w *randomly) compare(t *testing.T, helped, denied *atomic.Int64) {
 	one, many := client(t, w.user, w.cfg), client(t, w.user, w.cfg)
 	single := w.signers.checker(one, nil, nil)
@@ -289,8 +289,7 @@ func (w *randomly) compare(t *testing.T, helped, denied *atomic.Int64) {
 	group.Wait()
 }
 
-// crowd is a repository with signed images, and a Checker that asks about them at
-// a time of the test's own.
+// crowd is a repository with signed images, and a Checker with a clock of the test.
 type crowd struct {
 	tenancy *ocitest.Tenancy
 	signers *signers
@@ -321,7 +320,7 @@ func newCrowd(t *testing.T, n, pageLimit int) *crowd {
 	return c
 }
 
-// askAs makes a new client for a user, with empty caches.
+// askAs replaces the client with a new one for a user. Its caches are empty.
 func (c *crowd) askAs(t *testing.T, user *ocitest.User) {
 	t.Helper()
 	clock := func() time.Time {
@@ -347,7 +346,7 @@ func (c *crowd) pass(d time.Duration) {
 	c.now = c.now.Add(d)
 }
 
-// cost is what f makes of calls, without those for the namespace.
+// cost returns the number of calls of f, without those for the namespace.
 func (c *crowd) cost(f func()) (calls int) {
 	count := func() int { return c.tenancy.Calls()[lists] + c.tenancy.Calls()[images] + c.tenancy.Calls()[lookups] }
 	before := count()
@@ -380,13 +379,13 @@ func TestBulkCosts(t *testing.T) {
 		c.tenancy.MoveRepository(c.images[0].RepositoryID, c.tenancy.NewCompartment("team", ""))
 		c.tenancy.Allow("Allow user dev to read repos in compartment team")
 		c.askAs(t, c.tenancy.NewUser("dev"))
-		for n, want := range []int{3, 2, 0, 0} { // the first is refused at the root and looks its compartment up
+		for n, want := range []int{3, 2, 0, 0} { // the first call is rejected at the root and finds the compartment
 			if got := c.cost(func() { yes(t, c, c.refs[n]) }); got != want {
 				t.Errorf("image %d: %d calls, want %d", n, got, want)
 			}
 		}
 	})
-	t.Run("images that are asked for now and then are looked up", func(t *testing.T) {
+	t.Run("images with rare questions are looked up", func(t *testing.T) {
 		c := newCrowd(t, 5, 100)
 		for _, ref := range c.refs {
 			if got := c.cost(func() { yes(t, c, ref) }); got != 1 {
@@ -426,7 +425,7 @@ func TestBulkCosts(t *testing.T) {
 			t.Errorf("%d calls", got)
 		}
 	})
-	t.Run("keys that are asked for later are looked up", func(t *testing.T) {
+	t.Run("keys of later questions are looked up", func(t *testing.T) {
 		c := newCrowd(t, 4, 100)
 		for _, img := range c.images {
 			c.tenancy.Add(img.Sign(c.signers.keys[1], "SHA_256_RSA_PKCS_PSS"))
@@ -441,7 +440,7 @@ func TestBulkCosts(t *testing.T) {
 			t.Errorf("later on: %d calls", got)
 		}
 	})
-	t.Run("a history that is too long is left at its first page", func(t *testing.T) {
+	t.Run("a history that is too long is abandoned at its first page", func(t *testing.T) {
 		c := newCrowd(t, 25, 1)
 		newest := len(c.refs) - 1
 		yes(t, c, c.refs[0])
@@ -452,7 +451,7 @@ func TestBulkCosts(t *testing.T) {
 			t.Errorf("nine others: %d calls", got)
 		}
 	})
-	t.Run("lists that are longer than look-ups are left at their first page", func(t *testing.T) {
+	t.Run("lists that cost more than look-ups are abandoned at their first page", func(t *testing.T) {
 		c := newCrowd(t, 12, 10)
 		for range 5 {
 			for _, img := range c.images {
@@ -464,7 +463,7 @@ func TestBulkCosts(t *testing.T) {
 			t.Errorf("%d calls", got)
 		}
 	})
-	t.Run("images that nobody signed cost what they did, and the lists once in ten minutes", func(t *testing.T) {
+	t.Run("unsigned images cost their look-ups, and the lists once in ten minutes", func(t *testing.T) {
 		c := newCrowd(t, 0, 100)
 		for range 20 {
 			c.refs = append(c.refs, parse(t, c.tenancy.NewImage("app").Ref()))
@@ -489,9 +488,9 @@ func TestBulkCosts(t *testing.T) {
 	})
 }
 
-// A change after the lists were read makes no verdict worse, and delays a verdict no
-// longer than without lists.
-func TestHowOldWhatIsReadInBulkCanBe(t *testing.T) {
+// A change after the lists were read makes no verdict worse. It delays no verdict
+// longer than a change without lists.
+func TestHowOldListsCanBe(t *testing.T) {
 	t.Run("a new image and a new signature count at once", func(t *testing.T) {
 		c := newCrowd(t, 3, 100)
 		late := c.tenancy.NewImage("app")
@@ -539,7 +538,8 @@ func TestHowOldWhatIsReadInBulkCanBe(t *testing.T) {
 		img := c.tenancy.NewImage("app")
 		c.images, c.refs = append(c.images, img), append(c.refs, parse(t, img.Ref()))
 		slices.Reverse(c.refs)
-		// The oldest image, on the last page, has the newest signature, on the first.
+		// The oldest image is on the last page. Its signature is the newest, on the
+		// first page.
 		oldest := c.refs[len(c.refs)-1]
 		revoked := c.tenancy.Add(c.images[0].Sign(c.signers.keys[0], "SHA_384_RSA_PKCS_PSS"))[0]
 		ask := func(n int) { c.check(c.refs[n]) }
@@ -548,10 +548,10 @@ func TestHowOldWhatIsReadInBulkCanBe(t *testing.T) {
 		revoke(t, c.tenancy, revoked)
 		revoke(t, c.tenancy, c.records[0])
 		c.pass(10 * time.Second)
-		if v := c.check(oldest); v.Reason != verdict.Unsigned { // reads the second ones
+		if v := c.check(oldest); v.Reason != verdict.Unsigned { // reads the second pages
 			t.Fatalf("%+v", v)
 		}
-		ask(23) // reads the last ones
+		ask(23) // reads the last pages
 		for range 60 {
 			c.pass(time.Second)
 			if v := c.check(oldest); v.Signed() {
@@ -573,7 +573,7 @@ func revoke(t *testing.T, tenancy *ocitest.Tenancy, id string) {
 	}
 }
 
-// Lists do not find a record that a look-up does not see because the image was flooded.
+// Lists must not find a record in a flood that a look-up cannot reach.
 func TestBulkLooksNoFurtherThanALookUp(t *testing.T) {
 	c := newCrowd(t, 8, 100)
 	flooded := c.tenancy.NewImage("app")
@@ -583,7 +583,7 @@ func TestBulkLooksNoFurtherThanALookUp(t *testing.T) {
 	ref, unsigned := parse(t, flooded.Ref()), parse(t, c.tenancy.NewImage("app").Ref())
 	c.check(c.refs[0])
 	for range 5 {
-		if got, _ := c.client.Bulk(t.Context(), unsigned, c.signers.ids); len(got) > 0 { // reads a page each time
+		if got, _ := c.client.Bulk(t.Context(), unsigned, c.signers.ids); len(got) > 0 { // reads a page at each call
 			t.Errorf("got %+v", got)
 		}
 	}
@@ -595,7 +595,7 @@ func TestBulkLooksNoFurtherThanALookUp(t *testing.T) {
 	}
 }
 
-// Lists that cannot be read cost a little time and no verdict.
+// Lists that cannot be read take a little time and change no verdict.
 func TestBulkInTrouble(t *testing.T) {
 	for name, fault := range map[string]ocitest.Fault{
 		"refused":                    {Operation: images, Kind: ocitest.Status, Status: 404, Code: "NotAuthorizedOrNotFound"},
@@ -604,7 +604,7 @@ func TestBulkInTrouble(t *testing.T) {
 		"no items":                   {Operation: images, Kind: ocitest.Body, Body: `{}`},
 		"nothing but blank pages":    {Operation: images, Kind: ocitest.Body, Body: `{"items":[],"remainingItemsCount":9}`, Headers: map[string]string{"opc-next-page": "again"}},
 		"images of another name":     {Operation: images, Kind: ocitest.Set, Set: map[string]any{"repositoryName": "other"}},
-		"images that are deleted":    {Operation: images, Kind: ocitest.Set, Set: map[string]any{"lifecycleState": "DELETED"}},
+		"deleted images":             {Operation: images, Kind: ocitest.Set, Set: map[string]any{"lifecycleState": "DELETED"}},
 		"one digest for all":         {Operation: images, Kind: ocitest.Set, Set: map[string]any{"digest": "sha256:" + strings.Repeat("a", 64)}},
 		"one image for all digests":  {Operation: images, Kind: ocitest.Set, Set: map[string]any{"id": "ocid1.containerimage.oc1..x"}},
 		"the next page is this page": {Operation: images, Kind: ocitest.Body, Body: `{"items":[{}],"remainingItemsCount":1}`, Headers: map[string]string{"opc-next-page": "again"}},
@@ -613,7 +613,7 @@ func TestBulkInTrouble(t *testing.T) {
 			t.Parallel()
 			c := newCrowd(t, 6, 100)
 			c.tenancy.Fault(fault)
-			// A user who may list signatures may have no other right.
+			// A user may have the right to list signatures and no other.
 			c.tenancy.Fault(ocitest.Fault{Operation: lookups, Kind: ocitest.Status, Status: 404, Code: "NotAuthorizedOrNotFound"})
 			for _, ref := range c.refs {
 				if v := c.check(ref); !v.Signed() {

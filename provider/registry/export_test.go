@@ -10,7 +10,7 @@ import (
 	"github.com/oke-sign/oke-sign/provider/signature"
 )
 
-// CachedAmong is how many compartments are cached of n repositories.
+// CachedAmong returns how many of n repositories have a cached compartment.
 func CachedAmong(n int) (int, error) {
 	c := newCompartmentCache(time.Now)
 	for i := range n {
@@ -23,7 +23,7 @@ func CachedAmong(n int) (int, error) {
 	return len(c.compartments), nil
 }
 
-// Bounds of what is read in bulk.
+// Bounds of the lists that Bulk reads.
 const (
 	MaxBulkBytes  = maxBulkBytes
 	MaxBulkKeys   = maxBulkKeys
@@ -31,29 +31,30 @@ const (
 	MaxBlankPages = maxBlankPages
 )
 
-// Hold has a client hold a number of bytes that were read in bulk.
+// Hold makes a client count a number of bytes as held by lists.
 func (c *Client) Hold(bytes int) {
 	c.bulk.mu.Lock()
 	defer c.bulk.mu.Unlock()
 	c.bulk.bytes = bytes
 }
 
-// Held is how many bytes that were read in bulk a client holds.
+// Held returns how many bytes a client holds from lists.
 func (c *Client) Held() int {
 	c.bulk.mu.Lock()
 	defer c.bulk.mu.Unlock()
 	return c.bulk.bytes
 }
 
-// Interests is how many repositories a client has an interest in.
+// Interests returns the number of repositories in which a client has an interest.
 func (c *Client) Interests() int {
 	c.bulk.mu.Lock()
 	defer c.bulk.mu.Unlock()
 	return len(c.bulk.repos)
 }
 
-// Wanted is how many keys are wanted of one repository after each of the questions, and
-// how many of them an inventory has that was made after the first one.
+// Wanted returns how many keys of one repository are wanted after the questions. It
+// also returns how many of them are in an inventory that was made after the first
+// question.
 func Wanted(inventoried bool, questions ...[]signature.KeyID) (wanted, held int) {
 	i := new(interest)
 	var first map[string]bool
@@ -71,16 +72,16 @@ func Wanted(inventoried bool, questions ...[]signature.KeyID) (wanted, held int)
 // Cursor reads a list page by page.
 type Cursor = cursor
 
-// Advance reads on as far as Bulk does at once.
+// Advance makes one step of Bulk.
 func (cur *cursor) Advance(read func(page *string) (oci.Page, error)) error {
 	return cur.advance(read)
 }
 
-// Over is whether the list is at its end.
+// Over reports whether the list is at its end.
 func (cur *cursor) Over() bool { return cur.done }
 
-// Worthwhile is whether reading on costs less than look-ups, for lists of which some
-// pages have been read.
+// Worthwhile reports whether reading the next pages costs less than look-ups. Some
+// pages of both lists have been read.
 func Worthwhile(images, signatures oci.Page) bool {
 	var inv inventory
 	for at, page := range map[*cursor]oci.Page{&inv.imagesAt: images, &inv.signaturesAt: signatures} {
@@ -89,46 +90,48 @@ func Worthwhile(images, signatures oci.Page) bool {
 	return inv.worthwhile()
 }
 
-// MayListTenancy is whether a list at the root of an image's tenancy is worth trying.
+// MayListTenancy reports whether a list at the root of an image's tenancy may
+// succeed.
 func (c *Client) MayListTenancy(ref image.Reference) bool {
 	return c.cached.mayListTenancy(ref, c.tenancies[ref.Namespace()])
 }
 
-// Refused notes a refusal at the root of an image's tenancy.
+// Refused records a rejection at the root of an image's tenancy.
 func (c *Client) Refused(ref image.Reference) { c.cached.refused(ref, c.tenancies[ref.Namespace()]) }
 
-// Inventories are what is read of repositories as a whole, without a client.
+// Inventories has the lists of whole repositories, without a client.
 type Inventories struct{ *bulk }
 
-// NewInventories returns none.
+// NewInventories returns an empty Inventories.
 func NewInventories(now func() time.Time) Inventories {
 	return Inventories{&bulk{now: now, repos: make(map[repository]*interest)}}
 }
 
-// Inventory is what was read of one repository.
+// Inventory has the lists of one repository.
 type Inventory = inventory
 
-// Ask asks for an image of a repository whose compartment is known or not. It returns the
-// inventory of the repository, nil if there is none.
+// Ask asks for an image of a repository whose compartment may be known. It returns
+// the repository's inventory, or nil.
 func (b Inventories) Ask(known bool, ref image.Reference) *Inventory {
 	inv, _ := b.ask(bulkQuery{repositoryOf(ref), ref.Digest(), nil}, known)
 	return inv
 }
 
-// Waits reports whether a caller who asks for an image waits for a page that another
-// caller reads.
+// Waits reports whether a question for an image waits for a page that another caller
+// reads.
 func (b Inventories) Waits(ref image.Reference) bool {
 	_, page := b.ask(bulkQuery{repositoryOf(ref), ref.Digest(), nil}, true)
 	return page.done != nil && !page.mine
 }
 
-// Read ends the page that is being read, with nothing on it and more to follow.
+// Read ends the reading of the current page. The page has no item, and another page
+// follows.
 func (b Inventories) Read(inv *Inventory) { b.pageEnded(inv, "", nil) }
 
-// Reading is whether a page is being read.
+// Reading reports whether a page is being read.
 func (b Inventories) Reading(inv *Inventory) bool { return inv.page != nil }
 
-// Hold has the inventories hold a number of bytes.
+// Hold makes the inventories count a number of bytes as held.
 func (b Inventories) Hold(bytes int) { b.bytes = bytes }
 
 // Add adds an image to an inventory.
@@ -136,17 +139,18 @@ func (b Inventories) Add(inv *Inventory, ref image.Reference) {
 	b.addImages(inv, []imageSummary{{ID: "id", Digest: ref.Digest(), RepositoryName: ref.Repository()}})
 }
 
-// Held is how many bytes all inventories have.
+// Held returns how many bytes all inventories hold.
 func (b Inventories) Held() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.bytes
 }
 
-// Interests is how many repositories somebody has an interest in.
+// Interests returns the number of repositories with an interest.
 func (b Inventories) Interests() int { return len(b.repos) }
 
-// ReadsOn is whether another page is read after one, of two lists that may be over.
+// ReadsOn reports whether another page is read. Each of the two lists may be at its
+// end.
 func ReadsOn(imagesOver, signaturesOver, dropped bool, ahead, held int) bool {
 	inv := &inventory{page: make(chan struct{}), ahead: ahead, dropped: dropped}
 	inv.imagesAt.done, inv.signaturesAt.done = imagesOver, signaturesOver
@@ -154,13 +158,13 @@ func ReadsOn(imagesOver, signaturesOver, dropped bool, ahead, held int) bool {
 	return b.pageEnded(inv, "", nil)
 }
 
-// Compartments knows the compartments of repositories, without a client.
+// Compartments caches the compartments of repositories, without a client.
 type Compartments struct{ *compartmentCache }
 
-// NewCompartments returns a Compartments that knows none.
+// NewCompartments returns an empty Compartments.
 func NewCompartments() Compartments { return Compartments{newCompartmentCache(time.Now)} }
 
-// Find looks for the compartment of a repository.
+// Find finds the compartment of a repository.
 func (p Compartments) Find(ctx context.Context, ref image.Reference, look func(context.Context, image.Reference) (Image, error)) (string, error) {
 	return p.lookUp(ctx, ref, func(ctx context.Context, ref image.Reference) (string, error) {
 		img, err := look(ctx, ref)
@@ -168,13 +172,13 @@ func (p Compartments) Find(ctx context.Context, ref image.Reference, look func(c
 	})
 }
 
-// Get is the compartment of a repository, if it is known.
+// Get returns the cached compartment of a repository, or "".
 func (p Compartments) Get(ref image.Reference) string { return p.get(ref) }
 
 // Set sets the compartment of a repository.
 func (p Compartments) Set(ref image.Reference, compartment string) { p.set(ref, compartment) }
 
-// Looking is for how many repositories somebody looks.
+// Looking returns the number of repositories that callers look for.
 func (p Compartments) Looking() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -22,7 +22,7 @@ import (
 	"github.com/oke-sign/oke-sign/test/ocitest"
 )
 
-// nth is the nth image of a repository.
+// nth returns the nth image of a repository.
 func nth(t *testing.T, repository string, n int) image.Reference {
 	t.Helper()
 	return parse(t, fmt.Sprintf("iad.ocir.io/ns/%s@sha256:%064d", repository, n))
@@ -62,10 +62,10 @@ func TestInventoriesAreDroppedOnce(t *testing.T) {
 		first := b.Ask(true, nth(t, "app", 1))
 		b.Add(first, nth(t, "app", 0))
 		time.Sleep(10 * time.Second)
-		ahead = 20 * time.Second // the clock says that half a minute is over, before the timer does
+		ahead = 20 * time.Second // by the clock, half a minute is over before the timer fires
 		second := b.Ask(true, nth(t, "app", 2))
 		if second != nil {
-			t.Error("an inventory that helped nobody is followed by another one")
+			t.Error("a useless inventory is followed by another one")
 		}
 		ahead += 10 * time.Minute
 		b.Ask(true, nth(t, "app", 3))
@@ -73,7 +73,7 @@ func TestInventoriesAreDroppedOnce(t *testing.T) {
 			t.Fatal("no new inventory")
 		}
 		b.Add(second, nth(t, "app", 4))
-		time.Sleep(20 * time.Second) // the timer of the first
+		time.Sleep(20 * time.Second) // the timer of the first inventory
 		synctest.Wait()
 		if got := b.Held(); got != entry || b.Ask(true, nth(t, "app", 4)) != second {
 			t.Errorf("%d bytes are held, want those of one image, %d", got, entry)
@@ -87,18 +87,18 @@ func TestInventoriesAreDroppedOnce(t *testing.T) {
 }
 
 // A list is read only if its compartment is known and there is room for it.
-func TestInventoriesAreReadWhereItHelps(t *testing.T) {
+func TestInventoriesAreReadIfTheyHelp(t *testing.T) {
 	for name, tt := range map[string]struct {
 		held  int
-		known [2]bool // the compartment, at the second query and at the third
+		known [2]bool // whether the compartment is known at the second query and at the third
 		made  bool    // an inventory
-		reads bool    // a page for the third query
+		reads bool    // whether the third query reads a page
 	}{
-		"a compartment that is known":     {known: [2]bool{true, true}, made: true, reads: true},
-		"a compartment that is not known": {},
-		"a compartment that has expired":  {known: [2]bool{true, false}, made: true},
-		"room for a byte":                 {held: registry.MaxBulkBytes - 1, known: [2]bool{true, true}, made: true, reads: true},
-		"no room":                         {held: registry.MaxBulkBytes, known: [2]bool{true, true}},
+		"a known compartment":    {known: [2]bool{true, true}, made: true, reads: true},
+		"an unknown compartment": {},
+		"an expired compartment": {known: [2]bool{true, false}, made: true},
+		"room for a byte":        {held: registry.MaxBulkBytes - 1, known: [2]bool{true, true}, made: true, reads: true},
+		"no room":                {held: registry.MaxBulkBytes, known: [2]bool{true, true}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := registry.NewInventories(time.Now)
@@ -120,7 +120,7 @@ func TestInventoriesAreReadWhereItHelps(t *testing.T) {
 }
 
 // Too many repositories drop all inventories and interests.
-func TestInventoriesAreForgotten(t *testing.T) {
+func TestInventoriesAreBounded(t *testing.T) {
 	b := registry.NewInventories(time.Now)
 	b.Ask(true, nth(t, "app", 0))
 	inv := b.Ask(true, nth(t, "app", 1))
@@ -144,14 +144,14 @@ func TestReadsOn(t *testing.T) {
 		ahead, held                         int
 		want                                bool
 	}{
-		"both lists go on":              {ahead: 2, want: true},
-		"the images are over":           {imagesOver: true, ahead: 2, want: true},
-		"the signatures are over":       {signaturesOver: true, ahead: 2, want: true},
-		"both lists are over":           {imagesOver: true, signaturesOver: true, ahead: 2},
-		"this page was the last to ask": {ahead: 1},
-		"the inventory was dropped":     {dropped: true, ahead: 2},
-		"room for another byte":         {ahead: 2, held: registry.MaxBulkBytes - 1, want: true},
-		"no room":                       {ahead: 2, held: registry.MaxBulkBytes},
+		"both lists go on":                   {ahead: 2, want: true},
+		"the images are at their end":        {imagesOver: true, ahead: 2, want: true},
+		"the signatures are at their end":    {signaturesOver: true, ahead: 2, want: true},
+		"both lists are at their end":        {imagesOver: true, signaturesOver: true, ahead: 2},
+		"this page was the last one to read": {ahead: 1},
+		"the inventory was dropped":          {dropped: true, ahead: 2},
+		"room for another byte":              {ahead: 2, held: registry.MaxBulkBytes - 1, want: true},
+		"no room":                            {ahead: 2, held: registry.MaxBulkBytes},
 	} {
 		if got := registry.ReadsOn(tt.imagesOver, tt.signaturesOver, tt.dropped, tt.ahead, tt.held); got != tt.want {
 			t.Errorf("%s: %t", name, got)
@@ -159,8 +159,8 @@ func TestReadsOn(t *testing.T) {
 	}
 }
 
-// Lists are read again after half a minute if they helped or failed, and after ten
-// minutes if they helped nobody or OCI refused them.
+// Lists are read again after half a minute if they helped or failed. They are read
+// again after ten minutes if they did not help, or if OCI rejected them.
 func TestWhenListsAreReadAgain(t *testing.T) {
 	for name, tt := range map[string]struct {
 		fault *ocitest.Fault
@@ -170,9 +170,9 @@ func TestWhenListsAreReadAgain(t *testing.T) {
 		"lists that helped, half a minute later":                 {nil, 30 * time.Second, true},
 		"lists that could not be read, half a minute later":      {&ocitest.Fault{Kind: ocitest.Status, Status: 501, Code: "MethodNotImplemented"}, 30 * time.Second, true},
 		"signatures that could not be read, half a minute later": {&ocitest.Fault{Operation: lists, Kind: ocitest.Status, Status: 501, Code: "MethodNotImplemented"}, 30 * time.Second, true},
-		"lists that are refused, half a minute later":            {&ocitest.Fault{Kind: ocitest.Status, Status: 404, Code: "NotAuthorizedOrNotFound"}, 30 * time.Second, false},
-		"lists that are refused, nearly ten minutes later":       {&ocitest.Fault{Kind: ocitest.Status, Status: 404, Code: "NotAuthorizedOrNotFound"}, 10*time.Minute - 1, false},
-		"lists that are refused, ten minutes later":              {&ocitest.Fault{Kind: ocitest.Status, Status: 404, Code: "NotAuthorizedOrNotFound"}, 10 * time.Minute, true},
+		"rejected lists, half a minute later":                    {&ocitest.Fault{Kind: ocitest.Status, Status: 404, Code: "NotAuthorizedOrNotFound"}, 30 * time.Second, false},
+		"rejected lists, nearly ten minutes later":               {&ocitest.Fault{Kind: ocitest.Status, Status: 404, Code: "NotAuthorizedOrNotFound"}, 10*time.Minute - 1, false},
+		"rejected lists, ten minutes later":                      {&ocitest.Fault{Kind: ocitest.Status, Status: 404, Code: "NotAuthorizedOrNotFound"}, 10 * time.Minute, true},
 		"lists of another repository's images, a minute later":   {&ocitest.Fault{Kind: ocitest.Set, Set: map[string]any{"repositoryName": "other"}}, time.Minute, false},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -197,8 +197,8 @@ func TestWhenListsAreReadAgain(t *testing.T) {
 	}
 }
 
-// An image counts only if the list has one image of its digest and that is available.
-// Items that cannot count take no memory.
+// An image counts only if the list has one image of its digest and this image is
+// available. Other items take no memory.
 func TestImagesThatCount(t *testing.T) {
 	type item map[string]any // what differs from the image's own item
 	deleted, other := item{"lifecycleState": "DELETED"}, item{"id": "ocid1.containerimage.oc1..other"}
@@ -208,18 +208,18 @@ func TestImagesThatCount(t *testing.T) {
 		records int
 		held    []int // the items that take memory
 	}{
-		"the image":                          {[]item{nil}, 1, []int{0}},
-		"the image twice":                    {[]item{nil, nil}, 1, []int{0}},
-		"another image after it":             {[]item{nil, other}, 0, []int{0}},
-		"another image before it":            {[]item{other, nil}, 0, []int{0}},
-		"another image between":              {[]item{nil, other, nil}, 0, []int{0}},
-		"the image, deleted":                 {[]item{deleted}, 0, []int{0}},
-		"the image, deleted and then not":    {[]item{deleted, nil}, 0, []int{0}},
-		"an image of another repository":     {[]item{{"repositoryName": "other"}}, 0, nil},
-		"an invalid digest":                  {[]item{nil, {"digest": "sha256:b"}}, 1, []int{0}},
-		"another image with a long id":       {[]item{nil, {"id": strings.Repeat("i", 255), "digest": second}}, 1, []int{0, 1}},
-		"another image with an id too long":  {[]item{nil, {"id": strings.Repeat("i", 256), "digest": second}}, 1, []int{0}},
-		"another digest that has the one id": {[]item{nil, {"digest": second}}, 1, []int{0, 1}},
+		"the image":                         {[]item{nil}, 1, []int{0}},
+		"the image twice":                   {[]item{nil, nil}, 1, []int{0}},
+		"another image after it":            {[]item{nil, other}, 0, []int{0}},
+		"another image before it":           {[]item{other, nil}, 0, []int{0}},
+		"another image between":             {[]item{nil, other, nil}, 0, []int{0}},
+		"the image, deleted":                {[]item{deleted}, 0, []int{0}},
+		"the image, deleted and then not":   {[]item{deleted, nil}, 0, []int{0}},
+		"an image of another repository":    {[]item{{"repositoryName": "other"}}, 0, nil},
+		"an invalid digest":                 {[]item{nil, {"digest": "sha256:b"}}, 1, []int{0}},
+		"another image with a long id":      {[]item{nil, {"id": strings.Repeat("i", 255), "digest": second}}, 1, []int{0, 1}},
+		"another image with an id too long": {[]item{nil, {"id": strings.Repeat("i", 256), "digest": second}}, 1, []int{0}},
+		"another digest with the same id":   {[]item{nil, {"digest": second}}, 1, []int{0, 1}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -253,7 +253,7 @@ func TestImagesThatCount(t *testing.T) {
 	}
 }
 
-// textsOf is how many bytes of the image's one record are held.
+// textsOf returns how many bytes the image's one record takes.
 func (c *crowd) textsOf(t *testing.T, img *ocitest.Image) int {
 	t.Helper()
 	records, _, err := c.client.Records(t.Context(), parse(t, img.Ref()))
@@ -263,8 +263,8 @@ func (c *crowd) textsOf(t *testing.T, img *ocitest.Image) int {
 	return len(records[0].ID) + len(records[0].Message) + len(records[0].Signature)
 }
 
-// Only the newest record by each requested key counts, and only a record that Records
-// would have read. Other records take no memory.
+// Only the newest record by each requested key counts, and only if Records would
+// have read it. Other records take no memory.
 func TestRecordsThatCount(t *testing.T) {
 	for name, tt := range map[string]struct {
 		add     func(c *crowd, img *ocitest.Image)
@@ -274,7 +274,7 @@ func TestRecordsThatCount(t *testing.T) {
 		"one record":                    {func(*crowd, *ocitest.Image) {}, 1, 1},
 		"two records by one key":        {func(c *crowd, img *ocitest.Image) { c.tenancy.Add(img.Sign(c.signers.keys[0], "SHA_384_RSA_PKCS_PSS")) }, 1, 1},
 		"a record by a key not allowed": {func(c *crowd, img *ocitest.Image) { c.tenancy.Add(img.Sign(c.signers.keys[1], "SHA_256_RSA_PKCS_PSS")) }, 1, 1},
-		"a record that is deleted": {func(c *crowd, _ *ocitest.Image) {
+		"a deleted record": {func(c *crowd, _ *ocitest.Image) {
 			c.tenancy.Fault(ocitest.Fault{Operation: lists, Kind: ocitest.Set, Set: map[string]any{"lifecycleState": "DELETED"}})
 		}, 0, 0},
 		"199 newer records": {func(c *crowd, img *ocitest.Image) { others(c, img, 199) }, 1, 1},
@@ -312,7 +312,7 @@ func TestRecordsThatCount(t *testing.T) {
 	}
 }
 
-// others attaches n records by another key, newer than all before.
+// others attaches n records by another key, newer than all others.
 func others(c *crowd, img *ocitest.Image, n int) {
 	for range n {
 		c.tenancy.Add(ocitest.Record{ImageID: img.ID, KeyID: "k", KeyVersionID: "v", Algorithm: "a", Message: "m", Signature: "s"})
@@ -336,7 +336,7 @@ func TestRecordsShareTheirTexts(t *testing.T) {
 	}
 }
 
-// Records from lists carry the ids of the calls that read the lists.
+// Records from lists have the IDs of the calls that read the lists.
 func TestBulkNamesItsCalls(t *testing.T) {
 	c := newCrowd(t, 3, 100)
 	c.bulk(t, 0)
@@ -348,7 +348,7 @@ func TestBulkNamesItsCalls(t *testing.T) {
 	}
 }
 
-// An image on the pages that were read causes no further page.
+// An image on pages that were read causes no other call.
 func TestBulkReadsNoMoreThanItNeeds(t *testing.T) {
 	c := newCrowd(t, 60, 10)
 	c.bulk(t, 58)
@@ -357,18 +357,18 @@ func TestBulkReadsNoMoreThanItNeeds(t *testing.T) {
 	}
 }
 
-// A caller waits for a page that is being read although there is no room for another.
+// A caller waits for a page in flight, although there is no room for another page.
 func TestInventoriesAreAwaited(t *testing.T) {
 	b := registry.NewInventories(time.Now)
 	b.Ask(true, nth(t, "app", 0))
 	inv := b.Ask(true, nth(t, "app", 1))
 	b.Hold(registry.MaxBulkBytes)
 	if !b.Waits(nth(t, "app", 2)) {
-		t.Error("nobody waits for the page that is being read")
+		t.Error("no caller waits for the page in flight")
 	}
 	b.Read(inv)
 	if b.Waits(nth(t, "app", 3)) {
-		t.Error("somebody waits for a page that nobody reads")
+		t.Error("a caller waits for a page that nobody reads")
 	}
 }
 
@@ -402,16 +402,16 @@ func TestFindingACompartment(t *testing.T) {
 		callers int
 		known   string         // before
 		fails   map[int]error  // by image
-		want    map[int]string // by caller; missing: an error
+		want    map[int]string // by caller; a missing one gets an error
 		looks   int64
-		after   string // what is known then
+		after   string // the cached compartment afterwards
 	}{
-		"a look-up for all":                               {callers: 3, want: map[int]string{0: "here", 1: "here", 2: "here"}, looks: 1, after: "here"},
-		"an earlier look-up has just ended":               {callers: 1, known: "there", want: map[int]string{0: "there"}, after: "there"},
-		"an error is the error of all callers":            {callers: 3, fails: map[int]error{0: down}, looks: 1},
-		"an image that is not there":                      {callers: 1, fails: map[int]error{0: registry.ErrNotFound}, looks: 1},
-		"an image that is not there, and others that are": {callers: 3, fails: map[int]error{0: registry.ErrNotFound}, want: map[int]string{1: "here", 2: "here"}, looks: 3, after: "here"},
-		"images that are not there":                       {callers: 2, fails: map[int]error{0: registry.ErrNotFound, 1: registry.ErrNotFound}, looks: 2},
+		"a look-up for all":                    {callers: 3, want: map[int]string{0: "here", 1: "here", 2: "here"}, looks: 1, after: "here"},
+		"an earlier look-up has just ended":    {callers: 1, known: "there", want: map[int]string{0: "there"}, after: "there"},
+		"an error is the error of all callers": {callers: 3, fails: map[int]error{0: down}, looks: 1},
+		"a missing image":                      {callers: 1, fails: map[int]error{0: registry.ErrNotFound}, looks: 1},
+		"a missing image, and others":          {callers: 3, fails: map[int]error{0: registry.ErrNotFound}, want: map[int]string{1: "here", 2: "here"}, looks: 3, after: "here"},
+		"missing images":                       {callers: 2, fails: map[int]error{0: registry.ErrNotFound, 1: registry.ErrNotFound}, looks: 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -488,8 +488,8 @@ func TestALookUpBelongsToItsWaiters(t *testing.T) {
 	})
 }
 
-// Two refusals at the same time count as one.
-func TestRefusalsAtOnce(t *testing.T) {
+// Two simultaneous rejections count as one.
+func TestSimultaneousRejections(t *testing.T) {
 	c := newCrowd(t, 1, 100)
 	c.check(c.refs[0])
 	c.client.Refused(c.refs[0])
@@ -500,7 +500,7 @@ func TestRefusalsAtOnce(t *testing.T) {
 	}
 }
 
-// told fails a test for a panic.
+// told returns a function that fails the test at a panic.
 func told(t *testing.T) func(*contain.PanicError) {
 	return func(p *contain.PanicError) { t.Errorf("told %v", p) }
 }

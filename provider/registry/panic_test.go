@@ -14,8 +14,8 @@ import (
 	"github.com/oke-sign/oke-sign/test/ocitest"
 )
 
-// explosive is a client whose OCI client panics at the first sign of trouble, where
-// the call was made.
+// explosive is a client whose OCI client panics at the first trouble, in the
+// goroutine of the call.
 func explosive(t *testing.T, user *ocitest.User, cfg registry.Config) *registry.Client {
 	t.Helper()
 	who, err := ociauth.SignIn(t.Context(), ociauth.Config{
@@ -32,8 +32,8 @@ func explosive(t *testing.T, user *ocitest.User, cfg registry.Config) *registry.
 	return c
 }
 
-// TestAPanicWhileReadingAhead is of nobody who waits, so it is told, once; and
-// look-ups go on.
+// TestAPanicWhileReadingAhead has a panic in a background reading. No caller waits
+// for it, so the panic is reported, once. Look-ups continue.
 func TestAPanicWhileReadingAhead(t *testing.T) {
 	for name, operation := range map[string]string{"the images": images, "their signatures": lists} {
 		t.Run(name, func(t *testing.T) {
@@ -76,7 +76,8 @@ func TestAPanicWhileReadingAhead(t *testing.T) {
 	}
 }
 
-// TestAPanicWhileLookingForARepository is an error of those who wait for the look-up.
+// TestAPanicWhileLookingForARepository returns an error to the callers that wait for
+// the look-up.
 func TestAPanicWhileLookingForARepository(t *testing.T) {
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
 	img := tenancy.NewImage("app")

@@ -58,7 +58,8 @@ func parse(t *testing.T, s string) image.Reference {
 	return ref
 }
 
-// missing is an image like img that was never pushed.
+// missing returns a reference to an image that was never pushed, in the repository
+// of img.
 func missing(t *testing.T, img *ocitest.Image) image.Reference {
 	t.Helper()
 	ref, err := parse(t, img.Ref()).WithDigest("sha256:" + strings.Repeat("0", 64))
@@ -68,7 +69,7 @@ func missing(t *testing.T, img *ocitest.Image) image.Reference {
 	return ref
 }
 
-// flood attaches n records, a second apart, and returns their ids, newest first.
+// flood attaches n records, a second apart, and returns their IDs, newest first.
 func flood(tenancy *ocitest.Tenancy, img *ocitest.Image, n int) []string {
 	start := time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC)
 	ids := make([]string, n)
@@ -126,21 +127,21 @@ func TestRecords(t *testing.T) {
 		t.Error(diff)
 	}
 	for name, ref := range map[string]image.Reference{
-		"an image without records":   parse(t, tenancy.NewImage("team/app").Ref()),
-		"an image that is not there": missing(t, img),
+		"an image without records": parse(t, tenancy.NewImage("team/app").Ref()),
+		"a missing image":          missing(t, img),
 	} {
 		if got, _, err := c.Records(t.Context(), ref); len(got) != 0 || err != nil {
 			t.Errorf("%s: %v, %v", name, got, err)
 		}
 	}
 	if got := tenancy.Calls()["objectstorage.GetNamespace"]; got != 1 {
-		t.Errorf("the namespace was asked for %d times", got)
+		t.Errorf("the namespace was fetched %d times", got)
 	}
 }
 
-// TestFloodsOfRecords has images with up to 10 000 signatures.
-// CVE-2023-33957, CVE-2023-33958, CVE-2023-46737, CVE-2024-29902, CVE-2024-29903,
-// CVE-2024-45395: signatures or attachments without an end.
+// TestFloodsOfRecords gives images up to 10 000 signature records. CVE-2023-33957,
+// CVE-2023-33958, CVE-2023-46737, CVE-2024-29902, CVE-2024-29903, CVE-2024-45395:
+// endless signatures or attachments.
 func TestFloodsOfRecords(t *testing.T) {
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
 	c := client(t, tenancy.Admin(), registry.Config{})
@@ -163,7 +164,8 @@ func TestFloodsOfRecords(t *testing.T) {
 			if truncated != (n > 250) {
 				t.Errorf("truncated: %t", truncated)
 			}
-			// 250 records at 10 a page, and no more however many there are.
+			// At 10 a page, 250 records take 25 pages. More records cost no more
+			// calls.
 			if calls := tenancy.Calls()[lists] - before; calls > 26 {
 				t.Errorf("%d calls", calls)
 			}
@@ -171,8 +173,8 @@ func TestFloodsOfRecords(t *testing.T) {
 	}
 }
 
-// TestAListIsWholeOrNone breaks a list in its middle.
-func TestAListIsWholeOrNone(t *testing.T) {
+// TestAPartOfAListIsAnError interrupts a list.
+func TestAPartOfAListIsAnError(t *testing.T) {
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
 	img := tenancy.NewImage("app")
 	flood(tenancy, img, 150)
@@ -184,8 +186,8 @@ func TestAListIsWholeOrNone(t *testing.T) {
 	}
 }
 
-// The newest records alone are no list of a flooded image.
-func TestAListWithoutItsOldestIsNone(t *testing.T) {
+// The newest records of a flooded image are not a list.
+func TestAListWithoutItsOldestIsAnError(t *testing.T) {
 	switches := ocitest.Strict()
 	switches.PageLimit, switches.EmptyPages = 1000, false
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{Switches: &switches})
@@ -203,8 +205,8 @@ func TestAListWithoutItsOldestIsNone(t *testing.T) {
 	}
 }
 
-// TestRightsOnACompartmentOnly is about a user who may read repositories in
-// one compartment and nothing at the root.
+// TestRightsOnACompartmentOnly has a user who may read repositories in one
+// compartment and nothing at the root.
 func TestRightsOnACompartmentOnly(t *testing.T) {
 	setup := func(t *testing.T, sw ...ocitest.Switches) (*ocitest.Tenancy, *ocitest.User, *ocitest.Image, []string, string) {
 		cfg := ocitest.TenancyConfig{}
@@ -246,7 +248,7 @@ func TestRightsOnACompartmentOnly(t *testing.T) {
 			t.Errorf("%d lists for the second image", n)
 		}
 	})
-	t.Run("is told where to look", func(t *testing.T) {
+	t.Run("uses a configured compartment", func(t *testing.T) {
 		tenancy, dev, img, ids, team := setup(t)
 		c := client(t, dev, registry.Config{Compartments: []string{team}})
 		got, _, err := c.Records(t.Context(), parse(t, img.Ref()))
@@ -257,7 +259,7 @@ func TestRightsOnACompartmentOnly(t *testing.T) {
 			t.Errorf("%d look-ups", n)
 		}
 	})
-	t.Run("is told to look in several compartments", func(t *testing.T) {
+	t.Run("uses several configured compartments", func(t *testing.T) {
 		tenancy, dev, img, ids, team := setup(t)
 		empty := tenancy.NewCompartment("empty", "")
 		tenancy.Allow("Allow user dev to read repos in compartment empty")
@@ -267,7 +269,7 @@ func TestRightsOnACompartmentOnly(t *testing.T) {
 			t.Error(err, diff)
 		}
 	})
-	t.Run("does not take no right for no record", func(t *testing.T) {
+	t.Run("distinguishes a missing right from no record", func(t *testing.T) {
 		switches := ocitest.Strict()
 		tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{Switches: &switches})
 		team := tenancy.NewCompartment("team", "")
@@ -278,7 +280,7 @@ func TestRightsOnACompartmentOnly(t *testing.T) {
 			t.Errorf("got %v, %v", got, err)
 		}
 	})
-	t.Run("an image that is not there has no records", func(t *testing.T) {
+	t.Run("a missing image has no records", func(t *testing.T) {
 		_, dev, img, _, _ := setup(t)
 		c := client(t, dev, registry.Config{})
 		if got, _, err := c.Records(t.Context(), missing(t, img)); len(got) != 0 || err != nil {
@@ -288,7 +290,7 @@ func TestRightsOnACompartmentOnly(t *testing.T) {
 			t.Errorf("got %t, %v", got, err)
 		}
 	})
-	t.Run("an image that is not there does not hide others", func(t *testing.T) {
+	t.Run("a missing image does not hide others", func(t *testing.T) {
 		_, dev, img, ids, _ := setup(t)
 		c := client(t, dev, registry.Config{})
 		var wg sync.WaitGroup
@@ -306,11 +308,11 @@ func TestRightsOnACompartmentOnly(t *testing.T) {
 		}
 		wg.Wait()
 	})
-	t.Run("notices that it lost its right on the compartment", func(t *testing.T) {
+	t.Run("notices the loss of its right on the compartment", func(t *testing.T) {
 		tenancy, dev, img, ids, _ := setup(t, ocitest.Strict())
 		c := client(t, dev, registry.Config{})
 		ref := parse(t, img.Ref())
-		for range 2 { // at the root, once; where the repository was, once
+		for range 2 { // once at the root, once in the old compartment
 			tenancy.Fault(ocitest.Fault{Operation: lists, Kind: ocitest.Status, Status: 404, Code: "NotAuthorizedOrNotFound", Count: 1})
 			got, _, err := c.Records(t.Context(), ref)
 			if diff := cmp.Diff(ids, idsOf(got)); err != nil || diff != "" {
@@ -321,7 +323,7 @@ func TestRightsOnACompartmentOnly(t *testing.T) {
 			t.Errorf("%d look-ups, want one for each time", n)
 		}
 	})
-	t.Run("an image that is deleted meanwhile has no records", func(t *testing.T) {
+	t.Run("an image that is deleted since has no records", func(t *testing.T) {
 		tenancy, dev, img, _, _ := setup(t, ocitest.Strict())
 		c := client(t, dev, registry.Config{})
 		refused := ocitest.Fault{Operation: lists, Kind: ocitest.Status, Status: 404, Code: "NotAuthorizedOrNotFound"}
@@ -380,14 +382,14 @@ func TestExists(t *testing.T) {
 		ref  image.Reference
 		want bool
 	}{
-		"it is there":              {admin, parse(t, img.Ref()), true},
-		"by its tag":               {admin, byTag, true},
-		"it is not there":          {admin, missing(t, img), false},
-		"its tag is not there":     {admin, parse(t, fmt.Sprintf("iad.ocir.io/%s/team/app:v2", tenancy.Namespace)), false},
-		"its repository is not":    {admin, parse(t, fmt.Sprintf("iad.ocir.io/%s/team/ape@%s", tenancy.Namespace, img.Digest)), false},
-		"it may not be read":       {stranger, parse(t, img.Ref()), false},
-		"it is in another region":  {admin, parse(t, fmt.Sprintf("fra.ocir.io/%s/team/app@%s", tenancy.Namespace, img.Digest)), false},
-		"the other name of a host": {admin, parse(t, fmt.Sprintf("ocir.us-ashburn-1.oci.oraclecloud.com/%s/team/app@%s", tenancy.Namespace, img.Digest)), true},
+		"it is there":               {admin, parse(t, img.Ref()), true},
+		"by its tag":                {admin, byTag, true},
+		"the image is missing":      {admin, missing(t, img), false},
+		"its tag is missing":        {admin, parse(t, fmt.Sprintf("iad.ocir.io/%s/team/app:v2", tenancy.Namespace)), false},
+		"its repository is missing": {admin, parse(t, fmt.Sprintf("iad.ocir.io/%s/team/ape@%s", tenancy.Namespace, img.Digest)), false},
+		"without a right":           {stranger, parse(t, img.Ref()), false},
+		"in another region":         {admin, parse(t, fmt.Sprintf("fra.ocir.io/%s/team/app@%s", tenancy.Namespace, img.Digest)), false},
+		"the other name of a host":  {admin, parse(t, fmt.Sprintf("ocir.us-ashburn-1.oci.oraclecloud.com/%s/team/app@%s", tenancy.Namespace, img.Digest)), true},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -463,7 +465,7 @@ func TestCovers(t *testing.T) {
 		}
 	}
 
-	t.Run("a tenancy that is configured saves the call", func(t *testing.T) {
+	t.Run("a configured tenancy saves the call", func(t *testing.T) {
 		before := tenancy.Calls()["objectstorage.GetNamespace"]
 		c := client(t, admin, registry.Config{Tenancies: map[string]string{tenancy.Namespace: tenancy.ID}})
 		if err := c.Discover(t.Context()); err != nil {
@@ -473,7 +475,7 @@ func TestCovers(t *testing.T) {
 			t.Errorf("%v", tenancy.Calls())
 		}
 	})
-	t.Run("not finding out is an error", func(t *testing.T) {
+	t.Run("a failed call is an error", func(t *testing.T) {
 		id := tenancy.Fault(ocitest.Fault{Operation: "objectstorage.*", Kind: ocitest.Status, Status: 403, Code: "NotAuthorized"})
 		defer cloud.ClearFault(id)
 		c := client(t, admin, registry.Config{})
@@ -484,13 +486,13 @@ func TestCovers(t *testing.T) {
 			t.Errorf("got %v, %v", got, err)
 		}
 	})
-	t.Run("a namespace that is somebody else's", func(t *testing.T) {
+	t.Run("a namespace of another tenancy", func(t *testing.T) {
 		c := client(t, admin, registry.Config{Tenancies: map[string]string{tenancy.Namespace: other.ID}})
 		if err := c.Discover(t.Context()); err == nil || !strings.Contains(err.Error(), "is configured for another tenancy") {
 			t.Errorf("got %v", err)
 		}
 	})
-	t.Run("a namespace that is not its own", func(t *testing.T) {
+	t.Run("another namespace than its own", func(t *testing.T) {
 		c := client(t, admin, registry.Config{Tenancies: map[string]string{"elsewhere": tenancy.ID}})
 		if err := c.Learn(tenancy.Namespace); err == nil || !strings.Contains(err.Error(), "but its namespace is "+tenancy.Namespace) {
 			t.Errorf("got %v", err)
@@ -524,7 +526,8 @@ func TestCovers(t *testing.T) {
 	}
 }
 
-// TestARegionThatIsNotTheProfiles asks where the image is, not where the caller is.
+// TestARegionThatIsNotTheProfiles sends requests to the image's region, not to the
+// profile's.
 func TestARegionThatIsNotTheProfiles(t *testing.T) {
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{Region: "eu-frankfurt-1", Regions: []string{"us-ashburn-1"}})
 	img := tenancy.NewImage("app")
@@ -548,7 +551,7 @@ func TestARegionThatIsNotTheProfiles(t *testing.T) {
 	}
 }
 
-func TestListsThatLie(t *testing.T) {
+func TestMalformedLists(t *testing.T) {
 	type result struct {
 		records int
 		err     string // empty: none
@@ -557,20 +560,20 @@ func TestListsThatLie(t *testing.T) {
 		fault ocitest.Fault
 		want  result
 	}{
-		"no items":               {ocitest.Fault{Kind: ocitest.Body, Body: `{}`}, result{0, "a list without items"}},
-		"items are null":         {ocitest.Fault{Kind: ocitest.Body, Body: `{"items":null}`}, result{0, "a list without items"}},
-		"items are an object":    {ocitest.Fault{Kind: ocitest.Body, Body: `{"items":{}}`}, result{0, "not what OCI's API says"}},
-		"a list and no object":   {ocitest.Fault{Kind: ocitest.Body, Body: `[]`}, result{0, "not what OCI's API says"}},
-		"a number for a string":  {ocitest.Fault{Kind: ocitest.Body, Body: `{"items":[{"message":7}]}`}, result{0, "not what OCI's API says"}},
-		"a time that is none":    {ocitest.Fault{Kind: ocitest.Body, Body: `{"items":[{"timeCreated":"soon"}]}`}, result{0, "not what OCI's API says"}},
-		"a record with nothing":  {ocitest.Fault{Kind: ocitest.Body, Body: `{"items":[{}]}`}, result{0, "without an id or a lifecycleState"}},
-		"a record without an id": {ocitest.Fault{Kind: ocitest.Set, Set: map[string]any{"id": nil}}, result{0, "without an id or a lifecycleState"}},
-		"a record in no state":   {ocitest.Fault{Kind: ocitest.Set, Set: map[string]any{"lifecycleState": ""}}, result{0, "without an id or a lifecycleState"}},
-		"a null":                 {ocitest.Fault{Kind: ocitest.Body, Body: `{"items":[null]}`}, result{0, "a null in place of an item"}},
-		"items twice":            {ocitest.Fault{Kind: ocitest.Body, Body: `{"items":[],"items":[{}]}`}, result{0, "without an id or a lifecycleState"}},
-		"the same page for ever": {ocitest.Fault{Kind: ocitest.Body, Body: `{"items":[]}`, Headers: map[string]string{"opc-next-page": "again"}}, result{0, "the same page was offered twice"}},
-		"a captive portal":       {ocitest.Fault{Kind: ocitest.Body, Body: "<html>"}, result{0, "not what OCI's API says"}},
-		"no end":                 {ocitest.Fault{Kind: ocitest.Endless}, result{0, "more than 4194304 bytes"}},
+		"no items":                     {ocitest.Fault{Kind: ocitest.Body, Body: `{}`}, result{0, "a list without items"}},
+		"items are null":               {ocitest.Fault{Kind: ocitest.Body, Body: `{"items":null}`}, result{0, "a list without items"}},
+		"items are an object":          {ocitest.Fault{Kind: ocitest.Body, Body: `{"items":{}}`}, result{0, "not what OCI's API says"}},
+		"a list in place of an object": {ocitest.Fault{Kind: ocitest.Body, Body: `[]`}, result{0, "not what OCI's API says"}},
+		"a number for a string":        {ocitest.Fault{Kind: ocitest.Body, Body: `{"items":[{"message":7}]}`}, result{0, "not what OCI's API says"}},
+		"an invalid time":              {ocitest.Fault{Kind: ocitest.Body, Body: `{"items":[{"timeCreated":"soon"}]}`}, result{0, "not what OCI's API says"}},
+		"a record with nothing":        {ocitest.Fault{Kind: ocitest.Body, Body: `{"items":[{}]}`}, result{0, "without an id or a lifecycleState"}},
+		"a record without an id":       {ocitest.Fault{Kind: ocitest.Set, Set: map[string]any{"id": nil}}, result{0, "without an id or a lifecycleState"}},
+		"a record without a state":     {ocitest.Fault{Kind: ocitest.Set, Set: map[string]any{"lifecycleState": ""}}, result{0, "without an id or a lifecycleState"}},
+		"a null":                       {ocitest.Fault{Kind: ocitest.Body, Body: `{"items":[null]}`}, result{0, "a null in place of an item"}},
+		"items twice":                  {ocitest.Fault{Kind: ocitest.Body, Body: `{"items":[],"items":[{}]}`}, result{0, "without an id or a lifecycleState"}},
+		"the same page forever":        {ocitest.Fault{Kind: ocitest.Body, Body: `{"items":[]}`, Headers: map[string]string{"opc-next-page": "again"}}, result{0, "the same page was offered twice"}},
+		"a captive portal":             {ocitest.Fault{Kind: ocitest.Body, Body: "<html>"}, result{0, "not what OCI's API says"}},
+		"no end":                       {ocitest.Fault{Kind: ocitest.Endless}, result{0, "more than 4194304 bytes"}},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -591,7 +594,7 @@ func TestListsThatLie(t *testing.T) {
 	}
 }
 
-func TestFieldsWithoutMeasure(t *testing.T) {
+func TestHugeFields(t *testing.T) {
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
 	img := tenancy.NewImage("app")
 	long := strings.Repeat("A", 8<<10)
@@ -604,7 +607,7 @@ func TestFieldsWithoutMeasure(t *testing.T) {
 	if diff := cmp.Diff(want, got[0]); diff != "" {
 		t.Error(diff)
 	}
-	// The largest message and signature that OCI Vault makes pass.
+	// The largest message and signature of OCI Vault are accepted.
 	message := base64.StdEncoding.EncodeToString(make([]byte, signature.MaxMessage))
 	sig := base64.StdEncoding.EncodeToString(make([]byte, 512))
 	img = tenancy.NewImage("app")
@@ -615,7 +618,7 @@ func TestFieldsWithoutMeasure(t *testing.T) {
 	}
 }
 
-// Only tags that can be asked for are versions; others are shown to people.
+// Versions are the tags that can be requested. Other tags are only shown.
 func TestTagsThatAreVersions(t *testing.T) {
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
 	img := tenancy.NewImage("app")
@@ -637,28 +640,28 @@ func TestTagsThatAreVersions(t *testing.T) {
 	}
 }
 
-// Repositories are many, and the cache of their compartments is bounded.
+// There are many repositories, so the cache of their compartments is bounded.
 func TestFewCompartmentsAreCached(t *testing.T) {
 	for repositories, want := range map[int]int{9_999: 9_999, 10_000: 10_000, 10_001: 1} {
 		if got, err := registry.CachedAmong(repositories); got != want || err != nil {
-			t.Errorf("of %d repositories %d are cached, %v; want %d", repositories, got, err, want)
+			t.Errorf("%d repositories, %d are cached, %v; want %d", repositories, got, err, want)
 		}
 	}
 }
 
-func TestLookUpsThatLie(t *testing.T) {
+func TestMalformedLookUps(t *testing.T) {
 	for name, set := range map[string]map[string]any{
 		"another digest":                {"digest": "sha256:" + strings.Repeat("f", 64)},
 		"no digest":                     {"digest": "latest"},
 		"a digest of another kind":      {"digest": 7},
 		"another repository":            {"repositoryName": "other"},
-		"an id that leaves its place":   {"id": "../../x"},
+		"an id with ..":                 {"id": "../../x"},
 		"an id with a path in it":       {"id": "ocid1.containerimage.oc1/../x"},
-		"an id of something else":       {"id": "ocid1.key.oc1..aaaa"},
+		"an id of another kind":         {"id": "ocid1.key.oc1..aaaa"},
 		"no id":                         {"id": nil},
 		"no compartment":                {"compartmentId": nil},
 		"no state":                      {"lifecycleState": nil},
-		"a state that is empty":         {"lifecycleState": ""},
+		"an empty state":                {"lifecycleState": ""},
 		"a compartment that is a query": {"compartmentId": "a&b=c"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -725,14 +728,14 @@ func TestUpload(t *testing.T) {
 			t.Fatal(err)
 		}
 		if made.CreatedBy == "" {
-			t.Error("who made it is not known")
+			t.Error("its creator is unknown")
 		}
 		made.CreatedBy = "" // lists leave it out
 		if diff := cmp.Diff([]signature.Record{made}, listed); diff != "" {
 			t.Error(diff)
 		}
 	})
-	t.Run("makes one record however often it is sent", func(t *testing.T) {
+	t.Run("makes one record, sent any number of times", func(t *testing.T) {
 		tenancy, c, up := setup(t)
 		tenancy.Fault(ocitest.Fault{Operation: "artifacts.Create*", Kind: ocitest.Truncate, Count: 2})
 		if _, err := c.Upload(t.Context(), up); err != nil {
@@ -759,7 +762,7 @@ func TestUpload(t *testing.T) {
 			}
 		})
 	}
-	t.Run("is of a tenancy that is covered", func(t *testing.T) {
+	t.Run("needs a tenancy that the client covers", func(t *testing.T) {
 		tenancy, c, up := setup(t)
 		up.Reference = parse(t, "iad.ocir.io/elsewhere/app@"+up.Reference.Digest())
 		if rec, err := c.Upload(t.Context(), up); !errors.Is(err, registry.ErrNotCovered) {
@@ -779,7 +782,7 @@ func TestUpload(t *testing.T) {
 	})
 }
 
-func TestNothingIsAskedFor(t *testing.T) {
+func TestIncompleteReferencesAreRejected(t *testing.T) {
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
 	c := client(t, tenancy.Admin(), registry.Config{})
 	if got, _, err := c.Records(t.Context(), parse(t, "iad.ocir.io/"+tenancy.Namespace+"/app:v1")); err == nil {
@@ -788,7 +791,7 @@ func TestNothingIsAskedFor(t *testing.T) {
 	if got, _, err := c.Records(t.Context(), image.Reference{}); err == nil {
 		t.Errorf("by nothing: %v", got)
 	}
-	// The filter for repositories takes a pattern; a reference cannot hold one.
+	// The filter for repositories accepts a pattern. A reference cannot contain one.
 	if ref, err := image.Parse("iad.ocir.io/" + tenancy.Namespace + "/a*@sha256:" + strings.Repeat("a", 64)); err == nil {
 		t.Errorf("a pattern for a name: %v", ref)
 	}
@@ -831,7 +834,7 @@ func TestRecord(t *testing.T) {
 		t.Errorf("while OCI fails: %+v, %v", got, err)
 	}
 	if _, err := c.Record(t.Context(), ref, ids[1][:len(ids[1])-4]+"zzzz"); !errors.Is(err, registry.ErrNotFound) {
-		t.Errorf("one that is not there: %v", err)
+		t.Errorf("a missing one: %v", err)
 	}
 	tenancy.Fault(ocitest.Fault{Operation: "artifacts.Get*", Kind: ocitest.Set, Set: map[string]any{"id": ids[0]}})
 	if got, err := c.Record(t.Context(), ref, ids[1]); !oci.IsMalformed(err) {

@@ -53,7 +53,7 @@ func TestRepository(t *testing.T) {
 	}
 }
 
-// A list that fails is an error, and not a missing repository.
+// A failed list is an error. It does not mean that the repository is missing.
 func TestRepositoryWhileOCIFails(t *testing.T) {
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
 	tenancy.Fault(ocitest.Fault{Operation: repositories, Kind: ocitest.Status, Status: 501, Code: "MethodNotImplemented"})

@@ -22,14 +22,14 @@ func TestTags(t *testing.T) {
 		tags      *registry.Tags
 		ref, want string
 	}{
-		"a tag":                  {admin, app + ":v1", old.Digest},
-		"another":                {admin, app + ":v2", now.Digest},
-		"no tag":                 {admin, app, now.Digest},
-		"a digest, whatever tag": {admin, app + ":v1@" + now.Digest, now.Digest},
-		"a digest of no image":   {admin, app + "@sha256:" + strings.Repeat("0", 64), "sha256:" + strings.Repeat("0", 64)},
-		"no such tag":            {admin, app + ":v3", ""},
-		"it may not be read":     {stranger, app + ":v1", ""},
-		"of another tenancy":     {admin, "iad.ocir.io/elsewhere/team/app:v1", ""},
+		"a tag":                     {admin, app + ":v1", old.Digest},
+		"another":                   {admin, app + ":v2", now.Digest},
+		"no tag":                    {admin, app, now.Digest},
+		"a digest, whatever tag":    {admin, app + ":v1@" + now.Digest, now.Digest},
+		"a digest without an image": {admin, app + "@sha256:" + strings.Repeat("0", 64), "sha256:" + strings.Repeat("0", 64)},
+		"no such tag":               {admin, app + ":v3", ""},
+		"without a right":           {stranger, app + ":v1", ""},
+		"of another tenancy":        {admin, "iad.ocir.io/elsewhere/team/app:v1", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got, err := tt.tags.Digest(t.Context(), parse(t, tt.ref)); got != tt.want || err != nil {
@@ -39,9 +39,9 @@ func TestTags(t *testing.T) {
 	}
 }
 
-// A rollout asks for one tag many times at once. After an error the next caller asks
-// again.
-func TestTagsAreAskedForOnce(t *testing.T) {
+// A rollout asks for one tag many times at once. After an error, the next caller
+// sends a request again.
+func TestTagsAreFetchedOnce(t *testing.T) {
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
 	img := tenancy.NewImage("team/app", "v1")
 	ref := parse(t, "iad.ocir.io/"+tenancy.Namespace+"/team/app:v1")
@@ -67,7 +67,7 @@ func TestTagsAreAskedForOnce(t *testing.T) {
 	}
 }
 
-// A request may be a thousand times larger than the reference that it asks for.
+// A request may be a thousand times larger than the reference in it.
 func TestTagsHoldNoRequest(t *testing.T) {
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
 	img := tenancy.NewImage("team/app", "v1")

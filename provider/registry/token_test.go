@@ -10,7 +10,7 @@ import (
 	"github.com/oke-sign/oke-sign/test/ocitest"
 )
 
-// A container tool signs in with the token and may do what its owner may.
+// A container tool signs in with the token and has the rights of its owner.
 func TestAccessToken(t *testing.T) {
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
 	ref := parse(t, tenancy.NewImage("web", "v1").Ref())
@@ -64,7 +64,7 @@ func TestInvalidAccessTokens(t *testing.T) {
 	}
 }
 
-// A token is printable and of bounded length; both bounds are part of it.
+// A token is printable and has a bounded length. The test uses both bounds.
 func TestAccessTokensAtTheBounds(t *testing.T) {
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
 	ref := parse(t, tenancy.NewImage("web", "v1").Ref())
@@ -83,7 +83,7 @@ func TestAccessTokensAtTheBounds(t *testing.T) {
 	}
 }
 
-// While OCI fails, its own error comes back.
+// While OCI fails, the error is OCI's.
 func TestAccessTokenWhileOCIFails(t *testing.T) {
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
 	ref := parse(t, tenancy.NewImage("web", "v1").Ref())

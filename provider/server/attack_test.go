@@ -26,7 +26,8 @@ import (
 	"github.com/oke-sign/oke-sign/provider/vulnreport"
 )
 
-// cachingRepo0 has the answer about repo0 in its cache. OCI never answers about others.
+// cachingRepo0 has a cached answer about repo0. OCI never answers about other
+// repositories.
 func cachingRepo0(cfg server.Config) server.Config {
 	cfg.Signatures.Cached = func(ctx context.Context, ref image.Pinned, allowed signature.KeySet) (checker.Answer, bool) {
 		v, err := signed(ctx, ref, allowed)
@@ -45,9 +46,8 @@ func post(ctx context.Context, h http.Handler, body io.Reader) *httptest.Respons
 	return w
 }
 
-// SIG Security threat 2, complex work: as many callers as three
-// Gatekeepers have threads wait for an OCI that hangs, and cached answers do
-// not wait for them.
+// SIG Security threat 2, complex work: OCI hangs, and as many callers wait as three
+// Gatekeepers have threads. Cached answers do not wait for them.
 func TestHungOCIDelaysNoCachedAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := server.New(cachingRepo0(server.Config{Signatures: server.Signatures{Limits: server.Limits{Requests: 100}}}))
@@ -79,8 +79,8 @@ func TestHungOCIDelaysNoCachedAnswer(t *testing.T) {
 	})
 }
 
-// SIG Security threat 1, a flood: callers whose bodies trickle in hold
-// nothing that others need, whether the bodies are small or large.
+// SIG Security threat 1, a flood: callers send small or large bodies slowly. They
+// take nothing that other callers need.
 func TestSlowBodiesHoldNothing(t *testing.T) {
 	for name, start := range map[string]string{"small": "{", "large": strings.Repeat(" ", 20<<10)} {
 		t.Run(name, func(t *testing.T) {
@@ -109,7 +109,7 @@ func TestSlowBodiesHoldNothing(t *testing.T) {
 				for _, in := range ends {
 					_ = in.Close()
 				}
-				for range ends { // those that waited for their turn to send
+				for range ends { // the callers that waited for their turn to send
 					synctest.Wait()
 				}
 			})
@@ -117,8 +117,8 @@ func TestSlowBodiesHoldNothing(t *testing.T) {
 	}
 }
 
-// Answers cost no more bytes than questions do.
-func TestNothingIsEscapedThatNeedNotBe(t *testing.T) {
+// An answer has no more bytes than its question.
+func TestAnswersEscapeOnlyWhatTheyMust(t *testing.T) {
 	for _, path := range []string{server.SignaturesPath, server.DigestsPath} {
 		h := server.New(server.Config{Signatures: server.Signatures{Check: signed}, Digests: server.Digests{Check: func(context.Context, image.Reference) (string, error) { return "", nil }}})
 		key := strings.Repeat("<>&", 1000)
@@ -182,9 +182,9 @@ func TestLargeAnswers(t *testing.T) {
 	}
 }
 
-// Callers that send much and read nothing cannot have the process hold their
-// answers: its memory stays small, and other callers are answered.
-func TestAnswersThatNobodyReads(t *testing.T) {
+// Callers that send much and read nothing cannot fill the memory with their answers.
+// Other callers are still answered.
+func TestAnswersWithoutAReader(t *testing.T) {
 	const callers, most = 140, 96 << 20
 	defer debug.SetGCPercent(debug.SetGCPercent(36))
 	addr, _ := limited(t, server.MaxConnections, within(10*time.Second, signed))
@@ -203,7 +203,7 @@ func TestAnswersThatNobodyReads(t *testing.T) {
 			if _, err := fmt.Fprintf(c, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n", server.SignaturesPath, len(body)); err != nil {
 				return
 			}
-			_, _ = c.Write(body) // until the server has had enough
+			_, _ = c.Write(body) // until the server stops reading
 		})
 	}
 	var peak uint64
@@ -222,7 +222,7 @@ func TestAnswersThatNobodyReads(t *testing.T) {
 	wait.Wait()
 }
 
-// The text of an answer is the one that the protocol's struct has.
+// An answer has the same text as the struct of the protocol.
 func FuzzAnswer(f *testing.F) {
 	f.Add("key", "error", "system\nerror", 3)
 	f.Add("<&>\u2028", "", "", 1)

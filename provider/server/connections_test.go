@@ -24,8 +24,8 @@ import (
 	"github.com/oke-sign/oke-sign/provider/signature"
 )
 
-// limited serves over plain TCP with a bound on connections. Clients that send the header
-// Stranger is not accepted.
+// limited serves over plain TCP with a bound on connections. A client that sends the
+// header Stranger is not accepted.
 func limited(t *testing.T, most int, cfg server.Config) (addr string, registry *prometheus.Registry) {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -58,7 +58,8 @@ func dial(t *testing.T, addr string) net.Conn {
 	return c
 }
 
-// exchange asks on a connection, and returns the answer's text or the error.
+// exchange sends a request on a connection, and returns the text of the answer or of
+// the error.
 func exchange(c net.Conn, body string) string {
 	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
 	if _, err := fmt.Fprintf(c, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", server.SignaturesPath, len(body), body); err != nil {
@@ -102,9 +103,9 @@ func counts(t *testing.T, registry *prometheus.Registry, want string) {
 	}
 }
 
-// SIG Security threat 1, a flood: silent connections reach the bound, and the next callers
-// are answered. The oldest silent connection is closed first.
-func TestSilentConnectionsKeepNobodyOut(t *testing.T) {
+// SIG Security threat 1, a flood: silent connections reach the bound. The next
+// callers are still answered. The oldest silent connection is closed first.
+func TestSilentConnectionsBlockNoCaller(t *testing.T) {
 	addr, registry := limited(t, 8, checking(signed))
 	var silent []net.Conn
 	for range 50 {
@@ -169,8 +170,8 @@ func idleClosed(t *testing.T, registry *prometheus.Registry) float64 {
 	return 0
 }
 
-// A connection whose request is being answered stays open. If this holds for all
-// connections, the next one is closed at once.
+// A connection whose request is being answered stays open. If all connections are
+// busy, the next one is closed at once.
 func TestBusyConnectionsStay(t *testing.T) {
 	release := make(chan struct{})
 	var deciding atomic.Int64
@@ -184,7 +185,7 @@ func TestBusyConnectionsStay(t *testing.T) {
 		c := dial(t, addr)
 		go func() { got <- exchange(c, envelope(images(n + 1)[n])) }()
 	}
-	until(t, "three requests are decided", func() bool { return deciding.Load() == 3 })
+	until(t, "three requests in progress", func() bool { return deciding.Load() == 3 })
 	for range 5 {
 		if !closed(dial(t, addr), 10*time.Second) {
 			t.Error("a connection beyond the bound stays open")
@@ -193,7 +194,7 @@ func TestBusyConnectionsStay(t *testing.T) {
 	close(release)
 	for range 3 {
 		if answer := <-got; !strings.Contains(answer, `"signed":true`) {
-			t.Errorf("a request that was being decided: %q", answer)
+			t.Errorf("a request in progress: %q", answer)
 		}
 	}
 	counts(t, registry, `
@@ -203,7 +204,7 @@ oke_sign_connections_closed_total{port="questions",reason="idle"} 0
 `)
 }
 
-// Closed connections do not count, whether the client or the server closed them.
+// Closed connections do not count, no matter which side closed them.
 func TestConnectionsAreCounted(t *testing.T) {
 	addr, registry := limited(t, 100, server.Config{Signatures: server.Signatures{Check: signed}, Authorize: func(*tls.ConnectionState) error { return errors.New("no") }})
 	for range 20 {
@@ -217,9 +218,9 @@ func TestConnectionsAreCounted(t *testing.T) {
 	})
 }
 
-// Connections that the kernel accepted before the listener closes are answered. Later
-// connections are refused.
-func TestFinishLosesNobody(t *testing.T) {
+// Connections that the kernel accepted before the listener closes are answered.
+// Later connections are rejected.
+func TestFinishLosesNoConnection(t *testing.T) {
 	inner, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -227,7 +228,7 @@ func TestFinishLosesNobody(t *testing.T) {
 	listener := server.Limit(inner, 1000, "questions", nil)
 	srv := server.HTTP(server.New(checking(signed)))
 	served := make(chan error, 1)
-	// Nobody accepts yet, so all of these wait in the kernel.
+	// No call of Accept runs yet, so all of these wait in the kernel.
 	var early []net.Conn
 	for range 50 {
 		early = append(early, dial(t, inner.Addr().String()))

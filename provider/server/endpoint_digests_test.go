@@ -22,8 +22,8 @@ func digested(find func(context.Context, image.Reference) (string, error)) serve
 	return server.Config{Signatures: server.Signatures{Check: signed}, Digests: server.Digests{Check: find}}
 }
 
-// TestDigests is the contract with Gatekeeper's mutation, which takes the value of
-// an item as text, and whatever is wrong for the end of the request.
+// TestDigests checks the contract with Gatekeeper's mutation. It uses the value of
+// an item as text, and it ends the request at any error.
 func TestDigests(t *testing.T) {
 	h := server.New(digested(func(_ context.Context, ref image.Reference) (string, error) {
 		switch ref.Repository() {
@@ -49,7 +49,7 @@ func TestDigests(t *testing.T) {
 		"an ambiguous name":     {asked: "IAD.ocir.io/ns/web:v1", want: "IAD.ocir.io/ns/web:v1"},
 		"no image named":        {},
 		"no such image":         {asked: "iad.ocir.io/ns/gone:v1", want: "iad.ocir.io/ns/gone:v1"},
-		"what is no digest":     {asked: "iad.ocir.io/ns/odd:v1", trouble: "internal error"},
+		"an invalid digest":     {asked: "iad.ocir.io/ns/odd:v1", trouble: "internal error"},
 		"a panic":               {asked: "iad.ocir.io/ns/panic:v1", trouble: "internal error"},
 		"a digest and an error": {asked: "iad.ocir.io/ns/failed:v1", trouble: "truncated answer"},
 		"OCI is down":           {asked: "iad.ocir.io/ns/down:v1", trouble: "503"},
@@ -73,11 +73,11 @@ func TestDigests(t *testing.T) {
 		t.Errorf("a key without end: %+v", answer.Response)
 	}
 	if status, _ := postTo(t, server.New(checking(signed)), server.DigestsPath, "nginx"); status != http.StatusNotFound {
-		t.Errorf("of a server that knows no digests: %d", status)
+		t.Errorf("a server without this endpoint: %d", status)
 	}
 }
 
-// The creator of a Pod waits for digests first and for signatures afterwards.
+// A Pod waits for digests first and for signatures afterwards.
 func TestDigestsInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := server.New(digested(func(ctx context.Context, _ image.Reference) (string, error) {
@@ -92,26 +92,26 @@ func TestDigestsInTime(t *testing.T) {
 	})
 }
 
-// The text in place of an image is the image itself, or adds a digest to it.
+// The replacement of an image is the image itself, or the image with a digest.
 func TestValidReplacement(t *testing.T) {
 	const tagged = "iad.ocir.io/ns/web:v1"
 	for name, tt := range map[string]struct {
 		question, answer string
 		ok               bool
 	}{
-		"the image as it is":                       {tagged, tagged, true},
-		"an image of another registry as it is":    {"nginx", "nginx", true},
-		"a digest is added":                        {tagged, tagged + "@" + newest, true},
-		"an invalid digest":                        {tagged, tagged + "@sha256:ee44", false},
-		"another repository":                       {tagged, "iad.ocir.io/ns/other:v1@" + newest, false},
-		"another repository of the same beginning": {tagged, tagged + "0@" + newest, false},
-		"a digest for another registry's image":    {"nginx:1", "nginx:1@" + newest, false},
-		"a digest in place of another":             {tagged + "@" + digest, tagged + "@" + newest, false},
-		"a digest beside another":                  {tagged + "@" + digest, tagged + "@" + digest + "@" + newest, false},
-		"nothing":                                  {tagged, "", false},
-		"a digest alone":                           {tagged, newest, false},
-		"no digest after the @":                    {tagged, tagged + "@", false},
-		"a reference that the digest makes too long": {
+		"the image unchanged":                     {tagged, tagged, true},
+		"an image of another registry unchanged":  {"nginx", "nginx", true},
+		"a digest is added":                       {tagged, tagged + "@" + newest, true},
+		"an invalid digest":                       {tagged, tagged + "@sha256:ee44", false},
+		"another repository":                      {tagged, "iad.ocir.io/ns/other:v1@" + newest, false},
+		"another repository with the same prefix": {tagged, tagged + "0@" + newest, false},
+		"a digest for another registry's image":   {"nginx:1", "nginx:1@" + newest, false},
+		"a digest in place of another":            {tagged + "@" + digest, tagged + "@" + newest, false},
+		"a digest beside another":                 {tagged + "@" + digest, tagged + "@" + digest + "@" + newest, false},
+		"nothing":                                 {tagged, "", false},
+		"a digest alone":                          {tagged, newest, false},
+		"no digest after the @":                   {tagged, tagged + "@", false},
+		"a reference that is too long with its digest": {
 			"iad.ocir.io/ns/" + strings.Repeat("a", 1000), "iad.ocir.io/ns/" + strings.Repeat("a", 1000) + "@" + newest, false,
 		},
 	} {

@@ -33,7 +33,7 @@ func askScan(image string) string {
 	return string(b)
 }
 
-// clean is the scan of an image without problems.
+// clean returns the scan of an image without problems.
 func clean(context.Context, image.Reference) (vulnreport.Report, error) {
 	return vulnreport.Summarize(vulnreport.Result{ID: "ocid", Finished: time.Unix(0, 0)}, nil), nil
 }
@@ -50,7 +50,7 @@ func postTo(t *testing.T, h http.Handler, path string, keys ...string) (int, ext
 	return resp.StatusCode, parse(t, resp)
 }
 
-// TestScans is the contract with the policy; see policies/okescannedimages.
+// TestScans checks the contract with the policy; see policies/okescannedimages.
 func TestScans(t *testing.T) {
 	problems := []vulnreport.Problem{{ID: "CVE-2021-44228", Severity: vulnreport.Critical}, {ID: "CVE-2021-45046", Severity: vulnreport.High}}
 	found := vulnreport.Summarize(vulnreport.Result{ID: "ocid", Finished: time.Date(2021, 12, 21, 7, 2, 58, 0, time.UTC)}, problems)
@@ -118,13 +118,13 @@ func TestScans(t *testing.T) {
 		t.Errorf("%d %s", status, answer.Response.SystemError)
 	}
 	if status, _ := postTo(t, server.New(checking(signed)), server.ScansPath, "{}"); status != http.StatusNotFound {
-		t.Errorf("not served, and yet %d", status)
+		t.Errorf("not served, but got %d", status)
 	}
 }
 
-// TestScansAreTheirCallersOnly: who may ask about signatures may ask about scans,
-// and nobody else.
-func TestScansAreTheirCallersOnly(t *testing.T) {
+// TestScansHaveTheSameCallers: the same callers may ask about signatures and about
+// scans.
+func TestScansHaveTheSameCallers(t *testing.T) {
 	s := serve(t, scanned(clean))
 	body := envelope(askScan("iad.ocir.io/ns/repo@sha256:" + strings.Repeat("0", 64)))
 	if status, answer := s.send(nil, http.MethodPost, server.ScansPath, strings.NewReader(body)); status != http.StatusForbidden || len(answer.Response.Items) > 0 {
@@ -168,7 +168,7 @@ func TestSlowScansDelayNoSignature(t *testing.T) {
 		if took := time.Since(began); took != 0 || status != http.StatusOK || len(yes(answer)) != 3 {
 			t.Errorf("signatures took %v: %d %v", took, status, answer)
 		}
-		time.Sleep(time.Second) // all of the twenty were answered or refused
+		time.Sleep(time.Second) // all twenty were answered or rejected
 		began = time.Now()
 		_, answer = postTo(t, h, server.ScansPath, pinned("slow"), pinned("known"))
 		took := time.Since(began)
@@ -275,7 +275,7 @@ func FuzzParseScanQuestion(f *testing.F) {
 		image, err := server.ParseScanQuestion(key)
 		if err != nil {
 			if image != "" {
-				t.Fatalf("got %q beside an error", image)
+				t.Fatalf("got %q with an error", image)
 			}
 			return
 		}
@@ -301,25 +301,25 @@ func TestScansOfOneRequest(t *testing.T) {
 	}
 }
 
-// A report that contradicts itself is a question without an answer.
-func TestReportsThatContradictThemselves(t *testing.T) {
+// A report that contradicts itself is no answer.
+func TestContradictoryReports(t *testing.T) {
 	problems := []vulnreport.Problem{{ID: "CVE-2021-44228", Severity: vulnreport.Critical}}
 	for name, tt := range map[string]struct {
 		change func(*vulnreport.Report)
 		ok     bool
 	}{
-		"a report as it should be":               {func(*vulnreport.Report) {}, true},
-		"more problems are counted than listed":  {func(r *vulnreport.Report) { r.Counts[vulnreport.Critical] = 2 }, true},
-		"fewer problems are counted than listed": {func(r *vulnreport.Report) { r.Counts[vulnreport.Critical] = 0 }, false},
-		"a severity is not counted":              {func(r *vulnreport.Report) { delete(r.Counts, vulnreport.High) }, false},
-		"the last severity is not counted":       {func(r *vulnreport.Report) { delete(r.Counts, vulnreport.Low) }, false},
-		"a problem has an unknown severity":      {func(r *vulnreport.Report) { r.Problems[0].Severity = "ODD" }, false},
-		"nobody says when the scan was":          {func(r *vulnreport.Report) { r.ScannedAt = "" }, false},
-		"there is a reason why nothing is known": {func(r *vulnreport.Report) { r.Reason = vulnreport.NotScanned }, false},
-		"nothing is known and nobody says why":   {func(r *vulnreport.Report) { r.Known = false }, false},
-		"nothing is known for a reason":          {func(r *vulnreport.Report) { r.Known, r.Reason = false, vulnreport.NotScanned }, true},
-		"nothing is known for an unknown reason": {func(r *vulnreport.Report) { r.Known, r.Reason = false, "odd" }, false},
-		"nothing is known because much is known": {func(r *vulnreport.Report) { r.Known, r.Reason = false, "known" }, false},
+		"a valid report":                     {func(*vulnreport.Report) {}, true},
+		"more problems counted than listed":  {func(r *vulnreport.Report) { r.Counts[vulnreport.Critical] = 2 }, true},
+		"fewer problems counted than listed": {func(r *vulnreport.Report) { r.Counts[vulnreport.Critical] = 0 }, false},
+		"a severity without a count":         {func(r *vulnreport.Report) { delete(r.Counts, vulnreport.High) }, false},
+		"the last severity without a count":  {func(r *vulnreport.Report) { delete(r.Counts, vulnreport.Low) }, false},
+		"a problem of unknown severity":      {func(r *vulnreport.Report) { r.Problems[0].Severity = "ODD" }, false},
+		"known without a time":               {func(r *vulnreport.Report) { r.ScannedAt = "" }, false},
+		"known with a reason":                {func(r *vulnreport.Report) { r.Reason = vulnreport.NotScanned }, false},
+		"unknown without a reason":           {func(r *vulnreport.Report) { r.Known = false }, false},
+		"unknown with a reason":              {func(r *vulnreport.Report) { r.Known, r.Reason = false, vulnreport.NotScanned }, true},
+		"unknown with an unknown reason":     {func(r *vulnreport.Report) { r.Known, r.Reason = false, "odd" }, false},
+		"unknown with the reason known":      {func(r *vulnreport.Report) { r.Known, r.Reason = false, "known" }, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := server.New(scanned(func(context.Context, image.Reference) (vulnreport.Report, error) {

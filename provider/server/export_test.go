@@ -37,14 +37,15 @@ func ParseDigestQuestion(key string) (image string, err error) {
 	return q.image, err
 }
 
-// Encode writes an answer for which there is room, and counts how often it took room.
+// Encode writes an answer into available room, and counts the times that it took
+// more room.
 func Encode(r Response) (text []byte, complete bool, grown int) {
 	var a encoder
 	complete = a.encode(r, func() bool { grown++; return true })
 	return a.Bytes(), complete, grown
 }
 
-// Answering has a handler answer all questions for signatures with a response.
+// Answering makes a handler answer all questions for signatures with a response.
 func (h *Handler) Answering(r Response) {
 	h.endpoints[SignaturesPath].answer = func(context.Context, []string, time.Time) Response { return r }
 }
@@ -55,19 +56,20 @@ func ValidReplacement(question, answer string) error {
 	return err
 }
 
-// SystemError and OneLine shape the texts about questions that have no answer.
+// SystemError and OneLine form the texts about questions without an answer.
 var (
 	SystemError = systemError
 	OneLine     = oneLine
 )
 
-// Backlogged reports whether the kernel holds a connection that nobody accepted yet.
+// Backlogged reports whether the kernel holds a connection that the listener has not
+// accepted yet.
 var Backlogged = backlogged
 
-// Accepted notes that the certificate of a connection's client was accepted.
+// Accepted records that the certificate of a connection's client was accepted.
 func Accepted(c net.Conn) { c.(*conn).accepted() }
 
-// Waiting is how many connections wait for their clients.
+// Waiting returns how many connections wait for their clients.
 func (l *Listener) Waiting() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()

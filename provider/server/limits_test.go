@@ -22,8 +22,8 @@ import (
 	"github.com/oke-sign/oke-sign/provider/signature"
 )
 
-// TestBodyAtItsBound sends bodies with and without a length: the largest that there may
-// be, and one byte more.
+// TestBodyAtItsBound sends bodies with and without a length: the largest body, and
+// one byte more.
 func TestBodyAtItsBound(t *testing.T) {
 	s := serve(t, checking(signed))
 	good := envelope(ask(pinned, keyA))
@@ -38,7 +38,7 @@ func TestBodyAtItsBound(t *testing.T) {
 	} {
 		var body io.Reader = strings.NewReader(good + strings.Repeat(" ", tt.size-len(good)))
 		if tt.chunked {
-			body = io.MultiReader(body) // its length is not known
+			body = io.MultiReader(body) // its length is unknown
 		}
 		status, answer := s.send(&s.caller, http.MethodPost, server.SignaturesPath, body)
 		if status != tt.status || (len(yes(answer)) == 1) != (tt.status == 200) {
@@ -47,7 +47,8 @@ func TestBodyAtItsBound(t *testing.T) {
 	}
 }
 
-// TestLengthThatIsTooLarge refuses a body for its length, before any of it has come.
+// TestLengthThatIsTooLarge rejects a body for its length, before any of the body has
+// arrived.
 func TestLengthThatIsTooLarge(t *testing.T) {
 	s := serve(t, within(200*time.Millisecond, signed))
 	conn, err := tls.Dial("tcp", s.addr, s.config(&s.caller))
@@ -67,8 +68,8 @@ func TestLengthThatIsTooLarge(t *testing.T) {
 	}
 }
 
-// TestOtherMethodsAreTold says which method there is, as HTTP asks for.
-func TestOtherMethodsAreTold(t *testing.T) {
+// TestOtherMethodsAreRejected names the allowed method, as HTTP requires.
+func TestOtherMethodsAreRejected(t *testing.T) {
 	w := httptest.NewRecorder()
 	server.New(checking(signed)).ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, server.SignaturesPath, nil))
 	if got := w.Header().Get("Allow"); w.Code != http.StatusMethodNotAllowed || got != http.MethodPost {
@@ -86,7 +87,7 @@ func (p piped) Accept() (net.Conn, error) { return <-p, nil }
 func (p piped) Addr() net.Addr            { return nil }
 func (p piped) Close() error              { return nil }
 
-// knock makes a connection to a listener that has room for it, or makes it.
+// knock connects to a listener, which has room or makes it.
 func (p piped) knock(t *testing.T, l *server.Listener) net.Conn {
 	t.Helper()
 	near, far := net.Pipe()
@@ -119,14 +120,14 @@ func TestEvictedConnectionsAreGone(t *testing.T) {
 			t.Errorf("%v connections are open, want 1", n)
 		}
 	}
-	// Its request may have been read just before that.
+	// The server may have read its request just before.
 	server.Accepted(evicted)
 	if n := l.Waiting(); n != 1 {
 		t.Errorf("%d connections wait for their clients, want 1", n)
 	}
 }
 
-// TestFinishWithoutASocket closes a listener that has no backlog to look into.
+// TestFinishWithoutASocket closes a listener without a backlog.
 func TestFinishWithoutASocket(t *testing.T) {
 	in := make(piped)
 	l := server.Limit(in, 1, "questions", nil)
@@ -136,8 +137,8 @@ func TestFinishWithoutASocket(t *testing.T) {
 	}
 }
 
-// TestDeadlinesAreCounted counts a request once if it got no answer in time, although
-// its last question failed for another reason.
+// TestDeadlinesAreCounted counts a request once if it got no answer in time,
+// although its last question failed for another reason.
 func TestDeadlinesAreCounted(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	cfg := within(20*time.Millisecond, func(ctx context.Context, img image.Pinned, _ signature.KeySet) (checker.Answer, error) {

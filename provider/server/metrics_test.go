@@ -99,7 +99,7 @@ func TestSeriesAreFixed(t *testing.T) {
 }
 
 // An endpoint without a check is not served and has no series.
-func TestEndpointsLeftOut(t *testing.T) {
+func TestDisabledEndpoints(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	h := server.New(server.Config{Scans: server.Scans{Check: clean}, Metrics: registry})
 	for path, want := range map[string]int{server.ScansPath: http.StatusOK, server.SignaturesPath: http.StatusNotFound, server.DigestsPath: http.StatusNotFound} {

@@ -3,5 +3,5 @@
 package server_test
 
 // raceDetector says whether the race detector is on. With it, pools drop buffers at
-// random, and so memory cannot be measured.
+// random, so memory cannot be measured.
 const raceDetector = true

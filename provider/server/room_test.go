@@ -22,14 +22,14 @@ import (
 	"github.com/oke-sign/oke-sign/provider/vulnreport"
 )
 
-// padded is a good body of a size.
+// padded returns a valid body of a size.
 func padded(size int) string {
 	good := envelope(ask(pinned, keyA))
 	return good + strings.Repeat(" ", size-len(good))
 }
 
-// There is room for eight bodies of unknown length. The ninth waits until its deadline,
-// and those that have ended leave their room.
+// There is room for eight bodies of unknown length. The ninth waits until its
+// deadline. A body returns its room at its end.
 func TestLargeBodiesShareRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := server.New(checking(signed))
@@ -63,7 +63,7 @@ func TestLargeBodiesShareRoom(t *testing.T) {
 	})
 }
 
-// deadlines is a client's connection that notes by when the server wants to have read.
+// deadlines is a client's connection that records the read deadlines of the server.
 type deadlines struct {
 	*httptest.ResponseRecorder
 	began time.Time
@@ -79,8 +79,8 @@ func (d *deadlines) SetReadDeadline(at time.Time) error {
 	return nil
 }
 
-// A body must have come by the request's deadline, and a large one in a quarter of
-// that. While the server decides, it reads without a deadline.
+// A body must arrive by the request's deadline, and a large one in a quarter of that
+// time. While the server decides, it reads without a deadline.
 func TestDeadlinesOfBodies(t *testing.T) {
 	for name, tt := range map[string]struct {
 		size int
@@ -101,7 +101,7 @@ func TestDeadlinesOfBodies(t *testing.T) {
 	}
 }
 
-// reporting answers each question about scans with a report of n problems from memory.
+// reporting answers each question about scans with a cached report of n problems.
 func reporting(n int) http.Handler {
 	problems := make([]vulnreport.Problem, n)
 	for i := range problems {
@@ -119,7 +119,7 @@ func reporting(n int) http.Handler {
 	}})
 }
 
-// scansOf is a request about n images.
+// scansOf returns a request about n images.
 func scansOf(t *testing.T, n int) *http.Request {
 	t.Helper()
 	keys := make([]string, n)
@@ -142,8 +142,7 @@ func (u unread) Write(p []byte) (int, error) {
 	return u.ResponseRecorder.Write(p)
 }
 
-// A large answer takes as much room as it has bytes while nobody reads it, and none
-// after that.
+// A large answer takes room for its bytes until the client has read it.
 func TestLargeAnswersShareRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const callers = 40
@@ -180,7 +179,7 @@ func TestLargeAnswersShareRoom(t *testing.T) {
 func allocated(t *testing.T, runs uint64, f func()) uint64 {
 	t.Helper()
 	if raceDetector {
-		t.Skip("the race detector makes pools drop buffers; make test runs this test without it, too")
+		t.Skip("the race detector makes pools drop buffers; make test also runs this test without it")
 	}
 	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // a collection would empty the pools
 	f()
@@ -193,7 +192,7 @@ func allocated(t *testing.T, runs uint64, f func()) uint64 {
 	return (after.TotalAlloc - before.TotalAlloc) / runs
 }
 
-// A request costs little memory beside its own text and its answer's.
+// A request takes little memory besides its own text and its answer's.
 func TestMemoryOfARequest(t *testing.T) {
 	h := server.New(checking(signed))
 	for name, tt := range map[string]struct {
@@ -215,7 +214,7 @@ func TestMemoryOfARequest(t *testing.T) {
 	}
 }
 
-// An answer is written into one buffer once it is known to be large.
+// An answer is written into one buffer once its size is known to be large.
 func TestMemoryOfALargeAnswer(t *testing.T) {
 	items := make([]server.Item, server.MaxKeys)
 	for i := range items {
@@ -233,28 +232,28 @@ func TestMemoryOfALargeAnswer(t *testing.T) {
 	}
 }
 
-// An answer takes room before it has more than its usual size, once. An item that may
-// exceed the bound is left out.
+// An answer takes room once, before it exceeds its usual size. An item that may
+// exceed the bound is omitted.
 func TestAnswersAtTheirBounds(t *testing.T) {
 	const ending = "]}}\n"
 	empty, _, _ := server.Encode(server.Response{})
 	start := len(empty) - len(ending) + 1
 	item := func(n int) server.Item { return server.Item{Key: strings.Repeat("k", n)} }
 	usual := server.UsualAnswer - server.MaxValue - start
-	// The first item leaves room for one more of 10 bytes.
+	// After the first item, one more item of 10 bytes fits.
 	first := item(server.MaxAnswer - server.MaxValue - 10 - start - len(`,"items":[{"key":""}`))
 	for name, tt := range map[string]struct {
 		items    []server.Item
 		complete bool
 		grown    int
 	}{
-		"no items":                               {nil, true, 0},
-		"one of the usual size":                  {[]server.Item{item(usual)}, true, 0},
-		"one larger by a byte":                   {[]server.Item{item(usual + 1)}, true, 1},
-		"several large ones":                     {[]server.Item{item(usual + 1), item(usual + 1), item(usual + 1)}, true, 1},
-		"as much as there may be":                {[]server.Item{first, item(10)}, true, 1},
-		"one byte more than there may be":        {[]server.Item{first, item(11)}, false, 1},
-		"an item after one that had to stay out": {[]server.Item{first, item(11), item(1)}, false, 1},
+		"no items":                     {nil, true, 0},
+		"one of the usual size":        {[]server.Item{item(usual)}, true, 0},
+		"one larger by a byte":         {[]server.Item{item(usual + 1)}, true, 1},
+		"several large ones":           {[]server.Item{item(usual + 1), item(usual + 1), item(usual + 1)}, true, 1},
+		"the largest answer":           {[]server.Item{first, item(10)}, true, 1},
+		"one byte more":                {[]server.Item{first, item(11)}, false, 1},
+		"an item after an omitted one": {[]server.Item{first, item(11), item(1)}, false, 1},
 	} {
 		text, complete, grown := server.Encode(server.Response{Items: tt.items})
 		if complete != tt.complete || grown != tt.grown {
@@ -263,7 +262,8 @@ func TestAnswersAtTheirBounds(t *testing.T) {
 	}
 }
 
-// A value that does not encode is an answer without items, not a broken one.
+// A value that does not encode leads to an answer without items. The answer is still
+// valid.
 func TestAnAnswerThatDoesNotEncode(t *testing.T) {
 	h := server.New(checking(signed))
 	h.Answering(server.Response{Items: []server.Item{{Key: "good", Value: true}, {Key: "bad", Value: func() {}}, {Key: "bad", Value: make(chan int)}}})

@@ -51,7 +51,8 @@ func answer(reason verdict.Reason, key string) checker.Answer {
 	return checker.Answer{Verdict: verdict.Verdict{Reason: reason, Key: key}}
 }
 
-// signed says yes to every question, so that each denial in a test is the server's.
+// signed answers yes to every question, so that each denial in a test is the
+// server's.
 func signed(_ context.Context, _ image.Pinned, allowed signature.KeySet) (checker.Answer, error) {
 	return answer(verdict.Signed, allowed.Keys()[0].String()), nil
 }
@@ -132,7 +133,8 @@ func (s *service) issue(ca *pki.Authority, leaf pki.Leaf) pki.Pair {
 	return pair
 }
 
-// config is the TLS of a client that shows the given certificate, or none.
+// config returns the TLS configuration of a client with the given certificate, or
+// with none.
 func (s *service) config(caller *pki.Pair) *tls.Config {
 	s.t.Helper()
 	cfg := &tls.Config{RootCAs: s.ca.Pool(), ServerName: "127.0.0.1"}
@@ -146,8 +148,8 @@ func (s *service) config(caller *pki.Pair) *tls.Config {
 	return cfg
 }
 
-// post sends a body as caller and returns what came back, which has to be an
-// answer of the protocol whatever the body was.
+// post sends a body as a caller. The answer must be one of the protocol, whatever
+// the body was.
 func (s *service) post(caller *pki.Pair, body string) (int, externaldata.ProviderResponse) {
 	s.t.Helper()
 	return s.send(caller, http.MethodPost, server.SignaturesPath, strings.NewReader(body))
@@ -208,7 +210,7 @@ func yes(answer externaldata.ProviderResponse) []string {
 	return keys
 }
 
-// counted counts what its connections read.
+// counted counts the bytes that its connections read.
 type counted struct {
 	net.Listener
 	read *atomic.Int64
@@ -230,7 +232,7 @@ func (c countedConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Gatekeeper's own client, over TLS with its certificate.
+// Gatekeeper's own client sends a request over TLS with its certificate.
 func TestGatekeepersClient(t *testing.T) {
 	s := serve(t, checking(signed))
 	cert, err := s.caller.TLS()
@@ -267,8 +269,8 @@ func TestGatekeepersClient(t *testing.T) {
 	}
 }
 
-// The response of the protocol is Gatekeeper's: same fields, same order, same names
-// on the wire. Other tests send requests as Gatekeeper's own code writes them.
+// The response struct equals Gatekeeper's: the same fields, order and names on the
+// wire. Other tests send requests that Gatekeeper's own code writes.
 func TestWireStructs(t *testing.T) {
 	same(t, reflect.TypeFor[server.ProviderResponse](), reflect.TypeFor[externaldata.ProviderResponse]())
 }
@@ -297,7 +299,7 @@ func same(t *testing.T, ours, theirs reflect.Type) {
 	}
 }
 
-// Nothing that is malformed gets a yes, a silence or a broken connection.
+// No malformed request gets a yes, no answer, or a broken connection.
 func TestBadInput(t *testing.T) {
 	var subject atomic.Int64
 	s := serve(t, checking(func(ctx context.Context, ref image.Pinned, allowed signature.KeySet) (checker.Answer, error) {
@@ -320,8 +322,8 @@ func TestBadInput(t *testing.T) {
 		path   string
 		body   string
 		status int
-		says   string // part of systemError
-		errors int    // items with an error
+		says   string // a part of systemError
+		errors int    // number of items with an error
 	}{
 		"no client certificate":           {caller: nil, body: good, status: 403, says: "no client certificate was presented"},
 		"a certificate by another CA":     {caller: &stranger, body: good, status: 403, says: "unknown authority"},
@@ -330,10 +332,10 @@ func TestBadInput(t *testing.T) {
 		"no certificate and a wrong path": {caller: nil, path: "/", body: good, status: 403, says: "no client certificate was presented"},
 		"GET":                             {caller: &s.caller, method: http.MethodGet, status: 405, says: `method "GET"`},
 		"PUT":                             {caller: &s.caller, method: http.MethodPut, body: good, status: 405, says: `method "PUT"`},
-		"a method of one's own":           {caller: &s.caller, method: "VERIFY", body: good, status: 405, says: `method "VERIFY"`},
+		"an invented method":              {caller: &s.caller, method: "VERIFY", body: good, status: 405, says: `method "VERIFY"`},
 		"another path":                    {caller: &s.caller, path: "/v1/signature", body: good, status: 404, says: server.SignaturesPath},
 		"the path of the health address":  {caller: &s.caller, path: "/healthz", body: good, status: 404, says: server.SignaturesPath},
-		"a path that leads there":         {caller: &s.caller, path: "/v1/x/../signatures", body: good, status: 404, says: server.SignaturesPath},
+		"a path with .. to the endpoint":  {caller: &s.caller, path: "/v1/x/../signatures", body: good, status: 404, says: server.SignaturesPath},
 		"an empty body":                   {caller: &s.caller, body: "", status: 400, says: "expected an object"},
 		"no JSON":                         {caller: &s.caller, body: "hello", status: 400, says: "expected an object"},
 		"null":                            {caller: &s.caller, body: "null", status: 400, says: "expected an object"},
@@ -346,11 +348,11 @@ func TestBadInput(t *testing.T) {
 		"10 000 questions":                {caller: &s.caller, body: times(10_000, ask(pinned, keyA)), status: 413, says: "more than 1048576 bytes"},
 		"a key of 1 MB":                   {caller: &s.caller, body: envelope(strings.Repeat("k", 1_000_000)), status: 413, says: "a key of more than 4096 bytes"},
 		"a key of 2 MB":                   {caller: &s.caller, body: envelope(strings.Repeat("k", 2_000_000)), status: 413, says: "more than 1048576 bytes"},
-		"a body nested without end":       {caller: &s.caller, body: strings.Repeat(`{"a":`, 100_000), status: 400, says: "nested too deeply"},
-		"a key that is empty":             {caller: &s.caller, body: envelope(""), status: 200, errors: 1},
-		"a key that is an image":          {caller: &s.caller, body: envelope(pinned), status: 200, errors: 1},
+		"an endlessly nested body":        {caller: &s.caller, body: strings.Repeat(`{"a":`, 100_000), status: 400, says: "nested too deeply"},
+		"an empty key":                    {caller: &s.caller, body: envelope(""), status: 200, errors: 1},
+		"an image in place of a question": {caller: &s.caller, body: envelope(pinned), status: 200, errors: 1},
 		"a question without keys":         {caller: &s.caller, body: envelope(ask(pinned)), status: 200, errors: 1},
-		"a question with a key of none":   {caller: &s.caller, body: envelope(ask(pinned, "*")), status: 200, errors: 1},
+		"a question with an invalid key":  {caller: &s.caller, body: envelope(ask(pinned, "*")), status: 200, errors: 1},
 		"a question about two images":     {caller: &s.caller, body: envelope(`{"image":"x","image":"` + pinned + `","keys":["` + keyA + `"]}`), status: 200, errors: 1},
 	}
 	for name, tt := range tests {
@@ -379,7 +381,7 @@ func TestBadInput(t *testing.T) {
 				}
 			}
 			if failed != tt.errors || len(answer.Response.Items) != tt.errors {
-				t.Errorf("items %v, want %d errors and nothing else", answer.Response.Items, tt.errors)
+				t.Errorf("items %v, want only %d errors", answer.Response.Items, tt.errors)
 			}
 		})
 	}
@@ -391,7 +393,8 @@ func TestBadInput(t *testing.T) {
 	}
 }
 
-// A rejected body is not read to its end, and not held in memory.
+// The server does not read a rejected body to its end, and does not hold it in
+// memory.
 func TestBodyWithoutEnd(t *testing.T) {
 	s := serve(t, checking(signed))
 	for name, tt := range map[string]struct {
@@ -400,9 +403,9 @@ func TestBodyWithoutEnd(t *testing.T) {
 		status int
 		most   int64
 	}{
-		"one key that never ends": {&s.caller, envelope("x")[:len(envelope("x"))-len(`"]}}`)], 413, server.MaxBody + server.MaxDropped + 640<<10},
-		"white space":             {&s.caller, "", 413, server.MaxBody + server.MaxDropped + 640<<10},
-		"by a stranger":           {nil, "", 403, 640 << 10},
+		"an endless key":        {&s.caller, envelope("x")[:len(envelope("x"))-len(`"]}}`)], 413, server.MaxBody + server.MaxDropped + 640<<10},
+		"white space":           {&s.caller, "", 413, server.MaxBody + server.MaxDropped + 640<<10},
+		"without a certificate": {nil, "", 403, 640 << 10},
 	} {
 		t.Run(name, func(t *testing.T) {
 			before := s.read.Load()
@@ -415,7 +418,7 @@ func TestBodyWithoutEnd(t *testing.T) {
 				t.Fatal(err)
 			}
 			var wait sync.WaitGroup
-			wait.Go(func() { // until the server cuts the line
+			wait.Go(func() { // until the server closes the connection
 				chunk := func(s string) error {
 					_, err := fmt.Fprintf(conn, "%x\r\n%s\r\n", len(s), s)
 					return err
@@ -442,7 +445,7 @@ func TestBodyWithoutEnd(t *testing.T) {
 	}
 }
 
-// A body that trickles in costs the budget and no more.
+// A slow body takes the budget and no more.
 func TestSlowBody(t *testing.T) {
 	s := serve(t, within(200*time.Millisecond, signed))
 	began := time.Now()
@@ -500,17 +503,17 @@ func TestConnectionOutlivesTheBudget(t *testing.T) {
 }
 
 // Rejecting a request takes little memory.
-func TestRefusalIsCheap(t *testing.T) {
+func TestRejectionIsCheap(t *testing.T) {
 	const head = `{"apiVersion":"externaldata.gatekeeper.sh/v1beta1","kind":"ProviderRequest",`
 	for name, tt := range map[string]struct {
 		body string
 		most uint64
 	}{
-		"as many empty keys as fit":      {head + `"request":{"keys":[` + strings.Repeat(`"",`, 330_000), 64 << 10},
-		"a key as long as fits":          {head + `"request":{"keys":["` + strings.Repeat("x", 1_000_000) + `"]}}`, 16 << 10},
-		"one of escapes":                 {head + `"request":{"keys":["` + strings.Repeat(`\\`, 500_000) + `"]}}`, 1100 << 10},
-		"many unknown fields":            {head + strings.Repeat(`"x":1,`, 150_000), 4 << 20},
-		"nested as deeply as is allowed": {head + strings.Repeat(`"x":`+strings.Repeat("[", 30)+strings.Repeat("]", 30)+",", 15_000), 64 << 20},
+		"as many empty keys as fit": {head + `"request":{"keys":[` + strings.Repeat(`"",`, 330_000), 64 << 10},
+		"the longest key":           {head + `"request":{"keys":["` + strings.Repeat("x", 1_000_000) + `"]}}`, 16 << 10},
+		"a key of escapes":          {head + `"request":{"keys":["` + strings.Repeat(`\\`, 500_000) + `"]}}`, 1100 << 10},
+		"many unknown fields":       {head + strings.Repeat(`"x":1,`, 150_000), 4 << 20},
+		"the deepest nesting":       {head + strings.Repeat(`"x":`+strings.Repeat("[", 30)+strings.Repeat("]", 30)+",", 15_000), 64 << 20},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var before, after runtime.MemStats
@@ -527,7 +530,7 @@ func TestRefusalIsCheap(t *testing.T) {
 	}
 }
 
-// bubble answers one request without a network, in a bubble's time.
+// bubble answers one request without a network, with the clock of a bubble.
 func bubble(t *testing.T, cfg server.Config, keys ...string) (time.Duration, externaldata.ProviderResponse) {
 	t.Helper()
 	w := httptest.NewRecorder()
@@ -549,8 +552,8 @@ func images(n int) []string {
 	return keys
 }
 
-// A check that is cancelled is no answer, let alone a yes (ratify#92).
-func TestCheckThatListens(t *testing.T) {
+// A cancelled check is not an answer, and never a yes (ratify#92).
+func TestCheckThatStopsInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		check := func(ctx context.Context, ref image.Pinned, allowed signature.KeySet) (checker.Answer, error) {
 			if ref.Repository() == "repo1" {
@@ -574,7 +577,7 @@ func TestCheckThatListens(t *testing.T) {
 	})
 }
 
-func TestCheckThatDoesNotListen(t *testing.T) {
+func TestCheckThatDoesNotStop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
 		var late atomic.Int64
@@ -601,11 +604,11 @@ func TestCheckThatDoesNotListen(t *testing.T) {
 		if want := fmt.Sprintf("\nand %d more", 39-shown); shown < 5 || !strings.HasSuffix(got, want) {
 			t.Errorf("systemError shows %d: %q, want it to end in %q", shown, got, want)
 		}
-		// Checks under way continue. No check begins after the answer.
+		// Running checks continue. No check starts after the answer.
 		close(release)
 		synctest.Wait()
 		if n := late.Load(); n != 4 {
-			t.Errorf("%d checks ran on after the answer, want the 4 that were under way", n)
+			t.Errorf("%d checks continued after the answer, want the 4 that were running", n)
 		}
 	})
 }
@@ -647,19 +650,19 @@ func TestCheckThatFails(t *testing.T) {
 		err     error
 		panics  bool
 		says    string         // of systemError
-		value   map[string]any // of the item
+		value   map[string]any // the value of the item
 	}{
-		"it fails":                                 {err: errors.New("artifacts ListContainerImageSignatures: 429 TooManyRequests"), says: "429 TooManyRequests"},
-		"it fails with a yes beside":               {verdict: answer(verdict.Signed, keyA), err: errors.New("odd"), says: ": odd"},
-		"it fails in many lines":                   {err: errors.New("a\nb\r\x1b[31mc\u2028d"), says: ": a b ?[31mc d"},
-		"it fails at great length":                 {err: errors.New(strings.Repeat("é", 4000)), says: "é…"},
-		"it panics":                                {panics: true, says: "internal error, see the provider's log"},
-		"something below it panics":                {err: fmt.Errorf("listing: %w", &contain.PanicError{Value: "on purpose"}), says: "internal error, see the provider's log"},
-		"a yes by a key not asked":                 {verdict: answer(verdict.Signed, keyB), says: "contradicts its question"},
-		"a yes by no key":                          {verdict: answer(verdict.Signed, ""), says: "contradicts its question"},
-		"an unknown reason":                        {verdict: answer("because", ""), says: "contradicts its question"},
-		"the zero verdict":                         {says: "contradicts its question"},
-		"a yes is asked again when the cache says": {verdict: late, value: map[string]any{"signed": true, "reason": "signed", "key": keyA}},
+		"it fails":                   {err: errors.New("artifacts ListContainerImageSignatures: 429 TooManyRequests"), says: "429 TooManyRequests"},
+		"it fails and returns a yes": {verdict: answer(verdict.Signed, keyA), err: errors.New("odd"), says: ": odd"},
+		"it fails with many lines":   {err: errors.New("a\nb\r\x1b[31mc\u2028d"), says: ": a b ?[31mc d"},
+		"it fails with a long text":  {err: errors.New(strings.Repeat("é", 4000)), says: "é…"},
+		"it panics":                  {panics: true, says: "internal error, see the provider's log"},
+		"a function below it panics": {err: fmt.Errorf("listing: %w", &contain.PanicError{Value: "on purpose"}), says: "internal error, see the provider's log"},
+		"a yes by another key":       {verdict: answer(verdict.Signed, keyB), says: "contradicts its question"},
+		"a yes without a key":        {verdict: answer(verdict.Signed, ""), says: "contradicts its question"},
+		"an unknown reason":          {verdict: answer("because", ""), says: "contradicts its question"},
+		"the zero verdict":           {says: "contradicts its question"},
+		"a yes with a time to retry": {verdict: late, value: map[string]any{"signed": true, "reason": "signed", "key": keyA}},
 		"a denial": {verdict: denied, value: map[string]any{
 			"signed": false, "reason": "unsigned", "detail": "no signature (asked again after 30s plus Gatekeeper's cache)",
 		}},
@@ -712,8 +715,8 @@ func TestCheckThatFails(t *testing.T) {
 	}
 }
 
-// panicking is a log whose lines about decisions panic, as a value that cannot be shown
-// would.
+// panicking is a log that panics at lines about decisions, as at a value that cannot
+// be shown.
 type panicking struct{ slog.Handler }
 
 func (h panicking) Handle(ctx context.Context, r slog.Record) error {
@@ -723,7 +726,8 @@ func (h panicking) Handle(ctx context.Context, r slog.Record) error {
 	return h.Handler.Handle(ctx, r)
 }
 
-// A panic after the check, or after what is known, is one question without an answer.
+// A panic after the check, or after reading the cache, leaves one question without
+// an answer.
 func TestPanicAfterACheck(t *testing.T) {
 	known := func(ctx context.Context, ref image.Pinned, allowed signature.KeySet) (checker.Answer, bool) {
 		v, err := signed(ctx, ref, allowed)
@@ -776,7 +780,7 @@ func TestRequestsAtATime(t *testing.T) {
 			defer cancel()
 			resp := send(ctx)
 			if answer := parse(t, resp); len(answer.Response.Items) != 0 || !strings.Contains(answer.Response.SystemError, "the caller has gone") {
-				t.Errorf("whose caller has left: %d %+v", resp.StatusCode, answer)
+				t.Errorf("without its caller: %d %+v", resp.StatusCode, answer)
 			}
 		})
 		wait.Wait()
@@ -828,13 +832,13 @@ func TestAlive(t *testing.T) {
 
 type idsKey struct{}
 
-// traced collects ids of requests as oci.WithRequests does.
+// traced collects request IDs as oci.WithRequests does.
 func traced(ctx context.Context) (context.Context, func() string) {
 	ids := new(string)
 	return context.WithValue(ctx, idsKey{}, ids), func() string { return *ids }
 }
 
-// request has OCI asked under ids for ctx.
+// request records that OCI was called under these IDs for ctx.
 func request(ctx context.Context, ids string) { *ctx.Value(idsKey{}).(*string) = ids }
 
 // Labels come from fixed sets, for any question (CVE-2026-49835).
@@ -870,7 +874,7 @@ func TestLogAndMetrics(t *testing.T) {
 			t.Fatal(err)
 		}
 		if _, ok := m["duration"]; ok != strings.Contains(m["msg"].(string), "decision") {
-			t.Errorf("a decision has a duration, nothing else has: %s", l)
+			t.Errorf("only a decision has a duration: %s", l)
 		}
 		for _, volatile := range []string{"time", "duration", "remote"} {
 			delete(m, volatile)
@@ -878,7 +882,7 @@ func TestLogAndMetrics(t *testing.T) {
 		got = append(got, m)
 	}
 	name := func(n int) string { return "iad.ocir.io/ns/repo" + strconv.Itoa(n) + fmt.Sprintf("@sha256:%064d", n) }
-	want := []map[string]any{ // what needs no looking into comes first
+	want := []map[string]any{ // answers without a check come first
 		{"level": "WARN", "msg": "not a question", "error": "at byte 0: expected an object"},
 		{"level": "INFO", "msg": "decision", "image": name(0), "verdict": "signed", "reason": "signed", "key": keyA, "allowed": keyA, "age": "0s"},
 		{"level": "INFO", "msg": "decision", "image": name(1), "verdict": "not-signed", "reason": "unsigned", "detail": "no signature",
@@ -944,7 +948,7 @@ func TestHealth(t *testing.T) {
 		status int
 		body   string
 	}{
-		{"alive though not ready", nil, errors.New("no"), "", "GET", "/healthz", 200, "ok\n"},
+		{"alive but not ready", nil, errors.New("no"), "", "GET", "/healthz", 200, "ok\n"},
 		{"stuck, and why", errors.New("stuck:\n1 request"), nil, "", "GET", "/healthz", 503, "stuck: 1 request\n"},
 		{"not ready, and why", nil, errors.New("principal: no\nkey"), "", "GET", "/readyz", 503, "principal: no key\n"},
 		{"ready", nil, nil, "", "GET", "/readyz", 200, "ready\n"},

@@ -37,13 +37,13 @@ func settable(time.Time) error { return nil }
 
 func unreadable() (syscall.RawConn, error) { return nil, errors.New("no descriptor") }
 
-// silent is a connection whose client says nothing.
+// silent returns a connection whose client sends nothing.
 func silent() net.Conn {
 	near, _ := net.Pipe()
 	return near
 }
 
-// pipe returns the end of a pipe that holds a number of bytes to read.
+// pipe returns the end of a pipe with a number of bytes to read.
 func pipe(t *testing.T, bytes int) *os.File {
 	t.Helper()
 	out, in, err := os.Pipe()
@@ -57,22 +57,22 @@ func pipe(t *testing.T, bytes int) *os.File {
 	return out
 }
 
-// TestFinishing tells a listener to finish and accepts connections until it ends.
+// TestFinishing makes a listener finish, and accepts connections until it ends.
 func TestFinishing(t *testing.T) {
 	broken := errors.New("broken")
 	tests := map[string]struct {
-		pending  int  // connections that the kernel holds
-		unknown  bool // nobody can tell how many
+		pending  int  // connections in the kernel's backlog
+		unknown  bool // the backlog cannot be read
 		fails    error
-		accepted int // one each 100 ms
+		accepted int // one every 100 ms
 		took     time.Duration
 		want     error
 	}{
-		"without pending connections it ends at once":           {want: net.ErrClosed},
-		"a backlog that cannot be read counts as empty":         {unknown: true, want: net.ErrClosed},
-		"a stream of callers ends after a second, not before":   {pending: 1, accepted: 11, took: 1100 * time.Millisecond, want: net.ErrClosed},
-		"an error of the listener ends it although some wait":   {pending: 1, fails: broken, want: broken},
-		"an expired deadline is awaited for a second, not more": {pending: 1, fails: os.ErrDeadlineExceeded, took: 1100 * time.Millisecond, want: net.ErrClosed},
+		"without pending connections it ends at once":                {want: net.ErrClosed},
+		"a backlog that cannot be read counts as empty":              {unknown: true, want: net.ErrClosed},
+		"a stream of callers ends after a second, not before":        {pending: 1, accepted: 11, took: 1100 * time.Millisecond, want: net.ErrClosed},
+		"an error of the listener ends it although connections wait": {pending: 1, fails: broken, want: broken},
+		"it waits a second for an expired deadline, not longer":      {pending: 1, fails: os.ErrDeadlineExceeded, took: 1100 * time.Millisecond, want: net.ErrClosed},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -108,7 +108,7 @@ func TestFinishing(t *testing.T) {
 	}
 }
 
-// Nothing but Finish makes a deadline the end of a call of Accept.
+// Without Finish, a deadline in Accept is an error, not the end.
 func TestADeadlineBeforeFinishIsAnError(t *testing.T) {
 	l := server.Limit(&scripted{accept: func() (net.Conn, error) { return nil, os.ErrDeadlineExceeded }}, 1, "questions", nil)
 	if c, err := l.Accept(); !errors.Is(err, os.ErrDeadlineExceeded) {
@@ -116,8 +116,7 @@ func TestADeadlineBeforeFinishIsAnError(t *testing.T) {
 	}
 }
 
-// A pending call of Accept that Finish cannot wake up ends because Finish closes the
-// listener.
+// Finish closes the listener if it cannot wake up a pending call of Accept.
 func TestFinishClosesAListenerThatDoesNotWakeUp(t *testing.T) {
 	inner := &scripted{setDeadline: func(time.Time) error { return errors.New("not supported") }}
 	server.Limit(inner, 1, "questions", nil).Finish()
@@ -126,11 +125,11 @@ func TestFinishClosesAListenerThatDoesNotWakeUp(t *testing.T) {
 	}
 }
 
-// Settle waits for clients that have not asked yet, until its context ends.
+// Settle waits for clients that have not sent a request yet, until its context ends.
 func TestSettle(t *testing.T) {
 	tests := map[string]struct {
-		clients  int           // that connect and do not ask
-		asks     time.Duration // when they ask; zero: never
+		clients  int           // number of clients that connect without a request
+		asks     time.Duration // time of their requests; zero: never
 		timeout  time.Duration
 		min, max time.Duration
 	}{
@@ -164,7 +163,7 @@ func TestSettle(t *testing.T) {
 	}
 }
 
-// The kernel's backlog is what counts: a connection stands in it until it is accepted.
+// A connection is in the kernel's backlog until it is accepted.
 func TestBacklog(t *testing.T) {
 	inner, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -172,7 +171,7 @@ func TestBacklog(t *testing.T) {
 	}
 	defer func() { _ = inner.Close() }()
 	if server.Backlogged(inner) {
-		t.Error("a backlog before anybody came")
+		t.Error("a backlog before the first connection")
 	}
 	c := dial(t, inner.Addr().String())
 	until(t, "a connection is in the backlog", func() bool { return server.Backlogged(inner) })
@@ -182,12 +181,11 @@ func TestBacklog(t *testing.T) {
 	}
 	_, _ = accepted.Close(), c.Close()
 	if server.Backlogged(inner) {
-		t.Error("a backlog after it was accepted")
+		t.Error("a backlog after the connection was accepted")
 	}
 }
 
-// A connection that has its answer waits for its client again, and makes room for
-// others.
+// An answered connection waits for its client again, and makes room for others.
 func TestAnsweredConnectionsMakeRoom(t *testing.T) {
 	addr, registry := limited(t, 2, checking(signed))
 	for n := range 5 {

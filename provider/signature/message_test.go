@@ -21,7 +21,7 @@ var message = signature.Message{
 	Algorithm:      "SHA_256_RSA_PKCS_PSS",
 }
 
-// The sums are of what CPython's json.dumps writes for the same message.
+// The sums are of the text that CPython's json.dumps writes for the same message.
 func TestEncodeAsOracleDoes(t *testing.T) {
 	for name, test := range map[string]struct {
 		description, metadata string
@@ -78,7 +78,7 @@ func TestParseMessage(t *testing.T) {
 		"cut short":                      {good[:len(good)-1], false},
 		"a byte order mark":              {"\ufeff" + good, false},
 		"invalid UTF-8":                  {with(`"description":"`, "\"description\":\"\xff"), false},
-		"something after":                {good + "{}", false},
+		"text after the object":          {good + "{}", false},
 		"a brace after":                  {good + "}", false},
 		"null digest":                    {with(`"imageDigest":"`+message.ImageDigest+`"`, `"imageDigest":null`), false},
 		"no digest":                      {with(`"imageDigest":"`+message.ImageDigest+`",`, ``), false},
@@ -99,7 +99,7 @@ func TestParseMessage(t *testing.T) {
 		"no value in the last field":     {good[:len(good)-1] + `,"a":}`, false},
 		"an invalid value":               {good[:len(good)-1] + `,"a":nul}`, false},
 		"a known field without value":    {with(`"region":"us-ashburn-1"`, `"region":`), false},
-		"a number that no float holds":   {with(`{`, `{"a":1e999,`), true},
+		"a number beyond floats":         {with(`{`, `{"a":1e999,`), true},
 		"a number before the object":     {"1e999 " + good, false},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -114,7 +114,8 @@ func TestParseMessage(t *testing.T) {
 	}
 }
 
-// TestParseMessageSaysWhy reads the messages: they name the field and what is wrong.
+// TestParseMessageSaysWhy reads the error messages. They name the field and the
+// mistake.
 func TestParseMessageSaysWhy(t *testing.T) {
 	good := string(message.Encode())
 	for old, tc := range map[string]struct{ new, want string }{

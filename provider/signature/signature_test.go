@@ -20,8 +20,8 @@ import (
 	"github.com/oke-sign/oke-sign/provider/signature"
 )
 
-// vector is one record made with another implementation (OpenSSL), and the
-// reason that the verdict about it must give.
+// vector is one record made with another implementation (OpenSSL), and the expected
+// reason of its verdict.
 type vector struct {
 	Name        string
 	Image       string
@@ -86,7 +86,7 @@ func TestVectors(t *testing.T) {
 			case errors.Is(err, signature.ErrBadSignature):
 				got = "bad-signature"
 			case err != nil:
-				t.Fatalf("an error of no kind: %v", err)
+				t.Fatalf("an error of unknown kind: %v", err)
 			}
 			if got != v.Want {
 				t.Errorf("got %s (%v), want %s", got, err, v.Want)
@@ -98,8 +98,8 @@ func TestVectors(t *testing.T) {
 	}
 }
 
-// Every field that is bound to the image or the record is changed alone, in a
-// message that is then signed by the right key.
+// The test changes each field that is bound to the image or the record, one at a
+// time. The right key then signs the message.
 func TestVerifyBindsEveryField(t *testing.T) {
 	priv, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
@@ -147,7 +147,7 @@ func TestVerifyBindsEveryField(t *testing.T) {
 			}
 		}
 	})
-	t.Run("something else than a message", func(t *testing.T) {
+	t.Run("a text that is not a message", func(t *testing.T) {
 		for _, text := range []string{"", "{}", "hello", `{"imageDigest":"` + good.ImageDigest + `"}`} {
 			_, err := signature.Verify(sign(t, priv, good, []byte(text)), &priv.PublicKey, img)
 			if !errors.Is(err, signature.ErrMalformed) || errors.Is(err, signature.ErrWrongImage) {
@@ -155,7 +155,7 @@ func TestVerifyBindsEveryField(t *testing.T) {
 			}
 		}
 	})
-	t.Run("the field that is no base64", func(t *testing.T) {
+	t.Run("the field that is not base64", func(t *testing.T) {
 		for field, change := range map[string]func(*signature.Record){
 			"message":   func(rec *signature.Record) { rec.Message += "!" },
 			"signature": func(rec *signature.Record) { rec.Signature += "!" },
@@ -206,22 +206,22 @@ func TestParsePublicKey(t *testing.T) {
 	block, _ := pem.Decode([]byte(good))
 	for name, test := range map[string]struct {
 		text string
-		err  string // part of it; empty: a key
+		err  string // a part of the error; empty: a key
 	}{
 		"as OCI returns it":       {good, ""},
 		"without final line feed": {strings.TrimSpace(good), ""},
 		"with CRLF":               {strings.ReplaceAll(good, "\n", "\r\n"), ""},
 		"empty":                   {"", "not exactly one PEM block"},
 		"two blocks":              {good + good, "not exactly one PEM block"},
-		"something before":        {"x\n" + good, "not exactly one PEM block"},
-		"something after":         {good + "x", "not exactly one PEM block"},
+		"text before":             {"x\n" + good, "not exactly one PEM block"},
+		"text after":              {good + "x", "not exactly one PEM block"},
 		"a broken block before":   {"-----BEGIN PUBLIC KEY-----\n!\n-----END PUBLIC KEY-----\n" + good, "not exactly one PEM block"},
 		"with headers":            {strings.Replace(good, "-----\n", "-----\nA: b\n\n", 1), "not exactly one PEM block"},
 		"of another type":         {string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: block.Bytes})), `type "CERTIFICATE"`},
 		"ECDSA":                   {string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: ecDER})), "not an RSA public key: *ecdsa.PublicKey"},
 		"RSA of 1024 bits":        {shortKey, "1024 bits"},
-		"no PKIX key":             {string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: []byte{1}})), "parsing a public key: asn1"},
-		"no PKCS #1 key":          {string(pem.EncodeToMemory(&pem.Block{Type: "RSA PUBLIC KEY", Bytes: []byte{1}})), "parsing a public key: asn1"},
+		"not a PKIX key":          {string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: []byte{1}})), "parsing a public key: asn1"},
+		"not a PKCS #1 key":       {string(pem.EncodeToMemory(&pem.Block{Type: "RSA PUBLIC KEY", Bytes: []byte{1}})), "parsing a public key: asn1"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			pub, err := signature.ParsePublicKey(test.text)
@@ -235,7 +235,8 @@ func TestParsePublicKey(t *testing.T) {
 	}
 }
 
-// TestSizesOfPublicKeys accepts the sizes at both bounds, and none beyond them.
+// TestSizesOfPublicKeys accepts the sizes at both bounds, and rejects sizes beyond
+// them.
 func TestSizesOfPublicKeys(t *testing.T) {
 	for bits, ok := range map[int]bool{2047: false, 2048: true, 8192: true, 8193: false} {
 		pub := &rsa.PublicKey{N: new(big.Int).SetBit(big.NewInt(1), bits-1, 1), E: 65537}
@@ -253,7 +254,7 @@ func TestSizesOfPublicKeys(t *testing.T) {
 	}
 }
 
-// TestSizesOfRecords decodes what is as large as it may be, and nothing larger.
+// TestSizesOfRecords accepts the largest fields, and rejects larger ones.
 func TestSizesOfRecords(t *testing.T) {
 	priv, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {

@@ -2,7 +2,8 @@ package vault
 
 import "fmt"
 
-// CachedAmong is how many of n vaults have a cached suffix once all have answered.
+// CachedAmong returns how many of n vaults have a cached suffix after all have
+// answered.
 func CachedAmong(n int) int {
 	e := newEndpoints(nil)
 	for i := range n {

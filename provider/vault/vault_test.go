@@ -28,13 +28,13 @@ var cloud *ocitest.Cloud
 
 func TestMain(m *testing.M) { os.Exit(ocitest.Main(m, &cloud)) } //nolint:forbidigo // a test's main
 
-// world is a tenancy with a vault, and one who may do everything there.
+// world is a tenancy with a vault, and a user with every right in it.
 type world struct {
 	*ocitest.Tenancy
 	vault *ocitest.Vault
 	c     *vault.Client
 
-	unreachable atomic.Int64 // attempts at hosts that are not there
+	unreachable atomic.Int64 // attempts at missing hosts
 }
 
 func newWorld(t *testing.T, cfg ocitest.TenancyConfig) *world {
@@ -167,7 +167,7 @@ func TestVersionsAndTheirPublicKeys(t *testing.T) {
 	other := w.vault.NewKey("other", ocitest.RSA2048)
 	for name, version := range map[string]string{
 		"a version of another key": other.Version(),
-		"a version that is not":    strings.Repeat("x", 0) + want[0][:len(want[0])-4] + "zzzz",
+		"an unknown version":       strings.Repeat("x", 0) + want[0][:len(want[0])-4] + "zzzz",
 	} {
 		if got, err := w.c.PublicKey(t.Context(), id, versionID(t, version)); !errors.Is(err, vault.ErrNotFound) {
 			t.Errorf("%s: %v, %v", name, got, err)
@@ -233,33 +233,33 @@ func TestSign(t *testing.T) {
 	}
 }
 
-// list is a JSON list of n equal items.
+// list returns a JSON list of n equal items.
 func list(item string, n int) string {
 	return "[" + strings.TrimSuffix(strings.Repeat(item+",", n), ",") + "]"
 }
 
-func TestAnswersThatLie(t *testing.T) {
+func TestMalformedAnswers(t *testing.T) {
 	tests := map[string]struct {
 		operation string
-		set       map[string]any // in the true answer, or
-		list      string         // in place of it, after KEY has been replaced
+		set       map[string]any // fields of the true answer, or
+		list      string         // its replacement, in which KEY stands for the key
 	}{
-		"another key":                    {operation: "GetKey", set: map[string]any{"id": "ocid1.key.oc1.iad.x.y"}},
-		"no key":                         {operation: "GetKey", set: map[string]any{"id": nil}},
-		"a key without a state":          {operation: "GetKey", set: map[string]any{"lifecycleState": nil}},
-		"a key of no algorithm":          {operation: "GetKey", set: map[string]any{"keyShape": map[string]any{"length": 256}}},
-		"a key without a shape":          {operation: "GetKey", set: map[string]any{"keyShape": nil}},
-		"a current version to escape by": {operation: "GetKey", set: map[string]any{"currentKeyVersion": "ocid1.keyversion.oc1/../x"}},
-		"versions of another key":        {operation: "ListKeyVersions", list: `[{"id":"ocid1.keyversion.oc1.iad.a","keyId":"KEY","lifecycleState":"ENABLED"},{"id":"ocid1.keyversion.oc1.iad.b","keyId":"ocid1.key.oc1.iad.x.y","lifecycleState":"ENABLED"}]`},
-		"a version to escape by":         {operation: "ListKeyVersions", list: `[{"id":"../../x","keyId":"KEY","lifecycleState":"ENABLED"}]`},
-		"a version without an id":        {operation: "ListKeyVersions", list: `[{"keyId":"KEY","lifecycleState":"ENABLED"}]`},
-		"a version in no state":          {operation: "ListKeyVersions", list: `[{"id":"ocid1.keyversion.oc1.iad.b5q4c5lnaahik.a.` + strings.Repeat("a", 60) + `","keyId":"KEY"}]`},
-		"a version that is null":         {operation: "ListKeyVersions", list: `[null]`},
-		"no list":                        {operation: "ListKeyVersions", list: `{}`},
-		"null":                           {operation: "ListKeyVersions", list: `null`},
-		"another version":                {operation: "GetKeyVersion", set: map[string]any{"id": "ocid1.keyversion.oc1.iad.other"}},
-		"a version of another key":       {operation: "GetKeyVersion", set: map[string]any{"keyId": "ocid1.key.oc1.iad.x.y"}},
-		"a public key that is none":      {operation: "GetKeyVersion", set: map[string]any{"publicKey": "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"}},
+		"another key":                   {operation: "GetKey", set: map[string]any{"id": "ocid1.key.oc1.iad.x.y"}},
+		"no key":                        {operation: "GetKey", set: map[string]any{"id": nil}},
+		"a key without a state":         {operation: "GetKey", set: map[string]any{"lifecycleState": nil}},
+		"a key without an algorithm":    {operation: "GetKey", set: map[string]any{"keyShape": map[string]any{"length": 256}}},
+		"a key without a shape":         {operation: "GetKey", set: map[string]any{"keyShape": nil}},
+		"a current version with a path": {operation: "GetKey", set: map[string]any{"currentKeyVersion": "ocid1.keyversion.oc1/../x"}},
+		"versions of another key":       {operation: "ListKeyVersions", list: `[{"id":"ocid1.keyversion.oc1.iad.a","keyId":"KEY","lifecycleState":"ENABLED"},{"id":"ocid1.keyversion.oc1.iad.b","keyId":"ocid1.key.oc1.iad.x.y","lifecycleState":"ENABLED"}]`},
+		"a version with a path":         {operation: "ListKeyVersions", list: `[{"id":"../../x","keyId":"KEY","lifecycleState":"ENABLED"}]`},
+		"a version without an id":       {operation: "ListKeyVersions", list: `[{"keyId":"KEY","lifecycleState":"ENABLED"}]`},
+		"a version without a state":     {operation: "ListKeyVersions", list: `[{"id":"ocid1.keyversion.oc1.iad.b5q4c5lnaahik.a.` + strings.Repeat("a", 60) + `","keyId":"KEY"}]`},
+		"a null version":                {operation: "ListKeyVersions", list: `[null]`},
+		"no list":                       {operation: "ListKeyVersions", list: `{}`},
+		"null":                          {operation: "ListKeyVersions", list: `null`},
+		"another version":               {operation: "GetKeyVersion", set: map[string]any{"id": "ocid1.keyversion.oc1.iad.other"}},
+		"a version of another key":      {operation: "GetKeyVersion", set: map[string]any{"keyId": "ocid1.key.oc1.iad.x.y"}},
+		"an invalid public key":         {operation: "GetKeyVersion", set: map[string]any{"publicKey": "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"}},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -294,7 +294,7 @@ func TestAnswersThatLie(t *testing.T) {
 			t.Errorf("got %v", got)
 		}
 	})
-	t.Run("as many versions as there may be", func(t *testing.T) {
+	t.Run("the largest number of versions", func(t *testing.T) {
 		for n, ok := range map[int]bool{2000: true, 2001: false} {
 			w := newWorld(t, ocitest.TenancyConfig{})
 			key := w.vault.NewKey("key", ocitest.RSA2048)
@@ -331,7 +331,7 @@ func TestAnswersThatLie(t *testing.T) {
 			}
 		}
 	})
-	t.Run("versions without an end", func(t *testing.T) {
+	t.Run("endless versions", func(t *testing.T) {
 		w := newWorld(t, ocitest.TenancyConfig{})
 		key := w.vault.NewKey("key", ocitest.RSA2048)
 		w.Fault(ocitest.Fault{Operation: "keymanagement.ListKeyVersions", Kind: ocitest.Body, Body: "[]", Headers: map[string]string{"opc-next-page": "x"}})
@@ -341,8 +341,8 @@ func TestAnswersThatLie(t *testing.T) {
 	})
 }
 
-// TestWhichHost is about the two names that a vault's hosts may have.
-func TestWhichHost(t *testing.T) {
+// TestHostNames uses both names that a vault's host may have.
+func TestHostNames(t *testing.T) {
 	for _, region := range []string{"us-ashburn-1", "eu-paris-1"} {
 		for _, form := range []string{"listed", "inverse", "both"} {
 			t.Run(region+" "+form, func(t *testing.T) {
@@ -362,7 +362,7 @@ func TestWhichHost(t *testing.T) {
 					t.Fatal(err)
 				}
 				if n := w.unreachable.Load(); n > 1 || form != "inverse" && n > 0 {
-					t.Errorf("%d attempts at hosts that are not there", n)
+					t.Errorf("%d attempts at missing hosts", n)
 				}
 				oci := (region == "eu-paris-1") != (form == "inverse")
 				for _, r := range w.Requests() {
@@ -386,7 +386,7 @@ func TestWhichHost(t *testing.T) {
 			}
 		}
 	})
-	t.Run("nobody waits for the second host", func(t *testing.T) {
+	t.Run("the caller leaves before the second host", func(t *testing.T) {
 		w := newWorld(t, ocitest.TenancyConfig{})
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
@@ -403,7 +403,7 @@ func TestWhichHost(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	})
-	t.Run("a refusal is no reason to ask another host", func(t *testing.T) {
+	t.Run("an error answer leads to no other host", func(t *testing.T) {
 		w := newWorld(t, ocitest.TenancyConfig{})
 		key := w.vault.NewKey("key", ocitest.RSA2048)
 		w.Fault(ocitest.Fault{Operation: "keymanagement.GetKey", Kind: ocitest.Status, Status: 403, Code: "NotAuthorized"})
@@ -424,7 +424,7 @@ func TestWhichHost(t *testing.T) {
 			t.Errorf("no key at all: %v", err)
 		}
 	})
-	t.Run("an endpoint that is given", func(t *testing.T) {
+	t.Run("a configured endpoint", func(t *testing.T) {
 		switches := ocitest.Strict()
 		switches.VaultHosts = "inverse"
 		w := newWorld(t, ocitest.TenancyConfig{Switches: &switches})
@@ -455,7 +455,7 @@ func TestWhichHost(t *testing.T) {
 		}
 		c = w.as(t, w.NewUser("third", "Administrators"), vault.Config{Endpoints: []vault.Endpoint{wrong}})
 		if _, err := c.Key(t.Context(), keyID(t, key.ID)); !oci.NoSuchHost(err) {
-			t.Errorf("at an endpoint that is not there: %v", err)
+			t.Errorf("at a missing endpoint: %v", err)
 		}
 	})
 }
@@ -479,31 +479,31 @@ func TestParseEndpoint(t *testing.T) {
 		}
 	}
 	for name, bad := range map[string]string{
-		"nothing":              "",
-		"no scheme":            "b5q4-management.kms.us-ashburn-1.oraclecloud.com",
-		"in the clear":         "http://b5q4-management.kms.us-ashburn-1.oraclecloud.com",
-		"another domain":       "https://b5q4-management.kms.us-ashburn-1.oraclecloud.com.evil.com",
-		"a domain that ends":   "https://b5q4-management.eviloraclecloud.com",
-		"the domain alone":     "https://b5q4-management.oraclecloud.com.",
-		"another realm":        "https://b5q4-management.kms.us-luke-1.oraclegovcloud.com",
-		"a port":               "https://b5q4-management.kms.us-ashburn-1.oraclecloud.com:8443",
-		"a user":               "https://a@b5q4-management.kms.us-ashburn-1.oraclecloud.com",
-		"a path":               "https://b5q4-management.kms.us-ashburn-1.oraclecloud.com/x",
-		"a query":              "https://b5q4-management.kms.us-ashburn-1.oraclecloud.com?x",
-		"a fragment":           "https://b5q4-management.kms.us-ashburn-1.oraclecloud.com#x",
-		"another service":      "https://artifacts.us-ashburn-1.oci.oraclecloud.com",
-		"no vault":             "https://-management.kms.us-ashburn-1.oraclecloud.com",
-		"a name that is none":  "https://b5q4-management.kms_us.oraclecloud.com",
-		"a name in capitals":   "https://B5Q4-management.kms.us-ashburn-1.oraclecloud.com",
-		"two hosts in one":     "https://evil.com\\b5q4-management.kms.us-ashburn-1.oraclecloud.com",
-		"an empty label":       "https://b5q4-management..oraclecloud.com",
-		"a label too long":     "https://b5q4-management.a" + label + ".oraclecloud.com",
-		"a vault too long":     "https://a" + label + "-management.kms.oraclecloud.com",
-		"a name too long":      "https://b5q4-management.a" + longest,
-		"a hyphen first":       "https://-b5q4-management.kms.us-ashburn-1.oraclecloud.com",
-		"a hyphen last":        "https://b5q4--management.kms.us-ashburn-1.oraclecloud.com",
-		"what is no URL":       "https://b5q4-management.kms.us-ashburn-1.oraclecloud.com%",
-		"a host with no vault": "https://a.b-management.kms.us-ashburn-1.oraclecloud.com",
+		"nothing":                "",
+		"no scheme":              "b5q4-management.kms.us-ashburn-1.oraclecloud.com",
+		"plain http":             "http://b5q4-management.kms.us-ashburn-1.oraclecloud.com",
+		"another domain":         "https://b5q4-management.kms.us-ashburn-1.oraclecloud.com.evil.com",
+		"a domain with a suffix": "https://b5q4-management.eviloraclecloud.com",
+		"the domain alone":       "https://b5q4-management.oraclecloud.com.",
+		"another realm":          "https://b5q4-management.kms.us-luke-1.oraclegovcloud.com",
+		"a port":                 "https://b5q4-management.kms.us-ashburn-1.oraclecloud.com:8443",
+		"a user":                 "https://a@b5q4-management.kms.us-ashburn-1.oraclecloud.com",
+		"a path":                 "https://b5q4-management.kms.us-ashburn-1.oraclecloud.com/x",
+		"a query":                "https://b5q4-management.kms.us-ashburn-1.oraclecloud.com?x",
+		"a fragment":             "https://b5q4-management.kms.us-ashburn-1.oraclecloud.com#x",
+		"another service":        "https://artifacts.us-ashburn-1.oci.oraclecloud.com",
+		"no vault":               "https://-management.kms.us-ashburn-1.oraclecloud.com",
+		"an invalid name":        "https://b5q4-management.kms_us.oraclecloud.com",
+		"a name in capitals":     "https://B5Q4-management.kms.us-ashburn-1.oraclecloud.com",
+		"two hosts in one":       "https://evil.com\\b5q4-management.kms.us-ashburn-1.oraclecloud.com",
+		"an empty label":         "https://b5q4-management..oraclecloud.com",
+		"a label too long":       "https://b5q4-management.a" + label + ".oraclecloud.com",
+		"a vault too long":       "https://a" + label + "-management.kms.oraclecloud.com",
+		"a name too long":        "https://b5q4-management.a" + longest,
+		"a hyphen first":         "https://-b5q4-management.kms.us-ashburn-1.oraclecloud.com",
+		"a hyphen last":          "https://b5q4--management.kms.us-ashburn-1.oraclecloud.com",
+		"not a URL":              "https://b5q4-management.kms.us-ashburn-1.oraclecloud.com%",
+		"a host with no vault":   "https://a.b-management.kms.us-ashburn-1.oraclecloud.com",
 	} {
 		if got, err := vault.ParseEndpoint(region, bad); err == nil || got != (vault.Endpoint{}) {
 			t.Errorf("%s: got %v, %v", name, got, err)
@@ -514,11 +514,11 @@ func TestParseEndpoint(t *testing.T) {
 	}
 }
 
-// Vaults are few, unless somebody invents keys.
+// There are few vaults, unless a client invents keys.
 func TestFewVaultsAreCached(t *testing.T) {
 	for vaults, want := range map[int]int{999: 999, 1000: 1000, 1001: 1} {
 		if got := vault.CachedAmong(vaults); got != want {
-			t.Errorf("of %d vaults %d are cached, want %d", vaults, got, want)
+			t.Errorf("%d vaults, %d are cached, want %d", vaults, got, want)
 		}
 	}
 }
@@ -612,7 +612,7 @@ func TestVaultsAndTheirKeys(t *testing.T) {
 			}
 		}
 	})
-	t.Run("a right that is missing", func(t *testing.T) {
+	t.Run("a missing right", func(t *testing.T) {
 		switches := ocitest.Strict()
 		w := newWorld(t, ocitest.TenancyConfig{Switches: &switches})
 		stranger := w.as(t, w.NewUser("stranger"), vault.Config{})
@@ -621,19 +621,19 @@ func TestVaultsAndTheirKeys(t *testing.T) {
 		}
 	})
 	for name, fault := range map[string]ocitest.Fault{
-		"a vault without an id":    {Operation: "keymanagement.ListVaults", Kind: ocitest.Body, Body: `[{"displayName":"v"}]`},
-		"a vault in no state":      {Operation: "keymanagement.ListVaults", Kind: ocitest.Body, Body: `[{"id":"ocid1.vault.a"}]`},
-		"a state of no vault":      {Operation: "keymanagement.ListVaults", Kind: ocitest.Body, Body: `[{"lifecycleState":"ACTIVE"}]`},
-		"a key in no state":        {Operation: "keymanagement.ListKeys", Kind: ocitest.Body, Body: `[{"id":"ocid1.key.oc1.iad.a.` + strings.Repeat("a", 60) + `"}]`},
-		"a vault to escape by":     {Operation: "keymanagement.ListVaults", Kind: ocitest.Body, Body: `[{"id":"../x"}]`},
-		"vaults without an end":    {Operation: "keymanagement.ListVaults", Kind: ocitest.Body, Body: "[]", Headers: map[string]string{"opc-next-page": "x"}},
-		"an object and no list":    {Operation: "keymanagement.ListVaults", Kind: ocitest.Body, Body: "{}"},
-		"null":                     {Operation: "keymanagement.ListVaults", Kind: ocitest.Body, Body: "null"},
-		"a key whose OCID is none": {Operation: "keymanagement.ListKeys", Kind: ocitest.Body, Body: `[{"id":"ocid1.key.oc1.iad.evil.x","lifecycleState":"ENABLED"}]`},
-		"keys without an end":      {Operation: "keymanagement.ListKeys", Kind: ocitest.Body, Body: "[]", Headers: map[string]string{"opc-next-page": "x"}},
-		"keys that could not be":   {Operation: "keymanagement.ListKeys", Kind: ocitest.Status, Status: 500, Code: "InternalServerError"},
-		"vaults that could not be": {Operation: "keymanagement.ListVaults", Kind: ocitest.Status, Status: 400, Code: "InvalidParameter"},
-		"an id that is a number":   {Operation: "keymanagement.ListKeys", Kind: ocitest.Body, Body: `[{"id":7}]`},
+		"a vault without an id":        {Operation: "keymanagement.ListVaults", Kind: ocitest.Body, Body: `[{"displayName":"v"}]`},
+		"a vault without a state":      {Operation: "keymanagement.ListVaults", Kind: ocitest.Body, Body: `[{"id":"ocid1.vault.a"}]`},
+		"a state without a vault":      {Operation: "keymanagement.ListVaults", Kind: ocitest.Body, Body: `[{"lifecycleState":"ACTIVE"}]`},
+		"a key without a state":        {Operation: "keymanagement.ListKeys", Kind: ocitest.Body, Body: `[{"id":"ocid1.key.oc1.iad.a.` + strings.Repeat("a", 60) + `"}]`},
+		"a vault with a path":          {Operation: "keymanagement.ListVaults", Kind: ocitest.Body, Body: `[{"id":"../x"}]`},
+		"endless vaults":               {Operation: "keymanagement.ListVaults", Kind: ocitest.Body, Body: "[]", Headers: map[string]string{"opc-next-page": "x"}},
+		"an object in place of a list": {Operation: "keymanagement.ListVaults", Kind: ocitest.Body, Body: "{}"},
+		"null":                         {Operation: "keymanagement.ListVaults", Kind: ocitest.Body, Body: "null"},
+		"a key with an invalid OCID":   {Operation: "keymanagement.ListKeys", Kind: ocitest.Body, Body: `[{"id":"ocid1.key.oc1.iad.evil.x","lifecycleState":"ENABLED"}]`},
+		"endless keys":                 {Operation: "keymanagement.ListKeys", Kind: ocitest.Body, Body: "[]", Headers: map[string]string{"opc-next-page": "x"}},
+		"an error for the keys":        {Operation: "keymanagement.ListKeys", Kind: ocitest.Status, Status: 500, Code: "InternalServerError"},
+		"an error for the vaults":      {Operation: "keymanagement.ListVaults", Kind: ocitest.Status, Status: 400, Code: "InvalidParameter"},
+		"a number as an id":            {Operation: "keymanagement.ListKeys", Kind: ocitest.Body, Body: `[{"id":7}]`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, ocitest.TenancyConfig{})
@@ -654,7 +654,7 @@ func TestVaultsAndTheirKeys(t *testing.T) {
 			}
 		})
 	}
-	t.Run("as many as there may be", func(t *testing.T) {
+	t.Run("the largest number", func(t *testing.T) {
 		w := newWorld(t, ocitest.TenancyConfig{})
 		v, err := w.c.Vaults(t.Context(), w.ID)
 		if err != nil {
@@ -672,7 +672,7 @@ func TestVaultsAndTheirKeys(t *testing.T) {
 			}
 		}
 	})
-	t.Run("nobody waits", func(t *testing.T) {
+	t.Run("the caller has left", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		if _, err := w.c.Vaults(ctx, w.ID); !errors.Is(err, context.Canceled) {
@@ -681,7 +681,8 @@ func TestVaultsAndTheirKeys(t *testing.T) {
 	})
 }
 
-// A new vault passes through transient states. A repeated request makes no second one.
+// A new vault passes through transient states. A repeated request makes no second
+// one.
 func TestCreate(t *testing.T) {
 	w := newWorld(t, ocitest.TenancyConfig{})
 	made, err := w.c.CreateVault(t.Context(), "fresh", w.ID)
@@ -698,7 +699,7 @@ func TestCreate(t *testing.T) {
 	if got.Name != "fresh" || got.State != "ACTIVE" || got.CompartmentID != w.ID {
 		t.Errorf("got %+v", got)
 	}
-	// The answer is lost after OCI has made the key; the retry token finds it.
+	// The answer is lost after OCI has made the key. The retry token finds the key.
 	w.Fault(ocitest.Fault{Kind: ocitest.Truncate, Operation: "keymanagement.CreateKey", Count: 1})
 	key, err := w.c.CreateKey(t.Context(), got, vault.NewKey{Name: "k", CompartmentID: w.ID, Bits: 2048, Protection: "SOFTWARE"})
 	if err != nil {
@@ -749,7 +750,7 @@ func TestCreate(t *testing.T) {
 	elsewhere := got
 	elsewhere.ManagementEndpoint = "https://x-management.kms.us-ashburn-1.example.com"
 	if _, err := w.c.CreateKey(t.Context(), elsewhere, vault.NewKey{Name: "k", CompartmentID: w.ID, Bits: 2048}); err == nil || !strings.Contains(err.Error(), "not the endpoint of a vault") {
-		t.Errorf("a key at a host that is none of OCI's: %v", err)
+		t.Errorf("a key at another host than OCI's: %v", err)
 	}
 }
 
@@ -775,18 +776,18 @@ func TestMasterKey(t *testing.T) {
 	absent := keyID(t, made.ID[:len(made.ID)-4]+"aaaa")
 	key, err = w.c.MasterKey(t.Context(), absent)
 	if want := (verdict.Key{ID: absent, State: verdict.NotFound}); err != nil || !key.Missing || !reflect.DeepEqual(key.Decisive(), want) {
-		t.Errorf("a key that is not there: %+v, %v", key, err)
+		t.Errorf("a missing key: %+v, %v", key, err)
 	}
 	w.Fault(ocitest.Fault{Kind: ocitest.Status, Operation: "keymanagement.ListKeyVersions", Status: 500, Code: "InternalServerError"})
 	if key, err := w.c.MasterKey(t.Context(), id); err == nil || !reflect.DeepEqual(key, vault.MasterKey{}) {
 		t.Errorf("versions that cannot be listed: %+v, %v", key, err)
 	}
 	if got, err := w.c.KeyState(t.Context(), id); err == nil || !reflect.DeepEqual(got, verdict.Key{}) {
-		t.Errorf("a state that cannot be found out: %+v, %v", got, err)
+		t.Errorf("a state that cannot be read: %+v, %v", got, err)
 	}
 }
 
-// TestAPanicIsOneKeysError has the code panic that reads a key, or its versions.
+// TestAPanicIsOneKeysError makes the reading of a key, or of its versions, panic.
 func TestAPanicIsOneKeysError(t *testing.T) {
 	w := newWorld(t, ocitest.TenancyConfig{})
 	key := keyID(t, w.vault.NewKey("k", ocitest.RSA2048).ID)

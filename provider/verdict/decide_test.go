@@ -77,16 +77,16 @@ func TestDecide(t *testing.T) {
 		"the key is disabled":              {findings(proof), []signature.KeyID{a}, with(func(k *verdict.Key) { k.State = "DISABLED" }), no(verdict.KeyUnusable, "key …aaaaaaaaaa is DISABLED")},
 		"the key has no state":             {findings(proof), []signature.KeyID{a}, with(func(k *verdict.Key) { k.State = "" }), no(verdict.KeyUnusable, "key …aaaaaaaaaa is unknown")},
 		"the key is gone":                  {findings(proof), []signature.KeyID{a}, with(func(k *verdict.Key) { k.State = verdict.NotFound }), no(verdict.KeyUnusable, "OCI Vault does not find key …aaaaaaaaaa, or this identity may not read it")},
-		"the key is no RSA key":            {findings(proof), []signature.KeyID{a}, with(func(k *verdict.Key) { k.Algorithm = "AES" }), no(verdict.KeyUnusable, "key …aaaaaaaaaa is an AES key, and images are signed with RSA keys")},
+		"the key is not an RSA key":        {findings(proof), []signature.KeyID{a}, with(func(k *verdict.Key) { k.Algorithm = "AES" }), no(verdict.KeyUnusable, "key …aaaaaaaaaa is an AES key, and images are signed with RSA keys")},
 		"the version is not listed":        {findings(proof), []signature.KeyID{a}, with(func(k *verdict.Key) { k.Versions = nil }), no(verdict.KeyUnusable, "version …oc1.iad.v1 is not one of key …aaaaaaaaaa")},
 		"another version is listed":        {findings(proof), []signature.KeyID{a}, with(func(k *verdict.Key) { k.Versions = map[signature.KeyVersionID]string{v2: verdict.Enabled} }), no(verdict.KeyUnusable, "version …oc1.iad.v1 is not one of key …aaaaaaaaaa")},
-		"the version is to be deleted":     {findings(proof), []signature.KeyID{a}, with(func(k *verdict.Key) { k.Versions[v1] = "PENDING_DELETION" }), no(verdict.KeyUnusable, "version …oc1.iad.v1 of key …aaaaaaaaaa is PENDING_DELETION")},
+		"the version is pending deletion":  {findings(proof), []signature.KeyID{a}, with(func(k *verdict.Key) { k.Versions[v1] = "PENDING_DELETION" }), no(verdict.KeyUnusable, "version …oc1.iad.v1 of key …aaaaaaaaaa is PENDING_DELETION")},
 		"a hostile state":                  {findings(proof), []signature.KeyID{a}, with(func(k *verdict.Key) { k.State = "a\x1b[2J\n" }), no(verdict.KeyUnusable, "key …aaaaaaaaaa is a?[2J?")},
 		"wrong image outranks the rest":    {findings(failed(verdict.BadSignature), failed(verdict.WrongKey), failed(verdict.WrongImage)), []signature.KeyID{a}, both, no(verdict.WrongImage, because)},
 		"wrong key outranks bad":           {findings(failed(verdict.BadSignature), failed(verdict.WrongKey)), []signature.KeyID{a}, both, no(verdict.WrongKey, because)},
 		"bad outranks unusable":            {findings(failed(verdict.KeyUnusable), failed(verdict.BadSignature)), []signature.KeyID{a}, both, no(verdict.BadSignature, because)},
 		"unusable outranks not allowed":    {verdict.Evidence{Records: 2, OtherKeys: "key …x", Findings: []verdict.Finding{failed(verdict.KeyUnusable)}}, []signature.KeyID{a}, both, no(verdict.KeyUnusable, "because")},
-		"a reason that nobody knows":       {findings(failed("yes")), []signature.KeyID{a}, both, no("yes", because)},
+		"an unknown reason":                {findings(failed("yes")), []signature.KeyID{a}, both, no("yes", because)},
 		"one other key":                    {verdict.Evidence{Records: 1, OtherKeys: "key …v3t6jcf64a"}, []signature.KeyID{a}, both, no(verdict.KeyNotAllowed, "1 signature, by key …v3t6jcf64a; allowed: …aaaaaaaaaa")},
 		"other keys":                       {verdict.Evidence{Records: 3, OtherKeys: "keys …1 and …2"}, []signature.KeyID{b, a}, both, no(verdict.KeyNotAllowed, "3 signatures, by keys …1 and …2; allowed: …aaaaaaaaaa, …bbbbbbbbbb")},
 		"other keys, and none allowed":     {verdict.Evidence{Records: 3, OtherKeys: "keys …1 and …2"}, nil, both, no(verdict.KeyNotAllowed, "3 signatures, by keys …1 and …2; allowed: none")},
@@ -102,7 +102,7 @@ func TestDecide(t *testing.T) {
 	}
 }
 
-// states are those of keys; of others, nothing can be found out.
+// states returns the states of these keys. Other keys return an error.
 func states(keys map[signature.KeyID]verdict.Key) func(signature.KeyID) (verdict.Key, error) {
 	return func(id signature.KeyID) (verdict.Key, error) {
 		if k, ok := keys[id]; ok {
@@ -123,7 +123,7 @@ func set(t testing.TB, keys ...signature.KeyID) signature.KeySet {
 	return s
 }
 
-// A key whose state is not known makes no denial and no yes.
+// Without the state of a key, the answer is neither a denial nor a yes.
 func TestDecideWithoutTheStateOfAKey(t *testing.T) {
 	a, b := keyID(t, "a"), keyID(t, "b")
 	version := versionID(t, "v1")
@@ -136,12 +136,12 @@ func TestDecideWithoutTheStateOfAKey(t *testing.T) {
 	disabled.State = "DISABLED"
 	for name, test := range map[string]struct {
 		findings []verdict.Finding
-		key      verdict.Key // b; the state of a is not known
+		key      verdict.Key // b's state; a's state is unknown
 		signed   bool
 		asked    int
 	}{
 		"no other proof":                 {[]verdict.Finding{proof(a)}, good, false, 1},
-		"two proofs, asked for once":     {[]verdict.Finding{proof(a), proof(a)}, good, false, 1},
+		"two proofs by one key":          {[]verdict.Finding{proof(a), proof(a)}, good, false, 1},
 		"the other record fails":         {[]verdict.Finding{proof(a), failed}, good, false, 1},
 		"the other key is disabled":      {[]verdict.Finding{proof(a), proof(b)}, disabled, false, 2},
 		"the other key proves":           {[]verdict.Finding{proof(a), proof(b)}, good, true, 2},
@@ -175,8 +175,8 @@ func TestZeroVerdictSaysNo(t *testing.T) {
 	}
 }
 
-// A verdict is written the same way by itself and beside other members, and what
-// escapes is left to the encoder.
+// A verdict is written the same way alone and among other fields. Escaping is the
+// encoder's work.
 func TestVerdictJSON(t *testing.T) {
 	v := verdict.Verdict{Reason: verdict.Signed, Key: "k", KeyVersion: "v", Signature: "<s>", Algorithm: "a", SignedAt: "t"}
 	const members = `"signed":true,"reason":"signed","key":"k","keyVersion":"v","signature":"<s>","algorithm":"a","signedAt":"t"}`
@@ -196,7 +196,7 @@ func TestVerdictJSON(t *testing.T) {
 	}
 }
 
-// Of two records that fail for one reason, the newest is reported.
+// If two records fail for the same reason, the newest one is reported.
 func TestTheNewestFailureIsReported(t *testing.T) {
 	a := keyID(t, "a")
 	allowed, err := signature.NewKeySet(a)
@@ -212,7 +212,7 @@ func TestTheNewestFailureIsReported(t *testing.T) {
 	}
 }
 
-// A record without a time is shown without one.
+// A record without a time is shown without a time.
 func TestNoTimeIsShown(t *testing.T) {
 	a, v := keyID(t, "a"), versionID(t, "v1")
 	allowed, err := signature.NewKeySet(a)

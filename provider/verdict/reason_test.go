@@ -16,7 +16,7 @@ func TestEveryReasonHasItsMeaning(t *testing.T) {
 		m := r.Meaning()
 		switch {
 		case r == "" || seen[r]:
-			t.Errorf("reason %q has no code, or is there twice", m.Reason)
+			t.Errorf("reason %q has no code, or occurs twice", m.Reason)
 		case m.Sentence == "":
 			t.Errorf("reason %s has no sentence", m.Reason)
 		case (m.Remedy == "") != (m.Reason == verdict.Signed):
@@ -27,7 +27,7 @@ func TestEveryReasonHasItsMeaning(t *testing.T) {
 		seen[m.Reason] = true
 	}
 	if got := verdict.Reason("because").Meaning(); got != (verdict.Meaning{}) {
-		t.Errorf("what is no reason means %+v", got)
+		t.Errorf("the meaning of an unknown reason is %+v", got)
 	}
 }
 

@@ -25,7 +25,7 @@ func parse(t *testing.T, s string) image.Reference {
 	return ref
 }
 
-// oci is one image with one result, as the functions of a Config tell of it.
+// oci is one image with one result, for the functions of a Config.
 type oci struct {
 	looks, lists, reads atomic.Int32
 	tags                func(look int32) []vulnreport.Tag
@@ -87,17 +87,17 @@ func TestCheck(t *testing.T) {
 		oci   *oci
 		want  string // "known", a reason, or an error
 	}{
-		"a scan":                              {pinned, &oci{tags: always(latest), results: found, region: iad}, "known"},
-		"no digest":                           {"iad.ocir.io/ns/repo:latest", &oci{}, "no-digest"},
-		"another's namespace":                 {strings.Replace(pinned, "/ns/", "/other/", 1), &oci{}, "not-covered"},
-		"no image":                            {pinned, &oci{}, "image-not-found"},
-		"no tag":                              {pinned, &oci{tags: always()}, "no-tag"},
-		"no scan":                             {pinned, &oci{tags: always(latest)}, "not-scanned"},
-		"the tag moves while it is asked":     {pinned, &oci{tags: func(n int32) []vulnreport.Tag { return []vulnreport.Tag{{Name: "latest", Since: at(9 + int(n))}} }, results: found, region: iad}, "older-push"},
-		"a result of another region's":        {pinned, &oci{tags: always(latest), results: found, region: parse(t, strings.Replace(pinned, "iad", "phx", 1)).Region()}, "not-scanned"},
-		"newer results of who knows where":    {pinned, &oci{tags: always(latest), results: many("elsewhere", 4), region: iad}, "known"},
-		"too many results of who knows where": {pinned, &oci{tags: always(latest), results: many("elsewhere", 5), region: iad}, "none of the 5 newest results is about this registry"},
-		"OCI fails":                           {pinned, &oci{tags: always(latest), err: errors.New("500")}, "500"},
+		"a scan":                             {pinned, &oci{tags: always(latest), results: found, region: iad}, "known"},
+		"no digest":                          {"iad.ocir.io/ns/repo:latest", &oci{}, "no-digest"},
+		"another's namespace":                {strings.Replace(pinned, "/ns/", "/other/", 1), &oci{}, "not-covered"},
+		"no image":                           {pinned, &oci{}, "image-not-found"},
+		"no tag":                             {pinned, &oci{tags: always()}, "no-tag"},
+		"no scan":                            {pinned, &oci{tags: always(latest)}, "not-scanned"},
+		"the tag moves during the calls":     {pinned, &oci{tags: func(n int32) []vulnreport.Tag { return []vulnreport.Tag{{Name: "latest", Since: at(9 + int(n))}} }, results: found, region: iad}, "older-push"},
+		"a result of another region's image": {pinned, &oci{tags: always(latest), results: found, region: parse(t, strings.Replace(pinned, "iad", "phx", 1)).Region()}, "not-scanned"},
+		"newer results of unknown origin":    {pinned, &oci{tags: always(latest), results: many("elsewhere", 4), region: iad}, "known"},
+		"too many results of unknown origin": {pinned, &oci{tags: always(latest), results: many("elsewhere", 5), region: iad}, "none of the 5 newest results is about this registry"},
+		"OCI fails":                          {pinned, &oci{tags: always(latest), err: errors.New("500")}, "500"},
 	} {
 		c := vulnreport.New(tt.oci.config())
 		got, err := c.Check(t.Context(), parse(t, tt.image))
@@ -112,12 +112,12 @@ func TestCheck(t *testing.T) {
 			t.Errorf("%s: %s, want %s", name, text, tt.want)
 		}
 		if _, ok := c.Known(t.Context(), parse(t, tt.image)); ok != (err == nil) {
-			t.Errorf("%s: known at once: %t", name, ok)
+			t.Errorf("%s: cached: %t", name, ok)
 		}
 	}
 }
 
-// TestTagsAreBounded: an image has as many tags as somebody gives it.
+// TestTagsAreBounded: a user can give an image any number of tags.
 func TestTagsAreBounded(t *testing.T) {
 	t.Parallel()
 	var tags []vulnreport.Tag
@@ -131,9 +131,9 @@ func TestTagsAreBounded(t *testing.T) {
 	}
 }
 
-// TestMemory: one flight however many ask, a scan kept for longer than the lack of
-// one, an error not at all.
-func TestMemory(t *testing.T) {
+// TestCaching: simultaneous calls share one flight. A scan is cached longer than a
+// missing scan. An error is not cached.
+func TestCaching(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		iad := parse(t, pinned).Region()
@@ -160,10 +160,10 @@ func TestMemory(t *testing.T) {
 		if r, err := ask(); err != nil || !r.Known || r.Age != 9*time.Minute {
 			t.Fatal(r, err)
 		}
-		c.Wait() // the refresh that failed
+		c.Wait() // the failed refresh
 		time.Sleep(time.Minute)
 		if r, err := ask(); err == nil {
-			t.Fatal("an old scan extended by an error:", r)
+			t.Fatal("an error extended an old scan:", r)
 		}
 		o.err = nil
 		if r, err := ask(); err != nil || !r.Known || r.Age != 0 {
@@ -173,7 +173,7 @@ func TestMemory(t *testing.T) {
 	})
 }
 
-// TestAPanicIsOneQuestionsError has the functions panic that a Checker is given.
+// TestAPanicIsOneQuestionsError makes each function of a Checker's Config panic.
 func TestAPanicIsOneQuestionsError(t *testing.T) {
 	for name, breaks := range map[string]func(*vulnreport.Config){
 		"the image": func(cfg *vulnreport.Config) {

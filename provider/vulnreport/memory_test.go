@@ -51,8 +51,8 @@ func numbered(t *testing.T, n int) image.Reference {
 	return parse(t, fmt.Sprintf("iad.ocir.io/ns/repo@sha256:%064x", n))
 }
 
-// TestASweepCostsItsCallsOnce asks for 20 000 images as Gatekeeper's audit does, again
-// and again, in no time.
+// TestASweepCostsItsCallsOnce asks for 20 000 images again and again, as
+// Gatekeeper's audit does, but without a pause.
 func TestASweepCostsItsCallsOnce(t *testing.T) {
 	const images = 20_000
 	var calls atomic.Int64
@@ -84,7 +84,7 @@ func TestASweepCostsItsCallsOnce(t *testing.T) {
 	c.Wait()
 }
 
-// TestMemoryIsBounded has reports as large as they can be.
+// TestMemoryIsBounded uses reports of the largest size.
 func TestMemoryIsBounded(t *testing.T) {
 	cfg := fleet(t, 0, func() {})
 	problems := make([]vulnreport.Problem, vulnreport.MaxProblems)
@@ -96,21 +96,20 @@ func TestMemoryIsBounded(t *testing.T) {
 		return problems, region, nil
 	}
 	c := vulnreport.New(cfg)
-	for n := range 9_000 { // 170 MB, were all of them kept
+	for n := range 9_000 { // 170 MB, if all were cached
 		if _, err := c.Check(t.Context(), numbered(t, n)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if held := c.Stats().Entries; held > 8000 || held < 5000 {
-		t.Errorf("%d reports of 19 kB are held", held)
+		t.Errorf("%d reports of 19 kB are cached", held)
 	}
 	c.Wait()
 }
 
-// TestNothingIsLostInMemory compares the report that was gathered with the one that
-// is remembered.
-func TestNothingIsLostInMemory(t *testing.T) {
-	random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // a test that can be repeated
+// TestTheCacheLosesNothing compares a gathered report with the cached one.
+func TestTheCacheLosesNothing(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // the test is repeatable
 	region := parse(t, pinned).Region()
 	for range 200 {
 		var found []vulnreport.Problem
@@ -144,12 +143,12 @@ func TestNothingIsLostInMemory(t *testing.T) {
 	}
 }
 
-// TestAnAuditLeavesRoom has an audit sweep over images that nobody has asked for, one
-// request after another, each of which is given up after its time; and admissions of
-// Pods with one new image in between. Each call to OCI takes 50 ms.
+// TestAnAuditLeavesRoom has an audit sweep over images that are not cached. It sends
+// one request after another, and abandons each at its deadline. Meanwhile users
+// start Pods with one new image. Each call to OCI takes 50 ms.
 func TestAnAuditLeavesRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		places := fair.NewSemaphore(8) // of the host
+		places := fair.NewSemaphore(8) // the slots of the host
 		cfg := fleet(t, 3, func() {})
 		call := func(ctx context.Context) error {
 			release, err := places.Acquire(ctx)

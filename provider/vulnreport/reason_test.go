@@ -17,17 +17,17 @@ func TestEveryReasonHasItsMeaning(t *testing.T) {
 	for _, m := range vulnreport.Meanings() {
 		switch {
 		case m.Reason == "" || seen[m.Reason]:
-			t.Errorf("reason %q has no code, or is there twice", m.Reason)
+			t.Errorf("reason %q has no code, or occurs twice", m.Reason)
 		case m.Sentence == "" || m.Remedy == "":
 			t.Errorf("reason %s has no sentence or no remedy", m.Reason)
 		case m.Reason.Meaning() != m:
 			t.Errorf("reason %s means %+v", m.Reason, m.Reason.Meaning())
 		case !strings.Contains(string(readme), "`"+string(m.Reason)+"`"):
-			t.Errorf("the policy's README.md says nothing of the reason %s", m.Reason)
+			t.Errorf("the policy's README.md lacks the reason %s", m.Reason)
 		}
 		seen[m.Reason] = true
 	}
 	if got := vulnreport.Reason("because").Meaning(); got != (vulnreport.Meaning{}) {
-		t.Errorf("what is no reason means %+v", got)
+		t.Errorf("the meaning of an unknown reason is %+v", got)
 	}
 }

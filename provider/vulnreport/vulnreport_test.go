@@ -26,26 +26,26 @@ func TestChoose(t *testing.T) {
 	for name, tt := range map[string]struct {
 		before, after []vulnreport.Tag
 		results       []vulnreport.Result
-		want          string // id, or reason
+		want          string // the id of a result, or a reason
 	}{
-		"a scan since the tag was put here":            {[]vulnreport.Tag{latest}, []vulnreport.Tag{latest}, []vulnreport.Result{result("a", "latest", 11, 12)}, "a"},
-		"the newest of several":                        {[]vulnreport.Tag{latest}, []vulnreport.Tag{latest}, []vulnreport.Result{result("a", "latest", 11, 12), result("b", "latest", 13, 14), result("c", "latest", 12, 15)}, "b"},
-		"the newest under any tag":                     {[]vulnreport.Tag{latest, v1}, []vulnreport.Tag{v1, latest}, []vulnreport.Result{result("a", "latest", 11, 12), result("b", "v1", 13, 14)}, "b"},
-		"of another tag that has been here longer":     {[]vulnreport.Tag{latest, v1}, []vulnreport.Tag{latest, v1}, []vulnreport.Result{result("a", "latest", 9, 9), result("b", "v1", 6, 7)}, "b"},
-		"before the tag was put here":                  {[]vulnreport.Tag{latest}, []vulnreport.Tag{latest}, []vulnreport.Result{result("a", "latest", 8, 9)}, "older-push"},
-		"under way when the tag was put here":          {[]vulnreport.Tag{latest}, []vulnreport.Tag{latest}, []vulnreport.Result{result("a", "latest", 9, 11)}, "older-push"},
-		"in the moment when the tag was put here":      {[]vulnreport.Tag{latest}, []vulnreport.Tag{latest}, []vulnreport.Result{result("a", "latest", 10, 11)}, "older-push"},
-		"the tag went away meanwhile":                  {[]vulnreport.Tag{latest, v1}, []vulnreport.Tag{v1}, []vulnreport.Result{result("a", "latest", 11, 12)}, "not-scanned"},
-		"the tag went away and came back":              {[]vulnreport.Tag{latest}, []vulnreport.Tag{{Name: "latest", Since: at(13)}}, []vulnreport.Result{result("a", "latest", 11, 12)}, "older-push"},
-		"the tag went away and came back, scanned new": {[]vulnreport.Tag{latest}, []vulnreport.Tag{{Name: "latest", Since: at(13)}}, []vulnreport.Result{result("a", "latest", 14, 15)}, "older-push"},
-		"the tag has just come":                        {nil, []vulnreport.Tag{latest}, []vulnreport.Result{result("a", "latest", 11, 12)}, "older-push"},
-		"nobody knows since when the tag is here":      {[]vulnreport.Tag{{Name: "latest"}}, []vulnreport.Tag{{Name: "latest"}}, []vulnreport.Result{result("a", "latest", 11, 12)}, "older-push"},
-		"a scan that ended before it began":            {[]vulnreport.Tag{latest}, []vulnreport.Tag{latest}, []vulnreport.Result{result("a", "latest", 12, 11)}, "older-push"},
-		"results of another tag":                       {[]vulnreport.Tag{latest}, []vulnreport.Tag{latest}, []vulnreport.Result{result("a", "v1", 11, 12)}, "not-scanned"},
-		"no result":                                    {[]vulnreport.Tag{latest}, []vulnreport.Tag{latest}, nil, "not-scanned"},
-		"no tag":                                       {nil, nil, []vulnreport.Result{result("a", "latest", 11, 12)}, "no-tag"},
-		"no tag any more":                              {[]vulnreport.Tag{latest}, nil, []vulnreport.Result{result("a", "latest", 11, 12)}, "no-tag"},
-		"no tag, no result":                            {nil, nil, nil, "no-tag"},
+		"after the tag was set":                       {[]vulnreport.Tag{latest}, []vulnreport.Tag{latest}, []vulnreport.Result{result("a", "latest", 11, 12)}, "a"},
+		"the newest of several":                       {[]vulnreport.Tag{latest}, []vulnreport.Tag{latest}, []vulnreport.Result{result("a", "latest", 11, 12), result("b", "latest", 13, 14), result("c", "latest", 12, 15)}, "b"},
+		"the newest under any tag":                    {[]vulnreport.Tag{latest, v1}, []vulnreport.Tag{v1, latest}, []vulnreport.Result{result("a", "latest", 11, 12), result("b", "v1", 13, 14)}, "b"},
+		"of another tag that was set earlier":         {[]vulnreport.Tag{latest, v1}, []vulnreport.Tag{latest, v1}, []vulnreport.Result{result("a", "latest", 9, 9), result("b", "v1", 6, 7)}, "b"},
+		"before the tag was set":                      {[]vulnreport.Tag{latest}, []vulnreport.Tag{latest}, []vulnreport.Result{result("a", "latest", 8, 9)}, "older-push"},
+		"running when the tag was set":                {[]vulnreport.Tag{latest}, []vulnreport.Tag{latest}, []vulnreport.Result{result("a", "latest", 9, 11)}, "older-push"},
+		"at the moment when the tag was set":          {[]vulnreport.Tag{latest}, []vulnreport.Tag{latest}, []vulnreport.Result{result("a", "latest", 10, 11)}, "older-push"},
+		"the tag was removed during the calls":        {[]vulnreport.Tag{latest, v1}, []vulnreport.Tag{v1}, []vulnreport.Result{result("a", "latest", 11, 12)}, "not-scanned"},
+		"the tag was removed and set again":           {[]vulnreport.Tag{latest}, []vulnreport.Tag{{Name: "latest", Since: at(13)}}, []vulnreport.Result{result("a", "latest", 11, 12)}, "older-push"},
+		"the tag was removed and set again, new scan": {[]vulnreport.Tag{latest}, []vulnreport.Tag{{Name: "latest", Since: at(13)}}, []vulnreport.Result{result("a", "latest", 14, 15)}, "older-push"},
+		"the tag was set during the calls":            {nil, []vulnreport.Tag{latest}, []vulnreport.Result{result("a", "latest", 11, 12)}, "older-push"},
+		"a tag without a time":                        {[]vulnreport.Tag{{Name: "latest"}}, []vulnreport.Tag{{Name: "latest"}}, []vulnreport.Result{result("a", "latest", 11, 12)}, "older-push"},
+		"a scan that ended before it started":         {[]vulnreport.Tag{latest}, []vulnreport.Tag{latest}, []vulnreport.Result{result("a", "latest", 12, 11)}, "older-push"},
+		"results of another tag":                      {[]vulnreport.Tag{latest}, []vulnreport.Tag{latest}, []vulnreport.Result{result("a", "v1", 11, 12)}, "not-scanned"},
+		"no result":                                   {[]vulnreport.Tag{latest}, []vulnreport.Tag{latest}, nil, "not-scanned"},
+		"no tag":                                      {nil, nil, []vulnreport.Result{result("a", "latest", 11, 12)}, "no-tag"},
+		"the tag was removed":                         {[]vulnreport.Tag{latest}, nil, []vulnreport.Result{result("a", "latest", 11, 12)}, "no-tag"},
+		"no tag, no result":                           {nil, nil, nil, "no-tag"},
 	} {
 		got, unknown := vulnreport.Choose(tt.before, tt.after, tt.results)
 		if text := got.ID + string(unknown.Reason); text != tt.want {
@@ -57,13 +57,13 @@ func TestChoose(t *testing.T) {
 	}
 }
 
-// registry is OCI as it is behind its API: it knows which image each scan saw.
+// registry is OCI behind its API. It knows which image each scan has read.
 type registry struct {
 	clock   int
 	tags    map[string]string            // to images
-	since   map[string]map[string]int    // of image and tag
-	images  map[string]bool              // that were not deleted
-	running map[string]map[string]string // scans by tag and start, and what they see
+	since   map[string]map[string]int    // by image and tag
+	images  map[string]bool              // images that are not deleted
+	running map[string]map[string]string // the image that each scan reads, by tag and start
 	results []vulnreport.Result
 	saw     map[string]string // image by result
 }
@@ -71,7 +71,7 @@ type registry struct {
 func (r *registry) push(image, tag string) {
 	r.images[image] = true
 	if r.tags[tag] == image {
-		return // as it is
+		return // no change
 	}
 	if old := r.tags[tag]; old != "" {
 		delete(r.since[old], tag)
@@ -104,7 +104,7 @@ func (r *registry) look(image string) []vulnreport.Tag {
 	return tags
 }
 
-// live is what happens in one tick: every event takes some time.
+// live makes one event. Each event takes some time.
 func (r *registry) live(random *rand.Rand) {
 	r.clock += random.IntN(3)
 	image, tag := fmt.Sprintf("image-%d", random.IntN(4)), fmt.Sprintf("tag-%d", random.IntN(3))
@@ -115,14 +115,14 @@ func (r *registry) live(random *rand.Rand) {
 		r.untag(tag)
 	case 3:
 		r.drop(image)
-	case 4, 5: // a scan begins, and sees what its tag points to
+	case 4, 5: // a scan starts, and reads the image of its tag
 		if seen := r.tags[tag]; seen != "" {
 			if r.running[tag] == nil {
 				r.running[tag] = make(map[string]string)
 			}
 			r.running[tag][fmt.Sprint(r.clock)] = seen
 		}
-	default: // one ends
+	default: // a scan ends
 		for start, seen := range r.running[tag] {
 			var started int64
 			if _, err := fmt.Sscan(start, &started); err != nil {
@@ -137,10 +137,10 @@ func (r *registry) live(random *rand.Rand) {
 	}
 }
 
-// TestChooseNeverTakesAnothersResult plays pushes, retags, deletions and scans at
-// random, with more of them while somebody asks, and holds what Choose says
-// against what each scan saw. It must also not say unknown where there is a scan
-// that is certainly of the image.
+// TestChooseNeverTakesAnothersResult makes random pushes, retags, deletions and
+// scans, some of them during the calls. It compares Choose's result with the image
+// that each scan has read. Choose must not say unknown if one scan is certainly of
+// the image.
 func TestChooseNeverTakesAnothersResult(t *testing.T) {
 	t.Parallel()
 	const games, moves = 3000, 60
@@ -164,7 +164,7 @@ func TestChooseNeverTakesAnothersResult(t *testing.T) {
 			random.Shuffle(len(results), func(i, j int) { results[i], results[j] = results[j], results[i] })
 			got, unknown := vulnreport.Choose(before, after, results)
 			if got.ID != "" && r.saw[got.ID] != image {
-				t.Fatalf("game %d: of %s it took %+v, which saw %s", seed, image, got, r.saw[got.ID])
+				t.Fatalf("game %d: for %s it chose %+v, which has read %s", seed, image, got, r.saw[got.ID])
 			}
 			var newest vulnreport.Result
 			for _, result := range results {
@@ -174,7 +174,7 @@ func TestChooseNeverTakesAnothersResult(t *testing.T) {
 				}
 			}
 			if newest.ID != "" && (got.ID == "" || got.Started.Before(newest.Started)) {
-				t.Fatalf("game %d: of %s it took %+v %+v, and %+v is newer", seed, image, got, unknown, newest)
+				t.Fatalf("game %d: for %s it chose %+v %+v, but %+v is newer", seed, image, got, unknown, newest)
 			}
 			if got.ID != "" {
 				known++
@@ -184,7 +184,7 @@ func TestChooseNeverTakesAnothersResult(t *testing.T) {
 		}
 	}
 	if known < games || older < games {
-		t.Errorf("%d known and %d of older pushes in %d games: the games are too dull", known, older, games)
+		t.Errorf("%d known and %d of older pushes in %d games: the games prove too little", known, older, games)
 	}
 }
 
@@ -216,7 +216,7 @@ func TestSummarize(t *testing.T) {
 	}
 }
 
-// TestJSON is the contract with the policy; see policies/okescannedimages.
+// TestJSON checks the contract with the policy; see policies/okescannedimages.
 func TestJSON(t *testing.T) {
 	t.Parallel()
 	for want, r := range map[string]vulnreport.Report{

@@ -46,7 +46,7 @@ func connect(t *testing.T, user *ocitest.User, compartments ...string) clients {
 	return clients{images, vulnscan.New(who, vulnscan.Config{Tenancy: images.Tenancy, Compartments: compartments})}
 }
 
-// report is what a Checker on these clients says.
+// report returns the report of a Checker with these clients.
 func (c clients) report(t *testing.T, img *ocitest.Image) (vulnreport.Report, error) {
 	t.Helper()
 	return vulnreport.New(vulnscan.Check(c.registry, c.scanning)).Check(t.Context(), parse(t, img.Ref()))
@@ -61,7 +61,7 @@ func parse(t *testing.T, s string) image.Reference {
 	return ref
 }
 
-// said is a report in a word, with its worst problem.
+// said returns a report in a few words, with its worst problem.
 func said(r vulnreport.Report, err error) string {
 	switch {
 	case err != nil:
@@ -86,7 +86,7 @@ var problem = ocitest.Problem{
 	Packages: []ocitest.Package{{Name: "log4j-core", Version: "2.14.1", Type: "JAVA", FixVersion: "2.17.1"}},
 }
 
-// TestPushes follows two images under one tag, as they are pushed, scanned, moved
+// TestPushes follows two images under one tag while they are pushed, scanned, moved
 // and deleted.
 func TestPushes(t *testing.T) {
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
@@ -95,18 +95,18 @@ func TestPushes(t *testing.T) {
 	tenancy.AllowScanning()
 	c := connect(t, tenancy.Admin())
 	first := tenancy.NewImage("team/app", "latest")
-	c.expect(t, "before there is a target", first, "not-scanned")
+	c.expect(t, "before the first target", first, "not-scanned")
 	tenancy.NewScanTarget(in)
 	c.expect(t, "by a new target", first, "known")
 	first.Publish(problem, ocitest.Problem{Name: "CVE-1", Severity: "NONE"}, ocitest.Problem{Name: "CVE-2", Severity: "HIGH", State: "FIXED"})
-	c.expect(t, "after news of problems", first, "known: CVE-2021-44228")
+	c.expect(t, "after new problems", first, "known: CVE-2021-44228")
 	if r, _ := c.report(t, first); r.Counts[vulnreport.Critical] != 1 || r.Counts[vulnreport.High] != 0 || len(r.Problems) != 1 {
 		t.Errorf("%+v", r)
 	}
 
 	second := tenancy.NewImage("team/app", "latest")
 	c.expect(t, "a push under the same tag", second, "known")
-	c.expect(t, "the push before it", first, "no-tag")
+	c.expect(t, "the earlier push", first, "no-tag")
 	first.Tag("old")
 	c.expect(t, "tagged again, and scanned", first, "known: CVE-2021-44228")
 	second.Untag("latest")
@@ -123,7 +123,7 @@ func TestOlderPush(t *testing.T) {
 	now := time.Now()
 	before := ocitest.Result{Repository: "app", Tag: "v1", Started: now.Add(-time.Hour), Finished: now.Add(time.Hour), Problems: []ocitest.Problem{problem}}
 	target.AddResult(before)
-	c.expect(t, "a scan that was under way", img, "older-push")
+	c.expect(t, "a running scan", img, "older-push")
 	target.AddResult(ocitest.Result{Repository: "app-two", Tag: "v1", Started: now.Add(time.Minute), Finished: now.Add(time.Minute)})
 	c.expect(t, "a scan of another repository", img, "older-push")
 	target.AddResult(ocitest.Result{Repository: "app", Tag: "v2", Started: now.Add(time.Minute), Finished: now.Add(time.Minute), Problems: []ocitest.Problem{problem}, URL: "https://phx.ocir.io"})
@@ -134,7 +134,7 @@ func TestOlderPush(t *testing.T) {
 	}
 }
 
-// TestWhereResultsAre: they lie where the target does.
+// TestWhereResultsAre: results are in the compartment of their target.
 func TestWhereResultsAre(t *testing.T) {
 	sw := cloud.Switches()
 	for _, denied := range []string{"404", "empty"} {
@@ -152,29 +152,29 @@ func TestWhereResultsAre(t *testing.T) {
 		tenancy.NewScanTarget(here)
 		app, web := tenancy.NewImage("app", "v1"), tenancy.NewImage("web", "v1")
 		all, limited, nobody := tenancy.NewUser("all"), tenancy.NewUser("limited"), tenancy.NewUser("nobody")
-		connect(t, all).expect(t, "all of the tenancy", app, "known")
-		connect(t, all).expect(t, "all of the tenancy, no scan", web, "not-scanned")
-		connect(t, limited, here).expect(t, "in a compartment that was named", app, "known")
-		connect(t, limited, here).expect(t, "in a compartment that was named, no scan", web, "not-scanned")
+		connect(t, all).expect(t, "the whole tenancy", app, "known")
+		connect(t, all).expect(t, "the whole tenancy, no scan", web, "not-scanned")
+		connect(t, limited, here).expect(t, "in a configured compartment", app, "known")
+		connect(t, limited, here).expect(t, "in a configured compartment, no scan", web, "not-scanned")
 		if denied == "404" {
 			c := connect(t, limited)
 			c.expect(t, "in the repository's compartment", app, "known")
-			c.expect(t, "in the repository's compartment, remembered", app, "known")
+			c.expect(t, "in the repository's compartment, cached", app, "known")
 			if n := tenancy.Calls()[lists]; n > 30 {
 				t.Errorf("%d lists", n)
 			}
 			c.expect(t, "perhaps elsewhere", web, "may not list the scan results of the whole tenancy")
-			connect(t, limited, here, there).expect(t, "half of what was named", app, "NotAuthorizedOrNotFound")
+			connect(t, limited, here, there).expect(t, "half of the configured compartments", app, "NotAuthorizedOrNotFound")
 			none := connect(t, nobody)
 			none.expect(t, "nowhere", app, "may not list the scan results of the whole tenancy")
 			tenancy.Allow("Allow user nobody to read vss-family in tenancy", "Allow user limited to read vss-family in tenancy")
-			c.expect(t, "perhaps elsewhere, as soon as it may look there", web, "not-scanned")
-			none.expect(t, "as soon as it may look anywhere", app, "known")
+			c.expect(t, "in another compartment, with the new right", web, "not-scanned")
+			none.expect(t, "in any compartment, with the new right", app, "known")
 		}
 	}
 }
 
-// TestCalls: what one image costs.
+// TestCalls counts the calls for one image.
 func TestCalls(t *testing.T) {
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
 	tenancy.AllowScanning()
@@ -199,7 +199,7 @@ func TestCalls(t *testing.T) {
 	}
 }
 
-// TestHostile: what OCI sends is bounded, and half of it is not the whole.
+// TestHostile: OCI's answers are bounded, and a part of a list is not used.
 func TestHostile(t *testing.T) {
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
 	tenancy.AllowScanning()
@@ -219,28 +219,28 @@ func TestHostile(t *testing.T) {
 		fault ocitest.Fault
 		want  string
 	}{
-		"100 000 problems":         {ocitest.Fault{Operation: reads, Kind: ocitest.Body, Body: result("LOW", "["+strings.TrimSuffix(many.String(), ",")+"]")}, "known: CVE-0"},
-		"problems without an end":  {ocitest.Fault{Operation: reads, Kind: ocitest.Endless}, "is not what OCI's API says it is"},
-		"a list without an end":    {ocitest.Fault{Operation: lists, Kind: ocitest.Endless}, "is not what OCI's API says it is"},
-		"pages without an end":     {ocitest.Fault{Operation: lists, Kind: ocitest.Body, Body: `{"items":[]}`, Headers: map[string]string{"opc-next-page": "x"}}, "the list does not end"},
-		"a result with nothing":    {ocitest.Fault{Operation: lists, Kind: ocitest.Body, Body: `{"items":[{}]}`}, "without an id, a repository or an image"},
-		"a null":                   {ocitest.Fault{Operation: lists, Kind: ocitest.Body, Body: `{"items":[null]}`}, "a null in place of an item"},
-		"no items":                 {ocitest.Fault{Operation: lists, Kind: ocitest.Body, Body: `{}`}, "a list without items"},
-		"no list":                  {ocitest.Fault{Operation: lists, Kind: ocitest.Body, Body: `null`}, "JSON null"},
-		"no problems":              {ocitest.Fault{Operation: reads, Kind: ocitest.Set, Set: map[string]any{"problems": nil}}, "with or without problems"},
-		"another result":           {ocitest.Fault{Operation: reads, Kind: ocitest.Set, Set: map[string]any{"id": "x"}}, "asked for result"},
-		"worse than it lists":      {ocitest.Fault{Operation: reads, Kind: ocitest.Body, Body: result("CRITICAL", `[{"name":"CVE-1","severity":"LOW"}]`)}, "of at worst"},
-		"more than it lists":       {ocitest.Fault{Operation: reads, Kind: ocitest.Body, Body: result("NONE", `[]`)}, "lists 0"},
-		"a severity of its own":    {ocitest.Fault{Operation: reads, Kind: ocitest.Body, Body: result("HIGH", `[{"name":"CVE-1","severity":"DIRE"}]`)}, "known: CVE-1"},
-		"an id for a path":         {ocitest.Fault{Operation: lists, Kind: ocitest.Body, Body: `{"items":[{"id":"../x","repository":"app","image":"v1"},{"id":"../x","repository":"app","image":"app:v1"}]}`}, "a result with the id"},
-		"results of other names":   {ocitest.Fault{Operation: lists, Kind: ocitest.Body, Body: `{"items":[{"id":"` + id + `","repository":"app","image":"v11","timeStarted":"2099-01-01T00:00:00Z","timeFinished":"2099-01-01T00:00:00Z"}]}`}, "not-scanned"},
-		"a result from no time":    {ocitest.Fault{Operation: lists, Kind: ocitest.Body, Body: `{"items":[{"id":"` + id + `","repository":"app","image":"v1"},{"id":"` + id + `","repository":"app","image":"app:v1"}]}`}, "without its times"},
-		"an image without a time":  {ocitest.Fault{Operation: "artifacts.LookupContainerImageByUri", Kind: ocitest.Set, Set: map[string]any{"versions": []any{map[string]any{"version": "v1"}}}}, "older-push"},
-		"an image of strange tags": {ocitest.Fault{Operation: "artifacts.LookupContainerImageByUri", Kind: ocitest.Set, Set: map[string]any{"versions": []any{map[string]any{"version": "../v1"}}}}, "no-tag"},
+		"100 000 problems":               {ocitest.Fault{Operation: reads, Kind: ocitest.Body, Body: result("LOW", "["+strings.TrimSuffix(many.String(), ",")+"]")}, "known: CVE-0"},
+		"endless problems":               {ocitest.Fault{Operation: reads, Kind: ocitest.Endless}, "is not what OCI's API says it is"},
+		"an endless list":                {ocitest.Fault{Operation: lists, Kind: ocitest.Endless}, "is not what OCI's API says it is"},
+		"endless pages":                  {ocitest.Fault{Operation: lists, Kind: ocitest.Body, Body: `{"items":[]}`, Headers: map[string]string{"opc-next-page": "x"}}, "the list does not end"},
+		"a result with nothing":          {ocitest.Fault{Operation: lists, Kind: ocitest.Body, Body: `{"items":[{}]}`}, "without an id, a repository or an image"},
+		"a null":                         {ocitest.Fault{Operation: lists, Kind: ocitest.Body, Body: `{"items":[null]}`}, "a null in place of an item"},
+		"no items":                       {ocitest.Fault{Operation: lists, Kind: ocitest.Body, Body: `{}`}, "a list without items"},
+		"no list":                        {ocitest.Fault{Operation: lists, Kind: ocitest.Body, Body: `null`}, "JSON null"},
+		"no problems":                    {ocitest.Fault{Operation: reads, Kind: ocitest.Set, Set: map[string]any{"problems": nil}}, "with or without problems"},
+		"another result":                 {ocitest.Fault{Operation: reads, Kind: ocitest.Set, Set: map[string]any{"id": "x"}}, "asked for result"},
+		"a worse severity than it lists": {ocitest.Fault{Operation: reads, Kind: ocitest.Body, Body: result("CRITICAL", `[{"name":"CVE-1","severity":"LOW"}]`)}, "of at worst"},
+		"more problems than it lists":    {ocitest.Fault{Operation: reads, Kind: ocitest.Body, Body: result("NONE", `[]`)}, "lists 0"},
+		"an unknown severity":            {ocitest.Fault{Operation: reads, Kind: ocitest.Body, Body: result("HIGH", `[{"name":"CVE-1","severity":"DIRE"}]`)}, "known: CVE-1"},
+		"an id with a path":              {ocitest.Fault{Operation: lists, Kind: ocitest.Body, Body: `{"items":[{"id":"../x","repository":"app","image":"v1"},{"id":"../x","repository":"app","image":"app:v1"}]}`}, "a result with the id"},
+		"results with other names":       {ocitest.Fault{Operation: lists, Kind: ocitest.Body, Body: `{"items":[{"id":"` + id + `","repository":"app","image":"v11","timeStarted":"2099-01-01T00:00:00Z","timeFinished":"2099-01-01T00:00:00Z"}]}`}, "not-scanned"},
+		"a result without a time":        {ocitest.Fault{Operation: lists, Kind: ocitest.Body, Body: `{"items":[{"id":"` + id + `","repository":"app","image":"v1"},{"id":"` + id + `","repository":"app","image":"app:v1"}]}`}, "without its times"},
+		"an image without a time":        {ocitest.Fault{Operation: "artifacts.LookupContainerImageByUri", Kind: ocitest.Set, Set: map[string]any{"versions": []any{map[string]any{"version": "v1"}}}}, "older-push"},
+		"an image with strange tags":     {ocitest.Fault{Operation: "artifacts.LookupContainerImageByUri", Kind: ocitest.Set, Set: map[string]any{"versions": []any{map[string]any{"version": "../v1"}}}}, "no-tag"},
 	} {
 		fault := tenancy.Fault(tt.fault)
 		c.expect(t, what, img, tt.want)
-		if tt.fault.Operation == reads { // what people read is held to the same
+		if tt.fault.Operation == reads { // results that people read have the same bounds
 			_, err := c.scanning.Findings(t.Context(), parse(t, img.Ref()).Region(), id)
 			if known := strings.HasPrefix(tt.want, "known"); known != (err == nil) {
 				t.Errorf("%s: findings: %v", what, err)
@@ -250,7 +250,7 @@ func TestHostile(t *testing.T) {
 	}
 	c.expect(t, "and then", img, "known: CVE-2021-44228")
 
-	// Out of order, the newest might be anywhere.
+	// If they are out of order, the newest result may be anywhere.
 	for _, kind := range []string{"v1", "app:v1"} {
 		item := `{"id":"` + id + `","repository":"app","image":"` + kind + `","timeStarted":"%[1]s","timeFinished":"%[1]s"}`
 		fault := tenancy.Fault(ocitest.Fault{Operation: lists, Kind: ocitest.Body, Body: `{"items":[` + fmt.Sprintf(item, "2099-01-01T00:00:00Z") + "," + fmt.Sprintf(item, "2099-01-02T00:00:00Z") + `]}`})
@@ -270,7 +270,7 @@ func results(t *testing.T, c clients, img *ocitest.Image) []vulnreport.Result {
 	return found
 }
 
-// TestRecipesAndTargets goes through what scan setup makes.
+// TestRecipesAndTargets makes the objects of scan setup.
 func TestRecipesAndTargets(t *testing.T) {
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
 	tenancy.AllowScanning()

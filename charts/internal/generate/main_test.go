@@ -35,7 +35,7 @@ func TestGeneratedFilesAreUpToDate(t *testing.T) {
 }
 
 // TestGeneratedFilesAreMarked finds generated files that reviews would show in full,
-// and files by hand that reviews would fold.
+// and handwritten files that reviews would fold.
 func TestGeneratedFilesAreMarked(t *testing.T) {
 	const charts = "../.."
 	made, err := files(os.DirFS(charts))
@@ -49,7 +49,7 @@ func TestGeneratedFilesAreMarked(t *testing.T) {
 	var want []string
 	for name := range made {
 		if path.Base(name) == "README.md" {
-			continue // by hand, but for its tables
+			continue // handwritten, except its tables
 		}
 		want = append(want, name)
 	}

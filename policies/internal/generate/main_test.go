@@ -12,7 +12,7 @@ import (
 )
 
 // TestGeneratedFilesAreMarked finds generated files that reviews would show in full,
-// and files by hand that reviews would fold.
+// and handwritten files that reviews would fold.
 func TestGeneratedFilesAreMarked(t *testing.T) {
 	const policies = "../.."
 	made, err := inline.Files(os.DirFS(policies))
