@@ -46,7 +46,7 @@ demo: ## the story on one screen, with real parts: no cloud account, no cluster
 	$(call go_build,$(BINARIES) ./test/demo)
 	@bin/demo --bin bin
 
-# Of the first scenes of a real run, in colour.
+# The picture shows the first scenes of a real run, in colour.
 .PHONY: picture
 picture: bin/tools/freeze ## draw docs/demo.svg, the picture in the README, from a run of the demo
 	$(call go_build,$(BINARIES) ./test/demo)
@@ -130,11 +130,11 @@ $(VULN): test/tools/govulncheck/go.mod test/tools/govulncheck/go.sum
 $(CONFTEST): test/tools/conftest/go.mod test/tools/conftest/go.sum
 	cd test/tools/conftest && go build -o ../../../$@ github.com/open-policy-agent/conftest
 
-# Of the version that Gatekeeper itself has in the cluster of the tests.
+# Its version is that of Gatekeeper in the cluster of the tests.
 $(GATOR): test/cluster/go.mod test/cluster/go.sum
 	cd test/cluster && go build -trimpath -o ../../$@ github.com/open-policy-agent/gatekeeper/v3/cmd/gator
 
-# As for gator.
+# Its version comes from the same module as that of gator.
 $(HELM): test/cluster/go.mod test/cluster/go.sum
 	cd test/cluster && go build -trimpath -o ../../$@ helm.sh/helm/v4/cmd/helm
 

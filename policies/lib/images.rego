@@ -24,8 +24,8 @@ new_images := images(reviewed_pods) if {
 update if input.review.operation == "UPDATE"
 
 # in_old_object holds for an image that the old object has. A digest names the same image in
-# any container. A tag may have moved, and a new container pulls what the tag names now, so a
-# tag counts as old only in the same container.
+# any container. A tag may have moved, and a new container pulls the image that the tag names
+# now. A tag therefore counts as old only in the same container.
 in_old_object(image) if [position(image), image.ref] in old_positions
 
 in_old_object(image) if {

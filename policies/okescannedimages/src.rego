@@ -1,5 +1,5 @@
-# Admits an image of OCI Registry only if a scan of exactly this image is known and recent, and
-# found no problem of a severity that the policy forbids.
+# Admits an image of OCI Registry only if a recent scan of exactly this image is known. The
+# scan must have found no problem of a severity that the policy forbids.
 package okescannedimages
 
 import data.lib.answers

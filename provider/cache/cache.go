@@ -48,7 +48,8 @@ type Config[K comparable, V any] struct {
 	// is not cached.
 	TTL func(V) time.Duration
 	// RefreshAfter returns the age at which a value is refreshed, if that is earlier
-	// than the usual age, at most three quarters of TTL. Nil means the usual age.
+	// than the usual age. The usual age is at most three quarters of TTL. Nil means
+	// the usual age.
 	RefreshAfter func(V) time.Duration
 	// AsOf returns the time at which a value was true, if that may be before the start
 	// of its load. Nil means the start of the load.
@@ -73,8 +74,7 @@ type Config[K comparable, V any] struct {
 	// Random returns a number in the open interval from 0 to 1. It spreads the
 	// refreshes of entries that were loaded together. Nil means math/rand/v2.
 	Random func() float64
-	// Panicked is called once for each load that panicked. Nil means that nobody is
-	// told.
+	// Panicked, if not nil, is called once for each load that panicked.
 	Panicked func(*contain.PanicError)
 	// Now is the clock. Nil means time.Now.
 	Now func() time.Time

@@ -20,7 +20,7 @@
 // The service account needs these rights, all of them by name, and no others:
 //
 //	secrets                          get, update           the Secret of the certificate, in its namespace
-//	secrets                          create                there, unless the Secret exists, be it empty
+//	secrets                          create                there, unless the Secret exists, even if empty
 //	providers.externaldata.gatekeeper.sh
 //	                                 get, create, patch    each Provider
 //	validatingwebhookconfigurations  get, list, watch      Gatekeeper's

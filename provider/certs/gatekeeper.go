@@ -167,7 +167,7 @@ func (g *Gatekeeper) take(config *admissionv1.ValidatingWebhookConfiguration) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if err != nil && (g.lacks == nil || g.lacks.Error() != err.Error()) {
-		g.log.Error("Gatekeeper's CA is not to be had", "object", g.object, "error", err)
+		g.log.Error("Gatekeeper's CA is not available", "object", g.object, "error", err)
 	}
 	g.lacks = err
 	now := time.Now()

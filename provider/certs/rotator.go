@@ -31,8 +31,8 @@ const (
 	renewBefore = 30 * 24 * time.Hour
 	// skew is the largest difference between the clocks of two machines.
 	skew = time.Hour
-	// overlap is how long an older CA stays published: until the slowest replica no
-	// more shows a certificate of it.
+	// overlap is how long an older CA stays published. After that time, no replica shows
+	// a certificate by it.
 	overlap    = time.Hour
 	maxOverlap = 4 // CAs published at a time
 
@@ -157,7 +157,7 @@ func (r *Rotator) note(err error) {
 		if _, waits := errors.AsType[notAdopted](err); waits {
 			r.Log.Info("a new serving certificate waits", "secret", r.Secret.String(), "for", err)
 		} else {
-			r.Log.Warn("the serving certificate cannot be kept", "secret", r.Secret.String(), "error", err)
+			r.Log.Warn("the serving certificate cannot be checked or renewed", "secret", r.Secret.String(), "error", err)
 		}
 	}
 	r.lacks = err
@@ -167,7 +167,7 @@ func (r *Rotator) note(err error) {
 type notAdopted struct{ provider string }
 
 func (e notAdopted) Error() string {
-	return "Gatekeeper has not yet taken in Provider " + e.provider
+	return "Gatekeeper has not yet read Provider " + e.provider
 }
 
 // keep checks the Secret, the Provider objects and the certificate once.
@@ -200,7 +200,7 @@ func (r *Rotator) keep(ctx context.Context) error {
 		if time.Since(r.since) < adoption {
 			return waits
 		}
-		r.Log.Warn("the serving certificate is shown nevertheless", "waited", adoption.String(), "error", waits)
+		r.Log.Warn("the new serving certificate is shown before Gatekeeper has read its CA", "waited", adoption.String(), "error", waits)
 	}
 	r.serving.current.Store(&k.pair)
 	r.shown = &k
@@ -267,12 +267,12 @@ func (r *Rotator) settle(secret *corev1.Secret, published []*unstructured.Unstru
 		because = "it expires at " + k.pair.Leaf.NotAfter.UTC().Format(time.RFC3339)
 	case len(k.cas) > 1 && now.After(k.cas[0].NotBefore.Add(skew+overlap)):
 		secret.Data[keyCA] = encodeCAs(k.cas[:1])
-		return kept{}, "the CAs before this one have had their time", nil
+		return kept{}, "the overlap of the older CAs is over", nil
 	default:
 		return k, "", nil
 	}
 	if since := time.Since(r.made); since < remakeEvery {
-		return kept{}, "", fmt.Errorf("a certificate was made %s ago, and another one is needed already: %s", since.Round(time.Second), because)
+		return kept{}, "", fmt.Errorf("a certificate was made %s ago, and already needs to be replaced: %s", since.Round(time.Second), because)
 	}
 	before := k.cas
 	for _, object := range published {

@@ -88,7 +88,7 @@ func newRotator(t *testing.T, api *fakeapiserver.Guarded) *certs.Rotator {
 func settled(t *testing.T, api *fakeapiserver.Guarded) *certs.Rotator {
 	t.Helper()
 	r := newRotator(t, api)
-	expect(t, "before Gatekeeper knows", r.Keep(t.Context()), "Gatekeeper has not yet taken in Provider oke-sign")
+	expect(t, "before Gatekeeper knows", r.Keep(t.Context()), "Gatekeeper has not yet read Provider oke-sign")
 	expect(t, "Ready", r.Ready(), "there is no serving certificate yet")
 	adopt(t, api)
 	expect(t, "once Gatekeeper knows", r.Keep(t.Context()), "")
@@ -194,7 +194,7 @@ func TestRotation(t *testing.T) {
 			for _, r := range replicas {
 				r.Later()
 				for range 2 {
-					expect(t, "renewed", r.Keep(t.Context()), "Gatekeeper has not yet taken in")
+					expect(t, "renewed", r.Keep(t.Context()), "Gatekeeper has not yet read")
 				}
 				expect(t, "Ready", r.Ready(), "")
 				expect(t, "the old one is shown", handshake(r, before), "")
@@ -224,7 +224,7 @@ func TestNewReplicaWithoutASecret(t *testing.T) {
 	api := fakeapiserver.StartGuarded(t, rights()...)
 	r := settled(t, api)
 	api.Delete(secretPath)
-	expect(t, "Keep", newRotator(t, api).Keep(t.Context()), "Gatekeeper has not yet taken in")
+	expect(t, "Keep", newRotator(t, api).Keep(t.Context()), "Gatekeeper has not yet read")
 	expect(t, "the old one is shown, and its CA known", handshake(r, adopt(t, api).Spec.CABundle), "")
 }
 
@@ -300,11 +300,11 @@ func TestBadSecretsAreReplaced(t *testing.T) {
 			}
 			bundle := secretOf(t, api).Data["ca.crt"]
 			api.Set(secretPath, secret)
-			expect(t, "it comes back", r.Keep(t.Context()), "another one is needed already")
+			expect(t, "it comes back", r.Keep(t.Context()), "already needs to be replaced")
 			expect(t, "Ready", r.Ready(), "")
 			expect(t, "the new certificate is shown", handshake(r, bundle), "")
 			r.Later()
-			expect(t, "later it is replaced", r.Keep(t.Context()), "Gatekeeper has not yet taken in")
+			expect(t, "later it is replaced", r.Keep(t.Context()), "Gatekeeper has not yet read")
 		})
 	}
 }
@@ -318,7 +318,7 @@ func TestReplicasAgree(t *testing.T) {
 	replicas := make([]*certs.Rotator, 5)
 	for i := range replicas {
 		replicas[i] = newRotator(t, api)
-		starting.Go(func() { expect(t, fmt.Sprint("replica ", i), replicas[i].Keep(t.Context()), "not yet taken in") })
+		starting.Go(func() { expect(t, fmt.Sprint("replica ", i), replicas[i].Keep(t.Context()), "not yet read") })
 	}
 	starting.Wait()
 	bundle := adopt(t, api).Spec.CABundle
@@ -362,7 +362,7 @@ func TestGatekeeperIsSilent(t *testing.T) {
 	api := fakeapiserver.StartGuarded(t, rights()...)
 	r := newRotator(t, api)
 	for range 3 {
-		expect(t, "Keep", r.Keep(t.Context()), "Gatekeeper has not yet taken in Provider oke-sign")
+		expect(t, "Keep", r.Keep(t.Context()), "Gatekeeper has not yet read Provider oke-sign")
 	}
 	r.Later()
 	expect(t, "Keep", r.Keep(t.Context()), "")
@@ -393,7 +393,7 @@ func TestClusterFails(t *testing.T) {
 			expect(t, "Ready", r.Ready(), "")
 			expect(t, "the certificate is shown", handshake(r, p.Spec.CABundle), "")
 			api.Fail(nil)
-			expect(t, "Keep", r.Keep(t.Context()), "not yet taken in")
+			expect(t, "Keep", r.Keep(t.Context()), "not yet read")
 		})
 	}
 	t.Run("no Gatekeeper", func(t *testing.T) {

@@ -7,9 +7,9 @@
 // gives each request one turn, whatever its number of questions. All work without waiters
 // takes turns like one more request.
 //
-// The identity of a request travels in a context, because it must reach the call to OCI
-// through packages that know nothing about requests. It decides the order of answers and
-// never their content.
+// The identity of a request travels in a context. It must reach the call to OCI
+// through packages that know nothing about requests. It decides the order of answers
+// and never their content.
 package fair
 
 import (

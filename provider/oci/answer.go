@@ -29,7 +29,7 @@ func ReadRefusal(call Call, res *http.Response) error {
 	case res.StatusCode >= 300 && res.StatusCode <= 399:
 		e.Message = "redirects are not followed"
 	case err != nil || json.Unmarshal(body, &told) != nil || told.Code == "":
-		e.Message = "no error of OCI's; something on the way may have answered"
+		e.Message = "not an error in OCI's form; a proxy may have answered"
 	default:
 		e.Code, e.Message = Printable(told.Code, 60), Printable(told.Message, 300)
 	}

@@ -115,8 +115,9 @@ func (c *Client) hedge(ctx context.Context, call Call, request common.OCIRequest
 	}
 }
 
-// attempt sends the request once. It builds and signs the request again each time,
-// because OCI rejects a date older than five minutes and wants request ids to differ.
+// attempt sends the request once. It builds and signs the request again each time:
+// OCI rejects a date older than five minutes, and wants another request id each
+// time.
 func (c *Client) attempt(ctx context.Context, call Call, request common.OCIRequest, read func([]byte) error) (header http.Header, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, c.cfg.AttemptTimeout, lateError{c.cfg.AttemptTimeout})
 	defer cancel()
@@ -158,7 +159,7 @@ func (c *Client) attempt(ctx context.Context, call Call, request common.OCIReque
 	return res.Header, nil
 }
 
-// delayed reports why a call that goes on takes longer.
+// delayed reports why a call takes longer, while the call continues.
 func (c *Client) delayed(ctx context.Context, err error) {
 	if c.cfg.OnDelay != nil {
 		c.cfg.OnDelay(ctx, err)

@@ -132,11 +132,11 @@ func TestCallsThatFail(t *testing.T) {
 		},
 		"an error in another form": {
 			faults:   []ocitest.Fault{{Kind: ocitest.Body, Status: 404, Body: "<html>captive portal</html>"}},
-			outcomes: repeat("refused", 1), status: 404, want: []string{"404 Not Found: no error of OCI's"},
+			outcomes: repeat("refused", 1), status: 404, want: []string{"404 Not Found: not an error in OCI's form"},
 		},
 		"an error without a code": {
 			faults:   []ocitest.Fault{{Kind: ocitest.Body, Status: 404, Body: `{"error":"no such route"}`}},
-			outcomes: repeat("refused", 1), status: 404, want: []string{"404 Not Found: no error of OCI's"},
+			outcomes: repeat("refused", 1), status: 404, want: []string{"404 Not Found: not an error in OCI's form"},
 		},
 		"an error with an unusual status": {
 			faults:   []ocitest.Fault{{Kind: ocitest.Body, Status: 403, Body: `{"code":"NotAllowed","message":"no","StatusCode":404,"status":200}`}},
@@ -144,7 +144,7 @@ func TestCallsThatFail(t *testing.T) {
 		},
 		"an endless error": {
 			faults:   []ocitest.Fault{{Kind: ocitest.Body, Status: 409, Body: `{"code":"X","message":"` + long + long + long + long + long + long + long + long + `"}`}},
-			outcomes: repeat("refused", 1), status: 409, want: []string{"409 Conflict: no error of OCI's"},
+			outcomes: repeat("refused", 1), status: 409, want: []string{"409 Conflict: not an error in OCI's form"},
 		},
 		"an error with control characters": {
 			faults:   []ocitest.Fault{{Kind: ocitest.Status, Status: 409, Code: "In\x1b[2Jcorrect", Message: "a\nb\x07\u202ec\t" + long}},

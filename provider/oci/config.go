@@ -24,12 +24,12 @@ type Config struct {
 	// Concurrency is how many calls to one host may run at once; others wait.
 	// Zero means 32.
 	Concurrency int
-	// Observe is told of every attempt, if not nil. All its strings are from
-	// fixed sets: fit for labels of a metric.
+	// Observe, if not nil, is called with every attempt. All its strings are from
+	// fixed sets, so they are fit for labels of a metric.
 	Observe func(Attempt)
-	// OnDelay is told, if not nil, why a call that goes on takes longer: OCI
-	// refused an attempt that is repeated, the limiter makes the call wait, or an
-	// answer is slow. Its context is the call's.
+	// OnDelay, if not nil, is called with the cause of a delay while a call
+	// continues: OCI rejected an attempt that is repeated, the limiter makes the
+	// call wait, or an answer is slow. Its context is the call's.
 	OnDelay func(context.Context, error)
 }
 

@@ -93,7 +93,7 @@ func explain(ctx context.Context, err error, waited time.Duration) error {
 		// then gets the cause of that. An error of OCI that arrives here was given to
 		// another caller.
 		if _, anothers := errors.AsType[*Error](err); anothers {
-			return &brokenError{errors.New("the connection broke under another call that was given up")}
+			return &brokenError{errors.New("the connection broke, because another call on it was abandoned")}
 		}
 		return err
 	}
@@ -104,7 +104,7 @@ func explain(ctx context.Context, err error, waited time.Duration) error {
 	waited = waited.Round(time.Millisecond)
 	switch {
 	case errors.Is(cause, context.Canceled):
-		return fmt.Errorf("given up after %s, nobody waits for it any more: %w", waited, cause)
+		return fmt.Errorf("abandoned after %s, because the caller left: %w", waited, cause)
 	case errors.Is(cause, context.DeadlineExceeded):
 		return fmt.Errorf("no answer in the %s that the caller had left: %w", waited, cause)
 	}
@@ -129,8 +129,8 @@ func (e *proxyRefusal) Error() string {
 }
 
 // NoSuchHost reports whether a call failed because its host does not exist. The name
-// has no address, or a proxy answered 502, 503 or 504, which proxies answer for
-// unknown names and for hosts that they cannot reach.
+// has no address, or a proxy answered 502, 503 or 504. Proxies answer so for unknown
+// names and for hosts that they cannot reach.
 func NoSuchHost(err error) bool {
 	if refusal, ok := errors.AsType[*proxyRefusal](err); ok {
 		return refusal.status >= http.StatusBadGateway && refusal.status <= http.StatusGatewayTimeout

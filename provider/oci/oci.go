@@ -4,8 +4,8 @@
 // From the OCI SDK it takes how requests look: the request and model types, and
 // their marshalling. It does not take how the SDK sends them. The SDK lets
 // environment variables, a regions file and instance metadata choose hosts. It
-// sleeps three seconds on a 401, retries past deadlines, panics on a JSON null in
-// place of a body, and reads a body of another content type as an empty answer.
+// sleeps three seconds on a 401 and retries past deadlines. It panics on a JSON null
+// in place of a body, and reads a body of another content type as an empty answer.
 // This package takes hosts from package image's table and nowhere else. It rejects
 // redirects, bounds bodies, and returns an answer or an error within the caller's
 // deadline.
@@ -39,7 +39,7 @@ type Identity struct {
 	// Sign adds to a request what proves the identity. It is called for each
 	// attempt, so that a renewed token is used at once.
 	Sign func(context.Context, *http.Request) error
-	// Refused is told, if not nil, that OCI answered a request with 401.
+	// Refused, if not nil, is called when OCI answers a request with 401.
 	Refused func()
 }
 

@@ -12,8 +12,9 @@ import (
 var errPages = errors.New("the list does not end")
 
 // Pages calls fetch with one page token after another until fetch returns none. An
-// empty page may be followed by others. Pages returns an error if a token comes back
-// or after limit pages, so that half a list cannot pass for a whole one.
+// empty page may be followed by others. Pages returns an error if a token comes
+// back, or after limit pages. A part of a list is therefore never taken for the
+// whole.
 func Pages(fetch func(page *string) (*string, error), limit int) error {
 	seen := make(map[string]bool)
 	var page *string

@@ -20,8 +20,8 @@ const (
 
 // Namespace returns the tenancy's namespace, which begins the names of its images.
 // Object Storage tells it to every identity without any permission. The registry's
-// configuration tells it as well, but needs a right on the root compartment, which an
-// identity with rights on single compartments does not have.
+// configuration has it too, but needs a right on the root compartment. An identity
+// with rights on single compartments does not have that right.
 func (c *Client) Namespace(ctx context.Context) (string, error) {
 	call := Call{
 		Service: "objectstorage", Operation: "GetNamespace", Method: http.MethodGet,
@@ -108,12 +108,12 @@ func (c *Client) Lineage(ctx context.Context, id string) ([]Compartment, error) 
 			return nil, fmt.Errorf("reading compartment %s: %w", id, err)
 		}
 		if got.Id == nil || *got.Id != id || got.CompartmentId == nil {
-			return nil, call.Malformed("asked for compartment %s, got another or one that lies nowhere", id)
+			return nil, call.Malformed("asked for compartment %s, got another one or one without a parent", id)
 		}
 		line = append(line, Compartment{ID: id, Name: Text(got.Name)})
 		id = *got.CompartmentId
 	}
-	return nil, call.Malformed("compartments within compartments without an end")
+	return nil, call.Malformed("the compartments are nested too deeply")
 }
 
 // Statements returns the statements of the IAM policies that are attached to a

@@ -30,9 +30,9 @@ func TestLineage(t *testing.T) {
 		fault ocitest.Fault
 		want  string
 	}{
-		"a circle":  {ocitest.Fault{Operation: "identity.GetCompartment", Kind: ocitest.Set, Set: map[string]any{"compartmentId": app}}, "without an end"},
+		"a circle":  {ocitest.Fault{Operation: "identity.GetCompartment", Kind: ocitest.Set, Set: map[string]any{"compartmentId": app}}, "nested too deeply"},
 		"a path":    {ocitest.Fault{Operation: "identity.GetCompartment", Kind: ocitest.Set, Set: map[string]any{"compartmentId": "../x"}}, "not the OCID of a compartment"},
-		"nowhere":   {ocitest.Fault{Operation: "identity.GetCompartment", Kind: ocitest.Set, Set: map[string]any{"compartmentId": nil}}, "lies nowhere"},
+		"nowhere":   {ocitest.Fault{Operation: "identity.GetCompartment", Kind: ocitest.Set, Set: map[string]any{"compartmentId": nil}}, "without a parent"},
 		"another's": {ocitest.Fault{Operation: "identity.GetCompartment", Kind: ocitest.Set, Set: map[string]any{"id": team + "x"}}, "got another"},
 	} {
 		id := w.Fault(tt.fault)

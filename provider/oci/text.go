@@ -41,8 +41,8 @@ func Printable(s string, limit int) string {
 	return s
 }
 
-// IsOCID reports whether s is an OCID of the kind, such as "tenancy", that fits
-// into a path segment, a query and the key id of a request's signature.
+// IsOCID reports whether s is an OCID of the kind, such as "tenancy". The OCID must
+// also fit into a path segment, a query and the key id of a request's signature.
 func IsOCID(s, kind string) bool {
 	rest, ok := strings.CutPrefix(s, "ocid1."+kind+".")
 	realm, _, dots := strings.Cut(rest, ".")

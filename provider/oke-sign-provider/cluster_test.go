@@ -69,7 +69,7 @@ func TestInCluster(t *testing.T) {
 			return status == http.StatusServiceUnavailable && strings.Contains(text, want)
 		})
 	}
-	waits("there is no serving certificate yet: Gatekeeper has not yet taken in Provider oke-sign")
+	waits("there is no serving certificate yet: Gatekeeper has not yet read Provider oke-sign")
 	for _, p := range providers() {
 		var object fakeapiserver.Object
 		if !api.Get(fakeapiserver.Providers+"/"+p.Name, &object) {

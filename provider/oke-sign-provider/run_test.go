@@ -338,9 +338,9 @@ func TestVerdicts(t *testing.T) {
 	}
 }
 
-// The uploader of a record chooses its key version. A version with a path would
-// fetch the public key of the attacker's key in place of the policy's key, if OCI
-// normalises paths.
+// The uploader of a record chooses its key version. If OCI normalises paths, a
+// version with a path would fetch another public key: the attacker's key in place of
+// the policy's key.
 func TestClimbingKeyVersion(t *testing.T) {
 	t.Parallel()
 	for _, setting := range []string{"normalised", "refused"} {

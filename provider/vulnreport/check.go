@@ -25,7 +25,7 @@ const (
 
 // Limits of one gathering.
 const (
-	maxTags    = 10 // whose results are read
+	maxTags    = 10 // tags whose results are read
 	maxSkipped = 5  // results that are of another registry
 	parallel   = 4
 	reading    = 8 // problems of results, which may take some megabytes each
@@ -35,7 +35,7 @@ const (
 // problems each, and for 60 000 with as many as a report lists.
 const maxBytes = 128 << 20
 
-// Image is what the registry knows about an image.
+// Image is an image as the registry knows it.
 type Image struct {
 	Tags          []Tag
 	CompartmentID string // of its repository
@@ -54,8 +54,8 @@ type Config struct {
 	// Results returns the newest results of a tag of the image's repository, the
 	// newest first.
 	Results func(ctx context.Context, ref image.Reference, img Image, tag string) ([]Result, error)
-	// Problems returns the open problems that a result found, and the region of
-	// the registry that it is about, which is zero if unknown.
+	// Problems returns the open problems that a result found, and the region of the
+	// registry that it is about. The region is zero if unknown.
 	Problems func(ctx context.Context, ref image.Reference, id string) ([]Problem, image.Region, error)
 
 	// MaxImages bounds how many images are cached; zero means 100 000. Their
@@ -69,8 +69,8 @@ type Config struct {
 	Timeout time.Duration
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
-	// Panicked is told, if not nil, of a panic in one of the functions above. The
-	// panic is an error of its question, and of no other.
+	// Panicked, if not nil, receives each panic in one of the functions above. The
+	// panic is an error of its question only.
 	Panicked func(*contain.PanicError)
 }
 
@@ -102,8 +102,8 @@ func New(cfg Config) *Checker {
 		},
 		Weigh:     func(pinned string, g gathered) uint32 { return uint32(max(least, len(pinned)+g.size())) }, //nolint:gosec // some kilobytes
 		MaxWeight: maxBytes,
-		// A load has its place until it ends: nobody is in such a hurry for scans
-		// that more than these should run.
+		// A load takes its slot until it ends. Scans are not urgent enough for more
+		// loads.
 		MaxLoads: cfg.Loads, Timeout: cfg.Timeout, JoinWithin: cfg.Timeout, Now: cfg.Now, Panicked: cfg.Panicked,
 	})
 	return c
@@ -174,16 +174,16 @@ func (c *Checker) gather(ctx context.Context, pinned string) (gathered, error) {
 		after, err = c.image(ctx, ref)
 	}
 	if errors.Is(err, ErrNoImage) {
-		return remember(Report{Reason: ImageNotFound, Detail: "OCI Registry has no such image, or this identity may not read it"}, at), nil
+		return compact(Report{Reason: ImageNotFound, Detail: "OCI Registry has no such image, or this identity may not read it"}, at), nil
 	}
 	if err != nil {
 		return gathered{}, err
 	}
 	r, err := c.report(ctx, ref, before.Tags, after.Tags, results)
-	return remember(r, at), err
+	return compact(r, at), err
 }
 
-// image is one with its newest tags: those beyond maxTags are not asked about.
+// image returns an image with its newest tags, at most maxTags.
 func (c *Checker) image(ctx context.Context, ref image.Reference) (Image, error) {
 	img, err := c.cfg.Image(ctx, ref)
 	slices.SortFunc(img.Tags, func(a, b Tag) int { return cmp.Or(b.Since.Compare(a.Since), cmp.Compare(a.Name, b.Name)) })
@@ -191,8 +191,8 @@ func (c *Checker) image(ctx context.Context, ref image.Reference) (Image, error)
 	return img, err
 }
 
-// results are those of all tags. If some could not be found out, the newest scan
-// may be among them.
+// results returns the results of all tags. If a tag fails, it returns an error,
+// because the newest scan may be under that tag.
 func (c *Checker) results(ctx context.Context, ref image.Reference, img Image) ([]Result, error) {
 	found := make([][]Result, len(img.Tags))
 	group, ctx := errgroup.WithContext(ctx)
@@ -208,8 +208,8 @@ func (c *Checker) results(ctx context.Context, ref image.Reference, img Image) (
 	return slices.Concat(found...), err
 }
 
-// report is what the newest result says that is of this image. Repositories of
-// two regions may have one name, and one service may scan both.
+// report returns a report of the newest result about this image. Repositories of two
+// regions may have the same name, and one service may scan both.
 func (c *Checker) report(ctx context.Context, ref image.Reference, before, after []Tag, results []Result) (Report, error) {
 	skipped := ""
 	for range maxSkipped {
@@ -225,13 +225,14 @@ func (c *Checker) report(ctx context.Context, ref image.Reference, before, after
 		if region == ref.Region() {
 			return Summarize(newest, problems), nil
 		}
-		skipped = "; there are results of which it is not known that they are about this registry"
+		skipped = "; other results may be about another registry"
 		results = slices.DeleteFunc(slices.Clone(results), func(r Result) bool { return r.ID == newest.ID })
 	}
 	return Report{}, fmt.Errorf("%s: none of the %d newest results is about this registry", ref, maxSkipped)
 }
 
-// problems reads those of one result, a few results at a time: they may be large.
+// problems reads the problems of one result. Results may be large, so it reads a few
+// at a time.
 func (c *Checker) problems(ctx context.Context, ref image.Reference, id string) ([]Problem, image.Region, error) {
 	release, err := c.reading.Acquire(ctx)
 	if err != nil {

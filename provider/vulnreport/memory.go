@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// gathered is a report in the little room that a hundred thousand of them need.
+// gathered is a compact report. The cache may have a hundred thousand of them.
 type gathered struct {
 	at        time.Time
 	known     bool
@@ -17,17 +17,17 @@ type gathered struct {
 	detail    string
 }
 
-// entryBytes is what a remembered report takes beside its texts, about.
+// entryBytes is the approximate size of a cached report besides its texts.
 const entryBytes = 384
 
-// size is how many bytes g takes, about.
+// size returns the approximate size of g in bytes.
 func (g gathered) size() int {
 	return entryBytes + len(g.scannedAt) + len(g.result) + len(g.problems) + len(g.detail)
 }
 
-// remember makes a report small. Its problems are sorted, so the counts say how severe
-// each is; their names are printable and hold no newline.
-func remember(r Report, at time.Time) gathered {
+// compact makes a report small. Its problems are sorted, so the counts tell the
+// severity of each. Their names are printable and have no newline.
+func compact(r Report, at time.Time) gathered {
 	g := gathered{at: at, known: r.Known, scannedAt: r.ScannedAt, result: strings.Clone(r.Result), reason: r.Reason, detail: r.Detail}
 	for i, severity := range Severities() {
 		g.counts[i] = int32(r.Counts[severity]) //nolint:gosec // a result has some thousand problems
@@ -40,7 +40,7 @@ func remember(r Report, at time.Time) gathered {
 	return g
 }
 
-// report is the one that was remembered.
+// report returns the report that compact got.
 func (g gathered) report() Report {
 	r := Report{Known: g.known, ScannedAt: g.scannedAt, Result: g.result, Reason: g.reason, Detail: g.detail}
 	if !g.known {
@@ -54,7 +54,7 @@ func (g gathered) report() Report {
 		for range g.counts[i] {
 			name, rest, listed := strings.Cut(names, "\n")
 			if !listed {
-				break // all are counted, and not all are listed
+				break // a report counts all problems and lists some
 			}
 			r.Problems, names = append(r.Problems, Problem{name, severity}), rest
 		}

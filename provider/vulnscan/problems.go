@@ -97,7 +97,7 @@ func RegistryRegion(url string) image.Region {
 	return ref.Region()
 }
 
-// maxDetails is how many bytes a result may have that somebody wants to read.
+// maxDetails bounds the bytes of a result that Findings reads.
 const maxDetails = 64 << 20
 
 // Finding is a problem that a scan found, as OCI describes it. Its texts are made

@@ -70,8 +70,8 @@ const (
 	byName = 2 // scan-test:latest
 )
 
-// resultsIn asks by the name that results are known to have, or by both until one
-// has led to some.
+// resultsIn lists results by the form of names that results are known to have. While
+// the form is unknown, it tries both.
 func (c *Client) resultsIn(ctx context.Context, ref image.Reference, in place, tag string) ([]vulnreport.Result, error) {
 	known := c.form.Load()
 	for _, form := range []int32{byTag, byName} {
@@ -125,12 +125,12 @@ func (c *Client) list(ctx context.Context, ref image.Reference, in place, name s
 			}
 			r := vulnreport.Result{ID: deref(item.Id)}
 			if !isResult(r.ID) || item.TimeStarted == nil || item.TimeFinished == nil {
-				return nil, from.Malformed("a result with the id %.120q, without one or without its times", r.ID)
+				return nil, from.Malformed("a result with the id %.120q, or without its times", r.ID)
 			}
 			r.Started, r.Finished = item.TimeStarted.Time, item.TimeFinished.Time
 			// Callers take the first result as the newest.
 			if len(found) > 0 && r.Started.After(found[len(found)-1].Started) {
-				return nil, from.Malformed("results are not in the order that was asked for")
+				return nil, from.Malformed("results are not in the requested order")
 			}
 			found = append(found, r)
 		}

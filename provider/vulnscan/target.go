@@ -22,8 +22,7 @@ const (
 	Deleted = "DELETED"
 )
 
-// Standard is the level at which a recipe has images scanned; the only other one
-// is not to.
+// Standard is the level of a recipe that scans images. The other level scans none.
 const Standard = "STANDARD"
 
 const maxListed = 5000
@@ -35,7 +34,7 @@ type Recipe struct {
 	CompartmentID string
 	State         string // such as ACTIVE
 	Level         string // STANDARD or NONE
-	ImageCount    int    // how many images a target has scanned at first; zero if it is left to OCI
+	ImageCount    int    // how many images a new target scans; zero leaves the number to OCI
 	TimeCreated   time.Time
 }
 

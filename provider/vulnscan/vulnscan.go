@@ -48,13 +48,14 @@ type Config struct {
 	Compartments []string
 }
 
-// deniedRoots are the tenancies of which OCI refused to list the whole.
+// deniedRoots are the tenancies whose whole list OCI has denied.
 type deniedRoots struct {
 	mu    sync.Mutex
 	until map[string]time.Time // by region and tenancy
 }
 
-// recently reports whether OCI refused the tenancy within the last ten minutes.
+// recently reports whether OCI has denied the list of the tenancy within the last
+// ten minutes.
 func (d *deniedRoots) recently(root string) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -113,7 +114,7 @@ func when(t *common.SDKTime) time.Time {
 	return t.Time
 }
 
-// notFound is an error of OCI's that says so.
+// notFound adds ErrNotFound to OCI's error for a missing object.
 func notFound(err error) error {
 	if oci.IsNotFound(err) {
 		return fmt.Errorf("%w: %w", ErrNotFound, err)

@@ -254,7 +254,7 @@ func TestHostile(t *testing.T) {
 	for _, kind := range []string{"v1", "app:v1"} {
 		item := `{"id":"` + id + `","repository":"app","image":"` + kind + `","timeStarted":"%[1]s","timeFinished":"%[1]s"}`
 		fault := tenancy.Fault(ocitest.Fault{Operation: lists, Kind: ocitest.Body, Body: `{"items":[` + fmt.Sprintf(item, "2099-01-01T00:00:00Z") + "," + fmt.Sprintf(item, "2099-01-02T00:00:00Z") + `]}`})
-		if got := said(c.report(t, img)); got != "not-scanned" && !strings.Contains(got, "not in the order") {
+		if got := said(c.report(t, img)); got != "not-scanned" && !strings.Contains(got, "not in the requested order") {
 			t.Errorf("out of order: %s", got)
 		}
 		cloud.ClearFault(fault)

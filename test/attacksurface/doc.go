@@ -1,5 +1,6 @@
-// Package attacksurface lists the requests of a Kubernetes API that can bring an image
-// to a node, or that can change whether an image policy applies to it.
+// Package attacksurface lists the requests of a Kubernetes API that can bring an
+// image to a node. It also lists those that can change whether an image policy
+// applies.
 //
 // The API server is the source: discovery lists every resource and subresource with its
 // verbs, and the OpenAPI documents describe the body of each request. A kind that a

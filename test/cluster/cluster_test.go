@@ -17,9 +17,9 @@ import (
 	"github.com/oke-sign/oke-sign/test/cluster"
 )
 
-// TestMain makes the test binary play two more roles: the first process of the clusters
-// that it starts, and, by an environment variable, a starter of a cluster that a test
-// can kill.
+// TestMain makes the test binary play two more roles. One is the first process of
+// the clusters that it starts. The other, by an environment variable, is a starter
+// of a cluster that a test can kill.
 func TestMain(m *testing.M) {
 	if code, entered := cluster.Enter(); entered {
 		os.Exit(code)

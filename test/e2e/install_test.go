@@ -415,7 +415,7 @@ func (i *installation) deletedCertificate(t *testing.T) {
 	load.more(t, "without the Secret", 200)
 	eventually(t, soon, "its log says so", func() error {
 		for _, pod := range i.pods(t) {
-			if log := cluster("logs", "oke-sign/"+pod.Name+"/provider").succeeds(t).stdout; !strings.Contains(log, "the serving certificate cannot be kept") {
+			if log := cluster("logs", "oke-sign/"+pod.Name+"/provider").succeeds(t).stdout; !strings.Contains(log, "the serving certificate cannot be checked or renewed") {
 				return fmt.Errorf("not that of %s", pod.Name)
 			}
 		}

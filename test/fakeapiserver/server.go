@@ -7,8 +7,9 @@
 // assigns resource versions, rejects edits of changed objects, and merges
 // server-side applies. It merges a list as one value. Server has no watches.
 //
-// Guarded is for the provider. It has HTTPS, a service account with a few rights on
-// a few objects, watches from a resource version on, and failures on demand.
+// Guarded is for the provider. It has HTTPS, and a service account with a few rights
+// on a few objects. It has watches from a resource version on, and failures on
+// demand.
 //
 // Neither server validates, defaults or admits objects. The tests on a real control
 // plane, test/e2e, cover that.

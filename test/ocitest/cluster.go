@@ -76,8 +76,8 @@ func (c *Cloud) vouch(a serviceAccount, podKey string, life time.Duration) ([]by
 	return json.Marshal(base64.StdEncoding.EncodeToString(inner))
 }
 
-// parsePodKey reads a public key in PEM, as Oracle's SDK for Go sends it, or only
-// the content of the PEM block, as the SDK for Python does.
+// parsePodKey reads a public key. Oracle's SDK for Go sends it in PEM, and the SDK
+// for Python sends only the content of the PEM block.
 func parsePodKey(text string) (*rsa.PublicKey, error) {
 	der, err := base64.StdEncoding.DecodeString(text)
 	if block, _ := pem.Decode([]byte(text)); block != nil {
@@ -247,8 +247,8 @@ func (p *proxymux) serve(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
-// Workload is a Pod's service account in an enhanced OKE cluster, and the cluster's
-// endpoint that exchanges the account's token for a token of OCI.
+// Workload is a Pod's service account in an enhanced OKE cluster, with the cluster's
+// endpoint. The endpoint exchanges the account's token for a token of OCI.
 type Workload struct {
 	Host string // KUBERNETES_SERVICE_HOST, a loopback address that no other cluster has
 	Dir  string // has token and ca.crt, as Kubernetes mounts them

@@ -96,8 +96,8 @@ func (c *Cloud) readPolicy() error {
 }
 
 // sowDemo makes the content of the demo: a compartment with a vault and four keys,
-// two repositories with two images each, and an OKE cluster whose OKE image policy
-// is off. No image is signed. Identifiers and digests are the same every time. Keys
+// two repositories with two images each, and an OKE cluster. No image is signed, and
+// the OKE image policy is off. Identifiers and digests are the same every time. Keys
 // are not.
 func (c *Cloud) sowDemo() error {
 	w := c.world

@@ -15,9 +15,9 @@ import (
 // that Oracle's documents leave open. README.md lists the questions, and says how to
 // ask a real tenancy. A client must be correct under every setting.
 type Switches struct {
-	// SubtreeWithoutRoot is the answer to a list over the whole tenancy, if the
-	// caller has rights on some compartments but not on the root: "404", "filtered"
-	// to what the caller may see, or "all".
+	// SubtreeWithoutRoot is the answer to a list over the whole tenancy. The caller
+	// has rights on some compartments but not on the root: "404", "filtered" to what
+	// the caller may see, or "all".
 	SubtreeWithoutRoot string `json:"subtreeWithoutRoot"`
 	// ListDenied is the answer to a list in a compartment where the caller has no
 	// right: "404" or "empty".

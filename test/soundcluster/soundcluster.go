@@ -1,5 +1,5 @@
 // Package soundcluster has the objects of a cluster in which Gatekeeper and oke-sign
-// are installed correctly, for tests of commands that read such a cluster.
+// are installed correctly. Tests of commands that read such a cluster use them.
 package soundcluster
 
 import (

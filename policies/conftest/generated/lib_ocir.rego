@@ -32,10 +32,10 @@ canonical(refs) := {ref |
 }
 
 # classify returns the class of a reference and whether it is pinned by a digest. The class
-# is "oci-registry" for a canonical host of OCI Registry, "other" for a reference that cannot
-# lead there, and "ambiguous" for the rest: a reference that does not parse, one whose host
-# resembles OCI Registry's, and one that a node may read as the id of an image it has. An
-# ambiguous reference is never pinned.
+# is "oci-registry" for a canonical host of OCI Registry, and "other" for a reference that
+# cannot lead there. The rest is "ambiguous": a reference that does not parse, a host that
+# resembles OCI Registry's, and a name that a node may read as the id of one of its images.
+# An ambiguous reference is never pinned.
 default classify(_) := {"class": "ambiguous", "explanation": "not of the form host/path:tag@sha256:<64 hex digits>"}
 
 classify(ref) := classify_parsed(parse(ref))

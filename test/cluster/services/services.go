@@ -1,7 +1,8 @@
-// Package services makes the Services of a cluster work on one machine, in user space.
-// It replaces kube-proxy and the cluster's DNS. It listens on the address of each
-// Service, which must be an address of this machine, and forwards connections to the
-// Service's ready endpoints in turn. It writes the names of Services into a hosts file.
+// Package services makes the Services of a cluster work on one machine, in user
+// space. It replaces kube-proxy and the cluster's DNS. It listens on the address of
+// each Service, which must be an address of this machine. It forwards connections to
+// the Service's ready endpoints in turn. It writes the names of Services into a
+// hosts file.
 //
 // It supports TCP and IPv4 only, without session affinity. A Pod sees the machine
 // itself as the source of connections. A Service without EndpointSlices is ignored, so
