@@ -121,7 +121,7 @@ func checkPlugin(t *testing.T, pkg, name string) {
 		t.Errorf("%s imports %s: a group of commands must not import another; move shared code to a package beside cmd", pkg, name)
 	case under(pkg, "plugin") && pkg != "plugin/cmd" && strings.HasPrefix(name, commands):
 		t.Errorf("%s imports %s: only plugin/cmd knows the commands", pkg, name)
-	case under(pkg, "plugin/cli", "plugin/sarif") && under(name, "plugin", "provider", "policies"):
+	case under(pkg, "plugin/cli", "plugin/sarif", "plugin/junit", "plugin/codequality") && under(name, "plugin", "provider", "policies"):
 		t.Errorf("%s imports %s: it serves any program, so it must not import the project", pkg, name)
 	case under(pkg, "plugin/enforcement", "plugin/simulate", "plugin/keyring", "plugin/sarif") && name == "github.com/spf13/cobra":
 		t.Errorf("%s imports %s: it is not a command", pkg, name)

@@ -100,11 +100,19 @@ func (t *Terminal) Finish(out Output, columns []Column, results []Result) error 
 	return t.conclude(results)
 }
 
-// FinishDocument prints one JSON document in place of the results, and makes of the
-// results what finish does.
+// Text is a document in a format that Output does not know.
+type Text []byte
+
+// FinishDocument prints a document instead of the results, and returns their outcome as
+// Finish does. It prints Text as it is, and other documents as JSON.
 func (t *Terminal) FinishDocument(document any, results []Result) error {
+	t.Bar.Clear(t.Streams.ErrOut)
 	out := Output{Format: "json"}
-	if err := out.Print(t.Streams.Out, Document{Value: document}); err != nil {
+	if text, ok := document.(Text); ok {
+		if _, err := t.Streams.Out.Write(text); err != nil {
+			return fmt.Errorf("writing the output: %w", err)
+		}
+	} else if err := out.Print(t.Streams.Out, Document{Value: document}); err != nil {
 		return err
 	}
 	return t.conclude(results)

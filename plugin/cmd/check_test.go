@@ -54,7 +54,7 @@ func TestCheckAsksAProvider(t *testing.T) {
 		"signed": true, "reason": "signed",
 		"known": true, "scannedAt": "2026-01-07T07:02:58Z", "problems": []any{}, "counts": map[string]int{"CRITICAL": 0, "HIGH": 0, "MEDIUM": 0, "LOW": 0},
 	}
-	withCert := []string{"--ca", ca, "--cert", p.Certificate, "--key", p.Key}
+	withCert := []string{"--provider-ca", ca, "--provider-cert", p.Certificate, "--provider-key", p.Key}
 	for name, tc := range map[string]struct {
 		answer gatekeepertest.Answer
 		args   []string
@@ -64,9 +64,9 @@ func TestCheckAsksAProvider(t *testing.T) {
 		"yes":                    {gatekeepertest.Each(func(string) any { return all }), withCert, `"result": "allowed"`, 0},
 		"no":                     {gatekeepertest.Each(func(string) any { return map[string]any{"signed": false, "reason": "unsigned"} }), withCert, `"reason": "unsigned"`, 1}, // and nothing is known of scans
 		"a system error":         {func([]string) (int, string) { return http.StatusOK, gatekeepertest.Response("OCI is down") }, withCert, "OCI is down", 1},
-		"no client certificate":  {gatekeepertest.Each(func(string) any { return all }), []string{"--ca", ca}, `"result": "unknown"`, 1},
-		"a CA that is none":      {gatekeepertest.Each(func(string) any { return all }), []string{"--ca", pod}, `"error": `, 1},
-		"a CA that is not there": {gatekeepertest.Each(func(string) any { return all }), []string{"--ca", filepath.Join(dir, "nowhere")}, `"error": `, 1},
+		"no client certificate":  {gatekeepertest.Each(func(string) any { return all }), []string{"--provider-ca", ca}, `"result": "unknown"`, 1},
+		"a CA that is none":      {gatekeepertest.Each(func(string) any { return all }), []string{"--provider-ca", pod}, `"error": `, 1},
+		"a CA that is not there": {gatekeepertest.Each(func(string) any { return all }), []string{"--provider-ca", filepath.Join(dir, "nowhere")}, `"error": `, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p.Answer(tc.answer)

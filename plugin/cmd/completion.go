@@ -90,7 +90,7 @@ func (g completion) add(cmd *cobra.Command) {
 		"output": fixed(cli.Formats...), "auth": fixed(ociauth.Kinds()...), "context": g.found(g.contexts), "namespace": g.found(g.namespaceNames),
 		"region": fixed(regionNames()...), "algorithm": fixed(string(signature.SHA224), string(signature.SHA256), string(signature.SHA384), string(signature.SHA512)),
 		"protection": fixed("HSM", "SOFTWARE"), "bits": fixed("2048", "3072", "4096"), "action": fixed("deny", "warn", "dryrun"),
-		"key": g.found(g.keyOCIDs), "vault": cobra.NoFileCompletions,
+		"key": g.keyWords, "vault": cobra.NoFileCompletions,
 		"fail-on": fixed("LOW", "MEDIUM", "HIGH", "CRITICAL"), "unknown": fixed(enforcement.DenyUnknown, enforcement.AllowUnknown),
 		"mode": fixed("deny", "warn", "dryrun"), "digests": fixed("All", "OCIRegistry", "None"), "other-registries": fixed("Deny", "Allow"),
 		"namespaces": g.found(g.namespaceNames), "exclude-namespaces": g.found(g.namespaceNames),
@@ -98,15 +98,13 @@ func (g completion) add(cmd *cobra.Command) {
 	switch path {
 	case "scan results":
 		flags["output"] = fixed(cli.FormatsAnd("sarif")...)
-	case "sign", "policy set", "policy preview":
-		flags["key"] = g.found(g.keyNames)
+	case "check":
+		flags["output"] = fixed(cli.FormatsAnd("sarif", "junit", "codequality")...)
 	case "iam":
 		flags["output"], flags["for"] = fixed(cli.FormatsAnd("terraform")...), fixed(iam.Environments...)
 		for _, name := range []string{"cluster", "workload", "signers", "dynamic-group", "runs-in", "project", "branch", "issuer", "audience", "repository"} {
 			flags[name] = cobra.NoFileCompletions
 		}
-	case "check": // where it is a file
-		delete(flags, "key")
 	}
 	for name, complete := range flags {
 		if f := cmd.LocalNonPersistentFlags().Lookup(name); f != nil || cmd == cmd.Root() && cmd.PersistentFlags().Lookup(name) != nil {
@@ -229,6 +227,14 @@ func (g completion) keyNames(ctx context.Context) ([]string, error) {
 }
 
 func named(k keyring.FoundKey) string { return word(k.Name) + "\tvault " + cli.Clip(k.Vault.Name, 60) }
+
+// keyWords completes keys by name, and by OCID once an OCID is begun.
+func (g completion) keyWords(cmd *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective) {
+	if strings.HasPrefix(word[strings.LastIndexByte(word, ',')+1:], "ocid") {
+		return g.found(g.keyOCIDs)(cmd, args, word)
+	}
+	return g.found(g.keyNames)(cmd, args, word)
+}
 
 func (g completion) keyOCIDs(ctx context.Context) ([]string, error) {
 	return g.candidateKeys(ctx, func(k keyring.FoundKey) string { return k.ID.String() + "\t" + cli.Clip(k.Name, 60) })

@@ -11,10 +11,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"slices"
 	"strings"
-
-	"github.com/spf13/pflag"
 
 	"github.com/oke-sign/oke-sign/plugin/cli"
 	"github.com/oke-sign/oke-sign/plugin/connect"
@@ -22,11 +19,6 @@ import (
 	"github.com/oke-sign/oke-sign/provider/vault"
 	"github.com/oke-sign/oke-sign/provider/verdict"
 )
-
-// BindKeys adds --key for the OCIDs of several keys. ParseIDs reads them.
-func BindKeys(flags *pflag.FlagSet, ocids *[]string, which string) {
-	flags.StringSliceVar(ocids, "key", nil, "`OCID`s of "+which+". May be repeated.")
-}
 
 // KindOf returns a key's algorithm and length for people: "RSA 2048".
 func KindOf(k vault.Key) string {
@@ -74,20 +66,25 @@ func Find(ctx context.Context, s *connect.Session, c *connect.Cloud, key string)
 	if key == "" {
 		return pickKey(ctx, s, found)
 	}
+	return found.withName(key)
+}
+
+// withName returns the only key of the inventory with a name.
+func (s *Inventory) withName(key string) (signature.KeyID, error) {
 	var named []FoundKey
-	for _, k := range found.Keys {
+	for _, k := range s.Keys {
 		if k.Name == key {
 			named = append(named, k)
 		}
 	}
 	switch {
 	// A key that OCI could not list may have the same name.
-	case len(found.Failed) > 0:
-		return signature.KeyID{}, &cli.HintedError{What: fmt.Errorf("looking for a key named %q: %w", key, found.Failed[0]), Hint: "name the key by its OCID"}
-	case len(named) == 0 && found.ListError() != nil:
-		return signature.KeyID{}, found.ListError()
+	case len(s.Failed) > 0:
+		return signature.KeyID{}, &cli.HintedError{What: fmt.Errorf("looking for a key named %q: %w", key, s.Failed[0]), Hint: "name the key by its OCID"}
+	case len(named) == 0 && s.ListError() != nil:
+		return signature.KeyID{}, s.ListError()
 	case len(named) == 0:
-		return signature.KeyID{}, &cli.HintedError{What: fmt.Errorf("no key is named %q in region %s", key, c.Who.Region()), Hint: "kubectl oke-sign keys list shows the keys"}
+		return signature.KeyID{}, &cli.HintedError{What: fmt.Errorf("no key is named %q in region %s", key, s.cloud.Who.Region()), Hint: "kubectl oke-sign keys list shows the keys"}
 	case len(named) > 1:
 		var ids []string
 		for _, k := range named {
@@ -148,20 +145,4 @@ func SigningKeyError(key vault.MasterKey) error {
 		return &cli.HintedError{What: fmt.Errorf("%s is %s", name, key.State), Hint: "enable it in OCI Vault, or sign with another key"}
 	}
 	return nil
-}
-
-// ParseIDs reads the OCIDs of --key, each once. It takes no names: everybody who may
-// rename a key of theirs can take a name, so a name is no basis for trust.
-func ParseIDs(ocids []string) ([]signature.KeyID, error) {
-	var ids []signature.KeyID
-	for _, s := range ocids {
-		id, err := signature.ParseKeyID(strings.TrimSpace(s))
-		if err != nil {
-			return nil, cli.Usage("--key: "+err.Error(), HintOCIDs)
-		}
-		if !slices.Contains(ids, id) {
-			ids = append(ids, id)
-		}
-	}
-	return ids, nil
 }

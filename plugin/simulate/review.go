@@ -149,7 +149,7 @@ type ObjectResult struct {
 	File       string               `json:"file"`
 	Line       int                  `json:"line"` // the line of the object's first field
 	Object     workload.ObjectName  `json:"object"`
-	Result     string               `json:"result"` // allowed, warned, refused, unknown, unmatched
+	Result     string               `json:"result"` // allowed, warned, denied, unknown, unmatched
 	Violations []workload.Violation `json:"violations"`
 	Error      string               `json:"error,omitempty"`
 

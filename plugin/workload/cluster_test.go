@@ -263,6 +263,7 @@ func TestEachObject(t *testing.T) {
 
 // Manifests are sorted into what is checked and the policy that checks it.
 func TestManifestFlags(t *testing.T) {
+	errNone := errors.New("none")
 	const (
 		ours      = "{apiVersion: constraints.gatekeeper.sh/v1beta1, kind: OKESignedImages, metadata: {name: ours}}\n---\n"
 		other     = "{apiVersion: constraints.gatekeeper.sh/v1beta1, kind: K8sAllowedRepos, metadata: {name: other}}\n---\n"
@@ -274,6 +275,7 @@ func TestManifestFlags(t *testing.T) {
 	for name, tc := range map[string]struct {
 		piped, beside string
 		args          []string
+		made          error  // of constraints that a caller makes
 		want          string // constraints, manifests, namespaces
 		says          string
 		err           string
@@ -291,6 +293,10 @@ func TestManifestFlags(t *testing.T) {
 		"a namespace that cannot be read":    {piped: malformed + pod + ours, args: []string{"-f", "-"}, err: "-: "},
 		"a policy that cannot be read":       {piped: pod, beside: "[", args: []string{"-f", "-", "--constraints", "FILE"}, err: "FILE"},
 		"manifests that cannot be read":      {piped: "[", args: []string{"-f", "-"}, err: "-: "},
+		"constraints that are made":          {piped: pod, args: []string{"-f", "-"}, made: errNone, want: "made; web; "},
+		"constraints that cannot be made":    {piped: pod, args: []string{"-f", "-"}, made: errors.New("no such key"), err: "no such key"},
+		"constraints, made and beside":       {piped: pod, beside: ours, args: []string{"-f", "-", "--constraints", "FILE"}, made: errNone, err: "has OKESignedImages/ours"},
+		"constraints, made and among them":   {piped: pod + ours, args: []string{"-f", "-"}, made: errNone, err: "has OKESignedImages/ours"},
 		"an argument in the place of a flag": {args: []string{"web.yaml"}, err: "no arguments are taken"},
 		"no file":                            {args: []string{"--constraints", "FILE"}, err: "-f is missing"},
 		"a file that is not there":           {args: []string{"-f", filepath.Join(t.TempDir(), "gone")}, err: "no such file"},
@@ -310,7 +316,18 @@ func TestManifestFlags(t *testing.T) {
 			err = flags.Validate(set.Args())
 		}
 		if err == nil {
-			p, err = flags.Read(t.Context(), &connect.Session{Terminal: cli.Terminal{Streams: streams}})
+			var made func(context.Context) ([]workload.Document, error)
+			if tc.made != nil {
+				made = func(context.Context) ([]workload.Document, error) {
+					object := &unstructured.Unstructured{}
+					object.SetName("made")
+					if !errors.Is(tc.made, errNone) {
+						return nil, tc.made
+					}
+					return []workload.Document{{Object: object}}, nil
+				}
+			}
+			p, err = flags.Read(t.Context(), &connect.Session{Terminal: cli.Terminal{Streams: streams}}, made)
 		}
 		if tc.err != "" {
 			if err == nil || !strings.Contains(err.Error(), tc.err) || len(p.Constraints)+len(p.Manifests) > 0 {

@@ -45,8 +45,9 @@ func (m *ManifestFlags) Validate(args []string) error {
 	return nil
 }
 
-// Read reads all files. It skips constraints of other projects' kinds.
-func (m *ManifestFlags) Read(ctx context.Context, s *connect.Session) (Input, error) {
+// Read reads all files. It skips constraints of other projects' kinds. If made is not
+// nil, it makes the constraints, and the files must have none.
+func (m *ManifestFlags) Read(ctx context.Context, s *connect.Session, made func(context.Context) ([]Document, error)) (Input, error) {
 	p := Input{Namespaces: make(map[string]*corev1.Namespace)}
 	judged, err := ReadFiles(ctx, s.Streams.In, m.files, true)
 	if err != nil {
@@ -80,14 +81,27 @@ func (m *ManifestFlags) Read(ctx context.Context, s *connect.Session) (Input, er
 	if left > 0 {
 		s.Remark("%s of other policies skipped", cli.Count(left, "constraint"))
 	}
-	if len(p.Constraints) == 0 {
-		return Input{}, cli.Usage("no constraint of oke-sign found", "name a file or directory of constraints with --constraints")
+	switch {
+	case made == nil && len(p.Constraints) == 0:
+		return Input{}, cli.Usage("no constraint of oke-sign found", "name the keys of a policy with --key, or a file or directory of constraints with --constraints")
+	case made != nil && len(p.Constraints) > 0:
+		return Input{}, cli.Usage(fmt.Sprintf("--key makes the constraints, and %s has %s", p.Constraints[0].File, constraint.Name(p.Constraints[0].Object)),
+			"omit --key to use those of the files, or name only the manifests of workloads")
 	}
 	if len(p.Manifests) == 0 { // for example after a failed renderer
 		return Input{}, &cli.HintedError{What: errors.New("no object to check"), Hint: "name manifests with -f; if a program renders them, check that it did not fail"}
 	}
+	if made == nil {
+		return p, nil
+	}
+	if p.Constraints, err = made(ctx); err != nil {
+		return Input{}, err
+	}
 	return p, nil
 }
+
+// First returns the first file or directory of -f.
+func (m *ManifestFlags) First() string { return m.files[0] }
 
 // ReadFiles reads manifests from files and directories. "-" is in. It reads subdirectories
 // if recursive is set.

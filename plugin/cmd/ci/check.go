@@ -26,14 +26,14 @@ import (
 
 type checkOptions struct {
 	*connect.Session
-	manifests workload.ManifestFlags
-	verdicts  string
-	live      bool
-	provider  string
-	ca        string
-	cert      string
-	key       string
-	out       cli.Output
+	input    inputFlags
+	verdicts string
+	live     bool
+	provider string
+	ca       string
+	cert     string
+	tlsKey   string
+	out      cli.Output
 
 	address *url.URL
 }
@@ -42,31 +42,36 @@ type checkOptions struct {
 func NewCheck(s *connect.Session) *cobra.Command {
 	o := &checkOptions{Session: s}
 	cmd := &cobra.Command{
-		Use:   "check -f FILE|DIR|- [--constraints FILE|DIR]",
+		Use:   "check -f FILE|DIR|- (--key KEY|--constraints FILE|DIR)",
 		Short: "Check what a cluster would deny, before it does",
 		Long: `Check manifests with the Gatekeeper engine and the policies of oke-sign, as a
-cluster with these constraints would. The command also checks the Pods that a
+cluster with these constraints would. With --key, the constraints are those that
+kubectl oke-sign policy set --key makes. The command also checks the Pods that a
 workload makes, because most constraints match Pods. Containers at a place that
 no known kind of workload has are an error.
 
-Verdicts on signatures and scans come from OCI, with your identity (--live),
-from a record of kubectl oke-sign verdicts (--verdicts), or from a provider
-(--provider). The command does not know who will send the request: it checks
-everything of OKEBreakGlass but the user.
+Verdicts on signatures and scans come from OCI, with your identity (--live, the
+default with --key), from a record of kubectl oke-sign verdicts (--verdicts), or
+from a provider (--provider). The command does not know who will send the
+request: it checks everything of OKEBreakGlass but the user.
 
 Exit code 0: the cluster would admit everything. 3: it would deny something. 1:
 the command failed. -o name prints only the objects that would be admitted.`,
-		Example: `  kubectl oke-sign check -f deploy/ --constraints policy/ --live
+		Example: `  # Against a new policy with this key
+  kubectl oke-sign check -f deploy/ --key image-key
+
+  # Against the constraints of a repository
+  kubectl oke-sign check -f deploy/ --constraints policy/ --live
 
   # The objects that a chart renders
   helm template web | kubectl oke-sign check -f - --constraints policy/ \
     --verdicts verdicts.yaml
 
-  # For a code hosting service, which shows findings beside the lines
-  kubectl oke-sign check -f deploy/ --constraints policy/ --live \
-    -o sarif > check.sarif`,
+  # For a code hosting service, which shows findings beside the lines:
+  # sarif for GitHub, codequality for GitLab; junit for CI servers
+  kubectl oke-sign check -f deploy/ --key image-key -o sarif > check.sarif`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := o.complete(); err != nil {
+			if err := cmp.Or(cli.NotEmpty(cmd, "key"), o.complete()); err != nil {
 				return err
 			}
 			if err := o.validate(args); err != nil {
@@ -76,14 +81,14 @@ the command failed. -o name prints only the objects that would be admitted.`,
 		},
 	}
 	flags := cmd.Flags()
-	o.manifests.Bind(flags)
+	o.input.bind(flags)
 	flags.StringVar(&o.verdicts, "verdicts", "", "`FILE` with recorded verdicts.")
 	flags.BoolVar(&o.live, "live", false, "Ask OCI for verdicts.")
 	flags.StringVar(&o.provider, "provider", "", "`URL` of a running provider, such as https://localhost:8443.")
-	flags.StringVar(&o.ca, "ca", "", "`FILE` with the CA of the provider, in PEM.")
-	flags.StringVar(&o.cert, "cert", "", "`FILE` with the client certificate for the provider, in PEM.")
-	flags.StringVar(&o.key, "key", "", "`FILE` with the TLS key of --cert, in PEM.")
-	o.out.BindFormats(flags, cli.FormatsAnd("sarif"))
+	flags.StringVar(&o.ca, "provider-ca", "", "`FILE` with the CA of the provider, in PEM.")
+	flags.StringVar(&o.cert, "provider-cert", "", "`FILE` with the client certificate for the provider, in PEM.")
+	flags.StringVar(&o.tlsKey, "provider-key", "", "`FILE` with the TLS key of --provider-cert, in PEM.")
+	o.out.BindFormats(flags, checkFormats)
 	return cmd
 }
 
@@ -94,6 +99,7 @@ func (o *checkOptions) complete() (err error) {
 	if err != nil || o.address != nil && (o.address.Scheme != "https" || o.address.Host == "" || o.address.Path != "" && o.address.Path != "/") {
 		return cli.Usage(fmt.Sprintf("--provider %q is not a URL", o.provider), "use https://HOST:PORT, without a path")
 	}
+	o.live = o.live || len(o.input.keys) > 0 && o.verdicts == "" && o.provider == ""
 	return nil
 }
 
@@ -108,24 +114,27 @@ func (o *checkOptions) validate(args []string) error {
 	case ways > 1:
 		return cli.Usage("--live, --verdicts and --provider exclude each other", "use one of them")
 	case o.provider != "" && o.ca == "":
-		return cli.Usage("--ca is missing", "name the file with the caBundle of the Provider object")
-	case o.provider == "" && o.ca+o.cert+o.key != "":
-		return cli.Usage("--ca, --cert and --key need --provider", "add --provider URL, or omit them")
-	case (o.cert == "") != (o.key == ""):
-		return cli.Usage("--cert and --key belong together", "use both, or neither")
+		return cli.Usage("--provider-ca is missing", "name the file with the caBundle of the Provider object")
+	case o.provider == "" && o.ca+o.cert+o.tlsKey != "":
+		return cli.Usage("--provider-ca, --provider-cert and --provider-key need --provider", "add --provider URL, or omit them")
+	case (o.cert == "") != (o.tlsKey == ""):
+		return cli.Usage("--provider-cert and --provider-key belong together", "use both, or neither")
 	}
-	if err := o.manifests.Validate(args); err != nil {
+	if err := o.input.validate(args); err != nil {
 		return err
 	}
-	return cmp.Or(o.out.ValidateFormats(cli.FormatsAnd("sarif")), o.ValidateFlags())
+	return cmp.Or(o.out.ValidateFormats(checkFormats), o.ValidateFlags())
 }
 
-var checkColumns = []cli.Column{{Name: "object"}, {Name: "result"}, {Name: "file"}, {Name: "constraint", Wide: true}, {Name: "message"}}
+// checkFormats are the values of -o: those of every command, and those of CI servers.
+var checkFormats = cli.FormatsAnd("sarif", "junit", "codequality")
+
+var checkColumns = []cli.Column{{Name: "object"}, {Name: "result"}, {Name: "file"}, {Name: "constraint"}, {Name: "message"}}
 
 func (o *checkOptions) run(ctx context.Context) error {
 	ctx, cancel := o.WithTimeout(ctx)
 	defer cancel()
-	p, err := o.manifests.Read(ctx, o.Session)
+	p, err := o.input.read(ctx, o.Session)
 	var results []cli.Result
 	if err == nil {
 		results, err = o.judge(ctx, p)
@@ -137,8 +146,13 @@ func (o *checkOptions) run(ctx context.Context) error {
 	if err != nil {
 		results = cli.AllFailed([]string{""}, cli.StopCause(ctx, err))
 	}
-	if o.out.Format == "sarif" {
+	switch o.out.Format {
+	case "sarif":
 		return o.finishSARIF(results)
+	case "junit":
+		return o.finishJUnit(results)
+	case "codequality":
+		return o.finishCodeQuality(results)
 	}
 	return o.Finish(o.out, checkColumns, results)
 }
@@ -169,7 +183,7 @@ func (o *checkOptions) judge(ctx context.Context, p workload.Input) ([]cli.Resul
 	case o.provider != "":
 		// The watch on the certificate logs, and would complain of no logger.
 		log.SetLogger(logr.Discard())
-		cfg.Certificate, cfg.Key = o.cert, o.key
+		cfg.Certificate, cfg.Key = o.cert, o.tlsKey
 	default:
 		cfg.Ask = func(context.Context, string, []string) (map[string]any, error) { return nil, simulate.ErrNotAsked }
 	}
@@ -271,7 +285,7 @@ func (o *checkOptions) show(ctx context.Context, e *gatekeeper.Engine, p workloa
 		case x.Action == "deny":
 			r.Denied = true
 			if v.Result != "unknown" {
-				v.Result = "refused"
+				v.Result = "denied"
 			}
 		case v.Result == "allowed" && x.Action == "warn":
 			v.Result = "warned"
@@ -280,8 +294,8 @@ func (o *checkOptions) show(ctx context.Context, e *gatekeeper.Engine, p workloa
 	if v.Result == "allowed" || v.Result == "warned" {
 		r.Names = []string{m.Name()}
 	}
-	for _, x := range v.Violations {
-		r.Rows = append(r.Rows, []string{m.Name(), v.Result, m.At(x.Line), x.Kind + "/" + x.Constraint, x.Action + ": " + x.Message})
+	for _, p := range problems(v.Violations) {
+		r.Rows = append(r.Rows, []string{m.Name(), p.result(), m.At(p.Line), p.by(o.out.Format == "wide"), p.Message})
 	}
 	if len(r.Rows) == 0 {
 		r.Rows = [][]string{{m.Name(), v.Result, m.At(v.Line), "", v.Error}}
@@ -300,7 +314,7 @@ func (o *checkOptions) summarize(results []cli.Result) {
 		}
 	}
 	var parts []string
-	for _, word := range []string{"allowed", "warned", "refused", "unknown", "unmatched"} {
+	for _, word := range []string{"allowed", "warned", "denied", "unknown", "unmatched"} {
 		if tally[word] > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", tally[word], word))
 		}

@@ -13,20 +13,19 @@ import (
 	"github.com/oke-sign/oke-sign/plugin/cli"
 	"github.com/oke-sign/oke-sign/plugin/connect"
 	"github.com/oke-sign/oke-sign/plugin/simulate"
-	"github.com/oke-sign/oke-sign/plugin/workload"
 )
 
 type verdictsOptions struct {
 	*connect.Session
-	manifests workload.ManifestFlags
-	out       cli.Output
+	input inputFlags
+	out   cli.Output
 }
 
 // NewVerdicts makes the command.
 func NewVerdicts(s *connect.Session) *cobra.Command {
 	o := &verdictsOptions{Session: s}
 	cmd := &cobra.Command{
-		Use:   "verdicts -f FILE|DIR|- [--constraints FILE|DIR]",
+		Use:   "verdicts -f FILE|DIR|- (--key KEY|--constraints DIR)",
 		Short: "Record verdicts on images, for checks without OCI",
 		Long: `Ask OCI for the verdicts that constraints need about the images in manifests,
 and print them as a ConfigMap. gator reads it with the recorded templates,
@@ -44,13 +43,13 @@ questions, and they are not in the record.`,
   conftest test --policy policies/conftest --data verdicts.yaml \
     --data constraints.yaml deploy/`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := o.validate(args); err != nil {
+			if err := cmp.Or(cli.NotEmpty(cmd, "key"), o.validate(args)); err != nil {
 				return err
 			}
 			return o.run(cmd.Context())
 		},
 	}
-	o.manifests.Bind(cmd.Flags())
+	o.input.bind(cmd.Flags())
 	cmd.Flags().StringVarP(&o.out.Format, "output", "o", "yaml", "`FORMAT` of the record: yaml, json.")
 	return cmd
 }
@@ -59,7 +58,7 @@ func (o *verdictsOptions) validate(args []string) error {
 	if o.out.Format != "yaml" && o.out.Format != "json" {
 		return cli.Usage(fmt.Sprintf("--output %q is no format of a record", o.out.Format), "use -o yaml or -o json")
 	}
-	return cmp.Or(o.manifests.Validate(args), o.ValidateFlags())
+	return cmp.Or(o.input.validate(args), o.ValidateFlags())
 }
 
 func (o *verdictsOptions) run(ctx context.Context) error {
@@ -102,7 +101,7 @@ func (o *verdictsOptions) run(ctx context.Context) error {
 }
 
 func (o *verdictsOptions) ask(ctx context.Context) ([]simulate.Answer, error) {
-	p, err := o.manifests.Read(ctx, o.Session)
+	p, err := o.input.read(ctx, o.Session)
 	if err != nil {
 		return nil, err
 	}

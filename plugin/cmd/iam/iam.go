@@ -4,6 +4,7 @@ package iam
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"io"
 	"regexp"
@@ -89,7 +90,7 @@ becomes a variable.`,
 			if err := o.validate(); err != nil {
 				return err
 			}
-			return o.run()
+			return o.run(cmd.Context())
 		},
 	}
 	o.bind(cmd.Flags())
@@ -107,13 +108,16 @@ func (o *iamOptions) bind(flags *pflag.FlagSet) {
 	flags.StringVar(&o.branch, "branch", "main", "`NAME` of the branch whose jobs sign.")
 	flags.StringVar(&o.issuer, "issuer", "", "`URL` of the jobs' token issuer. Default: that of GitHub or GitLab.")
 	flags.StringVar(&o.audience, "audience", "", "`AUDIENCE` of the jobs' tokens. GitHub's is OCI_OIDC_AUDIENCE, or https:// and the host of the identity domain.")
-	keyring.BindKeys(flags, &o.keys, "the only keys to allow")
+	keyring.BindKeys(flags, &o.keys, "to allow, and no others")
 	flags.StringSliceVar(&o.repositories, "repository", nil, "`NAME`s of the only repositories to allow, such as project01/web or project01*. May be repeated.")
 	flags.BoolVar(&o.scans, "scans", false, "Add what the provider needs for OKEScannedImages.")
 	o.out.BindFormats(flags, cli.FormatsAnd("terraform"))
 }
 
-func (o *iamOptions) complete(cmd *cobra.Command) (err error) {
+// maxKeys bounds --key: a statement names each key.
+const maxKeys = 20
+
+func (o *iamOptions) complete(cmd *cobra.Command) error {
 	for _, name := range []string{"for", "cluster", "workload", "signers", "dynamic-group", "runs-in", "project", "branch", "issuer", "audience", "key", "repository"} {
 		if err := cli.NotEmpty(cmd, name); err != nil {
 			return err
@@ -122,8 +126,7 @@ func (o *iamOptions) complete(cmd *cobra.Command) (err error) {
 	if err := o.fitting(cmd); err != nil {
 		return err
 	}
-	o.allowed, err = keyring.ParseIDs(o.keys)
-	return err
+	return keyring.CheckKeys(o.keys, maxKeys)
 }
 
 func (o *iamOptions) validate() error {
@@ -163,7 +166,12 @@ func label(s string) bool {
 	return s != "" && len(s) <= 253 && strings.Trim(s, lowerLetters+"-.") == ""
 }
 
-func (o *iamOptions) run() error {
+func (o *iamOptions) run(ctx context.Context) (err error) {
+	ctx, cancel := o.WithTimeout(ctx)
+	defer cancel()
+	if o.allowed, err = keyring.FindAll(ctx, o.Session, nil, o.keys); err != nil {
+		return cli.StopCause(ctx, err)
+	}
 	all := o.needs()
 	d := cli.Document{Value: all}
 	for _, n := range all {

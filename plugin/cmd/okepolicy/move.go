@@ -72,7 +72,7 @@ Pod must satisfy both.`,
 
 func (o *clusterImportOptions) move(ctx context.Context, _ *connect.Cloud, _ *okecluster.Client, found okecluster.Cluster) error {
 	if len(found.Policy.Keys) == 0 && !o.allowAny {
-		return cli.Usage("the OKE image policy lists no key: it admits every image of OCI Registry, signed or not, and so would the constraints", "list keys with cluster-policy set --key OCID first, or add --allow-any if you want that")
+		return cli.Usage("the OKE image policy lists no key: it admits every image of OCI Registry, signed or not, and so would the constraints", "list keys with cluster-policy set --key KEY first, or add --allow-any if you want that")
 	}
 	if !found.Policy.Enabled {
 		o.Remark("the OKE image policy is off; its rules are imported anyway")

@@ -157,12 +157,12 @@ func (o *clusterPolicyOptions) bindChange(flags *pflag.FlagSet) {
 func newSet(s *connect.Session) *cobra.Command {
 	o := &clusterPolicyOptions{Session: s}
 	cmd := &cobra.Command{
-		Use:   "set --key OCID[,OCID]",
+		Use:   "set --key KEY[,KEY]",
 		Short: "Replace the keys of the OKE image policy",
 		Long: `Replace the keys of the OKE image policy by up to five others. The policy stays
 on or off. The command waits until OKE has made the change, up to 45 minutes or
 --timeout.`,
-		Example: `  kubectl oke-sign cluster-policy set --cluster $CLUSTER --key $KEY1,$KEY2`,
+		Example: `  kubectl oke-sign cluster-policy set --key image-key,$KEY2`,
 		Args:    cli.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := cli.NotEmpty(cmd, "key"); err != nil {
@@ -177,7 +177,7 @@ on or off. The command waits until OKE has made the change, up to 45 minutes or
 			})
 		},
 	}
-	keyring.BindKeys(cmd.Flags(), &o.keys, "the keys, one to five")
+	keyring.BindKeys(cmd.Flags(), &o.keys, "to list, one to five")
 	o.bindChange(cmd.Flags())
 	return cmd
 }
@@ -243,16 +243,13 @@ func (o *clusterPolicyOptions) change(cmd *cobra.Command, to func(okecluster.Pol
 	if f := cmd.Flag("timeout"); !f.Changed {
 		o.Timeout = 45 * time.Minute
 	}
-	if o.allowed, err = keyring.ParseIDs(o.keys); err != nil {
-		return err
-	}
-	if len(o.allowed) > okecluster.MaxKeys {
-		return cli.Usage(fmt.Sprintf("--key lists %d keys, and a policy holds %d at most", len(o.allowed), okecluster.MaxKeys), "leave out unused keys")
-	}
-	if err := cmp.Or(o.ValidateFlags(), o.out.Validate()); err != nil {
+	if err := cmp.Or(keyring.CheckKeys(o.keys, okecluster.MaxKeys), o.ValidateFlags(), o.out.Validate()); err != nil {
 		return err
 	}
 	return o.work(cmd.Context(), func(ctx context.Context, c *connect.Cloud, client *okecluster.Client, found okecluster.Cluster) error {
+		if o.allowed, err = keyring.FindAll(ctx, o.Session, c, o.keys); err != nil {
+			return err
+		}
 		return o.apply(ctx, c, client, found, to(found.Policy))
 	})
 }
@@ -263,7 +260,7 @@ func (o *clusterPolicyOptions) apply(ctx context.Context, c *connect.Cloud, clie
 		return showCluster(ctx, o.Session, c, o.out, found)
 	}
 	if want.Enabled && len(want.Keys) == 0 && !o.allowAny {
-		return cli.Usage("the policy would be on and list no key: every image of OCI Registry would be admitted, signed or not", "name keys with cluster-policy set --key OCID, or add --allow-any if you want that")
+		return cli.Usage("the policy would be on and list no key: every image of OCI Registry would be admitted, signed or not", "name keys with cluster-policy set --key KEY, or add --allow-any if you want that")
 	}
 	for _, id := range want.Keys {
 		if slices.Contains(found.Policy.Keys, id) && (!want.Enabled || found.Policy.Enabled) {

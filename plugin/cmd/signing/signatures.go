@@ -23,8 +23,6 @@ type signaturesOptions struct {
 	targets workload.TargetFlags
 	keys    []string
 	out     cli.Output
-
-	named []signature.KeyID
 }
 
 // NewSignatures makes the command.
@@ -63,7 +61,7 @@ prints the OCIDs of the signatures.`,
 		},
 	}
 	o.targets.Bind(cmd.Flags(), s.Kube)
-	keyring.BindKeys(cmd.Flags(), &o.keys, "keys to look up in vaults that you may not list")
+	keyring.BindKeys(cmd.Flags(), &o.keys, "to look up although you may not list their vaults")
 	o.out.Bind(cmd.Flags())
 	return cmd
 }
@@ -77,9 +75,7 @@ func (o *signaturesOptions) complete(args []string) error {
 			return cli.Usage(err.Error(), err.Hint)
 		}
 	}
-	var err error
-	o.named, err = keyring.ParseIDs(o.keys)
-	return err
+	return nil
 }
 
 // tagOrDigest reads an image whose signatures can be looked up.
@@ -95,8 +91,11 @@ func tagOrDigest(s string) (image.Reference, *cli.HintedError) {
 }
 
 func (o *signaturesOptions) validate(args []string) error {
-	return cmp.Or(o.targets.Validate(args, "kubectl oke-sign signatures "+cli.ExampleTag), o.ValidateFlags(), o.out.Validate())
+	return cmp.Or(o.targets.Validate(args, "kubectl oke-sign signatures "+cli.ExampleTag), keyring.CheckKeys(o.keys, maxNamed), o.ValidateFlags(), o.out.Validate())
 }
+
+// maxNamed bounds --key: the command looks up each of its keys.
+const maxNamed = 100
 
 // signedImage is an image with its signatures.
 type signedImage struct {
@@ -121,10 +120,14 @@ func (o *signaturesOptions) run(ctx context.Context, args []string) error {
 	}
 	images := workload.ImagesOf(targets)
 	c, err := o.ConnectImages(ctx)
+	var named []signature.KeyID
+	if err == nil {
+		named, err = keyring.FindAll(ctx, o.Session, c, o.keys)
+	}
 	if err != nil {
 		return o.Finish(o.out, signatureColumns, cli.AllFailed(images, cli.StopCause(ctx, err)))
 	}
-	e := keyring.NewRecordVerifier(c, sync.OnceValue(func() *keyring.Inventory { return keyring.NewInventory(ctx, o.Session, c) }), o.named...)
+	e := keyring.NewRecordVerifier(c, sync.OnceValue(func() *keyring.Inventory { return keyring.NewInventory(ctx, o.Session, c) }), named...)
 	done := o.Progress("asked about %d of %d images", len(images))
 	return o.Finish(o.out, signatureColumns, cli.ForEach(ctx, images, func(ctx context.Context, i int) cli.Result {
 		defer done()

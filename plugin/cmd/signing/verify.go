@@ -35,10 +35,13 @@ type verifyOptions struct {
 func NewVerify(s *connect.Session) *cobra.Command {
 	o := &verifyOptions{Session: s}
 	cmd := &cobra.Command{
-		Use:   "verify (IMAGE|TYPE/NAME|-f FILE)... [--key OCID]...",
+		Use:   "verify (IMAGE|TYPE/NAME|-f FILE)... [--key KEY]...",
 		Short: "Verify that images are signed by a key that you trust",
 		Long: `Verify that each image is signed by at least one of up to five keys. Name the
 images, the objects of the cluster that use them, or manifests.
+
+--key takes names and OCIDs. A pipeline should name OCIDs: everybody who may
+rename a key can take its name.
 
 Without --key, the keys are those of the cluster's OKESignedImages constraints.
 For the images of an object, they are those of the constraints that match the
@@ -52,7 +55,7 @@ repository, key and key version.
 Exit code 0: all images are signed. 3: one is not. 1: the command failed. -o
 name prints only the signed images.`,
 		Example: `  kubectl oke-sign verify ` + cli.ExampleTag + ` \
-    --resolve --key $KEY
+    --resolve --key image-key
 
   # All images of a Deployment, by the policy of its cluster
   kubectl oke-sign verify deployment/web -n shop
@@ -61,35 +64,24 @@ name prints only the signed images.`,
   kubectl oke-sign verify $IMAGES --key $KEY -o json |
     jq '.[] | select(.signed != true)'`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := cmp.Or(cli.NotEmpty(cmd, "key"), o.complete()); err != nil {
-				return err
-			}
-			if err := o.validate(args); err != nil {
+			if err := cmp.Or(cli.NotEmpty(cmd, "key"), o.validate(args)); err != nil {
 				return err
 			}
 			return o.run(cmd.Context(), args)
 		},
 	}
 	o.targets.Bind(cmd.Flags(), s.Kube)
-	keyring.BindKeys(cmd.Flags(), &o.keys, "the keys to accept, one to five, instead of those of the cluster's policy")
+	keyring.BindKeys(cmd.Flags(), &o.keys, "to accept, one to five, instead of those of the cluster's policy")
 	cmd.Flags().BoolVar(&o.resolve, "resolve", false, "Verify the image that a tag points to now.")
 	o.out.Bind(cmd.Flags())
 	return cmd
 }
 
-func (o *verifyOptions) complete() (err error) {
-	o.allowed, err = keyring.ParseIDs(o.keys)
-	return err
-}
-
 func (o *verifyOptions) validate(args []string) error {
-	if err := o.targets.Validate(args, "kubectl oke-sign verify "+cli.ExampleTag+" --resolve --key OCID"); err != nil {
+	if err := o.targets.Validate(args, "kubectl oke-sign verify "+cli.ExampleTag+" --resolve --key image-key"); err != nil {
 		return err
 	}
-	if len(o.allowed) > constraint.MaxKeys {
-		return cli.Usage(fmt.Sprintf("--key lists %d keys, and a policy holds %d at most", len(o.allowed), constraint.MaxKeys), "ask again for the others")
-	}
-	return cmp.Or(o.ValidateFlags(), o.out.Validate())
+	return cmp.Or(keyring.CheckKeys(o.keys, constraint.MaxKeys), o.ValidateFlags(), o.out.Validate())
 }
 
 // judged is an image and its verdict.
@@ -107,6 +99,9 @@ func (o *verifyOptions) run(ctx context.Context, args []string) error {
 	defer cancel()
 
 	targets, err := o.targets.Find(ctx, o.Session, args)
+	if err == nil {
+		o.allowed, err = keyring.FindAll(ctx, o.Session, nil, o.keys)
+	}
 	if err != nil {
 		return o.Finish(o.out, columns, cli.AllFailed([]string{""}, cli.StopCause(ctx, err)))
 	}

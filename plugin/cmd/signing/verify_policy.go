@@ -72,7 +72,7 @@ func (o *verifyOptions) plan(ctx context.Context, targets []workload.Target) ([]
 	return questions, nil
 }
 
-const hintAccept = "name the keys to accept with --key; kubectl oke-sign keys list -o wide shows them"
+const hintAccept = "name the keys to accept with --key; kubectl oke-sign keys list shows them"
 
 // listless is an error if one of the constraints lists no key to hold images against.
 func listless(constraints []enforcement.SignedImages) error {
