@@ -42,7 +42,7 @@ type checkOptions struct {
 func NewCheck(s *connect.Session) *cobra.Command {
 	o := &checkOptions{Session: s}
 	cmd := &cobra.Command{
-		Use:   "check -f FILE|DIR|- (--key KEY|--constraints FILE|DIR)",
+		Use:   "check -f FILE|DIR|- (--key KEY|--constraints DIR)",
 		Short: "Check what a cluster would deny, before it does",
 		Long: `Check manifests with the Gatekeeper engine and the policies of oke-sign, as a
 cluster with these constraints would. With --key, the constraints are those that
