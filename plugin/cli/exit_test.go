@@ -21,8 +21,8 @@ func TestReport(t *testing.T) {
 		text string
 	}{
 		"done":                              {nil, 0, ""},
-		"a no that was told":                {cli.ErrNo, 3, ""},
-		"a failure that was told":           {fmt.Errorf("x: %w", cli.ErrFailed), 1, ""},
+		"a no that was reported":            {cli.ErrNo, 3, ""},
+		"a failure that was reported":       {fmt.Errorf("x: %w", cli.ErrFailed), 1, ""},
 		"a failure outweighs a no":          {errors.Join(cli.ErrNo, cli.ErrFailed), 1, ""},
 		"wrong use":                         {cli.Usage("-f is missing", "name a file"), 2, "error: -f is missing\nhint: name a file\n"},
 		"wrong use, said by something else": {fmt.Errorf("x: %w", cli.Usage("-f is missing", "name a file")), 2, "error: -f is missing\nhint: name a file\n"},
@@ -38,7 +38,7 @@ func TestReport(t *testing.T) {
 	}
 }
 
-// A person reads why a command stopped, and not that a context did.
+// The message says why a command stopped, not that a context ended.
 func TestStopCause(t *testing.T) {
 	interrupted, cancel := context.WithCancel(t.Context())
 	cancel()

@@ -2,7 +2,7 @@ package cli
 
 import "bytes"
 
-// Fitted is a table as it is shown at a terminal of so many columns.
+// Fitted returns a table as a terminal with this many columns shows it.
 func Fitted(width int, columns []string, rows ...[]string) string {
 	var b bytes.Buffer
 	d := Document{Sections: []Section{{Rows: rows}}}

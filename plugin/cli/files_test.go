@@ -12,7 +12,7 @@ import (
 	"github.com/oke-sign/oke-sign/plugin/cli"
 )
 
-// A file is read whole or not at all, and none without bound.
+// A file is read completely or not at all, and up to a bound.
 func TestReadFile(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "web.yaml")
@@ -32,7 +32,7 @@ func TestReadFile(t *testing.T) {
 	}{
 		"a file":                   {file, "kind: Pod", ""},
 		"the standard input":       {"-", "kind: Job", ""},
-		"a file that is not there": {filepath.Join(dir, "gone"), "", "no such file"},
+		"a missing file":           {filepath.Join(dir, "gone"), "", "no such file"},
 		"a directory":              {dir, "", "reading " + dir},
 		"a file that is too large": {large, "", "more than 67108864 bytes"},
 	} {
@@ -47,11 +47,11 @@ func TestReadFile(t *testing.T) {
 		}
 	}
 	if _, err := cli.ReadFile(nil, filepath.Join(dir, "gone")); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("callers tell a file that is not there by fs.ErrNotExist: %v", err)
+		t.Errorf("callers recognise a missing file by fs.ErrNotExist: %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := cli.ReadInput(ctx, silent{t.Context()}, "-"); !errors.Is(err, context.Canceled) {
-		t.Errorf("an input that never ends: %v", err)
+		t.Errorf("an endless input: %v", err)
 	}
 }

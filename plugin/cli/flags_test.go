@@ -26,21 +26,22 @@ func tree() *cobra.Command {
 	return root
 }
 
-// Wrong words on a command line are wrong use, with what was probably meant.
+// Unknown words on a command line are wrong use. The error suggests the probable
+// word.
 func TestCommandLines(t *testing.T) {
 	for name, tc := range map[string]struct {
 		args []string
 		want string
 	}{
-		"a command":                     {[]string{"policy", "set"}, ""},
-		"a group alone shows its help":  {[]string{"policy"}, ""},
-		"a typing mistake":              {[]string{"polcy"}, "error: no command \"polcy\"\nhint: did you mean prog policy?\n"},
-		"a mistake in a group":          {[]string{"policy", "st"}, "error: no command \"st\"\nhint: did you mean prog policy set or get?\n"},
-		"nothing like it":               {[]string{"frobnicate"}, "error: no command \"frobnicate\"\nhint: see prog --help\n"},
-		"an argument that is not taken": {[]string{"version", "web"}, "error: prog version takes no arguments, got \"web\"\nhint: see prog version --help\n"},
-		"a word that a terminal obeys":  {[]string{"\x1b[2J"}, "error: no command \"\\x1b[2J\"\nhint: see prog --help\n"},
-		"a flag with a value":           {[]string{"version", "-o", "json"}, ""},
-		"a flag that is empty":          {[]string{"version", "-o", ""}, "error: --output is empty\nhint: give it a value, or omit the flag; in a script, check that the variable is set\n"},
+		"a command":                    {[]string{"policy", "set"}, ""},
+		"a group alone shows its help": {[]string{"policy"}, ""},
+		"a typing mistake":             {[]string{"polcy"}, "error: no command \"polcy\"\nhint: did you mean prog policy?\n"},
+		"a mistake in a group":         {[]string{"policy", "st"}, "error: no command \"st\"\nhint: did you mean prog policy set or get?\n"},
+		"nothing like it":              {[]string{"frobnicate"}, "error: no command \"frobnicate\"\nhint: see prog --help\n"},
+		"an unexpected argument":       {[]string{"version", "web"}, "error: prog version takes no arguments, got \"web\"\nhint: see prog version --help\n"},
+		"a word that a terminal obeys": {[]string{"\x1b[2J"}, "error: no command \"\\x1b[2J\"\nhint: see prog --help\n"},
+		"a flag with a value":          {[]string{"version", "-o", "json"}, ""},
+		"a flag that is empty":         {[]string{"version", "-o", ""}, "error: --output is empty\nhint: give it a value, or omit the flag; in a script, check that the variable is set\n"},
 	} {
 		root := tree()
 		root.SetArgs(tc.args)
@@ -52,7 +53,7 @@ func TestCommandLines(t *testing.T) {
 	}
 }
 
-// An empty value is mostly a variable of a script that nobody set.
+// An empty value usually comes from a variable that a script has not set.
 func TestNotEmpty(t *testing.T) {
 	for name, tc := range map[string]struct {
 		args []string

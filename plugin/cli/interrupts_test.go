@@ -10,7 +10,7 @@ import (
 	"github.com/oke-sign/oke-sign/plugin/cli"
 )
 
-// Signals end the context, but for an interrupt while an editor has the terminal.
+// Signals end the context, except an interrupt while an editor has the terminal.
 func TestInterrupts(t *testing.T) {
 	for name, tc := range map[string]struct {
 		signals []syscall.Signal
@@ -36,7 +36,7 @@ func TestInterrupts(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		// A signal that is passed over leaves no trace to wait for.
+		// No event shows that a signal was ignored, so the test waits a fixed time.
 		patience := 10 * time.Second
 		if !tc.ends {
 			patience = 100 * time.Millisecond
@@ -56,7 +56,7 @@ func TestInterrupts(t *testing.T) {
 		}
 	}
 	var none *cli.Interrupts
-	none.Hold()() // a caller without signals has nothing to hold
+	none.Hold()() // without signals there is nothing to hold
 
 	parent, cancel := context.WithCancel(t.Context())
 	ctx, stop := new(cli.Interrupts).Context(parent)

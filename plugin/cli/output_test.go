@@ -12,7 +12,8 @@ import (
 	"github.com/oke-sign/oke-sign/plugin/cli"
 )
 
-// JSON and YAML carry every record unchanged, without control characters of terminals.
+// JSON and YAML contain every record unchanged, without control characters of
+// terminals.
 func FuzzPrinted(f *testing.F) {
 	f.Add("a\x1b[2J\u009b\u202e\U000e0041\u2028\n\"'\\")
 	f.Fuzz(func(t *testing.T, s string) {
@@ -27,7 +28,7 @@ func FuzzPrinted(f *testing.F) {
 			}
 			text := printed.String()
 			obeyed := func(r rune) bool {
-				// YAML has no escape for marks of writing direction that its writers use.
+				// The writers of YAML do not escape marks of writing direction.
 				return r != '\n' && (unicode.IsControl(r) || unicode.Is(unicode.Cf, r) && format == "json")
 			}
 			if i := strings.IndexFunc(text, obeyed); i >= 0 {

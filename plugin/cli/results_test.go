@@ -21,12 +21,12 @@ func TestOutcome(t *testing.T) {
 		results []cli.Result
 		want    error
 	}{
-		"nothing asked":                         {nil, nil},
-		"all yes":                               {[]cli.Result{yes, yes}, nil},
-		"a no outweighs a yes":                  {[]cli.Result{yes, no, yes}, cli.ErrNo},
-		"not knowing outweighs a no":            {[]cli.Result{no, failed, no}, cli.ErrFailed},
-		"not knowing a part outweighs a no":     {[]cli.Result{partial, no}, cli.ErrFailed},
-		"a no after what is not known, as well": {[]cli.Result{failed, no}, cli.ErrFailed},
+		"nothing asked":                     {nil, nil},
+		"all yes":                           {[]cli.Result{yes, yes}, nil},
+		"a no outweighs a yes":              {[]cli.Result{yes, no, yes}, cli.ErrNo},
+		"not knowing outweighs a no":        {[]cli.Result{no, failed, no}, cli.ErrFailed},
+		"not knowing a part outweighs a no": {[]cli.Result{partial, no}, cli.ErrFailed},
+		"a no after an unknown":             {[]cli.Result{failed, no}, cli.ErrFailed},
 	} {
 		if got := cli.Outcome(tc.results); !errors.Is(got, tc.want) || (got == nil) != (tc.want == nil) {
 			t.Errorf("%s: got %v, want %v", name, got, tc.want)
@@ -75,7 +75,7 @@ func TestForEach(t *testing.T) {
 	}
 }
 
-// An error that many targets share is printed once, and errors fill at most a screen.
+// An error of many targets is printed once, and all errors fill at most a screen.
 func TestComplaints(t *testing.T) {
 	streams, _, _, errOut := genericiooptions.NewTestIOStreams()
 	terminal := cli.Terminal{Streams: streams}
@@ -151,8 +151,8 @@ func TestFinish(t *testing.T) {
 	}
 }
 
-// A program that reads JSON gets one document: the data, or the error that there is
-// none. Never both.
+// A program that reads JSON gets exactly one document: the data, or the error if
+// there is no data.
 func TestWithErrorDocument(t *testing.T) {
 	failed := errors.New("the cluster does not answer")
 	for name, tc := range map[string]struct {

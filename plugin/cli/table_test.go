@@ -14,8 +14,8 @@ import (
 	"github.com/oke-sign/oke-sign/plugin/cli"
 )
 
-// A table fits the terminal: columns get narrower, and a text that would become a
-// ribbon goes below its row.
+// A table fits the terminal. Columns get narrower, and a text that would be very
+// narrow goes below its row.
 func TestFitted(t *testing.T) {
 	const image = "iad.ocir.io/idwpqivumvev/project01/web@sha256:0123456789ab…"
 	for name, tc := range map[string]struct {
@@ -71,7 +71,7 @@ a?[2Jb   no yes   c?d
 	}
 }
 
-// trimmed is a text without spaces at the ends of its lines.
+// trimmed removes the spaces at the ends of a text's lines.
 func trimmed(text string) string {
 	var b strings.Builder
 	for line := range strings.Lines(text) {
@@ -137,8 +137,8 @@ type full struct{}
 
 func (full) Write([]byte) (int, error) { return 0, errors.New("no space left") }
 
-// A command that is stopped says how far it came, and a document takes the place of
-// the table and changes nothing else.
+// A stopped command says how much it has done. A document replaces the table and
+// changes nothing else.
 func TestFinishDocument(t *testing.T) {
 	done, no := cli.Result{Target: "a"}, cli.Result{Target: "b", Denied: true}
 	stopped := cli.Result{Target: "c", Err: cli.SharedError(cli.ErrInterrupted)}

@@ -8,8 +8,8 @@ import (
 	"github.com/oke-sign/oke-sign/plugin/cli"
 )
 
-// No line is wider than the terminal, except for words and commands that are wider, and
-// no text of the table is lost.
+// No line is wider than the terminal, except for longer words and commands. No text
+// of the table is lost.
 func FuzzFit(f *testing.F) {
 	f.Add("iad.ocir.io/ns/repo@sha256:0123456789ab…", "yes", "no-digest: a tag may move; pin it with kubectl oke-sign pin", uint16(40))
 	f.Add("", "", "", uint16(1))

@@ -20,7 +20,7 @@ import (
 	"github.com/oke-sign/oke-sign/plugin/cli"
 )
 
-// Only a yes is a yes.
+// Only a yes confirms.
 func TestConfirm(t *testing.T) {
 	cancelled, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -30,17 +30,17 @@ func TestConfirm(t *testing.T) {
 		typed string
 		want  string
 	}{
-		"yes":                          {t.Context(), "yes\n", ""},
-		"y":                            {t.Context(), "y\n", ""},
-		"capitals and spaces":          {t.Context(), "  YES \r\n", ""},
-		"no":                           {t.Context(), "n\n", no},
-		"the key for the default":      {t.Context(), "\n", no},
-		"a sentence that begins so":    {t.Context(), "yes, but not in prod\n", no},
-		"a yes on the line after":      {t.Context(), "\nyes\n", no},
-		"an end of the input":          {t.Context(), "", no},
-		"a yes that is cut off":        {t.Context(), "yes", no},
-		"a line that does not end":     {t.Context(), strings.Repeat("y", 1<<20), no},
-		"a yes to a command that ends": {cancelled, "", "interrupted; nothing was changed"},
+		"yes":                             {t.Context(), "yes\n", ""},
+		"y":                               {t.Context(), "y\n", ""},
+		"capitals and spaces":             {t.Context(), "  YES \r\n", ""},
+		"no":                              {t.Context(), "n\n", no},
+		"the key for the default":         {t.Context(), "\n", no},
+		"a sentence that begins with yes": {t.Context(), "yes, but not in prod\n", no},
+		"a yes on the line after":         {t.Context(), "\nyes\n", no},
+		"an end of the input":             {t.Context(), "", no},
+		"a yes that is cut off":           {t.Context(), "yes", no},
+		"a line that does not end":        {t.Context(), strings.Repeat("y", 1<<20), no},
+		"a yes to a command that ends":    {cancelled, "", "interrupted; nothing was changed"},
 	} {
 		streams, in, _, errOut := genericiooptions.NewTestIOStreams()
 		if in.WriteString(tc.typed); tc.ctx.Err() != nil {
@@ -56,7 +56,7 @@ func TestConfirm(t *testing.T) {
 	}
 }
 
-// silent is a terminal at which nobody types.
+// silent is a terminal without input.
 type silent struct{ context.Context }
 
 func (r silent) Read([]byte) (int, error) { <-r.Done(); return 0, r.Err() }
@@ -81,7 +81,7 @@ func TestPick(t *testing.T) {
 		"a search":                       {many, "key-33\n\n", 33, "", "  1  key-33  vault v0\n"},
 		"a search in another case":       {many, "KEY-33\n1\n", 33, "", ""},
 		"a search for two words":         {many, "v2 key-3\n1\n", 32, "", "  3  key-38  vault v2\n"},
-		"a number counts what is shown":  {many, "key-3\n2\n", 31, "", ""},
+		"a number counts the shown keys": {many, "key-3\n2\n", 31, "", ""},
 		"a search that finds nothing":    {many, "gone\n1\n", 0, "", `nothing matches "gone"`},
 		"a search that a terminal obeys": {many, "\x1b[2J\n1\n", 0, "", `nothing matches "\x1b[2J"`},
 		"nothing, and one is left":       {many[:1], "\n", 0, "", ""},
@@ -122,7 +122,7 @@ func TestQuestionsReadOneLine(t *testing.T) {
 	}
 }
 
-// screen is a terminal of so many columns, and what was written on it.
+// screen returns a terminal with this many columns, and the text on it.
 func screen(t *testing.T, columns uint16) (tty *os.File, shown func() string) {
 	t.Helper()
 	terminal, tty, err := pty.Open()
@@ -145,8 +145,8 @@ func screen(t *testing.T, columns uint16) (tty *os.File, shown func() string) {
 	}
 }
 
-// At a terminal, the same things are shown as lines that fit it, and a bar makes way
-// for everything else.
+// At a terminal, lines fit its width. A progress bar disappears before any other
+// output.
 func TestAtATerminal(t *testing.T) {
 	long := strings.Repeat("word ", 30) + "end"
 	for name, tc := range map[string]struct {
@@ -180,7 +180,7 @@ func TestAtATerminal(t *testing.T) {
 		tty, shown := screen(t, 40)
 		terminal := &cli.Terminal{Streams: genericiooptions.IOStreams{In: tty, Out: tty, ErrOut: tty}}
 		if !terminal.Interactive() {
-			t.Errorf("%s: nobody is there to ask", name)
+			t.Errorf("%s: no person at the terminal", name)
 		}
 		err := tc.write(terminal)
 		if diff := cmp.Diff(tc.want, shown()); diff != "" {
@@ -193,7 +193,8 @@ func TestAtATerminal(t *testing.T) {
 	}
 }
 
-// onceThen is not done at the first look, and done or failed at the second.
+// onceThen is not done at the first look. At the second look it is done, or it
+// fails.
 func onceThen(err error) func() (string, bool, error) {
 	looks := 0
 	return func() (string, bool, error) {
@@ -205,8 +206,8 @@ func onceThen(err error) func() (string, bool, error) {
 	}
 }
 
-// Poll looks ever more seldom, says a state when it is new and every half minute, and
-// stops when it is told to.
+// Poll looks at growing intervals. It reports a state when it is new and every half
+// minute, and stops when its context ends.
 func TestPoll(t *testing.T) {
 	for name, tc := range map[string]struct {
 		states  []string
@@ -250,10 +251,10 @@ func TestPoll(t *testing.T) {
 	}
 }
 
-// states are n times the same.
+// states returns n times the same state.
 func states(state string, n int) []string { return slices.Repeat([]string{state}, n) }
 
-// Work that takes long says how far it is. Work that does not says nothing.
+// Slow work reports its progress. Quick work reports nothing.
 func TestProgress(t *testing.T) {
 	for name, tc := range map[string]struct {
 		each time.Duration
@@ -267,7 +268,7 @@ func TestProgress(t *testing.T) {
 			streams, _, _, errOut := genericiooptions.NewTestIOStreams()
 			done := (&cli.Terminal{Streams: streams}).Progress("%d of %d", 5)
 			for range 5 {
-				time.Sleep(tc.each) // of the bubble's clock
+				time.Sleep(tc.each) // by the bubble's clock
 				done()
 			}
 			if errOut.String() != tc.want {

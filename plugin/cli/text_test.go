@@ -11,12 +11,12 @@ import (
 
 func TestPrintable(t *testing.T) {
 	for name, row := range map[string]struct{ in, want string }{
-		"plain text stays":                   {"nightly build, é €", "nightly build, é €"},
-		"an escape sequence is disarmed":     {"a\x1b[2Jb", "a?[2Jb"},
-		"a C1 control is one in UTF-8 too":   {"a\u009b2Jb", "a?2Jb"},
-		"lines become one":                   {"yes\r\nno\u2028x", "yes  no x"},
-		"writing direction is not turned":    {"a\u202eb\u2066c", "a?b?c"},
-		"what is not UTF-8 is shown as such": {"a\xffb", "a?b"},
+		"plain text stays":                 {"nightly build, é €", "nightly build, é €"},
+		"an escape sequence is disarmed":   {"a\x1b[2Jb", "a?[2Jb"},
+		"a C1 control is one in UTF-8 too": {"a\u009b2Jb", "a?2Jb"},
+		"lines become one":                 {"yes\r\nno\u2028x", "yes  no x"},
+		"writing direction is not turned":  {"a\u202eb\u2066c", "a?b?c"},
+		"invalid UTF-8 is shown as such":   {"a\xffb", "a?b"},
 	} {
 		if got := cli.Printable(row.in); got != row.want {
 			t.Errorf("%s: got %q, want %q", name, got, row.want)

@@ -15,14 +15,14 @@ import (
 	"github.com/oke-sign/oke-sign/plugin/cmd"
 )
 
-// advised finds a command line of this program within a text.
+// advised matches a command line of this program in a text.
 var advised = regexp.MustCompile("kubectl oke-sign((?: +[^\\s\"'`|;,()<>]+)+)")
 
-// prose are words that follow the program's name where a sentence is about the program.
+// prose are words that follow the program's name in sentences about the program.
 var prose = []string{"is", "in", "and", "signs", "does", "with", "of", "itself", "as", "can", "asks", "has", "shows", "says", "cannot", "for", "…"}
 
-// TestAdvisedCommandsExist reads each message, policy, chart and document that names a
-// command of this program: the command and its flags must exist.
+// TestAdvisedCommandsExist reads each message, policy, chart and document that
+// contains a command of this program. The command and its flags must exist.
 func TestAdvisedCommandsExist(t *testing.T) {
 	root := cmd.New(cmd.Config{Streams: genericiooptions.NewTestIOStreamsDiscard(), Getenv: func(string) string { return "" }})
 	found := 0
@@ -75,7 +75,7 @@ func TestAdvisedCommandsExist(t *testing.T) {
 	}
 }
 
-// wrongIn returns why a command line of these words cannot be typed, or nothing.
+// wrongIn returns why a command line with these words is invalid, or "".
 func wrongIn(root *cobra.Command, words []string) string {
 	at := root
 	word := regexp.MustCompile(`^[a-z][a-z-]*[.:]?$`)

@@ -17,8 +17,8 @@ import (
 	"github.com/oke-sign/oke-sign/test/fakeapiserver"
 )
 
-// A change that the cluster denies is not made. An object that somebody has changed since
-// the command read it stays as it is.
+// A change that the cluster denies is not made. An object that another user has
+// changed since the command read it stays unchanged.
 func TestBreakGlassRefused(t *testing.T) {
 	web := `{"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web", "namespace": "default", "resourceVersion": "7"},
 		"spec": {"template": {"spec": {"containers": [{"name": "c", "image": "iad.ocir.io/ns/web:v1"}]}}}}`
@@ -85,7 +85,7 @@ func TestBreakGlassRefused(t *testing.T) {
 }
 
 // During an incident, controllers keep writing the status of a workload. Break-glass
-// succeeds nevertheless.
+// succeeds in spite of that.
 func TestBreakGlassWhileTheStatusChanges(t *testing.T) {
 	const deployment = `{"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web", "namespace": "default", "uid": "u", "resourceVersion": "%d"},
 		"spec": {"replicas": 1, "template": {"metadata": {"annotations": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "iad.ocir.io/ns/web:v1"}]}}},
@@ -94,7 +94,7 @@ func TestBreakGlassWhileTheStatusChanges(t *testing.T) {
 		"spec": {"containers": [{"name": "c", "image": "iad.ocir.io/ns/web:v1"}]}, "status": {"message": "%[1]d"}}`
 	for name, tc := range map[string]struct {
 		object  string
-		changed [2]string // of the object while it is looked at
+		changed [2]string // changes to the object while the command reads it
 		code    int
 	}{
 		"the status":                {object: deployment},
@@ -124,7 +124,7 @@ func TestBreakGlassWhileTheStatusChanges(t *testing.T) {
 			}
 			if r.Method == http.MethodPatch {
 				body, _ := io.ReadAll(r.Body)
-				if version < 9 { // it changes twice while this command runs
+				if version < 9 { // the object changes twice while this command runs
 					version++
 				}
 				if !strings.Contains(string(body), fmt.Sprintf(`"resourceVersion":"%d"`, version)) || version < 9 {

@@ -17,7 +17,7 @@ import (
 	"github.com/oke-sign/oke-sign/test/ocitest"
 )
 
-// A command that is interrupted says so of every target, and does not succeed.
+// An interrupted command reports the interrupt for each target, and fails.
 func TestInterrupted(t *testing.T) {
 	cloud := ocitest.Start(t, ocitest.Config{})
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
@@ -52,7 +52,7 @@ func TestInterrupted(t *testing.T) {
 	}
 }
 
-// A command that reads from a pipe ends when it is interrupted.
+// A command that reads from a pipe ends at an interrupt.
 func TestInterruptedWhileReading(t *testing.T) {
 	const key = "ocid1.key.oc1.iad.b5q4c5lnaahik.abuwcljsvk4scpx3vkf56a2my7mh573jpwj2jexepk2qwjoqqnv3t6jcf64a"
 	for _, args := range []string{
@@ -70,7 +70,7 @@ func TestInterruptedWhileReading(t *testing.T) {
 	}
 }
 
-// endless calls a function and then gives nothing, for as long as the test goes on.
+// endless calls a function and then returns no data until the test ends.
 type endless struct {
 	context.Context
 	begun func()
@@ -98,7 +98,8 @@ type full struct{}
 
 func (full) Write([]byte) (int, error) { return 0, errors.New("no space left") }
 
-// An upload that has begun is brought to its end, and Ctrl-C says what was done.
+// After an interrupt, a started upload is completed, and the command says what it
+// has done.
 func TestInterruptedUpload(t *testing.T) {
 	cloud := ocitest.Start(t, ocitest.Config{})
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})

@@ -15,8 +15,8 @@ import (
 	"github.com/oke-sign/oke-sign/plugin/cmd"
 )
 
-// Every help text fits 80 columns, wraps between words, and begins with what the command
-// does.
+// Every help text fits 80 columns, wraps between words, and starts with the purpose
+// of the command.
 func TestHelp(t *testing.T) {
 	streams, _, _, _ := genericiooptions.NewTestIOStreams()
 	root := cmd.New(cmd.Config{Streams: streams, Getenv: func(string) string { return "" }})

@@ -24,8 +24,8 @@ func iamOutput(t *testing.T, args ...string) string {
 	return out.String()
 }
 
-// Terraform would make the statements, rules and names that the command prints for people,
-// once its variables have values.
+// With values for its variables, Terraform makes the same statements, rules and
+// names that the command prints for people.
 func TestTerraformSaysTheSame(t *testing.T) {
 	const cluster, compartment = "ocid1.cluster.oc1.iad.aaaa", "ocid1.compartment.oc1..aaaa"
 	for _, args := range [][]string{
@@ -81,7 +81,7 @@ func TestTerraformSaysTheSame(t *testing.T) {
 	}
 }
 
-// members are the texts at a path of each element that has one.
+// members returns the text at a path of each element that has one.
 func members(elements []map[string]any, path string) []string {
 	outer, inner, _ := strings.Cut(path, ".")
 	var all []string
@@ -99,15 +99,15 @@ func members(elements []map[string]any, path string) []string {
 	return all
 }
 
-// terraform is a file of Terraform's, read by its own parser.
+// terraform is a Terraform file, read by Terraform's own parser.
 type terraform struct {
 	t      *testing.T
 	blocks hclsyntax.Blocks
 	vars   *hcl.EvalContext
 }
 
-// readTerraform fills every variable that the file declares with its own name in
-// capitals, and what is known after apply with a mark.
+// readTerraform sets every variable that the file declares to its own name in
+// capitals. It sets attributes that are known after apply to a mark.
 func readTerraform(t *testing.T, text string) terraform {
 	t.Helper()
 	file, diags := hclsyntax.ParseConfig([]byte(text), "iam.tf", hcl.InitialPos)
@@ -133,7 +133,7 @@ func readTerraform(t *testing.T, text string) terraform {
 		known[kind] = cty.ObjectVal(names)
 	}
 	tf := terraform{t, body.Blocks, &hcl.EvalContext{Variables: known}}
-	tf.evaluate(body) // everything in it means something
+	tf.evaluate(body) // every expression must evaluate
 	return tf
 }
 
@@ -152,14 +152,14 @@ func (tf terraform) evaluate(body *hclsyntax.Body) {
 	}
 }
 
-// strings are the values of an attribute in all resources of a kind, and in the
-// blocks inside these.
+// strings returns the values of an attribute in all resources of a kind and in their
+// blocks.
 func (tf terraform) strings(kind, name string) []string {
 	var all []string
 	var look func(body *hclsyntax.Body)
 	look = func(body *hclsyntax.Body) {
 		if a := body.Attributes[name]; a != nil {
-			v, _ := a.Expr.Value(tf.vars) // an error was told
+			v, _ := a.Expr.Value(tf.vars) // evaluate has reported errors
 			if v.Type() == cty.String {
 				all = append(all, v.AsString())
 			} else {
@@ -180,7 +180,7 @@ func (tf terraform) strings(kind, name string) []string {
 	return all
 }
 
-// Nothing that a flag takes ends what it stands in: a statement, a rule, a claim.
+// No value of a flag can end the text around it: a statement, a rule or a claim.
 func TestIAMRefusesWhatWouldSayMore(t *testing.T) {
 	for _, flag := range []string{"signers", "dynamic-group", "project", "branch", "issuer", "audience", "runs-in"} {
 		around := map[string]string{"signers": "%", "dynamic-group": "%", "project": "octo/%", "branch": "%", "issuer": "https://%", "audience": "%", "runs-in": "ocid1.compartment.oc1..%"}[flag]

@@ -16,14 +16,14 @@ import (
 	"github.com/oke-sign/oke-sign/test/ocitest"
 )
 
-// place is the environment of a place that people sign images at.
+// place is the environment of a place where people sign images.
 type place struct {
 	cloud *ocitest.Cloud
-	file  string // of that environment
+	file  string // the file with that environment
 	dir   string
 }
 
-// runs runs a command there, and wants this exit code.
+// runs runs a command in the environment, and expects this exit code.
 func (p place) runs(t *testing.T, want int, args ...string) string {
 	t.Helper()
 	home := p.cloud.Home()
@@ -67,7 +67,7 @@ func TestEveryWayToSignIn(t *testing.T) {
 	for i, kind := range kinds {
 		t.Run(kind, func(t *testing.T) {
 			p := at(t, filepath.Join("env.d", kind))
-			// An image and a key that nobody before has put together.
+			// No earlier case uses this image with this key.
 			key := p.keyID(t, []string{"image-key", "release-key"}[i/4])
 			image := "iad.ocir.io/idwpqivumvev/" + []string{"scan-test:v1", "scan-test:latest", "project01/ngnix-lb:v1", "project01/ngnix-lb:latest"}[i%4]
 			p.runs(t, 3, "verify", image, "--resolve", "--key", key)
@@ -97,7 +97,7 @@ func TestEveryWayToSignIn(t *testing.T) {
 	}
 }
 
-// keyID finds a key by its name in what keys list says.
+// keyID returns the OCID of a key by its name in keys list.
 func (p place) keyID(t *testing.T, name string) string {
 	t.Helper()
 	for line := range strings.Lines(p.runs(t, 0, "keys", "list", "-o", "wide")) {
@@ -109,7 +109,7 @@ func (p place) keyID(t *testing.T, name string) string {
 	return ""
 }
 
-// fill writes a file with the values in it.
+// fill writes a file with these values.
 func (p place) fill(t *testing.T, text string, values ...any) string {
 	t.Helper()
 	file, err := os.CreateTemp(p.dir, "*.yaml")

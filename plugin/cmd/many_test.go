@@ -14,8 +14,8 @@ import (
 	"github.com/oke-sign/oke-sign/test/ocitest"
 )
 
-// A thousand images in one command take no more memory than a few, and Ctrl-C
-// stops at once and says of each image what is known.
+// A thousand images in one command take no more memory than a few. Ctrl-C stops the
+// command at once, and each known result is printed.
 func TestManyImages(t *testing.T) {
 	const many = 1000
 	cloud := ocitest.Start(t, ocitest.Config{})

@@ -19,8 +19,8 @@ import (
 	"github.com/oke-sign/oke-sign/plugin/manifest"
 )
 
-// crowd N FILE: so many Pods run in ten namespaces, ten of each workload, with the
-// images in the file by turns.
+// crowd N FILE: runs N Pods in ten namespaces, ten of each workload, with the images
+// of the file in turn.
 func crowd(ts *testscript.TestScript, _ bool, args []string) {
 	n, err := strconv.Atoi(args[0])
 	if err != nil {
@@ -44,8 +44,8 @@ func crowd(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// stumble METHOD PATH [CODE]: the cluster answers such requests, dry runs apart, whose
-// path ends like that, with the code, 502 unless given; "stumble clear" ends it.
+// stumble METHOD PATH [CODE]: the cluster answers requests whose path ends in PATH
+// with the code, by default 502. Dry runs are not affected. "stumble clear" ends it.
 func stumble(ts *testscript.TestScript, _ bool, args []string) {
 	if args[0] == "clear" {
 		of(ts).cluster.Before(nil)
@@ -64,7 +64,7 @@ func stumble(ts *testscript.TestScript, _ bool, args []string) {
 	})
 }
 
-// audited: whenever an object is about to be changed, its status changes first.
+// audited: before each change of an object, its status changes.
 func audited(ts *testscript.TestScript, _ bool, _ []string) {
 	server := of(ts).cluster
 	var n atomic.Int64
@@ -74,7 +74,7 @@ func audited(ts *testscript.TestScript, _ bool, _ []string) {
 		}
 		resp, err := http.Get(server.URL + r.URL.Path)
 		if err == nil {
-			defer resp.Body.Close() //nolint:errcheck // it was read
+			defer resp.Body.Close() //nolint:errcheck // the body was read
 			object := &unstructured.Unstructured{}
 			if err = json.NewDecoder(resp.Body).Decode(&object.Object); err == nil {
 				object.Object["status"] = map[string]any{"totalViolations": n.Add(1)}
@@ -88,15 +88,15 @@ func audited(ts *testscript.TestScript, _ bool, _ []string) {
 	})
 }
 
-// typed CODE INPUT FILE COMMAND...: at a terminal, where somebody types the line
-// INPUT when the command asks something, it ends with this exit code. FILE has what
-// the terminal shows then.
+// typed CODE INPUT FILE COMMAND...: runs the command at a terminal and types the
+// line INPUT when the command asks. The command must end with this exit code. FILE
+// gets the terminal's text.
 func typed(ts *testscript.TestScript, _ bool, args []string) {
 	atTerminal(ts, nil, args)
 }
 
-// seen COLUMNS CODE FILE COMMAND...: at a terminal so wide, the command ends with this
-// exit code, and FILE has what it shows.
+// seen COLUMNS CODE FILE COMMAND...: runs the command at a terminal of this width.
+// It must end with this exit code. FILE gets the terminal's text.
 func seen(ts *testscript.TestScript, _ bool, args []string) {
 	columns, err := strconv.ParseUint(args[0], 10, 16)
 	if err != nil {
@@ -105,7 +105,8 @@ func seen(ts *testscript.TestScript, _ bool, args []string) {
 	atTerminal(ts, &pty.Winsize{Rows: 50, Cols: uint16(columns)}, append([]string{args[1], ""}, args[2:]...))
 }
 
-// atTerminal runs a command as typed does, at a terminal of a size if one is given.
+// atTerminal runs a command as typed does. The terminal has this size, if size is
+// not nil.
 func atTerminal(ts *testscript.TestScript, size *pty.Winsize, args []string) {
 	words := []string{}
 	for _, arg := range args[4:] {
@@ -131,7 +132,7 @@ func atTerminal(ts *testscript.TestScript, size *pty.Winsize, args []string) {
 	for b := make([]byte, 1000); ; {
 		n, err := terminal.Read(b)
 		shown.Write(b[:n])
-		if err != nil { // the end, which Linux calls an error
+		if err != nil { // Linux reports the end as an error
 			break
 		}
 		if strings.HasSuffix(shown.String(), "? [y/N] ") {
@@ -140,8 +141,8 @@ func atTerminal(ts *testscript.TestScript, size *pty.Winsize, args []string) {
 			}
 		}
 	}
-	_ = command.Wait() // its exit code says more
-	// A bar that says how far things are is gone from the line in the end.
+	_ = command.Wait() // the test checks the exit code
+	// A progress bar is removed from the line at the end.
 	text := regexp.MustCompile(`[^\n]*\r`).ReplaceAllString(strings.ReplaceAll(shown.String(), "\r\n", "\n"), "")
 	if err := os.WriteFile(ts.MkAbs(args[2]), []byte(text), 0o600); err != nil {
 		ts.Fatalf("%v", err)
@@ -151,8 +152,8 @@ func atTerminal(ts *testscript.TestScript, size *pty.Winsize, args []string) {
 	}
 }
 
-// blur FILE NEW: keys and digests, which differ too, have names in NEW instead, so
-// that their values are not compared.
+// blur FILE NEW: copies a file with names in place of keys and digests, because
+// their values differ each time.
 func blur(ts *testscript.TestScript, _ bool, args []string) {
 	replace(ts, args, []named{
 		{`@sha256:[0-9a-f]{12}(…|[0-9a-f]{52})`, "@<digest>"},
@@ -161,7 +162,7 @@ func blur(ts *testscript.TestScript, _ bool, args []string) {
 	})
 }
 
-// named is what a pattern stands for.
+// named gives a pattern a name.
 type named struct{ pattern, name string }
 
 func replace(ts *testscript.TestScript, args []string, list []named) {

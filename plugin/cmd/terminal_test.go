@@ -15,8 +15,8 @@ import (
 	"github.com/oke-sign/oke-sign/test/ocitest"
 )
 
-// screen runs the command as at a terminal: what is typed is typed when it asks,
-// and what it shows there is returned, with its standard output.
+// screen runs the command at a terminal. It types a line of typed at each question,
+// and returns the terminal's text and the standard output.
 func screen(t *testing.T, env []string, typed []string, args ...string) (shown, out string, err error) {
 	t.Helper()
 	terminal, tty, err := pty.Open()
@@ -30,7 +30,7 @@ func screen(t *testing.T, env []string, typed []string, args ...string) (shown, 
 	if err := command.Start(); err != nil {
 		t.Fatal(err)
 	}
-	tty.Close() //nolint:errcheck // the command has its own
+	tty.Close() //nolint:errcheck // the command has its own copy
 	var text strings.Builder
 	for buf := make([]byte, 4096); ; {
 		n, err := terminal.Read(buf)
@@ -50,7 +50,7 @@ func screen(t *testing.T, env []string, typed []string, args ...string) (shown, 
 	return text.String(), data.String(), err
 }
 
-// A person at a terminal who names no key is asked, and can search among many.
+// A person at a terminal who names no key chooses from a list, and can search in it.
 func TestPicker(t *testing.T) {
 	cloud := ocitest.Start(t, ocitest.Config{})
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
@@ -91,8 +91,8 @@ func TestPicker(t *testing.T) {
 	}
 }
 
-// To an editor Ctrl-C is a key as any other: it interrupts what the editor does, and
-// neither the editor nor the command that waits for it.
+// In an editor Ctrl-C is a key like any other. It ends neither the editor nor the
+// command that waits for the editor.
 func TestInterruptWhileEditing(t *testing.T) {
 	dir := t.TempDir()
 	policy := filepath.Join(dir, "policy.yaml")

@@ -29,7 +29,8 @@ const (
 	webhooks     = `{apiVersion: admissionregistration.k8s.io/v1, kind: ValidatingWebhookConfiguration, metadata: {name: gatekeeper-validating-webhook-configuration}, webhooks: [{name: validation.gatekeeper.sh}]}`
 )
 
-// session connects a user to a server with objects. It returns what users are told.
+// session connects a user to a server with objects. It returns the remarks that the
+// user reads.
 func session(t *testing.T, objects ...string) (*connect.Session, *fakeapiserver.Server, *bytes.Buffer) {
 	t.Helper()
 	server := fakeapiserver.Start(t)
@@ -50,7 +51,7 @@ func session(t *testing.T, objects ...string) (*connect.Session, *fakeapiserver.
 	return s, server, &told
 }
 
-// answer has a server answer requests for a path with an error.
+// answer makes a server answer requests for a path with an error.
 func answer(server *fakeapiserver.Server, path string, code int, reason metav1.StatusReason) {
 	server.Before(func(w http.ResponseWriter, r *http.Request) bool {
 		if path == "" || !strings.HasPrefix(r.URL.Path, path) {
@@ -166,7 +167,7 @@ func TestRead(t *testing.T) {
 	}
 }
 
-// The scope of one namespace asks about no other.
+// With the scope of one namespace, no request is about another namespace.
 func TestReadScopeOfOneNamespace(t *testing.T) {
 	s, _, _ := session(t, webhooks)
 	e, err := enforcement.ReadScope(t.Context(), s, "default")
@@ -180,7 +181,7 @@ func TestReadScopeOfOneNamespace(t *testing.T) {
 	}
 }
 
-// A list that comes in pages is read to its end, and half of one is no answer.
+// A paged list is read to its end. A part of a list is not an answer.
 func TestListReadsAllPages(t *testing.T) {
 	s, server, _ := session(t)
 	for i := range 1100 {
@@ -224,7 +225,7 @@ func TestReadSignedImages(t *testing.T) {
 			[]string{"a scoped []", "b warn []"}, "",
 		},
 		"no list of keys":             {[]string{constraint("signed", `parameters: {}`)}, nil, "OKESignedImages/signed: it has no list of keys, and denies every image of OCI Registry"},
-		"a key that is none":          {[]string{constraint("signed", `parameters: {keys: [x]}`)}, nil, "OKESignedImages/signed: not the OCID of a key"},
+		"an invalid key":              {[]string{constraint("signed", `parameters: {keys: [x]}`)}, nil, "OKESignedImages/signed: not the OCID of a key"},
 		"keys that are no list":       {[]string{constraint("signed", `parameters: {keys: x}`)}, nil, "OKESignedImages/signed: "},
 		"a specification that is one": {[]string{`{apiVersion: constraints.gatekeeper.sh/v1beta1, kind: OKESignedImages, metadata: {name: signed}, spec: x}`}, nil, "OKESignedImages/signed: "},
 	} {
@@ -248,7 +249,8 @@ func TestReadSignedImages(t *testing.T) {
 	}
 }
 
-// A cluster without the kind has no policy. One that does not answer is an error.
+// In a cluster without the kind there is no policy. A cluster without an answer is
+// an error.
 func TestReadSignedImagesFromOtherClusters(t *testing.T) {
 	s, server, _ := session(t, signedImages)
 	answer(server, "/apis/constraints.gatekeeper.sh", http.StatusNotFound, metav1.StatusReasonNotFound)
@@ -266,7 +268,7 @@ func TestReadSignedImagesFromOtherClusters(t *testing.T) {
 	}
 }
 
-// A constraint that is only tried changes nothing beside one that denies.
+// A constraint on trial changes nothing next to one that denies.
 func TestDecisive(t *testing.T) {
 	a := enforcement.SignedImages{Name: "a", Action: "deny"}
 	b := enforcement.SignedImages{Name: "b", Action: "scoped"}

@@ -21,7 +21,7 @@ import (
 	"github.com/oke-sign/oke-sign/plugin/manifest"
 )
 
-// asking is a template that shows what a provider answers.
+// asking is a template that shows a provider's answers.
 const asking = `
 apiVersion: templates.gatekeeper.sh/v1
 kind: ConstraintTemplate
@@ -95,7 +95,7 @@ func value(v string) gatekeepertest.Answer {
 	return gatekeepertest.Each(func(string) any { return v })
 }
 
-// answered is what Rego saw of the provider, from the only violation.
+// answered returns the provider's answer in Rego, from the only violation.
 func answered(t *testing.T, d gatekeeper.Decision) (got struct {
 	Responses   [][2]string
 	SystemError string `json:"system_error"`
@@ -243,8 +243,8 @@ func TestTheProviderSeesTheClientCertificateOnly(t *testing.T) {
 	}
 }
 
-// Engines share OPA's table of built-in functions; each must still ask its own
-// provider, whichever was made last.
+// Engines share OPA's table of built-in functions. Each engine must still ask its
+// own provider, in any order of creation.
 func TestEnginesDoNotMeet(t *testing.T) {
 	ctx := t.Context()
 	var all sync.WaitGroup
@@ -271,8 +271,8 @@ func TestBadInput(t *testing.T) {
 	ctx := context.Background()
 	p := gatekeepertest.Start(t, value("yes"))
 	for name, got := range map[string]error{
-		"a template that is not one":       e.AddTemplate(ctx, []byte("kind: Pod\napiVersion: v1")),
-		"a template that is no YAML":       e.AddTemplate(ctx, []byte("{")),
+		"not a template":                   e.AddTemplate(ctx, []byte("kind: Pod\napiVersion: v1")),
+		"a template that is not YAML":      e.AddTemplate(ctx, []byte("{")),
 		"a template with an unknown field": e.AddTemplate(ctx, []byte(asking+"  more: {}")),
 		"a template with broken Rego":      e.AddTemplate(ctx, []byte(strings.Replace(asking, "violation contains", "violation contain", 1))),
 		"a constraint without a template":  e.AddConstraint(ctx, []byte(`{"apiVersion": "constraints.gatekeeper.sh/v1beta1", "kind": "Other", "metadata": {"name": "x"}}`)),
@@ -293,7 +293,7 @@ func TestBadInput(t *testing.T) {
 		t.Error("reviewed nothing")
 	}
 	if _, err := gatekeeper.New(gatekeeper.Config{Certificate: "/nonexistent", Key: "/nonexistent"}); err == nil {
-		t.Error("made an engine with a certificate that is not there")
+		t.Error("made an engine with a missing certificate")
 	}
 }
 

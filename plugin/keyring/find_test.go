@@ -15,8 +15,8 @@ import (
 	"github.com/oke-sign/oke-sign/test/ocitest"
 )
 
-// A user names a key by OCID or by name. A name that several keys have, or that a key
-// that could not be listed may have, finds none.
+// A user names a key by OCID or by name. A name is ambiguous if several keys have
+// it, or if a key that could not be listed may have it.
 func TestFind(t *testing.T) {
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{Switches: strict()})
 	compartment := tenancy.NewCompartment("containers", "")
@@ -106,7 +106,8 @@ func withTenancy(f ocitest.Fault, tenancy *ocitest.Tenancy) ocitest.Fault {
 	return f
 }
 
-// Only keys that can sign images are offered, in columns, each fit for a terminal.
+// The picker offers only keys that can sign images, in columns, and each line is
+// safe for a terminal.
 func TestPickOffersUsableKeys(t *testing.T) {
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{Switches: strict()})
 	v := tenancy.NewVault("vault\x1b[2J", "")
@@ -126,7 +127,7 @@ func TestPickOffersUsableKeys(t *testing.T) {
 	}
 }
 
-// found is an inventory in words.
+// found is an inventory as text.
 type found struct {
 	Vaults, Keys []string
 	Failed       int
@@ -146,7 +147,7 @@ func inWords(s *keyring.Inventory) found {
 	return f
 }
 
-// An inventory has what the user may see, and says what is missing from it.
+// An inventory has the keys that the user may see, and names the missing parts.
 func TestInventory(t *testing.T) {
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{Switches: strict()})
 	compartment := tenancy.NewCompartment("containers", "")
@@ -191,7 +192,7 @@ func TestInventory(t *testing.T) {
 		"a key that cannot be read is an error, and stays": {t.Context(), admin, []string{"--compartment", compartment}, &ocitest.Fault{
 			Operation: "keymanagement.GetKey", Kind: ocitest.Status, Status: 400, Code: "InvalidParameter",
 		}, found{Vaults: []string{"second"}, Keys: []string{"second/curve ECDSA"}, Failed: 1}},
-		"an answer that is no list": {t.Context(), admin, []string{"--compartment", compartment}, &ocitest.Fault{
+		"an answer that is not a list": {t.Context(), admin, []string{"--compartment", compartment}, &ocitest.Fault{
 			Operation: "keymanagement.ListVaults", Kind: ocitest.Body, Body: `{"items":"\u001b[2J"}`,
 		}, found{Failed: 1}},
 		"an interrupt": {cancelled, admin, nil, nil, found{Failed: 1}},
@@ -214,8 +215,8 @@ func TestInventory(t *testing.T) {
 	}
 }
 
-// OCI lets a key be in another compartment than its vault. The list has it once, by
-// the compartment of the key.
+// A key can be in another compartment than its vault. The list has the key once,
+// under the key's compartment.
 func TestInventoryHasEachKeyOnce(t *testing.T) {
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{Switches: strict()})
 	compartment := tenancy.NewCompartment("containers", "")

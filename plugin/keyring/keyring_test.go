@@ -10,7 +10,7 @@ import (
 	"github.com/oke-sign/oke-sign/provider/vault"
 )
 
-// The same key is useless in the list and refused for signing, or neither.
+// A key is unusable in the list exactly if signing rejects it.
 func TestKeysThatCannotSign(t *testing.T) {
 	good := vault.Key{Name: "image-key", Algorithm: "RSA", Bits: 2048, Protection: "HSM", State: "ENABLED"}
 	with := func(change func(*vault.Key)) vault.Key {
@@ -53,7 +53,7 @@ func TestKeysThatCannotSign(t *testing.T) {
 		}
 	}
 	if err := keyring.SigningKeyError(vault.MasterKey{Missing: true}); err == nil || !strings.Contains(err.Error(), "has no key") {
-		t.Errorf("a key that is not there: %v", err)
+		t.Errorf("a missing key: %v", err)
 	}
 }
 

@@ -31,7 +31,7 @@ func strict() *ocitest.Switches {
 	return &switches
 }
 
-// Private keys are made once for the package, because making them takes long.
+// The package makes its private keys once, because making them takes long.
 var (
 	rsaKey   = sync.OnceValues(func() (*rsa.PrivateKey, error) { return rsa.GenerateKey(rand.Reader, 2048) })
 	curveKey = sync.OnceValues(func() (*ecdsa.PrivateKey, error) { return ecdsa.GenerateKey(elliptic.P256(), rand.Reader) })
@@ -57,7 +57,7 @@ func newECDSA(t *testing.T, v *ocitest.Vault, name string) *ocitest.Key {
 	return v.ImportKey(name, ocitest.P256, private)
 }
 
-// user is a session and its OCI clients, with what it reads and prints.
+// user is a session with its OCI clients, its input and its output.
 type user struct {
 	session     *connect.Session
 	cloud       *connect.Cloud

@@ -19,7 +19,7 @@ import (
 
 const pss = "SHA_256_RSA_PKCS_PSS"
 
-// recordOf is a record as OCI Registry would list it.
+// recordOf returns a signature record in the form in which OCI Registry lists it.
 func recordOf(r ocitest.Record) signature.Record {
 	return signature.Record{
 		ID: "ocid1.containerimagesignature.oc1.iad.x", State: "AVAILABLE", TimeCreated: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
@@ -27,8 +27,7 @@ func recordOf(r ocitest.Record) signature.Record {
 	}
 }
 
-// A record is valid only if the key that it names proves it, and what cannot be found
-// out is an error.
+// A signature record is valid only if its key proves it. A failed call is an error.
 func TestVerify(t *testing.T) {
 	for name, tc := range map[string]struct {
 		change func(*signature.Record)
@@ -120,7 +119,7 @@ func TestVerify(t *testing.T) {
 	}
 }
 
-// A record of one image proves nothing about another.
+// A signature record of one image proves nothing about another.
 func TestVerifyOtherImages(t *testing.T) {
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
 	v := tenancy.NewVault("vault", "")
@@ -164,15 +163,15 @@ func TestVerifyAsksForKnownKeysOnly(t *testing.T) {
 		own   func() *keyring.Inventory
 		named []signature.KeyID
 		want  error
-		as    string // what the record names in the place of the key
+		as    string // the name in place of the key
 	}{
 		"a key of the user's vault": {key: own, own: inventory},
 		"a vault of the same name in a region of others": {
 			key: own, own: inventory, want: keyring.ErrOtherVault, as: strings.Replace(own.ID, ".iad.", ".phx.", 1),
 		},
 		"a named key": {key: own, named: []signature.KeyID{keyID(t, own.ID)}},
-		"a key that is not named, of no inventory": {key: own, named: []signature.KeyID{keyID(t, trap.ID)}, want: keyring.ErrOtherVault},
-		"a key of the attacker's vault":            {key: trap, own: inventory, want: keyring.ErrOtherVault},
+		"a key that is neither named nor in the inventory": {key: own, named: []signature.KeyID{keyID(t, trap.ID)}, want: keyring.ErrOtherVault},
+		"a key of the attacker's vault":                    {key: trap, own: inventory, want: keyring.ErrOtherVault},
 		"a vault that the user may not list": {key: own, want: keyring.ErrOtherVault, own: func() *keyring.Inventory {
 			return keyring.NewInventory(t.Context(), empty.session, empty.cloud)
 		}},
@@ -194,7 +193,7 @@ func TestVerifyAsksForKnownKeysOnly(t *testing.T) {
 	}
 }
 
-// A vault that OCI could not list may be the one of the key: the failure is told.
+// A vault that OCI could not list may have the key, so the error is reported.
 func TestVerifyTellsWhyVaultsAreUnknown(t *testing.T) {
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
 	key := newRSA(t, tenancy.NewVault("vault", ""), "image-key")
@@ -207,8 +206,9 @@ func TestVerifyTellsWhyVaultsAreUnknown(t *testing.T) {
 	}
 }
 
-// OCI Vault answers ten reads a second for a whole tenancy: however many keys the
-// records of an image name, few are read, each once. Named keys come on top.
+// OCI Vault answers ten reads a second for a whole tenancy. However many keys the
+// records of an image name, few keys are read, each once. Keys that the user names
+// are read too.
 func TestVerifyReadsFewKeys(t *testing.T) {
 	const most = 20
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
@@ -275,7 +275,7 @@ func TestSignatureOf(t *testing.T) {
 		"a genuine record": {t.Context(), func(*signature.Record) {}, with(func(s *keyring.Signature) {
 			s.Holds, s.Description, s.Metadata = "yes", "nightly", `{"ticket":7}`
 		}), false},
-		"a message that somebody changed": {t.Context(), func(r *signature.Record) {
+		"a changed message": {t.Context(), func(r *signature.Record) {
 			r.Message = base64.StdEncoding.EncodeToString([]byte(strings.Replace(message, "nightly", "release", 1)))
 		}, with(func(s *keyring.Signature) { s.Holds, s.Reason = "no", "bad-signature" }), false},
 		"a key that may not be looked up": {t.Context(), func(r *signature.Record) { r.KeyID, r.KeyVersionID = own.ID, own.Version() }, with(func(s *keyring.Signature) {
@@ -303,7 +303,8 @@ func TestSignatureOf(t *testing.T) {
 	}
 }
 
-// The question of `verify` and of policies: is an image signed by one of these keys?
+// Verify and the policies ask the same question: is an image signed by one of these
+// keys?
 func TestCheck(t *testing.T) {
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
 	v := tenancy.NewVault("vault", "")

@@ -10,9 +10,9 @@ import (
 	"github.com/oke-sign/oke-sign/plugin/cmd"
 )
 
-// TestCVE_2026_44310_APanicIsNoSuccess has the program panic while a command runs. It
-// exits as one that could not find out, neither with 0 nor with 3, and prints nothing
-// of what the panic holds.
+// TestCVE_2026_44310_APanicIsNoSuccess makes the program panic while a command runs.
+// The exit code is that of an unknown result, neither 0 nor 3. The output has
+// nothing of the panic's value.
 func TestCVE_2026_44310_APanicIsNoSuccess(t *testing.T) {
 	for name, value := range map[string]any{"a text": "a secret", "an error": errSecret{}, "something": map[string]string{"password": "a secret"}} {
 		t.Run(name, func(t *testing.T) {

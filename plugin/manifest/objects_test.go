@@ -73,27 +73,28 @@ func TestObjects(t *testing.T) {
 	}
 }
 
-// Fields that all readers of YAML understand alike are read, and others are an error.
+// A field is read if all readers of YAML understand it in the same way. Other fields
+// are an error.
 func TestMergedFields(t *testing.T) {
 	const head = "apiVersion: v1\nkind: Pod\nmetadata: {name: x}\nspec:\n  containers:\n  - &a {name: a, image: i, env: &e {x: y}}\n"
 	for name, tc := range map[string]struct {
 		text string
-		want string // places and references, or nothing for what is not read
+		want string // places and references, or nothing if an error is expected
 	}{
-		"merged":                          {"  - {<<: *a}\n", "containers/a i, containers/a i"},
-		"overridden":                      {"  - {<<: *a, name: b, image: j}\n", "containers/a i, containers/b j"},
-		"overridden on lines of its own":  {"  - <<: *a\n    name: b\n    image: j\n", "containers/a i, containers/b j"},
-		"two that say different things":   {"  - {<<: [*a, *e], name: b}\n", "containers/a i, containers/b i"},
-		"overridden twice":                {"  - {<<: *a, image: j, image: k}\n", ""},
-		"overridden before":               {"  - {image: j, <<: *a}\n", ""},
-		"two that say the same":           {"  - {<<: [*a, *a], image: j}\n", ""},
-		"one after the other":             {"  - {<<: *a, <<: *a, image: j}\n", ""},
-		"merged text":                     {"  - {<<: [*a, text], image: j}\n", ""},
-		"a field twice beside":            {"  - {<<: *a, name: b}\n  - {image: j, image: k}\n", ""},
-		"a field twice in what is merged": {"  - {<<: {image: j, image: k}, image: l}\n", ""},
-		"a field twice deeper":            {"  - {<<: *a, name: b, env: [{image: j, image: k}]}\n", ""},
-		"a field whose name is no text":   {"  - {<<: *a, name: b, yes: no, true: no}\n", ""},
-		"itself":                          {"  - &b {<<: *b, name: b}\n", ""},
+		"merged":                        {"  - {<<: *a}\n", "containers/a i, containers/a i"},
+		"overridden":                    {"  - {<<: *a, name: b, image: j}\n", "containers/a i, containers/b j"},
+		"overridden on separate lines":  {"  - <<: *a\n    name: b\n    image: j\n", "containers/a i, containers/b j"},
+		"two that say different things": {"  - {<<: [*a, *e], name: b}\n", "containers/a i, containers/b i"},
+		"overridden twice":              {"  - {<<: *a, image: j, image: k}\n", ""},
+		"overridden before":             {"  - {image: j, <<: *a}\n", ""},
+		"two that say the same":         {"  - {<<: [*a, *a], image: j}\n", ""},
+		"one after the other":           {"  - {<<: *a, <<: *a, image: j}\n", ""},
+		"merged text":                   {"  - {<<: [*a, text], image: j}\n", ""},
+		"a field twice beside":          {"  - {<<: *a, name: b}\n  - {image: j, image: k}\n", ""},
+		"a field twice in a merged map": {"  - {<<: {image: j, image: k}, image: l}\n", ""},
+		"a field twice deeper":          {"  - {<<: *a, name: b, env: [{image: j, image: k}]}\n", ""},
+		"a field whose name is no text": {"  - {<<: *a, name: b, yes: no, true: no}\n", ""},
+		"itself":                        {"  - &b {<<: *b, name: b}\n", ""},
 	} {
 		object, err := manifest.Object([]byte(head + tc.text))
 		var got []string
@@ -109,7 +110,7 @@ func TestMergedFields(t *testing.T) {
 		if got := strings.Join(got, ", "); got != tc.want {
 			t.Errorf("%s: %q, want %q (%v)", name, got, tc.want, err)
 		}
-		// As kubectl, which reads what is there twice without a word.
+		// kubectl reads repeated fields without an error.
 		if tc.want != "" {
 			var kubectl map[string]any
 			if err := yaml.Unmarshal([]byte(head+tc.text), &kubectl); err != nil {

@@ -72,7 +72,7 @@ func TestLocate(t *testing.T) {
 	}
 }
 
-// An image that cannot be found gets the line of its object, and no error.
+// An image that cannot be located gets the line of its object, without an error.
 func TestLocateWhatIsNotThere(t *testing.T) {
 	const long = "a-name-of-a-container-that-is-longer-than-forty-characters"
 	text := "# c\n" + pod + "x\n  - name: none\n  - name: " + long + "-1\n    image: w\n  - name: " + long + "-2\n    image: z\n"
@@ -101,9 +101,9 @@ func TestLocateWhatIsNotThere(t *testing.T) {
 		utf16be = append(utf16be, byte(unit>>8), byte(unit)) //nolint:gosec // its two bytes
 	}
 	for name, text := range map[string]string{
-		"containers that are none": "apiVersion: v1\nkind: Pod\nspec:\n  containers: {a: {image: x}}",
-		"an image that is none":    "apiVersion: v1\nkind: Pod\nspec:\n  containers:\n  - {name: a, image: 5}",
-		"another encoding":         string(utf16be),
+		"invalid containers": "apiVersion: v1\nkind: Pod\nspec:\n  containers: {a: {image: x}}",
+		"an invalid image":   "apiVersion: v1\nkind: Pod\nspec:\n  containers:\n  - {name: a, image: 5}",
+		"another encoding":   string(utf16be),
 	} {
 		located, err := manifest.Locate([]byte(text))
 		if err != nil || len(located) != 1 || located[0].Lines.Object != 1 || located[0].Lines.Image("containers/a", "x") != 1 {
@@ -112,7 +112,7 @@ func TestLocateWhatIsNotThere(t *testing.T) {
 	}
 }
 
-// A document can be made so that every image is far from where a search begins.
+// In a hostile document, every image can be far from the start of its search.
 func TestLocateManyBehindMany(t *testing.T) {
 	const many = 100000
 	var text strings.Builder

@@ -91,7 +91,7 @@ func TestPin(t *testing.T) {
 	}
 }
 
-// expected says by text alone what pinning makes of one.
+// expected returns the result of pinning, from the text alone.
 func expected(text string, keep bool) string {
 	to := pinned
 	if keep {
@@ -165,9 +165,9 @@ func TestRead(t *testing.T) {
 		"items in a Pod":            {"apiVersion: v1\nkind: Pod\nitems: []\n", nil, "items in a Pod, which is no list"},
 		"a field that is twice":     {pod + "a\n    image: b\n", nil, "already set"},
 		"containers as a map":       {"apiVersion: v1\nkind: Pod\nspec: {containers: {a: {}}}", nil, "containers must be a list"},
-		"an image that is none":     {pod + "5", nil, "names no image"},
+		"an invalid image":          {pod + "5", nil, "names no image"},
 		"a tag that is a number":    {"apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nimages: [{name: a, newTag: 1.0}]", nil, "newTag must be text; quote it"},
-		"images that are none":      {"apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nimages: {}", nil, "images must be a list"},
+		"invalid images":            {"apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nimages: {}", nil, "images must be a list"},
 		"two on a line":             {"--- {apiVersion: v1, kind: Pod}\n--- {apiVersion: v1, kind: Pod}", nil, "more than one document"},
 		"another encoding":          {"\xff\xfea\x00", nil, "UTF-8"},
 	} {
@@ -178,7 +178,7 @@ func TestRead(t *testing.T) {
 	}
 }
 
-// An anchor that something else uses as well cannot be pinned at its one place.
+// An anchor with another user cannot be pinned in place.
 func TestPinSharedWithOthers(t *testing.T) {
 	source, err := manifest.Read("x.yaml", []byte("x-image: &image "+tagged+"\n"+pod+"*image\n"))
 	if err != nil {
@@ -257,7 +257,7 @@ func FuzzPin(f *testing.F) {
 	})
 }
 
-// blank is a value without whatever is called as fields with images are.
+// blank returns a value without the fields that can have images.
 func blank(value any) any {
 	switch value := value.(type) {
 	case map[string]any:

@@ -61,7 +61,7 @@ func TestUpdate(t *testing.T) {
 	}
 	// A policy that was read before another user's change cannot undo the change.
 	if _, err := c.Update(t.Context(), before, okecluster.Policy{}); !errors.Is(err, okecluster.ErrChanged) {
-		t.Errorf("an update of what has changed: %v", err)
+		t.Errorf("an update of a changed policy: %v", err)
 	}
 
 	other := tenancy.NewCluster("other", "")
@@ -74,7 +74,7 @@ func TestUpdate(t *testing.T) {
 	if err != nil || !now.Policy.Equal(want) {
 		t.Fatalf("got %+v, %v", now, err)
 	}
-	// Taking the last key away is not the same as saying nothing about keys.
+	// An update without keys differs from an update that does not mention keys.
 	work, err = c.Update(t.Context(), now, okecluster.Policy{})
 	if err != nil {
 		t.Fatal(err)

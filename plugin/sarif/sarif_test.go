@@ -24,7 +24,7 @@ func TestNew(t *testing.T) {
 		failures []string
 		want     string
 	}{
-		// Readers of SARIF reject null where a list belongs.
+		// Readers of SARIF reject null in place of a list.
 		"nothing": {want: `{"tool":{"driver":{"name":"x","rules":[]}},"results":[],"invocations":[{"executionSuccessful":true}]}`},
 		"one finding for what two constraints say, the first one": {
 			rules: []sarif.Rule{{ID: "r"}, {ID: "s", HelpURI: "https://example.com", Properties: &sarif.Properties{Severity: "9.5"}}}, found: found,
@@ -57,12 +57,12 @@ func TestNew(t *testing.T) {
 	}
 }
 
-// Code hosting services know files by their path in the repository, which a pipeline
-// has as its working directory.
+// Code hosting services identify files by their path in the repository. In a
+// pipeline, the repository is the working directory.
 func TestAt(t *testing.T) {
 	dir := t.TempDir()
 	t.Chdir(dir)
-	here, err := os.Getwd() // where a link to the folder leads
+	here, err := os.Getwd() // the target of a link to the folder
 	if err != nil {
 		t.Fatal(err)
 	}

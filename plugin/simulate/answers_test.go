@@ -23,7 +23,7 @@ var cloud *ocitest.Cloud
 
 func TestMain(m *testing.M) { os.Exit(ocitest.Main(m, &cloud)) } //nolint:forbidigo // a test's main
 
-// session is a user's, who signs in with a configuration file.
+// session returns the session of a user who signs in with a configuration file.
 func session(t *testing.T, configFile string) (*connect.Session, *bytes.Buffer) {
 	t.Helper()
 	streams, _, _, errOut := genericiooptions.NewTestIOStreams()
@@ -68,11 +68,11 @@ func TestOCI(t *testing.T) {
 		"an image of another tenancy": {
 			t.Context(), config, nil, about(strings.Replace(signed.Ref(), tenancy.Namespace, "othertenancy", 1), key.ID), "not-covered", "",
 		},
-		"what scans found":           {t.Context(), config, nil, fmt.Sprintf(`{"image":%q}`, unsigned.Ref()), "1 CRITICAL", ""},
-		"a name that is no image":    {t.Context(), config, nil, about(`web\u001b[2J`, key.ID), "", "not well formed"},
-		"a key that is no OCID":      {t.Context(), config, nil, about(signed.Ref(), "image-key"), "", "--key"},
-		"a question that is no JSON": {t.Context(), config, nil, `{"image":`, "", "unexpected end"},
-		"a user without rights":      {t.Context(), stranger, nil, about(signed.Ref(), key.ID), "image-not-found", ""},
+		"what scans found":            {t.Context(), config, nil, fmt.Sprintf(`{"image":%q}`, unsigned.Ref()), "1 CRITICAL", ""},
+		"a name that is not an image": {t.Context(), config, nil, about(`web\u001b[2J`, key.ID), "", "not well formed"},
+		"a key that is not an OCID":   {t.Context(), config, nil, about(signed.Ref(), "image-key"), "", "--key"},
+		"a question that is not JSON": {t.Context(), config, nil, `{"image":`, "", "unexpected end"},
+		"a user without rights":       {t.Context(), stranger, nil, about(signed.Ref(), key.ID), "image-not-found", ""},
 		"an expired session": {
 			t.Context(), config, &ocitest.Fault{Operation: "artifacts.*", Kind: ocitest.Status, Status: 401, Code: "NotAuthenticated"}, about(signed.Ref(), key.ID), "", "NotAuthenticated",
 		},
@@ -99,7 +99,7 @@ func TestOCI(t *testing.T) {
 				defer cloud.ClearFault(id)
 			}
 			answers, err := ask(tc.ctx, []string{tc.question})
-			if tc.ctx.Err() != nil && err != nil { // signing in may be as far as it comes
+			if tc.ctx.Err() != nil && err != nil { // sign-in may be the first step that fails
 				return
 			}
 			if err != nil || len(answers) != 1 {
@@ -125,7 +125,7 @@ func TestOCI(t *testing.T) {
 	}
 }
 
-// Without a question, nobody has to be able to sign in. With one, not being able to is
+// Without a question, a user need not sign in. With a question, a failed sign-in is
 // an error.
 func TestOCIWithoutSignIn(t *testing.T) {
 	s, _ := session(t, t.TempDir()+"/none")

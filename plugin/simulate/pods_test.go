@@ -12,8 +12,8 @@ import (
 	"github.com/oke-sign/oke-sign/plugin/workload"
 )
 
-// Pods are judged once as long as no constraint can tell them apart, and each by
-// itself if one can.
+// Pods that no constraint can distinguish are reviewed once. Otherwise each Pod is
+// reviewed.
 func TestPodsAlike(t *testing.T) {
 	const pod = `{apiVersion: v1, kind: Pod, metadata: {name: web-%[1]s, generateName: web-, namespace: shop, uid: "%[1]s", labels: {app: web, pod-template-hash: x, team: "%[1]s"}, annotations: {example.com/ip: 10.0.0.%[1]s}},
   spec: {nodeName: node-%[1]s, containers: [{name: web, image: "nginx:1", env: [{name: N, value: "%[1]s"}], volumeMounts: [{name: token-%[1]s, mountPath: /t}]}],
@@ -71,7 +71,7 @@ func set(o *unstructured.Unstructured, value any, path ...any) {
 	}
 }
 
-// groups is how many of the Pods a cluster with these constraints has to judge.
+// groups returns how many of the Pods are reviewed under these constraints.
 func groups(constraints, pods []*unstructured.Unstructured) int {
 	var e enforcement.State
 	for _, c := range constraints {

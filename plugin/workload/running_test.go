@@ -79,7 +79,7 @@ func TestRunningPods(t *testing.T) {
 		t.Errorf("of a label: %v, %v", got, err)
 	}
 
-	// Page by page.
+	// The Pods come in pages.
 	for i := range 1200 {
 		pod := objects[len(objects)-3].DeepCopy()
 		pod.SetName(fmt.Sprintf("bare-%04d", i))
@@ -98,8 +98,8 @@ func TestRunningPods(t *testing.T) {
 	}
 }
 
-// running are the Pods that run in a cluster, by their names, each with the workload
-// that it belongs to.
+// running returns the running Pods of a cluster by their names, each with its
+// workload.
 func running(ctx context.Context, kubeconfig, namespace, selector string) (map[string]string, error) {
 	s := &connect.Session{Kube: connect.NewKube(io.Discard)}
 	s.Streams.ErrOut = io.Discard

@@ -25,7 +25,7 @@ func object(t *testing.T, text string) *unstructured.Unstructured {
 	return o
 }
 
-// An argument is an object or an image, and nobody is surprised which.
+// An argument is an object or an image, and the rule is predictable.
 func TestIsObject(t *testing.T) {
 	for arg, want := range map[string]bool{
 		"deployment/web":          true,
@@ -82,7 +82,7 @@ func TestNames(t *testing.T) {
 	}
 }
 
-// A short message omits only what stands beside it.
+// A short message omits only text that is next to it.
 func TestBrief(t *testing.T) {
 	for message, want := range map[string]string{
 		"containers/web: unsigned: no signature: img:1": "unsigned: no signature",
@@ -97,8 +97,8 @@ func TestBrief(t *testing.T) {
 	}
 }
 
-// Of thousands of Pods what images need is kept, and what cannot be read stays to be
-// stumbled over.
+// Of thousands of Pods, only the parts with images stay in memory. Unreadable parts
+// stay too, so that they cause an error.
 func TestSlim(t *testing.T) {
 	pod := object(t, `{apiVersion: v1, kind: Pod,
 		metadata: {name: web, namespace: shop, managedFields: [{manager: x}], annotations: {a: b, kubectl.kubernetes.io/last-applied-configuration: "{}"}},
@@ -137,15 +137,15 @@ func TestReadFiles(t *testing.T) {
 		recursive bool
 		want, err string
 	}{
-		"none":                        {nil, false, "", ""},
-		"a file of two":               {[]string{"a.yaml"}, false, "a b", ""},
-		"standard input":              {[]string{"-", "a.yaml"}, false, "piped a b", ""},
-		"what is deeper":              {[]string{"deeper"}, true, "c", ""},
-		"a directory, and no deeper":  {[]string{"."}, false, "a b", ""},
-		"a directory without any":     {[]string{"empty"}, true, "", "has no .yaml"},
-		"a file that is no manifest":  {[]string{"broken"}, true, "", "broken"},
-		"a file that is not there":    {[]string{"gone.yaml"}, false, "", "no such file"},
-		"a file that is not manifest": {[]string{"a.yaml", "README.md"}, false, "", "README.md"},
+		"none":                          {nil, false, "", ""},
+		"a file of two":                 {[]string{"a.yaml"}, false, "a b", ""},
+		"standard input":                {[]string{"-", "a.yaml"}, false, "piped a b", ""},
+		"what is deeper":                {[]string{"deeper"}, true, "c", ""},
+		"a directory, and no deeper":    {[]string{"."}, false, "a b", ""},
+		"a directory without any":       {[]string{"empty"}, true, "", "has no .yaml"},
+		"a file without a manifest":     {[]string{"broken"}, true, "", "broken"},
+		"a missing file":                {[]string{"gone.yaml"}, false, "", "no such file"},
+		"a file that is not a manifest": {[]string{"a.yaml", "README.md"}, false, "", "README.md"},
 	} {
 		var paths []string
 		for _, p := range tc.paths {
@@ -165,7 +165,7 @@ func TestReadFiles(t *testing.T) {
 	}
 }
 
-// Images that arguments name are found each once, in their order.
+// Images in arguments are found once each, in their order.
 func TestFind(t *testing.T) {
 	streams, in, _, errOut := genericiooptions.NewTestIOStreams()
 	in.WriteString(`{apiVersion: apps/v1, kind: Deployment, metadata: {name: web, namespace: shop}, spec: {template: {spec: {

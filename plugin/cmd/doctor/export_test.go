@@ -27,7 +27,7 @@ type Finding = finding
 // NoService is the error of an address that leads to no Service of the cluster.
 var NoService = errNoService
 
-// Key is what OCI Vault answers about a key that a constraint lists.
+// Key is OCI Vault's answer about an allowed key.
 type Key struct {
 	ID    string
 	Realm string // of the user, if it is not the key's
@@ -35,7 +35,7 @@ type Key struct {
 	Err   error
 }
 
-// World is what doctor has read: objects of a cluster, and what OCI answered.
+// World has the facts of doctor: objects of a cluster, and answers of OCI.
 type World struct {
 	Objects map[string]*unstructured.Unstructured // by KIND/NAME
 	Unread  map[string]error                      // by KIND, or keys, running, oke, clock
@@ -43,14 +43,14 @@ type World struct {
 	Behind  time.Duration     // the API server's clock
 	Old     bool              // an API server without ValidatingAdmissionPolicies
 	Home    string            // the namespace of the provider; oke-sign if empty
-	Unready map[string]string // what a Pod of the provider says of itself
-	Backend error             // why nobody can see what answers for the Provider oke-sign
+	Unready map[string]string // the answer of a Pod's readiness page
+	Backend error             // the error of reading what serves the Provider oke-sign
 	Keys    []Key
 	Running []*simulate.ImageStatus
 	OKE     *okecluster.Cluster
 }
 
-// Findings does one check, or all of them if check is empty.
+// Findings makes one check, or all of them if named is empty.
 func (w *World) Findings(named string) ([]Finding, error) {
 	f, err := w.facts()
 	if err != nil {
@@ -66,7 +66,7 @@ func (w *World) Findings(named string) ([]Finding, error) {
 	return slices.DeleteFunc(found, func(x finding) bool { return x.Check != named }), nil
 }
 
-// Checks are the names of all checks.
+// Checks returns the names of all checks.
 func Checks() []string {
 	var names []string
 	for _, c := range checks() {
@@ -75,7 +75,7 @@ func Checks() []string {
 	return names
 }
 
-// Gather reads a cluster, and does all checks on what it read.
+// Gather reads a cluster, and makes all checks with the facts.
 func Gather(ctx context.Context, s *connect.Session) ([]Finding, error) {
 	f, err := gather(ctx, s)
 	if err != nil {
@@ -121,7 +121,7 @@ func (w *World) facts() (*facts, error) {
 	return f, nil
 }
 
-// pods are the Pods that run.
+// pods yields the running Pods.
 func (w *World) pods(yield func(*unstructured.Unstructured, error) bool) {
 	for _, o := range w.Objects {
 		if o.GetKind() == "Pod" && !yield(o, w.Unread["Pod"]) {
@@ -130,7 +130,7 @@ func (w *World) pods(yield func(*unstructured.Unstructured, error) bool) {
 	}
 }
 
-// put gives an object to the facts that it belongs to.
+// put adds an object to the facts that it belongs to.
 func (w *World) put(f *facts, b *backend, service **corev1.Service, o *unstructured.Unstructured) error {
 	lists := map[string]*fact[[]unstructured.Unstructured]{
 		"Config": &f.configs, "ConstraintTemplate": &f.templates, "Provider": &f.providers, "Assign": &f.assigns,
@@ -183,7 +183,7 @@ func (w *World) put(f *facts, b *backend, service **corev1.Service, o *unstructu
 	return fmt.Errorf("doctor reads no %s", o.GetKind())
 }
 
-// unread leaves only the error of what could not be read.
+// unread replaces each unreadable fact with its error.
 func (w *World) unread(f *facts) {
 	for of, err := range w.Unread {
 		switch of {

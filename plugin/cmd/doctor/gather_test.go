@@ -18,7 +18,7 @@ import (
 	"github.com/oke-sign/oke-sign/test/fakeapiserver"
 )
 
-// session is a user of a cluster whom OCI does not know.
+// session returns the session of a cluster user without an OCI identity.
 func session(t *testing.T, server *fakeapiserver.Server) *connect.Session {
 	t.Helper()
 	kubeconfig, err := server.Kubeconfig(t.TempDir())
@@ -34,7 +34,7 @@ func session(t *testing.T, server *fakeapiserver.Server) *connect.Session {
 	return s
 }
 
-// filled is a server with the sound cluster.
+// filled returns a server with the sound cluster.
 func filled(t *testing.T) *fakeapiserver.Server {
 	t.Helper()
 	server := fakeapiserver.Start(t)
@@ -46,7 +46,7 @@ func filled(t *testing.T) *fakeapiserver.Server {
 	return server
 }
 
-// failing has the server answer requests for a path with a status.
+// failing makes the server answer requests for a path with a status.
 func failing(path string, code int, reason, message string) func(http.ResponseWriter, *http.Request) bool {
 	return func(w http.ResponseWriter, r *http.Request) bool {
 		if !strings.HasPrefix(r.URL.Path, path) {
@@ -59,8 +59,8 @@ func failing(path string, code int, reason, message string) func(http.ResponseWr
 	}
 }
 
-// unknowns are the checks that could not be done, each with what it says, but for
-// those that ask OCI.
+// unknowns returns the unknown checks with their messages, except those that ask
+// OCI.
 func unknowns(found []doctor.Finding) map[string]string {
 	all := make(map[string]string)
 	for _, x := range found {
@@ -127,8 +127,8 @@ func TestGatherWithoutRights(t *testing.T) {
 
 const listing = "listing constraints of kind OKESignedImages: you may not -> ask for the right to read it"
 
-// An API server that fails at one thing is no lack of rights, and what it does not say
-// is not taken for an answer.
+// An error of the API server is not a missing right. Without its answer, a check is
+// unknown.
 func TestGatherFromABrokenServer(t *testing.T) {
 	server := filled(t)
 	server.Before(failing("/apis/templates.gatekeeper.sh", http.StatusInternalServerError, "InternalError", "etcd is gone"))
@@ -142,7 +142,7 @@ func TestGatherFromABrokenServer(t *testing.T) {
 	}
 }
 
-// Only a cluster that cannot be reached, and the end of the time, end doctor.
+// Doctor fails only if the cluster is unreachable or its time is over.
 func TestGatherEnds(t *testing.T) {
 	server := filled(t)
 	s := session(t, server)
@@ -171,7 +171,7 @@ func TestGatherEnds(t *testing.T) {
 	}
 }
 
-// Without Gatekeeper's kinds a cluster has none of its objects.
+// A cluster without Gatekeeper's kinds has none of Gatekeeper's objects.
 func TestGatherFromAnEmptyCluster(t *testing.T) {
 	bare := slices.DeleteFunc(fakeapiserver.Resources(), func(r fakeapiserver.Resource) bool { return strings.HasSuffix(r.Group, "gatekeeper.sh") })
 	found, err := doctor.Gather(t.Context(), session(t, fakeapiserver.Start(t, bare...)))
@@ -193,7 +193,7 @@ func TestGatherFromAnEmptyCluster(t *testing.T) {
 	}
 }
 
-// A Provider's address is followed to what answers there.
+// doctor follows a Provider's address to the Pods behind it.
 func TestGatherFollowsAProvider(t *testing.T) {
 	notReady := at("Pod/oke-sign-1", "False", "status,conditions,0,status")
 	readyz := "/api/v1/namespaces/oke-sign/pods/http:oke-sign-1:8080/proxy/readyz"

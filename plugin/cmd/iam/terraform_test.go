@@ -10,7 +10,7 @@ import (
 	"github.com/zclconf/go-cty/cty"
 )
 
-// Nothing in a text is code for Terraform.
+// No part of a quoted text is code for Terraform.
 func FuzzQuoted(f *testing.F) {
 	for _, s := range []string{"", "plain", `a "quoted" \ text`, "${var.secret}", "%{ if true }", "$${x}", "$$${", "%%{", "a\nb\tc", "é世\U0001f600", "\u202e"} {
 		f.Add(s)
@@ -19,7 +19,8 @@ func FuzzQuoted(f *testing.F) {
 		if !utf8.ValidString(s) || strings.ContainsAny(s, "\x01\x02") {
 			return
 		}
-		// Only what is canonical comes back as it was: the parser composes characters.
+		// Only canonical text comes back unchanged, because the parser composes
+		// characters.
 		expr, diags := hclsyntax.ParseExpression([]byte(quoted(s)), "x", hcl.InitialPos)
 		if diags.HasErrors() {
 			t.Fatalf("%q: %v", s, diags)

@@ -2,9 +2,10 @@ package scan
 
 import "github.com/oke-sign/oke-sign/provider/oci"
 
-// Allows is whether a statement, in a policy that is attached to the last of a line
-// of compartments, lets the service that scans read a kind of resource in the
-// first. Compartments are given by name; the tenancy is called (root).
+// Allows reports whether a statement lets the scanning service read a kind of
+// resource in a compartment. line has the names of that compartment and its parents;
+// the tenancy is called (root). The statement's policy is attached to the last of
+// them.
 func Allows(statement, resource string, line ...string) bool {
 	compartments := make([]oci.Compartment, 0, len(line))
 	for _, name := range line {
