@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/oke-sign/oke-sign/provider/meaning"
 	"github.com/oke-sign/oke-sign/provider/verdict"
 )
 
@@ -18,10 +19,10 @@ func TestAlertsNameTheirReasons(t *testing.T) {
 	read(t, "oke-sign/alerts.yaml", &file)
 	matchers := map[string]struct {
 		operator string
-		alarm    verdict.Alarm
+		alarm    meaning.Alarm
 	}{
-		"OkeSignNoImageFound":    {"!~", verdict.Unread}, // all other reasons prove that the provider may read
-		"OkeSignSignatureForged": {"=~", verdict.Forged},
+		"OkeSignNoImageFound":    {"!~", meaning.Unread}, // all other reasons prove that the provider may read
+		"OkeSignSignatureForged": {"=~", meaning.Forged},
 	}
 	for _, group := range file.Groups {
 		for _, rule := range group.Rules {
@@ -34,7 +35,7 @@ func TestAlertsNameTheirReasons(t *testing.T) {
 			got, _, _ := strings.Cut(rest, `"`)
 			var reasons []string
 			for _, r := range verdict.Reasons() {
-				if r.Meaning().Alarm == want.alarm {
+				if meaning.Of(r).Alarm == want.alarm {
 					reasons = append(reasons, string(r))
 				}
 			}

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"reflect"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -360,7 +361,7 @@ func TestCheck(t *testing.T) {
 			got, err := w.checker().Check(t.Context(), pin(t, ref), set(t, a, b))
 			switch {
 			case test.want == "":
-				if !errors.Is(err, broken) || got != (checker.Answer{}) {
+				if !errors.Is(err, broken) || !reflect.ValueOf(got).IsZero() {
 					t.Errorf("got %+v, %v; want the error", got, err)
 				}
 			case err != nil || got.Reason != test.want || got.Signed() != (test.want == verdict.Signed):
@@ -410,7 +411,7 @@ func TestHowOldAnAnswerCanBe(t *testing.T) {
 					t.Errorf("the cached answer differs (-checked +cached):\n%s", diff)
 				}
 			}
-			if again, ok := c.Cached(t.Context(), pin(t, ref), allowed); !ok || again != v {
+			if again, ok := c.Cached(t.Context(), pin(t, ref), allowed); !ok || !reflect.DeepEqual(again, v) {
 				t.Errorf("the last answer is not cached: %+v, %t, want %+v", again, ok, v)
 			}
 			return v
@@ -617,17 +618,21 @@ func TestBulk(t *testing.T) {
 		bulk, single []string // keys that have signed; "!" is a record of another image
 		want         verdict.Reason
 		asked        int // Records
+		atLeast      int // keys that must sign, if more than one
 	}{
-		"a proof":                         {[]string{"a"}, nil, verdict.Signed, 0},
-		"a proof among others":            {[]string{"c", "!", "b"}, nil, verdict.Signed, 0},
-		"no record, and there is none":    {nil, nil, verdict.Unsigned, 1},
-		"no record, and there is one":     {nil, []string{"a"}, verdict.Signed, 1},
-		"another key, and there are more": {[]string{"c"}, []string{"c", "a"}, verdict.Signed, 1},
-		"another key":                     {[]string{"c"}, []string{"c"}, verdict.KeyNotAllowed, 1},
-		"another image's, which is gone":  {[]string{"!"}, []string{"c"}, verdict.KeyNotAllowed, 1},
-		"another image's":                 {[]string{"!"}, []string{"!"}, verdict.WrongImage, 1},
-		"a disabled key":                  {[]string{"d"}, []string{"d"}, verdict.KeyUnusable, 1},
-		"a disabled key, and a good one":  {[]string{"d"}, []string{"d", "a"}, verdict.Signed, 1},
+		"two proofs, and two must sign":    {[]string{"a", "b"}, nil, verdict.Signed, 0, 2},
+		"one proof, and two must sign":     {[]string{"a"}, []string{"a", "b"}, verdict.Signed, 1, 2},
+		"one key twice, and two must sign": {[]string{"a", "a"}, []string{"a", "a"}, verdict.TooFewKeys, 1, 2},
+		"a proof":                          {[]string{"a"}, nil, verdict.Signed, 0, 0},
+		"a proof among others":             {[]string{"c", "!", "b"}, nil, verdict.Signed, 0, 0},
+		"no record, and there is none":     {nil, nil, verdict.Unsigned, 1, 0},
+		"no record, and there is one":      {nil, []string{"a"}, verdict.Signed, 1, 0},
+		"another key, and there are more":  {[]string{"c"}, []string{"c", "a"}, verdict.Signed, 1, 0},
+		"another key":                      {[]string{"c"}, []string{"c"}, verdict.KeyNotAllowed, 1, 0},
+		"another image's, which is gone":   {[]string{"!"}, []string{"c"}, verdict.KeyNotAllowed, 1, 0},
+		"another image's":                  {[]string{"!"}, []string{"!"}, verdict.WrongImage, 1, 0},
+		"a disabled key":                   {[]string{"d"}, []string{"d"}, verdict.KeyUnusable, 1, 0},
+		"a disabled key, and a good one":   {[]string{"d"}, []string{"d", "a"}, verdict.Signed, 1, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
@@ -649,6 +654,12 @@ func TestBulk(t *testing.T) {
 			w.records = records(test.single)
 			w.bulk = records(test.bulk)
 			w.bulkAge = 20 * time.Second
+			if test.atLeast > 0 {
+				var err error
+				if allowed, err = allowed.WithAtLeast(test.atLeast); err != nil {
+					t.Fatal(err)
+				}
+			}
 			got, err := w.checker().Check(t.Context(), pin(t, ref), allowed)
 			if err != nil || got.Reason != test.want || w.calls["Records"] != test.asked {
 				t.Errorf("got %+v, %v; calls %v", got, err, w.calls)
@@ -685,6 +696,47 @@ func TestBulk(t *testing.T) {
 			t.Error("signed for too long")
 		}
 	})
+}
+
+// A question that asks for two keys gets a yes only from both. Its denial is cached no longer
+// than any other, so that the second signature counts soon, and it shares no answer with the
+// question that asks for one.
+func TestCheckByCount(t *testing.T) {
+	w := newWorld(t)
+	one := set(t, w.addKey("a"), w.addKey("b"))
+	two, err := one.WithAtLeast(2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ref := reference(t, "1")
+	w.records = []signature.Record{w.sign("a", ref)}
+	c := w.checker()
+	t.Cleanup(c.Wait)
+	check := func(allowed signature.KeySet, want verdict.Reason, by int) {
+		t.Helper()
+		got, err := c.Check(t.Context(), pin(t, ref), allowed)
+		if err != nil || got.Reason != want || len(got.By) != by {
+			t.Errorf("got %+v, %v; want %s by %d", got, err, want, by)
+		}
+	}
+	check(one, verdict.Signed, 0)
+	check(two, verdict.TooFewKeys, 1)
+	w.change(func() { w.records = append(w.records, w.sign("b", ref)) })
+	check(two, verdict.TooFewKeys, 1) // from the cache
+	w.pass(31 * time.Second)
+	check(two, verdict.Signed, 2)
+	check(one, verdict.Signed, 0)
+	w.disable("b")
+	w.pass(61 * time.Second)
+	check(two, verdict.TooFewKeys, 1)
+	check(one, verdict.Signed, 0)
+
+	w.change(func() { w.fail["Key b"] = errors.New("not now") })
+	w.pass(61 * time.Second)
+	check(one, verdict.Signed, 0)
+	if got, err := c.Check(t.Context(), pin(t, ref), two); err == nil {
+		t.Errorf("got %+v although the state of a key is not known", got)
+	}
 }
 
 // Records beyond the limit cost no more calls, and the answer mentions them.

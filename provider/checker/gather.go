@@ -74,7 +74,7 @@ func newGatherer(cfg Config) gatherer {
 func (g *gatherer) gather(ctx context.Context, q question) (cachedEvidence, error) {
 	ref := q.image.Reference()
 	if records, at := g.cfg.Images.Bulk(ctx, ref, q.allowed.Keys()); len(records) > 0 {
-		if ev, unknown := g.evaluateRecords(ctx, q, records); unknown == nil && proven(ev) {
+		if ev, unknown := g.evaluateRecords(ctx, q, records); unknown == nil && proven(ev, q.allowed.AtLeast()) {
 			return compact(ev, at, signedTTL), nil
 		}
 	}
@@ -93,9 +93,9 @@ func (g *gatherer) gather(ctx context.Context, q question) (cachedEvidence, erro
 		ev.Missing = !exists
 	}
 	switch {
-	case unknown != nil && !proven(ev):
+	case unknown != nil && !proven(ev, q.allowed.AtLeast()):
 		return cachedEvidence{}, unknown // an unknown record may be the proof
-	case unknown != nil || !proven(ev):
+	case unknown != nil || !proven(ev, q.allowed.AtLeast()):
 		// A yes with an unknown record is cached only as long as a denial: if its key
 		// is disabled, the unknown record may be another proof.
 		return compact(ev, at, deniedTTL), nil
@@ -103,10 +103,16 @@ func (g *gatherer) gather(ctx context.Context, q question) (cachedEvidence, erro
 	return compact(ev, at, signedTTL), nil
 }
 
-// proven reports whether a finding is a proof. Its key was enabled at the time of
-// gathering. Each answer decides again whether the key is still enabled.
-func proven(ev verdict.Evidence) bool {
-	return slices.ContainsFunc(ev.Findings, func(f verdict.Finding) bool { return f.Reason == verdict.Signed })
+// proven reports whether the findings prove at least so many different keys. The keys were
+// enabled at the time of gathering. Each answer decides again whether they still are.
+func proven(ev verdict.Evidence, atLeast int) bool {
+	keys := make(map[signature.KeyID]bool, atLeast)
+	for _, f := range ev.Findings {
+		if f.Reason == verdict.Signed {
+			keys[f.Key] = true
+		}
+	}
+	return len(keys) >= atLeast
 }
 
 // evaluateRecords verifies an image's signature records under the allowed keys. It returns

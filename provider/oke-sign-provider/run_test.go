@@ -338,6 +338,45 @@ func TestVerdicts(t *testing.T) {
 	}
 }
 
+// A question with atLeast gets a yes only from as many different keys, and its verdict names
+// them. The question without atLeast about the same image keeps its own verdict.
+func TestSeveralKeys(t *testing.T) {
+	t.Parallel()
+	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})
+	vault := tenancy.NewVault("v", "")
+	build, review := vault.NewKey("build", ocitest.RSA2048), vault.NewKey("review", ocitest.RSA2048)
+	both, one := tenancy.NewImage("app", "v1"), tenancy.NewImage("app", "v2")
+	const algorithm = "SHA_256_RSA_PKCS_PSS"
+	tenancy.Add(both.Sign(build, algorithm), both.Sign(review, algorithm), one.Sign(build, algorithm), one.Sign(build, algorithm))
+	r := start(t, tenancy.Admin())
+	until(t, "ready", func() bool { status, _ := r.get("/readyz"); return status == http.StatusOK })
+
+	byTwo := func(image string) string {
+		return `{"atLeast":2,` + question(image, build.ID, review.ID)[1:]
+	}
+	answer := r.ask(byTwo(both.Ref()), byTwo(one.Ref()), question(one.Ref(), build.ID, review.ID))
+	want := map[string]string{
+		byTwo(both.Ref()):                        "true signed ",
+		byTwo(one.Ref()):                         "false too-few-keys ",
+		question(one.Ref(), build.ID, review.ID): "true signed ",
+	}
+	if diff := cmp.Diff(want, values(answer)); diff != "" || answer.Response.SystemError != "" {
+		t.Errorf("systemError %q, verdicts (-want +got):\n%s", answer.Response.SystemError, diff)
+	}
+	for _, item := range answer.Response.Items {
+		verdict, _ := item.Value.(map[string]any)
+		by, _ := verdict["by"].([]any)
+		named := make(map[any]bool)
+		for _, proof := range by {
+			named[proof.(map[string]any)["key"]] = true
+		}
+		n := map[string]int{byTwo(both.Ref()): 2, byTwo(one.Ref()): 1}[item.Key]
+		if len(by) != n || len(named) != n || n > 0 && !named[build.ID] || n == 2 && (!named[review.ID] || verdict["key"] != by[0].(map[string]any)["key"]) {
+			t.Errorf("%s: named by %v", item.Key, by)
+		}
+	}
+}
+
 // The uploader of a record chooses its key version. If OCI normalises paths, a
 // version with a path would fetch another public key: the attacker's key in place of
 // the policy's key.

@@ -245,6 +245,7 @@ oke_sign_answers_total{endpoint="signatures",reason="no-digest"} 0
 oke_sign_answers_total{endpoint="signatures",reason="not-covered"} 0
 oke_sign_answers_total{endpoint="signatures",reason="not-oci-registry"} 0
 oke_sign_answers_total{endpoint="signatures",reason="signed"} 0
+oke_sign_answers_total{endpoint="signatures",reason="too-few-keys"} 0
 oke_sign_answers_total{endpoint="signatures",reason="unsigned"} 0
 oke_sign_answers_total{endpoint="signatures",reason="wrong-image"} 0
 oke_sign_answers_total{endpoint="signatures",reason="wrong-key"} 0

@@ -51,10 +51,9 @@ func signatures(cfg Config, families *metrics) *endpoint {
 }
 
 // validVerdict returns an error if a verdict contradicts its question. A yes must name a
-// key that the question allows.
+// key that the question allows, and as many different ones as the question asks for.
 func validVerdict(m *endpointMetrics, s subject, v checker.Answer) (checker.Answer, error) {
-	byAllowed := slices.ContainsFunc(s.allowed.Keys(), func(id signature.KeyID) bool { return id.String() == v.Key })
-	if v.Signed() && !byAllowed || !m.hasReason(string(v.Reason)) {
+	if v.Signed() && !enough(s.allowed, v.Verdict) || !m.hasReason(string(v.Reason)) {
 		return checker.Answer{}, fmt.Errorf("internal error: a verdict that contradicts its question (reason %q, key %q)", v.Reason, v.Key)
 	}
 	if !v.Signed() && v.RetryAfter > 0 {
@@ -63,10 +62,26 @@ func validVerdict(m *endpointMetrics, s subject, v checker.Answer) (checker.Answ
 	return v, nil
 }
 
+// enough reports whether a verdict names an allowed key, and as many different allowed keys
+// as must have signed.
+func enough(allowed signature.KeySet, v verdict.Verdict) bool {
+	named := 0
+	for _, id := range allowed.Keys() {
+		if slices.ContainsFunc(v.By, func(p verdict.Proof) bool { return p.Key == id.String() }) {
+			named++
+		}
+	}
+	byFirst := slices.ContainsFunc(allowed.Keys(), func(id signature.KeyID) bool { return id.String() == v.Key })
+	return byFirst && (allowed.AtLeast() == 1 || named >= allowed.AtLeast())
+}
+
 func verdictAttrs(s subject, v checker.Answer, took time.Duration) []slog.Attr {
-	attrs := make([]slog.Attr, 0, 9)
+	attrs := make([]slog.Attr, 0, 10)
 	attrs = append(attrs, slog.String("image", s.image), slog.String("verdict", word(v.Signed())), slog.String("reason", string(v.Reason)),
 		slog.String("allowed", s.allowed.String()), slog.String("age", readable(v.Age)), slog.String("duration", readable(took)))
+	if n := s.allowed.AtLeast(); n > 1 {
+		attrs = append(attrs, slog.Int("atLeast", n))
+	}
 	for _, more := range [...]slog.Attr{slog.String("key", v.Key), slog.String("detail", v.Detail)} {
 		if more.Value.String() != "" {
 			attrs = append(attrs, more)

@@ -27,6 +27,15 @@ func ParseQuestion(key string) (image string, allowed []signature.KeyID, err err
 	return q.image, q.allowed.Keys(), err
 }
 
+// AtLeast returns how many keys a question asks for; 0 if it is not a question.
+func AtLeast(key string) int {
+	q, err := parseSignatureQuestion(key)
+	if err != nil {
+		return 0
+	}
+	return q.allowed.AtLeast()
+}
+
 func ParseScanQuestion(key string) (image string, err error) {
 	q, err := parseScanQuestion(key)
 	return q.image, err

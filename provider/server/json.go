@@ -26,11 +26,12 @@ type jsonReader struct {
 	lenient bool // skips unknown fields instead of rejecting them
 }
 
-// field is a field that an object may have. Its value is a string if text is set, an array
-// of strings if each is set, and otherwise an object.
+// field is a field that an object may have. Its value is a string if text is set, a digit
+// if digit is set, an array of strings if each is set, and otherwise an object.
 type field struct {
 	name   string
 	text   *string
+	digit  *int
 	each   func(string) error
 	object []field
 	seen   bool
@@ -74,6 +75,9 @@ func (r *jsonReader) value(f *field) (err error) {
 	switch {
 	case f.text != nil:
 		*f.text, err = r.str()
+		return err
+	case f.digit != nil:
+		*f.digit, err = r.digit()
 		return err
 	case f.each != nil:
 		return r.array(func() error {
@@ -257,6 +261,17 @@ func (r *jsonReader) hex4() (rune, error) {
 	}
 	r.pos += 4
 	return rune(n), nil
+}
+
+// digit reads a number of one digit. It leaves a fraction or an exponent unread, so that
+// the caller rejects them: 2, 2.0 and 2e0 would be three texts of one number.
+func (r *jsonReader) digit() (int, error) {
+	c := r.peek()
+	if c < '0' || c > '9' {
+		return 0, r.expected("a digit")
+	}
+	r.pos++
+	return int(c - '0'), nil
 }
 
 // skip reads a value at a depth and drops it.

@@ -61,7 +61,10 @@ func decodeRequest(body string) ([]string, error) {
 	return keys, nil
 }
 
-// asked is a parsed question: an image reference, and the allowed keys of a question about
+// notGiven is the value of a digit that a question does not have.
+const notGiven = -1
+
+// subject is a parsed question: an image reference, and the allowed keys of a question about
 // signatures.
 type subject struct {
 	image   string
@@ -69,7 +72,9 @@ type subject struct {
 }
 
 // parseSignatureQuestion reads {"image":"…","keys":["ocid1.key…",…]}. Keys are sorted and
-// distinct, as OPA writes a set.
+// distinct, as OPA writes a set. A member atLeast, from 2 to the number of keys, asks for
+// as many different keys. Without atLeast, one key is enough; there is no atLeast 1, so
+// that each question has one text.
 //
 // A question without keys is an error. The image policy answers that case itself. If it
 // meant "any key", a mistake would become a yes.
@@ -92,13 +97,12 @@ func parseSignatureQuestion(question string) (subject, error) {
 		allowed = append(allowed, id)
 		return nil
 	}
+	atLeast := notGiven
 	err := readQuestion(question, []field{
 		{name: "image", text: &s.image},
 		{name: "keys", each: add},
+		{name: "atLeast", digit: &atLeast},
 	})
-	if err == nil {
-		s.allowed, err = signature.NewKeySet(allowed...)
-	}
 	switch {
 	case err != nil:
 		return subject{}, err
@@ -106,6 +110,14 @@ func parseSignatureQuestion(question string) (subject, error) {
 		return subject{}, errors.New("image is missing or empty")
 	case len(allowed) == 0:
 		return subject{}, errors.New("keys is missing or empty")
+	case atLeast != notGiven && atLeast < 2:
+		return subject{}, errors.New("atLeast is below 2")
+	}
+	if s.allowed, err = signature.NewKeySet(allowed...); err == nil && atLeast != notGiven {
+		s.allowed, err = s.allowed.WithAtLeast(atLeast)
+	}
+	if err != nil {
+		return subject{}, err
 	}
 	return s, nil
 }

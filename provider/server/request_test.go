@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"runtime"
 	"slices"
 	"strings"
@@ -134,6 +135,44 @@ func TestParseQuestion(t *testing.T) {
 	}
 }
 
+// A question asks for 2 to 5 keys, and for no more than it lists, in one spelling.
+func TestParseAtLeast(t *testing.T) {
+	question := func(atLeast, keys string) string {
+		return `{"atLeast":` + atLeast + `,"image":"` + pinned + `","keys":[` + keys + `]}`
+	}
+	two := `"` + keyA + `","` + keyB + `"`
+	for key, want := range map[string]int{
+		ask(pinned, keyA, keyB):                               1,
+		question("2", two):                                    2,
+		question(" 2 ", two):                                  2,
+		`{"image":"a","keys":[` + two + `],"atLeast":2}`:      2,
+		question("0", two):                                    0,
+		question("1", two):                                    0,
+		question("3", two):                                    0,
+		question("9", two):                                    0,
+		question("2", `"`+keyA+`"`):                           0,
+		question("2", ""):                                     0,
+		question("02", two):                                   0,
+		question("22", two):                                   0,
+		question("2.0", two):                                  0,
+		question("2e0", two):                                  0,
+		question("-2", two):                                   0,
+		question("+2", two):                                   0,
+		question(`"2"`, two):                                  0,
+		question("null", two):                                 0,
+		question("[2]", two):                                  0,
+		question("", two):                                     0,
+		question("2,\"atLeast\":2", two):                      0,
+		`{"AtLeast":2,"image":"a","keys":[` + two + `]}`:      0,
+		`{"atleast":2,"image":"a","keys":[` + two + `]}`:      0,
+		`{"at\u004ceast":2,"image":"a","keys":[` + two + `]}`: 0,
+	} {
+		if got := server.AtLeast(key); got != want {
+			t.Errorf("%s asks for %d keys, want %d", key, got, want)
+		}
+	}
+}
+
 // TestParseQuestionsWithoutKeys reads questions about scans and digests. They have
 // the same bounds as questions about signatures.
 func TestParseQuestionsWithoutKeys(t *testing.T) {
@@ -248,6 +287,7 @@ func TestEscapesTakeNoMoreRoom(t *testing.T) {
 func FuzzParseQuestion(f *testing.F) {
 	for _, s := range []string{
 		ask(pinned, keyA), ask(pinned, keyA, keyB), `{"image":"\ud83d\ude00","keys":[]}`, `{"image":"a","Image":"b"}`, "", "null",
+		`{"atLeast":2,"image":"a","keys":["` + keyA + `","` + keyB + `"]}`, `{"atLeast":2.0,"image":"a","keys":[]}`,
 		` {"keys":["` + keyA + `"],"image":"\u0061\/"} `, `{"image":"a","keys":["` + keyA + `"],"x":{}}`,
 	} {
 		f.Add(s)
@@ -275,6 +315,9 @@ func FuzzParseQuestion(f *testing.F) {
 			t.Fatalf("accepted a text that encoding/json rejects: %v", err)
 		}
 		again := ask(image, keys...)
+		if n := server.AtLeast(key); n > 1 {
+			again = fmt.Sprintf(`{"atLeast":%d,%s`, n, again[1:])
+		}
 		var want map[string]any
 		if err := json.Unmarshal([]byte(again), &want); err != nil {
 			t.Fatal(err)

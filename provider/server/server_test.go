@@ -46,9 +46,19 @@ import (
 
 const gatekeeper = "gatekeeper-webhook-service.gatekeeper-system.svc"
 
-// answer is a verdict with a reason and a key.
-func answer(reason verdict.Reason, key string) checker.Answer {
-	return checker.Answer{Verdict: verdict.Verdict{Reason: reason, Key: key}}
+// answer is a verdict with a reason and a key, and with the keys that count if several must
+// sign.
+func answer(reason verdict.Reason, key string, by ...string) checker.Answer {
+	v := verdict.Verdict{Reason: reason, Key: key}
+	for _, k := range by {
+		v.By = append(v.By, verdict.Proof{Key: k})
+	}
+	return checker.Answer{Verdict: v}
+}
+
+// proofBy is the proof of a key that answer lists, as JSON.
+func proofBy(key string) map[string]any {
+	return map[string]any{"key": key, "keyVersion": "", "signature": "", "algorithm": ""}
 }
 
 // signed answers yes to every question, so that each denial in a test is the
@@ -646,23 +656,31 @@ func TestCheckThatFails(t *testing.T) {
 	late := answer(verdict.Signed, keyA)
 	late.RetryAfter = 30 * time.Second
 	for name, tt := range map[string]struct {
+		atLeast int // keys that must sign, if more than one
 		verdict checker.Answer
 		err     error
 		panics  bool
 		says    string         // of systemError
 		value   map[string]any // the value of the item
 	}{
-		"it fails":                   {err: errors.New("artifacts ListContainerImageSignatures: 429 TooManyRequests"), says: "429 TooManyRequests"},
-		"it fails and returns a yes": {verdict: answer(verdict.Signed, keyA), err: errors.New("odd"), says: ": odd"},
-		"it fails with many lines":   {err: errors.New("a\nb\r\x1b[31mc\u2028d"), says: ": a b ?[31mc d"},
-		"it fails with a long text":  {err: errors.New(strings.Repeat("é", 4000)), says: "é…"},
-		"it panics":                  {panics: true, says: "internal error, see the provider's log"},
-		"a function below it panics": {err: fmt.Errorf("listing: %w", &contain.PanicError{Value: "on purpose"}), says: "internal error, see the provider's log"},
-		"a yes by another key":       {verdict: answer(verdict.Signed, keyB), says: "contradicts its question"},
-		"a yes without a key":        {verdict: answer(verdict.Signed, ""), says: "contradicts its question"},
-		"an unknown reason":          {verdict: answer("because", ""), says: "contradicts its question"},
-		"the zero verdict":           {says: "contradicts its question"},
-		"a yes with a time to retry": {verdict: late, value: map[string]any{"signed": true, "reason": "signed", "key": keyA}},
+		"it fails":                               {err: errors.New("artifacts ListContainerImageSignatures: 429 TooManyRequests"), says: "429 TooManyRequests"},
+		"it fails and returns a yes":             {verdict: answer(verdict.Signed, keyA), err: errors.New("odd"), says: ": odd"},
+		"it fails with many lines":               {err: errors.New("a\nb\r\x1b[31mc\u2028d"), says: ": a b ?[31mc d"},
+		"it fails with a long text":              {err: errors.New(strings.Repeat("é", 4000)), says: "é…"},
+		"it panics":                              {panics: true, says: "internal error, see the provider's log"},
+		"a function below it panics":             {err: fmt.Errorf("listing: %w", &contain.PanicError{Value: "on purpose"}), says: "internal error, see the provider's log"},
+		"a yes by another key":                   {verdict: answer(verdict.Signed, keyB), says: "contradicts its question"},
+		"a yes without a key":                    {verdict: answer(verdict.Signed, ""), says: "contradicts its question"},
+		"an unknown reason":                      {verdict: answer("because", ""), says: "contradicts its question"},
+		"the zero verdict":                       {says: "contradicts its question"},
+		"a yes with a time to retry":             {verdict: late, value: map[string]any{"signed": true, "reason": "signed", "key": keyA}},
+		"a yes by one key of two that must sign": {atLeast: 2, verdict: answer(verdict.Signed, keyA), says: "contradicts its question"},
+		"the same key twice":                     {atLeast: 2, verdict: answer(verdict.Signed, keyA, keyA, keyA), says: "contradicts its question"},
+		"a key that is not allowed counts":       {atLeast: 2, verdict: answer(verdict.Signed, keyA, keyA, keyB[:len(keyB)-1]+"c"), says: "contradicts its question"},
+		"a first key that is not allowed":        {atLeast: 2, verdict: answer(verdict.Signed, "", keyA, keyB), says: "contradicts its question"},
+		"a yes by two keys": {atLeast: 2, verdict: answer(verdict.Signed, keyA, keyA, keyB), value: map[string]any{
+			"signed": true, "reason": "signed", "key": keyA, "by": []any{proofBy(keyA), proofBy(keyB)},
+		}},
 		"a denial": {verdict: denied, value: map[string]any{
 			"signed": false, "reason": "unsigned", "detail": "no signature (asked again after 30s plus Gatekeeper's cache)",
 		}},
@@ -682,6 +700,9 @@ func TestCheckThatFails(t *testing.T) {
 				return v, err == nil
 			}
 			keys := images(3)
+			if tt.atLeast > 0 {
+				keys[1] = fmt.Sprintf(`{"atLeast":%d,%s`, tt.atLeast, ask(fmt.Sprintf("iad.ocir.io/ns/repo1@sha256:%064d", 1), keyA, keyB)[1:])
+			}
 			_, answer := bubble(t, checking(check), keys...)
 			_, same := bubble(t, server.Config{Signatures: server.Signatures{Check: check, Cached: known}}, keys...)
 			if diff := cmp.Diff(answer, same); diff != "" {
@@ -908,6 +929,7 @@ oke_sign_answers_total{endpoint="signatures",reason="no-digest"} 0
 oke_sign_answers_total{endpoint="signatures",reason="not-covered"} 0
 oke_sign_answers_total{endpoint="signatures",reason="not-oci-registry"} 0
 oke_sign_answers_total{endpoint="signatures",reason="signed"} 1
+oke_sign_answers_total{endpoint="signatures",reason="too-few-keys"} 0
 oke_sign_answers_total{endpoint="signatures",reason="unsigned"} 1
 oke_sign_answers_total{endpoint="signatures",reason="wrong-image"} 0
 oke_sign_answers_total{endpoint="signatures",reason="wrong-key"} 0

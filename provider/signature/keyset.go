@@ -10,15 +10,22 @@ import (
 // MaxKeys bounds the keys of a KeySet. A policy may list as many keys for an image.
 const MaxKeys = 5
 
-// KeySet is a set of keys, such as the allowed keys of an image. Sets with the same keys
-// are equal, in any order. The zero KeySet is empty and allows nothing.
+// KeySet is the set of allowed keys of an image, and how many of them must have signed.
+// Sets with the same keys and the same number are equal, in any order. The zero KeySet is
+// empty and allows nothing.
 type KeySet struct {
 	// A handle is as small as a pointer and shares no memory with the request that
 	// listed the keys. Caches hold a hundred thousand handles of a few sets.
-	keys unique.Handle[[MaxKeys]KeyID] // sorted, the zero ids last
+	content unique.Handle[keySet]
 }
 
-// NewKeySet makes a set of keys. It rejects more than MaxKeys keys and the zero KeyID.
+type keySet struct {
+	keys    [MaxKeys]KeyID // sorted, the zero ids last
+	atLeast int
+}
+
+// NewKeySet makes a set of keys of which one must have signed. It rejects more than MaxKeys
+// keys and the zero KeyID.
 func NewKeySet(keys ...KeyID) (KeySet, error) {
 	if len(keys) == 0 {
 		return KeySet{}, nil
@@ -29,14 +36,33 @@ func NewKeySet(keys ...KeyID) (KeySet, error) {
 	if len(sorted) > MaxKeys {
 		return KeySet{}, fmt.Errorf("%d keys, at most %d are allowed", len(sorted), MaxKeys)
 	}
-	var all [MaxKeys]KeyID
+	all := keySet{atLeast: 1}
 	for i, id := range sorted {
 		if id.IsZero() {
 			return KeySet{}, fmt.Errorf("the id of no key among %d keys", len(keys))
 		}
-		all[i] = id
+		all.keys[i] = id
 	}
 	return KeySet{unique.Make(all)}, nil
+}
+
+// WithAtLeast returns the set with another number of keys that must have signed. It rejects
+// a number below 1 or above the number of keys.
+func (s KeySet) WithAtLeast(n int) (KeySet, error) {
+	if n < 1 || n > s.Len() {
+		return KeySet{}, fmt.Errorf("at least %d of %d keys", n, s.Len())
+	}
+	all := s.content.Value()
+	all.atLeast = n
+	return KeySet{unique.Make(all)}, nil
+}
+
+// AtLeast returns how many different keys of the set must have signed: 1 or more.
+func (s KeySet) AtLeast() int {
+	if s == (KeySet{}) {
+		return 1
+	}
+	return s.content.Value().atLeast
 }
 
 // Keys returns the keys in the order of their OCIDs.
@@ -44,7 +70,7 @@ func (s KeySet) Keys() []KeyID {
 	if s == (KeySet{}) {
 		return nil
 	}
-	all := s.keys.Value()
+	all := s.content.Value().keys
 	n := slices.IndexFunc(all[:], KeyID.IsZero)
 	if n < 0 {
 		n = len(all)
@@ -57,7 +83,7 @@ func (s KeySet) Contains(id KeyID) bool {
 	if s == (KeySet{}) || id.IsZero() {
 		return false
 	}
-	all := s.keys.Value()
+	all := s.content.Value().keys
 	return slices.Contains(all[:], id)
 }
 

@@ -58,6 +58,22 @@ func TestKeySet(t *testing.T) {
 			t.Errorf("%q is the zero value, or should be", listed)
 		}
 	}
+	for n, ok := range map[int]bool{-1: false, 0: false, 1: true, 2: true, 3: true, 4: false} {
+		s, err := signature.NewKeySet(parseKeys(t, "abc")...)
+		if err != nil || s.AtLeast() != 1 {
+			t.Fatal(s.AtLeast(), err)
+		}
+		got, err := s.WithAtLeast(n)
+		switch {
+		case !ok && (err == nil || got != (signature.KeySet{})):
+			t.Errorf("at least %d of three: got %s, %v", n, got, err)
+		case ok && (err != nil || got.AtLeast() != n || got.String() != s.String() || (got == s) != (n == 1)):
+			t.Errorf("at least %d of three: got %d of %s, %v", n, got.AtLeast(), got, err)
+		}
+	}
+	if none := (signature.KeySet{}); none.AtLeast() != 1 {
+		t.Errorf("no key allows %d", none.AtLeast())
+	}
 	for _, keys := range [][]signature.KeyID{parseKeys(t, "abcdef"), {{}}, append(parseKeys(t, "a"), signature.KeyID{})} {
 		if s, err := signature.NewKeySet(keys...); err == nil || s != (signature.KeySet{}) {
 			t.Errorf("%v: got %s, %v", keys, s, err)

@@ -3,6 +3,7 @@ package verdict_test
 import (
 	"encoding/json"
 	"errors"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -161,7 +162,7 @@ func TestDecideWithoutTheStateOfAKey(t *testing.T) {
 				if err != nil || !got.Signed() || got.Key != b.String() {
 					t.Errorf("got %+v, %v", got, err)
 				}
-			case !errors.Is(err, errUnknown) || got != (verdict.Verdict{}):
+			case !errors.Is(err, errUnknown) || !reflect.ValueOf(got).IsZero():
 				t.Errorf("got %+v, %v", got, err)
 			}
 		})

@@ -13,14 +13,15 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/oke-sign/oke-sign/provider/image"
 	"github.com/oke-sign/oke-sign/provider/signature"
 )
 
-// Verdict is the answer to one question: is this image signed by an allowed key? The zero
-// Verdict says no.
+// Verdict is the answer to one question: is this image signed by an allowed key, or by as
+// many of them as the question asks for? The zero Verdict says no.
 type Verdict struct {
 	Reason     Reason `json:"reason"`
 	Detail     string `json:"detail,omitempty"`     // of a denial, for people
@@ -29,6 +30,18 @@ type Verdict struct {
 	Signature  string `json:"signature,omitempty"`  // the id of the signature record that proves it
 	Algorithm  string `json:"algorithm,omitempty"`
 	SignedAt   string `json:"signedAt,omitempty"` // RFC 3339, UTC; when the record was made, by OCI's clock
+	// By lists the proofs that count, the newest of each key, if the question asks for
+	// more than one key. Key and the following fields then describe the first of them.
+	By []Proof `json:"by,omitempty"`
+}
+
+// Proof is a signature record that proves an allowed key. Its fields are as in Verdict.
+type Proof struct {
+	Key        string `json:"key"`
+	KeyVersion string `json:"keyVersion"`
+	Signature  string `json:"signature"`
+	Algorithm  string `json:"algorithm"`
+	SignedAt   string `json:"signedAt,omitempty"`
 }
 
 // Signed reports whether the verdict is yes.
@@ -98,6 +111,14 @@ type Finding struct {
 	SignedAt  time.Time
 }
 
+// proof returns the finding as a Verdict shows it.
+func (f Finding) proof() Proof {
+	return Proof{
+		Key: f.Key.String(), KeyVersion: f.Version.String(), Signature: signature.Printable(f.Signature),
+		Algorithm: f.Algorithm, SignedAt: timestamp(f.SignedAt),
+	}
+}
+
 // Prove verifies a signature record with the public key of the key version that it names.
 // Decide decides whether the key counts.
 func Prove(img image.Pinned, rec signature.Record, key signature.KeyID, version signature.KeyVersionID, pub *rsa.PublicKey) Finding {
@@ -128,16 +149,21 @@ type Evidence struct {
 }
 
 // Decide decides whether the image is signed. A proof counts if its key is allowed, and if
-// the key and its version are enabled by what state returns now. Decide calls state only
-// for keys with a proof, until one counts. If state fails for a key and no other proof
-// counts, Decide returns an error, because the image may be signed.
+// the key and its version are enabled by what state returns now. Each key counts once.
+// Decide calls state only for keys with a proof, until enough of them count. If state fails
+// for a key and too few others count, Decide returns an error, because the image may be
+// signed.
 func Decide(ev Evidence, allowed signature.KeySet, state func(signature.KeyID) (Key, error)) (Verdict, error) {
 	var reported Finding // the first in the order of reasons
 	var failed []signature.KeyID
 	var unknown []error
+	var buf [signature.MaxKeys]Proof
+	proofs := buf[:0] // that count, by different keys
 	for _, f := range ev.Findings {
 		switch {
 		case f.Reason != Signed:
+		case slices.ContainsFunc(proofs, func(p Proof) bool { return p.Key == f.Key.String() }):
+			continue
 		case !allowed.Contains(f.Key):
 			f.Reason, f.Detail = KeyNotAllowed, fmt.Sprintf("key %s is not allowed", f.Key.Short())
 		case slices.Contains(failed, f.Key):
@@ -149,10 +175,10 @@ func Decide(ev Evidence, allowed signature.KeySet, state func(signature.KeyID) (
 				continue
 			}
 			if f.Detail = key.Unusable(f.Version); f.Detail == "" {
-				return Verdict{
-					Reason: Signed, Key: f.Key.String(), KeyVersion: f.Version.String(), Signature: signature.Printable(f.Signature),
-					Algorithm: f.Algorithm, SignedAt: timestamp(f.SignedAt),
-				}, nil
+				if proofs = append(proofs, f.proof()); len(proofs) == allowed.AtLeast() {
+					return signed(proofs), nil
+				}
+				continue
 			}
 			f.Reason = KeyUnusable
 		}
@@ -163,7 +189,41 @@ func Decide(ev Evidence, allowed signature.KeySet, state func(signature.KeyID) (
 	if unknown != nil {
 		return Verdict{}, errors.Join(unknown...)
 	}
+	if len(proofs) > 0 {
+		return tooFew(proofs, allowed, reported), nil
+	}
 	return deny(ev, allowed, reported), nil
+}
+
+// signed returns the verdict that proofs by enough keys make.
+func signed(proofs []Proof) Verdict {
+	first := proofs[0]
+	v := Verdict{
+		Reason: Signed, Key: first.Key, KeyVersion: first.KeyVersion, Signature: first.Signature,
+		Algorithm: first.Algorithm, SignedAt: first.SignedAt,
+	}
+	if len(proofs) > 1 {
+		v.By = slices.Clone(proofs)
+	}
+	return v
+}
+
+// tooFew returns the verdict on an image that some keys have signed, but not enough. It says
+// which keys count, which others would, and why a further signature does not count.
+func tooFew(proofs []Proof, allowed signature.KeySet, reported Finding) Verdict {
+	var by, missing []string
+	for _, id := range allowed.Keys() {
+		if slices.ContainsFunc(proofs, func(p Proof) bool { return p.Key == id.String() }) {
+			by = append(by, id.Short())
+		} else {
+			missing = append(missing, id.Short())
+		}
+	}
+	detail := fmt.Sprintf("signed by %s; %d of %s must sign as well", strings.Join(by, ", "), allowed.AtLeast()-len(by), strings.Join(missing, ", "))
+	if reported.Reason != "" {
+		detail += "; " + reported.Detail
+	}
+	return Verdict{Reason: TooFewKeys, Detail: detail, By: slices.Clone(proofs)}
 }
 
 // deny returns the verdict on an image that is not signed.

@@ -29,7 +29,7 @@ var reasons = [...]Meaning{
 	{OlderPush, "has results under its tags, and all may be of other images",
 		"wait some minutes if it was just pushed; kubectl oke-sign scan target list shows whether its repository is scanned still"},
 	{NoTag, "has no tag, so that no result leads to it", "push it again under a tag, which has it scanned; or run what the tag points to now"},
-	{ImageNotFound, "is not there, or the provider's principal may not read it",
+	{ImageNotFound, "does not exist, or the provider's identity may not read it",
 		"check the image's name, and that you and the provider may read its repository"},
 	{NotCovered, "is of a tenancy that the provider was not given",
 		"give the provider the tenancy with --tenancy NAMESPACE=OCID, or exempt the image"},

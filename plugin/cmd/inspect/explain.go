@@ -24,6 +24,7 @@ import (
 	"github.com/oke-sign/oke-sign/plugin/workload"
 	"github.com/oke-sign/oke-sign/policies"
 	"github.com/oke-sign/oke-sign/provider/image"
+	"github.com/oke-sign/oke-sign/provider/meaning"
 	"github.com/oke-sign/oke-sign/provider/signature"
 	"github.com/oke-sign/oke-sign/provider/verdict"
 	"github.com/oke-sign/oke-sign/provider/vulnreport"
@@ -524,7 +525,7 @@ var policyRemedies = map[policyReason]string{
 // remedy returns what to do about a reason of a constraint. IMAGE stands for the image,
 // KEY for an allowed key.
 func remedy(kind, reason string) string {
-	answered := verdict.Reason(reason).Meaning().Remedy
+	answered := meaning.Of(verdict.Reason(reason)).Remedy
 	if kind == policies.ScannedImages {
 		answered = vulnreport.Reason(reason).Meaning().Remedy
 	}

@@ -1,4 +1,4 @@
-package verdict_test
+package meaning_test
 
 import (
 	"os"
@@ -7,27 +7,19 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/oke-sign/oke-sign/provider/meaning"
 	"github.com/oke-sign/oke-sign/provider/verdict"
 )
 
 func TestEveryReasonHasItsMeaning(t *testing.T) {
-	seen := make(map[verdict.Reason]bool)
 	for _, r := range verdict.Reasons() {
-		m := r.Meaning()
-		switch {
-		case r == "" || seen[r]:
-			t.Errorf("reason %q has no code, or occurs twice", m.Reason)
-		case m.Sentence == "":
-			t.Errorf("reason %s has no sentence", m.Reason)
-		case (m.Remedy == "") != (m.Reason == verdict.Signed):
-			t.Errorf("reason %s has the remedy %q; all have one but signed", m.Reason, m.Remedy)
-		case m.Reason != r:
-			t.Errorf("reason %s means %+v", r, m)
+		m := meaning.Of(r)
+		if m.Sentence == "" || (m.Remedy == "") != (r == verdict.Signed) {
+			t.Errorf("reason %s means %+v; all have a sentence, and a remedy but signed", r, m)
 		}
-		seen[m.Reason] = true
 	}
-	if got := verdict.Reason("because").Meaning(); got != (verdict.Meaning{}) {
-		t.Errorf("the meaning of an unknown reason is %+v", got)
+	if got := meaning.Of("because"); got != (meaning.Meaning{}) {
+		t.Errorf("a text that is no reason means %+v", got)
 	}
 }
 
@@ -41,7 +33,7 @@ func TestREADMEHasTheTableOfReasons(t *testing.T) {
 	got, _, _ := strings.Cut(rest, "\n\n")
 	var want []string
 	for _, r := range verdict.Reasons() {
-		want = append(want, "| `"+string(r)+"` | "+r.Meaning().Sentence+" |")
+		want = append(want, "| `"+string(r)+"` | "+meaning.Of(r).Sentence+" |")
 	}
 	if diff := cmp.Diff(want, strings.Split(got, "\n")); diff != "" {
 		t.Errorf("the table of reasons and README.md:\n%s", diff)
