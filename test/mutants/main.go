@@ -124,18 +124,19 @@ func report(chosen []Mutant, results []Outcome, explained equivalent, took time.
 		switch isExplained := explained[m.Name()] != ""; {
 		case results[i].isSurvivor() && !isExplained:
 			unexplained++
-		case results[i] == noticed && isExplained:
+		case results[i].isNoticed() && isExplained:
 			wrong++
 		}
 	}
 	survivors := count[survived] + count[unmet]
-	tried := count[noticed] + survivors
+	caught := count[noticed] + count[timedOut]
+	tried := caught + survivors
 	if tried == 0 {
 		return fmt.Errorf("no mutant was tried")
 	}
-	share := float64(count[noticed]) / float64(tried)
-	fmt.Printf("%d mutants: %d noticed (%.1f %%), %d survived, of which no test reaches %d and %d are explained; %d did not compile; %s\n",
-		tried, count[noticed], 100*share, survivors, count[unmet], survivors-unexplained, count[unfit], took.Round(time.Second))
+	share := float64(caught) / float64(tried)
+	fmt.Printf("%d mutants: %d noticed (%.1f %%), of these %d by a timeout; %d survived, of which no test reaches %d and %d are explained; %d did not compile; %s\n",
+		tried, caught, 100*share, count[timedOut], survivors, count[unmet], survivors-unexplained, count[unfit], took.Round(time.Second))
 	switch {
 	case unexplained > 0:
 		return fmt.Errorf("%d mutants survived without an explanation: write a test that notices, or say in equivalent.txt why nothing changes", unexplained)

@@ -223,11 +223,11 @@ func TestHalf(t *testing.T) {
 		}
 	}
 	want := map[string]Outcome{
-		"n < 0 -> false":        noticed,
+		"n < 0 -> false":        timedOut,
 		"n < 0 -> n <= 0":       unmet,
 		"n > 1000 -> false":     unmet,
 		"n > 1000 -> n >= 1000": unmet,
-		"i == n -> false":       noticed,
+		"i == n -> false":       timedOut,
 		"keep() -> nothing":     survived,
 		"f -> true":             unfit,
 		"true -> true":          unfit,
@@ -302,6 +302,7 @@ func TestReport(t *testing.T) {
 		"unexplained":             {map[int]Outcome{1: survived}, explain(), "1 mutants survived without an explanation"},
 		"reached by no test":      {map[int]Outcome{1: unmet}, explain(), "1 mutants survived without an explanation"},
 		"explained and noticed":   {nil, explain(1), "a test noticed 1 mutants"},
+		"explained and timed out": {map[int]Outcome{1: timedOut}, explain(1), "a test noticed 1 mutants"},
 		"too many are equivalent": {map[int]Outcome{1: survived, 2: survived, 3: survived, 4: survived}, explain(1, 2, 3, 4), "should notice 97 %"},
 	} {
 		got := slices.Clone(results)

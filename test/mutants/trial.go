@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -18,10 +19,13 @@ type Outcome int
 // Outcomes.
 const (
 	noticed  Outcome = iota // a test failed
+	timedOut                // a test did not end in time, which counts as noticed
 	survived                // no test failed
 	unmet                   // survived, because no test reaches the change
 	unfit                   // the mutant does not compile
 )
+
+func (o Outcome) isNoticed() bool { return o == noticed || o == timedOut }
 
 func (o Outcome) isSurvivor() bool { return o == survived || o == unmet }
 
@@ -29,8 +33,10 @@ func (o Outcome) isSurvivor() bool { return o == survived || o == unmet }
 // if the outcome is as expected.
 func (o Outcome) remark(explained bool) string {
 	switch {
-	case o == noticed && explained:
+	case o.isNoticed() && explained:
 		return "noticed, although explained"
+	case o == timedOut:
+		return "timed out"
 	case o == survived && !explained:
 		return "survived"
 	case o == unmet && !explained:
@@ -149,14 +155,14 @@ func (t *trial) tryRego(ctx context.Context, m Mutant) (Outcome, error) {
 	if err := os.WriteFile(filepath.Join(dir, m.File), m.Apply(source), 0o600); err != nil {
 		return 0, err
 	}
-	if result, err := t.regoTests(ctx, copied, "-test.run", "^TestRegoIsStrict$"); err != nil || result == noticed {
+	if result, err := t.regoTests(ctx, copied, "-test.run", "^TestRegoIsStrict$"); err != nil || result.isNoticed() {
 		return unfit, err
 	}
 	if err := t.run(ctx, t.generator, copied); err != nil {
 		return 0, err
 	}
 	result, err := t.regoTests(ctx, copied, "-test.run", "^(TestRego|TestClassesAgree|TestClassesAgreeOnAnything|TestSuites)$")
-	if err != nil || result == noticed {
+	if err != nil || result.isNoticed() {
 		return result, err
 	}
 	return t.regoTests(ctx, copied, "-test.skip", "^(TestRego|TestClasses|TestConftest|TestGator|TestGeneratedFiles|TestEmbedded|TestSuites)", "-model.cases", "10000")
@@ -172,13 +178,15 @@ func (t *trial) regoTests(ctx context.Context, folder string, args ...string) (O
 
 // outcome runs tests. Only an exit code is an outcome; other errors are errors of the run.
 func outcome(ctx context.Context, cmd *exec.Cmd) (Outcome, error) {
-	err := cmd.Run()
+	said, err := cmd.CombinedOutput()
 	var exit *exec.ExitError
 	switch {
 	case ctx.Err() != nil:
 		return 0, ctx.Err()
 	case err == nil:
 		return survived, nil
+	case bytes.Contains(said, []byte("panic: test timed out")):
+		return timedOut, nil
 	case errors.As(err, &exit):
 		return noticed, nil
 	}
