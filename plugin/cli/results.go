@@ -177,6 +177,9 @@ func (t *Terminal) ComplainAbout(results []Result) {
 		if err == nil {
 			continue
 		}
+		if t.Advise != nil {
+			err = t.Advise(err)
+		}
 		var refused *HintedError
 		if errors.As(err, &refused) {
 			hint = refused.Hint

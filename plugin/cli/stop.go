@@ -20,6 +20,9 @@ type timeoutError struct{ after time.Duration }
 
 func (e timeoutError) Error() string { return fmt.Sprintf("not done within --timeout %s", e.after) }
 
+// Is reports that a timeoutError is a context.DeadlineExceeded.
+func (e timeoutError) Is(target error) bool { return target == context.DeadlineExceeded }
+
 // StopCause says of an error that came of stopping everything why that was done.
 func StopCause(ctx context.Context, err error) error {
 	if err == nil || ctx.Err() == nil {

@@ -63,6 +63,8 @@ type Terminal struct {
 	Bar        bar
 	Interrupts *Interrupts
 	Timeout    time.Duration // of --timeout; zero is none
+	// Advise returns an error with the hints that its cause calls for. Nil adds none.
+	Advise func(error) error
 }
 
 // isTerminal reports whether a stream is one that a person looks at or types on.

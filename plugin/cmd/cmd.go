@@ -71,7 +71,7 @@ func Run(ctx context.Context, cfg Config) (code int) {
 	if err == nil && help.err != nil {
 		err = fmt.Errorf("writing the output: %w", help.err)
 	}
-	return cli.Report(cfg.Streams.ErrOut, err)
+	return cli.Report(cfg.Streams.ErrOut, connect.Advised(err))
 }
 
 // failing records the first error of a writer. cobra, which prints help and completion
@@ -90,7 +90,7 @@ func (w *failing) Write(b []byte) (int, error) {
 // New makes the command tree.
 func New(cfg Config) *cobra.Command {
 	g := &connect.Session{
-		Terminal: cli.Terminal{Streams: cfg.Streams, Interrupts: cfg.Interrupts},
+		Terminal: cli.Terminal{Streams: cfg.Streams, Interrupts: cfg.Interrupts, Advise: connect.Advised},
 		Kube:     connect.NewKube(cfg.Streams.ErrOut), ConfigDir: cfg.ConfigDir, Words: cfg.Args,
 	}
 	root := &cobra.Command{

@@ -145,7 +145,7 @@ func (c *Client) attempt(ctx context.Context, call Call, request common.OCIReque
 		c.id.Refused()
 	}
 	if res.StatusCode < 200 || res.StatusCode > 299 {
-		return nil, ReadRefusal(call, res)
+		return nil, c.refusal(call, res)
 	}
 	body, err := ReadBody(res.Body, cmp.Or(call.MaxAnswer, maxAnswer))
 	if err != nil {
@@ -157,6 +157,15 @@ func (c *Client) attempt(ctx context.Context, call Call, request common.OCIReque
 		return nil, call.Malformed("%d bytes of %.40q: %w", len(body), res.Header.Get("Content-Type"), err)
 	}
 	return res.Header, nil
+}
+
+// refusal returns the error of an answer whose status is not a success.
+func (c *Client) refusal(call Call, res *http.Response) error {
+	err := ReadRefusal(call, res)
+	if e, ok := errors.AsType[*Error](err); ok {
+		e.Identity, e.AuthKind = c.id.Name, c.id.AuthKind
+	}
+	return err
 }
 
 // delayed reports why a call takes longer, while the call continues.

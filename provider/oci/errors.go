@@ -20,9 +20,14 @@ type Error struct {
 	Message   string
 	RequestID string // opc-request-id, which Oracle's support asks for
 	Hint      string // the probable cause, if this package knows it
+	Identity  string // the name of the identity that sent the request
+	AuthKind  string // the auth kind of the identity, such as "api_key"
 
 	retryAfter time.Duration
 }
+
+// RetryAfter returns how long OCI asks the caller to wait, or 0.
+func (e *Error) RetryAfter() time.Duration { return e.retryAfter }
 
 func (e *Error) Error() string {
 	code := e.Code
@@ -62,6 +67,15 @@ func (e *failure) Error() string {
 }
 
 func (e *failure) Unwrap() error { return e.err }
+
+// NoAnswer returns the host of a call that got no answer, or one that cannot be read.
+// For other errors it returns "".
+func NoAnswer(err error) string {
+	if f, ok := errors.AsType[*failure](err); ok {
+		return f.host
+	}
+	return ""
+}
 
 // brokenError says that a connection was not made or broke. Another attempt may
 // succeed.
@@ -126,6 +140,14 @@ type proxyRefusal struct {
 
 func (e *proxyRefusal) Error() string {
 	return fmt.Sprintf("the proxy %s answered CONNECT with %d %s", e.proxy, e.status, http.StatusText(e.status))
+}
+
+// ProxyStatus returns the status with which a proxy refused to connect to OCI, or 0.
+func ProxyStatus(err error) int {
+	if refusal, ok := errors.AsType[*proxyRefusal](err); ok {
+		return refusal.status
+	}
+	return 0
 }
 
 // NoSuchHost reports whether a call failed because its host does not exist. The name

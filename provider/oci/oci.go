@@ -32,6 +32,8 @@ const UserAgent = "oke-sign"
 type Identity struct {
 	// Name says where the identity comes from. It holds no secret.
 	Name string
+	// AuthKind is the auth kind, such as api_key. Errors carry it for hints.
+	AuthKind string
 	// Tenancy is the OCID of the identity's tenancy.
 	Tenancy string
 	// Region is where calls go when the caller names no other region.

@@ -16,6 +16,9 @@ func (e *unvouchedError) Error() string { return e.err.Error() }
 
 func (e *unvouchedError) Unwrap() error { return e.err }
 
+// IsExpired reports whether err is about a token that expired by its own claim.
+func IsExpired(err error) bool { return errors.Is(err, errExpired) }
+
 // IsNoConfig reports whether SignIn failed because the configuration file does not exist.
 func IsNoConfig(err error) bool {
 	_, ok := errors.AsType[*noConfigError](err)

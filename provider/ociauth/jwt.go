@@ -66,14 +66,6 @@ func readToken(file string) (string, error) {
 	return token, checkToken(token, time.Now())
 }
 
-// renewal returns the hint for an expired session.
-func renewal(err error) string {
-	if errors.Is(err, errExpired) {
-		return "; run `oci session refresh` or `oci session authenticate`"
-	}
-	return ""
-}
-
 const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 
 // consists reports whether s has only characters of set. Trim stops at the first

@@ -122,7 +122,7 @@ func (p profile) signIn(cfg Config) (oci.Identity, error) {
 			return oci.Identity{}, err
 		}
 	}
-	id, err := locate(oci.Identity{Name: p.String()}, tenancy, region)
+	id, err := locate(oci.Identity{Name: p.String(), AuthKind: p.kind(cfg.Kind)}, tenancy, region)
 	if err != nil {
 		return oci.Identity{}, err
 	}
@@ -220,10 +220,19 @@ func (p profile) identify(kind string) (func() (credential, error), error) {
 	if p.values["key_file"] == "" && p.values["key_content"] == "" {
 		return nil, errors.New("key_file is missing")
 	}
-	if kind == KindSecurityToken || p.values["user"] == "" && p.values["security_token_file"] != "" {
+	if p.kind(kind) == KindSecurityToken {
 		return p.sessionToken()
 	}
 	return p.apiKey()
+}
+
+// kind returns the auth kind that the profile is used with. A profile without a user may
+// have a session token.
+func (p profile) kind(asked string) string {
+	if asked == KindSecurityToken || p.values["user"] == "" && p.values["security_token_file"] != "" {
+		return KindSecurityToken
+	}
+	return KindAPIKey
 }
 
 // privateKey reads the key and returns a name for its source.
@@ -274,8 +283,8 @@ func (p profile) apiKey() (func() (credential, error), error) {
 }
 
 // sessionToken reads the token from disk for each request. A token lives an hour. The
-// command `oci session refresh` writes a new one, and `oci session authenticate` one
-// with a new key.
+// command `oci session refresh` renews a token that has not expired, and
+// `oci session authenticate` makes one with a new key.
 func (p profile) sessionToken() (func() (credential, error), error) {
 	tokenFile, err := p.need("security_token_file")
 	if err != nil {
@@ -288,7 +297,7 @@ func (p profile) sessionToken() (func() (credential, error), error) {
 	return func() (credential, error) {
 		token, err := readToken(tokenFile)
 		if err != nil {
-			return credential{}, fmt.Errorf("security_token_file %s: %w%s", tokenFile, err, renewal(err))
+			return credential{}, fmt.Errorf("security_token_file %s: %w", tokenFile, err)
 		}
 		pem, name, err := p.privateKey()
 		if err != nil {

@@ -120,7 +120,7 @@ func TestBadProfiles(t *testing.T) {
 		"a session without a token":      {config: ociauth.Config{Kind: ociauth.KindSecurityToken}, change: with("x", "y"), want: []string{"security_token_file is missing"}},
 		"a missing token file":           {profile: "SESSION", change: with("security_token_file", "/nowhere/token"), want: []string{"security_token_file /nowhere/token: open /nowhere/token"}},
 		"a token with a line break":      {profile: "SESSION", change: with("security_token_file", "bad_token"), want: []string{"bad_token: it holds no token"}},
-		"an expired token":               {profile: "SESSION", change: with("security_token_file", "old_token"), want: []string{"the token expired at 20", "oci session refresh"}},
+		"an expired token":               {profile: "SESSION", change: with("security_token_file", "old_token"), want: []string{"the token expired at 20"}},
 		"a missing file of authorities":  {config: ociauth.Config{Client: oci.Config{CAFile: "/nowhere/ca.pem"}}, change: with("x", "y"), want: []string{"reading certificate authorities: open /nowhere/ca.pem"}},
 		"authorities that are not PEM":   {config: ociauth.Config{Client: oci.Config{CAFile: "/dev/null"}}, change: with("x", "y"), want: []string{"/dev/null holds no certificate in PEM"}},
 		"the environment fills no gap":   {change: func(string) string { return "region=us-ashburn-1\n" }, want: []string{"tenancy is missing"}},

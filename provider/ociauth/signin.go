@@ -34,6 +34,9 @@ func signIn(ctx context.Context, cfg Config, transport *http.Transport) (*oci.Cl
 	if err != nil {
 		return nil, err
 	}
+	if id.AuthKind == "" {
+		id.AuthKind = cfg.Kind
+	}
 	return oci.New(id, transport, cfg.Client), nil
 }
 

@@ -12,9 +12,7 @@ import (
 
 func checkKeys(f *facts) []finding {
 	if f.keys.err != nil {
-		x := unknown(f.keys.err)
-		x.Fix = "kubectl oke-sign keys list shows whether you reach OCI Vault"
-		return []finding{x}
+		return []finding{unknownOr("kubectl oke-sign keys list shows whether you reach OCI Vault", f.keys.err)}
 	}
 	var found []finding
 	for _, k := range f.keys.is {
@@ -30,9 +28,7 @@ func checkKeys(f *facts) []finding {
 		remove := "kubectl oke-sign policy remove-key " + cli.Clip(k.id, 255)
 		switch {
 		case k.err != nil:
-			x := unknown(fmt.Errorf("%s: %w", name, k.err))
-			x.Fix = list
-			found = append(found, x)
+			found = append(found, unknownOr(list, fmt.Errorf("%s: %w", name, k.err)))
 		case k.realm != "":
 			found = append(found, warns(list, "%s is in another realm than %s, and no identity reaches both: images that it signed are denied", name, k.realm))
 		case k.key.Missing:

@@ -489,9 +489,7 @@ func grant(f *facts) string {
 func checkOKE(f *facts) []finding {
 	switch c := f.oke.is; {
 	case f.oke.err != nil:
-		x := unknown(f.oke.err)
-		x.Fix = "check --cluster, and that a policy lets you `read clusters`"
-		return []finding{x}
+		return []finding{unknownOr("check --cluster, and that a policy lets you `read clusters`", f.oke.err)}
 	case c == nil:
 		return []finding{{State: stateSkipped, Detail: "the kubeconfig does not name an OKE cluster, so the OKE image policy was not checked", Fix: "kubectl oke-sign doctor --cluster OCID checks it"}}
 	case !c.Policy.Enabled:

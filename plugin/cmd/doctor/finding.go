@@ -1,13 +1,14 @@
 package doctor
 
 import (
-	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"github.com/oke-sign/oke-sign/plugin/cli"
+	"github.com/oke-sign/oke-sign/plugin/connect"
 )
 
 // States of a finding.
@@ -42,14 +43,24 @@ func warns(fix, format string, args ...any) finding {
 	return finding{State: stateWarns, Detail: fmt.Sprintf(format, args...), Fix: fix}
 }
 
+// unknown returns the finding of a check that could not read what it needs. Its fix is
+// the advice about the cause.
 func unknown(err error) finding {
-	fix := "try again; if it stays, fix the cause that the error names"
-	switch {
+	return unknownOr("try again; if it stays, fix the cause that the error names", err)
+}
+
+// unknownOr is unknown with the fix for a cause that nothing is known about.
+func unknownOr(fix string, err error) finding {
+	var given *cli.HintedError
+	switch advice := connect.Advise(err); {
 	case apierrors.IsForbidden(err):
 		fix = "ask for the right to read it"
-	case errors.Is(err, context.DeadlineExceeded):
-		fix = "try again with a longer --timeout"
+	case advice != "":
+		fix = advice
+	case errors.As(err, &given):
+		fix = given.Hint
 	}
+	fix, _, _ = strings.Cut(fix, "\n") // the error shows the other hints
 	return finding{State: stateUnknown, Detail: cli.Clip(err.Error(), 400), Fix: fix, err: err}
 }
 
