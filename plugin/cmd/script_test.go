@@ -118,6 +118,8 @@ func TestScripts(t *testing.T) {
 			"seen":    seen,
 			"sound":   sound,
 			"answers": answers,
+
+			"registry": otherRegistry,
 		},
 	})
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/oke-sign/oke-sign/plugin/cli"
 	"github.com/oke-sign/oke-sign/plugin/connect"
 	"github.com/oke-sign/oke-sign/plugin/manifest"
+	"github.com/oke-sign/oke-sign/plugin/otherregistry"
 	"github.com/oke-sign/oke-sign/plugin/workload"
 	"github.com/oke-sign/oke-sign/provider/image"
 )
@@ -43,10 +44,11 @@ in a file changes: comments, order and anchors stay, in YAML, JSON and the
 images of a kustomization. -f - reads standard input and prints it pinned. For
 images as arguments, the command prints the pinned references.
 
-The command asks OCI Registry, with your identity. It asks no other registry,
-leaves images of others as they are, and names them. It does not write a file
-with a tag that it cannot resolve. It rejects templates of Helm: pin the
-manifests that they render, or the values by hand.
+The command asks OCI Registry with your identity, and other registries with your
+Docker credentials, as docker login stores them. --registries OCIRegistry leaves
+images of other registries alone. The command does not write a file with a tag
+that it cannot resolve. It rejects templates of Helm: pin the manifests that
+they render, or the values by hand.
 
 Exit code 0: done. 1: the command failed for some image. 3, with --check: an
 image has no digest. --check alone asks nothing and writes nothing.`,
@@ -59,7 +61,7 @@ image has no digest. --check alone asks nothing and writes nothing.`,
   kubectl oke-sign pin --check -f deploy/
   helm template web | kubectl oke-sign pin -f - | kubectl apply -f -
 
-  kubectl oke-sign pin ` + cli.ExampleTag,
+  kubectl oke-sign pin ` + cli.ExampleTag + ` nginx:1.27`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := o.validate(args, cmd.Flags().Changed("output")); err != nil {
 				return err
@@ -73,7 +75,7 @@ image has no digest. --check alone asks nothing and writes nothing.`,
 	flags.BoolVar(&o.check, "check", false, "Only check that every image has a digest.")
 	flags.BoolVar(&o.diff, "diff", false, "Print what would change, and write nothing.")
 	flags.BoolVar(&o.keepTags, "keep-tags", false, "Write NAME:TAG@DIGEST. The tag is for people; nodes ignore it.")
-	flags.StringVar(&o.registries, "registries", "All", "`WHOSE` images --check is about: All or OCIRegistry, as in OKEImageDigests.")
+	flags.StringVar(&o.registries, "registries", "All", "`WHOSE` images need a digest: All or OCIRegistry, as in OKEImageDigests.")
 	o.out.Bind(flags)
 	return cmd
 }
@@ -119,9 +121,18 @@ type pinnedImage struct {
 	Detail string `json:"detail,omitempty"`
 	Error  string `json:"error,omitempty"`
 
-	ref image.Reference // to resolve, if it is one
-	err error
+	ref   image.Reference         // to resolve in OCI Registry, if it is one
+	other otherregistry.Reference // to resolve in another registry, if it is one
+	err   error
 }
+
+// unresolved reports whether a registry must say the digest.
+func (p pinnedImage) unresolved() bool {
+	return p.ref != image.Reference{} || p.other != otherregistry.Reference{}
+}
+
+// isOther reports whether the image is of an other registry.
+func (p pinnedImage) isOther() bool { return image.Classify(p.Image) == image.Other }
 
 func (o *pinOptions) run(ctx context.Context, args []string) error {
 	ctx, cancel := o.WithTimeout(ctx)
@@ -140,15 +151,11 @@ func (o *pinOptions) run(ctx context.Context, args []string) error {
 	return o.show(ctx, work)
 }
 
-// read reads all files. In a directory may lie what is no manifest.
+// read reads all files. A directory may have files that are no manifests.
 func (o *pinOptions) read(ctx context.Context, args []string) ([]pinning, error) {
 	var work []pinning
 	for _, arg := range args {
-		p := classified(pinnedImage{Image: arg})
-		if p.Result == "left" {
-			p.Result, p.err = "failed", &cli.HintedError{What: errors.New("not an image of OCI Registry, and other registries are not asked"), Hint: "their own tools show the digest"}
-		}
-		work = append(work, pinning{images: []pinnedImage{p}})
+		work = append(work, pinning{images: []pinnedImage{o.classified(pinnedImage{Image: arg})}})
 	}
 	for _, path := range o.files {
 		files, found := []string{path}, false
@@ -182,14 +189,14 @@ func (o *pinOptions) read(ctx context.Context, args []string) ([]pinning, error)
 	for i := range work {
 		w := &work[i]
 		if w.source == nil {
-			objects++ // that it cannot be read is told by itself
+			objects++ // its own error tells that it cannot be read
 			continue
 		}
 		objects += w.source.Objects
 		for _, n := range w.source.Images {
-			p := classified(pinnedImage{Image: n.Ref, File: w.path, Line: n.Line, Object: n.Object, Place: n.Place()})
+			p := o.classified(pinnedImage{Image: n.Ref, File: w.path, Line: n.Line, Object: n.Object, Place: n.Place()})
 			if n.Elsewhere {
-				p.Result, p.Detail, p.ref = "left", "its tag is said by the manifests, not here", image.Reference{}
+				p.leave("left", "the manifests name its tag, not this file")
 			}
 			w.images = append(w.images, p)
 		}
@@ -201,8 +208,13 @@ func (o *pinOptions) read(ctx context.Context, args []string) ([]pinning, error)
 	return work, nil
 }
 
+// leave says that nothing is done about an image here.
+func (p *pinnedImage) leave(result, detail string) {
+	p.Result, p.Detail, p.ref, p.other = result, detail, image.Reference{}, otherregistry.Reference{}
+}
+
 // classified says what can be done about an image before anybody is asked.
-func classified(p pinnedImage) pinnedImage {
+func (o *pinOptions) classified(p pinnedImage) pinnedImage {
 	ref, err := image.Parse(p.Image)
 	_, digest, _ := strings.Cut(p.Image, "@")
 	switch {
@@ -210,15 +222,20 @@ func classified(p pinnedImage) pinnedImage {
 		p.Result, p.Detail = "tag", err.Error()
 	case image.ValidDigest(digest):
 		p.Result, p.Pinned = "digest", p.Image
-	case err != nil:
-		p.Result, p.Detail = "left", "another registry; write the digest by hand"
-	default:
+	case err == nil:
 		p.Result, p.ref = "tag", ref
+	case o.registries == "OCIRegistry":
+		p.Result, p.Detail = "left", "an image of another registry"
+	default:
+		p.Result = "tag"
+		if p.other, err = otherregistry.Parse(p.Image); err != nil {
+			p.Detail = err.Error()
+		}
 	}
 	return p
 }
 
-// settle finds the names that stand for what a kustomization says.
+// settle finds the names that a kustomization replaces.
 func settle(work []pinning) {
 	said := make(map[string]string)
 	for _, w := range work {
@@ -233,9 +250,13 @@ func settle(work []pinning) {
 	}
 	for _, w := range work {
 		for i, p := range w.images {
-			name, _, _ := strings.Cut(p.Image, ":")
-			if file := said[name]; file != "" && p.Result == "left" {
-				w.images[i].Result, w.images[i].Detail = "replaced", "by "+file
+			name := p.Image
+			if tag := strings.LastIndexByte(name, ':'); tag > strings.LastIndexByte(name, '/') {
+				name = name[:tag]
+			}
+			replaces := w.source != nil && w.source.Images[i].Field == "images"
+			if file := said[name]; file != "" && !replaces && p.isOther() && p.Result != "digest" {
+				w.images[i].leave("replaced", "by "+file)
 			}
 		}
 	}
@@ -244,48 +265,67 @@ func settle(work []pinning) {
 // resolve asks for the digest of each tag once. It notes a failure at every image that
 // needs the tag.
 func (o *pinOptions) resolve(ctx context.Context, work []pinning) map[string]string {
-	refs := make(map[string]image.Reference)
+	wanted := make(map[string]pinnedImage)
 	var names []string
 	for _, w := range work {
 		for _, p := range w.images {
-			if _, seen := refs[p.Image]; !seen && p.ref != (image.Reference{}) {
-				refs[p.Image] = p.ref
+			if _, seen := wanted[p.Image]; !seen && p.unresolved() {
+				wanted[p.Image] = p
 				names = append(names, p.Image)
 			}
 		}
 	}
+	look := o.resolver(ctx, wanted)
+	done := o.Progress("resolved %d of %d tags", len(names))
 	digests, failed := make(map[string]string), make(map[string]error)
-	if len(names) > 0 {
-		cloud, err := o.ConnectImages(ctx)
-		if err != nil {
-			err = cli.SharedError(cli.StopCause(ctx, err))
-		}
-		done := o.Progress("resolved %d of %d tags", len(names))
-		found := make([]string, len(names))
-		for i, r := range cli.ForEach(ctx, names, func(ctx context.Context, i int) cli.Result {
-			defer done()
-			if err != nil {
-				return cli.Result{Err: err}
-			}
-			img, _, err := cloud.Pinned(ctx, refs[names[i]].Effective())
-			found[i] = img.Digest
-			return cli.Result{Err: err}
-		}) {
-			if r.Err != nil {
-				failed[names[i]] = r.Err
-			} else {
-				digests[names[i]] = found[i]
-			}
+	found := make([]string, len(names))
+	for i, r := range cli.ForEach(ctx, names, func(ctx context.Context, i int) cli.Result {
+		defer done()
+		var err error
+		found[i], err = look(ctx, wanted[names[i]])
+		return cli.Result{Err: err}
+	}) {
+		if r.Err != nil {
+			failed[names[i]] = r.Err
+		} else {
+			digests[names[i]] = found[i]
 		}
 	}
 	for _, w := range work {
 		for i, p := range w.images {
-			if err := failed[p.Image]; err != nil {
+			if err := failed[p.Image]; err != nil && p.unresolved() {
 				w.images[i].Result, w.images[i].err = "failed", err
 			}
 		}
 	}
 	return digests
+}
+
+// resolver returns the function that asks the registry of an image. It signs in to OCI
+// only if an image is there.
+func (o *pinOptions) resolver(ctx context.Context, wanted map[string]pinnedImage) func(context.Context, pinnedImage) (string, error) {
+	others := otherregistry.New()
+	var cloud *connect.Cloud
+	var err error
+	for _, p := range wanted {
+		if p.ref == (image.Reference{}) {
+			continue
+		}
+		if cloud, err = o.ConnectImages(ctx); err != nil {
+			err = cli.SharedError(cli.StopCause(ctx, err))
+		}
+		break
+	}
+	return func(ctx context.Context, p pinnedImage) (string, error) {
+		if p.ref == (image.Reference{}) {
+			return others.Digest(ctx, p.other)
+		}
+		if err != nil {
+			return "", err
+		}
+		img, _, err := cloud.Pinned(ctx, p.ref.Effective())
+		return img.Digest, err
+	}
 }
 
 // pin makes the new text of a file and writes it, unless something of it failed.
@@ -305,7 +345,7 @@ func (o *pinOptions) pin(w *pinning, digests map[string]string) {
 	for i, p := range w.images {
 		digest, ok := digests[p.Image]
 		switch {
-		case !ok || p.ref == (image.Reference{}):
+		case !ok || !p.unresolved():
 		case failed || w.err != nil:
 			w.images[i].Result, w.images[i].Detail = "unwritten", "another image of the file failed"
 		default:
@@ -314,8 +354,8 @@ func (o *pinOptions) pin(w *pinning, digests map[string]string) {
 	}
 }
 
-// replaceFile puts new text in the place of a file's old one, all at once, and
-// only if the old one still stands there. The file keeps its mode.
+// replaceFile replaces the text of a file at once, and only if the file still has the old
+// text. The file keeps its mode.
 func replaceFile(path string, from, to []byte) error {
 	path, err := filepath.EvalSymlinks(path)
 	if err != nil {
@@ -329,7 +369,7 @@ func replaceFile(path string, from, to []byte) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(f.Name()) //nolint:errcheck // after the renaming there is none
+	defer os.Remove(f.Name()) //nolint:errcheck // after the renaming it does not exist
 	_, err = f.Write(to)
 	if err = errors.Join(err, f.Chmod(info.Mode().Perm()), f.Sync(), f.Close()); err != nil {
 		return err
@@ -339,7 +379,7 @@ func replaceFile(path string, from, to []byte) error {
 		return err
 	}
 	if !bytes.Equal(now, from) {
-		return &cli.HintedError{What: errors.New("somebody else has written it meanwhile, so it was left"), Hint: "run the command again"}
+		return &cli.HintedError{What: errors.New("somebody else changed the file in the meantime, so it was not changed"), Hint: "run the command again"}
 	}
 	return os.Rename(f.Name(), path)
 }
@@ -375,8 +415,8 @@ func (o *pinOptions) show(ctx context.Context, work []pinning) error {
 	return err
 }
 
-// text is what goes to standard output in the place of a list: a diff or, of
-// standard input, the text itself.
+// text returns what standard output gets instead of a list: a diff, or the pinned text of
+// standard input.
 func (o *pinOptions) text(work []pinning) []byte {
 	if o.diff {
 		text := []byte{}
@@ -399,8 +439,8 @@ func (o *pinOptions) result(p pinnedImage) cli.Result {
 	}
 	r := cli.Result{Target: p.Image, Value: p, PartialErr: p.err}
 	if o.check {
-		r.Denied = p.Result == "tag" || p.Result == "pinned" || p.Result == "left" && o.registries == "All" && p.ref == (image.Reference{}) && image.Classify(p.Image) == image.Other
-	} else if p.Result == "tag" { // nothing can be asked about it
+		r.Denied = p.Result == "tag" || p.Result == "pinned"
+	} else if p.Result == "tag" { // no registry can say its digest
 		r.PartialErr = &cli.HintedError{What: errors.New(p.Detail), Hint: "write it as host/path:tag; for OCI Registry use one of its host names"}
 	}
 	if p.Pinned != "" {
@@ -425,7 +465,7 @@ func (o *pinOptions) summarize(tally map[string]int) {
 	all := 0
 	var parts []string
 	for _, word := range []struct{ result, text string }{
-		{"pinned", "pinned"}, {"digest", "with a digest before"}, {"tag", "without a digest"},
+		{"pinned", "pinned"}, {"digest", "with a digest already"}, {"tag", "without a digest"},
 		{"replaced", "replaced by a kustomization"}, {"left", "left"}, {"unwritten", "not written"}, {"failed", "failed"},
 	} {
 		text := word.text
@@ -438,7 +478,7 @@ func (o *pinOptions) summarize(tally map[string]int) {
 		}
 	}
 	if all == 0 {
-		o.Remark("no image named in it")
+		o.Remark("no image is named there")
 		return
 	}
 	o.Remark("%s: %s", cli.Count(all, "image"), strings.Join(parts, ", "))
