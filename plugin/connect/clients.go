@@ -15,7 +15,7 @@ import (
 	"github.com/oke-sign/oke-sign/provider/vulnscan"
 )
 
-// Cloud is OCI as one principal sees it.
+// Cloud is OCI as one identity sees it.
 type Cloud struct {
 	Who      *oci.Client
 	Registry *registry.Client
@@ -23,7 +23,7 @@ type Cloud struct {
 	Scanning *vulnscan.Client
 }
 
-// Connect says who asks OCI and makes the clients.
+// Connect signs in to OCI and makes the clients.
 func (s *Session) Connect(ctx context.Context) (*Cloud, error) {
 	tenancies, err := s.tenancyMap()
 	if err != nil {
@@ -43,8 +43,8 @@ func (s *Session) Connect(ctx context.Context) (*Cloud, error) {
 	}, nil
 }
 
-// ConnectImages connects for questions about images, which begin with whose
-// they are.
+// ConnectImages connects for questions about images. They start with the tenancy of
+// the image.
 func (s *Session) ConnectImages(ctx context.Context) (*Cloud, error) {
 	c, err := s.Connect(ctx)
 	if err != nil {
@@ -56,18 +56,18 @@ func (s *Session) ConnectImages(ctx context.Context) (*Cloud, error) {
 	return c, nil
 }
 
-// Checker decides as the provider does, from the same evidence.
+// Checker returns a checker that decides as the provider does, from the same
+// evidence.
 func (c *Cloud) Checker() *checker.Checker {
 	return checker.New(checker.Config{Images: c.Registry, Keys: c.Vault})
 }
 
-// Scans says what scans say, as the provider does.
+// Scans returns a checker that reports scans as the provider does.
 func (c *Cloud) Scans() *vulnreport.Checker {
 	return vulnreport.New(vulnscan.Check(c.Registry, c.Scanning))
 }
 
-// Pinned looks an image up by tag or digest, and returns it with the reference
-// that pins it.
+// Pinned returns the image of a tag or digest, with the reference that pins it.
 func (c *Cloud) Pinned(ctx context.Context, ref image.Reference) (registry.Image, image.Reference, error) {
 	img, err := c.Registry.Image(ctx, ref)
 	if errors.Is(err, registry.ErrNotFound) {

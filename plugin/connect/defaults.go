@@ -19,23 +19,24 @@ import (
 // maxDefaults bounds the file of defaults, in bytes.
 const maxDefaults = 1 << 20
 
-// Defaults is what a user has chosen once, in a file of theirs: nothing in it is
-// secret, and nothing in it says what is trusted.
+// Defaults are a user's choices, in a file of the user. The file has no secret, and
+// it does not say what is trusted.
 type Defaults struct {
-	// Contexts are the choices by kubeconfig context; "" is outside of any.
+	// Contexts has the choices by kubeconfig context. "" is for commands without a
+	// context.
 	Contexts map[string]Choice `json:"contexts,omitempty"`
 }
 
-// Choice is what holds in one context.
+// Choice has the choices of one context.
 type Choice struct {
 	Key string `json:"key"` // OCID of the key to sign with
 }
 
-// defaultsFile is where they are kept.
+// defaultsFile returns the path of the file.
 func (s *Session) defaultsFile() string { return filepath.Join(s.ConfigDir, "oke-sign", "config.yaml") }
 
-// ReadDefaults reads them. A file with anything in it that is not known is an
-// error: what a newer version wrote there would be lost at the next change.
+// ReadDefaults reads the file. An unknown field is an error: otherwise the next
+// change would lose the fields of a newer version.
 func (s *Session) ReadDefaults() (Defaults, error) {
 	var d Defaults
 	if s.ConfigDir == "" {
@@ -61,7 +62,7 @@ func (s *Session) ReadDefaults() (Defaults, error) {
 func parseDefaults(text []byte) (Defaults, error) {
 	var d Defaults
 	if err := yaml.UnmarshalStrict(text, &d); err != nil {
-		// The library says by which ways it got there.
+		// The library adds a prefix for each of its steps.
 		return Defaults{}, errors.New(strings.TrimPrefix(err.Error(), "error unmarshaling JSON: while decoding JSON: json: "))
 	}
 	for name, c := range d.Contexts {
@@ -72,8 +73,8 @@ func parseDefaults(text []byte) (Defaults, error) {
 	return d, nil
 }
 
-// ChangeDefaults changes the defaults. Of several commands at once each changes what
-// the one before it has kept.
+// ChangeDefaults changes the defaults. Simultaneous commands change them one after
+// the other, so no change is lost.
 func (s *Session) ChangeDefaults(change func(*Defaults)) (err error) {
 	if s.ConfigDir == "" {
 		return &cli.HintedError{What: errors.New("there is no directory to keep the default key in"), Hint: "set HOME, or name the key with --key each time"}
@@ -98,7 +99,7 @@ func (s *Session) ChangeDefaults(change func(*Defaults)) (err error) {
 	return nil
 }
 
-// writeDefaults keeps the defaults. Readers see the old file or the new one, never a
+// writeDefaults writes the file. Readers see the old file or the new one, never a
 // part of it.
 func writeDefaults(file string, d Defaults) error {
 	text, err := yaml.Marshal(d)
@@ -116,7 +117,8 @@ func writeDefaults(file string, d Defaults) error {
 	return os.Rename(f.Name(), file)
 }
 
-// DefaultKey is the key that was chosen for the context in use, if any.
+// DefaultKey returns the key that the user has chosen for the current context, if
+// any.
 func (s *Session) DefaultKey() (id signature.KeyID, context string, err error) {
 	d, err := s.ReadDefaults()
 	if err != nil || len(d.Contexts) == 0 {
@@ -131,7 +133,7 @@ func (s *Session) DefaultKey() (id signature.KeyID, context string, err error) {
 	return id, context, err
 }
 
-// InContext says where a default holds.
+// InContext describes the context of a default.
 func InContext(name string) string {
 	if name == "" {
 		return "outside of any context"

@@ -9,8 +9,8 @@ import (
 	"github.com/oke-sign/oke-sign/provider/ociauth"
 )
 
-// signIn says who asks OCI. Where nobody has said how, and there is no configuration
-// file, it says which of the places that OCI knows this looks like, and what to type.
+// signIn signs in to OCI. If the user has not said how, and there is no
+// configuration file, the error guesses the place and has the command to type.
 func (s *Session) signIn(ctx context.Context) (*oci.Client, error) {
 	who, err := ociauth.SignIn(ctx, s.who)
 	if !ociauth.IsNoConfig(err) {
@@ -32,7 +32,7 @@ func (s *Session) signIn(ctx context.Context) (*oci.Client, error) {
 	return nil, &cli.HintedError{What: err, Hint: strings.Join(hints, "\n")}
 }
 
-// again is the command that was typed, with more flags.
+// again returns the typed command with more flags.
 func (s *Session) again(flags []string) string {
 	words := []string{"kubectl", "oke-sign"}
 	for _, word := range append(s.Words[:len(s.Words):len(s.Words)], flags...) {
@@ -41,7 +41,7 @@ func (s *Session) again(flags []string) string {
 	return strings.Join(words, " ")
 }
 
-// quote makes a word of a command line fit for a shell, and for a terminal.
+// quote makes a word safe for a shell and for a terminal.
 func quote(word string) string {
 	word = cli.Clip(word, 200)
 	const plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./:@=,+%"

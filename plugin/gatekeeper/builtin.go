@@ -11,13 +11,13 @@ import (
 	"github.com/open-policy-agent/opa/v1/topdown"
 )
 
-// A Rego driver registers external_data for the whole process, bound to itself:
-// of two engines, the first would put its questions to the second's providers,
-// and read the second's memory. So each driver's function is taken out of OPA's
-// table again and found through the context of the evaluation that calls it.
+// A Rego driver registers its external_data for the whole process. With two engines,
+// the first would send its questions to the second's providers, and read the
+// second's cache. This package therefore takes each driver's function out of OPA's
+// table again. An evaluation finds its function by its context.
 
-// evaluation keeps the table still while Rego is compiled or evaluated. It guards
-// OPA's global state, and so must be global itself.
+// evaluation protects OPA's table while Rego is compiled or evaluated. OPA's state
+// is global, so the lock is global too.
 var evaluation sync.RWMutex
 
 // builtin is one driver's external_data.
@@ -47,7 +47,7 @@ func newDriver(args []rego.Arg) (*rego.Driver, builtin, error) {
 	return driver, b, nil
 }
 
-// answering is an external_data that asks a function of ours.
+// answering returns an external_data that calls ask.
 func answering(ask func(context.Context, string, []string) (map[string]any, error)) builtin {
 	return builtin{func(bctx topdown.BuiltinContext, args []*ast.Term, iter func(*ast.Term) error) error {
 		var request externaldata.RegoRequest

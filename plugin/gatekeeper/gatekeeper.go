@@ -3,10 +3,9 @@
 // data client, wired as Gatekeeper's manager wires them. The engine decides as a
 // cluster with the same templates, constraints and providers does.
 //
-// It trusts the templates and constraints it is given and nothing that it
-// reviews. It is not a webhook: there is no API server in front of it, so objects
-// arrive neither defaulted nor pruned, and mutation, expansion and namespaces that
-// Gatekeeper is told to ignore are left out.
+// It trusts its templates and constraints, and nothing that it reviews. It is not a
+// webhook. No API server comes before it, so objects are neither defaulted nor pruned.
+// It has no mutation, no expansion, and no namespaces that Gatekeeper ignores.
 package gatekeeper
 
 import (
@@ -42,28 +41,28 @@ import (
 	"github.com/oke-sign/oke-sign/plugin/manifest"
 )
 
-// DefaultMemory is how long Gatekeeper keeps a provider's answers unless told
-// otherwise.
+// DefaultMemory is the default TTL of Gatekeeper's cache of providers' answers.
 const DefaultMemory = 3 * time.Minute
 
-// Config says how an Engine reaches providers and how long it believes them.
+// Config says how an Engine reaches providers, and how long it caches their answers.
 type Config struct {
-	// Certificate and Key are PEM files with what the engine presents to
-	// providers; both are watched. Empty: it presents nothing. The watch logs
-	// through controller-runtime, which complains on stderr if no logger is set.
+	// Certificate and Key are PEM files with the client certificate for providers.
+	// The engine reads them again when they change. If they are empty, it has no
+	// certificate. The watch logs by controller-runtime, which complains on stderr
+	// without a logger.
 	Certificate, Key string
-	// Memory is how long an answer of a provider is kept, per question, as
-	// Gatekeeper's --external-data-provider-response-cache-ttl. Ages are counted
-	// in whole seconds. Zero means DefaultMemory; less than zero, no memory.
+	// Memory is the TTL of a cached answer, as Gatekeeper's
+	// --external-data-provider-response-cache-ttl. Ages count in whole seconds. Zero
+	// means DefaultMemory, and a negative value means no cache.
 	Memory time.Duration
 	// Ask answers questions in place of all providers, outside a cluster. A question
-	// without a value in the map has no answer. An error becomes the providers' system
-	// error, beside the answers. Several goroutines may call Ask.
+	// without a value in the map has no answer. An error becomes the providers'
+	// system error, next to the answers. Several goroutines may call Ask.
 	Ask func(ctx context.Context, provider string, questions []string) (map[string]any, error)
 }
 
-// Engine holds templates, constraints, providers and what providers answered. Its
-// methods may be called at any time from any goroutine.
+// Engine has templates, constraints, providers and cached answers. It is safe for
+// concurrent use.
 type Engine struct {
 	client    *client.Client
 	ask       builtin
@@ -75,7 +74,7 @@ type Engine struct {
 	names []string // of providers
 }
 
-// New returns an engine without templates. It must be closed.
+// New returns an engine without templates. The caller must close it.
 func New(cfg Config) (*Engine, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var work sync.WaitGroup
@@ -85,7 +84,7 @@ func New(cfg Config) (*Engine, error) {
 	}
 	args := []rego.Arg{
 		rego.Tracing(false),
-		// Nothing in a template may reach the network but through a provider.
+		// Templates may reach the network only through a provider.
 		rego.DisableBuiltins("http.send"),
 		rego.Externs("inventory"),
 		rego.AddExternalDataProviderCache(e.providers),
@@ -103,8 +102,8 @@ func New(cfg Config) (*Engine, error) {
 			e.stop()
 			return nil, fmt.Errorf("reading the client certificate: %w", err)
 		}
-		// A watch that ends early leaves the certificate as it is, which is then
-		// refused once it has run out.
+		// If the watch ends early, the certificate stays. Providers reject it after
+		// its expiry.
 		work.Go(func() { _ = watcher.Start(ctx) })
 		args = append(args, rego.EnableExternalDataClientAuth(), rego.AddExternalDataClientCertWatcher(watcher))
 	}
@@ -139,7 +138,7 @@ func (e *Engine) Close() {
 	}
 }
 
-// AddTemplate adds or replaces the ConstraintTemplate written in YAML or JSON.
+// AddTemplate adds or replaces a ConstraintTemplate in YAML or JSON.
 func (e *Engine) AddTemplate(ctx context.Context, text []byte) error {
 	var versioned templatesv1.ConstraintTemplate
 	if err := yaml.UnmarshalStrict(text, &versioned); err != nil {
@@ -160,8 +159,9 @@ func (e *Engine) AddTemplate(ctx context.Context, text []byte) error {
 	return nil
 }
 
-// AddConstraint adds or replaces the constraint written in YAML or JSON, checked
-// against its template's schema as the API server and Gatekeeper's webhook would.
+// AddConstraint adds or replaces a constraint in YAML or JSON. It checks the
+// constraint against the template's schema, as the API server and Gatekeeper's
+// webhook would.
 func (e *Engine) AddConstraint(ctx context.Context, text []byte) error {
 	constraint, err := manifest.Object(text)
 	if err != nil {
@@ -171,8 +171,8 @@ func (e *Engine) AddConstraint(ctx context.Context, text []byte) error {
 	if err != nil {
 		return fmt.Errorf("reading the action of constraint %s: %w", constraint.GetName(), err)
 	}
-	// Gatekeeper's webhook skips a violation whose action it does not know, so a
-	// misspelt one would enforce nothing.
+	// Gatekeeper's webhook skips a violation with an unknown action, so a misspelt
+	// one would enforce nothing.
 	if action != "" {
 		if err := util.ValidateEnforcementAction(util.EnforcementAction(action), constraint.Object); err != nil {
 			return fmt.Errorf("adding constraint %s: %w", constraint.GetName(), err)
@@ -184,7 +184,7 @@ func (e *Engine) AddConstraint(ctx context.Context, text []byte) error {
 	return nil
 }
 
-// RemoveConstraint removes a constraint; one that is not there is no error.
+// RemoveConstraint removes a constraint. A missing constraint is not an error.
 func (e *Engine) RemoveConstraint(ctx context.Context, kind, name string) error {
 	constraint := &unstructured.Unstructured{}
 	constraint.SetAPIVersion("constraints.gatekeeper.sh/v1beta1")
@@ -196,7 +196,7 @@ func (e *Engine) RemoveConstraint(ctx context.Context, kind, name string) error 
 	return nil
 }
 
-// AddData puts an object where templates look for the cluster's other objects, as
+// AddData adds an object to the cluster's objects that templates can read, as
 // Gatekeeper's sync does.
 func (e *Engine) AddData(ctx context.Context, object *unstructured.Unstructured) error {
 	if _, err := e.client.AddData(ctx, object); err != nil {
@@ -205,15 +205,15 @@ func (e *Engine) AddData(ctx context.Context, object *unstructured.Unstructured)
 	return nil
 }
 
-// Provider is an external data provider as its Provider object describes it.
+// Provider describes an external data provider, as a Provider object does.
 type Provider struct {
 	Name string
-	// URL is where questions go; https only, and TLS 1.3 at that.
+	// URL is the address for questions. It must be https, with TLS 1.3.
 	URL string
-	// CABundle is PEM: all that the provider's certificate may be issued by.
+	// CABundle has the CAs of the provider's certificate, in PEM.
 	CABundle []byte
-	// Timeout of one request, at least a second: Gatekeeper counts in seconds,
-	// and a timeout of zero fails every request.
+	// Timeout bounds one request. It must be at least a second: Gatekeeper counts in
+	// seconds, and a timeout of zero fails every request.
 	Timeout time.Duration
 }
 
@@ -236,8 +236,8 @@ func (e *Engine) AddProvider(p Provider) error {
 	if err := e.providers.Upsert(provider); err != nil {
 		return fmt.Errorf("adding provider %s: %w", p.Name, err)
 	}
-	// Connections are shared by all engines of the process under the provider's
-	// name: begin with one that presented this engine's certificate.
+	// All engines of the process share connections by the provider's name. The next
+	// connection must present this engine's certificate.
 	externaldata.DefaultClientCache().Invalidate(p.Name)
 	if !slices.Contains(e.names, p.Name) {
 		e.names = append(e.names, p.Name)
@@ -245,16 +245,15 @@ func (e *Engine) AddProvider(p Provider) error {
 	return nil
 }
 
-// Answer is what an engine remembers of a provider: a value, or the error that it
-// sent for the question.
+// Answer is a cached answer of a provider: a value, or an error for the question.
 type Answer struct {
 	Value    any
 	Error    string
 	Received time.Time // in whole seconds
 }
 
-// Cached returns the answer that would be used again without asking the
-// provider.
+// Cached returns the cached answer that the next evaluation would use without asking
+// the provider.
 func (e *Engine) Cached(provider, question string) (Answer, bool) {
 	if e.answers == nil {
 		return Answer{}, false
@@ -267,8 +266,8 @@ func (e *Engine) Cached(provider, question string) (Answer, bool) {
 	return a, time.Since(a.Received) <= e.answers.TTL
 }
 
-// Question is the key under which OKESignedImages asks whether image is signed by
-// one of keys.
+// Question returns the key with which OKESignedImages asks whether one of these keys
+// signed an image.
 func Question(image string, keys []string) string {
 	sorted := slices.Compact(slices.Sorted(slices.Values(keys)))
 	if sorted == nil {
@@ -282,7 +281,8 @@ func Question(image string, keys []string) string {
 	return string(key)
 }
 
-// ScanQuestion is the key under which OKEScannedImages asks what scans say of image.
+// ScanQuestion returns the key with which OKEScannedImages asks for the scan of an
+// image.
 func ScanQuestion(image string) string {
 	key, _ := json.Marshal(struct { // a string always encodes
 		Image string `json:"image"`
@@ -292,18 +292,20 @@ func ScanQuestion(image string) string {
 
 // Request is an object to review.
 type Request struct {
-	// Operation is Create or Update for an admission request. Without one the
-	// object is reviewed as the audit sees it: with neither user nor old object.
+	// Operation is Create or Update for an admission request. If it is empty, the
+	// object is reviewed as in the audit, without a user and an old object.
 	Operation admissionv1.Operation
-	// Object is what is to be stored, and OldObject what it replaces on Update.
+	// Object is the object to store. OldObject is the object that it replaces on
+	// Update.
 	Object, OldObject *unstructured.Unstructured
-	// User is who asks, in an admission request.
+	// User is the author of an admission request.
 	User authenticationv1.UserInfo
-	// Namespace is the object's, for constraints that select by its labels.
+	// Namespace is the namespace of the object, for constraints that select by its
+	// labels.
 	Namespace *corev1.Namespace
 }
 
-// Violation is one reason against an object.
+// Violation is one violation of a constraint by an object.
 type Violation struct {
 	Kind       string         // of the constraint
 	Constraint string         // its name
@@ -311,24 +313,24 @@ type Violation struct {
 	Details    map[string]any // for programs
 }
 
-// String is the violation as Gatekeeper's webhook words it.
+// String returns the violation in the words of Gatekeeper's webhook.
 func (v Violation) String() string { return fmt.Sprintf("[%s] %s", v.Constraint, v.Message) }
 
 // Decision is what Gatekeeper would do with an object.
 type Decision struct {
-	Denied   []Violation // any: the object is refused
-	Warnings []Violation // shown to the user, with or without a refusal
+	Denied   []Violation // if not empty, the object is denied
+	Warnings []Violation // shown to the user, with or without a denial
 	DryRun   []Violation // only counted
-	// Constraints is how many constraints match the object. If there is none,
-	// nobody has looked at it.
+	// Constraints is the number of constraints that match the object. If it is zero,
+	// no constraint has checked the object.
 	Constraints int
 }
 
 // Allowed reports whether the object would be admitted.
 func (d Decision) Allowed() bool { return len(d.Denied) == 0 }
 
-// Review decides on an object. An error is no decision: Gatekeeper answers it
-// with status 500, and the webhook's failurePolicy says what becomes of that.
+// Review decides on an object. An error is not a decision: Gatekeeper answers it
+// with status 500, and the webhook's failurePolicy decides.
 func (e *Engine) Review(ctx context.Context, r Request) (Decision, error) {
 	if r.Object == nil {
 		return Decision{}, errors.New("reviewing nothing")
@@ -369,7 +371,7 @@ func (e *Engine) Review(ctx context.Context, r Request) (Decision, error) {
 				d.Warnings = append(d.Warnings, v)
 			case util.Dryrun:
 				d.DryRun = append(d.DryRun, v)
-			default: // AddConstraint lets no other in than deny
+			default: // AddConstraint admits no other action than deny
 				d.Denied = append(d.Denied, v)
 			}
 		}
@@ -397,8 +399,7 @@ func matching(entries []*instrumentation.StatsEntry) (n int) {
 	return n
 }
 
-// subject is the review that the engine understands, and the point at which it
-// takes place.
+// subject returns the review for the engine, and its enforcement point.
 func (r Request) subject() (any, string, error) {
 	if r.Operation == "" {
 		return target.AugmentedUnstructured{

@@ -10,22 +10,22 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
 
-// Image is a place in a pod that names an image, and what stands there.
+// Image is a place in a Pod that names an image, and the reference there.
 type Image struct {
 	Field string // containers, initContainers, ephemeralContainers or volumes
 	Name  string // of the container or volume; its index if it has none
 	Ref   string // as written
 }
 
-// Place is the image's place in words, as denials name it: "initContainers/wait".
+// Place returns the place in the form of denials: "initContainers/wait".
 func (i Image) Place() string { return i.Field + "/" + i.Name }
 
 var containerFields = []string{"initContainers", "containers", "ephemeralContainers"}
 
-// Images are the images that an object brings to nodes, by its own spec or by the
-// templates of pods in it, in the order in which they stand there. Objects are
-// read by their shape, as the policies read them; one without pods has none. A
-// field that should be a list, and a container without an image, are errors.
+// Images returns the images that an object brings to nodes, in their order in the
+// object: those in its spec, or in its Pod templates. It reads objects by their
+// shape, as the policies do. An object without Pods has no images. A field that
+// should be a list, and a container without an image, are errors.
 func Images(object *unstructured.Unstructured) ([]Image, error) {
 	found, err := places(object.Object)
 	if err != nil {
@@ -41,11 +41,11 @@ func Images(object *unstructured.Unstructured) ([]Image, error) {
 	return images, nil
 }
 
-// place is a place in an object that may name an image; the reference is empty
-// where it does not.
+// place is a place in an object that may name an image. If it names none, the
+// reference is empty.
 type place struct {
 	Image
-	path []any // from the object: names of fields, and numbers of items
+	path []any // from the object: field names and item numbers
 }
 
 func places(object map[string]any) ([]place, error) {
@@ -90,10 +90,10 @@ func places(object map[string]any) ([]place, error) {
 	return found, nil
 }
 
-// Overlooked is where an object holds a list of containers with images that Images
-// does not look at, such as "spec.headGroupSpec.template.spec.containers": workloads
-// of others keep the templates of their Pods where they like. It is the first of
-// them in the order of their names, and empty if there is none.
+// Overlooked returns a field with a list of containers that Images does not read,
+// such as "spec.headGroupSpec.template.spec.containers". Workloads of other projects
+// may have Pod templates in any field. It returns the first such field by name, or
+// "".
 func Overlooked(object *unstructured.Unstructured) string {
 	var read [][]any
 	for _, t := range append([]template{{nil, object.Object}}, templates(object.Object)...) {
@@ -156,8 +156,8 @@ func holdsContainers(spec map[string]any) bool {
 	return false
 }
 
-// Pods are the Pods that a workload makes, each as it would be sent: with the
-// metadata of its template, and in the workload's namespace. A Pod makes none.
+// Pods returns the Pods that a workload creates, as they would be sent: with the
+// metadata of the template, and in the workload's namespace. A Pod creates none.
 func Pods(object *unstructured.Unstructured) []*unstructured.Unstructured {
 	var pods []*unstructured.Unstructured
 	for _, t := range templates(object.Object) {
@@ -176,14 +176,14 @@ func Pods(object *unstructured.Unstructured) []*unstructured.Unstructured {
 	return pods
 }
 
-// template is a template of pods, and the path that leads to it.
+// template is a Pod template and its path in the object.
 type template struct {
 	path []any
 	pod  map[string]any
 }
 
-// templates are the templates of pods in an object, wherever Kubernetes and what
-// extends it keep them.
+// templates returns the Pod templates of an object, in the fields of Kubernetes and
+// of its extensions.
 func templates(object map[string]any) []template {
 	var found []template
 	add := func(from map[string]any, path []any, fields ...string) {
@@ -209,9 +209,9 @@ func templates(object map[string]any) []template {
 	return found
 }
 
-// PodMetadata is the path of fields to the metadata that become those of the Pods:
-// an object's own if it is a Pod, or its template's. An object that makes Pods by
-// several templates, or none, has no such path.
+// PodMetadata returns the path of the metadata that the Pods get: that of a Pod, or
+// that of a workload's template. An object with several templates, or with none, has
+// no such path.
 func PodMetadata(object *unstructured.Unstructured) ([]string, bool) {
 	if spec, ok := object.Object["spec"].(map[string]any); ok && holdsContainers(spec) {
 		return []string{"metadata"}, true

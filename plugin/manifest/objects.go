@@ -1,6 +1,6 @@
 // Package manifest reads Kubernetes manifests strictly: the objects in a file, the
-// Pods that come of them, and the images that those name. Everything
-// that it cannot read is an error, because an image could hide behind it.
+// Pods that they create, and the images of those Pods. Everything that it cannot
+// read is an error, because an image could hide behind it.
 package manifest
 
 import (
@@ -17,8 +17,8 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// Object reads one Kubernetes object from YAML or JSON. A field that is there
-// twice is an error, and so is a second document.
+// Object reads one Kubernetes object from YAML or JSON. A repeated field is an
+// error, and so is a second document.
 func Object(text []byte) (*unstructured.Unstructured, error) {
 	object := &unstructured.Unstructured{}
 	if _, err := document(text, object.UnmarshalJSON); err != nil {
@@ -27,10 +27,10 @@ func Object(text []byte) (*unstructured.Unstructured, error) {
 	return object, nil
 }
 
-// document decodes the one document of a text from JSON, and then makes its nodes:
-// they take more memory than all else. The reader that Kubernetes has stops at the
-// end of the first document and says nothing of what follows: behind a separator
-// with a comment, for one, an object would go unseen.
+// document decodes the only document of a text from JSON, and then makes its nodes.
+// The nodes take the most memory. Kubernetes' own reader stops silently at the end
+// of the first document. After a separator with a comment, for example, it would
+// miss an object.
 func document(text []byte, decode func(raw []byte) error) (*yamlv3.Node, error) {
 	raw, err := yaml.YAMLToJSONStrict(text)
 	if err != nil {
@@ -58,10 +58,10 @@ func document(text []byte, decode func(raw []byte) error) (*yamlv3.Node, error) 
 	return &root, nil
 }
 
-// overridden reads a document in which fields that are merged in (<<) are said again
-// behind that, which the strict reader takes for fields that are there twice. It
-// reads nothing else that the strict one refuses: where a field stands before the
-// merged ones, or two that are merged in say the same, readers of YAML differ.
+// overridden reads a document in which later fields override merged ones (<<). The
+// strict reader takes such fields for repeated ones. overridden rejects everything
+// else that the strict reader rejects: if a field comes before the merged ones, or
+// if two merged maps have the same field, readers of YAML differ.
 func overridden(text []byte) ([]byte, bool) {
 	raw, err := yaml.YAMLToJSON(text)
 	var root yamlv3.Node
@@ -71,8 +71,8 @@ func overridden(text []byte) ([]byte, bool) {
 	return raw, true
 }
 
-// readAlike reports whether all readers find the same fields in a node and in what
-// is below it. It reads the value of an alias where the value stands.
+// readAlike reports whether all readers find the same fields in a node and below it.
+// It reads an aliased value where the value is defined.
 func readAlike(node *yamlv3.Node) bool {
 	if node.Kind == yamlv3.MappingNode {
 		if _, ok := fields(node); !ok {
@@ -87,8 +87,9 @@ func readAlike(node *yamlv3.Node) bool {
 	return true
 }
 
-// fields are the names of a mapping's fields, and of those that it merges in; false
-// if they are not text, or one is there twice other than by being overridden.
+// fields returns the names of a mapping's fields, with those of merged maps. It
+// returns false if a name is not text, or if a field is repeated in another way than
+// by an override.
 func fields(node *yamlv3.Node) (map[string]bool, bool) {
 	if node.Kind != yamlv3.MappingNode {
 		return nil, false
@@ -123,14 +124,14 @@ func fields(node *yamlv3.Node) (map[string]bool, bool) {
 	return all, true
 }
 
-// Located is an object of a file, and where it stands there.
+// Located is an object of a file and its position.
 type Located struct {
 	Object *unstructured.Unstructured
 	Lines  Lines
 }
 
-// Objects reads all the objects of a file: documents of YAML or JSON, and lists,
-// which are taken apart. Documents without content are left out.
+// Objects reads all objects of a file: documents of YAML or JSON, and the items of
+// lists. It skips empty documents.
 func Objects(text []byte) ([]*unstructured.Unstructured, error) {
 	located, err := Locate(text)
 	if err != nil {
@@ -143,7 +144,7 @@ func Objects(text []byte) ([]*unstructured.Unstructured, error) {
 	return objects, nil
 }
 
-// Locate reads what Objects does, and says at which lines it stands.
+// Locate reads what Objects reads, with line numbers.
 func Locate(text []byte) ([]Located, error) {
 	var r reader
 	documents := yamlstream.NewYAMLReader(bufio.NewReader(bytes.NewReader(text)))
@@ -231,9 +232,9 @@ func unpacked(found []item, of item) ([]item, error) {
 	return found, nil
 }
 
-// listed fails for an object with items whose kind is not a list's. kubectl reads
-// the items and nothing else of it, and the API server nothing of the items: whichever
-// of them is judged, the other could bring images in.
+// listed returns an error for an object with items whose kind is not a list's.
+// kubectl reads only the items, and the API server ignores them. A check of one of the
+// two would miss the images of the other.
 func listed(kind string) error {
 	if !strings.HasSuffix(kind, "List") {
 		return fmt.Errorf("items in a %s, which is no list", kind)

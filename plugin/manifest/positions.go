@@ -8,10 +8,10 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
 
-// Lines say where in a file an object stands, and its images. They are counted from
-// 1, and 0 if that is not known.
+// Lines are the lines of an object and of its images in a file. They count from 1.
+// An unknown line is 0.
 type Lines struct {
-	Object int // of its first field
+	Object int // the line of its first field
 
 	images []imageLine
 }
@@ -21,8 +21,9 @@ type imageLine struct {
 	line int
 }
 
-// Image is the line of an image, or the object's if it has no such: ref is as
-// written there, and place as a policy names it, which cuts what is long.
+// Image returns the line of an image, or the object's line if the image is unknown.
+// ref is the reference as written. place is the place in a denial, which shortens
+// long places.
 func (l Lines) Image(place, ref string) int {
 	begin, cut := strings.CutSuffix(place, "..")
 	for _, i := range l.images {
@@ -33,17 +34,17 @@ func (l Lines) Image(place, ref string) int {
 	return l.Object
 }
 
-// positions finds where the values of a document stand. Going on from what a path
-// has in common with the one before keeps the time from growing with the square of
-// a document that many images are in.
+// positions finds the lines of a document's values. It continues from the common
+// part of a path and the path before. Otherwise the time would grow with the square
+// of the number of images.
 type positions struct {
 	path  []any
-	nodes []*yamlv3.Node // along the path, beginning with the root
-	lines []int          // of the file, by those that YAML counts in the document
+	nodes []*yamlv3.Node // along the path, from the root
+	lines []int          // lines of the file, by the lines that YAML counts in the document
 }
 
-// newPositions takes a document, its text, and how many lines stand before it. YAML
-// knows breaks of lines that neither editors nor git count.
+// newPositions takes a document, its text, and the number of lines before it. YAML
+// has line breaks that editors and git do not count.
 func newPositions(document *yamlv3.Node, text []byte, before int) *positions {
 	root := document
 	if len(document.Content) > 0 {
@@ -68,8 +69,8 @@ func newPositions(document *yamlv3.Node, text []byte, before int) *positions {
 	return &positions{nodes: []*yamlv3.Node{root}, lines: lines}
 }
 
-// find is the node at the end of a path, through aliases and merged mappings, or
-// the last on the way to it.
+// find returns the node at the end of a path, through aliases and merged mappings.
+// If the path leads nowhere, it returns the last node on the way.
 func (p *positions) find(path []any) (*yamlv3.Node, bool) {
 	same := 0
 	for same < min(len(path), len(p.path)) && path[same] == p.path[same] {
@@ -101,8 +102,8 @@ func child(node *yamlv3.Node, step any) *yamlv3.Node {
 	return nil
 }
 
-// of are the lines of the object at the end of a path. Images are left out if not
-// all of them can be read; that is for others to complain of.
+// of returns the lines of the object at the end of a path. It omits images if some
+// cannot be read, because other code reports that.
 func (p *positions) of(object *unstructured.Unstructured, path []any) Lines {
 	node, _ := p.find(path)
 	l := Lines{Object: p.line(node)}
@@ -114,9 +115,9 @@ func (p *positions) of(object *unstructured.Unstructured, path []any) Lines {
 	return l
 }
 
-// line is where a node begins in the file: an object with its first field. Of a text
-// in another encoding than UTF-8 the lines are not all known, and an empty one has
-// none.
+// line returns the line of a node in the file. The line of an object is that of its
+// first field. In an encoding other than UTF-8 some lines are unknown, and an empty
+// document has no line.
 func (p *positions) line(node *yamlv3.Node) int {
 	if node.Kind == yamlv3.MappingNode && len(node.Content) > 0 {
 		node = node.Content[0]
@@ -124,7 +125,7 @@ func (p *positions) line(node *yamlv3.Node) int {
 	return p.lines[max(min(node.Line, len(p.lines)), 1)-1]
 }
 
-// field is a field of a mapping: its own, or one that it merges in.
+// field returns a field of a mapping, or of a map that is merged into it.
 func field(node *yamlv3.Node, name string) (key, value *yamlv3.Node) {
 	if node.Kind != yamlv3.MappingNode {
 		return nil, nil

@@ -17,49 +17,49 @@ import (
 
 // Errors of Read.
 var (
-	// ErrNoObject is a document that is neither a Kubernetes object nor a
+	// ErrNoObject reports a document that is neither a Kubernetes object nor a
 	// kustomization.
 	ErrNoObject = errors.New("not a Kubernetes object: it has no apiVersion or no kind")
-	// ErrTemplate is a template of Helm, and not what it renders to.
+	// ErrTemplate reports a Helm template that is not rendered.
 	ErrTemplate = errors.New("a template, with {{ and }}, and not yet a manifest")
 )
 
-// Source is the text of a file of manifests, with the images that it names.
+// Source is the text of a file of manifests, with the images in it.
 type Source struct {
-	// Objects is how many Kubernetes objects and kustomizations there are.
+	// Objects is the number of Kubernetes objects and kustomizations.
 	Objects int
-	// Images are in the order in which they stand in the objects.
+	// Images are in the order of the objects.
 	Images []Named
 
 	text      []byte
 	documents []part
 }
 
-// Named is an image and the place in a file that names it.
+// Named is an image and its place in a file.
 type Named struct {
 	Image
-	Object string // its kind and name, after its namespace if it says one
+	Object string // kind and name, after the namespace if the object has one
 	Line   int    // from 1
-	// Elsewhere is set for an image of a kustomization whose tag is said by the
-	// manifests that it changes; Ref is without one then.
+	// Elsewhere is set for an image of a kustomization whose tag is in the manifests
+	// that it changes. Ref then has no tag.
 	Elsewhere bool
 
 	document int
-	path     []any // to the image, or to the entry of a kustomization
+	path     []any // the path to the image, or to the entry of a kustomization
 	node     *yamlv3.Node
 }
 
 // part is one document of a file.
 type part struct {
-	start  int // in the file, in bytes
+	start  int // position in the file, in bytes
 	text   []byte
-	values any // as Kubernetes reads it
+	values any // as Kubernetes reads them
 }
 
-// Read reads the file with this name, of which only what marks a kustomization
-// without a kind is used. A patch of a kustomization is read as the object that it
-// is a part of. It fails where Objects does, and for more than that: behind what
-// cannot be understood an image could hide.
+// Read reads a file. The name only shows whether the file is a kustomization without
+// a kind. A patch of a kustomization is read like the object that it is a part of.
+// Read fails where Objects fails, and for more: an image could hide behind
+// everything that cannot be understood.
 func Read(name string, text []byte) (*Source, error) {
 	if !utf8.Valid(text) {
 		return nil, errors.New("not text in UTF-8")
@@ -76,8 +76,8 @@ func Read(name string, text []byte) (*Source, error) {
 	return s, nil
 }
 
-// split takes a text apart where Kubernetes' own reader does: at lines of ---,
-// with nothing behind it but spaces or a comment.
+// split splits a text where Kubernetes' own reader does: at lines of --- with only
+// spaces or a comment after it.
 func split(text []byte) []part {
 	var parts []part
 	begin, at := 0, 0
@@ -93,7 +93,7 @@ func split(text []byte) []part {
 	return append(parts, part{start: begin, text: text[begin:]})
 }
 
-// decode gives the part its values, and their nodes to the caller.
+// decode fills the values of the part, and returns their nodes.
 func (p *part) decode() (*yamlv3.Node, error) {
 	return document(p.text, func(raw []byte) error { return json.Unmarshal(raw, &p.values) })
 }
@@ -123,7 +123,7 @@ func (s *Source) read(name string, p part) error {
 	return nil
 }
 
-// collect collects the images of an object, or of all in a list.
+// collect collects the images of an object, or of all objects in a list.
 func (s *Source) collect(name string, value any, path []any, depth int) error {
 	object, _ := value.(map[string]any)
 	kind, _ := object["kind"].(string)
@@ -177,7 +177,7 @@ func title(kind string, object map[string]any) string {
 	return title
 }
 
-// kustomization collects what a kustomization puts in the place of images.
+// kustomization collects the images of a kustomization.
 func (s *Source) kustomization(object map[string]any, path []any) error {
 	list, ok := object["images"].([]any)
 	if !ok && object["images"] != nil {
@@ -209,10 +209,10 @@ func (s *Source) kustomization(object map[string]any, path []any) error {
 	return nil
 }
 
-// Pin returns the text with digests in the place of tags: digests has those of the
-// references to pin, as they are written. Beside a digest a tag says nothing to a
-// node and something to people; keepTags keeps it. All other bytes stay as they
-// are, and it is proven that all other values do: it is an error if they would not.
+// Pin returns the text with digests in place of tags. digests has a digest for each
+// reference to pin, as written. keepTags keeps the tags next to the digests: nodes
+// ignore such a tag, and people read it. All other bytes stay unchanged. Pin reads
+// the result again, and returns an error if any other value has changed.
 func (s *Source) Pin(digests map[string]string, keepTags bool) ([]byte, error) {
 	var edits []edit
 	want := make([]part, len(s.documents))
@@ -266,7 +266,7 @@ func (s *Source) Pin(digests map[string]string, keepTags bool) ([]byte, error) {
 
 var errShared = errors.New("more than images would change: an anchor (&name) is used for an image and for something else; write the image out in both places")
 
-// Pinned is a reference with a digest, in the place of its tag or behind it.
+// Pinned returns a reference with a digest, in place of its tag or after it.
 func Pinned(ref, digest string, keepTag bool) string {
 	name, tag := ref, strings.LastIndexByte(ref, ':')
 	if !keepTag && tag > strings.LastIndexByte(ref, '/') {
@@ -275,14 +275,14 @@ func Pinned(ref, digest string, keepTag bool) string {
 	return name + "@" + digest
 }
 
-// edit puts other bytes in the place of some.
+// edit replaces some bytes.
 type edit struct {
 	from, to int
 	new      string
 }
 
-// apply makes edits. One that is there twice, by an alias, is made once; others
-// never overlap, and what they make is read again.
+// apply makes edits. A repeated edit, from an alias, is made once. Other edits never
+// overlap, and the caller reads the result again.
 func apply(text []byte, edits []edit) []byte {
 	slices.SortFunc(edits, func(a, b edit) int {
 		return cmp.Or(cmp.Compare(a.from, b.from), cmp.Compare(a.to, b.to), strings.Compare(a.new, b.new))
@@ -304,7 +304,7 @@ func (p part) replace(node *yamlv3.Node, value string) ([]edit, error) {
 	return []edit{{p.start + from, p.start + to, value}}, err
 }
 
-// pinEntry gives an entry of a kustomization a digest, in the place of its tag or
+// pinEntry adds a digest to an entry of a kustomization, in place of its tag or
 // before it.
 func (p part) pinEntry(entry *yamlv3.Node, digest string, keepTag bool) ([]edit, error) {
 	key, value := field(entry, "newTag")
@@ -341,7 +341,7 @@ func (p part) pinEntry(entry *yamlv3.Node, digest string, keepTag bool) ([]edit,
 
 var errPosition = errors.New("cannot tell where in the file it stands; write it on one line, plain or in quotes")
 
-// span is where the text of a scalar stands, without quotes.
+// span returns the position of a scalar's text, without quotes.
 func (p part) span(node *yamlv3.Node) (from, to int, err error) {
 	from, ok := p.offset(node)
 	if !ok {
@@ -376,8 +376,8 @@ func (p part) span(node *yamlv3.Node) (from, to int, err error) {
 	return from, from + len(node.Value), nil
 }
 
-// properties is the length of the anchor and tag before a value, and of what
-// separates them from it.
+// properties returns the length of the anchor and tag before a value, with the space
+// after them.
 func properties(text []byte) int {
 	at := 0
 	for at < len(text) {
@@ -399,8 +399,7 @@ func properties(text []byte) int {
 	return at
 }
 
-// quoted is the position of the quote that ends the text which the first begins,
-// or -1.
+// quoted returns the position of the closing quote of a text, or -1.
 func quoted(text []byte) int {
 	if len(text) == 0 || text[0] != '"' && text[0] != '\'' {
 		return -1
@@ -419,9 +418,9 @@ func quoted(text []byte) int {
 	return -1
 }
 
-// offset is where a node begins, in bytes. The parser counts lines by YAML's
-// breaks, and columns in characters; a mark of byte order at the beginning is not
-// counted.
+// offset returns the position of a node in bytes. The parser counts lines by YAML's
+// line breaks, and columns in characters. It does not count a byte order mark at the
+// beginning.
 func (p part) offset(node *yamlv3.Node) (int, bool) {
 	at := 0
 	if p.start == 0 && bytes.HasPrefix(p.text, []byte("\ufeff")) {

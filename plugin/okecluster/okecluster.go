@@ -1,9 +1,9 @@
-// Package okecluster reads and changes the image verification policy that OKE itself
-// has, one for a whole cluster, through the Container Engine API.
+// Package okecluster reads and changes the OKE image policy, which belongs to a
+// whole cluster, through the Container Engine API.
 //
-// A change is made against the cluster as it was read: if somebody else changed
-// it meanwhile, it is refused. OKE carries it out in minutes, and a work request
-// says how far it is. Hosts come from the cluster's OCID and package image's
+// A change is made against the cluster as it was read. If another user has changed
+// the cluster since, OKE rejects the change. A change takes minutes, and a work
+// request shows its progress. Hosts come from the cluster's OCID and package image's
 // table of regions.
 package okecluster
 
@@ -24,16 +24,16 @@ import (
 )
 
 var (
-	// ErrNotFound says that OCI has no such cluster or work request, or that this
-	// principal may not read it; OCI does not say which.
+	// ErrNotFound says that the cluster or work request does not exist, or that this
+	// identity may not read it. OCI does not say which.
 	ErrNotFound = errors.New("not found, or this identity may not read it")
-	// ErrChanged says that the cluster is not any more as it was read.
+	// ErrChanged says that the cluster has changed since it was read.
 	ErrChanged = errors.New("somebody else has changed the cluster meanwhile")
 )
 
 const (
 	basePath = "/20180222"
-	// MaxKeys is how many keys an image policy may list.
+	// MaxKeys is the largest number of keys in an OKE image policy.
 	MaxKeys = 5
 )
 
@@ -43,7 +43,7 @@ type ID struct {
 	region image.Region
 }
 
-// ParseID reads the OCID of a cluster in a region that is known.
+// ParseID reads the OCID of a cluster in a known region.
 func ParseID(s string) (ID, error) {
 	parts := strings.Split(s, ".")
 	if len(parts) != 5 || parts[0] != "ocid1" || parts[1] != "cluster" || parts[4] == "" || !oci.Segment(s) {
@@ -56,20 +56,20 @@ func ParseID(s string) (ID, error) {
 	return ID{s, region}, nil
 }
 
-// String is the OCID.
+// String returns the OCID.
 func (id ID) String() string { return id.ocid }
 
-// Region is where the cluster is.
+// Region returns the region of the cluster.
 func (id ID) Region() image.Region { return id.region }
 
-// Policy is an image policy. One that is enabled and lists no key admits every
-// image of OCI Registry.
+// Policy is an OKE image policy. An enabled policy without keys admits every image
+// of OCI Registry.
 type Policy struct {
 	Enabled bool
 	Keys    []signature.KeyID // in OKE's order
 }
 
-// Equal reports whether two policies admit the same.
+// Equal reports whether two policies admit the same images.
 func (p Policy) Equal(q Policy) bool {
 	for _, k := range p.Keys {
 		if !slices.Contains(q.Keys, k) {
@@ -84,16 +84,16 @@ type Cluster struct {
 	ID      ID
 	Name    string
 	State   string // such as ACTIVE or UPDATING
-	Details string // of the state, in OKE's words
+	Details string // the details of the state, in OKE's words
 	Policy  Policy
 
 	etag string
 }
 
-// Client asks Container Engine as one principal. It is safe for concurrent use.
+// Client calls Container Engine as one identity. It is safe for concurrent use.
 type Client struct{ who *oci.Client }
 
-// New makes a Client. It asks OCI nothing.
+// New makes a Client. It sends no request.
 func New(who *oci.Client) *Client { return &Client{who} }
 
 func (c *Client) call(id ID, operation, method, path string) (oci.Call, error) {
@@ -115,7 +115,7 @@ func (c *Client) Cluster(ctx context.Context, id ID) (Cluster, error) {
 	if err != nil {
 		return Cluster{}, err
 	}
-	// The SDK's own type fails on kinds of networks that it does not know.
+	// The SDK's own type fails on unknown kinds of networks.
 	var got struct {
 		ID, Name, LifecycleState, LifecycleDetails string
 		ImagePolicyConfig                          *containerengine.ImagePolicyConfig
@@ -144,9 +144,9 @@ func (c *Client) Cluster(ctx context.Context, id ID) (Cluster, error) {
 	return cluster, nil
 }
 
-// Update begins to change the image policy of a cluster that was read just now,
-// and returns the OCID of the work request. It is sent once: if its answer is
-// lost, whether it took place is for Cluster to tell.
+// Update starts a change of the policy of a cluster that was read just before, and
+// returns the OCID of the work request. The request is sent once. If its answer is
+// lost, only Cluster shows whether the change was made.
 func (c *Client) Update(ctx context.Context, cluster Cluster, policy Policy) (work string, err error) {
 	if len(policy.Keys) > MaxKeys {
 		return "", fmt.Errorf("%d keys; an image policy lists %d at most", len(policy.Keys), MaxKeys)
@@ -182,19 +182,19 @@ func (c *Client) Update(ctx context.Context, cluster Cluster, policy Policy) (wo
 	return work, nil
 }
 
-// Work is a change under way.
+// Work is the progress of a change.
 type Work struct {
 	Status string // ACCEPTED, IN_PROGRESS, SUCCEEDED, FAILED, CANCELING or CANCELED
 	Errors []string
 }
 
-// Over reports whether nothing more will come of it.
+// Over reports whether the change has ended.
 func (w Work) Over() bool { return w.Status == "SUCCEEDED" || w.Failed() }
 
 // Failed reports whether the change was not made.
 func (w Work) Failed() bool { return w.Status == "FAILED" || w.Status == "CANCELED" }
 
-// Work reads a work request, and of one that failed why.
+// Work reads a work request. For a failed one it also reads the cause.
 func (c *Client) Work(ctx context.Context, id ID, work string) (Work, error) {
 	call, err := c.call(id, "GetWorkRequest", http.MethodGet, "/workRequests/{workRequestId}")
 	if err != nil {
@@ -217,7 +217,7 @@ func (c *Client) Work(ctx context.Context, id ID, work string) (Work, error) {
 	var errs []struct{ Code, Message string }
 	request := containerengine.ListWorkRequestErrorsRequest{WorkRequestId: common.String(work), CompartmentId: common.String(got.CompartmentID)}
 	if _, err := c.who.Do(ctx, call, request, &errs); err != nil {
-		return w, nil //nolint:nilerr // that it failed is known; why it did is more than can be told
+		return w, nil //nolint:nilerr // the failure is known, and only its cause is not
 	}
 	for _, e := range errs[:min(len(errs), 10)] {
 		text := e.Code + ": " + e.Message
@@ -226,7 +226,7 @@ func (c *Client) Work(ctx context.Context, id ID, work string) (Work, error) {
 	return w, nil
 }
 
-// notFound marks OCI's answer that there is no such thing.
+// notFound adds ErrNotFound to OCI's error for a missing object.
 func notFound(err error) error {
 	if oci.IsNotFound(err) {
 		return fmt.Errorf("%w: %w", ErrNotFound, err)

@@ -13,8 +13,7 @@ import (
 	"strings"
 )
 
-// SARIF 2.1.0, as far as it is needed to show violations beside the files that
-// they are about.
+// The parts of SARIF 2.1.0 that show violations in files.
 type (
 	Log struct {
 		Schema  string `json:"$schema"`
@@ -78,7 +77,8 @@ type (
 	}
 )
 
-// At is a line of a file, or its first if none is known, and what is there.
+// At returns a location: a line of a file, or its first line if line is 0, and what
+// is there.
 func At(file string, line int, what string) Location {
 	return Location{
 		Physical: PhysicalLocation{ArtifactLocation{uri(file)}, Region{max(line, 1)}},
@@ -86,8 +86,9 @@ func At(file string, line int, what string) Location {
 	}
 }
 
-// uri names a file by where it lies below the working directory, if it does:
-// in pipelines that is the repository, and code hosting services know no other.
+// uri returns the address of a file. Below the working directory, it is the relative
+// path: in pipelines this directory is the repository, and code hosting services
+// know only its files.
 func uri(file string) string {
 	if file == "-" {
 		file = "stdin"
@@ -106,14 +107,14 @@ func uri(file string) string {
 	return u.String()
 }
 
-// New is what a tool found, and the errors of what it could not find out.
-// Fingerprints are left to what uploads them: it makes them of the text of the line,
-// which follows a result when lines move.
+// New returns a document with findings and with the errors of unknown results. It
+// sets no fingerprints. The uploader makes them from the text of the line, so that a
+// result follows its line.
 func New(tool string, rules []Rule, found []Result, failures []string) Log {
 	run := Run{Results: []Result{}, Invocations: []Invocation{{ExecutionSuccessful: len(failures) == 0}}}
 	run.Tool.Driver = Driver{Name: tool, Rules: append([]Rule{}, rules...)}
 	seen := make(map[string]bool)
-	for _, f := range found { // two constraints may say the same; the stricter comes first
+	for _, f := range found { // two constraints may give the same finding; the stricter one comes first
 		key := fmt.Sprint(f.RuleID, f.Message, f.Locations)
 		if !seen[key] {
 			run.Results = append(run.Results, f)

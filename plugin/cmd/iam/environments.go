@@ -17,7 +17,7 @@ import (
 // Environments are the values of --for: where jobs and people sign.
 var Environments = []string{"cloud-shell", "devops", "github", "gitlab", "instance", "workload"}
 
-// flagsFor are the flags of single environments. Those of the command without --for are
+// flagsFor has the flags of each environment. Flags of the command without --for are
 // under "".
 var flagsFor = map[string][]string{
 	"":            {"cluster", "workload", "signers", "scans"},
@@ -29,8 +29,8 @@ var flagsFor = map[string][]string{
 	"workload":    {"cluster", "workload"},
 }
 
-// fitting rejects flags of other environments: the command does not print what they
-// would narrow.
+// fitting rejects flags of other environments, because they would have no effect on
+// the output.
 func (o *iamOptions) fitting(cmd *cobra.Command) error {
 	fit, known := flagsFor[o.environment]
 	if !known {
@@ -48,7 +48,7 @@ func (o *iamOptions) fitting(cmd *cobra.Command) error {
 	return nil
 }
 
-// takers returns the environments of a flag.
+// takers returns the environments that accept a flag.
 func takers(flag string) []string {
 	var all []string
 	for _, s := range Environments {
@@ -59,8 +59,8 @@ func takers(flag string) []string {
 	return all
 }
 
-// Names that stand in IAM's statements, rules and claims. None has a quote, a space
-// or a brace, so that none ends what it stands in.
+// The names in IAM's statements, rules and claims. No name has a quote, a space or a
+// brace, so none can end the text around it.
 var (
 	plainName   = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
 	projectPath = regexp.MustCompile(`^[A-Za-z0-9._@-]+(?:/[A-Za-z0-9._@-]+)+$`)
@@ -105,7 +105,7 @@ func (o *iamOptions) isEnvironmentOCID(s string) bool {
 	return oci.Segment(s) && slices.ContainsFunc(kinds, func(kind string) bool { return strings.HasPrefix(s, kind) })
 }
 
-// isIssuer reports whether s is an address as issuers of OpenID Connect have it.
+// isIssuer reports whether s is an address of an OpenID Connect issuer.
 func isIssuer(s string) bool {
 	u, err := url.Parse(s)
 	return err == nil && s == "https://"+u.Host+u.Path && urlHost.MatchString(u.Host) && urlPath.MatchString(u.Path) && !strings.HasSuffix(s, "/")
@@ -117,8 +117,8 @@ type dynamicGroup struct {
 	MatchingRule string `json:"matchingRule"`
 }
 
-// domainApp is a confidential application of an identity domain. Its client id and
-// secret are what the job shows beside its own token.
+// domainApp is a confidential application of an identity domain. The job sends its
+// client id and secret with the job's own token.
 type domainApp struct {
 	Name   string   `json:"name"`
 	Grants []string `json:"allowedGrants"`
@@ -144,7 +144,7 @@ type propagationTrust struct {
 	Rule              string   `json:"rule"`
 }
 
-// lines are what to type or to copy.
+// lines returns the lines to type or to copy.
 func (n iamNeed) lines() []string {
 	switch {
 	case n.DynamicGroup != nil:
@@ -188,7 +188,7 @@ func (o *iamOptions) needsFor() []iamNeed {
 	return o.grants().forTokens()
 }
 
-// forDevOps keeps build pipelines, which sign, apart from deployment pipelines,
+// forDevOps distinguishes build pipelines, which sign, from deployment pipelines,
 // which verify.
 func (g grants) forDevOps() []iamNeed {
 	build, deploy := g.dynamicGroup+"-build", g.dynamicGroup+"-deploy"
@@ -202,7 +202,7 @@ func (g grants) forDevOps() []iamNeed {
 		statements("deployment pipelines, which verify images", g.toVerify("dynamic-group "+deploy, nil)))
 }
 
-// forTokens is for jobs whose service gives them a token that an identity domain
+// forTokens is for jobs with a token of their service that an identity domain
 // trusts.
 func (g grants) forTokens() []iamNeed {
 	name := "oke-sign-" + g.environment

@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// iamNeed is one thing that must be in IAM, and what it is for: a statement of a
-// policy, a dynamic group, or something of an identity domain.
+// iamNeed is one object that must exist in IAM, and its purpose: a statement of a
+// policy, a dynamic group, or an object of an identity domain.
 type iamNeed struct {
 	For           string            `json:"for"`
 	Statement     string            `json:"statement,omitempty"`
@@ -28,10 +28,10 @@ func statements(what string, texts []string) []iamNeed {
 	return all
 }
 
-// grants writes the statements that let a principal do what it needs.
+// grants writes the statements that give a principal the rights that it needs.
 type grants struct{ *iamOptions }
 
-// or is the value of a flag, or a word to fill in.
+// or returns the value of a flag, or a word to fill in.
 func (g grants) or(value, word string) string {
 	if value != "" || g.out.Format != "terraform" {
 		return cmp.Or(value, word)
@@ -42,7 +42,7 @@ func (g grants) or(value, word string) string {
 	return blankBegin + strings.ToLower(word) + blankEnd
 }
 
-// in makes a statement for each compartment, or for the tenancy.
+// in returns statements for each compartment, or for the tenancy.
 func (g grants) in(statements ...string) []string {
 	scopes := []string{"tenancy"}
 	if len(g.Compartments) > 0 {
@@ -69,26 +69,27 @@ func (g grants) forCluster() []string {
 	return g.in("Allow any-user to use keys in %s where request.user.id="+cluster, "Allow any-user to read repos in %s where request.user.id="+cluster)
 }
 
-// forWorkload is what the provider asks OCI for and nothing else: it lists images
-// and signatures, looks images up, and reads keys. It never signs.
+// forWorkload returns the statements for the provider, and no others. The provider
+// lists images and signature records, looks images up, and reads keys. It never
+// signs.
 func (g grants) forWorkload() []string {
 	return g.toVerify("any-user", g.workloadIs())
 }
 
-// toVerify returns the statements that let somebody verify signatures.
+// toVerify returns the statements that let a subject verify signatures.
 func (g grants) toVerify(who string, where []string) []string {
 	return slices.Concat(g.readRepositories(who, where), g.onKeys(who, "{KEY_INSPECT, KEY_READ}", where))
 }
 
-// forScans is what it asks for besides where a constraint asks for scans: results,
-// and the targets that say which registry they are about. Both lie in the target's
+// forScans returns the statements that the provider also needs for scans: for
+// results, and for the targets that name the registry. Both are in the target's
 // compartment.
 func (g grants) forScans() []string {
 	where := " in %s where all {" + strings.Join(g.workloadIs(), ", ") + "}"
 	return g.in("Allow any-user to read container-scan-results"+where, "Allow any-user to read container-scan-targets"+where)
 }
 
-// workloadIs are the conditions that only the workload meets.
+// workloadIs returns the conditions that only the workload meets.
 func (g grants) workloadIs() []string {
 	namespace, account, _ := strings.Cut(g.workload, "/")
 	return []string{
@@ -103,7 +104,7 @@ func (g grants) forSigners() []string {
 	return g.toSign("group "+g.or(g.signers, "GROUP"), nil)
 }
 
-// toSign returns the statements that let somebody push images to existing
+// toSign returns the statements that let a subject push images to existing
 // repositories, sign them, and verify signatures.
 func (g grants) toSign(who string, where []string) []string {
 	return slices.Concat(
@@ -112,8 +113,8 @@ func (g grants) toSign(who string, where []string) []string {
 		g.onKeys(who, "{KEY_INSPECT, KEY_READ, KEY_SIGN}", where))
 }
 
-// readRepositories lets somebody list and read. OCI decides on a list before it
-// knows what will be in it, so that no list of repositories can narrow that.
+// readRepositories lets a subject list and read. OCI decides on a list before it
+// knows the content, so no list of repositories can narrow that right.
 func (g grants) readRepositories(who string, where []string) []string {
 	if len(g.repositories) == 0 {
 		return g.in("Allow " + who + " to {REPOSITORY_INSPECT, REPOSITORY_READ} in %s" + when(where))
@@ -133,7 +134,7 @@ func (g grants) onKeys(who, what string, where []string) []string {
 	return g.on(who, what, where, "target.key.id", keys)
 }
 
-// on makes a statement for each value of a variable, or one for any.
+// on returns a statement for each value of a variable, or one for any value.
 func (g grants) on(who, what string, where []string, variable string, values []string) []string {
 	if len(values) == 0 {
 		return g.in("Allow " + who + " to " + what + " in %s" + when(where))
@@ -149,7 +150,7 @@ func (g grants) on(who, what string, where []string, variable string, values []s
 	return all
 }
 
-// when writes conditions that all have to hold.
+// when returns conditions that must all hold.
 func when(conditions []string) string {
 	switch len(conditions) {
 	case 0:

@@ -38,7 +38,7 @@ type iamOptions struct {
 	out          cli.Output
 
 	allowed []signature.KeyID
-	blanks  []string // words that nobody has filled in, for Terraform
+	blanks  []string // words to fill in, for Terraform
 }
 
 // New makes the command.
@@ -114,7 +114,7 @@ func (o *iamOptions) bind(flags *pflag.FlagSet) {
 	o.out.BindFormats(flags, cli.FormatsAnd("terraform"))
 }
 
-// maxKeys bounds --key: a statement names each key.
+// maxKeys bounds --key, because each key has a statement.
 const maxKeys = 20
 
 func (o *iamOptions) complete(cmd *cobra.Command) error {
@@ -157,11 +157,11 @@ func (o *iamOptions) validate() error {
 
 const lowerLetters = "abcdefghijklmnopqrstuvwxyz0123456789"
 
-// groupName is the name of a group as statements have it, in quotes or not, and
-// below the name of its identity domain or not.
+// groupName matches the name of a group in statements: with or without quotes, and
+// with or without the name of its identity domain.
 var groupName = regexp.MustCompile(`^(?:[A-Za-z0-9._-]+/|'[A-Za-z0-9._-]+'/)?(?:[A-Za-z0-9._-]+|'[A-Za-z0-9._-]+')$`)
 
-// label reports whether s may be the name of a namespace or a service account.
+// label reports whether s can be the name of a namespace or a service account.
 func label(s string) bool {
 	return s != "" && len(s) <= 253 && strings.Trim(s, lowerLetters+"-.") == ""
 }
@@ -195,7 +195,7 @@ func (o *iamOptions) run(ctx context.Context) (err error) {
 	return nil
 }
 
-// needs are all that the flags ask for.
+// needs returns everything that the flags ask for.
 func (o *iamOptions) needs() []iamNeed {
 	if o.environment != "" {
 		return o.needsFor()
@@ -220,8 +220,8 @@ func (o *iamOptions) needs() []iamNeed {
 	return all
 }
 
-// iamText writes needs under headings. A table would put them into a column; they
-// are to be copied.
+// iamText writes needs under headings. They are for copying, so they are not in a
+// table.
 func iamText(all []iamNeed) string {
 	var text strings.Builder
 	before := ""

@@ -8,8 +8,7 @@ import (
 	"github.com/oke-sign/oke-sign/plugin/cli"
 )
 
-// Marks around a word that nobody has filled in, while a text is on its way to
-// Terraform. No flag takes them.
+// The marks around a word to fill in, on the way to Terraform. No flag accepts them.
 const (
 	blankBegin = "\x01"
 	blankEnd   = "\x02"
@@ -21,10 +20,10 @@ type hclWriter struct {
 	depth int
 }
 
-// attribute is a name and the expression that is its value.
+// attribute is a name and the expression of its value.
 type attribute struct{ name, value string }
 
-// block writes a block of attributes, and what inside writes below them.
+// block writes a block with attributes. inside writes its nested blocks.
 func (h *hclWriter) block(head string, attributes []attribute, inside func()) {
 	if h.depth == 0 && h.text.Len() > 0 {
 		h.text.WriteByte('\n')
@@ -52,8 +51,8 @@ func (h *hclWriter) line(text string) {
 	h.text.WriteString(strings.Repeat("  ", h.depth) + text + "\n")
 }
 
-// quoted writes a text as a string of Terraform's language. Blanks become variables,
-// and everything else stands for itself.
+// quoted writes a text as a string of Terraform's language. Words to fill in become
+// variables, and other characters stand for themselves.
 func quoted(s string) string {
 	if word, ok := strings.CutPrefix(s, blankBegin); ok && strings.Index(word, blankEnd) == len(word)-1 {
 		return "var." + strings.TrimSuffix(word, blankEnd)
@@ -80,7 +79,7 @@ func quoted(s string) string {
 	return b.String()
 }
 
-// blankMeans describes the variables that words in capitals become.
+// blankMeans describes the variables for words in capitals.
 var blankMeans = map[string]string{
 	"CLUSTER_OCID":     "OCID of the OKE cluster",
 	"COMPARTMENT_OCID": "OCID of the compartment of the instances or pipelines",
@@ -109,7 +108,7 @@ func (o *iamOptions) terraform(all []iamNeed) string {
 		variable(strings.ToLower(word), blankMeans[word])
 	}
 	var policy []iamNeed
-	var before []string // what the statements name
+	var before []string // the resources that the statements name
 	for _, n := range all {
 		if n.Statement != "" {
 			policy = append(policy, n)
@@ -121,8 +120,8 @@ func (o *iamOptions) terraform(all []iamNeed) string {
 	return h.text.String()
 }
 
-// policy writes one policy of all statements, which OCI refuses while a group in
-// them is not there.
+// policy writes one policy with all statements. OCI rejects the policy until the
+// groups in it exist.
 func (h *hclWriter) policy(name string, all []iamNeed, before []string) {
 	h.block(`resource "oci_identity_policy" "oke_sign"`, []attribute{
 		{"compartment_id", "var.tenancy_ocid"}, {"name", quoted(name)}, {"description", quoted("What oke-sign needs")},
@@ -146,7 +145,7 @@ func (h *hclWriter) policy(name string, all []iamNeed, before []string) {
 	})
 }
 
-// resource writes what is not a statement. It returns the address of a group.
+// resource writes a need that is not a statement. It returns the address of a group.
 func (h *hclWriter) resource(n iamNeed) string {
 	const domain = "var.identity_domain_url"
 	switch {

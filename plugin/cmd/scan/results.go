@@ -83,7 +83,7 @@ func (o *scanResultsOptions) complete() {
 	}
 }
 
-// everything is the arguments, or all Pods where -A or -l says nothing of what.
+// everything returns the arguments, or all Pods if only -A or -l select objects.
 func (o *scanResultsOptions) everything(args []string) []string {
 	if o.targets.Choose() && len(args) == 0 && len(o.targets.Files) == 0 && o.targets.Kustomize == "" {
 		return []string{"pods"}
@@ -120,15 +120,15 @@ func (o *scanResultsOptions) validate(args []string) error {
 	return cmp.Or(o.out.ValidateFormats(cli.FormatsAnd("sarif")), o.ValidateFlags())
 }
 
-// scanSubject is an image whose scan is wanted, and what names it.
+// scanSubject is an image whose scan is requested, with the objects that use it.
 type scanSubject struct {
-	image   string // as it was named
-	running string // by its digest, where a node says what it runs for a tag
+	image   string // as the user named it
+	running string // its digest, if a node reports one for the tag
 	users   []workload.Use
 }
 
-// subjects are the targets, and of those that name no digest each image that nodes
-// run for them: the tag may point elsewhere by now.
+// subjects returns the targets. A target without a digest has one subject for each
+// digest that nodes run for its tag, because the tag may have moved.
 func subjects(targets []workload.Target) []scanSubject {
 	var found []scanSubject
 	for _, t := range targets {
@@ -150,13 +150,13 @@ func subjects(targets []workload.Target) []scanSubject {
 	return found
 }
 
-// reference is what to look up.
+// reference returns the reference to look up.
 func (s scanSubject) reference() (image.Reference, error) {
 	ref, err := image.Parse(cmp.Or(s.running, s.image))
 	return ref.Effective(), err
 }
 
-// scannedImage is an image with what its newest scan found.
+// scannedImage is an image with the findings of its newest scan.
 type scannedImage struct {
 	Image     string                      `json:"image"`
 	Reference string                      `json:"reference"` // the image by its digest
@@ -169,7 +169,7 @@ type scannedImage struct {
 	Problems  []listedProblem             `json:"problems"`
 	UsedBy    []workload.ObjectName       `json:"usedBy,omitempty"`
 
-	places []filePlace // in manifests that name it
+	places []filePlace // the manifests that name it
 }
 
 type filePlace struct {
@@ -186,7 +186,7 @@ type listedProblem struct {
 	FirstDetected string          `json:"firstDetected,omitempty"`
 	Packages      []listedPackage `json:"packages,omitempty"`
 
-	counts bool // it is one that the image has
+	counts bool // the image has the problem
 }
 
 type listedPackage struct {
@@ -242,7 +242,7 @@ func (o *scanResultsOptions) results(ctx context.Context, args []string) []cli.R
 	})
 }
 
-// look finds out about one image.
+// look looks one image up.
 func (o *scanResultsOptions) look(ctx context.Context, c *connect.Cloud, scans *vulnreport.Checker, s scanSubject) (scannedImage, error) {
 	v := scannedImage{Image: s.image, Reference: cmp.Or(s.running, s.image), Problems: []listedProblem{}}
 	for _, u := range s.users {
@@ -292,8 +292,8 @@ func (o *scanResultsOptions) show(v scannedImage) cli.Result {
 		return r
 	}
 	r.Title = fmt.Sprintf("%s%s: scanned at %s: %s", v.Reference, v.users(), v.ScannedAt, simulate.SeverityCounts(v.Counts))
-	// A cluster has thousands of images, and an image thousands of problems: they are
-	// kept in the form that is printed, and in no other.
+	// A cluster has thousands of images, and an image thousands of problems. Each is
+	// stored only in the form that is printed.
 	switch o.out.Format {
 	case "json", "yaml", "sarif":
 		return r
@@ -305,7 +305,7 @@ func (o *scanResultsOptions) show(v scannedImage) cli.Result {
 	return r
 }
 
-// rows are the problems, a line for each package.
+// rows returns the problems, one line for each package.
 func (v scannedImage) rows(described bool) [][]string {
 	var rows [][]string
 	for _, p := range v.Problems {
@@ -323,7 +323,7 @@ func (v scannedImage) rows(described bool) [][]string {
 	return rows
 }
 
-// users names a few of the objects that name the image.
+// users returns the names of a few objects that use the image.
 func (v scannedImage) users() string {
 	const most = 2
 	var names []string
@@ -339,7 +339,7 @@ func (v scannedImage) users() string {
 	return " (" + strings.Join(names, ", ") + ")"
 }
 
-// summary says of many images how they stand.
+// summary summarises the results of many images.
 func (o *scanResultsOptions) summary(results []cli.Result) string {
 	tally := make(map[string]int)
 	for _, r := range results {
@@ -364,7 +364,7 @@ func (o *scanResultsOptions) summary(results []cli.Result) string {
 	return cli.Count(len(results), "image") + ": " + strings.Join(parts, ", ")
 }
 
-// listed are findings, the worst first and of those the newest.
+// listed returns the findings, the worst first, and equal ones by age.
 func (o *scanResultsOptions) listed(findings []vulnscan.Finding) []listedProblem {
 	findings = slices.Clone(findings)
 	rank := func(f vulnscan.Finding) int {
@@ -394,8 +394,8 @@ func (o *scanResultsOptions) listed(findings []vulnscan.Finding) []listedProblem
 	return problems
 }
 
-// link is where to read about a problem: what OCI says, if that is an address, or
-// the national database for what has a number there.
+// link returns an address with more about a problem: OCI's, if it is one, or that of
+// the national database if the problem has a number there.
 func link(f vulnscan.Finding) string {
 	if strings.HasPrefix(f.Reference, "https://") || strings.HasPrefix(f.Reference, "http://") {
 		return f.Reference
@@ -406,7 +406,7 @@ func link(f vulnscan.Finding) string {
 	return ""
 }
 
-// failed reports whether an image has what --fail-on asks about, or may have it.
+// failed reports whether an image has, or may have, a problem that --fail-on names.
 func (o *scanResultsOptions) failed(v scannedImage) bool {
 	if o.failOn == "" {
 		return false

@@ -9,9 +9,9 @@ import (
 	"github.com/oke-sign/oke-sign/plugin/sarif"
 )
 
-// finishSARIF prints the problems, and makes of the results what finish does. An
-// image of which nothing is known is a result too: a list without it would look as
-// if it had been found clean.
+// finishSARIF prints the problems as SARIF, and returns the same outcome as finish.
+// An image without a known scan is a result too: without it, the list would look as
+// if the image had no problems.
 func (o *scanResultsOptions) finishSARIF(results []cli.Result) error {
 	var rules []sarif.Rule
 	var found []sarif.Result
@@ -26,7 +26,7 @@ func (o *scanResultsOptions) finishSARIF(results []cli.Result) error {
 	for _, r := range results {
 		v, ok := r.Value.(scannedImage)
 		if !ok {
-			continue // its error is told
+			continue // its error is reported
 		}
 		at := v.locations()
 		if !v.Known {
@@ -48,7 +48,7 @@ func (o *scanResultsOptions) finishSARIF(results []cli.Result) error {
 	return o.FinishDocument(sarif.New("kubectl oke-sign scan results", rules, found, cli.Failures(results)), results)
 }
 
-// locations are the manifests that name the image, or the image itself.
+// locations returns the manifests that name the image, or the image itself.
 func (v scannedImage) locations() []sarif.Location {
 	if len(v.places) == 0 {
 		name, _, _ := strings.Cut(v.Reference, "@")
@@ -61,7 +61,8 @@ func (v scannedImage) locations() []sarif.Location {
 	return found
 }
 
-// securitySeverity is a severity as a number, which code hosting services sort by.
+// securitySeverity returns a severity as a number, by which code hosting services
+// sort.
 func securitySeverity(severity string) *sarif.Properties {
 	return &sarif.Properties{Severity: map[string]string{"CRITICAL": "9.5", "HIGH": "8.0", "MEDIUM": "5.5", "LOW": "2.0"}[severity]}
 }

@@ -16,8 +16,8 @@ import (
 	"github.com/oke-sign/oke-sign/provider/vulnscan"
 )
 
-// registryURL is the address of OCI Registry in a region, as the walk-through of
-// Oracle's users has it where there is one.
+// registryURL returns the address of OCI Registry in a region. It prefers the form
+// in Oracle's walk-through.
 func registryURL(in image.Region) string {
 	if in.Realm() == "oc1" {
 		return "https://" + in.Key() + ".ocir.io"
@@ -25,7 +25,7 @@ func registryURL(in image.Region) string {
 	return "https://ocir." + in.ID() + ".oci." + in.Domain()
 }
 
-// parseRepositories are the names of --repository.
+// parseRepositories checks the names of --repository.
 func parseRepositories(names []string) error {
 	for _, name := range names {
 		if ref, err := image.Parse("iad.ocir.io/x/" + name + ":x"); err != nil || ref.Repository() != name {
@@ -35,8 +35,8 @@ func parseRepositories(names []string) error {
 	return nil
 }
 
-// everywhere lists in the compartments of --compartment, or in all that can be
-// seen, those where this is not allowed passed over.
+// everywhere lists objects in the compartments of --compartment, or in all visible
+// compartments. It skips visible compartments without the right to list.
 func everywhere[T any](ctx context.Context, s *connect.Session, c *connect.Cloud, list func(ctx context.Context, compartment string) ([]T, error)) ([]T, error) {
 	compartments := make([]oci.Compartment, 0, len(s.Compartments))
 	for _, id := range s.Compartments {
@@ -81,7 +81,7 @@ func everywhere[T any](ctx context.Context, s *connect.Session, c *connect.Cloud
 	return slices.Concat(found...), errors.Join(errs...)
 }
 
-// pollEvery is how often OCI is asked how far it is.
+// pollEvery is the time between two requests for the progress.
 const pollEvery = time.Second
 
 // await polls until done reports true, and shows progress.
@@ -104,7 +104,7 @@ func await(ctx context.Context, s *connect.Session, what string, done func() (bo
 	}
 }
 
-// awaitTarget waits until a target that was made is active.
+// awaitTarget waits until a new target is active.
 func awaitTarget(ctx context.Context, s *connect.Session, c *connect.Cloud, t vulnscan.Target) (vulnscan.Target, error) {
 	err := await(ctx, s, "scan target "+t.Name+" to be active", func() (bool, error) {
 		now, err := c.Scanning.Target(ctx, c.Who.Region(), t.ID)
@@ -123,7 +123,7 @@ func awaitTarget(ctx context.Context, s *connect.Session, c *connect.Cloud, t vu
 	return t, err
 }
 
-// ids are arguments that must be OCIDs of a kind.
+// ids checks that arguments are OCIDs of a kind.
 func ids(args []string, kind string) error {
 	if len(args) == 0 {
 		return cli.Usage("no "+kind+" named", "name it by its OCID; kubectl oke-sign scan "+kind+" list shows them")

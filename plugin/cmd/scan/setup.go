@@ -72,7 +72,7 @@ func (o *scanSetupOptions) complete() (err error) {
 	return err
 }
 
-// setupStep is one thing that has to be there.
+// setupStep is one object that must exist.
 type setupStep struct {
 	Step   string `json:"step"`   // policy, repository, recipe, target
 	Result string `json:"result"` // there, made, missing, unknown
@@ -103,7 +103,7 @@ func (o *scanSetupOptions) run(ctx context.Context) error {
 	if !o.noPolicy {
 		results = o.policies(ctx, c)
 		if slices.ContainsFunc(results, func(r cli.Result) bool { return r.Denied }) {
-			todo = todo[:1] // a target would fail, and would have to be deleted
+			todo = todo[:1] // a target would fail, and the command would have to delete it
 		}
 	}
 	for _, step := range todo {
@@ -119,7 +119,7 @@ func (o *scanSetupOptions) run(ctx context.Context) error {
 	return o.Finish(o.out, setupColumns, results)
 }
 
-// policies says of each of the two statements whether it is there.
+// policies reports whether each of the two statements exists.
 func (o *scanSetupOptions) policies(ctx context.Context, c *connect.Cloud) []cli.Result {
 	found, err := scanPolicies(ctx, c, o.compartment)
 	var results []cli.Result
@@ -138,7 +138,7 @@ func (o *scanSetupOptions) policies(ctx context.Context, c *connect.Cloud) []cli
 	return results
 }
 
-// makeRepositories makes those of --repository that are not there.
+// makeRepositories makes the missing repositories of --repository.
 func (o *scanSetupOptions) makeRepositories(ctx context.Context, c *connect.Cloud) ([]setupStep, error) {
 	var steps []setupStep
 	for _, name := range o.repositories {
@@ -160,8 +160,8 @@ func (o *scanSetupOptions) makeRepositories(ctx context.Context, c *connect.Clou
 	return steps, nil
 }
 
-// makeRecipeAndTarget makes a target for what no target scans yet, and a recipe
-// for it.
+// makeRecipeAndTarget makes a target for the repositories that no target scans yet,
+// and a recipe for it.
 func (o *scanSetupOptions) makeRecipeAndTarget(ctx context.Context, c *connect.Cloud) ([]setupStep, error) {
 	in := c.Who.Region()
 	recipes, err := c.Scanning.Recipes(ctx, in, o.compartment)
@@ -216,8 +216,8 @@ func (o *scanSetupOptions) makeRecipeAndTarget(ctx context.Context, c *connect.C
 	return append(steps, setupStep{Step: "target", Result: "made", Name: made.Name, ID: made.ID, State: made.State}), nil
 }
 
-// discard deletes a target that this command made and that failed. It scans nothing,
-// and every run would leave another one.
+// discard deletes a failed target that this command has made. It scans nothing, and
+// each run would leave another one.
 func (o *scanSetupOptions) discard(ctx context.Context, c *connect.Cloud, t vulnscan.Target) {
 	if err := c.Scanning.DeleteTarget(ctx, c.Who.Region(), t.ID); err != nil {
 		o.Remark("the target that was made could not be deleted again: %v", err)
@@ -227,8 +227,8 @@ func (o *scanSetupOptions) discard(ctx context.Context, c *connect.Cloud, t vuln
 	o.Remark("the target that was made is deleted again")
 }
 
-// covered are the targets of the compartment that scan what was named, and what
-// of it none of them does.
+// covered returns the targets of the compartment that scan the named repositories,
+// and the repositories that no target scans.
 func (o *scanSetupOptions) covered(ctx context.Context, c *connect.Cloud, recipes []vulnscan.Recipe, targets []vulnscan.Target) (scanned []vulnscan.Target, left []string) {
 	left = o.repositories
 	for _, t := range targets {
@@ -249,8 +249,8 @@ func (o *scanSetupOptions) covered(ctx context.Context, c *connect.Cloud, recipe
 	return scanned, left
 }
 
-// scans reports whether a target's recipe has images scanned. It may lie in
-// another compartment; one that cannot be read is taken for one that does not.
+// scans reports whether a target's recipe scans images. The recipe may be in another
+// compartment. An unreadable recipe counts as one that does not scan.
 func (o *scanSetupOptions) scans(ctx context.Context, c *connect.Cloud, recipes []vulnscan.Recipe, t vulnscan.Target) bool {
 	i := slices.IndexFunc(recipes, func(r vulnscan.Recipe) bool { return r.ID == t.RecipeID })
 	if i >= 0 {

@@ -10,7 +10,7 @@ import (
 	"github.com/oke-sign/oke-sign/provider/oci"
 )
 
-// scanService is what policies call the service that scans images.
+// scanService is the name in policies of the service that scans images.
 const scanService = "vulnerability-scanning-service"
 
 // scanPolicies reports whether the two statements exist that the service needs for the
@@ -55,7 +55,7 @@ func scanPolicies(ctx context.Context, c *connect.Cloud, compartment string) ([]
 	return steps, err
 }
 
-// placeOf is a compartment as a policy of the tenancy names it.
+// placeOf returns the name of a compartment in policies of the tenancy.
 func placeOf(line []oci.Compartment) string {
 	names := make([]string, 0, len(line))
 	for _, c := range line[:len(line)-1] {
@@ -68,9 +68,9 @@ func placeOf(line []oci.Compartment) string {
 	return "compartment " + strings.Join(names, ":")
 }
 
-// allows reports whether a statement lets the service read a kind of resource in
-// the first compartment of line, if its policy is attached to the last. One with
-// a condition is not counted: it may hold, and it may not.
+// allows reports whether a statement lets the service read a kind of resource in the
+// first compartment of line, if its policy is attached to the last. A statement with
+// a condition does not count, because the condition is unknown.
 func allows(statement, resource string, line []oci.Compartment) bool {
 	words := strings.Fields(strings.ToLower(strings.ReplaceAll(statement, ",", " , ")))
 	to := slices.Index(words, "to")
@@ -94,7 +94,7 @@ func allows(statement, resource string, line []oci.Compartment) bool {
 		return false
 	}
 	if attached := line[len(line)-1]; strings.EqualFold(attached.Name, location[1]) {
-		return true // a policy may name the compartment that it is attached to
+		return true // a policy may name the compartment to which it is attached
 	}
 	names := strings.Split(location[1], ":")
 	for i, name := range names {

@@ -1,6 +1,6 @@
-// Package gatekeepertest is an external data provider for tests of policies and of the
-// engine: a real one as far as TLS 1.3, client certificates and HTTP go, which
-// answers whatever a test wants it to. Only tests import it.
+// Package gatekeepertest has an external data provider for tests of policies and of
+// the engine. Its TLS 1.3, client certificates and HTTP are real. A test chooses its
+// answers. Only tests import it.
 package gatekeepertest
 
 import (
@@ -26,8 +26,8 @@ import (
 	"time"
 )
 
-// Provider is a running provider. It lets nobody in without the certificate in
-// the files Certificate and Key.
+// Provider is a running provider. It rejects callers without the certificate in the
+// files Certificate and Key.
 type Provider struct {
 	URL              string
 	CA               []byte // PEM
@@ -38,7 +38,7 @@ type Provider struct {
 	requests [][]string
 }
 
-// Answer makes a response of the keys of a request.
+// Answer returns the response for the keys of a request.
 type Answer func(keys []string) (status int, body string)
 
 // Start starts a provider on loopback, until the test ends.
@@ -115,8 +115,8 @@ func (p *Provider) serve(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.WriteString(w, body)
 }
 
-// Item is one item of a provider's response, encoded as it stands: a test may
-// leave out or overdo what it likes.
+// Item is one item of a provider's response. It is encoded unchanged, so a test may
+// omit or repeat fields.
 type Item map[string]any
 
 // Response is the body of a response with these items.
@@ -127,12 +127,12 @@ func Response(systemError string, items ...Item) string {
 		"response":   map[string]any{"items": items, "systemError": systemError},
 	})
 	if err != nil {
-		panic(err) // a test has built what JSON cannot hold
+		panic(err) // the test's value cannot be encoded as JSON
 	}
 	return string(body)
 }
 
-// Each answers every key with the value that is made for it.
+// Each answers every key with the result of value.
 func Each(value func(key string) any) Answer {
 	return func(keys []string) (int, string) {
 		items := []Item{}
