@@ -81,6 +81,7 @@ func Resources() []Resource {
 		resource("", "v1", "ReplicationController", true, "rc"),
 		resource("apps", "v1", "Deployment", true, "deploy"),
 		resource("apps", "v1", "ReplicaSet", true, "rs"),
+		resource("apps", "v1", "ControllerRevision", true),
 		resource("apps", "v1", "StatefulSet", true, "sts"),
 		resource("apps", "v1", "DaemonSet", true, "ds"),
 		resource("batch", "v1", "Job", true),

@@ -94,6 +94,13 @@ func newEnd(s *connect.Session) *cobra.Command {
 image policy applies to them again: kubectl oke-sign break-glass list -o wide
 shows the images that only break-glass admits.
 
+The command waits until no Pod of the workload runs under break-glass, at most
+as long as --timeout. If the cluster denies the new Pods, the old ones run on,
+and their ReplicaSet can start others until the announced end. The command then
+shows them with the command that ends them.
+
+Exit code 0: nothing is under break-glass. 3: something still is. 1: unknown.
+
 At a terminal the command asks before it acts; elsewhere it needs --yes.`,
 		Example: `  kubectl oke-sign break-glass end deployment/web -n shop`,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -146,7 +153,9 @@ type result struct {
 	workload.ObjectName
 	Until  string `json:"until,omitempty"`
 	Reason string `json:"reason,omitempty"`
-	Result string `json:"result"` // set, ended, unchanged; would-set and would-end of a dry run
+	Result string `json:"result"` // set, ended, unchanged; "would be set" and "would be ended" of a dry run
+
+	Left []leftover `json:"left,omitempty"` // what is still under break-glass after its end
 }
 
 var resultColumns = []cli.Column{{Name: "object"}, {Name: "result"}, {Name: "until"}, {Name: "reason"}}
@@ -173,9 +182,9 @@ func (o *breakGlassOptions) run(ctx context.Context, args []string) error {
 	for i, c := range changes {
 		names[i] = c.of.Name()
 	}
-	return o.Finish(o.out, resultColumns, cli.ForEach(ctx, names, func(ctx context.Context, i int) cli.Result {
+	results := cli.ForEach(ctx, names, func(ctx context.Context, i int) cli.Result {
 		c := changes[i]
-		g := result{workload.NameOf(c.of.Object), c.until, c.reason, "unchanged"}
+		g := result{ObjectName: workload.NameOf(c.of.Object), Until: c.until, Reason: c.reason, Result: "unchanged"}
 		if c.patch != nil {
 			g.Result = c.done
 			if o.dryRun {
@@ -185,7 +194,11 @@ func (o *breakGlassOptions) run(ctx context.Context, args []string) error {
 			}
 		}
 		return cli.Result{Value: g, Names: []string{names[i]}, Rows: [][]string{{names[i], g.Result, g.Until, cli.Clip(g.Reason, 60)}}}
-	}))
+	})
+	if o.end && !o.dryRun {
+		return o.finishEnd(ctx, changes, results)
+	}
+	return o.Finish(o.out, resultColumns, results)
 }
 
 // change is a change of an object's annotations.
@@ -293,12 +306,16 @@ func (o *breakGlassOptions) means(of workload.Document, c change) string {
 	switch {
 	case o.end && pod:
 		return name + ": the image policy applies to its changes from now on. The Pod runs on."
+	case o.end && !restarts(of.Object):
+		return name + ": the image policy applies to its new Pods. Running Pods run on."
 	case o.end:
 		return name + ": its Pods restart, and the image policy applies to them."
 	case pod && owner != workload.NameOf(of.Object):
 		return fmt.Sprintf("%s: until %s it may be given images of OCI Registry, signed or not. This does not cover other Pods of %s/%s: name it instead to cover them.", name, c.until, owner.Kind, owner.Name)
 	case pod:
 		return fmt.Sprintf("%s: until %s it may be given images of OCI Registry, signed or not.", name, c.until)
+	case !restarts(of.Object):
+		return fmt.Sprintf("%s: until %s its new Pods may run images of OCI Registry, signed or not. Running Pods run on.", name, c.until)
 	default:
 		return fmt.Sprintf("%s: its Pods restart, and until %s they may run images of OCI Registry, signed or not.", name, c.until)
 	}

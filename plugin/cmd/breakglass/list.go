@@ -41,7 +41,8 @@ func newList(s *connect.Session) *cobra.Command {
 		Short: "List workloads and Pods under break-glass",
 		Long: `List the workloads and Pods under break-glass: until when, why, set by which
 tool, how many Pods run so, and which images only break-glass admits. Expired
-uses are listed too: their Pods run on, and no new Pod starts.
+uses are listed too: their Pods run on, and no new Pod starts. So are old
+ReplicaSets that bring such Pods back after break-glass end.
 
 The API server stores which tool set an annotation, but not which person. Its
 audit log has both.`,
@@ -84,7 +85,8 @@ var useColumns = []cli.Column{{Name: "object"}, {Name: "state"}, {Name: "until"}
 	{Name: "set by", Wide: true}, {Name: "since", Wide: true}, {Name: "against it", Wide: true}, {Name: "reason"}}
 
 // workloadKinds are Kubernetes' kinds with a template of Pods. ReplicaSets and Jobs of
-// another workload repeat its template, and the list skips them.
+// another workload repeat its template. The list shows them only after the workload's
+// break-glass has ended, while they still start Pods.
 var workloadKinds = []schema.GroupVersionResource{
 	{Group: "apps", Version: "v1", Resource: "deployments"},
 	{Group: "apps", Version: "v1", Resource: "statefulsets"},
@@ -115,7 +117,7 @@ func (o *breakGlassListOptions) results(ctx context.Context) ([]cli.Result, erro
 			return nil, err
 		}
 	}
-	found, hidden, err := o.annotated(ctx, namespace)
+	found, heirs, hidden, err := o.annotated(ctx, namespace)
 	if err != nil {
 		return nil, err
 	}
@@ -123,6 +125,7 @@ func (o *breakGlassListOptions) results(ctx context.Context) ([]cli.Result, erro
 	if err != nil {
 		return nil, err
 	}
+	found = append(found, orphaned(found, heirs)...)
 	pods := slices.DeleteFunc(all, func(d workload.Document) bool {
 		_, ok := d.Object.GetAnnotations()[simulate.BreakGlassAnnotation]
 		return !ok
@@ -136,6 +139,9 @@ func (o *breakGlassListOptions) results(ctx context.Context) ([]cli.Result, erro
 	for i, pod := range pods {
 		objects[i] = pod.Object
 		at := slices.IndexFunc(found, func(u *use) bool { return u.ObjectName == workloads[i] })
+		if direct := workload.Controller(pod.Object); at < 0 {
+			at = slices.IndexFunc(found, func(u *use) bool { return u.ObjectName == direct })
+		}
 		if at < 0 { // a Pod without a workload, or with one that is not under break-glass now
 			found = append(found, o.singlePod(ctx, pod))
 			at = len(found) - 1
@@ -160,12 +166,38 @@ func (o *breakGlassListOptions) results(ctx context.Context) ([]cli.Result, erro
 	return results, err
 }
 
-// annotated returns the workloads whose templates have the annotation, and the resources
-// that the user may not list.
-func (o *breakGlassListOptions) annotated(ctx context.Context, namespace string) (found []*use, hidden []string, err error) {
+// heir is a ReplicaSet or Job that repeats the template of its workload.
+type heir struct {
+	*use
+	of workload.ObjectName
+}
+
+// orphaned returns the heirs of workloads without break-glass. Heirs bring such
+// Pods back until the announced end.
+func orphaned(found []*use, heirs []heir) (all []*use) {
+	for _, h := range heirs {
+		if !slices.ContainsFunc(found, func(u *use) bool { return u.ObjectName == h.of }) {
+			all = append(all, h.use)
+		}
+	}
+	return all
+}
+
+// startsPods reports whether a ReplicaSet or Job starts Pods by itself.
+func startsPods(object *unstructured.Unstructured) bool {
+	if object.GetKind() == "Job" {
+		return !finished(object)
+	}
+	replicas, _, _ := unstructured.NestedInt64(object.Object, "spec", "replicas")
+	return replicas > 0
+}
+
+// annotated returns the workloads whose templates have the annotation, their heirs, and
+// the resources that the user may not list.
+func (o *breakGlassListOptions) annotated(ctx context.Context, namespace string) (found []*use, heirs []heir, hidden []string, err error) {
 	client, err := o.Kube.Objects()
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	for _, kind := range workloadKinds {
 		pages := pager.New(func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
@@ -176,8 +208,12 @@ func (o *breakGlassListOptions) annotated(ctx context.Context, namespace string)
 			if !ok {
 				return fmt.Errorf("%T is no object", item)
 			}
-			if u := useOf(object); u != nil && workload.Controller(object) == workload.NameOf(object) {
+			switch u, of := useOf(object), workload.Controller(object); {
+			case u == nil:
+			case of == workload.NameOf(object):
 				found = append(found, u)
+			case startsPods(object):
+				heirs = append(heirs, heir{u, of})
 			}
 			return nil
 		})
@@ -185,10 +221,10 @@ func (o *breakGlassListOptions) annotated(ctx context.Context, namespace string)
 		case apierrors.IsForbidden(err):
 			hidden = append(hidden, kind.Resource)
 		case err != nil:
-			return nil, nil, fmt.Errorf("listing %s: %w", kind.Resource, err)
+			return nil, nil, nil, fmt.Errorf("listing %s: %w", kind.Resource, err)
 		}
 	}
-	return found, hidden, nil
+	return found, heirs, hidden, nil
 }
 
 // useOf returns the break-glass use that an object declares, or nil.
