@@ -42,12 +42,18 @@ It is not Oracle Cloud.
 
 It is an HTTPS proxy on loopback that answers for OCI's host names: Artifacts, Key
 Management, Vulnerability Scanning (of containers), Identity, Object Storage
-(namespace) and OCI Registry. It writes into --home what clients need, and prints
-one line when it is ready:
+(namespace) and OCI Registry. It writes into --home what clients need. When it is
+ready, it prints what it holds, and what to type next:
 
   oci-emulator --listen 127.0.0.1:8040 --home /tmp/oci --seed demo &
   . /tmp/oci/env
   kubectl oke-sign keys list
+
+With that environment, two commands change the running emulator, as an
+administrator changes a tenancy:
+
+  oci-emulator allow STATEMENT...    add IAM statements
+  oci-emulator auth-token [USER]     make a password for OCI Registry
 
 Its own pages are under http://127.0.0.1:PORT/_emulator/: faults, calls, requests,
 state, switches, signatures, problems, workloads.
@@ -55,6 +61,9 @@ state, switches, signatures, problems, workloads.
 `
 
 func run(ctx context.Context, args []string, out, errOut io.Writer) error {
+	if len(args) > 0 && (args[0] == "allow" || args[0] == "auth-token") {
+		return operate(ctx, args, out, errOut)
+	}
 	flags := flag.NewFlagSet("oci-emulator", flag.ContinueOnError)
 	flags.SetOutput(errOut)
 	flags.Usage = func() {
@@ -100,7 +109,7 @@ func serve(ctx context.Context, cfg ocitest.Config, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "oci-emulator (not Oracle Cloud) ready at %s, home %s\n", cloud.URL(), cloud.Home()) //nolint:errcheck // nowhere to report it
+	fmt.Fprintf(out, "oci-emulator (not Oracle Cloud) ready at %s, home %s\n%s", cloud.URL(), cloud.Home(), cloud.Welcome()) //nolint:errcheck // nowhere to report it
 	<-ctx.Done()
 	if cfg.State != "" {
 		err = cloud.Save()

@@ -20,6 +20,8 @@ import (
 //	GET, PUT          /_emulator/switches    what is unconfirmed about OCI
 //	POST              /_emulator/signatures  store a signature record without checks
 //	POST              /_emulator/problems    set what scans find in an image
+//	POST              /_emulator/statements  add IAM statements
+//	POST              /_emulator/auth-tokens make an auth token of a user
 //	POST              /_emulator/workloads   issue a token for a cluster's service account
 func (c *Cloud) adminHandler() http.Handler {
 	mux := http.NewServeMux()
@@ -45,6 +47,8 @@ func (c *Cloud) adminHandler() http.Handler {
 	mux.HandleFunc("PUT /_emulator/switches", c.putSwitches)
 	mux.HandleFunc("POST /_emulator/signatures", c.postSignature)
 	mux.HandleFunc("POST /_emulator/problems", c.postProblems)
+	mux.HandleFunc("POST /_emulator/statements", c.postStatements)
+	mux.HandleFunc("POST /_emulator/auth-tokens", c.postAuthToken)
 	mux.HandleFunc("POST /_emulator/workloads", c.postWorkload)
 	return local(http.MaxBytesHandler(mux, maxBody))
 }
