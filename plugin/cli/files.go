@@ -7,10 +7,10 @@ import (
 	"os"
 )
 
-// maxFile bounds a file of manifests, in bytes.
+// maxFile is the maximum size of a file of manifests, in bytes.
 const maxFile = 64 << 20
 
-// ReadInput reads a file as ReadFile does, until ctx ends: what is piped in may never
+// ReadInput reads a file as ReadFile does, but stops when ctx ends: a pipe may never
 // end.
 func ReadInput(ctx context.Context, in io.Reader, file string) ([]byte, error) {
 	type input struct {
@@ -18,7 +18,7 @@ func ReadInput(ctx context.Context, in io.Reader, file string) ([]byte, error) {
 		err  error
 	}
 	read := make(chan input, 1)
-	go func() { // a read of a pipe cannot be broken off
+	go func() { // a read of a pipe cannot be interrupted
 		text, err := ReadFile(in, file)
 		read <- input{text, err}
 	}()
@@ -30,7 +30,7 @@ func ReadInput(ctx context.Context, in io.Reader, file string) ([]byte, error) {
 	}
 }
 
-// ReadFile reads a file of at most maxFile bytes; "-" is the input.
+// ReadFile reads a file of at most maxFile bytes. "-" is standard input.
 func ReadFile(in io.Reader, file string) ([]byte, error) {
 	from := in
 	if file != "-" {

@@ -8,14 +8,15 @@ import (
 	"syscall"
 )
 
-// Interrupts ends a context when a signal asks for it. The zero value is ready.
+// Interrupts cancels a context when a signal arrives. The zero value is ready for
+// use.
 type Interrupts struct {
 	held atomic.Bool
 }
 
-// Context returns a context that ends at the first signal, which asks to stop and to
-// say what was done; the second kills. The function that it returns gives the signals
-// back.
+// Context returns a context that the first signal cancels: the program then stops
+// and reports what it did. The second signal ends the process. The returned function
+// stops the handling of signals.
 func (i *Interrupts) Context(parent context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(parent)
 	signals := make(chan os.Signal, 1)
@@ -43,8 +44,8 @@ func (i *Interrupts) Context(parent context.Context) (context.Context, context.C
 	}
 }
 
-// Hold passes over interrupts until the function that it returns is called. A terminal
-// sends them to all programs on it, and an editor takes Ctrl-C for a key as any other.
+// Hold ignores interrupts until the caller calls the returned function. A terminal
+// sends Ctrl-C to all programs on it, but in an editor it is a key like any other.
 func (i *Interrupts) Hold() (release func()) {
 	if i == nil {
 		return func() {}

@@ -17,10 +17,10 @@ func Timestamp(t time.Time) string {
 	return t.UTC().Format(time.RFC3339)
 }
 
-// Printable makes a text safe for one line of a terminal. Descriptions, names
-// and messages of OCI are written by others: an escape sequence in one could
-// repaint the line that says "no", and marks of writing direction could reorder
-// it. Everything that is not visible becomes a space or a question mark.
+// Printable makes a text safe for one line of a terminal. Other people write the
+// descriptions, names and messages of OCI. An escape sequence in one could overwrite
+// the line that says "no", and marks of writing direction could reorder it. Every
+// invisible character becomes a space or a question mark.
 func Printable(s string) string {
 	return strings.Map(func(r rune) rune {
 		switch {
@@ -33,7 +33,7 @@ func Printable(s string) string {
 	}, s)
 }
 
-// Clip is printable text of at most n characters.
+// Clip returns the printable text, cut to n characters.
 func Clip(s string, n int) string {
 	s = Printable(s)
 	if utf8.RuneCountInString(s) <= n {
@@ -44,13 +44,13 @@ func Clip(s string, n int) string {
 
 var longDigest = regexp.MustCompile(`(@sha256:[0-9a-f]{12})[0-9a-f]+`)
 
-// Brief shortens the digests of images in a text for a table: twelve digits tell
-// images apart, and leave room for the rest of the line.
+// Brief shortens the digests in a text for a table. Twelve digits distinguish images
+// and leave room for the rest of the line.
 func Brief(text string) string {
 	return Printable(longDigest.ReplaceAllString(text, "$1…"))
 }
 
-// Count is a number and its noun.
+// Count returns a number and its noun.
 func Count(n int, what string) string {
 	if n == 1 {
 		return "1 " + what

@@ -16,7 +16,7 @@ import (
 	"github.com/oke-sign/oke-sign/plugin/gatekeeper/gatekeepertest"
 )
 
-// fill FILE...: the variables in the files have their values from now on.
+// fill FILE...: replaces the variables in the files by their values.
 func fill(ts *testscript.TestScript, _ bool, args []string) {
 	for _, file := range args {
 		text := os.Expand(ts.ReadFile(file), ts.Getenv)
@@ -31,8 +31,8 @@ const (
 	checkedKey   = "ocid1.key.oc1.iad.b5q4c5lnaahik.abuwcljsvk4scpx3vkf56a2my7mh573jpwj2jexepk2qwjoqqnv3t6jcf64a"
 )
 
-// A provider that runs is asked by Gatekeeper's own client, under the path that
-// the kind of constraint has.
+// Gatekeeper's own client asks a running provider, under the path for the kind of
+// constraint.
 func TestCheckAsksAProvider(t *testing.T) {
 	p := gatekeepertest.Start(t, nil)
 	dir := t.TempDir()
@@ -61,12 +61,12 @@ func TestCheckAsksAProvider(t *testing.T) {
 		want   string
 		exit   int
 	}{
-		"yes":                    {gatekeepertest.Each(func(string) any { return all }), withCert, `"result": "allowed"`, 0},
-		"no":                     {gatekeepertest.Each(func(string) any { return map[string]any{"signed": false, "reason": "unsigned"} }), withCert, `"reason": "unsigned"`, 1}, // and nothing is known of scans
-		"a system error":         {func([]string) (int, string) { return http.StatusOK, gatekeepertest.Response("OCI is down") }, withCert, "OCI is down", 1},
-		"no client certificate":  {gatekeepertest.Each(func(string) any { return all }), []string{"--provider-ca", ca}, `"result": "unknown"`, 1},
-		"a CA that is none":      {gatekeepertest.Each(func(string) any { return all }), []string{"--provider-ca", pod}, `"error": `, 1},
-		"a CA that is not there": {gatekeepertest.Each(func(string) any { return all }), []string{"--provider-ca", filepath.Join(dir, "nowhere")}, `"error": `, 1},
+		"yes":                           {gatekeepertest.Each(func(string) any { return all }), withCert, `"result": "allowed"`, 0},
+		"no":                            {gatekeepertest.Each(func(string) any { return map[string]any{"signed": false, "reason": "unsigned"} }), withCert, `"reason": "unsigned"`, 1}, // and nothing is known of scans
+		"a system error":                {func([]string) (int, string) { return http.StatusOK, gatekeepertest.Response("OCI is down") }, withCert, "OCI is down", 1},
+		"no client certificate":         {gatekeepertest.Each(func(string) any { return all }), []string{"--provider-ca", ca}, `"result": "unknown"`, 1},
+		"a file that is not a CA":       {gatekeepertest.Each(func(string) any { return all }), []string{"--provider-ca", pod}, `"error": `, 1},
+		"a CA file that does not exist": {gatekeepertest.Each(func(string) any { return all }), []string{"--provider-ca", filepath.Join(dir, "nowhere")}, `"error": `, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p.Answer(tc.answer)

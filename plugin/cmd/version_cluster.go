@@ -22,10 +22,10 @@ import (
 	"github.com/oke-sign/oke-sign/policies"
 )
 
-// clusterTime is what a cluster has to say which versions it has.
+// clusterTime is the time limit for asking a cluster for its versions.
 const clusterTime = 5 * time.Second
 
-// component is a part of oke-sign, or what it builds upon, in a cluster.
+// component is a part of oke-sign in a cluster, or a part that oke-sign needs there.
 type component struct {
 	Name    string `json:"name"`
 	Version string `json:"version,omitempty"`
@@ -59,7 +59,8 @@ func (v *clusterVersions) components() []component {
 	return append(all, v.Templates...)
 }
 
-// inCluster asks the cluster. With an error it returns the versions that it could read.
+// inCluster asks the cluster for its versions. If it fails, it also returns the
+// versions that it could read.
 func inCluster(ctx context.Context, s *connect.Session) (*clusterVersions, error) {
 	client, err := s.Kube.Typed()
 	if err != nil {
@@ -70,7 +71,7 @@ func inCluster(ctx context.Context, s *connect.Session) (*clusterVersions, error
 		return nil, err
 	}
 	v := &clusterVersions{Templates: []component{}}
-	// The typed client's own call for this knows no deadline.
+	// The typed client's method for this takes no context.
 	var server struct{ GitVersion string }
 	text, err := client.Discovery().RESTClient().Get().AbsPath("/version").DoRaw(ctx)
 	if err == nil {
@@ -86,7 +87,7 @@ func inCluster(ctx context.Context, s *connect.Session) (*clusterVersions, error
 		list, err := client.AppsV1().Deployments("").List(ctx, metav1.ListOptions{Limit: 500, Continue: next})
 		if err != nil {
 			failed = fmt.Errorf("looking for the provider and for Gatekeeper: %w", err)
-			if v.Provider == nil { // it may be there
+			if v.Provider == nil { // it may be installed
 				v.Provider = &component{Name: "provider"}
 			}
 			if v.Gatekeeper == nil {
@@ -123,7 +124,7 @@ func inCluster(ctx context.Context, s *connect.Session) (*clusterVersions, error
 	return v, failed
 }
 
-// note takes the versions of what a Deployment runs from its images' tags.
+// note records the versions of what a Deployment runs, from the tags of its images.
 func (v *clusterVersions) note(d appsv1.Deployment) {
 	for _, c := range d.Spec.Template.Spec.Containers {
 		name, version := imageVersion(c.Image)
@@ -140,7 +141,7 @@ func (v *clusterVersions) note(d appsv1.Deployment) {
 	}
 }
 
-// imageVersion is the last part of an image's name, and its tag.
+// imageVersion returns the last part of an image's name, and its tag.
 func imageVersion(ref string) (name, version string) {
 	ref, _, _ = strings.Cut(ref, "@")
 	name, version, _ = strings.Cut(ref[strings.LastIndexByte(ref, '/')+1:], ":")
@@ -149,7 +150,7 @@ func imageVersion(ref string) (name, version string) {
 
 const versionAnnotation = "metadata.gatekeeper.sh/version"
 
-// compareTemplate holds a template of the cluster against the one of this build.
+// compareTemplate compares a template of the cluster with the one of this build.
 func compareTemplate(kind string, there *unstructured.Unstructured) (component, error) {
 	text, err := policies.Templates.ReadFile(strings.ToLower(kind) + "/template.yaml")
 	if err != nil {
@@ -174,7 +175,7 @@ func compareTemplate(kind string, there *unstructured.Unstructured) (component, 
 	return c, nil
 }
 
-// skew says what does not fit together.
+// skew returns the versions that do not fit together, as messages.
 func (v versions) skew() []string {
 	var told []string
 	if v.Cluster == nil {

@@ -22,8 +22,8 @@ import (
 // version is set by the linker for a release; nothing else writes to it.
 var version string
 
-// arguments are the words of the command line. Under the name by which kubectl asks
-// plugins to complete theirs, they are a line to complete.
+// arguments returns the words of the command line. If kubectl runs the program under
+// its name for completion, the words are a line to complete.
 func arguments(args []string) []string {
 	if strings.HasPrefix(filepath.Base(args[0]), "kubectl_complete-") {
 		return append([]string{cobra.ShellCompRequestCmd}, args[1:]...)

@@ -26,7 +26,7 @@ import (
 	"github.com/oke-sign/oke-sign/test/fakeapiserver"
 )
 
-// inCluster is a session in a cluster with objects, and what it remarks.
+// inCluster returns a session in a cluster with these objects, and its remarks.
 func inCluster(t *testing.T, text string) (*connect.Session, *fakeapiserver.Server, *bytes.Buffer) {
 	t.Helper()
 	server := fakeapiserver.Start(t)
@@ -47,7 +47,8 @@ func inCluster(t *testing.T, text string) (*connect.Session, *fakeapiserver.Serv
 	return s, server, errOut
 }
 
-// failing answers requests whose path ends so with an error of the API server.
+// failing returns a hook that answers requests with an error of the API server if
+// their path has this suffix.
 func failing(suffix string, code int, reason metav1.StatusReason) func(http.ResponseWriter, *http.Request) bool {
 	return func(w http.ResponseWriter, r *http.Request) bool {
 		if !strings.HasSuffix(r.URL.Path, suffix) {
@@ -60,7 +61,7 @@ func failing(suffix string, code int, reason metav1.StatusReason) func(http.Resp
 	}
 }
 
-// targetFlags are those of a command line.
+// targetFlags returns the flags and arguments of a command line.
 func targetFlags(t *testing.T, s *connect.Session, args ...string) (*workload.TargetFlags, []string) {
 	t.Helper()
 	set := pflag.NewFlagSet("", pflag.ContinueOnError)
@@ -75,7 +76,7 @@ func targetFlags(t *testing.T, s *connect.Session, args ...string) (*workload.Ta
 	return flags, set.Args()
 }
 
-// Flags and arguments that say two things, or nothing, are wrong use.
+// Flags and arguments that contradict each other, or name nothing, are usage errors.
 func TestTargetFlags(t *testing.T) {
 	for line, want := range map[string]string{
 		"iad.ocir.io/ns/web:1":           "",
@@ -115,8 +116,8 @@ const shop = `
 {apiVersion: v1, kind: ConfigMap, metadata: {name: settings, namespace: default}}
 `
 
-// Objects of the cluster name images, in the namespace of -n or in all. Objects that
-// are not there, and objects that cannot be read, are errors.
+// Find reads images from objects of the cluster, in the namespace of -n or in all. A
+// missing or unreadable object is an error.
 func TestFindInCluster(t *testing.T) {
 	dir := t.TempDir()
 	for name, text := range map[string]string{
@@ -139,29 +140,29 @@ func TestFindInCluster(t *testing.T) {
 		err    string
 		says   string
 	}{
-		"an object":                              {line: "deployment/web", want: "web:1"},
-		"by the short name of its type":          {line: "deploy/web", want: "web:1"},
-		"an object of a namespace":               {line: "-n prod deployment/web", want: "web:2"},
-		"two, in their order":                    {line: "deployment/web deployment/db", want: "web:1 db:1"},
-		"all of a type, by a label":              {line: "deployments -l app=web", want: "web:1"},
-		"all of a type in all namespaces":        {line: "deployments -A", want: "db:1 web:1 web:2"},
-		"a type and an image":                    {line: "deployments -l app=web iad.ocir.io/ns/x:1", want: "iad.ocir.io/ns/x:1 web:1"},
-		"a kustomization, with the object":       {line: "deployment/db -k " + filepath.Join(dir, "good"), want: "app:2 db:1"},
-		"a kustomization that does not render":   {line: "-k " + filepath.Join(dir, "broken"), err: "rendering"},
-		"an object that is not there":            {line: "deployment/gone", err: `"gone" not found`},
-		"one that is there and one that is not":  {line: "deployment/web deployment/gone", err: `"gone" not found`},
-		"a type that is not there":               {line: "gadgets/web", err: "gadgets"},
-		"a namespace that is not there":          {line: "-n gone deployments", err: "no object found"},
-		"a label that no object has":             {line: "deployments -l app=gone", err: "no object found"},
-		"an object that names no image":          {line: "configmap/settings", err: "no image found in the objects"},
-		"an object in which an image could hide": {line: "-n prod pod/odd", err: "prod/Pod/odd"},
-		"a word, which is an image":              {line: "nginx", want: "nginx", says: "nginx is taken for an image"},
-		"no right to read": {
+		"an object": {line: "deployment/web", want: "web:1"},
+		"an object by the short name of its type": {line: "deploy/web", want: "web:1"},
+		"an object of another namespace":          {line: "-n prod deployment/web", want: "web:2"},
+		"two objects":                             {line: "deployment/web deployment/db", want: "web:1 db:1"},
+		"all of a type, by a label":               {line: "deployments -l app=web", want: "web:1"},
+		"all of a type in all namespaces":         {line: "deployments -A", want: "db:1 web:1 web:2"},
+		"a type and an image":                     {line: "deployments -l app=web iad.ocir.io/ns/x:1", want: "iad.ocir.io/ns/x:1 web:1"},
+		"a kustomization, with the object":        {line: "deployment/db -k " + filepath.Join(dir, "good"), want: "app:2 db:1"},
+		"a kustomization that does not render":    {line: "-k " + filepath.Join(dir, "broken"), err: "rendering"},
+		"a missing object":                        {line: "deployment/gone", err: `"gone" not found`},
+		"a present and a missing object":          {line: "deployment/web deployment/gone", err: `"gone" not found`},
+		"an unknown type":                         {line: "gadgets/web", err: "gadgets"},
+		"an unknown namespace":                    {line: "-n gone deployments", err: "no object found"},
+		"a label without objects":                 {line: "deployments -l app=gone", err: "no object found"},
+		"an object without images":                {line: "configmap/settings", err: "no image found in the objects"},
+		"an object that cannot be read":           {line: "-n prod pod/odd", err: "prod/Pod/odd"},
+		"a word that could be a type":             {line: "nginx", want: "nginx", says: "nginx is taken for an image"},
+		"a user who may not read it": {
 			line: "deployment/web", before: failing("/deployments/web", 403, metav1.StatusReasonForbidden), err: "said the API server",
 		},
-		"an expired token":          {line: "deployments -A", before: failing("/deployments", 401, metav1.StatusReasonUnauthorized), err: "said the API server"},
-		"a server that fails":       {line: "deployments -A", before: failing("/deployments", 500, metav1.StatusReasonInternalError), err: "said the API server"},
-		"a command that is stopped": {line: "deployments -A", ctx: cancelled, err: "context canceled"},
+		"an expired token":       {line: "deployments -A", before: failing("/deployments", 401, metav1.StatusReasonUnauthorized), err: "said the API server"},
+		"a server that fails":    {line: "deployments -A", before: failing("/deployments", 500, metav1.StatusReasonInternalError), err: "said the API server"},
+		"an interrupted command": {line: "deployments -A", ctx: cancelled, err: "context canceled"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, server, says := inCluster(t, shop)
@@ -182,8 +183,8 @@ func TestFindInCluster(t *testing.T) {
 	}
 }
 
-// Owners are shown as far as the user may see them. Every other failure is an error,
-// because nobody would find a Pod under a wrong name.
+// The command finds owners only as far as the user may read them. Every other
+// failure is an error, because nobody would find a Pod under a wrong name.
 func TestWorkloadsOfOthers(t *testing.T) {
 	owner := func(version, kind, name string) string {
 		return fmt.Sprintf("ownerReferences: [{apiVersion: %s, kind: %s, name: %s, uid: u, controller: true}]", version, kind, name)
@@ -203,11 +204,11 @@ func TestWorkloadsOfOthers(t *testing.T) {
 		says   string
 		err    string
 	}{
-		"all may be seen":        {nil, []string{"shop/ReplicaSet/loop", "shop/Deployment/web"}, "", ""},
-		"no right to list":       {failing("/replicasets", 403, metav1.StatusReasonForbidden), []string{"shop/ReplicaSet/loop", "shop/ReplicaSet/web-1"}, "you may not list replicasets", ""},
-		"a server that fails":    {failing("/replicasets", 500, metav1.StatusReasonInternalError), nil, "", "listing replicasets"},
-		"Pods cannot be listed":  {failing("/pods", 403, metav1.StatusReasonForbidden), nil, "", "listing pods"},
-		"a list that has ended ": {failing("/replicasets", 410, metav1.StatusReasonExpired), nil, "", "listing replicasets"},
+		"the user may read everything":        {nil, []string{"shop/ReplicaSet/loop", "shop/Deployment/web"}, "", ""},
+		"a user who may not list ReplicaSets": {failing("/replicasets", 403, metav1.StatusReasonForbidden), []string{"shop/ReplicaSet/loop", "shop/ReplicaSet/web-1"}, "you may not list replicasets", ""},
+		"a server that fails":                 {failing("/replicasets", 500, metav1.StatusReasonInternalError), nil, "", "listing replicasets"},
+		"a user who may not list Pods":        {failing("/pods", 403, metav1.StatusReasonForbidden), nil, "", "listing pods"},
+		"an expired list":                     {failing("/replicasets", 410, metav1.StatusReasonExpired), nil, "", "listing replicasets"},
 	} {
 		s, server, says := inCluster(t, text)
 		server.Before(tc.before)
@@ -228,7 +229,8 @@ func TestWorkloadsOfOthers(t *testing.T) {
 	}
 }
 
-// A list ends at the first error of who reads it, and says what was listed.
+// EachObject stops at the first error of the callback. The error names the listed
+// type.
 func TestEachObject(t *testing.T) {
 	s, _, _ := inCluster(t, shop)
 	client, err := s.Kube.Objects()
@@ -243,10 +245,10 @@ func TestEachObject(t *testing.T) {
 		want      int
 		err       error
 	}{
-		"all":                           {"", 0, 3, nil},
-		"of a namespace":                {"prod", 0, 1, nil},
-		"of a namespace that is gone":   {"gone", 0, 0, nil},
-		"until the reader has an error": {"", 2, 2, enough},
+		"all":                         {"", 0, 3, nil},
+		"of a namespace":              {"prod", 0, 1, nil},
+		"of a namespace that is gone": {"gone", 0, 0, nil},
+		"a callback that fails":       {"", 2, 2, enough},
 	} {
 		got := 0
 		err := workload.EachObject(t.Context(), client, of, tc.namespace, metav1.ListOptions{}, func(*unstructured.Unstructured) error {
@@ -261,7 +263,7 @@ func TestEachObject(t *testing.T) {
 	}
 }
 
-// Manifests are sorted into what is checked and the policy that checks it.
+// Manifests are split into the objects to check and the policy that judges them.
 func TestManifestFlags(t *testing.T) {
 	errNone := errors.New("none")
 	const (
@@ -275,31 +277,31 @@ func TestManifestFlags(t *testing.T) {
 	for name, tc := range map[string]struct {
 		piped, beside string
 		args          []string
-		made          error  // of constraints that a caller makes
+		made          error  // of the constraints that the caller makes
 		want          string // constraints, manifests, namespaces
 		says          string
 		err           string
 	}{
-		"manifests with their policy":        {piped: pod + ours, args: []string{"-f", "-"}, want: "ours; web; "},
-		"a policy beside":                    {piped: pod, beside: ours, args: []string{"-f", "-", "--constraints", "FILE"}, want: "ours; web; "},
-		"a template beside is no manifest":   {piped: pod, beside: template + ours, args: []string{"-f", "-", "--constraints", "FILE"}, want: "ours; web; "},
-		"a template among manifests is one":  {piped: pod + template + ours, args: []string{"-f", "-"}, want: "ours; web t; "},
-		"a namespace is both":                {piped: namespace + pod + ours, args: []string{"-f", "-"}, want: "ours; shop web; shop"},
-		"a namespace beside is known":        {piped: pod, beside: namespace + ours, args: []string{"-f", "-", "--constraints", "FILE"}, want: "ours; web; "},
-		"constraints of other policies":      {piped: pod + ours + other + other, args: []string{"-f", "-"}, want: "ours; web; ", says: "2 constraints of other policies skipped"},
-		"no policy":                          {piped: pod + other, args: []string{"-f", "-"}, err: "no constraint of oke-sign found"},
-		"no manifest":                        {piped: ours, args: []string{"-f", "-"}, err: "no object to check"},
-		"nothing, of a renderer that failed": {piped: "", args: []string{"-f", "-"}, err: "no constraint"},
-		"a namespace that cannot be read":    {piped: malformed + pod + ours, args: []string{"-f", "-"}, err: "-: "},
-		"a policy that cannot be read":       {piped: pod, beside: "[", args: []string{"-f", "-", "--constraints", "FILE"}, err: "FILE"},
-		"manifests that cannot be read":      {piped: "[", args: []string{"-f", "-"}, err: "-: "},
-		"constraints that are made":          {piped: pod, args: []string{"-f", "-"}, made: errNone, want: "made; web; "},
-		"constraints that cannot be made":    {piped: pod, args: []string{"-f", "-"}, made: errors.New("no such key"), err: "no such key"},
-		"constraints, made and beside":       {piped: pod, beside: ours, args: []string{"-f", "-", "--constraints", "FILE"}, made: errNone, err: "has OKESignedImages/ours"},
-		"constraints, made and among them":   {piped: pod + ours, args: []string{"-f", "-"}, made: errNone, err: "has OKESignedImages/ours"},
-		"an argument in the place of a flag": {args: []string{"web.yaml"}, err: "no arguments are taken"},
-		"no file":                            {args: []string{"--constraints", "FILE"}, err: "-f is missing"},
-		"a file that is not there":           {args: []string{"-f", filepath.Join(t.TempDir(), "gone")}, err: "no such file"},
+		"manifests with their policy":                {piped: pod + ours, args: []string{"-f", "-"}, want: "ours; web; "},
+		"a policy beside":                            {piped: pod, beside: ours, args: []string{"-f", "-", "--constraints", "FILE"}, want: "ours; web; "},
+		"a template in the policy file":              {piped: pod, beside: template + ours, args: []string{"-f", "-", "--constraints", "FILE"}, want: "ours; web; "},
+		"a template among the manifests":             {piped: pod + template + ours, args: []string{"-f", "-"}, want: "ours; web t; "},
+		"a namespace is both":                        {piped: namespace + pod + ours, args: []string{"-f", "-"}, want: "ours; shop web; shop"},
+		"a namespace in the policy file":             {piped: pod, beside: namespace + ours, args: []string{"-f", "-", "--constraints", "FILE"}, want: "ours; web; "},
+		"constraints of other policies":              {piped: pod + ours + other + other, args: []string{"-f", "-"}, want: "ours; web; ", says: "2 constraints of other policies skipped"},
+		"no policy":                                  {piped: pod + other, args: []string{"-f", "-"}, err: "no constraint of oke-sign found"},
+		"no manifest":                                {piped: ours, args: []string{"-f", "-"}, err: "no object to check"},
+		"empty input of a failed renderer":           {piped: "", args: []string{"-f", "-"}, err: "no constraint"},
+		"a namespace that cannot be read":            {piped: malformed + pod + ours, args: []string{"-f", "-"}, err: "-: "},
+		"a policy that cannot be read":               {piped: pod, beside: "[", args: []string{"-f", "-", "--constraints", "FILE"}, err: "FILE"},
+		"manifests that cannot be read":              {piped: "[", args: []string{"-f", "-"}, err: "-: "},
+		"constraints of the caller":                  {piped: pod, args: []string{"-f", "-"}, made: errNone, want: "made; web; "},
+		"constraints that the caller cannot make":    {piped: pod, args: []string{"-f", "-"}, made: errors.New("no such key"), err: "no such key"},
+		"constraints of the caller and of a file":    {piped: pod, beside: ours, args: []string{"-f", "-", "--constraints", "FILE"}, made: errNone, err: "has OKESignedImages/ours"},
+		"constraints of the caller and of manifests": {piped: pod + ours, args: []string{"-f", "-"}, made: errNone, err: "has OKESignedImages/ours"},
+		"a file without -f":                          {args: []string{"web.yaml"}, err: "no arguments are taken"},
+		"no file":                                    {args: []string{"--constraints", "FILE"}, err: "-f is missing"},
+		"a missing file":                             {args: []string{"-f", filepath.Join(t.TempDir(), "gone")}, err: "no such file"},
 	} {
 		file := filepath.Join(t.TempDir(), "FILE")
 		if err := os.WriteFile(file, []byte(tc.beside), 0o600); err != nil {

@@ -1,4 +1,5 @@
-// Package ci has the commands that pipelines run on manifests: check, verdicts and pin.
+// Package ci has the commands that pipelines run on manifests: check, verdicts and
+// pin.
 package ci
 
 import (
@@ -126,7 +127,8 @@ func (o *checkOptions) validate(args []string) error {
 	return cmp.Or(o.out.ValidateFormats(checkFormats), o.ValidateFlags())
 }
 
-// checkFormats are the values of -o: those of every command, and those of CI servers.
+// checkFormats are the values of -o: those of every command, and the formats of CI
+// servers.
 var checkFormats = cli.FormatsAnd("sarif", "junit", "codequality")
 
 var checkColumns = []cli.Column{{Name: "object"}, {Name: "result"}, {Name: "file"}, {Name: "constraint"}, {Name: "message"}}
@@ -157,8 +159,8 @@ func (o *checkOptions) run(ctx context.Context) error {
 	return o.Finish(o.out, checkColumns, results)
 }
 
-// judge makes an engine that answers in the way that was asked for, and judges
-// every manifest with it.
+// judge makes an engine that gets its answers from the source that the user chose,
+// and judges every manifest with it.
 func (o *checkOptions) judge(ctx context.Context, p workload.Input) ([]cli.Result, error) {
 	cfg := gatekeeper.Config{}
 	switch {
@@ -181,7 +183,7 @@ func (o *checkOptions) judge(ctx context.Context, p workload.Input) ([]cli.Resul
 			return record, errors.New("no recorded verdict for this question")
 		}
 	case o.provider != "":
-		// The watch on the certificate logs, and would complain of no logger.
+		// The watch on the certificate logs. Without a logger it would complain.
 		log.SetLogger(logr.Discard())
 		cfg.Certificate, cfg.Key = o.cert, o.tlsKey
 	default:
@@ -213,8 +215,8 @@ func (o *checkOptions) judge(ctx context.Context, p workload.Input) ([]cli.Resul
 	return results, nil
 }
 
-// addProviders adds those that the constraints name, each under the path that its
-// kind of question has.
+// addProviders adds the providers that the constraints name. Each gets the path for
+// its kind of question.
 func (o *checkOptions) addProviders(e *gatekeeper.Engine, p workload.Input) error {
 	ca, err := cli.ReadFile(o.Streams.In, o.ca)
 	if err != nil {
@@ -237,7 +239,7 @@ func (o *checkOptions) addProviders(e *gatekeeper.Engine, p workload.Input) erro
 		}
 		name = cmp.Or(given, name)
 		if paths[name] != "" && paths[name] != path {
-			return fmt.Errorf("%s: provider %s is named for signatures and for scans", c.File, name)
+			return fmt.Errorf("%s: constraints name provider %s for signatures and for scans", c.File, name)
 		}
 		paths[name] = path
 	}
@@ -260,8 +262,8 @@ func (o *checkOptions) show(ctx context.Context, e *gatekeeper.Engine, p workloa
 	d, err := simulate.Review(ctx, p, e, m.Object)
 	if path := manifest.Overlooked(m.Object); err == nil && path != "" {
 		err = &cli.HintedError{
-			What: fmt.Errorf("containers stand at %s, where none are looked for: what Pods come of them cannot be judged here", path),
-			Hint: "the cluster judges its Pods when they are made; to check the rest, leave it out of -f",
+			What: fmt.Errorf("check does not read containers at %s, and so cannot judge their Pods", path),
+			Hint: "the cluster judges these Pods when it creates them; to check the other objects, omit this one from -f",
 		}
 	}
 	switch {
@@ -270,9 +272,9 @@ func (o *checkOptions) show(ctx context.Context, e *gatekeeper.Engine, p workloa
 		r.PartialErr = cli.StopCause(ctx, err)
 	case d.Constraints == 0 && simulate.HoldsImages(m.Object):
 		v.Result = "unmatched"
-		r.Notes = []string{m.Name() + " is matched by no constraint"}
+		r.Notes = []string{"no constraint matches " + m.Name()}
 	case d.Constraints == 0:
-		r.Value = v // of no concern, and not worth a row
+		r.Value = v // no constraint matches it, and it can hide no image: no row
 		return r
 	}
 	v.Add("deny", d.Denied)

@@ -12,8 +12,8 @@ import (
 	"github.com/oke-sign/oke-sign/plugin/workload"
 )
 
-// inputFlags name manifests, and the constraints to hold them against: those of files, or
-// those of the policy that kubectl oke-sign policy set makes of keys.
+// inputFlags name the manifests and the constraints to judge them by: constraints
+// from files, or those that kubectl oke-sign policy set would make for the keys.
 type inputFlags struct {
 	manifests workload.ManifestFlags
 	keys      []string

@@ -99,7 +99,8 @@ func (o *pinOptions) validate(args []string, formatted bool) error {
 	return cmp.Or(o.ValidateFlags(), o.out.Validate())
 }
 
-// pinning is a file, or the images named as arguments, on the way to digests.
+// pinning is one input, a file or the images named as arguments, and what becomes of
+// it.
 type pinning struct {
 	path   string
 	text   []byte
@@ -109,7 +110,7 @@ type pinning struct {
 	err    error
 }
 
-// pinnedImage is what became of an image at one place.
+// pinnedImage is the result for an image at one place.
 type pinnedImage struct {
 	Image  string `json:"image"`
 	Pinned string `json:"pinned,omitempty"` // the reference with its digest
@@ -121,17 +122,17 @@ type pinnedImage struct {
 	Detail string `json:"detail,omitempty"`
 	Error  string `json:"error,omitempty"`
 
-	ref   image.Reference         // to resolve in OCI Registry, if it is one
-	other otherregistry.Reference // to resolve in another registry, if it is one
+	ref   image.Reference         // set if OCI Registry must resolve it
+	other otherregistry.Reference // set if another registry must resolve it
 	err   error
 }
 
-// unresolved reports whether a registry must say the digest.
+// unresolved reports whether a registry must still resolve the tag.
 func (p pinnedImage) unresolved() bool {
 	return p.ref != image.Reference{} || p.other != otherregistry.Reference{}
 }
 
-// isOther reports whether the image is of an other registry.
+// isOther reports whether the image is of another registry.
 func (p pinnedImage) isOther() bool { return image.Classify(p.Image) == image.Other }
 
 func (o *pinOptions) run(ctx context.Context, args []string) error {
@@ -151,7 +152,7 @@ func (o *pinOptions) run(ctx context.Context, args []string) error {
 	return o.show(ctx, work)
 }
 
-// read reads all files. A directory may have files that are no manifests.
+// read reads all files. A directory may have files without manifests.
 func (o *pinOptions) read(ctx context.Context, args []string) ([]pinning, error) {
 	var work []pinning
 	for _, arg := range args {
@@ -189,7 +190,7 @@ func (o *pinOptions) read(ctx context.Context, args []string) ([]pinning, error)
 	for i := range work {
 		w := &work[i]
 		if w.source == nil {
-			objects++ // its own error tells that it cannot be read
+			objects++ // its error is reported with the file
 			continue
 		}
 		objects += w.source.Objects
@@ -201,19 +202,19 @@ func (o *pinOptions) read(ctx context.Context, args []string) ([]pinning, error)
 			w.images = append(w.images, p)
 		}
 	}
-	if objects == 0 { // such as what is left of a renderer that failed
+	if objects == 0 { // for example, the renderer in front of the pipe failed
 		return nil, &cli.HintedError{What: errors.New("no object to pin"), Hint: "name manifests with -f; if a program renders them, check that it did not fail"}
 	}
 	settle(work)
 	return work, nil
 }
 
-// leave says that nothing is done about an image here.
+// leave records that the command does not change the image here.
 func (p *pinnedImage) leave(result, detail string) {
 	p.Result, p.Detail, p.ref, p.other = result, detail, image.Reference{}, otherregistry.Reference{}
 }
 
-// classified says what can be done about an image before anybody is asked.
+// classified returns what pin can do about an image, before it asks a registry.
 func (o *pinOptions) classified(p pinnedImage) pinnedImage {
 	ref, err := image.Parse(p.Image)
 	_, digest, _ := strings.Cut(p.Image, "@")
@@ -328,7 +329,7 @@ func (o *pinOptions) resolver(ctx context.Context, wanted map[string]pinnedImage
 	}
 }
 
-// pin makes the new text of a file and writes it, unless something of it failed.
+// pin makes the new text of a file and writes it, unless one of its images failed.
 func (o *pinOptions) pin(w *pinning, digests map[string]string) {
 	if w.err != nil || o.check && !o.diff {
 		return
@@ -354,8 +355,8 @@ func (o *pinOptions) pin(w *pinning, digests map[string]string) {
 	}
 }
 
-// replaceFile replaces the text of a file at once, and only if the file still has the old
-// text. The file keeps its mode.
+// replaceFile replaces the text of a file atomically, and only if the file still has
+// the old text. The file keeps its mode.
 func replaceFile(path string, from, to []byte) error {
 	path, err := filepath.EvalSymlinks(path)
 	if err != nil {
@@ -369,7 +370,7 @@ func replaceFile(path string, from, to []byte) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(f.Name()) //nolint:errcheck // after the renaming it does not exist
+	defer os.Remove(f.Name()) //nolint:errcheck // after the rename it does not exist
 	_, err = f.Write(to)
 	if err = errors.Join(err, f.Chmod(info.Mode().Perm()), f.Sync(), f.Close()); err != nil {
 		return err
@@ -415,8 +416,8 @@ func (o *pinOptions) show(ctx context.Context, work []pinning) error {
 	return err
 }
 
-// text returns what standard output gets instead of a list: a diff, or the pinned text of
-// standard input.
+// text returns what standard output gets instead of a list: a diff, or standard
+// input with its images pinned.
 func (o *pinOptions) text(work []pinning) []byte {
 	if o.diff {
 		text := []byte{}

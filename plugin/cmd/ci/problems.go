@@ -15,15 +15,16 @@ import (
 	"github.com/oke-sign/oke-sign/policies"
 )
 
-// problem is what one or several constraints find wrong at one place of an object.
+// problem is one problem at one place of an object, found by one or more
+// constraints.
 type problem struct {
 	workload.Violation          // the strictest
 	constraints        []string // all that find it
 }
 
-// problems merges violations that say the same. The constraints for Pods and for
-// workloads find the same problem, and so do those for signatures and for digests. The
-// strictest violation comes first in the list; the problems are sorted by line.
+// problems merges violations of the same problem. The constraints for Pods and for
+// workloads find the same problem, and so do those for signatures and for digests.
+// The strictest violation comes first in the list. The problems are sorted by line.
 func problems(of []workload.Violation) []problem {
 	var merged []problem
 	at := make(map[string]int)
@@ -42,7 +43,8 @@ func problems(of []workload.Violation) []problem {
 	return merged
 }
 
-// by returns the names of the constraints: all, or the strictest and the number of others.
+// by returns the names of the constraints: all, or the strictest one and the number
+// of the others.
 func (p problem) by(all bool) string {
 	if n := len(p.constraints); !all && n > 1 {
 		return fmt.Sprintf("%s (+%d)", p.constraints[0], n-1)
@@ -61,7 +63,7 @@ func sameProblem(x workload.Violation) string {
 	return fmt.Sprintf("%d %q %q %q", x.Line, place, x.Reason, image)
 }
 
-// result says in a word what becomes of an object for a problem.
+// result returns the effect of a problem on its object, in one word.
 func (p problem) result() string {
 	switch {
 	case p.Action == "deny" && p.Reason == "no-answer":
@@ -132,7 +134,7 @@ func (o *checkOptions) finishJUnit(results []cli.Result) error {
 	for _, r := range results {
 		v, ok := r.Value.(simulate.ObjectResult)
 		if ok && len(r.Rows) == 0 {
-			continue // no constraint is for objects of its kind
+			continue // no constraint matches its kind
 		}
 		c := junit.Case{Name: cmp.Or(r.Target, "check"), Class: cmp.Or(v.File, "kubectl oke-sign"), File: v.File}
 		outcome := testOutcome(r, v)
@@ -155,7 +157,8 @@ func (o *checkOptions) finishJUnit(results []cli.Result) error {
 	return o.FinishDocument(cli.Text(text), results)
 }
 
-// testOutcome returns what is to be said of a test, or nil if nothing is.
+// testOutcome returns the outcome of a test in the report. It returns nil if the
+// test passed.
 func testOutcome(r cli.Result, v simulate.ObjectResult) *junit.Outcome {
 	var o junit.Outcome
 	for _, p := range problems(v.Violations) {

@@ -112,8 +112,8 @@ func (o *verdictsOptions) ask(ctx context.Context) ([]simulate.Answer, error) {
 	return simulate.OCI(o.Session)(ctx, questions)
 }
 
-// marshalIndented writes one verdict after the other, for people to read and for
-// a version control system to compare.
+// marshalIndented writes each verdict on its own lines, for people to read and for a
+// version control system to compare.
 func marshalIndented(v any) (string, error) {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)

@@ -78,7 +78,8 @@ func (o *signaturesOptions) complete(args []string) error {
 	return nil
 }
 
-// tagOrDigest reads an image whose signatures can be looked up.
+// tagOrDigest parses an image with a tag or a digest. Other images have no
+// signatures to look up.
 func tagOrDigest(s string) (image.Reference, *cli.HintedError) {
 	ref, err := image.Parse(s)
 	if err != nil {
@@ -94,7 +95,7 @@ func (o *signaturesOptions) validate(args []string) error {
 	return cmp.Or(o.targets.Validate(args, "kubectl oke-sign signatures "+cli.ExampleTag), keyring.CheckKeys(o.keys, maxNamed), o.ValidateFlags(), o.out.Validate())
 }
 
-// maxNamed bounds --key: the command looks up each of its keys.
+// maxNamed is the maximum number of --key flags: the command looks up each key.
 const maxNamed = 100
 
 // signedImage is an image with its signatures.
@@ -137,7 +138,7 @@ func (o *signaturesOptions) run(ctx context.Context, args []string) error {
 
 func (o *signaturesOptions) list(ctx context.Context, c *connect.Cloud, e *keyring.RecordVerifier, name string) cli.Result {
 	asked, wrong := tagOrDigest(name)
-	if wrong != nil && errors.Is(wrong, image.ErrNotOCIRegistry) { // an object names it
+	if wrong != nil && errors.Is(wrong, image.ErrNotOCIRegistry) { // an object of the cluster has this image
 		return cli.Result{Title: name, Value: signedImage{Image: name, Signatures: []keyring.Signature{}}, Notes: []string{wrong.Error() + ", and has no signatures there"}}
 	}
 	if wrong != nil {
@@ -177,16 +178,16 @@ func (o *signaturesOptions) list(ctx context.Context, c *connect.Cloud, e *keyri
 	return r
 }
 
-// maxSigners bounds the calls that find out who made the signatures of an image;
-// records beyond it are shown without.
+// maxSigners is the maximum number of calls that find the signers of an image's
+// signatures. The command shows further records without a signer.
 const maxSigners = 50
 
-// signers returns who made the records, which lists of OCI omit. It omits a signer that
-// OCI does not tell: the name comes from OCI and proves nothing.
+// signers returns the signer of each record, which lists of OCI omit. If OCI does
+// not return a signer, it stays empty: the name comes from OCI and proves nothing.
 func (o *signaturesOptions) signers(ctx context.Context, c *connect.Cloud, ref image.Reference, records []signature.Record) []string {
 	who := make([]string, len(records))
 	if o.out.Format == "table" || o.out.Format == "name" {
-		return who // it has no place there
+		return who // these formats do not show it
 	}
 	group := cli.Limited()
 	for i := range records[:min(len(records), maxSigners)] {

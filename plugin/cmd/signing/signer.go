@@ -29,8 +29,8 @@ type signer struct {
 	algorithm signature.Algorithm
 }
 
-// signer finds the key and the version to sign with. It rejects those that cannot sign
-// images.
+// signer finds the key and the version to sign with. It rejects a key that cannot
+// sign images.
 func (o *signOptions) signer(ctx context.Context) (*signer, error) {
 	c, err := o.ConnectImages(ctx)
 	if err != nil {
@@ -41,7 +41,7 @@ func (o *signOptions) signer(ctx context.Context) (*signer, error) {
 		return nil, err
 	}
 	for _, ref := range o.refs {
-		// Oracle's own tools look for the key in one region only.
+		// Oracle's own tools look for the key in one region only, that of the image.
 		if ref.Region() != id.Region() {
 			return nil, cli.Usage(fmt.Sprintf("key %s is in region %s, and %s in %s", id.Short(), id.Region(), ref.Name(), ref.Region()),
 				"sign with a key of the image's region: Oracle's own tools would not find this one when they verify")
@@ -83,8 +83,8 @@ func (o *signOptions) chooseKey() error {
 	return nil
 }
 
-// pick returns the version to sign with. Nobody accepts signatures of a version that is
-// not listed or not enabled, so pick rejects it.
+// pick returns the version to sign with. It rejects a version that is not listed or
+// not enabled, because nobody would accept its signatures.
 func (o *signOptions) pick(key vault.MasterKey) (signature.KeyVersionID, error) {
 	id, hint := key.Current, "name an enabled version with --key-version, or rotate the key in OCI Vault"
 	if !o.versionID.IsZero() {
@@ -102,8 +102,8 @@ func (o *signOptions) pick(key vault.MasterKey) (signature.KeyVersionID, error) 
 	return signature.KeyVersionID{}, &cli.HintedError{What: fmt.Errorf("version %s is not one of key %s (%s)", id, key.Name, key.ID.Short()), Hint: hint}
 }
 
-// uploadTimeout bounds an upload. An interrupt does not stop an upload that has begun,
-// because then its outcome would be unknown.
+// uploadTimeout is the time limit of an upload. An interrupt does not stop a started
+// upload, because its outcome would be unknown.
 const uploadTimeout = 15 * time.Second
 
 // sign makes one signature, verifies it, and then uploads it.
@@ -132,7 +132,8 @@ func (s *signer) sign(ctx context.Context, j job) (signature.Record, error) {
 		Message: message, Signature: sig,
 	})
 	if refused, ok := errors.AsType[*oci.Error](err); ok && refused.Status == http.StatusConflict {
-		// Everybody who may push can upload a broken record that blocks a genuine one.
+		// Everybody with the right to push can upload a broken record that blocks a
+		// genuine one.
 		return signature.Record{}, &cli.HintedError{What: err, Hint: "kubectl oke-sign signatures IMAGE shows the record that blocks this one; delete it, or sign with another --algorithm"}
 	}
 	return rec, err

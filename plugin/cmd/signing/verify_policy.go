@@ -17,16 +17,15 @@ import (
 	"github.com/oke-sign/oke-sign/provider/signature"
 )
 
-// asked is an image with the lists of keys to hold it against. It must be signed
-// by a key of each.
+// asked is an image and lists of keys. A key of each list must have signed it.
 type asked struct {
 	image    string
 	keys     [][]signature.KeyID
-	policies []string // whose lists these are
+	policies []string // the constraints that have these lists
 }
 
-// plan says for each target what is to be found out: whether it is signed by
-// --key, or by keys of the constraints of the cluster that match it.
+// plan returns the question for each target: whether --key signed it, or whether
+// keys of the matching constraints of the cluster did.
 func (o *verifyOptions) plan(ctx context.Context, targets []workload.Target) ([]asked, error) {
 	if len(o.allowed) > 0 {
 		questions := make([]asked, len(targets))
@@ -63,7 +62,7 @@ func (o *verifyOptions) plan(ctx context.Context, targets []workload.Target) ([]
 		return !slices.ContainsFunc(questions, func(q asked) bool { return slices.Contains(q.policies, c.String()) })
 	})
 	if unmatched > 0 {
-		o.Remark("%s left out: no constraint matches what runs them", cli.Count(unmatched, "image"))
+		o.Remark("%s skipped: no constraint matches what runs them", cli.Count(unmatched, "image"))
 	}
 	if len(questions) == 0 {
 		return nil, &cli.HintedError{What: errors.New("no constraint of the cluster's policy matches what was named"), Hint: hintAccept}
@@ -74,7 +73,7 @@ func (o *verifyOptions) plan(ctx context.Context, targets []workload.Target) ([]
 
 const hintAccept = "name the keys to accept with --key; kubectl oke-sign keys list shows them"
 
-// listless is an error if one of the constraints lists no key to hold images against.
+// listless returns an error if one of the constraints lists no key.
 func listless(constraints []enforcement.SignedImages) error {
 	for _, c := range constraints {
 		if len(c.Keys) == 0 {
@@ -84,7 +83,7 @@ func listless(constraints []enforcement.SignedImages) error {
 	return nil
 }
 
-// matchingTarget are the constraints that say what must have signed a target.
+// matchingTarget returns the constraints that match a target.
 func matchingTarget(all []enforcement.SignedImages, t workload.Target, namespaces func(string) (*corev1.Namespace, error)) ([]enforcement.SignedImages, error) {
 	if len(t.Users) == 0 {
 		if err := listless(all); err != nil {
@@ -120,7 +119,7 @@ func matchingTarget(all []enforcement.SignedImages, t workload.Target, namespace
 	return matched, listless(matched)
 }
 
-// askFor makes one question of the lists of constraints, each once.
+// askFor makes one question of the lists of the constraints. Equal lists count once.
 func askFor(image string, matched []enforcement.SignedImages) asked {
 	q := asked{image: image}
 	for _, c := range matched {
@@ -132,8 +131,9 @@ func askFor(image string, matched []enforcement.SignedImages) asked {
 	return q
 }
 
-// namespaces looks namespaces up, each once. A manifest may be for one that is not
-// there yet, or name none: then it is the one that commands work in.
+// namespaces returns a function that looks up each namespace once. A manifest may
+// name a namespace that does not exist yet. If it names none, the function uses the
+// current namespace of the user.
 func namespaces(ctx context.Context, s *connect.Session) func(string) (*corev1.Namespace, error) {
 	seen := make(map[string]*corev1.Namespace)
 	return func(name string) (*corev1.Namespace, error) {
