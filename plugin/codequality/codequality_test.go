@@ -21,7 +21,7 @@ func TestFingerprints(t *testing.T) {
 	for i := range before {
 		print := before[i].Fingerprint
 		if !regexp.MustCompile(`^[0-9a-f]{64}$`).MatchString(print) || seen[print] {
-			t.Errorf("issue %d has fingerprint %q, which another has too or which is none", i, print)
+			t.Errorf("issue %d has no fingerprint, or the one of another issue: %q", i, print)
 		}
 		if seen[print] = true; after[i].Fingerprint != print {
 			t.Errorf("issue %d: its fingerprint changes when lines move", i)

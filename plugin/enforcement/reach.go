@@ -142,8 +142,8 @@ func (e State) noNamespace(c *unstructured.Unstructured, of match.Match) (string
 	return "no namespace matches: " + strings.Join(Narrowed(*c), "; "), nil
 }
 
-// idle returns why a match excludes all Pods that Gatekeeper checks. Without such Pods,
-// nothing is known against the match.
+// idle returns why a match excludes all Pods that Gatekeeper checks. If the cluster has no
+// such Pods, it returns no reason.
 func (e State) idle(c *unstructured.Unstructured, of match.Match, pods iter.Seq2[*unstructured.Unstructured, error]) (Reach, error) {
 	checked := 0
 	for pod, err := range pods {
@@ -168,8 +168,8 @@ func (e State) idle(c *unstructured.Unstructured, of match.Match, pods iter.Seq2
 // errStop ends a list early.
 var errStop = errors.New("stop")
 
-// podsOf reads the Pods of a cluster page by page: those that run, then those that
-// workloads would make. A workload of which every Pod is denied has none that runs.
+// podsOf reads the Pods of a cluster page by page: first the running Pods, then the Pods
+// that workloads would create. A workload has no running Pod if every Pod is denied.
 func podsOf(ctx context.Context, s *connect.Session) iter.Seq2[*unstructured.Unstructured, error] {
 	return func(yield func(*unstructured.Unstructured, error) bool) {
 		each := func(of schema.GroupVersionResource, options metav1.ListOptions, pods func(*unstructured.Unstructured) []*unstructured.Unstructured) bool {

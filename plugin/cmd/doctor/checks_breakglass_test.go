@@ -29,7 +29,7 @@ func TestBreakGlassIsHeld(t *testing.T) {
 			"warns: no constraint of kind OKEBreakGlass: anybody who may create a Pod may use break-glass, without a reason and without an end",
 			"-> kubectl oke-sign policy set --break-glass-group GROUP",
 		}},
-		"rules that are tried beside those that refuse": {add("{apiVersion: constraints.gatekeeper.sh/v1beta1, kind: OKEBreakGlass, metadata: {name: second}, spec: {enforcementAction: dryrun, parameters: {users: [alice]}}}"), []string{
+		"rules that only report beside rules that deny": {add("{apiVersion: constraints.gatekeeper.sh/v1beta1, kind: OKEBreakGlass, metadata: {name: second}, spec: {enforcementAction: dryrun, parameters: {users: [alice]}}}"), []string{
 			"holds: by 1 constraint",
 		}},
 		"no end": {at(glass, nil, "spec,parameters,maxDuration"), []string{
@@ -40,7 +40,7 @@ func TestBreakGlassIsHeld(t *testing.T) {
 			"warns: OKEBreakGlass/glass does not require digests: a Pod under break-glass runs whatever image its tag names when it starts",
 			`-> kubectl patch okebreakglass glass --type merge -p '{"spec":{"parameters":{"requireDigest":true}}}'`,
 		}},
-		"the kind of old Pods left out": {at(glass, []any{"DaemonSet", "Deployment", "ReplicaSet", "StatefulSet"}, "spec,match,kinds,1,kinds"), []string{
+		"rules that omit the kind of old Pods": {at(glass, []any{"DaemonSet", "Deployment", "ReplicaSet", "StatefulSet"}, "spec,match,kinds,1,kinds"), []string{
 			"fails: OKEBreakGlass does not cover ControllerRevision: break-glass is not limited there",
 			`-> kubectl patch okebreakglass glass --type json -p '[{"op":"add","path":"/spec/match/kinds/-","value":{"apiGroups":["apps"],"kinds":["ControllerRevision"]}}]'`,
 		}},
@@ -48,7 +48,7 @@ func TestBreakGlassIsHeld(t *testing.T) {
 			"fails: OKEBreakGlass does not cover CronJob: break-glass is not limited there",
 			`-> kubectl patch okebreakglass glass --type json -p '[{"op":"add","path":"/spec/match/kinds/-","value":{"apiGroups":["batch"],"kinds":["CronJob"]}}]'`,
 		}},
-		"a kind left out, and anybody may": {all(at(glass, []any{"Job"}, "spec,match,kinds,2,kinds"), at(glass, nil, "spec,parameters,groups")), []string{
+		"rules that omit a kind, and allow everybody": {all(at(glass, []any{"Job"}, "spec,match,kinds,2,kinds"), at(glass, nil, "spec,parameters,groups")), []string{
 			"warns: OKEBreakGlass does not cover CronJob: break-glass is not limited there",
 			`-> kubectl patch okebreakglass glass --type json -p '[{"op":"add","path":"/spec/match/kinds/-","value":{"apiGroups":["batch"],"kinds":["CronJob"]}}]'`,
 		}},
@@ -56,7 +56,7 @@ func TestBreakGlassIsHeld(t *testing.T) {
 			`fails: OKEBreakGlass/glass does not cover all that OKESignedImages/signed covers: not namespaces ["shop"]`,
 			`-> kubectl patch okebreakglass glass --type merge -p '{"spec":{"match":{"excludedNamespaces":null}}}'`,
 		}},
-		"a namespace left out that Gatekeeper does not check": {at(glass, []any{"kube-system", "oke-sign"}, "spec,match,excludedNamespaces"), []string{
+		"rules that omit a namespace without Gatekeeper": {at(glass, []any{"kube-system", "oke-sign"}, "spec,match,excludedNamespaces"), []string{
 			"holds: by 1 constraint",
 		}},
 		"as narrow as the constraint on images": {all(at(glass, []any{"kube-system", "dev-*"}, "spec,match,excludedNamespaces"), at(signed, []any{"dev-*", "shop"}, "spec,match,excludedNamespaces")), []string{
@@ -84,14 +84,14 @@ func TestBreakGlassIsHeld(t *testing.T) {
 			`fails: OKEBreakGlass/glass does not cover all that OKESignedImages/signed covers: only objects with {"matchLabels":{"app":"web"}}, and the creator of a Pod chooses its labels`,
 			`-> kubectl patch okebreakglass glass --type merge -p '{"spec":{"match":{"labelSelector":null}}}'`,
 		}},
-		"a kind left out, and a second constraint has it everywhere": {all(at(glass, []any{"Job"}, "spec,match,kinds,2,kinds"), add("{apiVersion: constraints.gatekeeper.sh/v1beta1, kind: OKEBreakGlass, metadata: {name: second}, spec: {match: {kinds: [{apiGroups: [batch], kinds: [CronJob]}]}, parameters: {users: [alice]}}}")), []string{
+		"rules that omit a kind, which a second constraint covers everywhere": {all(at(glass, []any{"Job"}, "spec,match,kinds,2,kinds"), add("{apiVersion: constraints.gatekeeper.sh/v1beta1, kind: OKEBreakGlass, metadata: {name: second}, spec: {match: {kinds: [{apiGroups: [batch], kinds: [CronJob]}]}, parameters: {users: [alice]}}}")), []string{
 			"holds: by 2 constraints",
 		}},
-		"a kind left out, and a second constraint has it in one namespace": {all(at(glass, []any{"Job"}, "spec,match,kinds,2,kinds"), add("{apiVersion: constraints.gatekeeper.sh/v1beta1, kind: OKEBreakGlass, metadata: {name: second}, spec: {match: {namespaces: [shop], kinds: [{apiGroups: [batch], kinds: [CronJob]}]}, parameters: {users: [alice]}}}")), []string{
+		"rules that omit a kind, which a second constraint covers in one namespace": {all(at(glass, []any{"Job"}, "spec,match,kinds,2,kinds"), add("{apiVersion: constraints.gatekeeper.sh/v1beta1, kind: OKEBreakGlass, metadata: {name: second}, spec: {match: {namespaces: [shop], kinds: [{apiGroups: [batch], kinds: [CronJob]}]}, parameters: {users: [alice]}}}")), []string{
 			"fails: OKEBreakGlass does not cover CronJob: break-glass is not limited there",
 			`-> kubectl patch okebreakglass glass --type json -p '[{"op":"add","path":"/spec/match/kinds/-","value":{"apiGroups":["batch"],"kinds":["CronJob"]}}]'`,
 		}},
-		"an end in one namespace only": {all(at(glass, nil, "spec,parameters,maxDuration"), add("{apiVersion: constraints.gatekeeper.sh/v1beta1, kind: OKEBreakGlass, metadata: {name: second}, spec: {match: {namespaces: [shop]}, parameters: {users: [alice], maxDuration: 8h}}}")), []string{
+		"a maximum duration in one namespace only": {all(at(glass, nil, "spec,parameters,maxDuration"), add("{apiVersion: constraints.gatekeeper.sh/v1beta1, kind: OKEBreakGlass, metadata: {name: second}, spec: {match: {namespaces: [shop]}, parameters: {users: [alice], maxDuration: 8h}}}")), []string{
 			"warns: OKEBreakGlass/glass sets no maxDuration: scaling an old ReplicaSet starts its Pods under break-glass again, at any time",
 			`-> kubectl patch okebreakglass glass --type merge -p '{"spec":{"parameters":{"maxDuration":"8h"}}}'`,
 		}},

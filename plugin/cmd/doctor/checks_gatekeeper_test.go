@@ -132,7 +132,7 @@ func TestWebhookFailsClosed(t *testing.T) {
 			"fails: the webhook has no caBundle, so every call to it fails",
 			"-> kubectl -n gatekeeper-system rollout restart deployment",
 		}},
-		"it may not be read": {unread("ValidatingWebhookConfiguration", forbidden), []string{
+		"the webhook may not be read": {unread("ValidatingWebhookConfiguration", forbidden), []string{
 			"unknown: objects is forbidden: you may not",
 			"-> ask for the right to read it",
 		}},
@@ -204,19 +204,19 @@ func TestWebhookSeesEverything(t *testing.T) {
 		"namespaced objects only": {at(webhook, "Namespaced", "webhooks,0,rules,0,scope"), []string{
 			"holds: Pods, ephemeral containers and workloads",
 		}},
-		"objects chosen by label": {at(webhook, map[string]any{"matchLabels": map[string]any{"a": "b"}}, "webhooks,0,objectSelector"), []string{
+		"objects selected by label": {at(webhook, map[string]any{"matchLabels": map[string]any{"a": "b"}}, "webhooks,0,objectSelector"), []string{
 			"fails: the webhook skips objects by their labels, and the creator of an object chooses its labels",
 			"-> remove objectSelector from the webhook",
 		}},
-		"an empty choice of objects": {at(webhook, map[string]any{}, "webhooks,0,objectSelector"), []string{
+		"an empty object selector": {at(webhook, map[string]any{}, "webhooks,0,objectSelector"), []string{
 			"holds: Pods, ephemeral containers and workloads",
 		}},
-		"a condition that nobody knows, with an escape sequence": {at(webhook, "mine\x1b[2J", "webhooks,0,matchConditions,0,name"), []string{
+		"an unknown condition, with an escape sequence": {at(webhook, "mine\x1b[2J", "webhooks,0,matchConditions,0,name"), []string{
 			"warns: the webhook has the unknown condition mine?[2J",
 			"-> read it, and remove it if it can skip a Pod",
 		}},
-		"no webhook, of which another check tells": {gone(webhook), nil},
-		"it may not be read": {unread("ValidatingWebhookConfiguration", forbidden), []string{
+		"no webhook: another check reports it": {gone(webhook), nil},
+		"the webhook may not be read": {unread("ValidatingWebhookConfiguration", forbidden), []string{
 			"unknown: objects is forbidden: you may not",
 			"-> ask for the right to read it",
 		}},
@@ -233,7 +233,7 @@ func TestNamespacesLeftOut(t *testing.T) {
 			"-> remove the label admission.gatekeeper.sh/ignore, the entry in the Config, or the namespace in validatingWebhookExemptNamespacesLabels",
 			"holds: as intended: gatekeeper-system, kube-system, oke-sign; the policy does not apply there, so restrict who may create Pods",
 		}},
-		"a namespace that the webhook leaves out": {at(webhook, []any{"shop"}, "webhooks,0,namespaceSelector,matchExpressions,1,values"), []string{
+		"a namespace that the webhook exempts": {at(webhook, []any{"shop"}, "webhooks,0,namespaceSelector,matchExpressions,1,values"), []string{
 			"fails: any image runs in shop (Gatekeeper's webhook exempts the namespace)",
 			"-> remove the label admission.gatekeeper.sh/ignore, the entry in the Config, or the namespace in validatingWebhookExemptNamespacesLabels",
 			"holds: as intended: gatekeeper-system; the policy does not apply there, so restrict who may create Pods",
@@ -243,13 +243,13 @@ func TestNamespacesLeftOut(t *testing.T) {
 			"-> remove the label admission.gatekeeper.sh/ignore, the entry in the Config, or the namespace in validatingWebhookExemptNamespacesLabels",
 			"holds: as intended: gatekeeper-system, kube-system, oke-sign; the policy does not apply there, so restrict who may create Pods",
 		}},
-		"a Config of the audit alone": {add("{apiVersion: config.gatekeeper.sh/v1alpha1, kind: Config, metadata: {name: config}, spec: {match: [{processes: [audit], excludedNamespaces: [shop]}]}}"), []string{
+		"a Config for the audit only": {add("{apiVersion: config.gatekeeper.sh/v1alpha1, kind: Config, metadata: {name: config}, spec: {match: [{processes: [audit], excludedNamespaces: [shop]}]}}"), []string{
 			"holds: as intended: gatekeeper-system, kube-system, oke-sign; the policy does not apply there, so restrict who may create Pods",
 		}},
 		"a Config of hostile shape": {add("{apiVersion: config.gatekeeper.sh/v1alpha1, kind: Config, metadata: {name: config}, spec: {match: [shop, 7, {processes: '*', excludedNamespaces: {shop: true}}]}}"), []string{
 			"holds: as intended: gatekeeper-system, kube-system, oke-sign; the policy does not apply there, so restrict who may create Pods",
 		}},
-		"a namespace that nobody needs": {all(at(webhook, []any{"kube-system", "oke-sign", "gatekeeper-system", "kube-node-lease"}, "webhooks,0,namespaceSelector,matchExpressions,1,values"), add("{apiVersion: v1, kind: Namespace, metadata: {name: kube-node-lease, labels: {kubernetes.io/metadata.name: kube-node-lease}}}")), []string{
+		"an exempt namespace without need": {all(at(webhook, []any{"kube-system", "oke-sign", "gatekeeper-system", "kube-node-lease"}, "webhooks,0,namespaceSelector,matchExpressions,1,values"), add("{apiVersion: v1, kind: Namespace, metadata: {name: kube-node-lease, labels: {kubernetes.io/metadata.name: kube-node-lease}}}")), []string{
 			"fails: any image runs in kube-node-lease (Gatekeeper's webhook exempts the namespace)",
 			"-> remove the label admission.gatekeeper.sh/ignore, the entry in the Config, or the namespace in validatingWebhookExemptNamespacesLabels",
 			"holds: as intended: gatekeeper-system, kube-system, oke-sign; the policy does not apply there, so restrict who may create Pods",
@@ -258,7 +258,7 @@ func TestNamespacesLeftOut(t *testing.T) {
 			"warns: no namespace is exempt: while Gatekeeper is down, no Pod of kube-system can start",
 			"-> use the exemptions of gatekeeper-values.yaml",
 		}},
-		"a choice that is no valid selector": {at(webhook, []any{map[string]any{"key": "a", "operator": "Near"}}, "webhooks,0,namespaceSelector,matchExpressions"), []string{
+		"an invalid namespace selector": {at(webhook, []any{map[string]any{"key": "a", "operator": "Near"}}, "webhooks,0,namespaceSelector,matchExpressions"), []string{
 			"warns: no namespace is exempt: while Gatekeeper is down, no Pod of kube-system can start",
 			"-> use the exemptions of gatekeeper-values.yaml",
 		}},
@@ -294,14 +294,14 @@ func TestExternalData(t *testing.T) {
 		"on, in one word": {at(manager, []any{"--enable-external-data", "--operation=webhook"}, args), []string{
 			"holds: on",
 		}},
-		"a value that is none": {at(manager, []any{"--enable-external-data=perhaps"}, args), []string{
+		"an invalid value": {at(manager, []any{"--enable-external-data=perhaps"}, args), []string{
 			"fails: gatekeeper-controller-manager runs with --enable-external-data=perhaps: it asks no provider, and denies every image of OCI Registry",
 			"-> helm upgrade gatekeeper gatekeeper/gatekeeper -n gatekeeper-system --reuse-values --set enableExternalData=true",
 		}},
 		"the flag of something else": {at(manager, []any{"--disable-enable-external-data=false", "enable-external-data=false"}, args), []string{
 			"holds: on",
 		}},
-		"no Gatekeeper, of which another check tells": {all(gone(manager), gone(audit)), nil},
+		"no Gatekeeper: another check reports it": {all(gone(manager), gone(audit)), nil},
 		"Deployments may not be listed": {unread("Deployment", forbidden), []string{
 			"unknown: objects is forbidden: you may not",
 			"-> ask for the right to read it",
@@ -329,7 +329,7 @@ func TestResponseCache(t *testing.T) {
 			"warns: Gatekeeper caches answers for 3m0s: for that time a disabled key still counts, and a new signature does not",
 			"-> helm upgrade gatekeeper gatekeeper/gatekeeper -n gatekeeper-system --reuse-values --set externaldataProviderResponseCacheTTL=30s",
 		}},
-		"a time that is none counts as the default": {at(manager, []any{"--external-data-provider-response-cache-ttl=soon"}, args), []string{
+		"an invalid time: the default counts": {at(manager, []any{"--external-data-provider-response-cache-ttl=soon"}, args), []string{
 			"warns: Gatekeeper caches answers for 3m0s: for that time a disabled key still counts, and a new signature does not",
 			"-> helm upgrade gatekeeper gatekeeper/gatekeeper -n gatekeeper-system --reuse-values --set externaldataProviderResponseCacheTTL=30s",
 		}},

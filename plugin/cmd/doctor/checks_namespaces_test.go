@@ -31,7 +31,7 @@ func TestExemptNamespaces(t *testing.T) {
 			"fails: namespace free is exempt and does not exist: anybody who may create it can run any image there",
 			"-> kubectl create namespace free, or take free out of --exempt-namespace of gatekeeper-controller-manager, OKESignedImages/signed",
 		}},
-		"a list of a constraint that is none": {at(signed, "free", "spec,match,excludedNamespaces"), []string{
+		"a constraint with an invalid list": {at(signed, "free", "spec,match,excludedNamespaces"), []string{
 			"holds: gatekeeper-system, kube-system, oke-sign",
 		}},
 		"Gatekeeper elsewhere": {at(webhook, "policy", "webhooks,0,clientConfig,service,namespace"), []string{

@@ -95,7 +95,7 @@ func TestProviders(t *testing.T) {
 			"warns: oke-sign: the CA expires TIME",
 			"-> renew the CA with cert-manager, or restart the provider if it makes its certificate",
 		}},
-		"an address that is none, with an escape sequence": {at(provider, "https://\x1b[2J", "spec,url"), []string{
+		"an invalid address, with an escape sequence": {at(provider, "https://\x1b[2J", "spec,url"), []string{
 			`fails: oke-sign has the address "https://?[2J", and Gatekeeper asks only https addresses`,
 			`-> kubectl patch provider oke-sign --type merge -p '{"spec":{"url":"https://oke-sign.oke-sign.svc:8443/v1/signatures"}}'`,
 			"warns: oke-sign: the CA expires TIME",
@@ -113,7 +113,7 @@ func TestProviders(t *testing.T) {
 			"fails: Gatekeeper cannot use oke-sign: bad caBundle",
 			"-> kubectl get provider oke-sign -o yaml",
 		}},
-		"a Provider that nobody knows": {at(provider, nil, "status"), []string{
+		"a Provider that Gatekeeper does not know": {at(provider, nil, "status"), []string{
 			"warns: oke-sign: the CA expires TIME",
 			"-> renew the CA with cert-manager, or restart the provider if it makes its certificate",
 			"warns: no Pod of Gatekeeper reports the Provider oke-sign",
@@ -159,7 +159,7 @@ func TestProviderIsReady(t *testing.T) {
 			"warns: oke-sign: one Pod is ready, so a lost node leaves no Pod",
 			"-> kubectl -n oke-sign scale deployment oke-sign --replicas=2",
 		}},
-		"a Pod says why it is not ready, with an escape sequence": {all(at("Pod/oke-sign-1", "False", "status,conditions,0,status"), func(w *world) { w.Unready = map[string]string{"oke-sign-1": "no principal\x1b[2J: 401"} }), []string{
+		"a Pod that reports why it is not ready, with an escape sequence": {all(at("Pod/oke-sign-1", "False", "status,conditions,0,status"), func(w *world) { w.Unready = map[string]string{"oke-sign-1": "no principal\x1b[2J: 401"} }), []string{
 			"warns: oke-sign-1 is not ready: no principal?[2J: 401",
 			"-> kubectl -n oke-sign logs oke-sign-1",
 			"warns: oke-sign: one Pod is ready, so a lost node leaves no Pod",
@@ -177,7 +177,7 @@ func TestProviderIsReady(t *testing.T) {
 			"fails: oke-sign: nothing answers at oke-sign.oke-sign: the Service has no port 8443; every image of OCI Registry is denied",
 			"-> kubectl -n oke-sign get service; the chart oke-sign creates it",
 		}},
-		"a Service that chooses no Pods": {at("Service/oke-sign", nil, "spec,selector"), []string{
+		"a Service that selects no Pods": {at("Service/oke-sign", nil, "spec,selector"), []string{
 			"fails: oke-sign: nothing answers at oke-sign.oke-sign: the Service selects no Pods; every image of OCI Registry is denied",
 			"-> kubectl -n oke-sign get service; the chart oke-sign creates it",
 		}},
@@ -209,7 +209,7 @@ func TestProviderCertificate(t *testing.T) {
 			"fails: Gatekeeper does not accept the certificate of oke-sign: x509: certificate signed by unknown authority",
 			"-> renew it with cert-manager, or restart the provider if it makes its certificate",
 		}},
-		"one that has ended": {func(w *world) { w.Now = w.Now.Add(100 * time.Hour) }, []string{
+		"an expired certificate": {func(w *world) { w.Now = w.Now.Add(100 * time.Hour) }, []string{
 			"fails: Gatekeeper does not accept the certificate of oke-sign: x509: certificate has expired or is not yet valid: current time TIME is after TIME",
 			"-> renew it with cert-manager, or restart the provider if it makes its certificate",
 		}},
@@ -225,12 +225,12 @@ func TestProviderCertificate(t *testing.T) {
 			"warns: the certificate of oke-sign expires TIME",
 			"-> renew it with cert-manager, or restart the provider if it makes its certificate",
 		}},
-		"no Secret":                           {gone(secret), nil},
-		"no CA, of which another check tells": {at(provider, nil, "spec,caBundle"), nil},
+		"no Secret":                       {gone(secret), nil},
+		"no CA: another check reports it": {at(provider, nil, "spec,caBundle"), nil},
 		"the Secret may not be read": {unread("Secret", forbidden), []string{
 			"unknown: oke-sign: objects is forbidden: you may not",
 			"-> ask for the right to read it",
 		}},
-		"Pods may not be listed, of which another check tells": {func(w *world) { w.Backend = forbidden }, nil},
+		"Pods may not be listed: another check reports it": {func(w *world) { w.Backend = forbidden }, nil},
 	})
 }

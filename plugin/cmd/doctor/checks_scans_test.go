@@ -14,11 +14,11 @@ func TestScans(t *testing.T) {
 			"warns: OKEScannedImages/scanned denies no Pod: it only warns",
 			`-> kubectl patch okescannedimages scanned --type merge -p '{"spec":{"enforcementAction":"deny"}}'`,
 		}},
-		"it is only tried": {all(scans, at(scanned, "dryrun", "spec,enforcementAction")), []string{
+		"a constraint that only reports": {all(scans, at(scanned, "dryrun", "spec,enforcementAction")), []string{
 			"warns: OKEScannedImages/scanned denies no Pod: its action is dryrun",
 			`-> kubectl patch okescannedimages scanned --type merge -p '{"spec":{"enforcementAction":"deny"}}'`,
 		}},
-		"it does not match Pods": {all(scans, at(scanned, []any{"Job"}, "spec,match,kinds,0,kinds")), []string{
+		"a constraint that does not match Pods": {all(scans, at(scanned, []any{"Job"}, "spec,match,kinds,0,kinds")), []string{
 			"warns: OKEScannedImages/scanned denies no Pod: it does not match Pods",
 			"-> kubectl edit okescannedimages/scanned",
 		}},
@@ -26,21 +26,21 @@ func TestScans(t *testing.T) {
 			`warns: OKEScannedImages/scanned does not cover all Pods: only namespaces ["shop"]`,
 			"-> kubectl edit okescannedimages/scanned",
 		}},
-		"no scan is known of what runs": {all(scans, scan(false, "no-scan"), scan(false, "no-target"), scan(false, "no-scan"), scan(true, "")), []string{
+		"running images without a known scan": {all(scans, scan(false, "no-scan"), scan(false, "no-target"), scan(false, "no-scan"), scan(true, "")), []string{
 			"warns: 3 of 4 images that run have no known scan, and would be denied when their Pods restart: 1 no-target, 2 no-scan",
 			"-> kubectl oke-sign scan setup --compartment OCID scans the images of a compartment; kubectl oke-sign scan results pods -A shows the reason for each",
 		}},
-		"no scan is known, and that is allowed": {all(scans, scan(false, "no-scan"), at(scanned, "Allow", "spec,parameters,unknown")), []string{
+		"unknown scans, which the constraint allows": {all(scans, scan(false, "no-scan"), at(scanned, "Allow", "spec,parameters,unknown")), []string{
 			"holds: required by 1 constraint",
 		}},
-		"scans are known of all": {all(scans, scan(true, "")), []string{
+		"running images with known scans": {all(scans, scan(true, "")), []string{
 			"holds: required by 1 constraint",
 		}},
 		"a specification of hostile shape": {all(scans, at(scanned, "deny", "spec")), []string{
 			"unknown: whether OKEScannedImages/scanned applies to a Pod: spec.match: cannot restore struct from: string",
 			"-> try again; if it stays, fix the cause that the error names",
 		}},
-		"constraints may not be listed, of which another check tells": {unread("constraints", forbidden), nil},
+		"constraints may not be listed: another check reports it": {unread("constraints", forbidden), nil},
 	})
 }
 
@@ -67,8 +67,8 @@ func TestProvidersAnswer(t *testing.T) {
 			"fails: oke-sign has the address https://oke-sign.oke-sign.svc:8443, and OKESignedImages/signed needs the path /v1/signatures: every image of OCI Registry is denied",
 			`-> kubectl patch provider oke-sign --type merge -p '{"spec":{"url":"https://oke-sign.oke-sign.svc:8443/v1/signatures"}}'`,
 		}},
-		"an address that is none, of which another check tells": {at(provider, "https://\x1b[2J", "spec,url"), nil},
-		"no Provider, of which another check tells":             {gone(provider), nil},
+		"an invalid address: another check reports it": {at(provider, "https://\x1b[2J", "spec,url"), nil},
+		"no Provider: another check reports it":        {gone(provider), nil},
 		"the provider takes longer than Gatekeeper waits": {at("Pod/oke-sign-1", []any{"--timeout=2s"}, "spec,containers,0,args"), []string{
 			"warns: the provider may answer after 2s, and Gatekeeper waits 2s for oke-sign: a late answer loses all answers of the request",
 			"-> set --timeout of the provider below 2s, as the chart does",
@@ -78,10 +78,10 @@ func TestProvidersAnswer(t *testing.T) {
 			"-> set --scan-timeout of the provider below 1s, as the chart does",
 			"holds: oke-sign: within 1.3s of 2 s",
 		}},
-		"a time that is none": {at("Pod/oke-sign-1", []any{"--timeout=soon"}, "spec,containers,0,args"), []string{
+		"an invalid time": {at("Pod/oke-sign-1", []any{"--timeout=soon"}, "spec,containers,0,args"), []string{
 			"holds: oke-sign: within 1.3s of 2 s",
 		}},
-		"two constraints that ask the same": {add("{apiVersion: constraints.gatekeeper.sh/v1beta1, kind: OKESignedImages, metadata: {name: trial}, spec: {enforcementAction: warn, parameters: {keys: []}}}"), []string{
+		"two constraints with the same question": {add("{apiVersion: constraints.gatekeeper.sh/v1beta1, kind: OKESignedImages, metadata: {name: trial}, spec: {enforcementAction: warn, parameters: {keys: []}}}"), []string{
 			"holds: oke-sign: within 1.3s of 2 s",
 		}},
 	})

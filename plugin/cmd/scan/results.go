@@ -346,9 +346,9 @@ func (o *scanResultsOptions) summary(results []cli.Result) string {
 		v, _ := r.Value.(scannedImage)
 		switch {
 		case r.Err != nil:
-			tally["that could not be looked into"]++
+			tally["with an error"]++
 		case !v.Known:
-			tally["of which nothing is known"]++
+			tally["unknown"]++
 		case r.Denied:
 			tally["with problems of severity "+o.failOn+" or worse"]++
 		case slices.Max(slices.Collect(maps.Values(v.Counts))) > 0:
