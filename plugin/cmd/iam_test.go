@@ -106,8 +106,8 @@ type terraform struct {
 	vars   *hcl.EvalContext
 }
 
-// readTerraform sets every variable that the file declares to its own name in
-// capitals. It sets attributes that are known after apply to a mark.
+// readTerraform sets each declared variable to its own name in capitals. It sets
+// attributes that Terraform knows only after apply to a mark.
 func readTerraform(t *testing.T, text string) terraform {
 	t.Helper()
 	file, diags := hclsyntax.ParseConfig([]byte(text), "iam.tf", hcl.InitialPos)

@@ -27,11 +27,11 @@ import (
 	"github.com/oke-sign/oke-sign/plugin/workload"
 )
 
-// Reach is what the match of a constraint leaves of a cluster.
+// Reach has the reasons why the match of a constraint selects no Pod of a cluster.
 type Reach struct {
-	// Empty is why the constraint can apply to no Pod of the cluster, or "".
+	// Empty is the reason why no Pod of the cluster could match, or "".
 	Empty string
-	// Idle is why the constraint applies to no Pod that runs, although others run, or "".
+	// Idle is the reason why no running Pod matches, although Pods run, or "".
 	Idle string
 }
 

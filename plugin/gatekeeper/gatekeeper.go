@@ -48,8 +48,8 @@ const DefaultMemory = 3 * time.Minute
 type Config struct {
 	// Certificate and Key are PEM files with the client certificate for providers.
 	// The engine reads them again when they change. If they are empty, it has no
-	// certificate. The watch logs by controller-runtime, which complains on stderr
-	// without a logger.
+	// certificate. The watch logs through controller-runtime, which prints a warning
+	// if no logger is set.
 	Certificate, Key string
 	// Memory is the TTL of a cached answer, as Gatekeeper's
 	// --external-data-provider-response-cache-ttl. Ages count in whole seconds. Zero

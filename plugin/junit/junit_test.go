@@ -9,7 +9,7 @@ import (
 	"github.com/oke-sign/oke-sign/plugin/junit"
 )
 
-// A CI server counts what the attributes count, and reads each outcome.
+// A CI server reads the counts in the attributes, and each outcome.
 func TestWrite(t *testing.T) {
 	got, err := junit.Write("check", []junit.Case{
 		{Name: "Pod/good", Class: "pods.yaml", File: "pods.yaml", Output: "a warning"},

@@ -106,8 +106,9 @@ func (e *RecordVerifier) admit(id signature.KeyID) error {
 	}
 }
 
-// Verify returns the verdict on the image that ref pins, as if the record were its only
-// one and the record's key the only allowed key. It returns the key as far as it is known.
+// Verify returns the verdict on the image that ref pins, as if the image had no
+// other record, and the record's key were the only allowed one. It returns what it
+// knows of the key.
 func (e *RecordVerifier) Verify(ctx context.Context, ref image.Reference, rec signature.Record) (verdict.Verdict, vault.MasterKey, error) {
 	id, err := signature.ParseKeyID(rec.KeyID)
 	if err != nil {

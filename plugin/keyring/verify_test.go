@@ -206,9 +206,9 @@ func TestVerifyTellsWhyVaultsAreUnknown(t *testing.T) {
 	}
 }
 
-// OCI Vault answers ten reads a second for a whole tenancy. However many keys the
-// records of an image name, few keys are read, each once. Keys that the user names
-// are read too.
+// OCI Vault answers ten reads per second for a whole tenancy. The verifier reads few
+// keys, each once, even if the records of an image name many. It also reads the keys
+// that the user names.
 func TestVerifyReadsFewKeys(t *testing.T) {
 	const most = 20
 	tenancy := cloud.NewTenancy(t, ocitest.TenancyConfig{})

@@ -1,10 +1,10 @@
 // Package okecluster reads and changes the OKE image policy, which belongs to a
 // whole cluster, through the Container Engine API.
 //
-// A change is made against the cluster as it was read. If another user has changed
-// the cluster since, OKE rejects the change. A change takes minutes, and a work
-// request shows its progress. Hosts come from the cluster's OCID and package image's
-// table of regions.
+// A change applies to the state that the package read. If another user changed the
+// cluster in the meantime, OKE rejects the change. A change takes minutes, and a
+// work request shows its progress. Hosts come from the cluster's OCID and package
+// image's table of regions.
 package okecluster
 
 import (

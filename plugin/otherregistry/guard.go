@@ -34,9 +34,10 @@ func (g guard) RoundTrip(r *http.Request) (*http.Response, error) {
 	return g.next.RoundTrip(r)
 }
 
-// own reports whether a host is the registry's or of the same domain, such as
-// auth.docker.io for index.docker.io. Hosts below a public suffix, such as two customers
-// of a cloud, share no domain. An address shares none with another.
+// own reports whether a host is the registry's host or in the same domain, such as
+// auth.docker.io for index.docker.io. Hosts below a public suffix, such as those of
+// two customers of a cloud, share no domain. An IP address shares no domain with
+// another.
 func own(registry, host string) bool {
 	if strings.EqualFold(registry, host) {
 		return true

@@ -82,7 +82,7 @@ const (
 	maxHeader     = 64 << 10
 )
 
-// New returns a client. It asks nobody.
+// New returns a client. It sends no request.
 func New() *Client {
 	base := http.DefaultTransport.(*http.Transport).Clone() //nolint:forcetypeassert // net/http says so
 	base.ResponseHeaderTimeout = answerTimeout

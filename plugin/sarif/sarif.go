@@ -77,8 +77,8 @@ type (
 	}
 )
 
-// At returns a location: a line of a file, or its first line if line is 0, and what
-// is there.
+// At returns a location: a line of a file, and what is there. For line 0, it returns
+// the first line.
 func At(file string, line int, what string) Location {
 	return Location{
 		Physical: PhysicalLocation{ArtifactLocation{uri(file)}, Region{max(line, 1)}},

@@ -51,15 +51,15 @@ type Gatekeeper struct {
 	seen  string // the newest trusted CA
 }
 
-// NewGatekeeper returns callers with a certificate by the CA of a
-// ValidatingWebhookConfiguration and with this DNS name. An empty name means that of the
-// webhook's Service. Nobody may ask before Follow has read the CA.
+// NewGatekeeper returns a Gatekeeper that accepts callers with a certificate for this DNS
+// name, by the CA of a ValidatingWebhookConfiguration. An empty name means the name of the
+// webhook's Service. Until Follow has read the CA, it accepts nobody.
 func NewGatekeeper(cluster *Cluster, object, name string, log *slog.Logger) *Gatekeeper {
 	return &Gatekeeper{cluster: cluster, object: object, name: name, log: log, lacks: errors.New("it was not read yet")}
 }
 
-// Ready returns why nobody may ask, or nil. A CA that disappeared stays trusted for a
-// while, as a replaced one does.
+// Ready returns the reason why the provider accepts no caller, or nil. A CA that
+// disappeared stays trusted for a while, as a replaced CA does.
 func (g *Gatekeeper) Ready() error {
 	if trusted := g.trusted.Load(); trusted != nil {
 		for _, t := range *trusted {
@@ -196,7 +196,8 @@ func (g *Gatekeeper) take(config *admissionv1.ValidatingWebhookConfiguration) {
 	}
 }
 
-// trust reads a configuration. The string about changes whenever the trust does.
+// trust reads the CA from a configuration. The string about changes whenever the CA
+// does.
 func (g *Gatekeeper) trust(config *admissionv1.ValidatingWebhookConfiguration) (t trust, about string, err error) {
 	if config == nil {
 		return trust{}, "", errors.New("it does not exist: is Gatekeeper installed?")

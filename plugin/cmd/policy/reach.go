@@ -52,7 +52,7 @@ func unreached(ctx context.Context, s *connect.Session, e enforcement.State, con
 	return found, nil
 }
 
-// reach returns an error for a change after which the policy applies to no Pod. With
+// reach returns an error if the policy applies to no Pod after the change. With
 // --yes, it only warns.
 func (o *changeOptions) reach(ctx context.Context, before Enforced, after *constraint.Policy) error {
 	if after == nil || before.Policy != nil && reflect.DeepEqual(before.Policy.Scope, after.Scope) && !after.Denies(before.Policy) {
