@@ -26,7 +26,7 @@ HELM     := bin/tools/helm
 # number of downloads and compiled packages, in one moving line on a terminal and in a
 # line for every hundred packages elsewhere. Prints all messages of the compiler.
 define go_build
-@go build $(if $(2),-C $(2) -trimpath) -v -ldflags '-X main.version=$(VERSION)' -o $(CURDIR)/bin/ $(1) 2>&1 | awk -v tty=$$([ -t 1 ] && echo 1) ' \
+@go build $(if $(2),-C $(2) -trimpath) -v -ldflags '-s -w -X main.version=$(VERSION)' -o $(CURDIR)/bin/ $(1) 2>&1 | awk -v tty=$$([ -t 1 ] && echo 1) ' \
 	/^go: downloading/ { d++; show = sprintf("downloading modules: %d", d) } \
 	!/^go: downloading/ { if ($$0 ~ /^[^ :]+$$/) { n++; show = sprintf("compiling packages: %d  %s", n, $$0) } else { print; next } } \
 	{ if (tty) printf "\r\033[K%s", substr(show, 1, 78); else if ((n + d) % 100 == 0) print show; fflush() } \

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"strings"
 	"unicode/utf8"
 )
@@ -80,14 +81,19 @@ func Complain(w io.Writer, err error, hint string) {
 	// Joined errors have a line each.
 	tell(w, "error: ", strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", "; "))
 	for line := range strings.Lines(hint) {
-		prose, command, found := strings.Cut(strings.TrimSuffix(line, "\n"), ": kubectl ")
-		if !found {
-			tell(w, "hint: ", prose)
+		line = strings.TrimSuffix(line, "\n")
+		at := command.FindStringIndex(line)
+		if at == nil {
+			tell(w, "hint: ", line)
 			continue
 		}
-		tell(w, "hint: ", prose+":", "kubectl "+command)
+		tell(w, "hint: ", line[:at[0]+1], line[at[0]+2:])
 	}
 }
+
+// command finds what a hint has to copy: a command, or a statement of an IAM policy. It
+// follows a colon, and goes to the end of the line.
+var command = regexp.MustCompile(`: (kubectl|oci|docker|sudo|helm|Allow) `)
 
 // tell writes a text after a label. At a terminal the text wraps between words, below
 // its beginning. The command is for copying: it follows the text, and never wraps.

@@ -85,6 +85,8 @@ func TestComplainAtATerminal(t *testing.T) {
 		"long":                           {40, "signing web: OCI Vault answered 401 NotAuthenticated", "the session has expired; sign in again", "error: signing web: OCI Vault answered\n       401 NotAuthenticated\nhint: the session has expired; sign in\n      again\n"},
 		"a word, too long":               {40, "signing " + image + ": 404", "", "error: signing\n       " + image + ":\n       404\n"},
 		"a command to copy":              {40, "no key", "this looks like Cloud Shell: kubectl oke-sign sign web --auth instance_obo_user", "error: no key\nhint: this looks like Cloud Shell:\n      kubectl oke-sign sign web --auth instance_obo_user\n"},
+		"a command of another program":   {40, "no key", "sign in again: oci session authenticate --region us-ashburn-1", "error: no key\nhint: sign in again:\n      oci session authenticate --region us-ashburn-1\n"},
+		"a statement to copy":            {40, "no right", "a policy must say: Allow group GROUP to read keys in tenancy", "error: no right\nhint: a policy must say:\n      Allow group GROUP to read keys in tenancy\n"},
 		"a command that fits its line":   {80, "no key", "this looks like Cloud Shell: kubectl oke-sign sign web", "error: no key\nhint: this looks like Cloud Shell: kubectl oke-sign sign web\n"},
 		"a terminal too narrow for text": {20, "no such key in region us-ashburn-1", "", "error: no such key in region us-ashburn-1\n"},
 	} {

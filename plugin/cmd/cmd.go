@@ -12,6 +12,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
@@ -117,7 +118,15 @@ policy.`,
 		DisableFlagsInUseLine:      true,
 
 		Args: cli.NoArguments,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := cmd.Help(); err != nil {
+				return err
+			}
+			for line := range strings.Lines(g.FirstSteps(cmd.Context())) {
+				g.Remark("%s", strings.TrimSuffix(line, "\n"))
+			}
+			return nil
+		},
 	}
 	root.SetHelpCommand(newHelp())
 	root.SetUsageTemplate(usageTemplate)

@@ -24,6 +24,9 @@ import (
 // author knows the object but not why OCI did not answer, so Advised adds causes that
 // concern every object, such as a limit on requests.
 func Advised(err error) error {
+	if errors.Is(err, errNoKubeconfig) {
+		return &cli.HintedError{What: errNoKubeconfig, Hint: setUpKube}
+	}
 	hint := Advise(err)
 	if hint == "" {
 		return err

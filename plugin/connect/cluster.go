@@ -55,5 +55,8 @@ func (f *ClusterFlag) Find(s *Session) (okecluster.ID, error) {
 			}
 		}
 	}
+	if !s.Kube.names() {
+		return okecluster.ID{}, cli.Usage("--cluster is missing, and there is no kubeconfig", hint)
+	}
 	return okecluster.ID{}, cli.Usage("--cluster is missing, and the kubeconfig "+InContext(name)+" does not say which OKE cluster it is", hint)
 }

@@ -21,6 +21,10 @@ import (
 // ErrNoCluster says that no kubeconfig names a cluster.
 var ErrNoCluster = errors.New("no kubeconfig names a cluster")
 
+// errNoKubeconfig says that nothing names a cluster. Kubernetes' client adds an address
+// that nobody named.
+var errNoKubeconfig = errors.New("there is no kubeconfig, so there is no cluster to ask")
+
 // Kube is the cluster of kubectl's own flags and kubeconfig. It reads nothing before a
 // command asks for a client.
 type Kube struct {
@@ -52,7 +56,7 @@ type hinting struct {
 
 func (h hinting) RoundTrip(r *http.Request) (*http.Response, error) {
 	if h.lost {
-		return nil, &cli.HintedError{What: errors.New("there is no kubeconfig"), Hint: "name one with --kubeconfig, or set KUBECONFIG"}
+		return nil, errNoKubeconfig
 	}
 	answer, err := h.RoundTripper.RoundTrip(r)
 	if err == nil || r.Context().Err() != nil {
