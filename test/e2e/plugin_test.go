@@ -46,8 +46,20 @@ func TestBreakGlassByThePlugin(t *testing.T) {
 	}
 	plugin("status").succeeds(t).says(t, "break-glass", "unsigned: no signature", "1 image: 1 not signed", "1 under break-glass")
 
+	// The cluster denies the new Pod, so the old ReplicaSet stays under break-glass.
+	plugin("break-glass", "end", "deployment/web-deployment", "--yes").fails(t, "the cluster denied its new Pod: ", "unsigned: no signature", "still in use, 1 Pod")
+	left := strings.TrimSpace(plugin("break-glass", "list", "-o", "name").succeeds(t).stdout)
+	if !strings.HasPrefix(left, s.name+"/ReplicaSet/web-deployment-") {
+		t.Errorf("after the end, %q is under break-glass; want the old ReplicaSet", left)
+	}
+	s.kubectl(t, "scale", strings.TrimPrefix(left, s.name+"/"), "--replicas=0").succeeds(t)
 	plugin("break-glass", "end", "deployment/web-deployment", "--yes").succeeds(t)
-	plugin("break-glass", "list", "-o", "name").succeeds(t)
+	eventually(t, soon, "nothing is under break-glass", func() error {
+		if left := plugin("break-glass", "list", "-o", "name").succeeds(t).stdout; left != "" {
+			return fmt.Errorf("listed: %s", left)
+		}
+		return nil
+	})
 	plugin("explain", "deployment/web-deployment").fails(t, ": refused")
 	okeSign(t, "sign", unsigned, "--key", imageKey.ID).succeeds(t)
 	plugin("explain", "deployment/web-deployment").succeeds(t).says(t, ": allowed")

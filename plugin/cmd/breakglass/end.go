@@ -70,7 +70,7 @@ func (o *breakGlassOptions) follow(ctx context.Context, changes []change) []roll
 // rollout looks at what is left of break-glass for one workload.
 func (o *breakGlassOptions) rollout(ctx context.Context, c change) (r rollout) {
 	name, namespace := workload.NameOf(c.of.Object), c.of.Object.GetNamespace()
-	if name.Kind == "Pod" || c.patch == nil {
+	if name.Kind == "Pod" { // it runs on
 		return rollout{}
 	}
 	running, err := o.underBreakGlass(ctx, name)
