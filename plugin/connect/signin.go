@@ -32,7 +32,7 @@ func (s *Session) signIn(ctx context.Context) (*oci.Client, error) {
 	return nil, &cli.HintedError{What: err, Hint: strings.Join(hints, "\n")}
 }
 
-// What to do on a machine without configuration.
+// Hints for a machine without configuration.
 const (
 	setUpOCI  = "--config-file names another; Oracle's command line makes the file: oci setup config"
 	setUpKube = "name a kubeconfig with --kubeconfig or KUBECONFIG; for an OKE cluster, make one: oci ce cluster create-kubeconfig --cluster-id OCID"
