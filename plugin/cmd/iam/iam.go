@@ -192,6 +192,9 @@ func (o *iamOptions) run(ctx context.Context) (err error) {
 	if _, err := io.WriteString(o.Streams.Out, text); err != nil {
 		return fmt.Errorf("writing the output: %w", err)
 	}
+	if o.environment == "" && o.cluster != "" && o.workload == "" {
+		o.Remark("The provider needs other statements: kubectl oke-sign iam --cluster %s --workload oke-sign/oke-sign", o.cluster)
+	}
 	return nil
 }
 
