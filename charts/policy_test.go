@@ -166,6 +166,11 @@ func TestPolicies(t *testing.T) {
 			"signed, with a problem":           {created{image: ocir + "signed-broken" + digest, namespace: "prod-a", labels: prod}, denied},
 			"unsigned":                         {created{image: ocir + "app" + digest, namespace: "prod-a", labels: prod}, denied},
 			"exempt":                           {created{image: "registry.k8s.io/kube-state-metrics/kube-state-metrics:v2", namespace: "prod-a", labels: prod}, admitted},
+			"exempt until a time":              {created{image: ocir + "legacy/app:v1", namespace: "prod-a", labels: prod}, admitted},
+			"an exemption that has ended":      {created{image: ocir + "older/app:v1", namespace: "prod-a", labels: prod}, denied},
+			"revoked":                          {created{image: "ocir.us-ashburn-1.oci.oraclecloud.com/idwpqivumvev/signed-revoked" + digest, namespace: "prod-a", labels: prod}, denied},
+			"revoked, in another registry":     {created{image: "quay.io/org/app@sha256:" + strings.Repeat("0", 64), namespace: "prod-a", labels: prod}, denied},
+			"revoked, under break-glass":       {created{image: ocir + "signed-revoked" + digest, namespace: "prod-a", labels: prod, breakGlass: "true", user: "oncall@example.com"}, denied},
 			"of another registry":              {created{image: "quay.io/org/app:v1", namespace: "prod-a", labels: prod}, admitted},
 			"in another namespace":             {created{image: ocir + "app" + digest, namespace: "dev", labels: prod}, unchecked},
 			"in an excluded namespace":         {created{image: ocir + "app" + digest, namespace: "prod-lab", labels: prod}, unchecked},
@@ -230,6 +235,14 @@ func TestPluginReadsThePolicy(t *testing.T) {
 		"everything": func(p *constraint.Policy) {
 			p.Keys, p.OtherRegistries, p.Digests, p.WarnWorkloads, p.Provider = []string{key("a"), key("b")}, constraint.Allow, constraint.OCIRegistry, false, "other"
 			p.ExemptImages = []string{"registry.k8s.io/kube-state-metrics/**"}
+			p.Exemptions = []constraint.Exemption{
+				{Images: []string{ocir + "legacy/**"}, Until: "2099-12-31T00:00:00Z", Reason: "INC-7"},
+				{Images: []string{ocir + "older/**"}, Until: "2025-12-31T00:00:00Z", Reason: "INC-6"},
+			}
+			p.Revoked = []constraint.Revocation{
+				{Image: ocir + "signed-revoked" + digest, Reason: "CVE-2026-0001"},
+				{Digest: "sha256:" + strings.Repeat("0", 64), Reason: "CVE-2026-0002"},
+			}
 			p.BreakGlassRules = &constraint.BreakGlassRules{
 				Users: []string{"oncall@example.com"}, Groups: []string{"oncall"}, ServiceAccounts: []string{"rescue/robot"},
 				RequireReason: true, RequireDigest: true, MaxDuration: "8h",

@@ -130,6 +130,9 @@ func (c *modelCase) newParameters(r *rand.Rand) map[string]any {
 	if len(patterns) > 0 && r.IntN(2) == 0 {
 		p["exemptImages"] = patterns
 	}
+	if r.IntN(4) == 0 {
+		p["exemptions"] = c.newExemptions(r)
+	}
 	c.maybe(r, p, "breakGlass", "honor", "Honor", "Ignore")
 	switch c.kind {
 	case policies.ImageDigests:
@@ -149,6 +152,9 @@ func (c *modelCase) newParameters(r *rand.Rand) map[string]any {
 			}
 		}
 		c.maybe(r, p, "report", "true", true, false)
+		if r.IntN(3) == 0 {
+			p["revoked"] = c.newRevoked(r)
+		}
 	case policies.ScannedImages:
 		c.maybe(r, p, "maxSeverity", "high", "LOW", "MEDIUM", "HIGH", "CRITICAL")
 		c.maybe(r, p, "maxAge", "a while", "1h", "24h", "99999h")
@@ -157,6 +163,42 @@ func (c *modelCase) newParameters(r *rand.Rand) map[string]any {
 	}
 	c.maybe(r, p, "otherRegistries", "allow", "Allow", "Deny")
 	return p
+}
+
+// newExemptions returns exemptions that end, some of which have ended.
+func (c *modelCase) newExemptions(r *rand.Rand) []any {
+	in := func(d time.Duration) any { return time.Now().Add(d).UTC().Format(time.RFC3339) }
+	list := []any{}
+	for range 1 + r.IntN(2) {
+		e := map[string]any{"reason": "INC-7", "until": pick(r, in(time.Hour), in(time.Hour), in(-time.Hour), "9999-12-31T23:59:59Z"),
+			"images": []any{pick[any](r, "quay.io/a/**", "iad.ocir.io/ns/repo1", "iad.ocir.io/ns/**", "iad.ocir.io/ns/repo2"+digest)}}
+		c.valid = c.valid && e["until"] != "9999-12-31T23:59:59Z"
+		if r.IntN(12) == 0 {
+			c.valid = false
+			e[pick(r, "until", "images")] = pick[any](r, nil, "tomorrow", 7, []any{})
+		}
+		list = append(list, e)
+	}
+	return list
+}
+
+// newRevoked returns revocations, by digest or by image.
+func (c *modelCase) newRevoked(r *rand.Rand) []any {
+	list := []any{}
+	for range 1 + r.IntN(3) {
+		e := map[string]any{"reason": "CVE-2026-0001"}
+		if r.IntN(2) == 0 {
+			e["digest"] = strings.TrimPrefix(pick(r, digest, zeroDigest), "@")
+		} else {
+			e["image"] = pick(r, "iad.ocir.io/ns/repo1", "ocir.us-ashburn-1.oci.oraclecloud.com/ns/repo1", "phx.ocir.io/ns/repo2", "quay.io/a/b") + pick(r, digest, zeroDigest)
+		}
+		if r.IntN(12) == 0 {
+			c.valid = false
+			e = pick(r, map[string]any{"digest": "sha256:1"}, map[string]any{"image": "iad.ocir.io/ns/repo1"}, map[string]any{"digest": 7, "image": nil})
+		}
+		list = append(list, e)
+	}
+	return list
 }
 
 func (c *modelCase) newBreakGlassParameters(r *rand.Rand) map[string]any {
@@ -341,10 +383,12 @@ func newHolder(r *rand.Rand, i int, field string) map[string]any {
 	return holder
 }
 
+var zeroDigest = "@sha256:" + strings.Repeat("0", 64)
+
 func newRef(r *rand.Rand) any {
 	host := pick(r, "iad.ocir.io", "iad.ocir.io", "iad.ocir.io", "us-ashburn-1.ocir.io", "ocir.us-ashburn-1.oci.oraclecloud.com", "quay.io", "registry:5000")
 	path := pick(r, "/ns/repo1", "/ns/repo2", "/ns/repo3", "/ns/a/b", "/a/b", "/x")
-	suffix := pick(r, digest, digest, digest, ":v1"+digest, ":v1", "", "@sha256:"+strings.Repeat("0", 64))
+	suffix := pick(r, digest, digest, digest, ":v1"+digest, ":v1", "", zeroDigest)
 	ref := host + path + suffix
 	switch r.IntN(20) {
 	case 0:

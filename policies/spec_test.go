@@ -75,7 +75,7 @@ func (c modelCase) checkImages(found map[string]bool, checked []podImage) {
 		if reason := c.reason(i, q != "", value); reason != "" {
 			found[i.place+": "+reason] = true
 		}
-		if c.parameterIs("report", true) && c.keysAre(0) && classOf(i.ref) == "oci-registry" && !c.exempt(i) && !c.underBreakGlass(i) {
+		if c.parameterIs("report", true) && c.keysAre(0) && classOf(i.ref) == "oci-registry" && !c.revoked(i) && !c.exempt(i) && !c.underBreakGlass(i) {
 			found[i.place+": no-key-listed"] = true
 		}
 	}
@@ -88,6 +88,8 @@ func (c modelCase) reason(i podImage, asked bool, value map[string]any) string {
 		return "no-image"
 	case class == "ambiguous":
 		return "ambiguous"
+	case c.revoked(i):
+		return "revoked"
 	case c.exempt(i):
 		return ""
 	case c.kind == policies.ImageDigests:
@@ -190,7 +192,7 @@ func (c modelCase) scanReason(value map[string]any) string {
 
 // question returns the question about an image, or "" if the policy needs no answer.
 func (c modelCase) question(i podImage) string {
-	if c.kind == policies.ImageDigests || classOf(i.ref) != "oci-registry" || !pinned(i.ref) || c.exempt(i) || c.underBreakGlass(i) {
+	if c.kind == policies.ImageDigests || classOf(i.ref) != "oci-registry" || !pinned(i.ref) || c.revoked(i) || c.exempt(i) || c.underBreakGlass(i) {
 		return ""
 	}
 	if c.kind == policies.ScannedImages {
@@ -245,6 +247,15 @@ func (c modelCase) exempt(i podImage) bool {
 		name = name[:colon]
 	}
 	patterns, _ := c.parameters["exemptImages"].([]any)
+	exemptions, _ := c.parameters["exemptions"].([]any)
+	for _, e := range exemptions {
+		text, _ := at(e, "until").(string)
+		// OPA counts nanoseconds, which end in 2262. The schema rejects later years.
+		if until, err := time.Parse(time.RFC3339, text); err == nil && until.After(time.Now()) && until.Year() < 2262 {
+			more, _ := at(e, "images").([]any)
+			patterns = append(slices.Clone(patterns), more...)
+		}
+	}
 	return slices.ContainsFunc(patterns, func(p any) bool {
 		pattern, wanted, _ := strings.Cut(p.(string), "@")
 		path, below := strings.CutSuffix(pattern, "/**")
@@ -253,6 +264,31 @@ func (c modelCase) exempt(i podImage) bool {
 		}
 		return (name == path && !below || below && strings.HasPrefix(name, path+"/")) && (wanted == "" || wanted == digest)
 	})
+}
+
+// revoked reports whether the policy forbids an image by its digest. A repository of OCI
+// Registry is the same under every host.
+func (c modelCase) revoked(i podImage) bool {
+	list, _ := c.parameters["revoked"].([]any)
+	if c.kind != policies.SignedImages || classOf(i.ref) == "ambiguous" || !pinned(i.ref) {
+		return false
+	}
+	return slices.ContainsFunc(list, func(entry any) bool {
+		digest, _ := at(entry, "digest").(string)
+		named, _ := at(entry, "image").(string)
+		_, own, _ := strings.Cut(i.ref.(string), "@")
+		return digest == own || named != "" && repositoryAndDigest(named) == repositoryAndDigest(i.ref.(string))
+	})
+}
+
+func repositoryAndDigest(ref string) string {
+	name, digest, _ := strings.Cut(ref, "@")
+	host, path, _ := strings.Cut(name, "/")
+	path, _, _ = strings.Cut(path, ":")
+	if classOf(ref) == "oci-registry" {
+		host = "OCI Registry"
+	}
+	return host + "/" + path + "@" + digest
 }
 
 func classOf(ref any) string {

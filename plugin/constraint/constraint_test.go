@@ -91,6 +91,13 @@ func random(r *rand.Rand) constraint.Policy {
 		},
 		Provider: "oke-sign",
 	}
+	for _, until := range some("2099-12-31T00:00:00Z", "2025-12-31T00:00:00Z") {
+		p.Exemptions = append(p.Exemptions, constraint.Exemption{Images: []string{one("iad.ocir.io/ns/**", "docker.io/library/nginx")}, Until: until, Reason: "INC-7"})
+	}
+	for _, reason := range some("CVE-2026-0001", "CVE-2026-0002") {
+		p.Revoked = append(p.Revoked, []constraint.Revocation{{Digest: "sha256:" + strings.Repeat("0", 64), Reason: reason},
+			{Image: "phx.ocir.io/ns/signed@sha256:" + strings.Repeat("0", 64), Reason: reason}}[r.IntN(2)])
+	}
 	if p.BreakGlass == "Honor" && r.IntN(3) > 0 {
 		p.BreakGlassRules = &constraint.BreakGlassRules{
 			Users: some("alice", "bob"), Groups: some("sre"), RequireReason: r.IntN(3) == 0, RequireDigest: r.IntN(3) == 0,
@@ -437,23 +444,29 @@ func TestParse(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, test := range map[string]struct{ old, new, want string }{
-		"no keys":              {"keys:\n  - " + key(1) + "\n", "", "keys are missing"},
-		"null keys":            {"keys:\n  - " + key(1) + "\n", "keys: null\n", "keys are missing"},
-		"a key by name":        {key(1), "image-key", "not the OCID of a key"},
-		"a key twice":          {"- " + key(1), "- " + key(1) + "\n  - " + key(1), "listed twice"},
-		"six keys":             {"- " + key(1), "- " + key(1) + "\n  - a\n  - b\n  - c\n  - d\n  - e", "6 keys are listed, and the most is 5"},
-		"a field misspelt":     {"mode: deny", "moed: deny", `unknown field "moed"`},
-		"a field twice":        {"mode: deny", "mode: deny\nmode: warn", `key "mode" already set`},
-		"a mode misspelt":      {"mode: deny", "mode: denny", `mode is "denny", and must be deny or warn or dryrun`},
-		"a selector":           {"scope:", "scope:\n  podSelector: 'a in ('", "scope.podSelector: "},
-		"rules for nobody":     {"breakGlass: Honor", "breakGlass: Ignore", "breakGlassRules have no effect"},
-		"a duration":           {"report: true", "report: true\n  maxDuration: 8 hours", `breakGlassRules.maxDuration is "8 hours"`},
-		"no provider":          {"provider: oke-sign", "provider: ''", "provider is missing"},
-		"other registries":     {"otherRegistries: Deny", "otherRegistries: No", "otherRegistries"},
-		"nothing":              {string(text), "", "keys are missing"},
-		"a list":               {string(text), "[]", "cannot unmarshal"},
-		"no digests":           {"digests: All", "digests: 'No'", `digests is "No", and must be All or OCIRegistry or None`},
-		"break-glass misspelt": {"breakGlass: Honor", "breakGlass: Honour", `breakGlass is "Honour", and must be Honor or Ignore`},
+		"no keys":                    {"keys:\n  - " + key(1) + "\n", "", "keys are missing"},
+		"null keys":                  {"keys:\n  - " + key(1) + "\n", "keys: null\n", "keys are missing"},
+		"a key by name":              {key(1), "image-key", "not the OCID of a key"},
+		"a key twice":                {"- " + key(1), "- " + key(1) + "\n  - " + key(1), "listed twice"},
+		"six keys":                   {"- " + key(1), "- " + key(1) + "\n  - a\n  - b\n  - c\n  - d\n  - e", "6 keys are listed, and the most is 5"},
+		"a field misspelt":           {"mode: deny", "moed: deny", `unknown field "moed"`},
+		"a field twice":              {"mode: deny", "mode: deny\nmode: warn", `key "mode" already set`},
+		"a mode misspelt":            {"mode: deny", "mode: denny", `mode is "denny", and must be deny or warn or dryrun`},
+		"a selector":                 {"scope:", "scope:\n  podSelector: 'a in ('", "scope.podSelector: "},
+		"rules for nobody":           {"breakGlass: Honor", "breakGlass: Ignore", "breakGlassRules have no effect"},
+		"a duration":                 {"report: true", "report: true\n  maxDuration: 8 hours", `breakGlassRules.maxDuration is "8 hours"`},
+		"no end":                     {"provider:", "exemptions:\n- images: [docker.io/library/redis]\n  reason: INC-7\nprovider:", `exemptions[0].until is ""`},
+		"an end in local time":       {"provider:", "exemptions:\n- images: [docker.io/library/redis]\n  reason: INC-7\n  until: '2026-12-31T00:00:00+09:00'\nprovider:", "must be a time in UTC"},
+		"an exemption of none":       {"provider:", "exemptions:\n- until: 2026-12-31T00:00:00Z\n  reason: INC-7\nprovider:", "exemptions[0] needs images and a reason"},
+		"an exemption for no reason": {"provider:", "exemptions:\n- images: [docker.io/library/redis]\n  until: 2026-12-31T00:00:00Z\nprovider:", "exemptions[0] needs images and a reason"},
+		"revoked for no reason":      {"provider:", "revoked:\n- digest: sha256:" + strings.Repeat("0", 64) + "\nprovider:", "revoked[0] needs a digest or an image, and a reason"},
+		"revoked twice in one":       {"provider:", "revoked:\n- digest: sha256:0\n  image: a\n  reason: b\nprovider:", "revoked[0] needs a digest or an image, and a reason"},
+		"no provider":                {"provider: oke-sign", "provider: ''", "provider is missing"},
+		"other registries":           {"otherRegistries: Deny", "otherRegistries: No", "otherRegistries"},
+		"nothing":                    {string(text), "", "keys are missing"},
+		"a list":                     {string(text), "[]", "cannot unmarshal"},
+		"no digests":                 {"digests: All", "digests: 'No'", `digests is "No", and must be All or OCIRegistry or None`},
+		"break-glass misspelt":       {"breakGlass: Honor", "breakGlass: Honour", `breakGlass is "Honour", and must be Honor or Ignore`},
 	} {
 		changed := strings.Replace(string(text), test.old, test.new, 1)
 		if changed == string(text) {

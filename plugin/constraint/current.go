@@ -157,6 +157,7 @@ func assemble(objects []*unstructured.Unstructured) Current {
 	said := read(main)
 	p := Policy{
 		Mode: said.action, Keys: said.keys, OtherRegistries: said.otherRegistries, ExemptImages: said.exemptImages,
+		Exemptions: said.exemptions, Revoked: said.revoked,
 		Digests: None, BreakGlass: said.breakGlass, Scope: said.scope, Provider: said.provider,
 		WarnWorkloads: by[slot{policies.SignedImages, Workloads}] != nil,
 	}

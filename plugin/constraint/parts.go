@@ -2,6 +2,7 @@ package constraint
 
 import (
 	"cmp"
+	"encoding/json"
 	"maps"
 	"slices"
 
@@ -212,10 +213,13 @@ func (p Policy) write(at slot, o *unstructured.Unstructured) {
 		parameter(old.breakGlass, p.BreakGlass, "breakGlass")
 		parameter(old.provider, p.Provider, "provider")
 		list(o, p.ExemptImages, "spec", "parameters", "exemptImages")
+		entries(o, p.Exemptions, "spec", "parameters", "exemptions")
+		entries(o, p.Revoked, "spec", "parameters", "revoked")
 	case policies.ImageDigests:
 		parameter(old.registries, p.Digests, "registries")
 		parameter(old.breakGlass, p.BreakGlass, "breakGlass")
 		list(o, p.ExemptImages, "spec", "parameters", "exemptImages")
+		entries(o, p.Exemptions, "spec", "parameters", "exemptions")
 	case policies.BreakGlass:
 		rules := p.BreakGlassRules
 		if at.role == Report {
@@ -250,6 +254,8 @@ type part struct {
 	hasKeys         bool
 	otherRegistries string
 	exemptImages    []string
+	exemptions      []Exemption
+	revoked         []Revocation
 	breakGlass      string
 	provider        string
 	registries      string
@@ -279,6 +285,8 @@ func read(o *unstructured.Unstructured) part {
 		keys: unique(texts(o, "spec", "parameters", "keys")), hasKeys: hasKeys,
 		otherRegistries: text("otherRegistries", Refuse),
 		exemptImages:    texts(o, "spec", "parameters", "exemptImages"),
+		exemptions:      readEntries[Exemption](o, "spec", "parameters", "exemptions"),
+		revoked:         readEntries[Revocation](o, "spec", "parameters", "revoked"),
 		breakGlass:      text("breakGlass", Honor),
 		provider:        text("provider", "oke-sign"),
 		registries:      text("registries", All),
@@ -325,6 +333,44 @@ func list(o *unstructured.Unstructured, values []string, path ...string) {
 	default:
 		set(o, anys(values), path...)
 	}
+}
+
+// entries sets a list of objects if it differs. It removes the field for an empty list.
+func entries[T any](o *unstructured.Unstructured, values []T, path ...string) {
+	switch {
+	case slices.Equal(described(readEntries[T](o, path...)), described(values)):
+	case len(values) == 0:
+		unstructured.RemoveNestedField(o.Object, path...)
+	default:
+		var value []any
+		text, _ := json.Marshal(values) // structs of texts convert without an error
+		_ = json.Unmarshal(text, &value)
+		set(o, value, path...)
+	}
+}
+
+// readEntries reads a list of objects. It skips entries that are not of the type.
+func readEntries[T any](o *unstructured.Unstructured, path ...string) []T {
+	values, _ := field(o, path...).([]any)
+	var list []T
+	for _, v := range values {
+		var entry T
+		text, err := json.Marshal(v)
+		if err == nil && json.Unmarshal(text, &entry) == nil {
+			list = append(list, entry)
+		}
+	}
+	return list
+}
+
+// described returns each entry as text, for comparisons.
+func described[T any](values []T) []string {
+	var list []string
+	for _, v := range values {
+		text, _ := json.Marshal(v)
+		list = append(list, string(text))
+	}
+	return list
 }
 
 func selector(o *unstructured.Unstructured, text string, path ...string) {

@@ -245,11 +245,14 @@ func compare(kind string, old, now part) (more, less bool) {
 		word(old.otherRegistries, now.otherRegistries, Refuse)
 		word(old.breakGlass, now.breakGlass, Ignore)
 		allowed(old.exemptImages, now.exemptImages)
+		allowed(described(old.exemptions), described(now.exemptions))
+		allowed(described(now.revoked), described(old.revoked))
 		note(old.provider != now.provider, old.provider != now.provider)
 	case policies.ImageDigests:
 		word(old.registries, now.registries, All)
 		word(old.breakGlass, now.breakGlass, Ignore)
 		allowed(old.exemptImages, now.exemptImages)
+		allowed(described(old.exemptions), described(now.exemptions))
 	case policies.BreakGlass:
 		anybody(who(old), who(now))
 		note(now.rules.RequireReason && !old.rules.RequireReason, old.rules.RequireReason && !now.rules.RequireReason)

@@ -14,6 +14,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	yamlv3 "go.yaml.in/yaml/v3"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -58,6 +59,10 @@ type Policy struct {
 	OtherRegistries string `json:"otherRegistries"`
 	// ExemptImages need neither signature nor digest.
 	ExemptImages []string `json:"exemptImages"`
+	// Exemptions need neither signature nor digest until they end.
+	Exemptions []Exemption `json:"exemptions,omitempty"`
+	// Revoked images are denied whoever signed them.
+	Revoked []Revocation `json:"revoked,omitempty"`
 	// Digests are the images that must be referenced by digest: All, OCIRegistry or
 	// None. A signature covers a digest, so a signed image must be pinned.
 	Digests string `json:"digests"`
@@ -72,6 +77,20 @@ type Policy struct {
 	Scope Scope `json:"scope"`
 	// Provider is the name of Gatekeeper's Provider that is asked about signatures.
 	Provider string `json:"provider"`
+}
+
+// Exemption exempts images until a time.
+type Exemption struct {
+	Images []string `json:"images"` // patterns as in ExemptImages
+	Until  string   `json:"until"`  // RFC 3339, UTC
+	Reason string   `json:"reason"`
+}
+
+// Revocation denies one digest, in all repositories or in one.
+type Revocation struct {
+	Digest string `json:"digest,omitempty"` // sha256:…
+	Image  string `json:"image,omitempty"`  // repository@sha256:…
+	Reason string `json:"reason"`
 }
 
 // BreakGlassRules limit who may use break-glass. If nobody is named, anybody may.
@@ -106,6 +125,10 @@ func Default() Policy {
 // Clone returns a deep copy of p.
 func (p Policy) Clone() Policy {
 	p.Keys, p.ExemptImages = slices.Clone(p.Keys), slices.Clone(p.ExemptImages)
+	p.Revoked, p.Exemptions = slices.Clone(p.Revoked), slices.Clone(p.Exemptions)
+	for i := range p.Exemptions {
+		p.Exemptions[i].Images = slices.Clone(p.Exemptions[i].Images)
+	}
 	p.Scope.Namespaces, p.Scope.ExcludedNamespaces = slices.Clone(p.Scope.Namespaces), slices.Clone(p.Scope.ExcludedNamespaces)
 	if p.BreakGlassRules != nil {
 		rules := *p.BreakGlassRules
@@ -155,7 +178,25 @@ func (p Policy) Validate() error {
 	if p.Provider == "" {
 		wrong = append(wrong, errors.New("provider is missing"))
 	}
-	return errors.Join(wrong...)
+	return errors.Join(append(wrong, p.validateEntries()...)...)
+}
+
+// validateEntries returns the errors of exemptions and revoked images.
+func (p Policy) validateEntries() (wrong []error) {
+	for i, e := range p.Exemptions {
+		if _, err := time.Parse("2006-01-02T15:04:05Z", e.Until); err != nil {
+			wrong = append(wrong, fmt.Errorf("exemptions[%d].until is %q, and must be a time in UTC such as 2026-12-31T00:00:00Z", i, e.Until))
+		}
+		if len(e.Images) == 0 || e.Reason == "" {
+			wrong = append(wrong, fmt.Errorf("exemptions[%d] needs images and a reason", i))
+		}
+	}
+	for i, r := range p.Revoked {
+		if (r.Digest == "") == (r.Image == "") || r.Reason == "" {
+			wrong = append(wrong, fmt.Errorf("revoked[%d] needs a digest or an image, and a reason", i))
+		}
+	}
+	return wrong
 }
 
 // wrongType matches the decoder's error about a value of the wrong type.

@@ -213,6 +213,7 @@ func withoutExemptions(e enforcement.State) []workload.Document {
 		}
 		object := c.Object.DeepCopy()
 		unstructured.RemoveNestedField(object.Object, "spec", "parameters", "exemptImages")
+		unstructured.RemoveNestedField(object.Object, "spec", "parameters", "exemptions")
 		found = append(found, workload.Document{File: c.File, Object: object})
 	}
 	return found
@@ -222,7 +223,8 @@ func withoutExemptions(e enforcement.State) []workload.Document {
 func exempts(e enforcement.State) bool {
 	return slices.ContainsFunc(e.Constraints, func(c workload.Document) bool {
 		patterns, _, _ := unstructured.NestedSlice(c.Object.Object, "spec", "parameters", "exemptImages")
-		return len(patterns) > 0
+		exemptions, _, _ := unstructured.NestedSlice(c.Object.Object, "spec", "parameters", "exemptions")
+		return len(patterns)+len(exemptions) > 0
 	})
 }
 

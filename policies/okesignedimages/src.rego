@@ -6,12 +6,20 @@ import data.lib.answers
 import data.lib.externaldata
 import data.lib.images
 import data.lib.message
+import data.lib.ocir
 import data.lib.references
+import data.lib.regions
 
 violation contains message.violation(images.place(image), reason(image), detail(image), image.ref) if {
 	some image in images.checked
 	not signed(image)
 	not admitted_unverified(image)
+	not revoked(image)
+}
+
+violation contains message.violation(images.place(image), "revoked", concat("; ", sort(revocations(image))), image.ref) if {
+	some image in images.checked
+	revoked(image)
 }
 
 violation contains problem if some problem in images.violations
@@ -21,6 +29,7 @@ violation contains message.violation(images.place(image), "no-key-listed", detai
 	input.parameters.report == true
 	some image in images.checked
 	any_key(image)
+	not revoked(image)
 	not references.exempt(image)
 	not references.under_break_glass(image)
 	detail := "admitted without a check of its signature: the policy lists no key"
@@ -46,6 +55,35 @@ any_key(image) if {
 	references.oci_registry(image)
 }
 
+# revoked holds for an image that the policy forbids by its digest, whoever signed it and
+# whatever else would admit it. A tag cannot be compared with a digest.
+revoked(image) if {
+	references.classified[image.ref].class != "ambiguous"
+	count(revocations(image)) > 0
+}
+
+# revocations are the reasons for which an image is revoked.
+revocations(image) := object.get(revoked_digests, name.digest, set()) | object.get(revoked_images, repository_and_digest(name), set()) if {
+	count(input.parameters.revoked) > 0
+	name := ocir.parse(image.ref)
+}
+
+revoked_digests[entry.digest] contains reason_of(entry) if some entry in input.parameters.revoked
+
+revoked_images[repository_and_digest(name)] contains reason_of(entry) if {
+	some entry in input.parameters.revoked
+	name := ocir.parse(entry.image)
+	name.digest != ""
+}
+
+reason_of(entry) := message.printable(object.get(entry, "reason", null), 200)
+
+# repository_and_digest treats all hosts of OCI Registry as one. Each region has several
+# hosts, and a copy in another region has the same bytes.
+repository_and_digest(name) := concat("", ["OCI Registry/", name.path, "@", name.digest]) if {
+	name.host in regions.hosts
+} else := concat("", [name.host, "/", name.path, "@", name.digest])
+
 # signed holds if the verdict on exactly this image and these keys says so.
 signed(image) if verdicts[questions[image.ref]].signed == true
 
@@ -67,6 +105,7 @@ questions := {image.ref: json.marshal({"image": image.ref, "keys": keys}) |
 	image.ref in references.pinned
 	references.classified[image.ref].class == "oci-registry"
 	not admitted_unverified(image)
+	not revoked(image)
 }
 
 # keys is a set: json.marshal writes it sorted, each key once. The provider rejects a question

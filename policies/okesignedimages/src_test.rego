@@ -53,9 +53,26 @@ test_signed_is_admitted_and_unsigned_is_denied if {
 # The rows are in the order of the decision.
 test_decision_order[note] if {
 	ambiguous := concat("", ["IAD.ocir.io/ns/good", digest])
+	revoked := [{"image": good, "reason": "CVE-2026-0001"}]
+	tomorrow := time.format(time.now_ns() + time.parse_duration_ns("24h"))
 	everything := {"keys": [], "otherRegistries": "Allow", "exemptImages": ["IAD.ocir.io/ns/good", "iad.ocir.io/**"]}
 	some note, case in {
 		"ambiguous, under every exception": {"denied": "ambiguous", "ref": ambiguous, "parameters": everything, "annotations": break_glass},
+		"ambiguous and revoked": {"denied": "ambiguous", "ref": ambiguous, "parameters": {"keys": keys, "revoked": revoked}, "annotations": {}},
+		"revoked although signed": {"denied": "revoked", "ref": good, "parameters": {"keys": keys, "revoked": revoked}, "annotations": {}},
+		"revoked, under every exception": {"denied": "revoked", "ref": good, "parameters": object.union(everything, {"revoked": revoked}), "annotations": break_glass},
+		"revoked in another registry": {"denied": "revoked", "ref": concat("", ["quay.io/a/b:1", digest]), "parameters": object.union(everything, {"revoked": [{"digest": substring(digest, 1, -1), "reason": "CVE-2026-0001"}]}), "annotations": {}},
+		"revoked by its digest in every repository": {"denied": "revoked", "ref": good, "parameters": {"keys": keys, "revoked": [{"digest": substring(digest, 1, -1), "reason": "CVE-2026-0001"}]}, "annotations": {}},
+		"revoked under another host of OCI Registry": {"denied": "revoked", "ref": concat("", ["ocir.us-ashburn-1.oci.oraclecloud.com/ns/good", digest]), "parameters": {"keys": keys, "revoked": revoked}, "annotations": {}},
+		"revoked, with a tag": {"denied": "revoked", "ref": concat("", ["iad.ocir.io/ns/good:v1", digest]), "parameters": {"keys": keys, "revoked": revoked}, "annotations": {}},
+		"revoked twice": {"denied": "revoked", "ref": good, "parameters": {"keys": keys, "revoked": array.concat(revoked, [{"digest": substring(digest, 1, -1), "reason": "again"}])}, "annotations": {}},
+		"revoked without a reason": {"denied": "revoked", "ref": good, "parameters": {"keys": keys, "revoked": [{"digest": substring(digest, 1, -1)}]}, "annotations": {}},
+		"another image is revoked": {"denied": "unsigned", "ref": bad, "parameters": {"keys": keys, "revoked": revoked}, "annotations": {}},
+		"a tag cannot be revoked": {"denied": "no-digest", "ref": "iad.ocir.io/ns/good", "parameters": {"keys": keys, "revoked": [{"image": "iad.ocir.io/ns/good", "reason": "no digest"}]}, "annotations": {}},
+		"exempt until tomorrow": {"denied": null, "ref": bad, "parameters": {"keys": keys, "exemptions": [{"images": ["iad.ocir.io/ns/bad"], "until": tomorrow, "reason": "INC-7"}]}, "annotations": {}},
+		"exempt until yesterday": {"denied": "unsigned", "ref": bad, "parameters": {"keys": keys, "exemptions": [{"images": ["iad.ocir.io/ns/bad"], "until": "2026-01-01T00:00:00Z", "reason": "INC-7"}]}, "annotations": {}},
+		"exempt without an end": {"denied": "unsigned", "ref": bad, "parameters": {"keys": keys, "exemptions": [{"images": ["iad.ocir.io/ns/bad"], "reason": "INC-7"}]}, "annotations": {}},
+		"one of two exemptions has ended": {"denied": null, "ref": bad, "parameters": {"keys": keys, "exemptions": [{"images": ["iad.ocir.io/ns/bad"], "until": "soon"}, {"images": ["iad.ocir.io/ns/bad"], "until": tomorrow}]}, "annotations": {}},
 		"exempt": {"denied": null, "ref": bad, "parameters": {"keys": keys, "exemptImages": ["iad.ocir.io/ns/bad"]}, "annotations": {}},
 		"exempt in another registry": {"denied": null, "ref": "quay.io/a/b:1", "parameters": {"keys": keys, "exemptImages": ["quay.io/a/**"]}, "annotations": {}},
 		"exempt without keys": {"denied": null, "ref": bad, "parameters": {"exemptImages": ["iad.ocir.io/ns/bad"]}, "annotations": {}},

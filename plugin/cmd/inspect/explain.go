@@ -503,6 +503,7 @@ const (
 	breakGlassTooLong  policyReason = "too-long"
 	breakGlassNoEffect policyReason = "no-effect"
 	tooManyImages      policyReason = "too-many-images"
+	revokedImage       policyReason = "revoked"
 	scanProblems       policyReason = "problems"
 	scanTooOld         policyReason = "scan-too-old"
 )
@@ -517,6 +518,7 @@ var policyRemedies = map[policyReason]string{
 	breakGlassBadEnd:   "give it an end: kubectl oke-sign break-glass TYPE/NAME --reason TEXT --for TIME",
 	breakGlassTooLong:  "give it an earlier end: kubectl oke-sign break-glass TYPE/NAME --reason TEXT --for TIME",
 	breakGlassNoEffect: "kubectl oke-sign break-glass end TYPE/NAME removes the annotation",
+	revokedImage:       "run another image: the policy revokes this one, and kubectl oke-sign policy get shows why",
 	tooManyImages:      "split the object into several with fewer images",
 	scanProblems:       "kubectl oke-sign scan results IMAGE shows them and the versions that fix them: build the image with those; or list the IDs in the constraint: ignore: [CVE-...]",
 	scanTooOld:         "push the image again under its tag, which starts a new scan; kubectl oke-sign scan target list shows whether its repository is scanned",

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -271,6 +272,8 @@ func (s shownPolicy) data(wide bool) cli.Document {
 		row("keys", keys...)
 		row("other registries", p.OtherRegistries)
 		row("exempt images", p.ExemptImages...)
+		row("exempt until", exemptions(p.Exemptions)...)
+		row("revoked", revocations(p.Revoked)...)
 		row("digests", p.Digests)
 		row("workloads", map[bool]string{true: "warned about", false: "not judged"}[p.WarnWorkloads])
 		row("break-glass", p.BreakGlass)
@@ -340,4 +343,26 @@ func (s shownPolicy) data(wide bool) cli.Document {
 // resourceName returns a constraint's name as kubectl prints and accepts it.
 func resourceName(kind, name string) string {
 	return constraint.Resource(kind) + "." + constraint.Group + "/" + name
+}
+
+// exemptions returns a line for each exemption: its end, its images and its reason.
+func exemptions(list []constraint.Exemption) []string {
+	var lines []string
+	for _, e := range list {
+		until := e.Until
+		if at, err := time.Parse(time.RFC3339, e.Until); err != nil || !at.After(time.Now()) {
+			until += " (ended)"
+		}
+		lines = append(lines, fmt.Sprintf("%s: %s (%s)", until, strings.Join(e.Images, ", "), e.Reason))
+	}
+	return lines
+}
+
+// revocations returns a line for each revoked image: its digest or name, and the reason.
+func revocations(list []constraint.Revocation) []string {
+	var lines []string
+	for _, r := range list {
+		lines = append(lines, fmt.Sprintf("%s (%s)", r.Image+r.Digest, r.Reason))
+	}
+	return lines
 }

@@ -19,6 +19,19 @@ exempt(image) if {
 	ocir.exempt(image.ref, input.parameters.exemptImages)
 }
 
+exempt(image) if {
+	classified[image.ref].class != "ambiguous"
+	some exemption in exemptions_in_force
+	ocir.exempt(image.ref, exemption.images)
+}
+
+# exemptions_in_force are the exemptions whose end is ahead. An end that is missing or
+# malformed has passed.
+exemptions_in_force := [exemption |
+	some exemption in input.parameters.exemptions
+	time.parse_rfc3339_ns(exemption.until) > time.now_ns()
+]
+
 other_registry(image) if classified[image.ref].class == "other"
 
 oci_registry(image) if classified[image.ref].class == "oci-registry"
