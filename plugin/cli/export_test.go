@@ -9,8 +9,6 @@ func Fitted(width int, columns []string, rows ...[]string) string {
 	for _, name := range columns {
 		d.Columns = append(d.Columns, Column{Name: name})
 	}
-	if err := writeTable(&b, d, false, width); err != nil {
-		return err.Error()
-	}
+	writeTable(&b, d, style{width: width})
 	return b.String()
 }

@@ -3,6 +3,7 @@ package cli
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -12,8 +13,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/spf13/pflag"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/cli-runtime/pkg/printers"
 	"sigs.k8s.io/yaml"
 )
 
@@ -27,6 +26,9 @@ func FormatsAnd(more ...string) []string { return slices.Concat(Formats, more) }
 type Output struct {
 	Format  string
 	Nothing string // replaces "no signatures" below a title without rows
+
+	noHeaders bool
+	flags     *pflag.FlagSet // of the command, among them --color
 }
 
 // Bind adds -o with the values of Formats.
@@ -34,18 +36,28 @@ func (o *Output) Bind(flags *pflag.FlagSet) { o.BindFormats(flags, Formats) }
 
 // BindFormats adds -o with other formats.
 func (o *Output) BindFormats(flags *pflag.FlagSet, formats []string) {
-	flags.StringVarP(&o.Format, "output", "o", "table", "`FORMAT` of the output: "+strings.Join(formats, ", ")+".")
+	flags.StringVarP(&o.Format, "output", "o", "table", "`FORMAT` of the output: "+strings.Join(formats, ", ")+
+		"; or as in kubectl jsonpath=, go-template= or custom-columns= with a template, for which a list is .items.")
+	flags.BoolVar(&o.noHeaders, "no-headers", false, "Print tables without their headings.")
+	o.flags = flags
 }
 
 // Validate rejects a format that is not in Formats.
 func (o *Output) Validate() error { return o.ValidateFormats(Formats) }
 
-// ValidateFormats rejects a format that is not in formats.
+// ValidateFormats rejects a format that is neither in formats nor has a valid template.
 func (o *Output) ValidateFormats(formats []string) error {
 	if slices.Contains(formats, o.Format) {
 		return nil
 	}
-	return Usage(fmt.Sprintf("unknown format --output %q", o.Format), "use -o "+strings.Join(formats, ", -o "))
+	if spec, ok := strings.CutPrefix(o.Format, customColumns+"="); ok && spec != "" {
+		_, err := parseColumns(spec)
+		return err
+	}
+	if _, ok, err := templatePrinter(o.Format); ok {
+		return err
+	}
+	return Usage(fmt.Sprintf("unknown format --output %q", o.Format), "use -o "+strings.Join(slices.Concat(formats, templates), ", -o "))
 }
 
 // Document is what a command found out, in the three forms it can be printed in.
@@ -82,10 +94,15 @@ func (o *Output) Print(w io.Writer, d Document) error {
 		for _, name := range d.Names {
 			fmt.Fprintln(&b, Printable(name))
 		}
+	case "", "table":
+		writeTable(&b, d, style{width: terminalWidth(w), noHeaders: o.noHeaders, color: o.colors(w)})
 	case "wide": // as wide as it is
-		err = writeTable(&b, d, true, 0)
+		writeTable(&b, d, style{wide: true, noHeaders: o.noHeaders, color: o.colors(w)})
 	default:
-		err = writeTable(&b, d, false, terminalWidth(w))
+		err = o.printTemplate(&b, d)
+	}
+	if wrong := (*UsageError)(nil); errors.As(err, &wrong) {
+		return err
 	}
 	if err != nil {
 		return fmt.Errorf("printing: %w", err)
@@ -141,19 +158,26 @@ func escapedJSON(v any, long func(rune) string) ([]byte, error) {
 	return escaped.Bytes(), nil
 }
 
-// writeTable writes blocks one below the other, in lines of width characters if that
-// is not 0. Those without a title make one table with what stands before and after
-// them.
-func writeTable(b *bytes.Buffer, d Document, wide bool, width int) error {
+// style is how a table is written.
+type style struct {
+	wide      bool // with its wide columns
+	width     int  // of a line in characters; 0 is no bound
+	noHeaders bool
+	color     bool
+}
+
+// writeTable writes blocks one below the other. Those without a title make one table with
+// what stands before and after them.
+func writeTable(b *bytes.Buffer, d Document, st style) {
 	var plain [][]string
 	for _, block := range d.Sections {
 		if block.Title == "" {
 			plain = append(plain, block.Rows...)
 		}
 	}
-	if err := writeRows(b, d.Columns, plain, wide, width); err != nil {
-		return err
-	}
+	writeRows(b, d.Columns, plain, st)
+	inner := st
+	inner.width = max(0, st.width-2)
 	for i, block := range d.Sections {
 		if block.Title == "" {
 			continue
@@ -161,11 +185,13 @@ func writeTable(b *bytes.Buffer, d Document, wide bool, width int) error {
 		if i > 0 {
 			b.WriteByte('\n')
 		}
-		b.WriteString(Printable(block.Title) + "\n")
-		var rows bytes.Buffer
-		if err := writeRows(&rows, d.Columns, block.Rows, wide, max(0, width-2)); err != nil {
-			return err
+		title := Printable(block.Title)
+		if st.color {
+			title = tinted(title)
 		}
+		b.WriteString(title + "\n")
+		var rows bytes.Buffer
+		writeRows(&rows, d.Columns, block.Rows, inner)
 		for line := range strings.Lines(rows.String()) {
 			b.WriteString("  " + line)
 		}
@@ -173,57 +199,83 @@ func writeTable(b *bytes.Buffer, d Document, wide bool, width int) error {
 			b.WriteString("  " + d.nothing + "\n")
 		}
 	}
-	return nil
 }
 
-func writeRows(b *bytes.Buffer, columns []Column, rows [][]string, wide bool, width int) error {
-	table := &metav1.Table{}
-	for _, c := range columns {
-		priority := int32(0)
-		if c.Wide {
-			priority = 1
-		}
-		table.ColumnDefinitions = append(table.ColumnDefinitions, metav1.TableColumnDefinition{Name: c.Name, Type: "string", Priority: priority})
+// writeRows writes a table, or nothing if it has no rows. Columns stand as kubectl sets
+// them, or closer together and in several lines where they would not fit.
+func writeRows(b *bytes.Buffer, columns []Column, rows [][]string, st style) {
+	if len(rows) == 0 {
+		return
 	}
-	for _, row := range rows {
-		cells := make([]any, len(row))
+	table := shown(columns, rows, st)
+	widths := make([]int, len(table[0]))
+	for _, row := range table {
 		for i, cell := range row {
-			cells[i] = Printable(strings.TrimPrefix(cell, copied))
+			widths[i] = max(widths[i], kubectlColumn, utf8.RuneCountInString(strings.TrimPrefix(cell, copied)))
 		}
-		table.Rows = append(table.Rows, metav1.TableRow{Cells: cells})
 	}
-	var padded bytes.Buffer
-	if err := printers.NewTablePrinter(printers.PrintOptions{Wide: wide}).PrintObj(table, &padded); err != nil {
-		return err
+	if last := len(widths) - 1; st.width > 0 && longest(table, widths[:last]) > st.width {
+		fit(b, table, st)
+		return
 	}
-	var plain bytes.Buffer
-	longest := 0
-	for line := range strings.Lines(padded.String()) {
-		line = strings.TrimRight(line, " \n")
-		longest = max(longest, utf8.RuneCountInString(line))
-		plain.WriteString(line + "\n")
+	for _, row := range table {
+		cells := make([]lined, len(row))
+		for i, cell := range row {
+			cells[i] = lined{[]string{strings.TrimPrefix(cell, copied)}, st.tint(cell)}
+		}
+		writeCells(b, cells, grid{widths, kubectlGap})
 	}
-	if width == 0 || longest <= width {
-		b.Write(plain.Bytes())
-		return nil
-	}
-	fit(b, shown(columns, rows), width)
-	return nil
 }
 
-// shown are the cells of a table that is not wide, with its heading.
-func shown(columns []Column, rows [][]string) [][]string {
+// Sizes of a table of kubectl.
+const (
+	kubectlColumn = 3 // is the least width of a column
+	kubectlGap    = 3 // is between columns
+)
+
+// longest returns the length of the longest line. before are the widths of the columns
+// before the last.
+func longest(table [][]string, before []int) int {
+	most := 0
+	for _, row := range table {
+		end := 0
+		for i, cell := range row {
+			if n := utf8.RuneCountInString(strings.TrimPrefix(cell, copied)); n > 0 {
+				end = n + (kubectlGap * i)
+				for _, w := range before[:i] {
+					end += w
+				}
+			}
+		}
+		most = max(most, end)
+	}
+	return most
+}
+
+// tint returns the colour of a cell, or "".
+func (st style) tint(cell string) string {
+	if !st.color || strings.HasPrefix(cell, copied) {
+		return ""
+	}
+	return tint(cell)
+}
+
+// shown returns the cells of the columns that a style shows, below their headings.
+func shown(columns []Column, rows [][]string, st style) [][]string {
 	var heading []string
 	for _, c := range columns {
-		if !c.Wide {
+		if st.wide || !c.Wide {
 			heading = append(heading, strings.ToUpper(c.Name))
 		}
 	}
-	table := [][]string{heading}
+	var table [][]string
+	if !st.noHeaders {
+		table = append(table, heading)
+	}
 	for _, row := range rows {
 		var cells []string
 		for i, cell := range row {
-			if columns[i].Wide {
+			if columns[i].Wide && !st.wide {
 				continue
 			}
 			whole, isCopied := strings.CutPrefix(cell, copied)

@@ -136,12 +136,12 @@ func (t *Terminal) conclude(results []Result) error {
 		}
 	}
 	t.ComplainAbout(results)
-	t.stoppedAfter(results)
+	stoppedAfter(t, results)
 	return Outcome(results)
 }
 
 // stoppedAfter says how far a command with several targets came, if it was stopped.
-func (t *Terminal) stoppedAfter(results []Result) {
+func stoppedAfter(t *Terminal, results []Result) {
 	done, early := 0, false
 	for _, r := range results {
 		if r.Err == nil {

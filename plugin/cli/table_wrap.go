@@ -49,8 +49,8 @@ const (
 // fit writes a table whose lines are no longer than width, as far as that can be: what
 // is longer breaks between words, and text that would become a narrow ribbon stands
 // below its row, across the whole width.
-func fit(b *bytes.Buffer, table [][]string, width int) {
-	last := len(table[0]) - 1
+func fit(b *bytes.Buffer, table [][]string, st style) {
+	last, width := len(table[0])-1, st.width
 	widths := make([]int, last+1)
 	for _, row := range table {
 		for i, cell := range row {
@@ -77,17 +77,17 @@ func fit(b *bytes.Buffer, table [][]string, width int) {
 		end := row[last]
 		whole, isCopied := strings.CutPrefix(end, copied)
 		fits := isCopied && utf8.RuneCountInString(whole) <= max(text, 0)
-		var cells [][]string
+		var cells []lined
 		for i, cell := range row[:last] {
-			cells = append(cells, broken(cell, widths[i], anywhere))
+			cells = append(cells, lined{broken(cell, widths[i], anywhere), st.tint(cell)})
 		}
 		switch {
 		case fits && !under:
-			cells = append(cells, []string{whole})
+			cells = append(cells, lined{[]string{whole}, ""})
 		case !under && !isCopied:
-			cells = append(cells, broken(end, widths[last], inNames))
+			cells = append(cells, lined{broken(end, widths[last], inNames), st.tint(end)})
 		}
-		writeCells(b, cells, widths)
+		writeCells(b, cells, grid{widths, gap})
 		switch {
 		case isCopied && (under || !fits):
 			b.WriteString(below + whole + "\n")
@@ -139,21 +139,40 @@ func narrow(widths []int, width int) {
 	}
 }
 
-// writeCells writes the cells of a row beside each other, each with its lines.
-func writeCells(b *bytes.Buffer, cells [][]string, widths []int) {
+// lined is a cell in lines, and its colour.
+type lined struct {
+	lines []string
+	tint  string
+}
+
+// grid is the widths of columns, and what is between them.
+type grid struct {
+	widths []int
+	gap    int
+}
+
+// writeCells writes the cells of a row beside each other. A colour takes no room.
+func writeCells(b *bytes.Buffer, cells []lined, g grid) {
 	height := 0
-	for _, lines := range cells {
-		height = max(height, len(lines))
+	for _, c := range cells {
+		height = max(height, len(c.lines))
 	}
 	for n := range height {
-		line, at := "", 0
-		for i, lines := range cells {
-			if n < len(lines) && lines[n] != "" {
-				line += strings.Repeat(" ", at-utf8.RuneCountInString(line)) + lines[n]
+		line, at, written := "", 0, 0
+		for i, c := range cells {
+			if n < len(c.lines) {
+				if text := strings.TrimRight(c.lines[n], " "); text != "" {
+					line += strings.Repeat(" ", at-written)
+					written = at + utf8.RuneCountInString(text)
+					if c.tint != "" {
+						text = c.tint + text + noTint
+					}
+					line += text
+				}
 			}
-			at += widths[i] + gap
+			at += g.widths[i] + g.gap
 		}
-		if line = strings.TrimRight(line, " "); line != "" {
+		if line != "" || height == 1 {
 			b.WriteString(line + "\n")
 		}
 	}

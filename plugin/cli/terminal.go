@@ -5,13 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
-	"unicode/utf8"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/term"
@@ -38,7 +35,7 @@ func Limited() *errgroup.Group {
 // Poll looks again and again, ever more seldom, until look says that it is done.
 func (t *Terminal) Poll(ctx context.Context, what string, look func() (state string, done bool, err error)) error {
 	const least, most = 250 * time.Millisecond, 10 * time.Second
-	tell := t.waiting(what)
+	tell := waiting(t, what)
 	for pause := least; ; pause = min(pause*3/2, most) {
 		state, done, err := look()
 		if err != nil || done {
@@ -65,6 +62,8 @@ type Terminal struct {
 	Timeout    time.Duration // of --timeout; zero is none
 	// Advise returns an error with the hints that its cause calls for. Nil adds none.
 	Advise func(error) error
+
+	clocks clocks // of --timeout
 }
 
 // isTerminal reports whether a stream is one that a person looks at or types on.
@@ -78,85 +77,13 @@ func (t *Terminal) Interactive() bool {
 	return isTerminal(t.Streams.In) && isTerminal(t.Streams.ErrOut)
 }
 
-// bar is the line at the bottom of a terminal that says how far things are. It
-// makes way for everything else that is written.
-type bar struct {
-	mu    sync.Mutex
-	shown int // characters
-}
-
-func (b *bar) show(w io.Writer, text string) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	text = Clip(text, cmp.Or(terminalWidth(w), 80)-1) // what wraps cannot be taken back
-	_, _ = fmt.Fprintf(w, "\r%-*s", b.shown, text)
-	b.shown = utf8.RuneCountInString(text)
-}
-
-// Clear takes the bar away, to make room for other output.
-func (b *bar) Clear(w io.Writer) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.shown > 0 {
-		_, _ = fmt.Fprintf(w, "\r%*s\r", b.shown, "")
-		b.shown = 0
-	}
-}
-
-// Progress returns a function to call when one of total things is done. On a
-// terminal a bar says how far things are; elsewhere a line does every few
-// seconds, and nothing about what takes less.
-func (t *Terminal) Progress(format string, total int) func() {
-	interval := 3 * time.Second
-	tty := isTerminal(t.Streams.ErrOut)
-	if tty {
-		interval = 100 * time.Millisecond
-	}
-	var mu sync.Mutex
-	done, last := 0, time.Now()
-	return func() {
-		mu.Lock()
-		defer mu.Unlock()
-		done++
-		switch {
-		case tty && done == total:
-			t.Bar.Clear(t.Streams.ErrOut)
-		case done == total || time.Since(last) < interval:
-		case tty:
-			last = time.Now()
-			const width = 30
-			filled := width * done / total
-			t.Bar.show(t.Streams.ErrOut, fmt.Sprintf("[%s%s] "+format, strings.Repeat("#", filled), strings.Repeat(".", width-filled), done, total))
-		default:
-			last = time.Now()
-			t.Remark(format, done, total)
-		}
-	}
-}
-
-// waiting says, while something is waited for, for how long it has been. The
-// function that it returns is called at every look.
-func (t *Terminal) waiting(what string) func(state string) {
-	began, last, before := time.Now(), time.Time{}, ""
-	tty := isTerminal(t.Streams.ErrOut)
-	return func(state string) {
-		text := fmt.Sprintf("%s: %s, %s", what, state, time.Since(began).Round(time.Second))
-		switch {
-		case tty:
-			t.Bar.show(t.Streams.ErrOut, text)
-		case state != before || time.Since(last) >= 30*time.Second:
-			last = time.Now()
-			t.Remark("%s", text)
-		}
-		before = state
-	}
-}
-
 var errNoAnswer = errors.New("nothing was answered")
 
 // readLine reads what a person types, until they press the key that ends the
-// line. It reads no further, because others may want what comes then.
+// line. It reads no further, because others may want what comes then. The clock of
+// --timeout stands still in the meantime.
 func (t *Terminal) readLine(ctx context.Context) (string, error) {
+	defer t.clocks.pause()()
 	type typed struct {
 		line string
 		err  error
@@ -210,7 +137,11 @@ func (t *Terminal) Pick(ctx context.Context, what string, choices []string) (int
 		if more > 0 {
 			t.Remark("     and %d more; type a part of the name to search", more)
 		}
-		_, _ = fmt.Fprintf(t.Streams.ErrOut, "%s (1-%d, or text to search): ", what, len(shown))
+		ask := fmt.Sprintf("%s (1-%d, or text to search): ", what, len(shown))
+		if len(shown) == 1 {
+			ask = what + " (Enter for this one, or text to search): "
+		}
+		_, _ = fmt.Fprint(t.Streams.ErrOut, ask)
 		line, err := t.readLine(ctx)
 		if err != nil {
 			return 0, err
@@ -251,6 +182,7 @@ next:
 
 // Confirm asks a question. Every answer but yes is a no.
 func (t *Terminal) Confirm(ctx context.Context, question string) error {
+	t.Bar.Clear(t.Streams.ErrOut)
 	_, _ = fmt.Fprintf(t.Streams.ErrOut, "%s [y/N] ", Printable(question))
 	answer, err := t.readLine(ctx)
 	switch answer = strings.ToLower(strings.TrimSpace(answer)); {

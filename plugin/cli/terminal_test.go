@@ -166,7 +166,7 @@ func TestAtATerminal(t *testing.T) {
 			s.Streams.In = strings.NewReader("1\n")
 			_, err := s.Pick(t.Context(), "Key", []string{long})
 			return err
-		}, "  1  " + strings.Repeat("word ", 6) + "word…\nKey (1-1, or text to search): "},
+		}, "  1  " + strings.Repeat("word ", 6) + "word…\nKey (Enter for this one, or text to search): "},
 		"a bar, and a remark in its place": {func(s *cli.Terminal) error {
 			s.Bar.Clear(s.Streams.ErrOut) // nothing to clear
 			err := s.Poll(t.Context(), "key", onceThen(errors.New("gone")))

@@ -133,10 +133,12 @@ policy.`,
 	root.SetIn(cfg.Streams.In)
 	root.SetOut(cfg.Streams.Out)
 	root.SetErr(cfg.Streams.ErrOut)
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return cli.Usage(err.Error(), "see "+cmd.CommandPath()+" --help")
-	})
+	root.SetFlagErrorFunc(cli.FlagError)
 	g.Bind(root.PersistentFlags(), cfg.Getenv)
+	cli.BindColor(root.PersistentFlags(), cfg.Getenv)
+	root.Version = build(cfg.Version).String()
+	root.SetVersionTemplate("{{.Version}}\n")
+	root.Flags().Bool("version", false, "Print the version of this program.") // -v would be cobra's, and is kubectl's for logs
 	for _, group := range []struct {
 		title    string
 		commands []*cobra.Command

@@ -89,7 +89,7 @@ func (g completion) add(cmd *cobra.Command) {
 	flags := map[string]completer{
 		"output": fixed(cli.Formats...), "auth": fixed(ociauth.Kinds()...), "context": g.found(g.contexts), "namespace": g.found(g.namespaceNames),
 		"region": fixed(regionNames()...), "algorithm": fixed(string(signature.SHA224), string(signature.SHA256), string(signature.SHA384), string(signature.SHA512)),
-		"protection": fixed("HSM", "SOFTWARE"), "bits": fixed("2048", "3072", "4096"), "action": fixed("deny", "warn", "dryrun"),
+		"protection": fixed("HSM", "SOFTWARE"), "bits": fixed("2048", "3072", "4096"), "color": fixed("auto", "always", "never"), "dry-run": fixed("none", "client", "server"),
 		"key": g.keyWords, "vault": cobra.NoFileCompletions,
 		"fail-on": fixed("LOW", "MEDIUM", "HIGH", "CRITICAL"), "unknown": fixed(enforcement.DenyUnknown, enforcement.AllowUnknown),
 		"mode": fixed("deny", "warn", "dryrun"), "digests": fixed("All", "OCIRegistry", "None"), "other-registries": fixed("Deny", "Allow"),

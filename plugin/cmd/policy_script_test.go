@@ -120,7 +120,7 @@ func atTerminal(ts *testscript.TestScript, size *pty.Winsize, args []string) {
 	}
 	command := exec.Command(path, words...)
 	command.Dir = ts.MkAbs(".")
-	for _, name := range []string{"HTTPS_PROXY", "SSL_CERT_FILE", "OCI_CONFIG_FILE", "KUBECONFIG", "HOME", "TMPDIR"} {
+	for _, name := range []string{"HTTPS_PROXY", "SSL_CERT_FILE", "OCI_CONFIG_FILE", "KUBECONFIG", "HOME", "TMPDIR", "TERM", "NO_COLOR"} {
 		command.Env = append(command.Env, name+"="+ts.Getenv(name))
 	}
 	terminal, err := pty.StartWithSize(command, size)

@@ -63,8 +63,7 @@ versions do not fit. The cluster has ` + clusterTime.String() + ` to answer.`,
 
 func (o *versionOptions) run(ctx context.Context) error {
 	v := versions{versionInfo: build(o.version)}
-	detail := strings.Join([]string{"commit " + cmp.Or(v.shortCommit(), "unknown"), v.Go, v.Platform}, ", ")
-	rows := [][]string{{"client", v.Version, cmp.Or(v.Date, "unknown"), detail}}
+	rows := [][]string{{"client", v.Version, cmp.Or(v.Date, "unknown"), v.detail()}}
 	var failed error
 	if !o.client && o.Kube.Leads() {
 		ctx, cancel := context.WithTimeout(ctx, clusterTime)
@@ -115,6 +114,15 @@ func build(version string) versionInfo {
 		}
 	}
 	return v
+}
+
+// String returns the version, and which build it is, in one line.
+func (v versionInfo) String() string {
+	return fmt.Sprintf("kubectl oke-sign %s (%s)", v.Version, v.detail())
+}
+
+func (v versionInfo) detail() string {
+	return strings.Join([]string{"commit " + cmp.Or(v.shortCommit(), "unknown"), v.Go, v.Platform}, ", ")
 }
 
 func (v versionInfo) shortCommit() string {

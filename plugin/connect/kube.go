@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -92,16 +94,25 @@ func (k *Kube) CurrentNamespace() (string, error) {
 	return namespace, Unreachable(err)
 }
 
-// ContextName returns the name of the current context, or "" without one.
+// ContextName returns the name of --context, or of the current context, or "" without
+// one. It rejects a --context that the kubeconfig does not have.
 func (k *Kube) ContextName() (string, error) {
 	raw, err := k.ToRawKubeConfigLoader().RawConfig()
 	if err != nil {
 		return "", Unreachable(err)
 	}
-	if *k.Context != "" {
-		return *k.Context, nil
+	name := *k.Context
+	switch {
+	case name == "":
+		return raw.CurrentContext, nil
+	case raw.Contexts[name] != nil:
+		return name, nil
 	}
-	return raw.CurrentContext, nil
+	hint := "kubectl config get-contexts lists the contexts"
+	if near := cli.Near(name, slices.Sorted(maps.Keys(raw.Contexts))); len(near) > 0 {
+		hint = "did you mean --context " + near[0] + "?"
+	}
+	return "", &cli.HintedError{What: fmt.Errorf("context %q does not exist", name), Hint: hint}
 }
 
 // Leads reports whether a kubeconfig, a flag or the Pod of this process names a cluster.

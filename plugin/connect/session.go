@@ -40,7 +40,8 @@ func (s *Session) Bind(flags *pflag.FlagSet, getenv func(string) string) {
 		"`NAMESPACE=OCID` of another tenancy with images. May be repeated.")
 	flags.StringArrayVar(&s.Compartments, "compartment", nil,
 		"`OCID` of a compartment to look in, instead of the whole tenancy. May be repeated.")
-	flags.DurationVar(&s.Timeout, "timeout", 2*time.Minute, "`TIME` after which the command stops; 0 means never.")
+	s.Timeout = 2 * time.Minute
+	cli.BindDuration(flags, &s.Timeout, "timeout", "`TIME` after which the command stops; 0 means never.")
 }
 
 // Compartment returns the only --compartment, for commands that create something in it.

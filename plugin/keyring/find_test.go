@@ -118,7 +118,7 @@ func TestPickOffersUsableKeys(t *testing.T) {
 	u := signIn(t, tenancy.Admin())
 	u.in.WriteString("1\n")
 	id, err := keyring.Find(t.Context(), u.session, u.cloud, "")
-	want := fmt.Sprintf("  1  a?key  vault vault?[2J  %s\nKey to sign with (1-1, or text to search): ", id.Short())
+	want := fmt.Sprintf("  1  a?key  vault vault?[2J  %s\nKey to sign with (Enter for this one, or text to search): ", id.Short())
 	if err != nil || id.String() != key.ID {
 		t.Errorf("got %s, %v, want %s", id, err, key.ID)
 	}

@@ -19,6 +19,7 @@ import (
 // Inventory is the vaults and keys of compartments, as far as the user may list them.
 type Inventory struct {
 	cloud        *connect.Cloud
+	session      *connect.Session
 	Compartments []oci.Compartment
 	named        bool // with --compartment: then one that may not be listed is an error
 
@@ -39,7 +40,7 @@ type FoundKey struct {
 // NewInventory finds the vaults of the region in the compartments of --compartment, or in
 // all compartments.
 func NewInventory(ctx context.Context, session *connect.Session, c *connect.Cloud) *Inventory {
-	s := &Inventory{cloud: c, named: len(session.Compartments) > 0, Closed: make(map[string]bool)}
+	s := &Inventory{cloud: c, session: session, named: len(session.Compartments) > 0, Closed: make(map[string]bool)}
 	for _, id := range session.Compartments {
 		s.Compartments = append(s.Compartments, oci.Compartment{ID: id})
 	}
@@ -51,6 +52,7 @@ func NewInventory(ctx context.Context, session *connect.Session, c *connect.Clou
 		}
 		s.Compartments = all
 	}
+	session.Doing("listing vaults in %s", cli.Count(len(s.Compartments), "compartment"))
 	group := cli.Limited()
 	for _, compartment := range s.Compartments {
 		group.Go(func() error {
@@ -103,6 +105,7 @@ func (s *Inventory) ListError() error {
 // List finds the keys of the vaults. A key may be in another compartment than its vault,
 // and OCI lists keys by vault and compartment.
 func (s *Inventory) List(ctx context.Context) {
+	s.session.Doing("listing keys of %s", cli.Count(len(s.Vaults), "vault"))
 	group := cli.Limited()
 	for _, v := range s.Vaults {
 		for _, compartment := range s.Compartments {
@@ -127,6 +130,7 @@ func (s *Inventory) List(ctx context.Context) {
 // Describe adds the length of each key, which lists of OCI leave out. A key that the user
 // may list and not read stays without a length.
 func (s *Inventory) Describe(ctx context.Context) {
+	s.session.Doing("reading %s", cli.Count(len(s.Keys), "key"))
 	failed := make([]error, len(s.Keys))
 	group := cli.Limited()
 	for i := range s.Keys {

@@ -81,7 +81,7 @@ func TestClusterPolicyByThePlugin(t *testing.T) {
 	r = okeSign(t, "doctor", "--cluster", clusters["demo"])
 	r.says(t, "OKE image policy", "on as well: a Pod must satisfy both")
 
-	imported := policy("import", "--action", "dryrun").succeeds(t)
+	imported := policy("import", "--mode", "dryrun").succeeds(t)
 	s.pipe(t, imported.stdout, "apply", "--dry-run=server", "-f", "-").succeeds(t).
 		says(t, "okesignedimages.constraints.gatekeeper.sh/oke-cluster-policy created", "okeimagedigests.constraints.gatekeeper.sh/oke-cluster-policy created")
 }

@@ -37,7 +37,7 @@ type breakGlassOptions struct {
 	reason   string
 	duration time.Duration
 	yes      bool
-	dryRun   bool
+	dryRun   cli.DryRun
 	end      bool
 	out      cli.Output
 }
@@ -79,7 +79,7 @@ At a terminal the command asks before it acts; elsewhere it needs --yes.`,
 		},
 	}
 	cmd.Flags().StringVar(&o.reason, "reason", "", "`TEXT` that gives the reason, such as a ticket.")
-	cmd.Flags().DurationVar(&o.duration, "for", 0, "`TIME` until the image policy applies again, such as 30m or 8h.")
+	cli.BindDuration(cmd.Flags(), &o.duration, "for", "`TIME` until the image policy applies again, such as 30m, 8h or 2d.")
 	o.bind(cmd)
 	cmd.AddCommand(newList(s), newEnd(s))
 	return cmd
@@ -116,7 +116,7 @@ At a terminal the command asks before it acts; elsewhere it needs --yes.`,
 
 func (o *breakGlassOptions) bind(cmd *cobra.Command) {
 	cli.BindYes(cmd.Flags(), &o.yes, "")
-	cmd.Flags().BoolVar(&o.dryRun, "dry-run", false, "Let the cluster check the change, and change nothing.")
+	cli.BindDryRun(cmd.Flags(), &o.dryRun, "lets the cluster check it")
 	o.out.Bind(cmd.Flags())
 }
 
@@ -142,8 +142,8 @@ func (o *breakGlassOptions) validate(cmd *cobra.Command, args []string) error {
 	case o.duration < time.Minute:
 		return cli.Usage(fmt.Sprintf("--for %s is too short for a Pod to start", o.duration), "use a minute at least, such as --for 30m")
 	}
-	if !o.yes && !o.dryRun && !o.Interactive() {
-		return cli.Usage("no terminal to ask at", "add --yes to do it, or --dry-run to see whether it would be allowed")
+	if !o.yes && !o.dryRun.On() && !o.Interactive() {
+		return cli.Usage("no terminal to ask at", "add --yes to do it, or --dry-run=server to see whether it would be allowed")
 	}
 	return cmp.Or(o.ValidateFlags(), o.out.Validate())
 }
@@ -168,7 +168,7 @@ func (o *breakGlassOptions) run(ctx context.Context, args []string) error {
 		return o.Finish(o.out, resultColumns, cli.AllFailed([]string{strings.Join(args, " ")}, cli.StopCause(ctx, err)))
 	}
 	left := slices.DeleteFunc(slices.Clone(changes), func(c change) bool { return c.patch == nil })
-	if len(left) > 0 && !o.dryRun {
+	if len(left) > 0 && !o.dryRun.On() {
 		for _, c := range left {
 			o.Remark("%s", c.means)
 		}
@@ -187,7 +187,7 @@ func (o *breakGlassOptions) run(ctx context.Context, args []string) error {
 		g := result{ObjectName: workload.NameOf(c.of.Object), Until: c.until, Reason: c.reason, Result: "unchanged"}
 		if c.patch != nil {
 			g.Result = c.done
-			if o.dryRun {
+			if o.dryRun.On() {
 				g.Result = "would be " + c.done
 			} else if err := c.apply(ctx, false); err != nil {
 				return cli.Result{Err: err}
@@ -245,6 +245,8 @@ func (o *breakGlassOptions) plan(ctx context.Context, args []string) ([]change, 
 	for _, c := range changes {
 		if c.patch == nil {
 			o.Remark("%s is not under break-glass", c.of.Name())
+		} else if o.dryRun == cli.DryRunClient {
+			continue
 		} else if err := c.apply(ctx, true); err != nil {
 			return nil, fmt.Errorf("%s: %w", c.of.Name(), err)
 		}

@@ -24,7 +24,7 @@ type keysCreateOptions struct {
 	vault      string
 	bits       int
 	protection string
-	dryRun     bool
+	dryRun     cli.DryRun
 	out        cli.Output
 }
 
@@ -43,7 +43,7 @@ hardware with other customers. A key is created in the compartment of its vault.
 		Example: `  kubectl oke-sign keys create --vault image-vault --compartment $COMPARTMENT
 
   # Show what the command would create
-  kubectl oke-sign keys create release-key --vault image-vault --dry-run`,
+  kubectl oke-sign keys create release-key --vault image-vault --dry-run=client`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			retryNewVault(o.Session, cmd)
 			if err := o.validate(args); err != nil {
@@ -56,7 +56,7 @@ hardware with other customers. A key is created in the compartment of its vault.
 	flags.StringVar(&o.vault, "vault", "", "`NAME` or OCID of the vault.")
 	flags.IntVar(&o.bits, "bits", 4096, "Key length in `BITS`: 2048, 3072 or 4096.")
 	flags.StringVar(&o.protection, "protection", "HSM", "Where OCI Vault stores and uses the key: `HSM` or SOFTWARE.")
-	cli.BindDryRun(flags, &o.dryRun)
+	cli.BindDryRun(flags, &o.dryRun, "does the same: both look everything up in OCI")
 	o.out.Bind(flags)
 	return cmd
 }
@@ -112,7 +112,7 @@ func (o *keysCreateOptions) run(ctx context.Context, name string) error {
 	}
 	word := func(created bool) string {
 		switch {
-		case created && o.dryRun:
+		case created && o.dryRun.On():
 			return "would be created"
 		case created:
 			return "created"
@@ -120,7 +120,7 @@ func (o *keysCreateOptions) run(ctx context.Context, name string) error {
 		return "there already"
 	}
 	rows := [][]string{{"vault", made.Vault, word(made.VaultCreated), made.VaultID}, {"key", made.Name, word(made.Created), made.ID}}
-	if o.dryRun {
+	if o.dryRun.On() {
 		made.DryRun, made.VaultCreated, made.Created = true, false, false
 	}
 	o.Bar.Clear(o.Streams.ErrOut)
@@ -147,7 +147,7 @@ func (o *keysCreateOptions) create(ctx context.Context, name string) (createdKey
 		return made, err
 	}
 	if in.ID == "" {
-		if made.VaultCreated = true; o.dryRun {
+		if made.VaultCreated = true; o.dryRun.On() {
 			made.Created = true
 			return made, nil
 		}
@@ -157,7 +157,7 @@ func (o *keysCreateOptions) create(ctx context.Context, name string) (createdKey
 		}
 	}
 	made.Vault, made.VaultID = in.Name, in.ID
-	if !o.dryRun || in.State == "ACTIVE" {
+	if !o.dryRun.On() || in.State == "ACTIVE" {
 		if in, err = o.activeVault(ctx, c, in); err != nil {
 			return made, err
 		}
@@ -167,7 +167,7 @@ func (o *keysCreateOptions) create(ctx context.Context, name string) (createdKey
 		return made, err
 	}
 	if key.Name == "" {
-		if made.Created = true; o.dryRun {
+		if made.Created = true; o.dryRun.On() {
 			return made, nil
 		}
 		new := vault.NewKey{Name: name, CompartmentID: in.CompartmentID, Bits: o.bits, Protection: o.protection}
@@ -177,7 +177,7 @@ func (o *keysCreateOptions) create(ctx context.Context, name string) (createdKey
 		}
 	}
 	made.ID = key.ID.String()
-	if o.dryRun {
+	if o.dryRun.On() {
 		return made, nil
 	}
 	key, err = o.enabledKey(ctx, c, key)

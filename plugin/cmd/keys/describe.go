@@ -27,6 +27,8 @@ type keysDescribeOptions struct {
 func newDescribe(s *connect.Session) *cobra.Command {
 	o := &keysDescribeOptions{Session: s}
 	cmd := &cobra.Command{
+		SuggestFor: []string{"get", "show"},
+
 		Use:   "describe KEY",
 		Short: "Show a key, its versions, and which constraints list it",
 		Long: `Show one key, by name or OCID: its versions, whether it can sign images or why

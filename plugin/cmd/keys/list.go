@@ -19,7 +19,9 @@ type keysListOptions struct {
 func newList(s *connect.Session) *cobra.Command {
 	o := &keysListOptions{Session: s}
 	cmd := &cobra.Command{
-		Use:   "list",
+		Use:        "list",
+		SuggestFor: []string{"get"},
+
 		Short: "List the keys of all vaults, and which can sign images",
 		Long: `List the keys of all vaults in the profile's region, and say which can sign
 images and why the others cannot.

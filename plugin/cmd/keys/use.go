@@ -90,6 +90,9 @@ func (o *keysUseOptions) choose(ctx context.Context, args []string) (*chosenKey,
 		return nil, err
 	}
 	in, err := o.Kube.ContextName()
+	if o.unset && *o.Kube.Context != "" { // a context that was deleted may have a default
+		in, err = *o.Kube.Context, nil
+	}
 	if err != nil {
 		return nil, err
 	}

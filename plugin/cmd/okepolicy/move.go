@@ -28,8 +28,8 @@ const importedName = "oke-cluster-policy"
 
 type clusterImportOptions struct {
 	clusterPolicyOptions
-	action string
-	apply  bool
+	mode  string
+	apply bool
 }
 
 func newImport(s *connect.Session) *cobra.Command {
@@ -45,17 +45,14 @@ With --apply the command puts them into the cluster, and replaces those of an
 earlier import. It does not change the OKE image policy. While both are on, a
 Pod must satisfy both.`,
 		Example: `  # Try it without denying anything, read the audit, then enforce it
-  kubectl oke-sign cluster-policy import --action dryrun --apply
-  kubectl oke-sign cluster-policy import --action deny --apply
+  kubectl oke-sign cluster-policy import --mode dryrun --apply
+  kubectl oke-sign cluster-policy import --mode deny --apply
 
   # Into a repository, for GitOps
   kubectl oke-sign cluster-policy import --cluster $CLUSTER > policy.yaml`,
 		Args: cli.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if !slices.Contains(constraint.Modes(), o.action) {
-				return cli.Usage(fmt.Sprintf("--action %q is not known", o.action), "use deny, warn or dryrun")
-			}
-			if err := o.ValidateFlags(); err != nil {
+			if err := cmp.Or(o.validate(), o.ValidateFlags()); err != nil {
 				return err
 			}
 			return o.work(cmd.Context(), o.move)
@@ -63,11 +60,20 @@ Pod must satisfy both.`,
 	}
 	flags := cmd.Flags()
 	o.cluster.Bind(flags)
-	flags.StringVar(&o.action, "action", "deny", "Gatekeeper's `ACTION` on a violation: deny, warn or dryrun.")
+	o.mode = constraint.Deny
+	flags.Var(cli.NewWord(&o.mode, constraint.Modes()...), "mode", "What happens to a forbidden image, a `MODE`: deny, warn, or dryrun (only counted).")
 	flags.BoolVar(&o.apply, "apply", false, "Put the constraints into the cluster of the kubeconfig context.")
 	cli.BindYes(flags, &o.yes, "")
+	cli.BindDryRun(flags, &o.dryRun, "lets the cluster check it; with --apply")
 	flags.BoolVar(&o.allowAny, "allow-any", false, "Import a policy that lists no key and admits every image of OCI Registry.")
 	return cmd
+}
+
+func (o *clusterImportOptions) validate() error {
+	if o.dryRun.On() && !o.apply {
+		return cli.Usage("--dry-run is for --apply", "omit --dry-run: without --apply the command only prints the constraints")
+	}
+	return nil
 }
 
 func (o *clusterImportOptions) move(ctx context.Context, _ *connect.Cloud, _ *okecluster.Client, found okecluster.Cluster) error {
@@ -77,7 +83,7 @@ func (o *clusterImportOptions) move(ctx context.Context, _ *connect.Cloud, _ *ok
 	if !found.Policy.Enabled {
 		o.Remark("the OKE image policy is off; its rules are imported anyway")
 	}
-	constraints := imported(found.Policy, o.action)
+	constraints := imported(found.Policy, o.mode)
 	if !o.apply {
 		var text bytes.Buffer
 		fmt.Fprintf(&text, "# The image policy of OKE cluster %s, for Gatekeeper.\n", cli.Printable(found.Name))
@@ -96,20 +102,37 @@ func (o *clusterImportOptions) move(ctx context.Context, _ *connect.Cloud, _ *ok
 		}
 		return nil
 	}
-	if !o.yes && o.Interactive() {
-		if err := o.Confirm(ctx, fmt.Sprintf("Apply %s with %s, action %s?", importedName, cli.Count(len(found.Policy.Keys), "key"), o.action)); err != nil {
+	if !o.yes && !o.dryRun.On() && o.Interactive() {
+		if err := o.Confirm(ctx, fmt.Sprintf("Apply %s with %s, mode %s?", importedName, cli.Count(len(found.Policy.Keys), "key"), o.mode)); err != nil {
 			return err
 		}
 	}
 	if !o.Kube.Leads() {
 		return &cli.HintedError{What: connect.ErrNoCluster, Hint: "run the command without --apply to print the constraints"}
 	}
+	if err := o.applied(ctx, constraints); err != nil || o.dryRun.On() {
+		return err
+	}
+	if found.Policy.Enabled {
+		o.Remark("the OKE image policy is still on; kubectl oke-sign cluster-policy disable switches it off")
+	}
+	return nil
+}
+
+// applied puts the constraints into the cluster, or checks or shows them in a dry run.
+func (o *clusterImportOptions) applied(ctx context.Context, constraints []*unstructured.Unstructured) error {
 	objects, err := o.Kube.Objects()
 	if err != nil {
 		return err
 	}
+	options, done := metav1.ApplyOptions{FieldManager: connect.FieldManager}, "applied"
+	if o.dryRun.On() {
+		options.DryRun, done = []string{metav1.DryRunAll}, fmt.Sprintf("applied (%s dry run)", o.dryRun)
+	}
 	for _, c := range constraints {
-		_, err := objects.Resource(enforcement.Resource(c.GetKind())).Apply(ctx, c.GetName(), c, metav1.ApplyOptions{FieldManager: connect.FieldManager})
+		if o.dryRun != cli.DryRunClient {
+			_, err = objects.Resource(enforcement.Resource(c.GetKind())).Apply(ctx, c.GetName(), c, options)
+		}
 		if err != nil {
 			err = fmt.Errorf("applying %s/%s: %w", c.GetKind(), c.GetName(), err)
 		}
@@ -119,21 +142,18 @@ func (o *clusterImportOptions) move(ctx context.Context, _ *connect.Cloud, _ *ok
 		if err != nil {
 			return err
 		}
-		if _, err := fmt.Fprintf(o.Streams.Out, "%s/%s applied\n", strings.ToLower(c.GetKind()), c.GetName()); err != nil {
+		if _, err := fmt.Fprintf(o.Streams.Out, "%s/%s %s\n", strings.ToLower(c.GetKind()), c.GetName(), done); err != nil {
 			return fmt.Errorf("writing the output: %w", err)
 		}
-	}
-	if found.Policy.Enabled {
-		o.Remark("the OKE image policy is still on; kubectl oke-sign cluster-policy disable switches it off")
 	}
 	return nil
 }
 
 // imported returns constraints with the effect of the OKE image policy. They are not part
 // of oke-sign's image policy, and do not have its label.
-func imported(p okecluster.Policy, action string) []*unstructured.Unstructured {
+func imported(p okecluster.Policy, mode string) []*unstructured.Unstructured {
 	same := constraint.Policy{
-		Mode: action, OtherRegistries: constraint.Allow, Digests: constraint.OCIRegistry,
+		Mode: mode, OtherRegistries: constraint.Allow, Digests: constraint.OCIRegistry,
 		BreakGlass: constraint.Honor, Provider: constraint.Default().Provider,
 	}
 	for _, k := range p.Keys {

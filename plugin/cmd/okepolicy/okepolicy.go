@@ -115,7 +115,7 @@ type clusterPolicyOptions struct {
 	cluster  connect.ClusterFlag
 	keys     []string
 	allowAny bool
-	dryRun   bool
+	dryRun   cli.DryRun
 	yes      bool
 	noWait   bool
 	out      cli.Output
@@ -148,7 +148,7 @@ func newGet(s *connect.Session) *cobra.Command {
 func (o *clusterPolicyOptions) bindChange(flags *pflag.FlagSet) {
 	o.cluster.Bind(flags)
 	flags.BoolVar(&o.allowAny, "allow-any", false, "Allow a policy that is on and lists no key. It admits every image of OCI Registry.")
-	cli.BindDryRun(flags, &o.dryRun)
+	cli.BindDryRun(flags, &o.dryRun, "does the same: both look everything up in OCI")
 	cli.BindYes(flags, &o.yes, "")
 	flags.BoolVar(&o.noWait, "no-wait", false, "Do not wait until OKE has made the change.")
 	o.out.Bind(flags)
@@ -277,7 +277,7 @@ func (o *clusterPolicyOptions) apply(ctx context.Context, c *connect.Cloud, clie
 	for _, line := range difference(found.Policy, want) {
 		o.Remark("%s", line)
 	}
-	if o.dryRun {
+	if o.dryRun.On() {
 		o.Remark("a dry run: nothing was changed")
 		return nil
 	}

@@ -35,7 +35,7 @@ type changeOptions struct {
 	allowAny bool
 	apart    bool // from constraints that this command does not manage
 	files    []string
-	dryRun   string
+	dryRun   cli.DryRun
 	out      cli.Output
 }
 
@@ -43,8 +43,7 @@ func (o *changeOptions) bind(flags *pflag.FlagSet) {
 	cli.BindYes(flags, &o.yes, "the check of what the change would deny")
 	flags.BoolVar(&o.preview, "preview", false, "List the running workloads that the change would deny, and change nothing.")
 	flags.BoolVar(&o.gitops, "gitops", false, "Print the manifests of the changed policy, and change nothing.")
-	flags.StringVar(&o.dryRun, "dry-run", "none", "`HOW` far to go: none (change it), server (let the cluster check it) or client (show it).")
-	flags.Lookup("dry-run").NoOptDefVal = "client"
+	cli.BindDryRun(flags, &o.dryRun, "lets the cluster check it")
 	o.out.Bind(flags)
 }
 
@@ -58,10 +57,7 @@ func (o *changeOptions) bindAllowAny(flags *pflag.FlagSet) {
 }
 
 func (o *changeOptions) validate(cmd *cobra.Command) error {
-	if !slices.Contains([]string{"none", "server", "client"}, o.dryRun) {
-		return cli.Usage(fmt.Sprintf("--dry-run %q is not known", o.dryRun), "use --dry-run none, server or client")
-	}
-	if o.gitops && (o.preview || o.dryRun != "none") {
+	if o.gitops && (o.preview || o.dryRun.On()) {
 		return cli.Usage("--gitops excludes --preview and --dry-run", "use one of them: --gitops also changes nothing")
 	}
 	if len(o.files) > 0 && !o.gitops {
@@ -110,7 +106,7 @@ func (o *changeOptions) changed(ctx context.Context, edit editing) error {
 	if o.preview {
 		return o.showPreview(ctx, "", o.out, before, after)
 	}
-	if len(steps) == 0 || o.dryRun == "client" {
+	if len(steps) == 0 || o.dryRun == cli.DryRunClient {
 		return o.printChanges(steps)
 	}
 	for _, s := range constraint.Merged(steps) {
@@ -125,7 +121,7 @@ func (o *changeOptions) changed(ctx context.Context, edit editing) error {
 		if err := o.look(ctx, before, after); err != nil {
 			return err
 		}
-		if o.dryRun == "none" && o.Interactive() {
+		if !o.dryRun.On() && o.Interactive() {
 			if err := o.Confirm(ctx, "Change the image policy?"); err != nil {
 				return err
 			}
@@ -133,13 +129,13 @@ func (o *changeOptions) changed(ctx context.Context, edit editing) error {
 	}
 	bounded, cancel := o.WithTimeout(ctx)
 	defer cancel()
-	if err := apply(bounded, client, steps, o.dryRun == "server"); err != nil {
+	if err := apply(bounded, client, steps, o.dryRun == cli.DryRunServer); err != nil {
 		return cli.StopCause(bounded, err)
 	}
 	if err := o.printChanges(steps); err != nil {
 		return err
 	}
-	if o.dryRun == "none" && after != nil {
+	if !o.dryRun.On() && after != nil {
 		warnOf(&o.Terminal, *after)
 	}
 	return nil
@@ -417,8 +413,8 @@ func (o *changeOptions) printChanges(steps []constraint.Step) error {
 		} else if s.New == nil {
 			word = "deleted"
 		}
-		if o.dryRun != "none" {
-			word += " (" + o.dryRun + " dry run)"
+		if o.dryRun.On() {
+			word += fmt.Sprintf(" (%s dry run)", o.dryRun)
 		}
 		c := madeChange{s.Object().GetKind(), s.Object().GetName(), word}
 		changes = append(changes, c)

@@ -33,7 +33,7 @@ type signOptions struct {
 	resolve     bool
 	skipOthers  bool
 	force       bool
-	dryRun      bool
+	dryRun      cli.DryRun
 	out         cli.Output
 
 	images       []string
@@ -65,7 +65,7 @@ run it again after an interrupt.`,
     --resolve --key image-key
 
   # All images of a Deployment, after a look at what would be signed
-  kubectl oke-sign sign deployment/web -n shop --dry-run
+  kubectl oke-sign sign deployment/web -n shop --dry-run=client
 
   # By the key's OCID, with a signed description and metadata
   kubectl oke-sign sign $IMAGE --key $KEY \
@@ -94,7 +94,7 @@ run it again after an interrupt.`,
 	flags.StringVar(&o.metadata, "metadata", "", "`JSON` that is signed with the image.")
 	flags.BoolVar(&o.resolve, "resolve", false, "Sign the image that a tag points to now.")
 	flags.BoolVar(&o.skipOthers, "skip-others", false, "Skip images of other registries in objects and manifests.")
-	cli.BindDryRun(flags, &o.dryRun)
+	cli.BindDryRun(flags, &o.dryRun, "does the same: both look everything up in OCI")
 	flags.BoolVar(&o.force, "force", false, "Sign images that the key has signed before again.")
 	o.out.Bind(flags)
 	return cmd
@@ -207,7 +207,7 @@ type job struct {
 }
 
 var signColumns = []cli.Column{{Name: "image"}, {Name: "result"}, {Name: "key"}, {Name: "version", Wide: true},
-	{Name: "algorithm", Wide: true}, {Name: "signature"}, {Name: "signed at"}}
+	{Name: "algorithm", Wide: true}, {Name: "signature"}, {Name: "signed at", Wide: true}}
 
 func (o *signOptions) run(ctx context.Context, args []string) error {
 	if err := o.chooseKey(); err != nil {
@@ -238,7 +238,7 @@ func (o *signOptions) run(ctx context.Context, args []string) error {
 	if jobs == nil {
 		return o.Finish(o.out, signColumns, results)
 	}
-	if o.dryRun {
+	if o.dryRun.On() {
 		for i, j := range jobs {
 			results = append(results, o.show(j, signature.Record{KeyID: s.key.ID.String(), KeyVersionID: s.version.String(), Algorithm: string(s.algorithm)}))
 			if j.before != nil {
@@ -414,7 +414,7 @@ type signed struct {
 
 func (o *signOptions) show(j job, rec signature.Record) cli.Result {
 	v := signed{
-		Image: j.ref.String(), Created: j.before == nil && !o.dryRun, DryRun: j.before == nil && o.dryRun, Signature: rec.ID,
+		Image: j.ref.String(), Created: j.before == nil && !o.dryRun.On(), DryRun: j.before == nil && o.dryRun.On(), Signature: rec.ID,
 		Key: rec.KeyID, KeyVersion: rec.KeyVersionID, Algorithm: rec.Algorithm, SignedAt: cli.Timestamp(rec.TimeCreated),
 	}
 	word, name, id := "signed before", cli.Brief(v.Image), signature.Short(v.Signature)

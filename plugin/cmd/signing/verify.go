@@ -189,6 +189,9 @@ func (o *verifyOptions) show(name string, policies []string, v verdict.Verdict) 
 		word, r.Names = "yes", []string{name}
 		detail = fmt.Sprintf("by key %s at %s", signature.Short(v.Key), v.SignedAt)
 	}
+	if ref, err := image.Parse(name); err == nil && v.Reason == verdict.NotCovered {
+		r.Notes = []string{fmt.Sprintf("namespace %s is not your tenancy's; if you may use it, name its tenancy: --tenancy %s=ocid1.tenancy...", ref.Namespace(), ref.Namespace())}
+	}
 	r.Rows = [][]string{{o.name(name), word, string(v.Reason), v.Key, v.KeyVersion, v.Algorithm, v.SignedAt, strings.Join(policies, ","), detail}}
 	return r
 }
