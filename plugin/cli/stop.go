@@ -40,8 +40,8 @@ type timedContext struct {
 // Deadline returns the time at which the clock runs down, if it does not stand still.
 func (c *timedContext) Deadline() (time.Time, bool) { return c.clock.end(), true }
 
-// Done returns a channel of its own: the standard library would otherwise take the
-// context below for this one, and lose DeadlineExceeded.
+// Done returns another channel than the embedded context. With the same channel, the
+// standard library would take that context for this one, and lose DeadlineExceeded.
 func (c *timedContext) Done() <-chan struct{} { return c.done }
 
 // Err returns context.DeadlineExceeded if the clock ran down.
