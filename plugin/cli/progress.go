@@ -19,6 +19,7 @@ type bar struct {
 	doing   string    // the step of the command
 	text    string    // of the bar, to which a tick adds the time
 	timed   bool      // the text has a time
+	off     bool      // nothing is shown
 }
 
 func (b *bar) show(w io.Writer, text string) {
@@ -37,6 +38,9 @@ func (b *bar) showTimed(w io.Writer, text string) {
 }
 
 func (b *bar) draw(w io.Writer, text string) {
+	if b.off {
+		return
+	}
 	text = Clip(text, cmp.Or(terminalWidth(w), 80)-1) // what wraps cannot be taken back
 	_, _ = fmt.Fprintf(w, "\r%-*s", b.shown, text)
 	b.shown = utf8.RuneCountInString(text)

@@ -32,7 +32,8 @@ import (
 
 type explainOptions struct {
 	*connect.Session
-	out cli.Output
+	watch bool
+	out   cli.Output
 }
 
 // NewExplain makes the command.
@@ -62,9 +63,13 @@ Exit code 0: it may run. 3: it would be denied. 1: the answer is unknown.`,
 			if err := cmp.Or(o.ValidateFlags(), o.out.Validate()); err != nil {
 				return err
 			}
+			if o.watch {
+				return cli.Watch(cmd.Context(), &o.Terminal, func(ctx context.Context) error { return o.run(ctx, args) })
+			}
 			return o.run(cmd.Context(), args)
 		},
 	}
+	cli.BindWatch(cmd.Flags(), &o.watch)
 	o.out.Bind(cmd.Flags())
 	return cmd
 }

@@ -28,6 +28,7 @@ import (
 type statusOptions struct {
 	*connect.Session
 	allNamespaces bool
+	watch         bool
 	selector      string
 	out           cli.Output
 
@@ -68,11 +69,15 @@ Exit code 0: all is known. 1: something is unknown.`,
 			if err := cmp.Or(workload.CheckSelector(o.selector), o.ValidateFlags(), o.out.Validate()); err != nil {
 				return err
 			}
+			if o.watch {
+				return cli.Watch(cmd.Context(), &o.Terminal, o.run)
+			}
 			return o.run(cmd.Context())
 		},
 	}
 	workload.BindAllNamespaces(cmd.Flags(), &o.allNamespaces)
 	workload.BindSelector(cmd.Flags(), &o.selector, "Pods")
+	cli.BindWatch(cmd.Flags(), &o.watch)
 	o.out.Bind(cmd.Flags())
 	return cmd
 }
