@@ -140,3 +140,35 @@ while :; do sleep 0.1; done
 		t.Errorf("%v\n%s", err, &shown)
 	}
 }
+
+// --watch repeats until an interrupt, and ends with the exit code of the last run.
+func TestWatchEndsWithTheLastRun(t *testing.T) {
+	for _, args := range [][]string{{"status", "--watch"}, {"explain", "pod/web", "-w"}} {
+		command := exec.CommandContext(t.Context(), "kubectl-oke_sign", args...)
+		command.Env = append(os.Environ(), "KUBECONFIG="+t.TempDir()+"/none")
+		terminal, err := pty.Start(command)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var shown strings.Builder
+		for buf, typed := make([]byte, 4096), false; ; {
+			n, err := terminal.Read(buf)
+			shown.Write(buf[:n])
+			if !typed && strings.Contains(shown.String(), "Ctrl-C ends") {
+				typed = true
+				if _, err := io.WriteString(terminal, "\x03"); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err != nil {
+				break // on Linux, an error is the end
+			}
+		}
+		_ = command.Wait()   // its exit code says more
+		_ = terminal.Close() // it was read
+		code, text := command.ProcessState.ExitCode(), shown.String()
+		if code != 1 || !strings.Contains(text, "\x1b[H\x1b[2J") || strings.Count(text, "error: ") != 1 || !strings.Contains(text, "kubeconfig") {
+			t.Errorf("%v: exit code %d\n%q", args, code, text)
+		}
+	}
+}

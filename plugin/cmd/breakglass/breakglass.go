@@ -195,7 +195,7 @@ func (o *breakGlassOptions) run(ctx context.Context, args []string) error {
 		}
 		return cli.Result{Value: g, Names: []string{names[i]}, Rows: [][]string{{names[i], g.Result, g.Until, cli.Clip(g.Reason, 60)}}}
 	})
-	if o.end && !o.dryRun {
+	if o.end && !o.dryRun.On() {
 		return o.finishEnd(ctx, changes, results)
 	}
 	return o.Finish(o.out, resultColumns, results)
