@@ -20,6 +20,7 @@ type bar struct {
 	text    string    // of the bar, to which a tick adds the time
 	timed   bool      // the text has a time
 	off     bool      // nothing is shown
+	last    string    // what is shown
 }
 
 func (b *bar) show(w io.Writer, text string) {
@@ -42,6 +43,10 @@ func (b *bar) draw(w io.Writer, text string) {
 		return
 	}
 	text = Clip(text, cmp.Or(terminalWidth(w), 80)-1) // what wraps cannot be taken back
+	if b.shown > 0 && text == b.last {
+		return
+	}
+	b.last = text
 	_, _ = fmt.Fprintf(w, "\r%-*s", b.shown, text)
 	b.shown = utf8.RuneCountInString(text)
 }
@@ -70,6 +75,30 @@ func (b *bar) tick(w io.Writer, began time.Time) {
 	}
 }
 
+// Screen returns t's standard output. What is written to it replaces the bar.
+func Screen(t *Terminal) io.Writer { return &screen{t.Streams.Out, t} }
+
+type screen struct {
+	io.Writer
+	terminal *Terminal
+}
+
+func (s *screen) Write(b []byte) (int, error) {
+	s.terminal.Bar.Clear(s.terminal.Streams.ErrOut)
+	return s.Writer.Write(b)
+}
+
+// Fd returns the descriptor of the output, from which the width of a terminal is known.
+func (s *screen) Fd() uintptr { return descriptor(s.Writer) }
+
+// descriptor returns the descriptor of a stream, or that of no file.
+func descriptor(w io.Writer) uintptr {
+	if f, ok := w.(interface{ Fd() uintptr }); ok {
+		return f.Fd()
+	}
+	return ^uintptr(0)
+}
+
 // Doing says what the command does next. A terminal shows it if it takes longer than a
 // second.
 func (t *Terminal) Doing(format string, args ...any) {
@@ -92,7 +121,10 @@ func (t *Terminal) tick() (stop func()) {
 		for {
 			select {
 			case <-ticker.C:
-				if !t.clocks.standStill() {
+				if t.clocks.standStill() { // a question waits
+					t.Bar.Clear(t.Streams.ErrOut)
+					began = began.Add(quiet / 4)
+				} else {
 					t.Bar.tick(t.Streams.ErrOut, began)
 				}
 			case <-end:

@@ -3,6 +3,7 @@ package cli_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 	"testing"
@@ -99,7 +100,7 @@ func TestTicks(t *testing.T) {
 		defer cancel()
 		terminal.Doing("listing %s", "keys")
 		time.Sleep(took)
-		terminal.Remark("done, %v", ctx.Err())
+		_, _ = fmt.Fprintf(cli.Screen(terminal), "done, %v\n", ctx.Err())
 	}
 	for name, tc := range map[string]struct {
 		took time.Duration
@@ -110,7 +111,7 @@ func TestTicks(t *testing.T) {
 		"slow":  {2300 * time.Millisecond, []string{"\rlisting keys, 1s", "\rlisting keys, 2s\r                \rdone, <nil>\n"}, "done, <nil>\n\r"},
 	} {
 		tty, shown := screen(t, 60)
-		work(&cli.Terminal{Streams: genericiooptions.IOStreams{ErrOut: tty}, Timeout: time.Minute}, tc.took)
+		work(&cli.Terminal{Streams: genericiooptions.IOStreams{Out: tty, ErrOut: tty}, Timeout: time.Minute}, tc.took)
 		got := shown()
 		for _, want := range tc.want {
 			if !strings.Contains(got, want) {
@@ -121,8 +122,8 @@ func TestTicks(t *testing.T) {
 			t.Errorf("%s: %q is shown: %q", name, tc.not, got)
 		}
 	}
-	streams, _, _, errOut := genericiooptions.NewTestIOStreams()
-	if work(&cli.Terminal{Streams: streams}, 1200*time.Millisecond); errOut.String() != "done, <nil>\n" {
-		t.Errorf("a pipe has %q", errOut)
+	streams, _, out, errOut := genericiooptions.NewTestIOStreams()
+	if work(&cli.Terminal{Streams: streams}, 1200*time.Millisecond); out.String() != "done, <nil>\n" || errOut.Len() > 0 {
+		t.Errorf("a pipe has %q, %q", out, errOut)
 	}
 }

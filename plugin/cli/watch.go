@@ -70,12 +70,7 @@ func newHeld(to io.Writer) *held { return &held{to, new(bytes.Buffer)} }
 func (h *held) Write(b []byte) (int, error) { return h.text.Write(b) }
 
 // Fd returns the stream's descriptor, from which the width of a terminal is known.
-func (h *held) Fd() uintptr {
-	if f, ok := h.to.(interface{ Fd() uintptr }); ok {
-		return f.Fd()
-	}
-	return ^uintptr(0)
-}
+func (h *held) Fd() uintptr { return descriptor(h.to) }
 
 func (h *held) flush() error {
 	_, err := h.text.WriteTo(h.to)

@@ -94,6 +94,7 @@ func New(cfg Config) *cobra.Command {
 		Terminal: cli.Terminal{Streams: cfg.Streams, Interrupts: cfg.Interrupts, Advise: connect.Advised},
 		Kube:     connect.NewKube(cfg.Streams.ErrOut), ConfigDir: cfg.ConfigDir, Words: cfg.Args,
 	}
+	g.Streams.Out = cli.Screen(&g.Terminal)
 	root := &cobra.Command{
 		Use:   "kubectl-oke_sign",
 		Short: "Sign container images in OCI Registry, and enforce signatures in OKE",

@@ -291,6 +291,7 @@ func (o *changeOptions) look(ctx context.Context, before Enforced, after *constr
 		return nil
 	}
 	shown := cli.Output{Format: "table"}
+	o.Bar.Clear(o.Streams.ErrOut)
 	if err := shown.Print(o.Streams.ErrOut, p.data(slices.Concat(newly, unknown), false)); err != nil {
 		return err
 	}
