@@ -75,7 +75,7 @@ func (b *bar) tick(w io.Writer, began time.Time) {
 	}
 }
 
-// Screen returns t's standard output. What is written to it replaces the bar.
+// Screen returns t's standard output. Each write to it replaces the bar.
 func Screen(t *Terminal) io.Writer { return &screen{t.Streams.Out, t} }
 
 type screen struct {
