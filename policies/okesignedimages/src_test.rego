@@ -32,13 +32,14 @@ pod(annotations, refs) := {
 }
 
 # found is the set of the place and the reason of every violation.
-found(parameters, object) := got if {
-	messages := {violation.msg | some violation in okesignedimages.violation} with input as {
+found(parameters, object) := {concat(": ", array.slice(split(message, ": "), 0, 2)) | some message in messages(parameters, object)}
+
+messages(parameters, object) := got if {
+	got := {violation.msg | some violation in okesignedimages.violation} with input as {
 		"parameters": parameters,
 		"review": {"operation": "CREATE", "object": object},
 	}
 		with data.lib.externaldata.answers as signed_if_good
-	got := {concat(": ", array.slice(split(message, ": "), 0, 2)) | some message in messages}
 }
 
 denied(parameters, object, reason) if found(parameters, object) == {sprintf("containers/c0: %s", [reason])}
@@ -48,6 +49,10 @@ admitted(parameters, object) if found(parameters, object) == set()
 test_signed_is_admitted_and_unsigned_is_denied if {
 	admitted({"keys": keys}, pod({}, [good]))
 	denied({"keys": keys}, pod({}, [bad]), "unsigned")
+}
+
+test_the_detail_of_a_denial_is_that_of_the_verdict if {
+	messages({"keys": keys}, pod({}, [bad])) == {sprintf("containers/c0: unsigned: no signature: %v", [bad])}
 }
 
 # The rows are in the order of the decision.
