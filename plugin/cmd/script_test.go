@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -119,7 +120,10 @@ func TestScripts(t *testing.T) {
 			"sound":   sound,
 			"answers": answers,
 
-			"registry": otherRegistry,
+			"registry":    otherRegistry,
+			"ago":         ago,
+			"answering":   answering,
+			"recommended": recommended,
 		},
 	})
 }
@@ -149,6 +153,8 @@ type world struct {
 
 type worldKey struct{}
 
+type testKey struct{}
+
 func setup(env *testscript.Env, m material) error {
 	tb, ok := env.T().(testing.TB)
 	if !ok {
@@ -169,7 +175,13 @@ func setup(env *testscript.Env, m material) error {
 		return err
 	}
 	env.Values[worldKey{}] = w
+	env.Values[testKey{}] = tb
 
+	project, err := filepath.Abs("../..")
+	if err != nil {
+		return err
+	}
+	env.Vars = append(env.Vars, "PROJECT="+project)
 	env.Vars = append(env.Vars, cloud.Env()...)
 	env.Vars = append(env.Vars, "OCI_METADATA_BASE_URL=http://127.0.0.1:1/opc/v2") // where nobody is
 	env.Vars = append(env.Vars, "OCI_CLI_CONFIG_FILE=", "OCI_CONFIG_FILE="+tenancy.Admin().ConfigFile(), "HOME="+env.WorkDir, "KUBECONFIG="+kubeconfig, "XDG_CONFIG_HOME="+env.WorkDir+"/.config",

@@ -323,7 +323,7 @@ func TestByHand(t *testing.T) {
 		},
 		"all": {
 			samples: []string{signed + "one-key", signed + "workloads", digests + "all", glass + "restricted", glass + "report"},
-			unclear: "OKEImageDigests/image-digests differs from OKESignedImages/signed-images; OKEImageDigests/image-policy-workloads is missing",
+			unclear: "OKEImageDigests/image-digests differs from OKESignedImages/signed-images",
 			others:  5,
 		},
 		"without digests": {
@@ -332,6 +332,15 @@ func TestByHand(t *testing.T) {
 				Mode: "deny", OtherRegistries: "Deny", Digests: "None", BreakGlass: "Honor", Provider: "oke-sign", WarnWorkloads: true,
 				BreakGlassRules: &constraint.BreakGlassRules{Users: []string{"alice"}, Groups: []string{"sre"}, ServiceAccounts: []string{"ops/deployer"}, RequireReason: true, RequireDigest: true, Report: true},
 			},
+		},
+		"a warning of workloads' signatures, but not of their digests": {
+			samples: []string{signed + "one-key", signed + "workloads"},
+			more: `
+apiVersion: constraints.gatekeeper.sh/v1beta1
+kind: OKEImageDigests
+metadata: {name: image-digests}
+spec: {match: {kinds: [{apiGroups: [""], kinds: [Pod]}]}}`,
+			want: &constraint.Policy{Mode: "deny", OtherRegistries: "Deny", Digests: "All", BreakGlass: "Honor", Provider: "oke-sign", WarnWorkloads: true},
 		},
 		"two for Pods": {
 			samples: []string{signed + "one-key", signed + "other-key"},

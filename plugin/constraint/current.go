@@ -159,7 +159,7 @@ func assemble(objects []*unstructured.Unstructured) Current {
 		Mode: said.action, Keys: said.keys, OtherRegistries: said.otherRegistries, ExemptImages: said.exemptImages,
 		Exemptions: said.exemptions, Revoked: said.revoked,
 		Digests: None, BreakGlass: said.breakGlass, Scope: said.scope, Provider: said.provider,
-		WarnWorkloads: by[slot{policies.SignedImages, Workloads}] != nil,
+		WarnWorkloads: by[slot{policies.SignedImages, Workloads}] != nil || !managed(main) && by[slot{policies.ImageDigests, Workloads}] != nil,
 	}
 	if digests := by[slot{policies.ImageDigests, Pods}]; digests != nil {
 		p.Digests = read(digests).registries
@@ -186,7 +186,8 @@ func assemble(objects []*unstructured.Unstructured) Current {
 		}
 	}
 	for _, at := range wanted {
-		if by[at] == nil && (managed(main) || at.role != Report) {
+		// Authors of other constraints need not warn of all that the policy denies.
+		if by[at] == nil && managed(main) {
 			c.Drift = append(c.Drift, fmt.Sprintf("%s/%s is missing", at.kind, at.name()))
 		}
 	}

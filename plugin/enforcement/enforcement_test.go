@@ -75,7 +75,7 @@ func TestMatchesKind(t *testing.T) {
 	}
 }
 
-// Of Gatekeeper's Pods, the audit's refuses nothing.
+// Of Gatekeeper's Pods, the audit's denies nothing.
 func TestEnforces(t *testing.T) {
 	for name, tc := range map[string]struct {
 		pod  any

@@ -135,6 +135,21 @@ func ServiceAt(address string) (name, namespace string, ok bool) {
 	return host[0], host[1], true
 }
 
+// ProviderNamespace returns the namespace of the Service at a Provider's address, or "".
+func ProviderNamespace(ctx context.Context, s *connect.Session, name string) string {
+	client, err := s.Kube.Objects()
+	if err != nil {
+		return ""
+	}
+	p, err := client.Resource(ProviderKind).Get(ctx, name, metav1.GetOptions{})
+	if err != nil {
+		return ""
+	}
+	address, _, _ := unstructured.NestedString(p.Object, "spec", "url")
+	_, namespace, _ := ServiceAt(address)
+	return namespace
+}
+
 // ReadyPods returns the names of the ready Pods behind a Service.
 func ReadyPods(ctx context.Context, s *connect.Session, namespace, service string) ([]string, error) {
 	client, err := s.Kube.Typed()

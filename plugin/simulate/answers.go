@@ -1,12 +1,15 @@
 package simulate
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
+	"time"
 
 	"github.com/oke-sign/oke-sign/plugin/cli"
 	"github.com/oke-sign/oke-sign/plugin/connect"
+	"github.com/oke-sign/oke-sign/plugin/enforcement"
 	"github.com/oke-sign/oke-sign/plugin/keyring"
 	"github.com/oke-sign/oke-sign/provider/checker"
 	"github.com/oke-sign/oke-sign/provider/image"
@@ -80,6 +83,46 @@ func askOne(ctx context.Context, decides *checker.Checker, scans *vulnreport.Che
 		a.Value, a.Err = keyring.Check(ctx, decides, ref, allowed)
 	}
 	return a
+}
+
+// Within returns an Asker that asks for a limited time. If nobody answers at all, each
+// answer has that error, so that results which need no answer are known. A limit of 0 is
+// none.
+func Within(limit time.Duration, ask Asker) Asker {
+	return func(ctx context.Context, questions []string) ([]Answer, error) {
+		within := ctx
+		if limit > 0 {
+			var cancel context.CancelFunc
+			within, cancel = context.WithTimeout(ctx, limit)
+			defer cancel()
+		}
+		answers, err := ask(within, questions)
+		if err == nil || ctx.Err() != nil {
+			return answers, err
+		}
+		answers = make([]Answer, len(questions))
+		for i, key := range questions {
+			answers[i].Err = cmp.Or(json.Unmarshal([]byte(key), &answers[i].Question), cli.SharedError(err))
+		}
+		return answers, nil
+	}
+}
+
+// AskNow returns a provider that answers like ask if the Provider in the cluster can answer
+// now. If live is nil, it always does.
+func AskNow(live *enforcement.Live, ask func(context.Context, string, []string) (map[string]any, error)) func(context.Context, string, []string) (map[string]any, error) {
+	if live == nil {
+		return ask
+	}
+	return func(ctx context.Context, provider string, questions []string) (map[string]any, error) {
+		switch h := live.Providers[provider]; {
+		case h.Down != "":
+			return nil, errors.New(h.Down)
+		case h.Err != nil:
+			return nil, h.Err
+		}
+		return ask(ctx, provider, questions)
+	}
 }
 
 // FromAnswers returns a provider that gives these answers. The errors of answers become

@@ -9,6 +9,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
+	"github.com/oke-sign/oke-sign/plugin/cli"
 	"github.com/oke-sign/oke-sign/plugin/manifest"
 	"github.com/oke-sign/oke-sign/plugin/workload"
 	"github.com/oke-sign/oke-sign/provider/image"
@@ -94,12 +95,19 @@ func ImageStatuses(j Simulation, pods []workload.Document, workloads []workload.
 				if !slices.Contains(to.Workloads, workloads[n]) {
 					to.Workloads = append(to.Workloads, workloads[n])
 				}
-				to.NotAsked = s.outside
+				to.NotAsked = s.notAsked()
+				if s.live != nil && s.outside == "" && s.live.Gatekeeper.Err != nil {
+					to.fail(cli.SharedError(s.live.Gatekeeper.Err))
+				}
 				for _, v := range why {
 					if !slices.Contains(to.Violations, v) {
 						to.Violations = append(to.Violations, v)
 					}
-					if v.Reason == "no-answer" {
+					switch h := s.healthOf(v); {
+					case v.Reason != noAnswer || became == DeniedImage:
+					case h.Err != nil:
+						to.fail(cli.SharedError(h.Err))
+					default:
 						to.fail(errors.New(v.Message))
 					}
 				}
@@ -110,6 +118,14 @@ func ImageStatuses(j Simulation, pods []workload.Document, workloads []workload.
 		return cmp.Or(cmp.Compare(slices.Index(ImageResults, a.Result), slices.Index(ImageResults, b.Result)), strings.Compare(a.Image, b.Image))
 	})
 	return found
+}
+
+// notAsked returns why Gatekeeper does not check the Pods, or "".
+func (s *PodGroup) notAsked() string {
+	if s.outside == "" && s.live != nil {
+		return s.live.Unchecked
+	}
+	return s.outside
 }
 
 func (s *ImageStatus) fail(err error) { s.Err = cmp.Or(s.Err, err) }

@@ -38,6 +38,8 @@ type PodGroup struct {
 	Pods              []int // indexes of the simulated Pods
 	Pod               *unstructured.Unstructured
 	outside           string // why Gatekeeper does not see the Pods
+	live              *enforcement.Live
+	health            map[string]enforcement.Health // of the Providers, by KIND/NAME of a constraint
 	Decision          gatekeeper.Decision
 	withoutExemptions gatekeeper.Decision // without exemptions and break-glass, of the constraints on images
 	WithoutBreakGlass gatekeeper.Decision // without break-glass
@@ -57,7 +59,7 @@ type Simulation struct {
 
 // Pods simulates Pods. It asks each question once, however many Pods and constraints have
 // it, and simulates each group of Pods once. further are more image references to ask
-// about.
+// about. With e.Live, the simulation has no answer that the cluster would not have now.
 func Pods(ctx context.Context, t *cli.Terminal, ask Asker, e enforcement.State, pods []*unstructured.Unstructured, further ...string) (Simulation, error) {
 	j := Simulation{Groups: GroupPods(e, pods), signed: make(map[string]Answer)}
 	constraintsAlone := withoutExemptions(e)
@@ -75,6 +77,10 @@ func Pods(ctx context.Context, t *cli.Terminal, ask Asker, e enforcement.State, 
 		for _, image := range images {
 			further = append(further, image.Ref)
 		}
+	}
+	health := healthOf(e)
+	for i := range j.Groups {
+		j.Groups[i].live, j.Groups[i].health = e.Live, health
 	}
 	p.Constraints, unexempted.Constraints = e.Constraints, constraintsAlone
 	seen, err := AllQuestions(ctx, p, unexempted)
@@ -116,7 +122,16 @@ func Pods(ctx context.Context, t *cli.Terminal, ask Asker, e enforcement.State, 
 			j.signed[ref] = a
 		}
 	}
-	return j, decide(ctx, t, &j, p, unexempted, FromAnswers(answers))
+	return j, decide(ctx, t, &j, p, unexempted, AskNow(e.Live, FromAnswers(answers)))
+}
+
+// healthOf returns whether the Provider of each constraint answers, by KIND/NAME.
+func healthOf(e enforcement.State) map[string]enforcement.Health {
+	found := make(map[string]enforcement.Health)
+	for _, c := range e.Constraints {
+		found[c.Object.GetKind()+"/"+c.Object.GetName()] = e.Live.Answers(c.Object)
+	}
+	return found
 }
 
 // decide simulates every group, under the constraints and under the same constraints
@@ -263,8 +278,9 @@ func Keys(e enforcement.State) []string {
 
 // Results for an image in a Pod that is created again, the worst first.
 const (
-	UnknownImage    = "unknown"     // a question has no answer
-	RefusedImage    = "refused"     // denied
+	UnknownImage    = "unknown" // a question has no answer
+	DeniedImage     = "denied"
+	UncheckedImage  = "unchecked"   // admitted, because Gatekeeper does not answer or is not asked
 	WarnedImage     = "warned"      // admitted with a warning, or reported by the audit
 	BreakGlassImage = "break-glass" // admitted only by the annotation
 	ExemptImage     = "exempt"      // admitted only by an exemption
@@ -274,15 +290,19 @@ const (
 )
 
 // ImageResults are the results for an image, the worst first.
-var ImageResults = []string{UnknownImage, RefusedImage, WarnedImage, BreakGlassImage, ExemptImage, OutsideImage, UnmatchedImage, AllowedImage}
+var ImageResults = []string{UnknownImage, DeniedImage, UncheckedImage, WarnedImage, BreakGlassImage, ExemptImage, OutsideImage, UnmatchedImage, AllowedImage}
 
 // ResultOf returns the result for an image, and the violations behind it.
 func (s *PodGroup) ResultOf(ref string) (string, []workload.Violation) {
 	switch {
 	case s.outside != "":
 		return OutsideImage, nil
-	case s.Err != nil:
+	case s.live != nil && s.live.Gatekeeper.Err != nil, s.Err != nil:
 		return UnknownImage, nil
+	case s.live != nil && s.live.Unchecked != "":
+		return UncheckedImage, nil
+	case s.live != nil && s.live.Gatekeeper.Down != "":
+		return DeniedImage, []workload.Violation{{Action: "deny", Reason: noAnswer, Message: s.live.Gatekeeper.Down + ", and failurePolicy is Fail, so the API server denies every Pod"}}
 	}
 	about := func(action string, from []gatekeeper.Violation) (found []workload.Violation) {
 		for _, v := range from {
@@ -301,10 +321,10 @@ func (s *PodGroup) ResultOf(ref string) (string, []workload.Violation) {
 	}
 	warned := append(about("warn", s.Decision.Warnings), about("dryrun", s.Decision.DryRun)...)
 	switch broken, exempt := about("lifted", s.WithoutBreakGlass.Denied), about("lifted", s.withoutExemptions.Denied); {
-	case slices.ContainsFunc(denied, func(v workload.Violation) bool { return v.Reason == "no-answer" }):
+	case slices.ContainsFunc(denied, func(v workload.Violation) bool { return v.Reason == noAnswer && s.healthOf(v).Down == "" }):
 		return UnknownImage, denied
 	case len(denied) > 0:
-		return RefusedImage, denied
+		return DeniedImage, denied
 	case s.withoutExemptions.Constraints == 0:
 		return UnmatchedImage, nil
 	case len(warned) > 0:
@@ -315,4 +335,12 @@ func (s *PodGroup) ResultOf(ref string) (string, []workload.Violation) {
 		return ExemptImage, exempt
 	}
 	return AllowedImage, nil
+}
+
+// noAnswer is the reason of a violation without an answer of the provider.
+const noAnswer = "no-answer"
+
+// healthOf returns whether the Provider of a violated constraint answers.
+func (s *PodGroup) healthOf(v workload.Violation) enforcement.Health {
+	return s.health[v.Kind+"/"+v.Constraint]
 }

@@ -107,10 +107,10 @@ func TestBreakGlassThatIsDenied(t *testing.T) {
 		want                    string
 	}{
 		"allowed":               {glass, "", "break-glass"},
-		"without a reason":      {glass, "requireReason: true", "refused"},
+		"without a reason":      {glass, "requireReason: true", "denied"},
 		"with a reason":         {glass + `, oke-sign.dev/break-glass-reason: "outage 7"`, "requireReason: true", "break-glass"},
-		"after its end":         {glass + `, oke-sign.dev/break-glass-until: "2001-01-01T00:00:00Z"`, "", "refused"},
-		"no break-glass at all": {"", "requireReason: true", "refused"},
+		"after its end":         {glass + `, oke-sign.dev/break-glass-until: "2001-01-01T00:00:00Z"`, "", "denied"},
+		"no break-glass at all": {"", "requireReason: true", "denied"},
 	} {
 		streams, _, _, _ := genericiooptions.NewTestIOStreams()
 		var e enforcement.State
@@ -169,7 +169,7 @@ func TestPodsOfACrowd(t *testing.T) {
 	if err != nil || len(found.Groups) != 1 || len(found.Groups[0].Pods) != len(pods) {
 		t.Fatalf("%d groups, %v", len(found.Groups), err)
 	}
-	if got, _ := found.Groups[0].ResultOf(bad); got != simulate.RefusedImage {
+	if got, _ := found.Groups[0].ResultOf(bad); got != simulate.DeniedImage {
 		t.Errorf("got %s", got)
 	}
 }

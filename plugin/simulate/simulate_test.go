@@ -90,16 +90,16 @@ func TestPods(t *testing.T) {
 		reason      string // of the first violation
 	}{
 		"signed":                      {constraints: []string{constraint("", "")}, pod: pod("a", "", signed), image: signed, want: "allowed"},
-		"unsigned":                    {constraints: []string{constraint("", "")}, pod: pod("a", "", bad), image: bad, want: "refused", reason: "unsigned"},
+		"unsigned":                    {constraints: []string{constraint("", "")}, pod: pod("a", "", bad), image: bad, want: "denied", reason: "unsigned"},
 		"the signed one of two":       {constraints: []string{constraint("", "")}, pod: pod("a", "", signed, bad), image: signed, want: "allowed"},
 		"no answer":                   {constraints: []string{constraint("", "")}, pod: pod("a", "", broken), image: broken, want: "unknown", reason: "no-answer"},
-		"a tag":                       {constraints: []string{constraint("", "")}, pod: pod("a", "", "phx.ocir.io/ns/web:1"), image: "phx.ocir.io/ns/web:1", want: "refused", reason: "no-digest"},
+		"a tag":                       {constraints: []string{constraint("", "")}, pod: pod("a", "", "phx.ocir.io/ns/web:1"), image: "phx.ocir.io/ns/web:1", want: "denied", reason: "no-digest"},
 		"warned":                      {constraints: []string{constraint("enforcementAction: warn,", "")}, pod: pod("a", "", bad), image: bad, want: "warned", reason: "unsigned"},
 		"reported alone":              {constraints: []string{constraint("enforcementAction: dryrun,", "")}, pod: pod("a", "", bad), image: bad, want: "warned", reason: "unsigned"},
 		"exempt":                      {constraints: []string{constraint("", "exemptImages: [phx.ocir.io/ns/**]")}, pod: pod("a", "", bad), image: bad, want: "exempt", reason: "unsigned"},
 		"exempt, and signed besides":  {constraints: []string{constraint("", "exemptImages: [phx.ocir.io/ns/**]")}, pod: pod("a", "", signed), image: signed, want: "allowed"},
 		"break-glass":                 {constraints: []string{constraint("", "")}, pod: pod("a", glass, bad), image: bad, want: "break-glass", reason: "unsigned"},
-		"break-glass that is ignored": {constraints: []string{constraint("", "breakGlass: Ignore")}, pod: pod("a", glass, bad), image: bad, want: "refused", reason: "unsigned"},
+		"break-glass that is ignored": {constraints: []string{constraint("", "breakGlass: Ignore")}, pod: pod("a", glass, bad), image: bad, want: "denied", reason: "unsigned"},
 		"break-glass without need":    {constraints: []string{constraint("", "")}, pod: pod("a", glass, signed), image: signed, want: "allowed"},
 		"a constraint on others": {
 			constraints: []string{strings.Replace(constraint("", ""), "match: {", "match: {namespaces: [other], ", 1)},
@@ -195,8 +195,8 @@ func TestImageStatuses(t *testing.T) {
 	}
 	want := []row{
 		{broken, "", "unknown", "unknown", 1, true, true},
-		{tagged, signed, "refused", "yes", 1, false, false}, // what runs for the tag is signed, and a tag may move
-		{bad, "", "refused", "no", 1, true, false},
+		{tagged, signed, "denied", "yes", 1, false, false}, // what runs for the tag is signed, and a tag may move
+		{bad, "", "denied", "no", 1, true, false},
 		{signed, "", "allowed", "yes", 2, true, false},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -227,7 +227,7 @@ func TestRunningDigests(t *testing.T) {
 	}
 }
 
-// A record that was made up is refused, whole.
+// A record that was made up is rejected, whole.
 func TestReadRecord(t *testing.T) {
 	record := func(list string) string {
 		text, err := json.Marshal(list)
@@ -276,7 +276,7 @@ func TestFromAnswers(t *testing.T) {
 		"answered":    {questions[:1], 1, false},
 		"unanswered":  {questions[1:], 1, true},
 		"both":        {questions, 1, true},
-		"never asked": {[]string{q(bad)}, 1, false}, // it has no answer, which the policy refuses
+		"never asked": {[]string{q(bad)}, 1, false}, // it has no answer, which the policy denies
 		"none":        {nil, 1, false},
 	} {
 		values, err := ask(t.Context(), "oke-sign", tc.questions)

@@ -20,7 +20,7 @@ func TestBreakGlassByThePlugin(t *testing.T) {
 	s.applyAll(t, workload("Deployment", "web", unsigned, nil)).succeeds(t)
 	plugin := func(args ...string) result { return okeSign(t, append(args, "-n", s.name)...) }
 
-	plugin("explain", "deployment/web-deployment").fails(t, s.name+"/Deployment/web-deployment: refused", "unsigned: no signature", "kubectl oke-sign sign "+unsigned+" --key "+imageKey.ID)
+	plugin("explain", "deployment/web-deployment").fails(t, s.name+"/Deployment/web-deployment: denied", "unsigned: no signature", "kubectl oke-sign sign "+unsigned+" --key "+imageKey.ID)
 	breakGlass := []string{"break-glass", "deployment/web-deployment", "--reason", "incident 4711", "--yes", "--for"}
 	plugin(append(breakGlass, "2h")...).fails(t, "the cluster denies it", "break-glass: too-long")
 	plugin(append(breakGlass, "30m")...).succeeds(t).says(t, "its Pods restart")
@@ -60,7 +60,7 @@ func TestBreakGlassByThePlugin(t *testing.T) {
 		}
 		return nil
 	})
-	plugin("explain", "deployment/web-deployment").fails(t, ": refused")
+	plugin("explain", "deployment/web-deployment").fails(t, ": denied")
 	okeSign(t, "sign", unsigned, "--key", imageKey.ID).succeeds(t)
 	plugin("explain", "deployment/web-deployment").succeeds(t).says(t, ": allowed")
 }

@@ -79,7 +79,7 @@ func TestScannedImages(t *testing.T) {
 	s.ran(t, "other", dockerHubDigest).fails(t, denies, "containers/other: not-oci-registry: ")
 	s.applyAll(t, workload("Pod", "glass", bad, breakGlass("true"))).succeeds(t)
 
-	okeSign(t, "explain", bad, "-n", s.name).fails(t, ": refused", "1 CRITICAL, 1 HIGH, 1 LOW", "kubectl oke-sign scan results "+bad)
+	okeSign(t, "explain", bad, "-n", s.name).fails(t, ": denied", "1 CRITICAL, 1 HIGH, 1 LOW", "kubectl oke-sign scan results "+bad)
 	okeSign(t, "status", "-n", s.name).succeeds(t).says(t, "1 LOW", "break-glass", "2 images of OCI Registry, by the worst problem that scans found: 1 CRITICAL, 1 LOW")
 	okeSign(t, "policy", "get").says(t, "refused with problems of severity HIGH or worse, or without a scan younger than 720h: OKEScannedImages/"+s.name+"-deny")
 

@@ -222,6 +222,23 @@ func (s *Server) Add(objects ...*unstructured.Unstructured) error {
 	return nil
 }
 
+// List returns all objects of an API group.
+func (s *Server) List(group string) ([]unstructured.Unstructured, error) {
+	var found []unstructured.Unstructured
+	for _, r := range s.resources {
+		if r.Group != group {
+			continue
+		}
+		list := &unstructured.UnstructuredList{}
+		list.SetGroupVersionKind(listOf(r))
+		if err := s.client.List(context.Background(), list); err != nil {
+			return nil, err
+		}
+		found = append(found, list.Items...)
+	}
+	return found, nil
+}
+
 // Handle serves a path by h, such as the proxy of a service.
 func (s *Server) Handle(path string, h http.Handler) {
 	s.mu.Lock()
@@ -386,7 +403,8 @@ func (s *Server) collection(r *http.Request, of Resource, namespace string, body
 		list.Items = slices.DeleteFunc(list.Items, func(o unstructured.Unstructured) bool {
 			phase, _, _ := unstructured.NestedString(o.Object, "status", "phase")
 			node, _, _ := unstructured.NestedString(o.Object, "spec", "nodeName")
-			return !named.Matches(fields.Set{"metadata.name": o.GetName(), "metadata.namespace": o.GetNamespace(), "status.phase": phase, "spec.nodeName": node})
+			reason, _, _ := unstructured.NestedString(o.Object, "reason")
+			return !named.Matches(fields.Set{"metadata.name": o.GetName(), "metadata.namespace": o.GetNamespace(), "status.phase": phase, "spec.nodeName": node, "reason": reason})
 		})
 		return list, page(list, query)
 	}

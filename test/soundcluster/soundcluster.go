@@ -16,6 +16,17 @@ import (
 	"github.com/oke-sign/oke-sign/test/pki"
 )
 
+// Enforced returns a constraint with the status that Gatekeeper writes after it has loaded
+// and audited the constraint, in a sound cluster.
+func Enforced(c *unstructured.Unstructured) *unstructured.Unstructured {
+	c = c.DeepCopy()
+	c.Object["status"] = map[string]any{
+		"auditTimestamp": "2026-01-01T00:00:00Z", "totalViolations": int64(0),
+		"byPod": []any{map[string]any{"id": "a", "enforced": true, "observedGeneration": c.GetGeneration(), "operations": []any{"webhook"}}},
+	}
+	return c
+}
+
 //go:embed cluster.yaml
 var cluster string
 

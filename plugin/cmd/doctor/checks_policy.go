@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"embed"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"reflect"
@@ -539,8 +540,12 @@ func checkRunning(f *facts) []finding {
 		return []finding{unknown(f.running.err)}
 	}
 	var denied, elsewhere []string
+	var unread error
 	for _, s := range f.running.is {
-		if s.Result != simulate.RefusedImage {
+		if s.Result == simulate.UnknownImage {
+			unread = cmp.Or(unread, s.Err, errors.New("it is unknown whether "+s.Image+" may run"))
+		}
+		if s.Result != simulate.DeniedImage {
 			continue
 		}
 		name, _, _ := strings.Cut(s.Image, "@")
@@ -557,6 +562,9 @@ func checkRunning(f *facts) []finding {
 	}
 	if len(denied) > 0 {
 		found = append(found, warns("kubectl oke-sign status -A", "%s would be denied when their Pods restart: %s", cli.Count(len(denied), "image"), cli.Clip(strings.Join(denied, ", "), 300)))
+	}
+	if unread != nil {
+		found = append(found, unknown(unread))
 	}
 	if len(found) == 0 {
 		found = append(found, holds("%s", cli.Count(len(f.running.is), "image")))

@@ -333,11 +333,11 @@ func TestAnswers(t *testing.T) {
 			"warns: the provider does not find an image that runs: containers/c: not-covered: x",
 			"-> kubectl oke-sign iam --cluster OCID --workload oke-sign/oke-sign prints the statements; for another tenancy give the provider --tenancy",
 		}},
-		"an image that you see and the provider does not": {all(at(signed, []any{map[string]any{"message": "containers/c: image-not-found: no such image: iad.ocir.io/idwpqivumvev/shop@sha256:00"}}, "status,violations"), running("iad.ocir.io/idwpqivumvev/shop@sha256:00", simulate.RefusedImage, verdict.KeyNotAllowed)), []string{
+		"an image that you see and the provider does not": {all(at(signed, []any{map[string]any{"message": "containers/c: image-not-found: no such image: iad.ocir.io/idwpqivumvev/shop@sha256:00"}}, "status,violations"), running("iad.ocir.io/idwpqivumvev/shop@sha256:00", simulate.DeniedImage, verdict.KeyNotAllowed)), []string{
 			"fails: the provider may not read what you may read in OCI: repository iad.ocir.io/idwpqivumvev/shop",
 			"-> kubectl oke-sign iam --cluster OCID --workload oke-sign/oke-sign prints the statements",
 		}},
-		"an image that you do not see either": {all(at(signed, []any{map[string]any{"message": "containers/c: image-not-found: no such image: iad.ocir.io/idwpqivumvev/shop@sha256:00"}}, "status,violations"), running("iad.ocir.io/idwpqivumvev/shop@sha256:00", simulate.RefusedImage, verdict.ImageNotFound)), []string{
+		"an image that you do not see either": {all(at(signed, []any{map[string]any{"message": "containers/c: image-not-found: no such image: iad.ocir.io/idwpqivumvev/shop@sha256:00"}}, "status,violations"), running("iad.ocir.io/idwpqivumvev/shop@sha256:00", simulate.DeniedImage, verdict.ImageNotFound)), []string{
 			"warns: the provider does not find an image that runs: containers/c: image-not-found: no such image: iad.ocir.io/idwpqivumvev/shop@sha256:00",
 			"-> kubectl oke-sign iam --cluster OCID --workload oke-sign/oke-sign prints the statements; for another tenancy give the provider --tenancy",
 		}},
@@ -457,21 +457,21 @@ func TestWhatRunsMayRun(t *testing.T) {
 		"images that may run": {all(running("iad.ocir.io/idwpqivumvev/a@sha256:00", simulate.AllowedImage, verdict.Signed), running("docker.io/b", simulate.WarnedImage, verdict.ImageNotFound)), []string{
 			"holds: 2 images",
 		}},
-		"an image that is refused": {running("iad.ocir.io/idwpqivumvev/a@sha256:00", simulate.RefusedImage, verdict.KeyNotAllowed), []string{
+		"an image that is refused": {running("iad.ocir.io/idwpqivumvev/a@sha256:00", simulate.DeniedImage, verdict.KeyNotAllowed), []string{
 			"warns: 1 image would be denied when their Pods restart: iad.ocir.io/idwpqivumvev/a",
 			"-> kubectl oke-sign status -A",
 		}},
-		"an image of another tenancy": {running("iad.ocir.io/oracle/a@sha256:00", simulate.RefusedImage, verdict.NotCovered), []string{
+		"an image of another tenancy": {running("iad.ocir.io/oracle/a@sha256:00", simulate.DeniedImage, verdict.NotCovered), []string{
 			"warns: 1 image from other tenancies would be denied when their Pods restart: iad.ocir.io/oracle/a",
 			"-> give the provider --tenancy if the tenancy is yours; or copy and sign the images; or exempt them: exemptImages: [iad.ocir.io/oracle/a]",
 		}},
-		"both": {all(running("iad.ocir.io/idwpqivumvev/a:1", simulate.RefusedImage, verdict.KeyNotAllowed), running("iad.ocir.io/oracle/b@sha256:00", simulate.RefusedImage, verdict.NotCovered)), []string{
+		"both": {all(running("iad.ocir.io/idwpqivumvev/a:1", simulate.DeniedImage, verdict.KeyNotAllowed), running("iad.ocir.io/oracle/b@sha256:00", simulate.DeniedImage, verdict.NotCovered)), []string{
 			"warns: 1 image from other tenancies would be denied when their Pods restart: iad.ocir.io/oracle/b",
 			"-> give the provider --tenancy if the tenancy is yours; or copy and sign the images; or exempt them: exemptImages: [iad.ocir.io/oracle/b]",
 			"warns: 1 image would be denied when their Pods restart: iad.ocir.io/idwpqivumvev/a:1",
 			"-> kubectl oke-sign status -A",
 		}},
-		"a name longer than a line, with an escape sequence": {running("\x1b[2J"+strings.Repeat("x", 500), simulate.RefusedImage, verdict.KeyNotAllowed), []string{
+		"a name longer than a line, with an escape sequence": {running("\x1b[2J"+strings.Repeat("x", 500), simulate.DeniedImage, verdict.KeyNotAllowed), []string{
 			"warns: 1 image would be denied when their Pods restart: ?[2J" + strings.Repeat("x", 295) + "…",
 			"-> kubectl oke-sign status -A",
 		}},

@@ -255,7 +255,7 @@ func recorded(w *world) {
 func running(ref, result string, reason verdict.Reason) change {
 	return func(w *world) {
 		s := &simulate.ImageStatus{Image: ref, Registry: image.OCIRegistry.String(), Result: result, Verdict: &verdict.Verdict{Reason: reason}}
-		if result == simulate.RefusedImage {
+		if result == simulate.DeniedImage {
 			s.Violations = []workload.Violation{{Kind: policies.SignedImages, Constraint: "signed", Action: "deny", Reason: string(reason)}}
 		}
 		w.Running = append(w.Running, s)

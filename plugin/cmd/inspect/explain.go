@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -42,16 +43,25 @@ func NewExplain(s *connect.Session) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "explain (TYPE/NAME|IMAGE)...",
 		Short: "Explain step by step why an image or a workload may run, or not",
-		Long: `Explain step by step what the image policy says about a workload, a Pod or an
-image: whether Gatekeeper is asked, which constraints match and what each of
-them says, which signatures each image has and whether they count, what its
-newest scan found if a constraint requires scans, and what to do.
+		Long: `Explain step by step what the cluster would do now with a workload, a Pod or an
+image: whether Gatekeeper is asked and answers, which constraints match and what
+each of them says, which signatures each image has and whether they count, what
+its newest scan found if a constraint requires scans, and what to do. The last
+denial is from the events of the objects that make the workload's Pods.
 
 explain simulates a workload with the Pods that it creates, and an image as the
 only one of a Pod in the namespace. It asks OCI as you. The provider in the
-cluster may be allowed to read less: kubectl oke-sign doctor checks that.
+cluster may be allowed to read less: kubectl oke-sign doctor checks that. It
+needs the rights to get Providers and to list EndpointSlices of the namespaces
+of Gatekeeper and the provider.
 
-Exit code 0: it may run. 3: it would be denied. 1: the answer is unknown.`,
+Exit codes:
+
+  0  the image policy admits it, and the cluster can say so now
+  3  it is denied, also because the provider or Gatekeeper does not answer; or
+     it is admitted without a check: not-asked, unmatched or unchecked
+  1  unknown: OCI or the cluster did not answer, or the provider gave Gatekeeper
+     no answer in the last five minutes`,
 		Example: `  kubectl oke-sign explain deployment/web -n shop
 
   # Before it is deployed
@@ -79,6 +89,8 @@ type explanation struct {
 	Target      string                `json:"target"`
 	Result      string                `json:"result"`
 	NotAsked    string                `json:"notAsked,omitempty"` // why Gatekeeper is not asked
+	Problems    []string              `json:"problems,omitempty"` // of the cluster, which decide whatever OCI says
+	LastDenial  *workload.Denial      `json:"lastDenial,omitempty"`
 	Constraints []explainedConstraint `json:"constraints"`
 	Images      []explainedImage      `json:"images"`
 	ToDo        []string              `json:"toDo,omitempty"`
@@ -87,7 +99,7 @@ type explanation struct {
 type explainedConstraint struct {
 	Kind       string               `json:"kind"`
 	Name       string               `json:"name"`
-	Answer     string               `json:"answer"` // passes, refuses, warns, counts, unknown, not-about-it
+	Answer     string               `json:"answer"` // passes, denies, warns, counts, unknown, unmatched
 	Violations []workload.Violation `json:"violations,omitempty"`
 }
 
@@ -133,11 +145,12 @@ func (o *explainOptions) run(ctx context.Context, args []string) error {
 	e, err := enforcement.Read(ctx, o.Session)
 	var subjects []workload.Document
 	if err == nil {
-		subjects, err = o.subjects(ctx, args)
+		subjects, err = o.subjects(ctx, args, e)
 	}
 	if err != nil {
 		return o.Finish(o.out, explainColumns, cli.AllFailed([]string{strings.Join(args, " ")}, cli.StopCause(ctx, err)))
 	}
+	e.Live = enforcement.ReadLive(ctx, o.Session, e)
 	p := e.Input
 	p.Manifests = subjects
 	questions, err := simulate.Questions(ctx, p)
@@ -154,16 +167,19 @@ func (o *explainOptions) run(ctx context.Context, args []string) error {
 			w.examiner = keyring.NewRecordVerifier(w.cloud, sync.OnceValue(func() *keyring.Inventory { return keyring.NewInventory(ctx, o.Session, w.cloud) }), w.allowed()...)
 		}
 	}
+	w.ask = simulate.AskNow(e.Live, w.ask)
 	results := make([]cli.Result, len(subjects))
 	for i, s := range subjects {
 		results[i] = w.explain(ctx, s)
-		results[i].PartialErr = cmp.Or(cli.StopCause(ctx, failed), results[i].PartialErr)
+		if !results[i].Denied { // a denial is known, whatever OCI would have said
+			results[i].PartialErr = cmp.Or(cli.StopCause(ctx, failed), results[i].PartialErr)
+		}
 	}
 	return o.Finish(o.out, explainColumns, results)
 }
 
 // subjects returns the objects that arguments name, and a Pod for each image.
-func (o *explainOptions) subjects(ctx context.Context, args []string) ([]workload.Document, error) {
+func (o *explainOptions) subjects(ctx context.Context, args []string, e enforcement.State) ([]workload.Document, error) {
 	namespace, err := o.Kube.CurrentNamespace()
 	if err != nil {
 		return nil, err
@@ -179,6 +195,9 @@ func (o *explainOptions) subjects(ctx context.Context, args []string) ([]workloa
 			return nil, &cli.HintedError{What: fmt.Errorf("%s is a type of objects, and no object is named", arg),
 				Hint: fmt.Sprintf("name one, such as %s/NAME; kubectl oke-sign status shows all Pods that run", arg)}
 		}
+		if err := existing(e, namespace); err != nil {
+			return nil, err
+		}
 		pod := &unstructured.Unstructured{Object: map[string]any{
 			"apiVersion": "v1", "kind": "Pod",
 			"metadata": map[string]any{"name": "of-" + arg, "namespace": namespace},
@@ -191,6 +210,14 @@ func (o *explainOptions) subjects(ctx context.Context, args []string) ([]workloa
 	}
 	found, err := (&workload.TargetFlags{}).Running(ctx, o.Session, named)
 	return append(subjects, found...), err
+}
+
+// existing returns an error for a namespace that does not exist.
+func existing(e enforcement.State, namespace string) error {
+	if e.Unlisted != nil || e.Namespaces[namespace] != nil {
+		return nil
+	}
+	return &cli.HintedError{What: fmt.Errorf("the cluster has no namespace %q", namespace), Hint: "name another with -n: kubectl get namespaces"}
 }
 
 // explainer has the answers to all questions, and explains with them.
@@ -208,46 +235,27 @@ func (w *explainer) explain(ctx context.Context, of workload.Document) cli.Resul
 	if of.File != "" {
 		title = of.File
 	}
-	x := explanation{Target: title, Result: simulate.AllowedImage, NotAsked: w.e.WhyNotAsked(of.Object.GetNamespace()), Constraints: []explainedConstraint{}, Images: []explainedImage{}}
+	x := explanation{Target: title, NotAsked: w.e.WhyNotAsked(of.Object.GetNamespace()), Constraints: []explainedConstraint{}, Images: []explainedImage{}}
 	r := cli.Result{Target: title}
 	images, err := manifest.Images(of.Object)
 	if err != nil {
 		return cli.Result{Target: title, Err: err}
 	}
-	about := 0
 	for _, c := range w.e.Constraints {
 		said, err := w.constraint(ctx, of, c)
-		if err != nil {
-			r.PartialErr = cmp.Or(r.PartialErr, err)
-			said.Answer = "unknown"
-		}
+		r.PartialErr = cmp.Or(r.PartialErr, err)
 		x.Constraints = append(x.Constraints, said)
-		switch said.Answer {
-		case "unknown":
-			x.Result = simulate.UnknownImage
-			for _, v := range said.Violations {
-				if v.Reason == "no-answer" {
-					r.PartialErr = cmp.Or(r.PartialErr, errors.New(v.Message))
-				}
-			}
-		case "refuses":
-			if x.Result != simulate.UnknownImage {
-				x.Result = simulate.RefusedImage
-			}
-		case "warns", "counts":
-			if x.Result == simulate.AllowedImage {
-				x.Result = simulate.WarnedImage
-			}
-		}
-		if said.Answer != "not-about-it" {
-			about++
+	}
+	if of.File == "" && x.NotAsked == "" {
+		x.LastDenial, err = workload.LastDenial(ctx, w.Session, of.Object)
+		if err != nil {
+			w.Remark("the last denial is unknown: %v", err)
 		}
 	}
-	switch {
-	case x.NotAsked != "":
-		x.Result, r.PartialErr = simulate.OutsideImage, nil
-	case about == 0:
-		x.Result = simulate.UnmatchedImage
+	var unknown error
+	x.Result, unknown = w.result(&x)
+	if r.PartialErr = cmp.Or(r.PartialErr, unknown); x.Result != simulate.UnknownImage {
+		r.PartialErr = nil
 	}
 	seen := make(map[string]bool)
 	for _, i := range images {
@@ -257,7 +265,8 @@ func (w *explainer) explain(ctx context.Context, of workload.Document) cli.Resul
 		}
 	}
 	x.ToDo = w.remediation(x)
-	r.Denied = x.Result == simulate.RefusedImage
+	// Without a check, the answer to whether the image policy admits it is no, too.
+	r.Denied = slices.Contains([]string{simulate.DeniedImage, simulate.OutsideImage, simulate.UnmatchedImage, simulate.UncheckedImage}, x.Result)
 	r.Value, r.Title, r.Rows = x, title+": "+x.Result, w.rows(x)
 	if !r.Denied && r.PartialErr == nil {
 		r.Names = []string{title}
@@ -265,9 +274,74 @@ func (w *explainer) explain(ctx context.Context, of workload.Document) cli.Resul
 	return r
 }
 
-// constraint simulates one constraint alone.
+// result returns the result of an explanation, and why it is unknown. It adds the problems
+// of the cluster.
+func (w *explainer) result(x *explanation) (string, error) {
+	live := w.e.Live
+	if x.NotAsked != "" {
+		return simulate.OutsideImage, nil
+	}
+	if live.Loose != "" && live.Unchecked == "" {
+		x.Problems = append(x.Problems, live.Loose)
+	}
+	switch {
+	case live.Gatekeeper.Err != nil:
+		return simulate.UnknownImage, cli.SharedError(live.Gatekeeper.Err)
+	case live.Unchecked != "":
+		x.Problems = append(x.Problems, live.Unchecked+": the API server admits every object unchecked")
+		return simulate.UncheckedImage, nil
+	case live.Gatekeeper.Down != "":
+		x.Problems = append(x.Problems, live.Gatekeeper.Down+", and failurePolicy is Fail, so the API server denies every Pod")
+		return simulate.DeniedImage, nil
+	}
+	tally := make(map[string]int)
+	for _, c := range x.Constraints {
+		tally[c.Answer]++
+	}
+	switch last := x.LastDenial; {
+	case tally["unknown"] > 0:
+		return simulate.UnknownImage, w.noAnswer(x.Constraints)
+	case tally["denies"] > 0:
+		return simulate.DeniedImage, nil
+	case tally["unmatched"] == len(x.Constraints):
+		return simulate.UnmatchedImage, nil
+	case last != nil && !last.Over && unanswered(last.Message) && time.Since(last.Time) < recent:
+		return simulate.UnknownImage, &cli.HintedError{
+			What: fmt.Errorf("the provider gave Gatekeeper no answer %s ago: %s", duration.HumanDuration(time.Since(last.Time)), cli.Clip(last.Message, 300)),
+			Hint: "the cluster's problems: kubectl oke-sign doctor",
+		}
+	case tally["warns"]+tally["counts"] > 0:
+		return simulate.WarnedImage, nil
+	}
+	return simulate.AllowedImage, nil
+}
+
+// unanswered reports whether a denial is for lack of an answer.
+func unanswered(message string) bool {
+	return strings.Contains(message, ": "+string(noAnswerCame)+": ") || strings.Contains(message, "failed calling webhook")
+}
+
+// recent is how old a denial without an answer may be to count against a yes.
+const recent = 5 * time.Minute
+
+// noAnswer returns why a constraint has no answer.
+func (w *explainer) noAnswer(constraints []explainedConstraint) error {
+	for i, c := range constraints {
+		if err := w.e.Live.Answers(w.e.Constraints[i].Object).Err; err != nil && c.Answer == "unknown" {
+			return cli.SharedError(err)
+		}
+		for _, v := range c.Violations {
+			if c.Answer == "unknown" && v.Reason == string(noAnswerCame) {
+				return errors.New(v.Message)
+			}
+		}
+	}
+	return nil
+}
+
+// constraint simulates one constraint alone. It is unknown with an error.
 func (w *explainer) constraint(ctx context.Context, of, c workload.Document) (explainedConstraint, error) {
-	said := explainedConstraint{Kind: c.Object.GetKind(), Name: c.Object.GetName(), Answer: "passes"}
+	said := explainedConstraint{Kind: c.Object.GetKind(), Name: c.Object.GetName(), Answer: "unknown"}
 	engine, err := gatekeeper.New(gatekeeper.Config{Ask: w.ask})
 	if err != nil {
 		return said, err
@@ -286,17 +360,20 @@ func (w *explainer) constraint(ctx context.Context, of, c workload.Document) (ex
 	all.Add("warn", d.Warnings)
 	all.Add("dryrun", d.DryRun)
 	said.Violations = all.Violations
+	down := w.e.Live.Answers(c.Object).Down != "" // so that Gatekeeper has no answer either
 	switch {
 	case d.Constraints == 0:
-		said.Answer = "not-about-it"
-	case slices.ContainsFunc(all.Violations, func(v workload.Violation) bool { return v.Action == "deny" && v.Reason == "no-answer" }):
+		said.Answer = "unmatched"
+	case !down && slices.ContainsFunc(all.Violations, func(v workload.Violation) bool { return v.Action == "deny" && v.Reason == string(noAnswerCame) }):
 		said.Answer = "unknown"
 	case len(d.Denied) > 0:
-		said.Answer = "refuses"
+		said.Answer = "denies"
 	case len(d.Warnings) > 0:
 		said.Answer = "warns"
 	case len(d.DryRun) > 0:
 		said.Answer = "counts"
+	default:
+		said.Answer = "passes"
 	}
 	return said, nil
 }
@@ -403,16 +480,24 @@ func (w *explainer) allowed() []signature.KeyID {
 func (w *explainer) rows(x explanation) [][]string {
 	var rows [][]string
 	add := func(step, answer, why string) { rows = append(rows, []string{step, answer, why}) }
-	asked := "yes"
-	if x.NotAsked != "" {
-		asked = "no"
-	} else if w.e.Webhook == nil {
-		asked = "unknown"
-		if w.e.Unknown == nil {
-			asked = "no"
+	asked, why := w.asked(x)
+	add("Gatekeeper is asked", asked, why)
+	for _, name := range slices.Sorted(maps.Keys(w.e.Live.Providers)) {
+		switch h := w.e.Live.Providers[name]; {
+		case x.NotAsked != "":
+		case h.Down != "":
+			add("provider "+name+" answers", "no", h.Down)
+		case h.Err != nil:
+			add("provider "+name+" answers", "unknown", h.Err.Error())
 		}
 	}
-	add("Gatekeeper is asked", asked, x.NotAsked)
+	if last := x.LastDenial; last != nil {
+		text := last.Message
+		if w.out.Format != "wide" {
+			text = cli.Brief(text)
+		}
+		add("last denial", duration.HumanDuration(time.Since(last.Time))+" ago", last.Object.Kind+"/"+last.Object.Name+": "+text)
+	}
 	for _, i := range x.Images {
 		pinned := "by digest"
 		if !i.Pinned {
@@ -459,9 +544,6 @@ func (w *explainer) rows(x explanation) [][]string {
 	told := make(map[string]bool)
 	for _, c := range x.Constraints {
 		name, answer := c.Kind+"/"+c.Name, c.Answer
-		if answer == "not-about-it" {
-			answer = "is not about it"
-		}
 		if len(c.Violations) == 0 {
 			add(name, answer, "")
 		}
@@ -491,6 +573,22 @@ func (w *explainer) rows(x explanation) [][]string {
 		add(step, fmt.Sprint(n+1), cli.ToCopy(todo))
 	}
 	return rows
+}
+
+// asked returns whether Gatekeeper is asked, and why not or with which problem.
+func (w *explainer) asked(x explanation) (asked, why string) {
+	live := w.e.Live
+	switch {
+	case x.NotAsked != "":
+		return "no", x.NotAsked
+	case live.Gatekeeper.Err != nil:
+		return "unknown", live.Gatekeeper.Err.Error()
+	case w.e.Webhook == nil:
+		return "no", strings.Join(x.Problems, "; ")
+	case live.Gatekeeper.Down != "":
+		return "no answer", strings.Join(x.Problems, "; ")
+	}
+	return "yes", strings.Join(x.Problems, "; ")
 }
 
 // policyReason is a reason that the Rego finds itself. Verdicts and reports of scans have
@@ -554,8 +652,8 @@ func exemption(ref string) string {
 
 func (w *explainer) remediation(x explanation) []string {
 	var found []string
-	if w.e.Webhook == nil && w.e.Unknown == nil {
-		found = append(found, "kubectl oke-sign doctor shows why Gatekeeper is not asked")
+	if len(x.Problems) > 0 || w.e.Live.Gatekeeper.Err != nil {
+		found = append(found, "kubectl oke-sign doctor shows what keeps Gatekeeper from answering")
 	}
 	if x.NotAsked != "" {
 		return found

@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -49,21 +50,25 @@ requires scans, and what would happen if its Pods restarted now:
   exempt       admitted only by an exemption of the policy
   break-glass  admitted only under break-glass
   warned       admitted with a warning, or counted by a dry run
-  refused      denied, or in a Pod of which another part is denied
+  denied       denied, or in a Pod of which another part is denied; also
+               because the provider or Gatekeeper does not answer
   unmatched    no constraint matches the Pod
   not-asked    Gatekeeper exempts the namespace
+  unchecked    Gatekeeper is missing, or does not answer and may be ignored
   unknown      a question had no answer
 
 status simulates the Pods here, with the Gatekeeper engine and the cluster's
 constraints. It asks OCI as you, once about each image. For an image without a
-digest it asks about the digest that the node reports.
+digest it asks about the digest that the node reports. It needs the rights to
+get Providers and to list EndpointSlices, Pods and Namespaces. While OCI does
+not answer, it still lists what runs.
 
 Exit code 0: all is known. 1: something is unknown.`,
 		Example: `  kubectl oke-sign status -A
 
   # What a new policy, or a node that fails, would cost
   kubectl oke-sign status -A -o json |
-    jq '.[] | select(.result == "refused") | .workloads'`,
+    jq '.[] | select(.result == "denied") | .workloads'`,
 		Args: cli.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := cmp.Or(workload.CheckSelector(o.selector), o.ValidateFlags(), o.out.Validate()); err != nil {
@@ -83,7 +88,7 @@ Exit code 0: all is known. 1: something is unknown.`,
 }
 
 var statusColumns = []cli.Column{{Name: "image"}, {Name: "pods"}, {Name: "pinned"}, {Name: "signed"}, {Name: "key"}, {Name: "signed at", Wide: true},
-	{Name: "signed by", Wide: true}, {Name: "scan", Wide: true}, {Name: "result"}, {Name: "workloads", Wide: true}, {Name: "why"}}
+	{Name: "signed by", Wide: true}, {Name: "scan", Wide: true}, {Name: "result"}, {Name: "workloads"}, {Name: "why"}}
 
 // columns returns the columns. The scan is a wide one unless a constraint requires scans.
 func (o *statusOptions) columns() []cli.Column {
@@ -118,9 +123,15 @@ func (o *statusOptions) results(ctx context.Context) ([]cli.Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	e.Live = enforcement.ReadLive(ctx, o.Session, e)
 	pods, err := workload.RunningPods(ctx, o.Session, namespace, o.selector)
 	if err != nil {
 		return nil, err
+	}
+	if len(pods) == 0 && namespace != "" {
+		if err := existing(e, namespace); err != nil {
+			return nil, err
+		}
 	}
 	if len(pods) == 0 {
 		what := "no Pod"
@@ -142,7 +153,7 @@ func (o *statusOptions) results(ctx context.Context) ([]cli.Result, error) {
 			running = append(running, digest)
 		}
 	}
-	j, err := simulate.Pods(ctx, &o.Terminal, simulate.OCI(o.Session), e, objects, running...)
+	j, err := simulate.Pods(ctx, &o.Terminal, simulate.Within(o.Timeout/2, simulate.OCI(o.Session)), e, objects, running...)
 	if err != nil {
 		return nil, err
 	}
@@ -159,7 +170,25 @@ func (o *statusOptions) results(ctx context.Context) ([]cli.Result, error) {
 		o.Remark("%s", scanSummary(found))
 	}
 	o.Remark("%s", ofPods)
+	o.warn(e.Live)
 	return results, nil
+}
+
+// warn tells what keeps the cluster from answering, whatever OCI says.
+func (o *statusOptions) warn(live *enforcement.Live) {
+	switch {
+	case live.Unchecked != "":
+		o.Remark("%s: the API server admits every object unchecked; run kubectl oke-sign doctor", live.Unchecked)
+	case live.Gatekeeper.Down != "":
+		o.Remark("%s, so the API server denies every Pod; run kubectl oke-sign doctor", live.Gatekeeper.Down)
+	case live.Loose != "":
+		o.Remark("%s; run kubectl oke-sign doctor", live.Loose)
+	}
+	for _, name := range slices.Sorted(maps.Keys(live.Providers)) {
+		if h := live.Providers[name]; h.Down != "" {
+			o.Remark("%s: images that need its answer are denied; run kubectl oke-sign doctor", h.Down)
+		}
+	}
 }
 
 // nameKeys looks up the names of keys and, if the format shows it, who signed. Neither
@@ -225,15 +254,21 @@ func (o *statusOptions) result(s simulate.ImageStatus) cli.Result {
 	name, key, at := cli.Brief(s.Image), cli.Clip(cmp.Or(s.KeyName, signature.Short(v.Key)), 40), v.SignedAt
 	if o.out.Format == "wide" {
 		name, key = s.Image, cmp.Or(v.Key)
-	} else {
-		why = cli.Clip(why, 80)
 	}
 	var owners []string
 	for _, w := range s.Workloads {
-		owners = append(owners, w.Title())
+		if name := w.Kind + "/" + w.Name; o.allNamespaces || o.out.Format == "wide" {
+			owners = append(owners, w.Title())
+		} else {
+			owners = append(owners, name)
+		}
 	}
-	if more := len(owners) - 3; more > 0 {
-		owners = append(owners[:3], fmt.Sprintf("and %d more", more))
+	shown := 1
+	if o.out.Format == "wide" {
+		shown = 3
+	}
+	if more := len(owners) - shown; more > 0 {
+		owners = append(owners[:shown], fmt.Sprintf("and %d more", more))
 	}
 	r.Rows = [][]string{{name, fmt.Sprint(s.Pods), pinned, s.Signed(), key, at, s.SignedBy, s.Scanned(), s.Result, strings.Join(owners, ", "), why}}
 	return r
@@ -312,7 +347,7 @@ func summary(j simulate.Simulation, found []*simulate.ImageStatus, pods int) (of
 	}
 	again := map[string]int{
 		"admitted": worst[simulate.AllowedImage], "admitted with a warning": worst[simulate.WarnedImage], "under break-glass": worst[simulate.BreakGlassImage], "exempt": worst[simulate.ExemptImage],
-		"denied": worst[simulate.RefusedImage], "not known": worst[simulate.UnknownImage], "not checked": worst[simulate.OutsideImage] + worst[simulate.UnmatchedImage],
+		"denied": worst[simulate.DeniedImage], "not known": worst[simulate.UnknownImage], "not checked": worst[simulate.OutsideImage] + worst[simulate.UnmatchedImage] + worst[simulate.UncheckedImage],
 	}
 	return fmt.Sprintf("%s: %s", cli.Count(len(images), "image"), list(tally, "signed", "not signed", "unknown", "of other registries", "with an ambiguous name")),
 		fmt.Sprintf("%s, if they restarted now: %s", cli.Count(pods, "Pod"), list(again, "admitted", "admitted with a warning", "under break-glass", "exempt", "denied", "not known", "not checked"))

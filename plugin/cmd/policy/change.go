@@ -286,7 +286,7 @@ func (o *changeOptions) look(ctx context.Context, before Enforced, after *constr
 	if err != nil {
 		return &cli.HintedError{What: fmt.Errorf("checking running workloads: %w", cli.StopCause(bounded, err)), Hint: "nothing was changed; --yes changes the policy without this check"}
 	}
-	newly, unknown := p.only(true, resultRefused), p.only(false, resultUnknown)
+	newly, unknown := p.only(true, resultDenied), p.only(false, resultUnknown)
 	if len(newly) == 0 && len(unknown) == 0 {
 		return nil
 	}

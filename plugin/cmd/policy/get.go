@@ -86,7 +86,7 @@ func scansAs(o *unstructured.Unstructured) shownScans {
 // String returns what happens to images under the constraint.
 func (s shownScans) String() string {
 	does := map[string]string{constraint.Warn: "warned of", constraint.DryRun: "counted"}[s.Action]
-	text := fmt.Sprintf("%s with problems of severity %s or worse", cmp.Or(does, "refused"), s.MaxSeverity)
+	text := fmt.Sprintf("%s with problems of severity %s or worse", cmp.Or(does, "denied"), s.MaxSeverity)
 	if len(s.Ignore) > 0 {
 		text += ", but for " + strings.Join(s.Ignore, ", ")
 	}

@@ -31,7 +31,7 @@ preview show them, and no command here changes them.`,
 		Example: `  # Only images signed by this key run from now on
   kubectl oke-sign policy set --key image-key
 
-  # What would be refused if the policy were enforced?
+  # What would be denied if the policy were enforced?
   kubectl oke-sign policy preview --mode deny`,
 
 		SuggestionsMinimumDistance: 2,

@@ -10,7 +10,7 @@ import (
 )
 
 // Whether a policy is enforced, Gatekeeper's Pods say in the status of each
-// constraint: those that refuse, and not the audit's alone.
+// constraint: those that deny, and not the audit's alone.
 func TestTakenUp(t *testing.T) {
 	pod := func(id string, generation int64, enforced bool, operations ...any) any {
 		return map[string]any{"id": id, "observedGeneration": generation, "enforced": enforced, "operations": operations}
@@ -29,7 +29,7 @@ func TestTakenUp(t *testing.T) {
 		"all have, the audit as it was":      {[]any{pod("audit", 1, true, "audit"), pod("a", 2, true, "webhook")}, "", "audit"},
 		"all that are asked have":            {[]any{audit, pod("a", 2, true, "webhook"), pod("b", 2, true, "webhook")}, "a b", ""},
 		"one that is asked has said nothing": {[]any{audit, pod("a", 2, true, "webhook")}, "a b", "b"},
-		"what only mutates refuses nobody":   {[]any{audit, pod("m", 2, true, "mutation-webhook")}, "", "Gatekeeper's webhook"},
+		"what only mutates denies nothing":   {[]any{audit, pod("m", 2, true, "mutation-webhook")}, "", "Gatekeeper's webhook"},
 	} {
 		o := &unstructured.Unstructured{Object: map[string]any{
 			"metadata": map[string]any{"generation": int64(2)}, "status": map[string]any{"byPod": tc.pods},

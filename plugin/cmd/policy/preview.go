@@ -141,7 +141,7 @@ func (o *changeOptions) previewed(ctx context.Context, namespace string, out cli
 	switch {
 	case len(p.only(false, resultUnknown)) > 0:
 		return cli.ErrFailed
-	case len(p.only(false, resultRefused)) > 0:
+	case len(p.only(false, resultDenied)) > 0:
 		return cli.ErrNo
 	}
 	return nil
@@ -150,7 +150,7 @@ func (o *changeOptions) previewed(ctx context.Context, namespace string, out cli
 // Results of a workload under a policy.
 const (
 	resultAllowed = "allowed"
-	resultRefused = "refused"
+	resultDenied  = "denied"
 	resultWarned  = "warned"
 	resultCounted = "counted" // by the audit; in a dry run
 	resultUnknown = "unknown"
@@ -299,7 +299,7 @@ func previewPod(ctx context.Context, j *simulate.Engines, pod *unstructured.Unst
 	c.Add("dryrun", d.DryRun)
 	w := workloadPreview{Result: resultAllowed, Violations: c.Violations}
 	for _, v := range c.Violations {
-		result := map[string]string{"deny": resultRefused, "warn": resultWarned, "dryrun": resultCounted}[v.Action]
+		result := map[string]string{"deny": resultDenied, "warn": resultWarned, "dryrun": resultCounted}[v.Action]
 		if v.Reason == noAnswer {
 			result = resultUnknown
 		}
@@ -313,7 +313,7 @@ func previewPod(ctx context.Context, j *simulate.Engines, pod *unstructured.Unst
 // worse returns the result that outweighs the other. A Pod that is denied for one reason
 // is denied, whatever else is unknown.
 func worse(a, b string) string {
-	order := []string{resultAllowed, resultCounted, resultWarned, resultUnknown, resultRefused}
+	order := []string{resultAllowed, resultCounted, resultWarned, resultUnknown, resultDenied}
 	return order[max(slices.Index(order, a), slices.Index(order, b))]
 }
 
@@ -341,10 +341,10 @@ func (p previewResult) data(workloads []workloadPreview, wide bool) cli.Document
 		}
 		at := &d.Sections[len(d.Sections)-1]
 		result := w.Result
-		if result == resultRefused && !w.New {
-			result = "refused already"
+		if result == resultDenied && !w.New {
+			result = "denied already"
 		}
-		if w.Result == resultRefused {
+		if w.Result == resultDenied {
 			d.Names = append(d.Names, w.Workload.Namespace+"/"+w.Workload.Kind+"/"+w.Workload.Name)
 		}
 		name, pods := w.Workload.Kind+"/"+w.Workload.Name, fmt.Sprint(w.Pods)
@@ -376,13 +376,13 @@ func (p previewResult) summary() string {
 		tally[w.Result]++
 	}
 	var parts []string
-	for _, r := range []string{resultAllowed, resultRefused, resultWarned, resultCounted, resultUnknown} {
+	for _, r := range []string{resultAllowed, resultDenied, resultWarned, resultCounted, resultUnknown} {
 		if tally[r] > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", tally[r], r))
 		}
 	}
 	text := fmt.Sprintf("%s of %s in %s: %s", cli.Count(p.pods, "running Pod"), cli.Count(len(p.workloads), "workload"), cli.Count(p.namespaces, "namespace"), cmp.Or(strings.Join(parts, ", "), "nothing to judge"))
-	if n := len(p.only(true, resultRefused)); n > 0 && n < tally[resultRefused] {
+	if n := len(p.only(true, resultDenied)); n > 0 && n < tally[resultDenied] {
 		text += fmt.Sprintf(" (%d of them newly)", n)
 	}
 	if len(p.leftOut) > 0 {

@@ -13,6 +13,7 @@ import (
 	"github.com/oke-sign/oke-sign/plugin/cli"
 	"github.com/oke-sign/oke-sign/plugin/connect"
 	"github.com/oke-sign/oke-sign/plugin/constraint"
+	"github.com/oke-sign/oke-sign/plugin/enforcement"
 	"github.com/oke-sign/oke-sign/plugin/gatekeeper"
 	"github.com/oke-sign/oke-sign/plugin/simulate"
 	"github.com/oke-sign/oke-sign/plugin/workload"
@@ -47,7 +48,7 @@ func (f *policyFlags) bind(flags *pflag.FlagSet) {
 	flags.StringVar(&r.MaxDuration, "break-glass-max", "", "Longest `TIME` of a break-glass use, such as 90m or 8h.")
 	flags.BoolVar(&r.Report, "break-glass-report", false, "Warn of every use of break-glass. A new policy does.")
 	flags.StringSliceVar(&p.Scope.Namespaces, "namespaces", nil, "`NAMESPACES` that the policy applies to, such as prod,shop-*; all unless given.")
-	flags.StringSliceVar(&p.Scope.ExcludedNamespaces, "exclude-namespaces", nil, "`NAMESPACES` that the policy does not apply to.")
+	flags.StringSliceVar(&p.Scope.ExcludedNamespaces, "exclude-namespaces", nil, "`NAMESPACES` that the policy does not apply to; kube-system and those of Gatekeeper and the provider in a new policy.")
 	flags.StringVar(&p.Scope.NamespaceSelector, "namespace-selector", "", "Label `SELECTOR` for the namespaces that the policy applies to.")
 	flags.StringVar(&p.Scope.PodSelector, "pod-selector", "", "Label `SELECTOR` for the Pods that the policy applies to. The creator of a Pod chooses its labels.")
 	flags.StringVar(&p.Provider, "provider", "", "`NAME` of the Provider that Gatekeeper asks; oke-sign unless given.")
@@ -162,13 +163,15 @@ func newSet(s *connect.Session) *cobra.Command {
 		Use:   "set [--key KEY]... [--mode MODE] [...]",
 		Short: "Make an image policy, or change its settings",
 		Long: `Make an image policy, or change its settings. Settings without a flag stay as
-they are. A list replaces the old list, and an empty list removes it. With
+they are. A list replaces the old list, and an empty list removes it. A new
+policy exempts kube-system and the namespaces of Gatekeeper and the provider, as
+the chart oke-sign-policy does; --exclude-namespaces replaces them. With
 --gitops, -f names manifests whose policy is changed instead of the cluster's.
 If no kubeconfig names a cluster, --gitops prints a new policy.
 
-A change that would deny running workloads needs --yes. A change whose effect is
-unknown needs it too. A policy without keys admits every image of OCI Registry,
-and needs --allow-any.`,
+A change that would deny running workloads needs --yes. A change after which the
+policy applies to no Pod, or whose effect is unknown, needs it too. A policy
+without keys admits every image of OCI Registry, and needs --allow-any.`,
 		Example: `  # Only images signed by image-key may run: preview, then warn, then deny
   kubectl oke-sign policy set --key image-key --preview
   kubectl oke-sign policy set --key image-key --mode warn
@@ -208,6 +211,8 @@ func (o *policySetOptions) edit(ctx context.Context, before Enforced) (*constrai
 	p := constraint.Default()
 	if before.Policy != nil {
 		p = before.Policy.Clone()
+	} else {
+		p.Scope.ExcludedNamespaces = o.exempted(ctx, cmp.Or(o.policy.Provider, p.Provider))
 	}
 	keys, err := addable(ctx, o.Session, o.keys, p.Keys)
 	if err == nil {
@@ -226,6 +231,26 @@ func (o *policySetOptions) edit(ctx context.Context, before Enforced) (*constrai
 		}
 	}
 	return &p, err
+}
+
+// exempted returns the namespaces that a new policy exempts, as the chart oke-sign-policy
+// does: kube-system, and those of Gatekeeper and of the provider. A name that no namespace
+// has would be free for anybody who may create namespaces.
+func (o *policySetOptions) exempted(ctx context.Context, provider string) []string {
+	gatekeeper, home := "gatekeeper-system", "oke-sign"
+	if !o.Kube.Leads() {
+		return []string{"kube-system", gatekeeper, home}
+	}
+	ctx, cancel := o.WithTimeout(ctx)
+	defer cancel()
+	e := enforcement.Scope(ctx, o.Session, "")
+	if e.Webhook != nil && e.Webhook.ClientConfig.Service != nil {
+		gatekeeper = e.Webhook.ClientConfig.Service.Namespace
+	}
+	home = cmp.Or(enforcement.ProviderNamespace(ctx, o.Session, provider), home)
+	return slices.DeleteFunc(slices.Compact([]string{"kube-system", gatekeeper, home}), func(name string) bool {
+		return e.Unlisted == nil && e.Namespaces[name] == nil
+	})
 }
 
 // schemasAccept checks a policy against the schemas of its constraints, as the API server
