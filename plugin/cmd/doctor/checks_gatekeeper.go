@@ -21,7 +21,7 @@ func checkGatekeeper(f *facts) []finding {
 	}
 	webhook := f.operations("webhook")
 	if len(webhook) == 0 {
-		return []finding{fails(helmInstall, "no Deployment with Gatekeeper's webhook in namespace %s", f.gatekeeperNamespace())}
+		return []finding{fails(helmInstall(), "no Deployment with Gatekeeper's webhook in namespace %s", f.gatekeeperNamespace())}
 	}
 	var found []finding
 	for _, d := range f.gatekeeper.is {
@@ -42,7 +42,7 @@ func checkGatekeeper(f *facts) []finding {
 		}
 	}
 	if len(f.operations("audit")) == 0 {
-		found = append(found, warns(helmInstall, "no audit runs: images that ran before the policy are not reported"))
+		found = append(found, warns(helmInstall(), "no audit runs: images that ran before the policy are not reported"))
 	}
 	return found
 }
@@ -54,10 +54,9 @@ func checkVersion(f *facts) []finding {
 	var found []finding
 	for _, d := range f.operations("webhook") {
 		for _, c := range d.Spec.Template.Spec.Containers {
-			image, _, _ := strings.Cut(c.Image, "@")
-			tag := image[strings.LastIndexAny(image, ":/")+1:]
+			tag := tagOf(c.Image)
 			v, err := version.ParseSemantic(tag)
-			update := "helm upgrade gatekeeper gatekeeper/gatekeeper -n " + d.Namespace + " --values gatekeeper-values.yaml"
+			update := f.helmUpgrade(" --version "+strings.TrimPrefix(newestGatekeeper, "v")) + " --reset-then-reuse-values"
 			switch {
 			case err != nil:
 				found = append(found, warns("use an image of Gatekeeper whose tag is its version", "%s has no version in its tag", cli.Printable(c.Image)))
@@ -79,7 +78,7 @@ func checkFailurePolicy(f *facts) []finding {
 	case err != nil:
 		return []finding{unknown(err)}
 	case w == nil:
-		return []finding{fails(helmInstall, "the webhook %s does not exist, so no object is denied", enforcement.ValidationWebhook)}
+		return []finding{fails(helmInstall(), "the webhook %s does not exist, so no object is denied", enforcement.ValidationWebhook)}
 	}
 	var found []finding
 	if w.FailurePolicy == nil || *w.FailurePolicy == admissionregistrationv1.Fail {
@@ -182,7 +181,7 @@ func checkNamespaces(f *facts) []finding {
 		found = append(found, holds("as intended: %s; the policy does not apply there, so restrict who may create Pods", strings.Join(expected, ", ")))
 	}
 	if len(found) == 0 && w != nil {
-		found = append(found, warns("use the exemptions of gatekeeper-values.yaml", "no namespace is exempt: while Gatekeeper is down, no Pod of kube-system can start"))
+		found = append(found, warns(f.upgradeGatekeeper(`'validatingWebhookExemptNamespacesLabels.kubernetes\.io/metadata\.name={kube-system,`+f.providerNamespace()+"}'"), "no namespace is exempt: while Gatekeeper is down, no Pod of kube-system can start"))
 	}
 	return found
 }
@@ -234,4 +233,5 @@ func checkResponseCache(f *facts) []finding {
 const (
 	oldestGatekeeper = "v3.11.0"
 	testedGatekeeper = "v3.23.0"
+	newestGatekeeper = "v3.23.1"
 )

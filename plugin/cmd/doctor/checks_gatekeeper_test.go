@@ -1,9 +1,67 @@
 package doctor_test
 
 import (
+	"encoding/json"
+	"os"
 	"slices"
+	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"sigs.k8s.io/yaml"
+
+	"github.com/oke-sign/oke-sign/plugin/cmd/doctor"
 )
+
+// The command that installs Gatekeeper sets the values of gatekeeper-values.yaml.
+func TestHelmInstall(t *testing.T) {
+	text, err := os.ReadFile("../../../charts/oke-sign/gatekeeper-values.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want map[string]any
+	if err := yaml.Unmarshal(text, &want); err != nil {
+		t.Fatal(err)
+	}
+	got := make(map[string]any)
+	for name, value := range doctor.GatekeeperValues() {
+		var v any
+		if err := json.Unmarshal([]byte(value), &v); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		got[name] = v
+		if !strings.Contains(doctor.HelmInstall(), name+"="+value) || strings.Contains(value, "'") {
+			t.Errorf("the command does not set %s=%s", name, value)
+		}
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("gatekeeper-values.yaml -, the command +:\n%s", diff)
+	}
+}
+
+// A report begins with the worst findings, and ends with one thing to do.
+func TestBySeverity(t *testing.T) {
+	w := newWorld(t)
+	all(at(webhook, "Ignore", "webhooks,0,failurePolicy"), unread("ConstraintTemplate", forbidden), at(glass, nil, "spec,parameters,maxDuration"))(w)
+	found, err := w.Findings("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var states []string
+	sorted, next := doctor.Sorted(found)
+	for _, x := range sorted {
+		states = append(states, x.State)
+	}
+	if got := slices.Compact(states); !slices.Equal(got, []string{"fails", "unknown", "warns", "skipped", "holds"}) {
+		t.Errorf("states in the order %v", got)
+	}
+	if want := "webhook fails closed: helm upgrade "; !strings.HasPrefix(next, want) {
+		t.Errorf("next: %s, want %s", next, want)
+	}
+	if _, next := doctor.Sorted(nil); next != "" {
+		t.Errorf("without a finding, next: %s", next)
+	}
+}
 
 func TestGatekeeperRuns(t *testing.T) {
 	told(t, "gatekeeper runs", map[string]row{
@@ -13,11 +71,11 @@ func TestGatekeeperRuns(t *testing.T) {
 		}},
 		"no Gatekeeper": {gone(manager), []string{
 			"fails: no Deployment with Gatekeeper's webhook in namespace gatekeeper-system",
-			"-> helm install gatekeeper gatekeeper/gatekeeper -n gatekeeper-system --create-namespace --wait --values gatekeeper-values.yaml",
+			"-> " + doctor.HelmInstall(),
 		}},
 		"Gatekeeper elsewhere, and none there": {all(gone(manager), at(webhook, "policy", "webhooks,0,clientConfig,service,namespace")), []string{
 			"fails: no Deployment with Gatekeeper's webhook in namespace policy",
-			"-> helm install gatekeeper gatekeeper/gatekeeper -n gatekeeper-system --create-namespace --wait --values gatekeeper-values.yaml",
+			"-> " + doctor.HelmInstall(),
 		}},
 		"no Pod of the webhook is ready": {at(manager, int64(0), "status,readyReplicas"), []string{
 			"holds: gatekeeper-audit: 1 of 1 Pods ready",
@@ -27,12 +85,12 @@ func TestGatekeeperRuns(t *testing.T) {
 		"one replica": {at(manager, int64(1), "spec,replicas"), []string{
 			"holds: gatekeeper-audit: 1 of 1 Pods ready",
 			"warns: gatekeeper-controller-manager has one replica: while its node is drained, no object can be created",
-			"-> helm upgrade gatekeeper gatekeeper/gatekeeper -n gatekeeper-system --reuse-values --set replicas=3",
+			"-> helm upgrade gatekeeper gatekeeper --repo https://open-policy-agent.github.io/gatekeeper/charts --version 3.23.1 -n gatekeeper-system --reuse-values --set replicas=3",
 		}},
 		"a Deployment that says no replicas has one": {at(manager, nil, "spec,replicas"), []string{
 			"holds: gatekeeper-audit: 1 of 1 Pods ready",
 			"warns: gatekeeper-controller-manager has one replica: while its node is drained, no object can be created",
-			"-> helm upgrade gatekeeper gatekeeper/gatekeeper -n gatekeeper-system --reuse-values --set replicas=3",
+			"-> helm upgrade gatekeeper gatekeeper --repo https://open-policy-agent.github.io/gatekeeper/charts --version 3.23.1 -n gatekeeper-system --reuse-values --set replicas=3",
 		}},
 		"one of three Pods is ready": {at(manager, int64(1), "status,readyReplicas"), []string{
 			"holds: gatekeeper-audit: 1 of 1 Pods ready",
@@ -41,7 +99,7 @@ func TestGatekeeperRuns(t *testing.T) {
 		"no audit": {gone(audit), []string{
 			"holds: gatekeeper-controller-manager: 3 of 3 Pods ready",
 			"warns: no audit runs: images that ran before the policy are not reported",
-			"-> helm install gatekeeper gatekeeper/gatekeeper -n gatekeeper-system --create-namespace --wait --values gatekeeper-values.yaml",
+			"-> " + doctor.HelmInstall(),
 		}},
 		"no Pod of the audit is ready": {at(audit, int64(0), "status,readyReplicas"), []string{
 			"warns: gatekeeper-audit has no ready Pod",
@@ -62,15 +120,15 @@ func TestGatekeeperVersion(t *testing.T) {
 		}},
 		"too old to ask providers": {at(manager, "openpolicyagent/gatekeeper:v3.10.0@sha256:00", managerImage), []string{
 			"fails: v3.10.0 does not ask providers by default, and cannot load the templates",
-			"-> helm upgrade gatekeeper gatekeeper/gatekeeper -n gatekeeper-system --values gatekeeper-values.yaml",
+			"-> helm upgrade gatekeeper gatekeeper --repo https://open-policy-agent.github.io/gatekeeper/charts --version 3.23.1 -n gatekeeper-system --reset-then-reuse-values",
 		}},
 		"older than the tested one": {at(manager, "openpolicyagent/gatekeeper:v3.22.2", managerImage), []string{
 			"warns: v3.22.2 is older than v3.23.0, the version that the policies are tested with",
-			"-> helm upgrade gatekeeper gatekeeper/gatekeeper -n gatekeeper-system --values gatekeeper-values.yaml",
+			"-> helm upgrade gatekeeper gatekeeper --repo https://open-policy-agent.github.io/gatekeeper/charts --version 3.23.1 -n gatekeeper-system --reset-then-reuse-values",
 		}},
 		"a candidate of the tested one": {at(manager, "openpolicyagent/gatekeeper:v3.23.0-rc.1", managerImage), []string{
 			"warns: v3.23.0-rc.1 is older than v3.23.0, the version that the policies are tested with",
-			"-> helm upgrade gatekeeper gatekeeper/gatekeeper -n gatekeeper-system --values gatekeeper-values.yaml",
+			"-> helm upgrade gatekeeper gatekeeper --repo https://open-policy-agent.github.io/gatekeeper/charts --version 3.23.1 -n gatekeeper-system --reset-then-reuse-values",
 		}},
 		"the tested one": {at(manager, "openpolicyagent/gatekeeper:v3.23.0", managerImage), []string{
 			"holds: v3.23.0",
@@ -105,19 +163,19 @@ func TestWebhookFailsClosed(t *testing.T) {
 		}},
 		"no webhook configuration": {gone(webhook), []string{
 			"fails: the webhook validation.gatekeeper.sh does not exist, so no object is denied",
-			"-> helm install gatekeeper gatekeeper/gatekeeper -n gatekeeper-system --create-namespace --wait --values gatekeeper-values.yaml",
+			"-> " + doctor.HelmInstall(),
 		}},
 		"a configuration with another webhook only": {at(webhook, "other", "webhooks,0,name"), []string{
 			"fails: the webhook validation.gatekeeper.sh does not exist, so no object is denied",
-			"-> helm install gatekeeper gatekeeper/gatekeeper -n gatekeeper-system --create-namespace --wait --values gatekeeper-values.yaml",
+			"-> " + doctor.HelmInstall(),
 		}},
 		"a configuration without webhooks": {at(webhook, nil, "webhooks"), []string{
 			"fails: the webhook validation.gatekeeper.sh does not exist, so no object is denied",
-			"-> helm install gatekeeper gatekeeper/gatekeeper -n gatekeeper-system --create-namespace --wait --values gatekeeper-values.yaml",
+			"-> " + doctor.HelmInstall(),
 		}},
 		"failurePolicy Ignore": {at(webhook, "Ignore", "webhooks,0,failurePolicy"), []string{
 			"fails: failurePolicy is Ignore: the API server admits objects when Gatekeeper does not answer in time",
-			"-> helm upgrade gatekeeper gatekeeper/gatekeeper -n gatekeeper-system --reuse-values --set validatingWebhookFailurePolicy=Fail",
+			"-> helm upgrade gatekeeper gatekeeper --repo https://open-policy-agent.github.io/gatekeeper/charts --version 3.23.1 -n gatekeeper-system --reuse-values --set validatingWebhookFailurePolicy=Fail",
 		}},
 		"no failurePolicy, which Kubernetes takes for Fail": {at(webhook, nil, "webhooks,0,failurePolicy"), []string{
 			"holds: failurePolicy Fail",
@@ -256,11 +314,11 @@ func TestNamespacesLeftOut(t *testing.T) {
 		}},
 		"no namespace": {at(webhook, nil, "webhooks,0,namespaceSelector"), []string{
 			"warns: no namespace is exempt: while Gatekeeper is down, no Pod of kube-system can start",
-			"-> use the exemptions of gatekeeper-values.yaml",
+			`-> helm upgrade gatekeeper gatekeeper --repo https://open-policy-agent.github.io/gatekeeper/charts --version 3.23.1 -n gatekeeper-system --reuse-values --set 'validatingWebhookExemptNamespacesLabels.kubernetes\.io/metadata\.name={kube-system,oke-sign}'`,
 		}},
 		"an invalid namespace selector": {at(webhook, []any{map[string]any{"key": "a", "operator": "Near"}}, "webhooks,0,namespaceSelector,matchExpressions"), []string{
 			"warns: no namespace is exempt: while Gatekeeper is down, no Pod of kube-system can start",
-			"-> use the exemptions of gatekeeper-values.yaml",
+			`-> helm upgrade gatekeeper gatekeeper --repo https://open-policy-agent.github.io/gatekeeper/charts --version 3.23.1 -n gatekeeper-system --reuse-values --set 'validatingWebhookExemptNamespacesLabels.kubernetes\.io/metadata\.name={kube-system,oke-sign}'`,
 		}},
 		"the Config may not be read": {unread("Config", forbidden), []string{
 			"unknown: objects is forbidden: you may not",
@@ -285,18 +343,18 @@ func TestExternalData(t *testing.T) {
 		}},
 		"off": {at(manager, []any{"--enable-external-data=false"}, args), []string{
 			"fails: gatekeeper-controller-manager runs with --enable-external-data=false: it asks no provider, and denies every image of OCI Registry",
-			"-> helm upgrade gatekeeper gatekeeper/gatekeeper -n gatekeeper-system --reuse-values --set enableExternalData=true",
+			"-> helm upgrade gatekeeper gatekeeper --repo https://open-policy-agent.github.io/gatekeeper/charts --version 3.23.1 -n gatekeeper-system --reuse-values --set enableExternalData=true",
 		}},
 		"off, in two words": {at(audit, []any{"--enable-external-data", "false"}, args), []string{
 			"fails: gatekeeper-audit runs with --enable-external-data=false: it asks no provider, and denies every image of OCI Registry",
-			"-> helm upgrade gatekeeper gatekeeper/gatekeeper -n gatekeeper-system --reuse-values --set enableExternalData=true",
+			"-> helm upgrade gatekeeper gatekeeper --repo https://open-policy-agent.github.io/gatekeeper/charts --version 3.23.1 -n gatekeeper-system --reuse-values --set enableExternalData=true",
 		}},
 		"on, in one word": {at(manager, []any{"--enable-external-data", "--operation=webhook"}, args), []string{
 			"holds: on",
 		}},
 		"an invalid value": {at(manager, []any{"--enable-external-data=perhaps"}, args), []string{
 			"fails: gatekeeper-controller-manager runs with --enable-external-data=perhaps: it asks no provider, and denies every image of OCI Registry",
-			"-> helm upgrade gatekeeper gatekeeper/gatekeeper -n gatekeeper-system --reuse-values --set enableExternalData=true",
+			"-> helm upgrade gatekeeper gatekeeper --repo https://open-policy-agent.github.io/gatekeeper/charts --version 3.23.1 -n gatekeeper-system --reuse-values --set enableExternalData=true",
 		}},
 		"the flag of something else": {at(manager, []any{"--disable-enable-external-data=false", "enable-external-data=false"}, args), []string{
 			"holds: on",
@@ -316,22 +374,22 @@ func TestResponseCache(t *testing.T) {
 		}},
 		"three minutes": {at(manager, []any{"--external-data-provider-response-cache-ttl=3m"}, args), []string{
 			"warns: Gatekeeper caches answers for 3m0s: for that time a disabled key still counts, and a new signature does not",
-			"-> helm upgrade gatekeeper gatekeeper/gatekeeper -n gatekeeper-system --reuse-values --set externaldataProviderResponseCacheTTL=30s",
+			"-> helm upgrade gatekeeper gatekeeper --repo https://open-policy-agent.github.io/gatekeeper/charts --version 3.23.1 -n gatekeeper-system --reuse-values --set externaldataProviderResponseCacheTTL=30s",
 		}},
 		"a minute": {at(manager, []any{"--external-data-provider-response-cache-ttl", "60s"}, args), []string{
 			"holds: 1m0s",
 		}},
 		"a second more": {at(manager, []any{"-external-data-provider-response-cache-ttl=61s"}, args), []string{
 			"warns: Gatekeeper caches answers for 1m1s: for that time a disabled key still counts, and a new signature does not",
-			"-> helm upgrade gatekeeper gatekeeper/gatekeeper -n gatekeeper-system --reuse-values --set externaldataProviderResponseCacheTTL=30s",
+			"-> helm upgrade gatekeeper gatekeeper --repo https://open-policy-agent.github.io/gatekeeper/charts --version 3.23.1 -n gatekeeper-system --reuse-values --set externaldataProviderResponseCacheTTL=30s",
 		}},
 		"the default": {at(manager, []any{}, args), []string{
 			"warns: Gatekeeper caches answers for 3m0s: for that time a disabled key still counts, and a new signature does not",
-			"-> helm upgrade gatekeeper gatekeeper/gatekeeper -n gatekeeper-system --reuse-values --set externaldataProviderResponseCacheTTL=30s",
+			"-> helm upgrade gatekeeper gatekeeper --repo https://open-policy-agent.github.io/gatekeeper/charts --version 3.23.1 -n gatekeeper-system --reuse-values --set externaldataProviderResponseCacheTTL=30s",
 		}},
 		"an invalid time: the default counts": {at(manager, []any{"--external-data-provider-response-cache-ttl=soon"}, args), []string{
 			"warns: Gatekeeper caches answers for 3m0s: for that time a disabled key still counts, and a new signature does not",
-			"-> helm upgrade gatekeeper gatekeeper/gatekeeper -n gatekeeper-system --reuse-values --set externaldataProviderResponseCacheTTL=30s",
+			"-> helm upgrade gatekeeper gatekeeper --repo https://open-policy-agent.github.io/gatekeeper/charts --version 3.23.1 -n gatekeeper-system --reuse-values --set externaldataProviderResponseCacheTTL=30s",
 		}},
 		"Deployments may not be listed": {unread("Deployment", forbidden), []string{
 			"unknown: objects is forbidden: you may not",

@@ -10,11 +10,11 @@ func TestTagsArePinned(t *testing.T) {
 		"no rule": {gone(pin), nil},
 		"no webhook": {gone(mutation), []string{
 			"warns: the webhook mutation.gatekeeper.sh does not exist: no tag is pinned, and Pods with tags are denied",
-			"-> helm upgrade gatekeeper gatekeeper/gatekeeper -n gatekeeper-system --reuse-values --set disableMutation=false",
+			"-> helm upgrade gatekeeper gatekeeper --repo https://open-policy-agent.github.io/gatekeeper/charts --version 3.23.1 -n gatekeeper-system --reuse-values --set disableMutation=false",
 		}},
 		"another webhook": {at(mutation, "other", "webhooks,0,name"), []string{
 			"warns: the webhook mutation.gatekeeper.sh does not exist: no tag is pinned, and Pods with tags are denied",
-			"-> helm upgrade gatekeeper gatekeeper/gatekeeper -n gatekeeper-system --reuse-values --set disableMutation=false",
+			"-> helm upgrade gatekeeper gatekeeper --repo https://open-policy-agent.github.io/gatekeeper/charts --version 3.23.1 -n gatekeeper-system --reuse-values --set disableMutation=false",
 		}},
 		"a rule that refuses without an answer": {at(pin, "Fail", "spec,parameters,assign,externalData,failurePolicy"), []string{
 			"warns: Assign/pin denies Pods while the provider does not answer, in every mode of the policy and under break-glass",

@@ -392,11 +392,11 @@ func TestAuditListsAll(t *testing.T) {
 		}},
 		"a list that is cut": {at(signed, int64(101), "status,totalViolations"), []string{
 			"warns: OKESignedImages/signed has 101 violations, and the audit lists 0 of them",
-			"-> helm upgrade gatekeeper gatekeeper/gatekeeper -n gatekeeper-system --reuse-values --set constraintViolationsLimit=500",
+			"-> helm upgrade gatekeeper gatekeeper --repo https://open-policy-agent.github.io/gatekeeper/charts --version 3.23.1 -n gatekeeper-system --reuse-values --set constraintViolationsLimit=500",
 		}},
 		"a list that is cut far below": {all(at(signed, int64(1200), "status,totalViolations"), at(signed, []any{map[string]any{"message": "a"}, map[string]any{"message": "b"}}, "status,violations")), []string{
 			"warns: OKESignedImages/signed has 1200 violations, and the audit lists 2 of them",
-			"-> helm upgrade gatekeeper gatekeeper/gatekeeper -n gatekeeper-system --reuse-values --set constraintViolationsLimit=1200",
+			"-> helm upgrade gatekeeper gatekeeper --repo https://open-policy-agent.github.io/gatekeeper/charts --version 3.23.1 -n gatekeeper-system --reuse-values --set constraintViolationsLimit=1200",
 		}},
 		"a list that is whole": {all(at(signed, int64(1), "status,totalViolations"), at(signed, []any{map[string]any{"message": "a"}}, "status,violations")), []string{
 			"holds: every violation",

@@ -129,7 +129,7 @@ func TestProviders(t *testing.T) {
 			"warns: oke-sign-scans: the CA expires TIME",
 			"-> renew the CA with cert-manager, or restart the provider if it makes its certificate",
 			"warns: the time-outs of the Providers add up to 5 s, and the webhook's is 5 s: a denial may have no reason",
-			"-> helm upgrade gatekeeper gatekeeper/gatekeeper -n gatekeeper-system --reuse-values --set validatingWebhookTimeoutSeconds=7",
+			"-> helm upgrade gatekeeper gatekeeper --repo https://open-policy-agent.github.io/gatekeeper/charts --version 3.23.1 -n gatekeeper-system --reuse-values --set validatingWebhookTimeoutSeconds=7",
 		}},
 		"Providers may not be listed": {unread("Provider", forbidden), []string{
 			"unknown: objects is forbidden: you may not",

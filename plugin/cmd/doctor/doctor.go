@@ -33,7 +33,8 @@ func New(s *connect.Session) *cobra.Command {
 its webhook and its settings, exempt namespaces and who may label one,
 templates and constraints, the Provider objects, the provider behind them and
 its certificate, keys, scans, how tags are pinned, clocks, the OKE image policy
-beside it, and the images that run. Each finding says what to do.
+beside it, and the images that run. Each finding says what to do. The worst
+findings come first, and the last line is the one thing to do next.
 
   fails     the policy is not enforced, or denies everything
   warns     the policy is enforced, and something weakens it
@@ -84,7 +85,8 @@ func (o *doctorOptions) run(ctx context.Context) error {
 	}
 	var results []cli.Result
 	tally := make(map[string]int)
-	for _, x := range f.run() {
+	found := bySeverity(f.run())
+	for _, x := range found {
 		tally[x.State]++
 		r := cli.Result{Value: x, Denied: x.State == stateFails}
 		if x.State == stateUnknown {
@@ -111,6 +113,9 @@ func (o *doctorOptions) run(ctx context.Context) error {
 		o.Remark("the image policy is enforced: %d warn, %d hold", tally[stateWarns], tally[stateHolds])
 	}
 	err = o.Finish(o.out, doctorColumns, results)
+	if todo := next(found); todo != "" {
+		o.Remark("next: %s", todo)
+	}
 	if errors.Is(err, cli.ErrFailed) && tally[stateFails] > 0 && ctx.Err() == nil {
 		return cli.ErrNo // a check fails, whatever the unknown ones would say
 	}

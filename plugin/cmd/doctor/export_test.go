@@ -24,6 +24,24 @@ import (
 // Finding is an outcome of doctor's checks.
 type Finding = finding
 
+// HelmInstall is the command that installs Gatekeeper.
+var HelmInstall = helmInstall
+
+// GatekeeperValues are the values that the command sets, in JSON.
+func GatekeeperValues() map[string]string {
+	values := make(map[string]string)
+	for _, v := range gatekeeperValues {
+		values[v.name] = v.value
+	}
+	return values
+}
+
+// Sorted is findings as doctor reports them, and the one thing to do next.
+func Sorted(found []Finding) ([]Finding, string) {
+	sorted := bySeverity(slices.Clone(found))
+	return sorted, next(sorted)
+}
+
 // NoService is the error of an address that leads to no Service of the cluster.
 var NoService = errNoService
 

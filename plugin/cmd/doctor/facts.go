@@ -164,11 +164,6 @@ func (f *facts) logs() string {
 	return "kubectl -n " + f.providerNamespace() + " logs deployment/oke-sign"
 }
 
-// upgradeGatekeeper returns the command that sets a value of Gatekeeper's chart.
-func (f *facts) upgradeGatekeeper(value string) string {
-	return "helm upgrade gatekeeper gatekeeper/gatekeeper -n " + f.gatekeeperNamespace() + " --reuse-values --set " + value
-}
-
 // Names of Gatekeeper's webhook that changes objects.
 const (
 	mutationConfiguration = "gatekeeper-mutating-webhook-configuration"

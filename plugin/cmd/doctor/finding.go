@@ -1,8 +1,10 @@
 package doctor
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -64,5 +66,24 @@ func unknownOr(fix string, err error) finding {
 	return finding{State: stateUnknown, Detail: cli.Clip(err.Error(), 400), Fix: fix, err: err}
 }
 
-// helmInstall is the command that installs Gatekeeper.
-const helmInstall = "helm install gatekeeper gatekeeper/gatekeeper -n gatekeeper-system --create-namespace --wait --values gatekeeper-values.yaml"
+// severity is the order in which a report has its findings, the worst first.
+var severity = []string{stateFails, stateUnknown, stateWarns, stateSkipped, stateHolds}
+
+// bySeverity sorts findings, and leaves those of one state in the order of the checks: the
+// parts that all others depend on come first.
+func bySeverity(found []finding) []finding {
+	slices.SortStableFunc(found, func(a, b finding) int {
+		return cmp.Compare(slices.Index(severity, a.State), slices.Index(severity, b.State))
+	})
+	return found
+}
+
+// next returns the one thing to do next, of sorted findings, or "".
+func next(sorted []finding) string {
+	for _, x := range sorted {
+		if x.Fix != "" && x.State != stateSkipped && x.State != stateHolds {
+			return x.Check + ": " + x.Fix
+		}
+	}
+	return ""
+}
