@@ -61,7 +61,7 @@ type Policy struct {
 	ExemptImages []string `json:"exemptImages"`
 	// Exemptions need neither signature nor digest until they end.
 	Exemptions []Exemption `json:"exemptions,omitempty"`
-	// Revoked images are denied whoever signed them.
+	// Revoked images are denied although they are signed.
 	Revoked []Revocation `json:"revoked,omitempty"`
 	// Digests are the images that must be referenced by digest: All, OCIRegistry or
 	// None. A signature covers a digest, so a signed image must be pinned.

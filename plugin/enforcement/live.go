@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
@@ -178,4 +179,23 @@ func (l *Live) Answers(c *unstructured.Unstructured) Health {
 		return Health{}
 	}
 	return l.Providers[ProviderOf(c)]
+}
+
+// Covers reports whether a rule of a webhook or a policy matches an operation on a
+// resource. Resource * does not include subresources.
+func Covers(r admissionregistrationv1.RuleWithOperations, group, resource string, operation admissionregistrationv1.OperationType) bool {
+	parent, sub, isSub := strings.Cut(resource, "/")
+	names := []string{resource, "*/*"}
+	if isSub {
+		names = append(names, parent+"/*", "*/"+sub)
+	} else {
+		names = append(names, "*")
+	}
+	if r.Scope != nil && *r.Scope == admissionregistrationv1.ClusterScope {
+		return false
+	}
+	return (slices.Contains(r.APIGroups, "*") || slices.Contains(r.APIGroups, group)) &&
+		(slices.Contains(r.APIVersions, "*") || slices.Contains(r.APIVersions, "v1")) &&
+		(slices.Contains(r.Operations, admissionregistrationv1.OperationAll) || slices.Contains(r.Operations, operation)) &&
+		slices.ContainsFunc(names, func(name string) bool { return slices.Contains(r.Resources, name) })
 }

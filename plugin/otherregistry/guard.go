@@ -23,7 +23,8 @@ type guard struct {
 }
 
 func (g guard) RoundTrip(r *http.Request) (*http.Response, error) {
-	if r.URL.Scheme != "https" && !(r.URL.Scheme == "http" && loopback(g.registry) && loopback(r.URL.Host)) {
+	onLoopback := r.URL.Scheme == "http" && loopback(g.registry) && loopback(r.URL.Host)
+	if r.URL.Scheme != "https" && !onLoopback {
 		return nil, fmt.Errorf("%w: %.100q", errPlain, r.URL.Host)
 	}
 	// A body carries a credential as well: that of OAuth.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/oke-sign/oke-sign/plugin/cli"
 	"github.com/oke-sign/oke-sign/plugin/enforcement"
+	"github.com/oke-sign/oke-sign/plugin/helm"
 )
 
 func checkGatekeeper(f *facts) []finding {
@@ -21,7 +22,7 @@ func checkGatekeeper(f *facts) []finding {
 	}
 	webhook := f.operations("webhook")
 	if len(webhook) == 0 {
-		return []finding{fails(helmInstall(), "no Deployment with Gatekeeper's webhook in namespace %s", f.gatekeeperNamespace())}
+		return []finding{fails(helm.Install(newestGatekeeper), "no Deployment with Gatekeeper's webhook in namespace %s", f.gatekeeperNamespace())}
 	}
 	var found []finding
 	for _, d := range f.gatekeeper.is {
@@ -42,7 +43,7 @@ func checkGatekeeper(f *facts) []finding {
 		}
 	}
 	if len(f.operations("audit")) == 0 {
-		found = append(found, warns(helmInstall(), "no audit runs: images that ran before the policy are not reported"))
+		found = append(found, warns(helm.Install(newestGatekeeper), "no audit runs: images that ran before the policy are not reported"))
 	}
 	return found
 }
@@ -54,9 +55,9 @@ func checkVersion(f *facts) []finding {
 	var found []finding
 	for _, d := range f.operations("webhook") {
 		for _, c := range d.Spec.Template.Spec.Containers {
-			tag := tagOf(c.Image)
+			tag := helm.TagOf(c.Image)
 			v, err := version.ParseSemantic(tag)
-			update := f.helmUpgrade(" --version "+strings.TrimPrefix(newestGatekeeper, "v")) + " --reset-then-reuse-values"
+			update := f.helmUpgrade(newestGatekeeper) + " --reset-then-reuse-values"
 			switch {
 			case err != nil:
 				found = append(found, warns("use an image of Gatekeeper whose tag is its version", "%s has no version in its tag", cli.Printable(c.Image)))
@@ -78,7 +79,7 @@ func checkFailurePolicy(f *facts) []finding {
 	case err != nil:
 		return []finding{unknown(err)}
 	case w == nil:
-		return []finding{fails(helmInstall(), "the webhook %s does not exist, so no object is denied", enforcement.ValidationWebhook)}
+		return []finding{fails(helm.Install(newestGatekeeper), "the webhook %s does not exist, so no object is denied", enforcement.ValidationWebhook)}
 	}
 	var found []finding
 	if w.FailurePolicy == nil || *w.FailurePolicy == admissionregistrationv1.Fail {
@@ -116,7 +117,9 @@ func checkRules(f *facts) []finding {
 				if resource == "pods/ephemeralcontainers" && operation == admissionregistrationv1.Create {
 					continue // no such request exists
 				}
-				if slices.ContainsFunc(w.Rules, func(r admissionregistrationv1.RuleWithOperations) bool { return covers(r, group, resource, operation) }) {
+				if slices.ContainsFunc(w.Rules, func(r admissionregistrationv1.RuleWithOperations) bool {
+					return enforcement.Covers(r, group, resource, operation)
+				}) {
 					continue
 				}
 				fix := "add it to validatingWebhookCustomRules in the values of Gatekeeper's chart, or remove that value"

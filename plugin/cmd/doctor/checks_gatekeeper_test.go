@@ -11,6 +11,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/oke-sign/oke-sign/plugin/cmd/doctor"
+	"github.com/oke-sign/oke-sign/plugin/helm"
 )
 
 // The command that installs Gatekeeper sets the values of gatekeeper-values.yaml.
@@ -24,7 +25,7 @@ func TestHelmInstall(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := make(map[string]any)
-	for name, value := range doctor.GatekeeperValues() {
+	for name, value := range helm.Values() {
 		var v any
 		if err := json.Unmarshal([]byte(value), &v); err != nil {
 			t.Fatalf("%s: %v", name, err)

@@ -107,7 +107,7 @@ func unmatched(match *admissionregistrationv1.MatchResources) []string {
 		{"namespaces/status", admissionregistrationv1.Update}, {"namespaces/finalize", admissionregistrationv1.Update},
 	} {
 		if !slices.ContainsFunc(match.ResourceRules, func(r admissionregistrationv1.NamedRuleWithOperations) bool {
-			return len(r.ResourceNames) == 0 && covers(r.RuleWithOperations, "", of.resource, of.operation)
+			return len(r.ResourceNames) == 0 && enforcement.Covers(r.RuleWithOperations, "", of.resource, of.operation)
 		}) {
 			found = append(found, fmt.Sprintf("policy %s does not see %s of %s", labelGuardName, of.operation, of.resource))
 		}

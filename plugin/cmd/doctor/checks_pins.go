@@ -35,7 +35,7 @@ func checkPins(f *facts) []finding {
 				"Assign/%s denies Pods while the provider does not answer, in every mode of the policy and under break-glass", name))
 		}
 		if !checked[x.provider] {
-			found = append(found, f.checkPinning(x)...)
+			found = append(found, checkPinning(f, x)...)
 		}
 		checked[x.provider] = true
 	}
@@ -47,7 +47,7 @@ func checkPins(f *facts) []finding {
 
 // checkPinning finds what keeps a Provider from resolving tags. Its findings only warn:
 // the policy denies tags, so nothing gets past it.
-func (f *facts) checkPinning(x pin) []finding {
+func checkPinning(f *facts, x pin) []finding {
 	const lost = "no tag is pinned, and Pods with tags are denied"
 	if x.asked == nil {
 		return []finding{warns("install the provider with the chart oke-sign", "Assign/%[2]s asks the Provider %[1]s, which does not exist: %[3]s", x.provider, x.rule.GetName(), lost)}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/oke-sign/oke-sign/plugin/connect"
 	"github.com/oke-sign/oke-sign/plugin/enforcement"
+	"github.com/oke-sign/oke-sign/plugin/helm"
 	"github.com/oke-sign/oke-sign/plugin/okecluster"
 	"github.com/oke-sign/oke-sign/plugin/simulate"
 	"github.com/oke-sign/oke-sign/provider/vault"
@@ -25,16 +26,7 @@ import (
 type Finding = finding
 
 // HelmInstall is the command that installs Gatekeeper.
-var HelmInstall = helmInstall
-
-// GatekeeperValues are the values that the command sets, in JSON.
-func GatekeeperValues() map[string]string {
-	values := make(map[string]string)
-	for _, v := range gatekeeperValues {
-		values[v.name] = v.value
-	}
-	return values
-}
+func HelmInstall() string { return helm.Install(newestGatekeeper) }
 
 // Sorted is findings as doctor reports them, and the one thing to do next.
 func Sorted(found []Finding) ([]Finding, string) {

@@ -6,10 +6,8 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
-	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
@@ -62,25 +60,6 @@ func deniesPods(c unstructured.Unstructured) bool {
 // deniesImages reports whether a constraint is one on images, and denies at admission.
 func deniesImages(c unstructured.Unstructured) bool {
 	return c.GetKind() != policies.BreakGlass && enforcement.ActsAt(c, "deny")
-}
-
-// covers reports whether a rule of a webhook or a policy matches an operation on a
-// resource. Resource * does not include subresources.
-func covers(r admissionregistrationv1.RuleWithOperations, group, resource string, operation admissionregistrationv1.OperationType) bool {
-	parent, sub, isSub := strings.Cut(resource, "/")
-	names := []string{resource, "*/*"}
-	if isSub {
-		names = append(names, parent+"/*", "*/"+sub)
-	} else {
-		names = append(names, "*")
-	}
-	if r.Scope != nil && *r.Scope == admissionregistrationv1.ClusterScope {
-		return false
-	}
-	return (slices.Contains(r.APIGroups, "*") || slices.Contains(r.APIGroups, group)) &&
-		(slices.Contains(r.APIVersions, "*") || slices.Contains(r.APIVersions, "v1")) &&
-		(slices.Contains(r.Operations, admissionregistrationv1.OperationAll) || slices.Contains(r.Operations, operation)) &&
-		slices.ContainsFunc(names, func(name string) bool { return slices.Contains(r.Resources, name) })
 }
 
 // bundle returns the CA certificates of a Provider.

@@ -87,7 +87,7 @@ func (o *changeOptions) changed(ctx context.Context, edit editing) error {
 		return cli.Usage("without a key, the policy would admit every image of OCI Registry, signed or not", "name a key, or add --allow-any if you want that")
 	}
 	steps := before.Plan(after)
-	o.showDiff(before, after, steps)
+	showDiff(o.Remark, before, after, steps)
 	o.besides(before, after)
 	if o.gitops {
 		return o.printManifests(before, after)
@@ -202,7 +202,7 @@ func warnOf(t *cli.Terminal, p constraint.Policy) {
 
 // showDiff shows the change of the policy. It also shows the constraints if they drifted
 // from the policy.
-func (o *changeOptions) showDiff(before Enforced, after *constraint.Policy, steps []constraint.Step) {
+func showDiff(remark func(string, ...any), before Enforced, after *constraint.Policy, steps []constraint.Step) {
 	text := func(p *constraint.Policy) string {
 		if p == nil {
 			return ""
@@ -217,10 +217,10 @@ func (o *changeOptions) showDiff(before Enforced, after *constraint.Policy, step
 		}
 	}
 	for line := range strings.Lines(diff) {
-		o.Remark("%s", strings.TrimSuffix(line, "\n"))
+		remark("%s", strings.TrimSuffix(line, "\n"))
 	}
 	if len(steps) == 0 {
-		o.Remark("nothing to change: the policy is already as requested")
+		remark("nothing to change: the policy is already as requested")
 	}
 }
 

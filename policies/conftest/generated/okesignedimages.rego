@@ -57,8 +57,8 @@ any_key(image) if {
 	references.oci_registry(image)
 }
 
-# revoked holds for an image that the policy forbids by its digest, whoever signed it and
-# whatever else would admit it. A tag cannot be compared with a digest.
+# revoked holds for an image that the policy forbids by its digest. Signatures, exemptions and
+# break-glass do not count then. A tag cannot be compared with a digest.
 revoked(image) if {
 	references.classified[image.ref].class != "ambiguous"
 	count(revocations(image)) > 0
