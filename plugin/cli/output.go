@@ -60,7 +60,7 @@ func (o *Output) ValidateFormats(formats []string) error {
 	return Usage(fmt.Sprintf("unknown format --output %q", o.Format), "use -o "+strings.Join(slices.Concat(formats, templates), ", -o "))
 }
 
-// Document is what a command found out, in the three forms it can be printed in.
+// Document is the result of a command, for all output formats.
 type Document struct {
 	Value    any // for json and yaml
 	Columns  []Column
@@ -75,13 +75,13 @@ type Section struct {
 	Rows  [][]string
 }
 
-// Column is a column of a table; wide ones are left out unless asked for.
+// Column is a column of a table. A wide column shows only with -o wide.
 type Column struct {
 	Name string
 	Wide bool
 }
 
-// Print writes the data as a whole, so that a reader never takes a part for it.
+// Print writes the data in one piece, so that no reader mistakes a part for the whole.
 func (o *Output) Print(w io.Writer, d Document) error {
 	var b bytes.Buffer
 	var err error
@@ -122,8 +122,8 @@ func writeJSON(b *bytes.Buffer, v any) error {
 	return err
 }
 
-// writeYAML goes by way of the escaped JSON: the YAML library refuses to read
-// control characters as they are, and escapes them when it writes.
+// writeYAML converts escaped JSON to YAML. The YAML library does not read raw control
+// characters, and escapes them when it writes.
 func writeYAML(b *bytes.Buffer, v any) error {
 	text, err := escapedJSON(v, func(r rune) string { return fmt.Sprintf(`\U%08x`, r) }) // YAML knows no surrogates
 	if err != nil {
@@ -134,9 +134,9 @@ func writeYAML(b *bytes.Buffer, v any) error {
 	return err
 }
 
-// escapedJSON escapes what is not visible even where JSON would not have to:
-// terminals obey some of it, and JSON is read on terminals too. How to escape
-// what takes more than four digits is left to the caller.
+// escapedJSON escapes invisible characters, although JSON does not require it: people
+// read JSON on terminals, which obey some of these characters. The caller chooses how
+// to escape characters of more than four digits.
 func escapedJSON(v any, long func(rune) string) ([]byte, error) {
 	var plain, escaped bytes.Buffer
 	enc := json.NewEncoder(&plain)
@@ -166,8 +166,8 @@ type style struct {
 	color     bool
 }
 
-// writeTable writes blocks one below the other. Those without a title make one table with
-// what stands before and after them.
+// writeTable writes blocks below each other. Adjacent blocks without a title form one
+// table.
 func writeTable(b *bytes.Buffer, d Document, st style) {
 	var plain [][]string
 	for _, block := range d.Sections {
@@ -201,8 +201,8 @@ func writeTable(b *bytes.Buffer, d Document, st style) {
 	}
 }
 
-// writeRows writes a table, or nothing if it has no rows. Columns stand as kubectl sets
-// them, or closer together and in several lines where they would not fit.
+// writeRows writes a table, or nothing if it has no rows. It aligns columns as kubectl
+// does. If they do not fit, they move closer together and cells wrap.
 func writeRows(b *bytes.Buffer, columns []Column, rows [][]string, st style) {
 	if len(rows) == 0 {
 		return

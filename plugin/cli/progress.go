@@ -10,8 +10,7 @@ import (
 	"unicode/utf8"
 )
 
-// bar is the line at the bottom of a terminal that says how far things are. It
-// makes way for everything else that is written.
+// bar is the progress line at the bottom of a terminal. Other output replaces it.
 type bar struct {
 	mu      sync.Mutex
 	shown   int       // characters
@@ -51,7 +50,7 @@ func (b *bar) draw(w io.Writer, text string) {
 	b.shown = utf8.RuneCountInString(text)
 }
 
-// Clear takes the bar away, to make room for other output.
+// Clear removes the bar, to make room for other output.
 func (b *bar) Clear(w io.Writer) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -139,9 +138,8 @@ func (t *Terminal) tick() (stop func()) {
 	})
 }
 
-// Progress returns a function to call when one of total things is done. On a
-// terminal a bar says how far things are; elsewhere a line does every few
-// seconds, and nothing about what takes less.
+// Progress returns a function to call when one of total things is done. A terminal
+// shows a bar. Other outputs get a line every few seconds, and none for short work.
 func (t *Terminal) Progress(format string, total int) func() {
 	interval := 3 * time.Second
 	tty := isTerminal(t.Streams.ErrOut)
@@ -170,8 +168,8 @@ func (t *Terminal) Progress(format string, total int) func() {
 	}
 }
 
-// waiting says, while something is waited for, for how long it has been. The
-// function that it returns is called at every look.
+// waiting shows how long the command has been waiting. The caller calls the returned
+// function after each look.
 func waiting(t *Terminal, what string) func(state string) {
 	began, last, before := time.Now(), time.Time{}, ""
 	tty := isTerminal(t.Streams.ErrOut)

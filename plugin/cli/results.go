@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Result is what came of one target of a command.
+// Result is the outcome of one target of a command.
 type Result struct {
 	Target     string // as a person named it
 	Value      any    // its element in json and yaml
@@ -22,21 +22,21 @@ type Result struct {
 	Err        error    // could not find out, or could not do; then nothing but rows counts
 }
 
-// failure is the element of a target that nothing is known about.
+// failure is the list element for a target about which nothing is known.
 type failure struct {
 	Image string `json:"image,omitempty"`
 	Error string `json:"error"`
 }
 
-// sharedError is an error that hit every target alike and is told once.
+// sharedError is an error that all targets share. It is printed once.
 type sharedError struct{ error }
 
 func (c sharedError) Unwrap() error { return c.error }
 
-// SharedError marks an error that hit every target alike.
+// SharedError marks an error that all targets share.
 func SharedError(err error) error { return sharedError{err} }
 
-// AllFailed is the result of not getting as far as the targets.
+// AllFailed returns the results of a command that failed before it reached its targets.
 func AllFailed(targets []string, err error) []Result {
 	results := make([]Result, len(targets))
 	for i, name := range targets {
@@ -45,8 +45,8 @@ func AllFailed(targets []string, err error) []Result {
 	return results
 }
 
-// ForEach works on all targets, several at once. When ctx ends, what is left is not
-// begun, and says so.
+// ForEach processes the targets concurrently. When ctx ends, the results of the
+// remaining targets say that they were not started.
 func ForEach(ctx context.Context, targets []string, work func(ctx context.Context, i int) Result) []Result {
 	results := make([]Result, len(targets))
 	var group errgroup.Group
@@ -72,11 +72,11 @@ func ForEach(ctx context.Context, targets []string, work func(ctx context.Contex
 	return results
 }
 
-// maxComplaints bounds the errors told one by one: a thousand images of an
-// unreachable region say no more than ten.
+// maxComplaints bounds the errors that are printed one by one. A thousand images of an
+// unreachable region explain no more than ten do.
 const maxComplaints = 10
 
-// Finish prints the results and makes the command's outcome of them: not knowing
+// Finish prints the results and returns the outcome of the command: an unknown result
 // outweighs a no, and a no outweighs a yes.
 func (t *Terminal) Finish(out Output, columns []Column, results []Result) error {
 	d := Document{Columns: columns, nothing: cmp.Or(out.Nothing, "no signatures")}
@@ -128,7 +128,7 @@ func Failures(results []Result) (texts []string) {
 	return texts
 }
 
-// conclude tells what is no data, and returns the outcome.
+// conclude prints the remarks, and returns the outcome.
 func (t *Terminal) conclude(results []Result) error {
 	for _, r := range results {
 		for _, note := range r.Notes {
@@ -140,7 +140,7 @@ func (t *Terminal) conclude(results []Result) error {
 	return Outcome(results)
 }
 
-// stoppedAfter says how far a command with several targets came, if it was stopped.
+// stoppedAfter prints how many targets a stopped command has finished.
 func stoppedAfter(t *Terminal, results []Result) {
 	done, early := 0, false
 	for _, r := range results {

@@ -146,7 +146,7 @@ func (e timeoutError) Error() string { return fmt.Sprintf("not done within --tim
 // Is reports that a timeoutError is a context.DeadlineExceeded.
 func (e timeoutError) Is(target error) bool { return target == context.DeadlineExceeded }
 
-// StopCause says of an error that came of stopping everything why that was done.
+// StopCause returns the reason for a stop in place of an error that the stop caused.
 func StopCause(ctx context.Context, err error) error {
 	if err == nil || ctx.Err() == nil {
 		return err
@@ -162,7 +162,7 @@ func StopCause(ctx context.Context, err error) error {
 	return fmt.Errorf("%w: %w", why, err)
 }
 
-// stopped reports whether an error says no more than that everything was stopped.
+// stopped reports whether an error only says that the work was stopped.
 func stopped(err error) bool {
 	var shared sharedError
 	if errors.As(err, &shared) {

@@ -28,14 +28,14 @@ func terminalWidth(w io.Writer) int {
 	return width
 }
 
-// copied marks a cell that is there to be copied. It is never broken, because a
-// shell would run the half that comes before the break.
+// copied marks a cell for copying. It never wraps, because a shell would run the part
+// before the line break.
 const copied = "\x00"
 
 // ToCopy marks a text that people copy, such as a command: a table never breaks it.
 func ToCopy(text string) string { return copied + text }
 
-// Sizes of tables that are made to fit.
+// Sizes of tables that fit the terminal.
 const (
 	gap       = 2  // between columns
 	leastCell = 16 // a column is made no narrower
@@ -46,9 +46,9 @@ const (
 	below     = "    "
 )
 
-// fit writes a table whose lines are no longer than width, as far as that can be: what
-// is longer breaks between words, and text that would become a narrow ribbon stands
-// below its row, across the whole width.
+// fit writes a table in lines of at most width where possible. Longer cells wrap
+// between words. Text that would become a narrow column goes below its row, across the
+// whole width.
 func fit(b *bytes.Buffer, table [][]string, st style) {
 	last, width := len(table[0])-1, st.width
 	widths := make([]int, last+1)
@@ -108,7 +108,7 @@ func total(widths []int) int {
 	return sum
 }
 
-// lines is how many lines the longest cell of a column takes.
+// lines returns the number of lines of the longest cell of a column.
 func lines(table [][]string, column, width int) int {
 	most := 0
 	for _, row := range table {
@@ -122,7 +122,7 @@ func lines(table [][]string, column, width int) int {
 	return most
 }
 
-// narrow makes the widest columns narrower until all fit, or none can be.
+// narrow shrinks the widest columns until all columns fit, or none can shrink further.
 func narrow(widths []int, width int) {
 	for total(widths) > width {
 		widest := slices.Index(widths, slices.Max(widths))
@@ -145,7 +145,7 @@ type lined struct {
 	tint  string
 }
 
-// grid is the widths of columns, and what is between them.
+// grid has the widths of columns, and the text between them.
 type grid struct {
 	widths []int
 	gap    int
@@ -186,7 +186,8 @@ const (
 	anywhere // to keep out of the next column
 )
 
-// broken is a text in lines that break between words, and words as it is said.
+// broken returns a text in lines of at most width where possible. It breaks between words;
+// words says where a longer word may break.
 func broken(text string, width, words int) []string {
 	var found []string
 	indent := text[:len(text)-len(strings.TrimLeft(text, " "))]

@@ -14,14 +14,14 @@ import (
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 )
 
-// Remark tells a person something that is not data.
+// Remark prints a message for people, which is not data.
 func (t *Terminal) Remark(format string, args ...any) {
 	t.Bar.Clear(t.Streams.ErrOut)
 	_, _ = fmt.Fprintf(t.Streams.ErrOut, "%s\n", Printable(fmt.Sprintf(format, args...)))
 }
 
-// Parallel is how many images or keys are worked on at once. OCI Vault answers
-// ten reads a second for a whole tenancy, and others want some of them.
+// Parallel bounds the images or keys that are processed concurrently. OCI Vault answers
+// ten reads a second for a whole tenancy, which other clients share.
 const Parallel = 6
 
 // Limited is a group that does not stop at an error: each call reports its own.
@@ -31,7 +31,7 @@ func Limited() *errgroup.Group {
 	return group
 }
 
-// Poll looks again and again, ever more seldom, until look says that it is done.
+// Poll calls look, with growing pauses, until look reports that it is done.
 func (t *Terminal) Poll(ctx context.Context, what string, look func() (state string, done bool, err error)) error {
 	const least, most = 250 * time.Millisecond, 10 * time.Second
 	tell := waiting(t, what)
@@ -52,8 +52,7 @@ func (t *Terminal) Poll(ctx context.Context, what string, look func() (state str
 	}
 }
 
-// Terminal is where a command talks to a person: what it prints, remarks and asks,
-// and how long it may take.
+// Terminal connects a command to a person: output, remarks, questions and the timeout.
 type Terminal struct {
 	Streams    genericiooptions.IOStreams
 	Bar        bar
@@ -65,7 +64,7 @@ type Terminal struct {
 	clocks clocks // of --timeout
 }
 
-// isTerminal reports whether a stream is one that a person looks at or types on.
+// isTerminal reports whether a stream is a terminal.
 func isTerminal(stream any) bool {
 	f, ok := stream.(interface{ Fd() uintptr })
 	return ok && term.IsTerminal(int(f.Fd())) //nolint:gosec // a descriptor is small
@@ -78,9 +77,8 @@ func (t *Terminal) Interactive() bool {
 
 var errNoAnswer = errors.New("nothing was answered")
 
-// readLine reads what a person types, until they press the key that ends the
-// line. It reads no further, because others may want what comes then. The clock of
-// --timeout stands still in the meantime.
+// readLine reads one line that a person types. It reads nothing after the line, because
+// another reader may want it. The clock of --timeout stands still meanwhile.
 func (t *Terminal) readLine(ctx context.Context) (string, error) {
 	defer t.clocks.pause()()
 	type typed struct {
@@ -115,11 +113,11 @@ func (t *Terminal) readLine(ctx context.Context) (string, error) {
 	}
 }
 
-// maxShown is how many choices stand on a screen.
+// maxShown bounds the choices on a screen.
 const maxShown = 15
 
-// Pick asks which of several things is meant, and returns its index. A number
-// picks; any other text searches.
+// Pick asks the user to choose one of several items, and returns its index. A number
+// chooses, and any other text searches.
 func (t *Terminal) Pick(ctx context.Context, what string, choices []string) (int, error) {
 	search := ""
 	for {
@@ -159,8 +157,8 @@ func (t *Terminal) Pick(ctx context.Context, what string, choices []string) (int
 	}
 }
 
-// matching are the first choices that hold every word of a search, and how many
-// there are besides.
+// matching returns the first choices that contain every word of a search, and the
+// number of further ones.
 func matching(choices []string, search string) (shown []int, more int) {
 	words := strings.Fields(strings.ToLower(search))
 next:

@@ -131,9 +131,8 @@ func TestWhatIsWrittenIsRead(t *testing.T) {
 	}
 }
 
-// At no time during a change, Gatekeeper's own engine admits what it refuses under
-// both the policy before and the one after. And a change that was broken off after
-// any step is made by trying again.
+// During a change, Gatekeeper's engine never admits an object that it denies both
+// before and after the change. A change that stops after any step can be repeated.
 func TestChangesAreNeverLaxer(t *testing.T) {
 	r := rand.New(rand.NewPCG(2, 2))
 	e := newEngine(t)

@@ -59,6 +59,6 @@ type Config struct {
 	// Now is the clock. Nil means time.Now.
 	Now func() time.Time
 	// Panicked is called for a panic of Images or Keys. The panic is an error of one
-	// question only. Nil means that nobody is told.
+	// question only. Nil reports no panic.
 	Panicked func(*contain.PanicError)
 }

@@ -257,7 +257,7 @@ oke_sign_decision_errors_total{cause="panic",endpoint="scans"} 0
 oke_sign_decision_errors_total{cause="panic",endpoint="signatures"} 0
 oke_sign_decision_errors_total{cause="upstream",endpoint="scans"} 1
 oke_sign_decision_errors_total{cause="upstream",endpoint="signatures"} 0
-# HELP oke_sign_malformed_questions_total Keys of requests that are no questions.
+# HELP oke_sign_malformed_questions_total Keys of requests that do not parse as questions.
 # TYPE oke_sign_malformed_questions_total counter
 oke_sign_malformed_questions_total{endpoint="scans"} 1
 oke_sign_malformed_questions_total{endpoint="signatures"} 0

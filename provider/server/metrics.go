@@ -47,7 +47,7 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 	m := &metrics{
 		answers:   counter("oke_sign_answers_total", "Questions answered, by reason.", "endpoint", "reason"),
 		errors:    counter("oke_sign_decision_errors_total", "Questions without an answer, by cause: deadline, panic or upstream.", "endpoint", "cause"),
-		malformed: counter("oke_sign_malformed_questions_total", "Keys of requests that are no questions.", "endpoint"),
+		malformed: counter("oke_sign_malformed_questions_total", "Keys of requests that do not parse as questions.", "endpoint"),
 		late:      counter("oke_sign_deadline_exceeded_total", "Requests with a question that got no answer in time.", "endpoint"),
 		requests: histogram("oke_sign_request_duration_seconds", "Time from the headers of a request to its answer, by outcome: answered, incomplete (a question has no answer) or refused.",
 			durations[:], "endpoint", "outcome"),

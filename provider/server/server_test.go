@@ -941,7 +941,7 @@ oke_sign_deadline_exceeded_total{endpoint="signatures"} 0
 oke_sign_decision_errors_total{cause="deadline",endpoint="signatures"} 0
 oke_sign_decision_errors_total{cause="panic",endpoint="signatures"} 0
 oke_sign_decision_errors_total{cause="upstream",endpoint="signatures"} 1
-# HELP oke_sign_malformed_questions_total Keys of requests that are no questions.
+# HELP oke_sign_malformed_questions_total Keys of requests that do not parse as questions.
 # TYPE oke_sign_malformed_questions_total counter
 oke_sign_malformed_questions_total{endpoint="signatures"} 1
 # HELP oke_sign_records_truncated_total Verdicts on images with more signature records than the provider reads.

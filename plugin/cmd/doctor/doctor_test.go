@@ -78,7 +78,7 @@ type (
 	change func(*world)
 )
 
-// told does a check on each changed cluster and compares all that users see of it.
+// told runs a check on each changed cluster, and compares all that users see of it.
 func told(t *testing.T, check string, rows map[string]row) {
 	t.Helper()
 	for name, tc := range rows {

@@ -9,8 +9,8 @@ import (
 	"github.com/oke-sign/oke-sign/plugin/cmd/policy"
 )
 
-// Whether a policy is enforced, Gatekeeper's Pods say in the status of each
-// constraint: those that deny, and not the audit's alone.
+// Gatekeeper's Pods report in the status of each constraint whether it is enforced. The
+// report of the audit alone does not count.
 func TestTakenUp(t *testing.T) {
 	pod := func(id string, generation int64, enforced bool, operations ...any) any {
 		return map[string]any{"id": id, "observedGeneration": generation, "enforced": enforced, "operations": operations}
