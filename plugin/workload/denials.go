@@ -11,7 +11,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/oke-sign/oke-sign/plugin/connect"
 )
@@ -99,7 +98,7 @@ func makersOf(ctx context.Context, s *connect.Session, object *unstructured.Unst
 	}
 	makers := []ObjectName{}
 	err = EachObject(ctx, client, of, object.GetNamespace(), metav1.ListOptions{}, func(o *unstructured.Unstructured) error {
-		if slices.ContainsFunc(o.GetOwnerReferences(), func(r metav1.OwnerReference) bool { return r.UID == types.UID(object.GetUID()) }) {
+		if slices.ContainsFunc(o.GetOwnerReferences(), func(r metav1.OwnerReference) bool { return r.UID == object.GetUID() }) {
 			makers = append(makers, NameOf(o))
 		}
 		return nil
