@@ -81,7 +81,7 @@ func TestScannedImages(t *testing.T) {
 
 	okeSign(t, "explain", bad, "-n", s.name).fails(t, ": denied", "1 CRITICAL, 1 HIGH, 1 LOW", "kubectl oke-sign scan results "+bad)
 	okeSign(t, "status", "-n", s.name).succeeds(t).says(t, "1 LOW", "break-glass", "2 images of OCI Registry, by the worst problem that scans found: 1 CRITICAL, 1 LOW")
-	okeSign(t, "policy", "get").says(t, "refused with problems of severity HIGH or worse, or without a scan younger than 720h: OKEScannedImages/"+s.name+"-deny")
+	okeSign(t, "policy", "get").says(t, "denied with problems of severity HIGH or worse, or without a scan younger than 720h: OKEScannedImages/"+s.name+"-deny")
 
 	// Later pushes are not scanned.
 	okeSign(t, "scan", "target", "delete", target).succeeds(t)
