@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -33,7 +34,7 @@ type process struct {
 func start(ctx context.Context, env []string, ready, program string, args ...string) (*process, string, error) {
 	// stop ends the program. The context only bounds the wait for its start.
 	cmd := exec.CommandContext(context.WithoutCancel(ctx), program, args...)
-	cmd.Env = env
+	cmd.Env = append(slices.Clip(env), "NO_COLOR=1") // the demo colours its story itself
 	// Ctrl-C goes to the demo alone, which stops its processes.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	reader, writer, err := os.Pipe()
