@@ -34,7 +34,7 @@ type process struct {
 func start(ctx context.Context, env []string, ready, program string, args ...string) (*process, string, error) {
 	// stop ends the program. The context only bounds the wait for its start.
 	cmd := exec.CommandContext(context.WithoutCancel(ctx), program, args...)
-	cmd.Env = append(slices.Clip(env), "NO_COLOR=1") // the demo colours its story itself
+	cmd.Env = env
 	// Ctrl-C goes to the demo alone, which stops its processes.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	reader, writer, err := os.Pipe()
@@ -116,7 +116,8 @@ type result struct {
 	code           int
 }
 
-// onTerminal runs a program whose output goes to a terminal with this many columns.
+// onTerminal runs a program whose output goes to a terminal with this many columns. The
+// program writes no colours, because the demo colours its story itself.
 func onTerminal(ctx context.Context, columns uint16, env []string, program string, args ...string) (result, error) {
 	ours, theirs, err := pty.Open()
 	if err != nil {
@@ -127,7 +128,7 @@ func onTerminal(ctx context.Context, columns uint16, env []string, program strin
 		return result{}, errors.Join(err, theirs.Close())
 	}
 	cmd := exec.CommandContext(ctx, program, args...)
-	cmd.Env, cmd.Stdout, cmd.Stderr = env, theirs, theirs
+	cmd.Env, cmd.Stdout, cmd.Stderr = append(slices.Clip(env), "NO_COLOR=1"), theirs, theirs
 	var shown bytes.Buffer
 	read := make(chan struct{})
 	go func() {
