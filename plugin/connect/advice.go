@@ -171,7 +171,8 @@ func adviseDenied(e *oci.Error) string {
 		missing = "\nOCI gives the same answer for what does not exist: check the name, the OCID and the region"
 	}
 	if right := statements[e.Operation]; right != "" {
-		return "an IAM policy must grant the right: Allow " + subject(e.AuthKind) + " to " + right + " in tenancy" + missing
+		who, where := subject(e.AuthKind)
+		return "an IAM policy must grant the right: Allow " + who + " to " + right + " in tenancy" + where + missing
 	}
 	if permission := permissions[e.Operation]; permission != "" {
 		return e.Operation + " needs the permission " + permission + "; print the statements that grant it: kubectl oke-sign iam " + environment(e.AuthKind) + missing
@@ -179,15 +180,17 @@ func adviseDenied(e *oci.Error) string {
 	return "an IAM policy must allow " + e.Operation + missing
 }
 
-// subject returns the subject of a statement for an auth kind, with a name to fill in.
-func subject(kind string) string {
+// subject returns the subject and the condition of a statement for an auth kind, with names
+// to fill in. A workload has no group, and any-user without the condition would be every
+// identity of the tenancy.
+func subject(kind string) (who, where string) {
 	switch kind {
 	case ociauth.KindInstancePrincipal, ociauth.KindResourcePrincipal:
-		return "dynamic-group NAME"
+		return "dynamic-group NAME", ""
 	case ociauth.KindOKEWorkloadIdentity:
-		return "any-user"
+		return "any-user", " where all {request.principal.type = 'workload', request.principal.namespace = 'NAMESPACE', request.principal.service_account = 'SERVICE_ACCOUNT', request.principal.cluster_id = 'CLUSTER_OCID'}"
 	}
-	return "group GROUP"
+	return "group GROUP", ""
 }
 
 // environment returns the flags of the iam command for an auth kind.

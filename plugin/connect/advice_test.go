@@ -65,7 +65,7 @@ func TestAdvise(t *testing.T) {
 		"no right to upload, forbidden":   {refused(403, "NotAllowed", "CreateContainerImageSignature"), []string{"REPOSITORY_UPDATE", "iam --signers GROUP"}},
 		"no right to see vaults":          {refused(404, hidden, "ListVaults"), []string{": Allow group GROUP to inspect vaults in tenancy\n"}},
 		"no right, as an instance":        {refused(404, hidden, "ListVaults", ociauth.KindInstancePrincipal), []string{": Allow dynamic-group NAME to inspect vaults in tenancy\n"}},
-		"no right, as a workload":         {refused(404, hidden, "GetCluster", ociauth.KindOKEWorkloadIdentity), []string{": Allow any-user to read clusters in tenancy\n"}},
+		"no right, as a workload":         {refused(404, hidden, "GetCluster", ociauth.KindOKEWorkloadIdentity), []string{": Allow any-user to read clusters in tenancy where all {request.principal.type = 'workload', request.principal.namespace = 'NAMESPACE', request.principal.service_account = 'SERVICE_ACCOUNT', request.principal.cluster_id = 'CLUSTER_OCID'}\n"}},
 		"no right to something else":      {refused(404, hidden, "MoveMountains"), []string{"must allow MoveMountains"}},
 		"a page of a proxy":               {refused(404, "", "ListVaults"), []string{"not OCI's", "HTTPS_PROXY"}},
 		"a login page":                    {refused(302, "", "ListVaults"), []string{"not OCI's", "HTTPS_PROXY"}},
