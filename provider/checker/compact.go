@@ -35,8 +35,8 @@ type version struct {
 }
 
 // compact returns evidence in little memory. If all findings are proofs, verdict.Decide
-// reads nothing else: the first allowed proof decides, and if none counts, the first
-// reason why a proof does not count. TestCompactEvidenceDecidesTheSame checks this.
+// reads nothing else: the proofs that count decide, and if too few count, the first reason
+// why a proof does not count. TestCompactEvidenceDecidesTheSame checks this.
 func compact(ev verdict.Evidence, at time.Time, ttl time.Duration) cachedEvidence {
 	e := cachedEvidence{at: at, ttl: ttl}
 	more := func(f verdict.Finding) bool { return f.Reason != verdict.Signed || f.Detail != "" }

@@ -36,6 +36,10 @@ func TestCompactEvidenceDecidesTheSame(t *testing.T) {
 	reasons := []verdict.Reason{verdict.Signed, verdict.Signed, verdict.Signed, verdict.WrongImage, verdict.WrongKey, verdict.BadSignature, verdict.KeyUnusable}
 	states := []string{verdict.Enabled, verdict.Enabled, "DISABLED", verdict.NotFound}
 	allowed, unknown := set(t, keys[:2]...), errors.New("not known")
+	both, err := allowed.WithAtLeast(2)
+	if err != nil {
+		t.Fatal(err)
+	}
 	seen := make(map[verdict.Reason]bool)
 	for range 20_000 {
 		ev := verdict.Evidence{Records: pick(3), Unusable: pick(2), Missing: pick(4) == 0, Truncated: pick(5) == 0}
@@ -61,14 +65,16 @@ func TestCompactEvidenceDecidesTheSame(t *testing.T) {
 			}
 			return verdict.Key{}, unknown
 		}
-		want, wantErr := verdict.Decide(ev, allowed, state)
-		got, err := verdict.Decide(checker.Compacted(ev), allowed, state)
-		if diff := cmp.Diff(want, got); diff != "" || fmt.Sprint(err) != fmt.Sprint(wantErr) {
-			t.Fatalf("%+v: %v, want %v (-whole +compact)\n%s", ev, err, wantErr, diff)
+		for _, rule := range []signature.KeySet{allowed, both} {
+			want, wantErr := verdict.Decide(ev, rule, state)
+			got, err := verdict.Decide(checker.Compacted(ev), rule, state)
+			if diff := cmp.Diff(want, got); diff != "" || fmt.Sprint(err) != fmt.Sprint(wantErr) {
+				t.Fatalf("at least %d, %+v: %v, want %v (-whole +compact)\n%s", rule.AtLeast(), ev, err, wantErr, diff)
+			}
+			seen[want.Reason] = true
 		}
-		seen[want.Reason] = true
 	}
-	if len(seen) < 8 {
+	if len(seen) < 9 || !seen[verdict.TooFewKeys] {
 		t.Errorf("only %v came up", seen)
 	}
 }
