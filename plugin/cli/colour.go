@@ -52,7 +52,7 @@ const (
 var tints = map[string]string{
 	"yes": green, "allowed": green, "admitted": green, "admits": green, "signed": green, "holds": green,
 	"warns": yellow, "warned": yellow, "unknown": yellow, "unmatched": yellow, "not-asked": yellow, "break-glass": yellow, "counted": yellow,
-	"no": red, "NO": red, "denied": red, "denies": red, "refused": red, "refuses": red, "fails": red, "error": red, "missing": red,
+	"no": red, "NO": red, "denied": red, "denies": red, "fails": red, "error": red, "missing": red,
 }
 
 // tint returns the colour of a cell: that of its word before a colon, or "".

@@ -96,18 +96,13 @@ func ProviderOf(c *unstructured.Unstructured) string {
 }
 
 func readProvider(ctx context.Context, s *connect.Session, name string) Health {
-	client, err := s.Kube.Objects()
-	if err != nil {
-		return Health{Err: err}
-	}
-	p, err := client.Resource(ProviderKind).Get(ctx, name, metav1.GetOptions{})
+	address, err := addressOf(ctx, s, name)
 	switch {
 	case apierrors.IsNotFound(err):
 		return Health{Down: fmt.Sprintf("the Provider %s does not exist", name)}
 	case err != nil:
 		return Health{Err: fmt.Errorf("reading the Provider %s: %w", name, err)}
 	}
-	address, _, _ := unstructured.NestedString(p.Object, "spec", "url")
 	service, namespace, ok := ServiceAt(address)
 	if !ok {
 		return Health{} // an address outside the cluster
@@ -138,17 +133,26 @@ func ServiceAt(address string) (name, namespace string, ok bool) {
 
 // ProviderNamespace returns the namespace of the Service at a Provider's address, or "".
 func ProviderNamespace(ctx context.Context, s *connect.Session, name string) string {
-	client, err := s.Kube.Objects()
+	address, err := addressOf(ctx, s, name)
 	if err != nil {
 		return ""
+	}
+	_, namespace, _ := ServiceAt(address)
+	return namespace
+}
+
+// addressOf returns the URL of a Provider.
+func addressOf(ctx context.Context, s *connect.Session, name string) (string, error) {
+	client, err := s.Kube.Objects()
+	if err != nil {
+		return "", err
 	}
 	p, err := client.Resource(ProviderKind).Get(ctx, name, metav1.GetOptions{})
 	if err != nil {
-		return ""
+		return "", err
 	}
 	address, _, _ := unstructured.NestedString(p.Object, "spec", "url")
-	_, namespace, _ := ServiceAt(address)
-	return namespace
+	return address, nil
 }
 
 // ReadyPods returns the names of the ready Pods behind a Service.

@@ -104,7 +104,7 @@ func ImageStatuses(j Simulation, pods []workload.Document, workloads []workload.
 						to.Violations = append(to.Violations, v)
 					}
 					switch h := s.healthOf(v); {
-					case v.Reason != noAnswer || became == DeniedImage:
+					case v.Reason != NoAnswer || became == DeniedImage:
 					case h.Err != nil:
 						to.fail(cli.SharedError(h.Err))
 					default:

@@ -302,7 +302,7 @@ func (s *PodGroup) ResultOf(ref string) (string, []workload.Violation) {
 	case s.live != nil && s.live.Unchecked != "":
 		return UncheckedImage, nil
 	case s.live != nil && s.live.Gatekeeper.Down != "":
-		return DeniedImage, []workload.Violation{{Action: "deny", Reason: noAnswer, Message: s.live.Gatekeeper.Down + ", and failurePolicy is Fail, so the API server denies every Pod"}}
+		return DeniedImage, []workload.Violation{{Action: "deny", Reason: NoAnswer, Message: s.live.Gatekeeper.Down + ", and failurePolicy is Fail, so the API server denies every Pod"}}
 	}
 	about := func(action string, from []gatekeeper.Violation) (found []workload.Violation) {
 		for _, v := range from {
@@ -321,7 +321,7 @@ func (s *PodGroup) ResultOf(ref string) (string, []workload.Violation) {
 	}
 	warned := append(about("warn", s.Decision.Warnings), about("dryrun", s.Decision.DryRun)...)
 	switch broken, exempt := about("lifted", s.WithoutBreakGlass.Denied), about("lifted", s.withoutExemptions.Denied); {
-	case slices.ContainsFunc(denied, func(v workload.Violation) bool { return v.Reason == noAnswer && s.healthOf(v).Down == "" }):
+	case slices.ContainsFunc(denied, func(v workload.Violation) bool { return v.Reason == NoAnswer && s.healthOf(v).Down == "" }):
 		return UnknownImage, denied
 	case len(denied) > 0:
 		return DeniedImage, denied
@@ -337,8 +337,8 @@ func (s *PodGroup) ResultOf(ref string) (string, []workload.Violation) {
 	return AllowedImage, nil
 }
 
-// noAnswer is the reason of a violation without an answer of the provider.
-const noAnswer = "no-answer"
+// NoAnswer is the reason of a violation without an answer of the provider.
+const NoAnswer = "no-answer"
 
 // healthOf returns whether the Provider of a violated constraint answers.
 func (s *PodGroup) healthOf(v workload.Violation) enforcement.Health {

@@ -65,14 +65,14 @@ func validVerdict(m *endpointMetrics, s subject, v checker.Answer) (checker.Answ
 // enough reports whether a verdict names an allowed key, and as many different allowed keys
 // as must have signed.
 func enough(allowed signature.KeySet, v verdict.Verdict) bool {
-	named := 0
+	named, first := 0, false
 	for _, id := range allowed.Keys() {
+		first = first || v.Key == id.String()
 		if slices.ContainsFunc(v.By, func(p verdict.Proof) bool { return p.Key == id.String() }) {
 			named++
 		}
 	}
-	byFirst := slices.ContainsFunc(allowed.Keys(), func(id signature.KeyID) bool { return id.String() == v.Key })
-	return byFirst && (allowed.AtLeast() == 1 || named >= allowed.AtLeast())
+	return first && (allowed.AtLeast() == 1 || named >= allowed.AtLeast())
 }
 
 func verdictAttrs(s subject, v checker.Answer, took time.Duration) []slog.Attr {

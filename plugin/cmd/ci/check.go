@@ -282,7 +282,7 @@ func (o *checkOptions) show(ctx context.Context, e *gatekeeper.Engine, p workloa
 	v.Add("dryrun", d.DryRun)
 	for _, x := range v.Violations {
 		switch {
-		case x.Action == "deny" && x.Reason == "no-answer":
+		case x.Action == "deny" && x.Reason == simulate.NoAnswer:
 			v.Result, r.PartialErr = "unknown", cmp.Or(r.PartialErr, errors.New(x.Message))
 		case x.Action == "deny":
 			r.Denied = true

@@ -66,7 +66,7 @@ func sameProblem(x workload.Violation) string {
 // result returns the effect of a problem on its object, in one word.
 func (p problem) result() string {
 	switch {
-	case p.Action == "deny" && p.Reason == "no-answer":
+	case p.Action == "deny" && p.Reason == simulate.NoAnswer:
 		return "unknown"
 	case p.Action == "deny":
 		return "denied"

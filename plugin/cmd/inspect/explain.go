@@ -597,7 +597,7 @@ type policyReason string
 
 const (
 	ambiguousImage     policyReason = "ambiguous"
-	noAnswerCame       policyReason = "no-answer"
+	noAnswerCame       policyReason = simulate.NoAnswer
 	noKeysListed       policyReason = "no-keys"
 	breakGlassExpired  policyReason = "expired"
 	breakGlassNoReason policyReason = "no-reason"

@@ -283,9 +283,6 @@ func documentsOf(objects []*unstructured.Unstructured) []workload.Document {
 	return documents
 }
 
-// noAnswer is the reason of a violation without an answer of the provider.
-const noAnswer = "no-answer"
-
 // previewPod returns what happens to a Pod under the first policy, and whether the second
 // one differs.
 func previewPod(ctx context.Context, j *simulate.Engines, pod *unstructured.Unstructured) workloadPreview {
@@ -300,13 +297,13 @@ func previewPod(ctx context.Context, j *simulate.Engines, pod *unstructured.Unst
 	w := workloadPreview{Result: resultAllowed, Violations: c.Violations}
 	for _, v := range c.Violations {
 		result := map[string]string{"deny": resultDenied, "warn": resultWarned, "dryrun": resultCounted}[v.Action]
-		if v.Reason == noAnswer {
+		if v.Reason == simulate.NoAnswer {
 			result = resultUnknown
 		}
 		w.Result = worse(w.Result, result)
 	}
 	before, err := j.Review(ctx, 1, pod)
-	w.New = w.Result != resultAllowed && (err != nil || !slices.ContainsFunc(before.Denied, func(v gatekeeper.Violation) bool { return v.Details["reason"] != noAnswer }))
+	w.New = w.Result != resultAllowed && (err != nil || !slices.ContainsFunc(before.Denied, func(v gatekeeper.Violation) bool { return v.Details["reason"] != simulate.NoAnswer }))
 	return w
 }
 
