@@ -86,10 +86,14 @@ func (o *breakGlassOptions) rollout(ctx context.Context, c change) (r rollout) {
 		delete(running, title)
 		r.left = append(r.left, l)
 	}
+	leaving := false // the Pods that are left end without another change
 	switch name.Kind {
 	case "Deployment":
+		leaving = true
 		r.err = o.owned(ctx, name, replicaSets, func(of *unstructured.Unstructured) {
-			if replicas, _, _ := unstructured.NestedInt64(of.Object, "spec", "replicas"); replicas > 0 || len(running[workload.NameOf(of)]) > 0 {
+			replicas, _, _ := unstructured.NestedInt64(of.Object, "spec", "replicas")
+			leaving = leaving && replicas == 0
+			if replicas > 0 || len(running[workload.NameOf(of)]) > 0 {
 				add(of, "kubectl -n %s scale replicaset/%s --replicas=0")
 			}
 		})
@@ -108,7 +112,7 @@ func (o *breakGlassOptions) rollout(ctx context.Context, c change) (r rollout) {
 				Command: fmt.Sprintf("kubectl -n %s delete pod/%s", namespace, pod.GetName())})
 		}
 	}
-	if len(r.left) > 0 && r.err == nil {
+	if len(r.left) > 0 && r.err == nil && !leaving {
 		r.stalled, r.err = o.stalled(ctx, c)
 	}
 	return r
