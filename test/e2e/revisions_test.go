@@ -2,6 +2,7 @@ package e2e_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -38,9 +39,15 @@ func TestForgedRevision(t *testing.T) {
 	}
 	developer.kubectl(t, "patch", set, "-p", `{"spec": {"updateStrategy": {"rollingUpdate": {"partition": 1}}}}`).succeeds(t)
 	developer.kubectl(t, "delete", "pod", "shop-statefulset-0").succeeds(t)
-	s.kubectl(t, "wait", "pod/shop-statefulset-0", "--for=create", "--timeout=50s").succeeds(t)
+	// The controller replaces a Pod that it made before it saw the partition.
 	var pod corev1.Pod
-	s.get(t, &pod, "pod", "shop-statefulset-0")
+	eventually(t, soon, "the Pod below the partition exists", func() error {
+		r := s.kubectl(t, "get", "pod", "shop-statefulset-0", "-o", "json")
+		if r.err != nil {
+			return fmt.Errorf("%w: %s", r.err, r.stderr)
+		}
+		return json.Unmarshal([]byte(r.stdout), &pod)
+	})
 	if pod.Spec.Containers[0].Image != good || len(pod.Annotations) > 0 {
 		t.Errorf("the Pod of the old revision has image %s and annotations %v", pod.Spec.Containers[0].Image, pod.Annotations)
 	}
