@@ -14,8 +14,7 @@ const (
 	colorNever  = "never"
 )
 
-// BindColor adds --color. NO_COLOR, and a terminal that does not say that it has colours,
-// set the default to never.
+// BindColor adds --color. The default is never with NO_COLOR, or if TERM is dumb or not set.
 func BindColor(flags *pflag.FlagSet, getenv func(string) string) {
 	mode := colorAuto
 	if term := getenv("TERM"); getenv("NO_COLOR") != "" || term == "" || term == "dumb" {

@@ -157,7 +157,7 @@ func flagNames(cmd *cobra.Command) []string {
 	return names
 }
 
-// Near returns the names that somebody may have meant who typed another.
+// Near returns the names that a misspelt name may mean.
 func Near(typed string, names []string) []string {
 	all := &cobra.Command{} // cobra has the rule that commands follow
 	for _, name := range names {

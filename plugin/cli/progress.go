@@ -65,7 +65,7 @@ func (b *bar) Clear(w io.Writer) {
 // done sooner shows none.
 const quiet = time.Second
 
-// tick says for how long a command has been busy, unless something newer is on the screen.
+// tick shows how long the command has worked, unless the screen shows something newer.
 func (b *bar) tick(w io.Writer, began time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -26,9 +26,9 @@ type Health struct {
 	Err  error  // why that is unknown
 }
 
-// Live is whether those that decide about Pods answer now: Gatekeeper, and the providers
-// that constraints ask. Somebody answers if a Pod behind the Service is ready. The provider
-// may still lack an answer from OCI.
+// Live reports whether Gatekeeper and the providers of the constraints answer now. Each of
+// them answers if a Pod behind its Service is ready. A provider may still have no answer
+// from OCI. An address outside the cluster counts as one that answers.
 type Live struct {
 	Gatekeeper Health
 	Providers  map[string]Health // by the name of the Provider

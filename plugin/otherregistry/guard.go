@@ -15,8 +15,8 @@ var (
 	errPlain   = errors.New("the registry speaks plain HTTP, which is for loopback only")
 )
 
-// guard rejects requests that would show a credential to another than the registry. A
-// registry names the service that gives out tokens, and may redirect to any host.
+// guard rejects requests that would show a credential to a host outside the registry's
+// domain. A registry chooses the service that issues tokens, and may redirect to any host.
 type guard struct {
 	registry string // HOST or HOST:PORT
 	next     http.RoundTripper

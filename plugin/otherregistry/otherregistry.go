@@ -168,7 +168,7 @@ func refused(err error) bool {
 	return ok && answered.StatusCode != http.StatusMethodNotAllowed
 }
 
-// explain says in an error what the user can do.
+// explain adds to an error what the user can do.
 func explain(r Reference, err error) error {
 	if err == nil {
 		return nil

@@ -58,7 +58,7 @@ func (o *breakGlassOptions) follow(ctx context.Context, changes []change) []roll
 			}
 		}
 		return cli.Count(pods, "Pod") + " under break-glass", !waits, nil
-	}) // the end of the time is no error: the states tell
+	}) // the states report that the time is over
 	for i, s := range states {
 		if s.err == nil && s.stalled == "" && len(s.left) > 0 {
 			states[i].stalled = "its Pods did not restart in time"
@@ -70,7 +70,7 @@ func (o *breakGlassOptions) follow(ctx context.Context, changes []change) []roll
 // rollout looks at what is left of break-glass for one workload.
 func (o *breakGlassOptions) rollout(ctx context.Context, c change) (r rollout) {
 	name, namespace := workload.NameOf(c.of.Object), c.of.Object.GetNamespace()
-	if name.Kind == "Pod" { // it runs on
+	if name.Kind == "Pod" { // a Pod does not restart
 		return rollout{}
 	}
 	running, err := o.underBreakGlass(ctx, name)
